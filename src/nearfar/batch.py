@@ -1,0 +1,30 @@
+"""What a method sees of the data: the views of some samples, and what is known of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+MISSING = -1
+"""The label or group of a sample that has none. Users' own labels, -1 included, are names and are numbered from 0."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some samples, seen V times.
+
+    views: V views; a view is whatever the encoder takes, with N samples along its first dimension.
+    index: N, int64, the position of each sample in its data set.
+    label: N, int64, the class of each sample, or MISSING.
+    group: N, int64, what must not be pushed apart (clip, patient, duplicate set), or MISSING.
+    """
+
+    views: list[Any]
+    index: Tensor
+    label: Tensor
+    group: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)

@@ -1,0 +1,3 @@
+from nearfar.cli.main import main
+
+__all__ = ["main"]

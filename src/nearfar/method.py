@@ -1,0 +1,124 @@
+"""A method: an `nn.Module` built on an encoder, that reads like its paper.
+
+The law of the house: `forward` reads state, `after_step` writes it. The running statistics of norm layers are the one
+exception: they move exactly once a step; a second or recomputed pass runs under `frozen_statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+
+
+@dataclass(slots=True)
+class Step:
+    """What one forward pass gives: the loss to descend, numbers to show, and what `after_step` needs."""
+
+    loss: Tensor
+    log: dict[str, Tensor] = field(default_factory=dict)
+    carry: Any = None
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where training stands. The loop sets it; methods read it.
+
+    step, steps: optimisation steps done, and to do in all.  epoch, epochs: likewise.
+    seed: of the run; draws of a step come from (seed, step).  turn: which of `Method.turns` this step is.
+    """
+
+    step: int = 0
+    steps: int = 1
+    epoch: int = 0
+    epochs: int = 1
+    seed: int = 0
+    turn: str = "main"
+
+    @property
+    def progress(self) -> float:
+        """The share of training that is done, 0 to 1."""
+        return self.step / self.steps
+
+    def generator(self, purpose: int = 0) -> torch.Generator:
+        """A CPU generator that is the same on every rank and depends on (seed, step, purpose) alone."""
+        return torch.Generator().manual_seed(mix(self.seed, self.step, purpose))
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; near numbers give unrelated seeds (splitmix64)."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+class Encoder(Protocol):
+    """What a method is built on: a module that turns a view of N samples into N x dim."""
+
+    dim: int
+
+    def __call__(self, view: Any) -> Tensor: ...
+
+
+class Epoch(Protocol):
+    """What `Method.start_epoch` may ask for, and change, between two epochs."""
+
+    def embed(self, fn: Callable[[Any], Tensor]) -> Tensor:
+        """`fn` of every training sample, unaugmented, in data-set order: samples x D, the same on every rank."""
+        ...
+
+    def relabel(self, labels: Tensor) -> None:
+        """Give every training sample a label (samples, int64) from now on."""
+        ...
+
+
+class Method(nn.Module):
+    """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""
+
+    turns: tuple[str, ...] = ("main",)
+    """Alternating optimisation steps; all but adversarial methods have one."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clock = Clock()
+
+    def embed(self, view: Any) -> Tensor:
+        """The representation of a view: N x encoder.dim. Every method goes through here."""
+        return self.encoder(view)
+
+    def forward(self, batch: Batch) -> Step:
+        raise NotImplementedError
+
+    def after_step(self, step: Step) -> None:
+        """Write state (EMA, queue, memory), after the optimiser has moved."""
+
+    def start_epoch(self, epoch: Epoch) -> None:
+        """Cluster, relabel: whatever needs every sample at once."""
+
+    def chance(self, batch: int) -> float | None:
+        """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
+        return None
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Within: norm layers use the batch as ever, but their running statistics do not move."""
+    moved = [m for m in module.modules() if getattr(m, "track_running_stats", False)]
+    for m in moved:
+        m.track_running_stats = False  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        for m in moved:
+            m.track_running_stats = True  # pyright: ignore[reportAttributeAccessIssue]
