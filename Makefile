@@ -1,0 +1,41 @@
+# Two commands on a fresh machine with Python 3.11 to 3.13 and make: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check learn compare bench clean
+
+demo: $(READY)
+	$(BIN)/nearfar demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_layout.py
+
+learn: $(READY)
+	$(BIN)/python -m benchmarks.learn
+
+compare: $(READY)
+	$(BIN)/python -m benchmarks.compare
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.bench
+
+# uv where it is on the path, else a copy of it inside the environment; done again only when pyproject.toml changes.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "nearfar needs Python 3.11 to 3.13, and '$(PYTHON)' is `$(PYTHON) --version 2>&1`: run make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing nearfar and what it needs into .venv (torch is large; this is done once) ..."
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	  else $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'; fi
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build dist .ruff_cache .hypothesis
