@@ -85,6 +85,15 @@ def total(x: Tensor) -> Tensor:
     return _Sum.apply(x)  # pyright: ignore[reportReturnType]
 
 
+def highest(x: Tensor) -> Tensor:
+    """The maximum over the ranks, element by element, without gradient."""
+    if world() == 1:
+        return x
+    top = x.detach().clone()
+    dist.all_reduce(top, dist.ReduceOp.MAX)
+    return top
+
+
 def share(values: Tensor, keep: Tensor | None = None) -> Tensor:
     """This rank's share of the mean of `values` (N) over all ranks, over the rows where `keep` (N, bool) holds.
 
@@ -97,8 +106,8 @@ def share(values: Tensor, keep: Tensor | None = None) -> Tensor:
     return kept * world() / count.clamp(min=1)
 
 
-def same_everywhere(flag: bool) -> bool:
-    """True on every rank if `flag` is true on any: how ranks agree to stop at the same step."""
+def anywhere(flag: bool) -> bool:
+    """True on every rank if `flag` is true on any: how ranks agree to stop or save at the same step."""
     if world() == 1:
         return flag
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"

@@ -1,0 +1,275 @@
+"""Near and far: the two halves of every contrastive loss, exact, in memory linear in the number of rows.
+
+For anchor i and candidates j, with logits s_ij = q_i . k_j,
+
+    loss_i = far_i - near_i        near_i = sum_j P_ij s_ij        far_i = log sum_j W_ij exp(s_ij)
+
+`near` needs no pairs: a gather when there is one positive, class sums when there are many. `far` is the log-sum-exp of
+attention, and like attention it never holds the N x M matrix:
+
+1. Forward walks over blocks of logits, in one buffer that stays in the cache, and adds up exp(s_ij) row by row. While
+   |s_ij| <= max|q| max|k| is small no running maximum is needed; else an exact one is kept. Only far_i is saved.
+2. Backward computes the blocks again. With g the gradient that arrives and E_ij = W_ij exp(s_ij),
+   r_i = g_i exp(-far_i), the gradients are  dq_i = r_i sum_j E_ij k_j  and  dk_j = sum_i E_ij r_i q_i.
+3. Where q is k, and the rules do not tell (i, j) from (j, i), E is symmetric: only blocks on and above the diagonal are
+   computed, each serves its rows and its columns, and  dq_i = sum_j E_ij (r_i + r_j) q_j.  Half the work in both passes.
+
+The temperature is folded into q by the caller, who then has its gradient for nothing; where q is k, pass
+z * temperature**-0.5. What a row leaves out is masked inside the block, never subtracted afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ids = tuple[Tensor, Tensor]
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+SAFE = {torch.float32: 40.0, torch.float64: 300.0}
+"""Logits within this bound need no maximum: their exponentials, and sums of 2**60 of them, neither overflow nor vanish."""
+
+
+def far(
+    q: Tensor,
+    k: Tensor,
+    *,
+    skip: Tensor | None = None,
+    apart: Ids | None = None,
+    together: Ids | None = None,
+    bias: Tensor | None = None,
+    rule: Rule | None = None,
+) -> Tensor:
+    """How hard the candidates push: log sum_j exp(q_i . k_j + bias_j) over the columns j that count for row i. N.
+
+    q: N x D, k: M x D. Half precision is computed in float32; the gradient comes back in the type of the input.
+    skip: N or N x m, int64, columns that row i leaves out (itself, its partner); -1 is none.
+    apart: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are missing
+        and equal to nothing.
+    together: ids likewise; only pairs of equal ids count. Negative ids are ids like all others.
+    bias: M, added to every logit of a column: the log of its weight.
+    rule: keep(i, j) -> bool, on index tensors of shape n x 1 and 1 x m. The general form, and the slow one.
+
+    A row without candidates gives -inf and passes no gradient. The function can be differentiated once.
+    """
+    if q.dim() != 2 or k.dim() != 2 or q.shape[1] != k.shape[1]:
+        raise ValueError(f"far wants rows of equal length, N x D and M x D, not {tuple(q.shape)} and {tuple(k.shape)}")
+    if torch.compiler.is_compiling():
+        return torch.compiler.disable(_far)(q, k, skip, apart, together, bias, rule)
+    return _far(q, k, skip, apart, together, bias, rule)
+
+
+def near(q: Tensor, k: Tensor, positive: Tensor) -> Tensor:
+    """How hard the one positive pulls: q_i . k_positive(i). N.
+
+    q: N x D, k: M x D, positive: N, int64, a column for each row.
+    """
+    q, k = _single(q, k)
+    return (q * k.index_select(0, positive)).sum(1)
+
+
+def near_mean(q: Tensor, k: Tensor, ids: Ids, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How hard many positives pull: the mean of q_i . k_j over the columns j with the id of row i. N, and their number, N.
+
+    q: N x D, k: M x D, ids: of the rows (N) and of the columns (M), int64, negative ids being ids like all others.
+    own: N, int64, the column that is row i itself, which is not its own positive.
+    The cost is that of one sum per id, O((N + M) D). A row without positives has value and number 0.
+    """
+    q, k = _single(q, k)
+    names, code = torch.unique(torch.cat(ids), return_inverse=True)
+    rows, columns = code.split([len(q), len(k)])
+    pull = k.new_zeros(len(names), k.shape[1]).index_add(0, columns, k).index_select(0, rows)  # N x D
+    count = torch.bincount(columns, minlength=len(names))[rows]  # N
+    if own is not None:
+        pull, count = pull - k.index_select(0, own), count - 1
+    return (q * pull).sum(1) / count.clamp(min=1), count
+
+
+def _single(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    # Products of half-precision numbers are taken, and added up, in single precision.
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.float32)
+    rows = q.to(dtype)
+    return rows, rows if q is k else k.to(dtype)
+
+
+def _far(
+    q: Tensor,
+    k: Tensor,
+    skip: Tensor | None,
+    apart: Ids | None,
+    together: Ids | None,
+    bias: Tensor | None,
+    rule: Rule | None,
+) -> Tensor:
+    mirrored = q is k and bias is None and rule is None and _mirrored(skip, apart, together)
+    q, k = _single(q, k)
+    rules = _Rules(
+        skip=skip if skip is None or skip.dim() == 2 else skip[:, None],
+        apart=None if apart is None else _apart(apart),
+        together=None if together is None else _narrow(together),
+        keep=rule,
+    )
+    return _Far.apply(q, k, None if bias is None else bias.to(q.dtype), rules, mirrored)  # pyright: ignore[reportReturnType]
+
+
+def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> bool:
+    """Whether the rules treat (i, j) as they treat (j, i)."""
+    if any(ids is not None and ids[0] is not ids[1] and not torch.equal(*ids) for ids in (apart, together)):
+        return False
+    if skip is None:
+        return True
+    skip = skip.view(len(skip), -1)  # N x m
+    itself = torch.arange(len(skip), device=skip.device)
+    returned = (skip[skip.clamp(min=0)] == itself[:, None, None]).any(2)  # N x m
+    return bool((returned | (skip < 0)).all())
+
+
+def _narrow(ids: Ids) -> Ids:
+    """The same equalities in int32, which compare twice as fast."""
+    both = torch.cat(ids)
+    if len(both) and both.abs().max() >= 2**31:
+        both = torch.unique(both, return_inverse=True)[1]
+    rows, columns = both.int().split([len(ids[0]), len(ids[1])])
+    return rows, columns
+
+
+def _apart(ids: Ids) -> Ids:
+    # Missing rows and missing columns get different numbers, so that they equal nothing.
+    rows, columns = ids
+    return _narrow((rows.clamp(min=-1), torch.where(columns < 0, -2, columns)))
+
+
+@dataclass(slots=True)
+class _Rules:
+    """Which pairs do not count."""
+
+    skip: Tensor | None  # N x m
+    apart: Ids | None
+    together: Ids | None
+    keep: Rule | None
+
+    def hide(self, block: Tensor, rows: slice, columns: slice) -> None:
+        """Set the logits of pairs that do not count to -inf."""
+        hidden = float("-inf")
+        if self.skip is not None:
+            for column in self.skip[rows].unbind(1):  # n
+                # Rows whose column lies elsewhere write back what they read: no branch, so no wait for the device.
+                inside = (column >= columns.start) & (column < columns.stop)
+                at = (column - columns.start).clamp(0, block.shape[1] - 1)[:, None]  # n x 1
+                block.scatter_(1, at, block.gather(1, at).masked_fill_(inside[:, None], hidden))
+        if self.apart is not None:
+            block.masked_fill_(self.apart[0][rows, None] == self.apart[1][columns], hidden)
+        if self.together is not None:
+            block.masked_fill_(self.together[0][rows, None] != self.together[1][columns], hidden)
+        if self.keep is not None:
+            i = torch.arange(rows.start, rows.stop, device=block.device)[:, None]
+            j = torch.arange(columns.start, columns.stop, device=block.device)[None]
+            block.masked_fill_(~self.keep(i, j), hidden)
+
+
+def _side(device: torch.device) -> int:
+    """Rows, and columns, of a block: 1 MiB of float32 in the cache of a core, and enough work to fill a GPU."""
+    return 512 if device.type == "cpu" else 4096
+
+
+def _logits(
+    q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules, mirrored: bool
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows, columns and logits of each block in turn, all in one buffer; if mirrored, from the diagonal on."""
+    side = _side(q.device)
+    buffer = q.new_empty(min(side, len(q)) * min(side, len(k)))
+    for top in range(0, len(q), side):
+        rows = slice(top, min(top + side, len(q)))
+        for left in range(top if mirrored else 0, len(k), side):
+            columns = slice(left, min(left + side, len(k)))
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            block = buffer[: shape[0] * shape[1]].view(shape)
+            torch.mm(q[rows], k[columns].T, out=block)
+            if bias is not None:
+                block += bias[columns]
+            rules.hide(block, rows, columns)
+            yield rows, columns, block
+
+
+def _bounded(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
+    """Whether every logit that counts is surely small enough to be exponentiated as it is."""
+    if not len(q) or not len(k):
+        return True
+    bound = torch.linalg.vector_norm(q, dim=1).max() * torch.linalg.vector_norm(k, dim=1).max()
+    if bias is not None:
+        bound = bound + torch.where(bias == float("-inf"), 0, bias).abs().max()
+    return bool(bound <= SAFE[q.dtype])
+
+
+class _Far(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules, mirrored: bool) -> Tensor:
+        bounded = _bounded(q, k, bias)
+        mirrored = mirrored and bounded
+        sums = q.new_zeros(len(q))  # N
+        highest = None if bounded else torch.full_like(sums, float("-inf"))
+        for rows, columns, block in _logits(q, k, bias, rules, mirrored):
+            if highest is not None:
+                before, now = highest[rows], torch.maximum(highest[rows], block.amax(1))
+                shift = now.masked_fill(now == float("-inf"), 0)
+                sums[rows] *= (before - shift).exp_()
+                highest[rows] = now
+                block -= shift[:, None]
+            block.exp_()
+            sums[rows] += block.sum(1)
+            if mirrored and rows != columns:
+                sums[columns] += block.sum(0)
+        out = sums.log_() if highest is None else sums.log_() + highest
+        ctx.save_for_backward(q, k, bias, out)
+        ctx.rules, ctx.bounded, ctx.mirrored = rules, bounded, mirrored
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, bias, out = ctx.saved_tensors
+        blocks = _logits(q, k, bias, ctx.rules, ctx.mirrored)
+        empty = out == float("-inf")
+        if ctx.mirrored:
+            return (
+                _mirrored_gradient(q, (grads[0] * (-out).exp()).masked_fill_(empty, 0), blocks),
+                None,
+                None,
+                None,
+                None,
+            )
+        shift = out.masked_fill(empty, 0)
+        r = (grads[0] * (-shift).exp() if ctx.bounded else grads[0]).masked_fill(empty, 0)  # N
+        rq = r[:, None] * q
+        dq, dk, dbias = (
+            torch.zeros_like(x) if need else None for x, need in zip((q, k, bias), ctx.needs_input_grad, strict=False)
+        )
+        for rows, columns, block in blocks:
+            if not ctx.bounded:
+                block -= shift[rows, None]
+            block.exp_()
+            if dq is not None:
+                dq[rows].addmm_(block, k[columns])
+            if dk is not None:
+                dk[columns].addmm_(block.T, rq[rows])
+            if dbias is not None:
+                dbias[columns].addmv_(block.T, r[rows])
+        return None if dq is None else dq.mul_(r[:, None]), dk, dbias, None, None
+
+
+def _mirrored_gradient(q: Tensor, r: Tensor, blocks: Iterator[tuple[slice, slice, Tensor]]) -> Tensor:
+    dq = torch.zeros_like(q)
+    buffer = None
+    for rows, columns, block in blocks:
+        if buffer is None:
+            buffer = torch.empty_like(block).view(-1)
+        both = torch.add(r[rows, None], r[None, columns], out=buffer[: block.numel()].view_as(block))
+        block.exp_().mul_(both)
+        dq[rows].addmm_(block, q[columns])
+        if rows != columns:
+            dq[columns].addmm_(block.T, q[rows])
+    return dq

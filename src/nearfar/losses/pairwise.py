@@ -1,0 +1,52 @@
+"""Losses with one positive for each anchor.
+
+Rows are of unit length. With W ranks, a rank contrasts its own rows with those of all ranks and returns its share of the
+mean (see `nearfar.distributed`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.contrast import far, near
+from nearfar.distributed import gather, rank, share
+
+
+def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """NT-Xent: each of the 2N rows finds its other view among the 2N - 1 others.
+
+        loss_i = -s_ip + log sum_{j != i} exp(s_ij),    s_ij = z_i . z_j / temperature
+
+    z1, z2: N x D, the two views. The mean over 2N rows, as in the paper; the released code returns twice that.
+    Equal rows give log(2N - 1). Chen et al. 2020, arXiv 2002.05709.
+    """
+    z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
+    keys = gather(z)  # W2N x D
+    own = rank() * len(z) + torch.arange(len(z), device=z.device)
+    return share(far(z, keys, skip=own) - near(z, keys, own.roll(len(z1))))
+
+
+def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """InfoNCE against a queue: each query finds its key among K negatives. Other keys of the batch are not negatives.
+
+        loss_i = -s_i + log(exp(s_i) + sum_j exp(q_i . queue_j / temperature)),    s_i = q_i . k_i / temperature
+
+    q, k: N x D; queue: K x D, the same on all ranks. Equal rows give log(1 + K), an empty queue 0.
+    He et al. 2019, arXiv 1911.05722.
+    """
+    q = q / temperature
+    pull = near(q, k, torch.arange(len(q), device=q.device))
+    return share(torch.logaddexp(pull, far(q, queue)) - pull)
+
+
+def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """InfoNCE inside the batch: each query finds its key among the keys of all queries.
+
+        loss_i = -q_i . k_i / temperature + log sum_j exp(q_i . k_j / temperature)
+
+    q, k: N x D. Equal rows give log N. One direction; CLIP and MoCo v3 take both. van den Oord et al. 2018, arXiv 1807.03748.
+    """
+    q, keys = q / temperature, gather(k)
+    own = rank() * len(q) + torch.arange(len(q), device=q.device)
+    return share(far(q, keys) - near(q, keys, own))
