@@ -6,8 +6,8 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class Clock:
     """Where training stands. The loop sets it; methods read it.
 
     step, steps: optimisation steps done, and to do in all.  epoch, epochs: likewise.
-    seed: of the run; draws of a step come from (seed, step).  turn: which of `Method.turns` this step is.
+    seed: of the run; the draws of a step come from (seed, step).
     """
 
     step: int = 0
@@ -39,7 +39,6 @@ class Clock:
     epoch: int = 0
     epochs: int = 1
     seed: int = 0
-    turn: str = "main"
 
     @property
     def progress(self) -> float:
@@ -70,23 +69,8 @@ class Encoder(Protocol):
     def __call__(self, view: Any) -> Tensor: ...
 
 
-class Epoch(Protocol):
-    """What `Method.start_epoch` may ask for, and change, between two epochs."""
-
-    def embed(self, fn: Callable[[Any], Tensor]) -> Tensor:
-        """`fn` of every training sample, unaugmented, in data-set order: samples x D, the same on every rank."""
-        ...
-
-    def relabel(self, labels: Tensor) -> None:
-        """Give every training sample a label (samples, int64) from now on."""
-        ...
-
-
 class Method(nn.Module):
     """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""
-
-    turns: tuple[str, ...] = ("main",)
-    """Alternating optimisation steps; all but adversarial methods have one."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -97,14 +81,26 @@ class Method(nn.Module):
         """The representation of a view: N x encoder.dim. Every method goes through here."""
         return self.encoder(view)
 
+    def embed_each(self, views: list[Any]) -> list[Tensor]:
+        """The representation of each view, every one normalised by its own batch statistics.
+
+        The running statistics move in one of the passes, a different view each step, so that in time they see all.
+        """
+        turn = self.clock.step % len(views)
+        out = []
+        for number, view in enumerate(views):
+            with nullcontext() if number == turn else frozen_statistics(self.encoder):
+                out.append(self.embed(view))
+        return out
+
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
+    def before_step(self) -> None:
+        """Change gradients, between the backward pass and the optimiser."""
+
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimiser has moved."""
-
-    def start_epoch(self, epoch: Epoch) -> None:
-        """Cluster, relabel: whatever needs every sample at once."""
 
     def chance(self, batch: int) -> float | None:
         """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
