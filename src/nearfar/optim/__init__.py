@@ -1,0 +1,83 @@
+"""Optimisers as plain functions of parameter groups, and schedules as plain functions of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from nearfar.optim.lars import LARS
+from nearfar.optim.schedules import cosine_ramp, step_decay, warmup_cosine
+
+__all__ = [
+    "LARS",
+    "adamw",
+    "cosine_ramp",
+    "larc",
+    "lars",
+    "parameter_groups",
+    "scale_rates",
+    "sgd",
+    "step_decay",
+    "warmup_cosine",
+]
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, *, exclude_1d: bool = True, lr_1d: float | None = None
+) -> list[dict[str, Any]]:
+    """The trained parameters of `module` as groups for any optimiser here.
+
+    exclude_1d: biases, and all else of one dimension (norm layers), form a group of their own without decay and,
+        under LARS, without adaptation.  lr_1d: the learning rate of that group (Barlow Twins: 0.0048 to 0.2).
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError(f"{type(module).__name__} has no parameter that is trained")
+    if not exclude_1d:
+        if lr_1d is not None:
+            raise ValueError(f"lr_1d={lr_1d} needs exclude_1d=True")
+        return [{"params": trained, "weight_decay": weight_decay, "adapt": True}]
+    matrices = {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True}
+    vectors = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapt": False}
+    if lr_1d is not None:
+        vectors["lr"] = lr_1d
+    return [group for group in (matrices, vectors) if group["params"]]
+
+
+def scale_rates(optimiser: Optimizer, factor: float) -> None:
+    """Set each group's learning rate to `factor` times the one it was built with."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _remember(optimiser: Optimizer) -> Optimizer:
+    for group in optimiser.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimiser
+
+
+def sgd(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
+    """torch's SGD with momentum, the learning rate outside the momentum buffer."""
+    return _remember(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True))
+
+
+def adamw(
+    groups: list[dict[str, Any]], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Optimizer:
+    """torch's AdamW (arXiv 1711.05101)."""
+    return _remember(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True))
+
+
+def lars(
+    groups: list[dict[str, Any]], lr: float, *, rate_in_momentum: bool, momentum: float = 0.9, trust: float = 0.001
+) -> Optimizer:
+    """LARS: with rate_in_momentum=True as SimCLR has it, with False as BYOL and Barlow Twins do."""
+    return _remember(LARS(groups, lr=lr, rate_in_momentum=rate_in_momentum, momentum=momentum, trust=trust))
+
+
+def larc(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, trust: float = 0.001) -> Optimizer:
+    """LARC without clip, as SwAV has it: give it `parameter_groups(..., exclude_1d=False)`, it adapts all."""
+    return _remember(LARS(groups, lr=lr, rate_in_momentum=False, momentum=momentum, trust=trust, larc=True))

@@ -1,0 +1,248 @@
+"""Encoders of pictures: conv4 for small drawings, and every network of timm by its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = 64
+"""Up to this side a ResNet gets the small stem: its own shrinks a picture four-fold before the first block."""
+
+
+class ImageEncoder(nn.Module):
+    """A network behind the normalisation that its pictures need: N x C x H x W in [0, 1] -> N x dim.
+
+    net: the network itself; its state dict is what is exported.  dim: the width of the representation.
+    spec: what `from_spec` needs to build it again (plain JSON types).  notes: sentences for the user.
+    mean, std: C x 1 x 1, in units of [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, dim: int, spec: dict[str, Any], notes: list[str]) -> None:
+        super().__init__()
+        # Convolutions on a CPU are up to 1.6 times faster so, and those of a GPU's tensor cores want it too.
+        self.net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.dim, self.spec, self.notes = dim, spec, notes
+        self.register_buffer("mean", torch.tensor(spec["mean"]).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec["std"]).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"the encoder takes pictures N x {len(self.mean)} x H x W, got {' x '.join(map(str, x.shape))}; "
+                f"build it with channels={x.shape[1] if x.dim() == 4 else 'C'}, or convert the pictures"
+            )
+        x = (x - self.mean) / self.std  # N x C x H x W
+        return self.net(x.contiguous(memory_format=torch.channels_last))  # N x dim
+
+
+def image_encoder(
+    name: str,
+    *,
+    channels: int = 3,
+    size: int = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    small_stem: bool | None = None,
+    weights: str | Path | None = None,
+) -> ImageEncoder:
+    """The encoder called `name`: "conv4", or any network of timm, with random weights unless `weights` are given.
+
+    channels: 1 for grey pictures, 3 for colour.  size: the side of the views in pixels; transformers take no other.
+    mean, std: per channel, in units of [0, 1]; ImageNet's for three channels and 0.5 otherwise.
+    small_stem: 3x3 convolution of stride 1 and no max-pool at the start of a ResNet (arXiv 2002.05709, B.9);
+        None means: where size <= 64.
+    weights: a .safetensors file, or a torch file of tensors, whose keys hold every key of the network.
+    Raises ValueError for an unknown name, a size that the network cannot take, and weights that do not fit.
+    """
+    if mean is None:
+        mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
+    if std is None:
+        std = IMAGENET_STD if channels == 3 else (0.5,) * channels
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"mean {list(mean)} and std {list(std)} must have {channels} values each, and std be positive")
+    if name == "conv4":
+        if small_stem:
+            raise ValueError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
+        net, small_stem, notes = conv4(channels), False, []
+    else:
+        net, small_stem, notes = _timm_net(name, channels=channels, size=size, small_stem=small_stem)
+    spec = {
+        "name": name,
+        "channels": channels,
+        "size": size,
+        "mean": [float(m) for m in mean],
+        "std": [float(s) for s in std],
+        "small_stem": small_stem,
+    }
+    dim = _width(net, name, channels=channels, size=size)
+    if weights is not None:
+        notes += load_weights(net, weights)
+    return ImageEncoder(net, dim, spec, notes)
+
+
+def from_spec(spec: dict[str, Any]) -> ImageEncoder:
+    """The encoder that `ImageEncoder.spec` describes, with random weights."""
+    wanted = {"name", "channels", "size", "mean", "std", "small_stem"}
+    if set(spec) != wanted:
+        raise ValueError(f"an encoder's spec has the keys {sorted(wanted)}, got {sorted(spec)}")
+    return image_encoder(
+        spec["name"],
+        channels=spec["channels"],
+        size=spec["size"],
+        mean=spec["mean"],
+        std=spec["std"],
+        small_stem=spec["small_stem"],
+    )
+
+
+def conv4(channels: int, width: int = 64) -> nn.Sequential:
+    """Four blocks of 3x3 convolution, batch norm, ReLU and max-pool, then 2 x 2 cells: N x C x H x W -> N x 4 width.
+
+    The network of few-shot learning (arXiv 1606.04080), for sides from 16 pixels.
+    """
+    layers: list[nn.Module] = []
+    for i in range(4):
+        layers.append(nn.Conv2d(channels if i == 0 else width, width, 3, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def _timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) -> tuple[nn.Module, bool, list[str]]:
+    import timm  # takes a second, so only when one of its networks is asked for
+    from timm.models.resnet import ResNet
+
+    if not timm.is_model(name):
+        names = ["conv4", *timm.list_models()]
+        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
+        raise ValueError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    native = config.input_size[-1]
+    try:
+        if config.fixed_input_size and size != native:
+            net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, img_size=size)
+        else:
+            net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} cannot be built for {channels} channels and {size} px: {error}; its own size is {native} px"
+        ) from error
+    notes = []
+    if small_stem and not isinstance(net, ResNet):
+        raise ValueError(
+            f"small_stem=True is for the ResNets of timm; {name} is a {type(net).__name__}, so leave it out"
+        )
+    small_stem = isinstance(net, ResNet) and (size <= SMALL if small_stem is None else small_stem)
+    if small_stem:
+        _shrink_stem(net)
+        notes.append(
+            f"{name} begins with a 3x3 convolution of stride 1 and no max-pool, as fits pictures of {size} px; "
+            "the stem of large pictures would lose their detail (small_stem=False keeps it)."
+        )
+    elif not config.fixed_input_size and (shrink := _reduction(net)) and size < 2 * shrink:
+        notes.append(
+            f"{name} shrinks pictures {shrink}-fold, which leaves {-(-size // shrink)} x {-(-size // shrink)} cells "
+            f"of {size} px: larger views, or a ResNet (which adapts its stem), would keep more."
+        )
+    return net, small_stem, notes
+
+
+def _shrink_stem(net: Any) -> None:
+    if isinstance(net.conv1, nn.Sequential):  # a deep stem: three 3x3 convolutions, the first of stride 2
+        net.conv1[0].stride = (1, 1)  # pyright: ignore[reportArgumentType]
+    else:
+        net.conv1 = nn.Conv2d(net.conv1.in_channels, net.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's
+    net.maxpool = nn.Identity()
+
+
+def _reduction(net: Any) -> int:
+    features = getattr(net, "feature_info", None)
+    return max((stage["reduction"] for stage in features), default=0) if isinstance(features, list) else 0
+
+
+def _width(net: nn.Module, name: str, *, channels: int, size: int) -> int:
+    # Asked of the network: timm's num_features is not the width of the output for every family (MobileNetV3).
+    net.eval()
+    try:
+        with torch.no_grad():
+            out = net(torch.zeros(1, channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"{name} cannot take pictures of {size} x {size} px: {error}; choose a larger size") from error
+    finally:
+        net.train()
+    if not isinstance(out, Tensor) or out.dim() != 2:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} gives {shape} for one picture, wanted one vector; choose another network")
+    return out.shape[1]
+
+
+def load_weights(net: nn.Module, path: str | Path) -> list[str]:
+    """Fill `net` from a file, every entry of it or nothing; returns notes on what in the file was left over.
+
+    path: a .safetensors file, or a torch file that holds only tensors (a state dict, plain or under "state_dict" or
+        "model"). A common prefix of the keys ("module.encoder_q.") is found and left out.
+    """
+    path = Path(path)
+    found = _read(path)
+    wanted = net.state_dict()
+    first = next(iter(wanted))
+    prefixes = [key.removesuffix(first) for key in found if key == first or key.endswith("." + first)]
+    fitting = [p for p in prefixes if all(p + key in found for key in wanted)]
+    if "" in fitting:
+        fitting = [""]
+    if len(fitting) > 1:
+        raise ValueError(f"{path} holds {len(fitting)} networks of this kind, under {fitting}; save one of them apart")
+    if not fitting:
+        best = max(prefixes, key=lambda p: sum(p + key in found for key in wanted), default="")
+        missing = [key for key in wanted if best + key not in found]
+        raise ValueError(
+            f"{path} has {len(wanted) - len(missing)} of the {len(wanted)} entries of this network (missing: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; the file has {', '.join(list(found)[:3])}"
+            "); nothing was loaded: name the encoder that these weights belong to"
+        )
+    prefix = fitting[0]
+    wrong = [key for key, value in wanted.items() if found[prefix + key].shape != value.shape]
+    if wrong:
+        key = wrong[0]
+        raise ValueError(
+            f"{len(wrong)} of the {len(wanted)} entries of {path} have another shape than this network (such as {key}: "
+            f"{tuple(found[prefix + key].shape)}, wanted {tuple(wanted[key].shape)}); nothing was loaded: check "
+            "channels, size and small_stem"
+        )
+    net.load_state_dict({key: found[prefix + key] for key in wanted})
+    notes = [f"All {len(wanted)} entries of the network were loaded from {path}."]
+    if left := [key for key in found if key.removeprefix(prefix) not in wanted or not key.startswith(prefix)]:
+        notes.append(f"{len(left)} entries of {path} belong to no part of the encoder, such as {left[0]}.")
+    return notes
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as weights ({error}); it may be cut short") from error
+    except Exception as error:  # torch raises pickle's own errors for a file that holds more than tensors
+        raise ValueError(f"{path} is no file of plain tensors, and code in it is never run: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{path} holds no state dict: wanted names and tensors, plain or under state_dict or model")
+    return found

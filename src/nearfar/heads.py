@@ -1,0 +1,84 @@
+"""Projectors and predictors: the small networks between the representation and the loss, as each paper has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them: N x dims[0] -> N x dim."""
+
+    def __init__(self, layers: list[nn.Module], dim: int) -> None:
+        super().__init__(*layers)
+        self.dim = dim
+
+
+def mlp(
+    dims: Sequence[int],
+    *,
+    norm: bool,
+    bias: bool,
+    last_bias: bool,
+    last_norm: bool = False,
+    last_offset: bool = True,
+) -> MLP:
+    """Linear layers of the widths `dims`, with ReLU between them: N x dims[0] -> N x dims[-1].
+
+    norm: batch norm after each linear layer but the last.  bias: of the linear layers but the last.
+    last_bias, last_norm: the same of the last.  last_offset: whether its batch norm may shift (held at 0 if not).
+    """
+    if len(dims) < 2:
+        raise ValueError(f"a head needs the widths of its input and its output, got {list(dims)}")
+    layers: list[nn.Module] = []
+    for before, after in pairwise(dims[:-1]):
+        layers.append(nn.Linear(before, after, bias=bias))
+        if norm:
+            layers.append(nn.BatchNorm1d(after))
+        layers.append(nn.ReLU(inplace=True))
+    layers.append(nn.Linear(dims[-2], dims[-1], bias=last_bias))
+    if last_norm:
+        scale = nn.BatchNorm1d(dims[-1])
+        scale.bias.requires_grad_(last_offset)
+        layers.append(scale)
+    return MLP(layers, dims[-1])
+
+
+def simclr_head(dim: int, *, out: int = 128) -> MLP:
+    """SimCLR's projector: dim -> dim -> out, batch norm after both layers, the last without offset.
+
+    arXiv 2002.05709; the batch norms are those of google-research/simclr, the paper names none.
+    """
+    return mlp((dim, dim, out), norm=True, bias=False, last_bias=False, last_norm=True, last_offset=False)
+
+
+def moco_v1_head(dim: int, *, out: int = 128) -> MLP:
+    """MoCo v1's projector: one linear layer (arXiv 1911.05722)."""
+    return mlp((dim, out), norm=False, bias=True, last_bias=True)
+
+
+def moco_v2_head(dim: int, *, out: int = 128) -> MLP:
+    """MoCo v2's projector: dim -> dim -> out without batch norm (arXiv 2003.04297)."""
+    return mlp((dim, dim, out), norm=False, bias=True, last_bias=True)
+
+
+def supcon_head(dim: int, *, out: int = 128) -> MLP:
+    """SupCon's projector: dim -> dim -> out without batch norm (arXiv 2004.11362)."""
+    return mlp((dim, dim, out), norm=False, bias=True, last_bias=True)
+
+
+def byol_head(dim: int, *, hidden: int = 4096, out: int = 256) -> MLP:
+    """BYOL's projector, and with dim = out its predictor: dim -> hidden -> out (arXiv 2006.07733)."""
+    return mlp((dim, hidden, out), norm=True, bias=True, last_bias=False)
+
+
+def swav_head(dim: int, *, hidden: int = 2048, out: int = 128) -> MLP:
+    """SwAV's projector: dim -> hidden -> out (arXiv 2006.09882)."""
+    return mlp((dim, hidden, out), norm=True, bias=True, last_bias=True)
+
+
+def barlow_head(dim: int, *, out: int = 8192) -> MLP:
+    """Barlow Twins' projector: dim -> out -> out -> out without biases (arXiv 2103.03230)."""
+    return mlp((dim, out, out, out), norm=True, bias=False, last_bias=False)
