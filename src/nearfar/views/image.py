@@ -1,0 +1,503 @@
+"""Views of pictures: random crops and colours for a whole batch at once, on the device that holds the pixels.
+
+A picture comes as a square of S x S pixels into which its true shape was squashed, with its true aspect (width over
+height). Crops are drawn in the true shape. Cropping, antialiased resizing, flipping and blurring are linear along each
+side of the picture, so together they are two matrix products a sample; colour jitter and greyscale are one map of the
+colours. All chance lies in `Draws`, uniform numbers made on the CPU for the global batch: the views of a sample depend
+on its row of them alone, never on the device or on the number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.views import colour
+
+_TRIES = 10  # a crop is drawn again at most this often until it fits, as in torchvision
+_NUMBERS = 2 * _TRIES + 2 + 1 + 8 + 1 + 2 + 1 + 5  # uniform numbers a view: see _Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affine:
+    """A random affine map about the middle of the view, in the order and with the signs of torchvision's RandomAffine.
+
+    rotate, shear: largest angle either way, in degrees. scale: range of the zoom. shift: largest shift either way, as a
+    share of the side. fill: the value of what lies outside the picture, in [0, 1].
+    """
+
+    rotate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+    shift: float = 0.0
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How one view is made: crop, flip, jitter, greyscale, blur, solarise, in that order.
+
+    size: side of the view in pixels.
+    area, ratio: ranges of a random crop's share of the picture and of its width over its height (log-uniform). Without
+        area, the crop is the middle square, `centre` times the short side of the picture.
+    flip, grey, blur, solarise, jitter: probabilities. Solarise inverts values of 0.5 and above.
+    brightness, contrast, saturation, hue: strengths with torchvision's meaning, applied in random order. Pictures that
+        are not of 3 channels have brightness and contrast only.
+    sigma, kernel: range of the blur's standard deviation, and its width (odd), in pixels of the view.
+    affine: a random affine map, always applied, whose border shows what lies outside the crop.
+    """
+
+    size: int
+    area: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    centre: float = 1.0
+    flip: float = 0.0
+    jitter: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    kernel: int = 23
+    solarise: float = 0.0
+    affine: Affine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The chance behind the views of N samples: uniform numbers in [0, 1), N x V x K, on the CPU."""
+
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def rows(self, rows: slice) -> Draws:
+        """The draws of some of the samples, such as those of one process."""
+        return Draws(self.numbers[rows])
+
+
+class Views:
+    """Turn a batch of pictures into V views, one for each `View`; parameters are drawn for each sample and view."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self.views = tuple(views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def draw(self, n: int, generator: torch.Generator) -> Draws:
+        """Draw the parameters of `n` samples from a CPU generator. The first rows do not depend on `n`."""
+        return Draws(torch.rand(n, len(self.views), _NUMBERS, generator=generator))
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, aspect: Tensor, draws: Draws | None = None) -> list[Tensor]:
+        """Make the views of a batch.
+
+        pixels: N x C x S x S, uint8, each picture squashed to a square. aspect: N, its true width over height.
+        draws: from `draw`; not needed if no view has anything random, as in `plain`.
+        Returns V tensors, N x C x size x size, float32 in [0, 1], on the device of the pixels.
+        Raises ValueError if these do not fit together.
+        """
+        if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[2] != pixels.shape[3]:
+            raise ValueError(
+                f"expected pixels as uint8 N x C x S x S, got {pixels.dtype} of shape {tuple(pixels.shape)}: "
+                "resize every picture to one square and give its true width / height as `aspect`"
+            )
+        n, channels, side = len(pixels), pixels.shape[1], pixels.shape[2]
+        if draws is None:
+            draws = Draws(torch.zeros(n, len(self.views), _NUMBERS))
+        if aspect.shape != (n,) or draws.numbers.shape != (n, len(self.views), _NUMBERS):
+            raise ValueError(
+                f"{n} pictures and {len(self.views)} views need {n} aspects and draws for {n} x {len(self.views)}, got "
+                f"{tuple(aspect.shape)} aspects and draws for {tuple(draws.numbers.shape[:2])}: "
+                "draw from these views for the global batch and cut with `draws.rows`"
+            )
+        plans = [
+            _plan(view, draws.numbers[:, v], aspect.cpu().float(), side).to(pixels.device)
+            for v, view in enumerate(self.views)
+        ]
+        out = [torch.empty(n, channels, view.size, view.size, device=pixels.device) for view in self.views]
+        step = _chunk(self.views, channels, side, pixels.device)
+        # Mixed precision would round the resampling weights to 8 bits.
+        with torch.autocast(pixels.device.type, enabled=False):
+            for start in range(0, n, step):
+                rows = slice(start, start + step)
+                source = pixels[rows].float()
+                for view, plan, made in zip(self.views, plans, out, strict=True):
+                    _make(view, plan.rows(rows), source, made[rows])
+        return out
+
+
+class _Plan(NamedTuple):
+    """What is to be done for each sample of one view: N x ... tensors."""
+
+    box: Tensor  # N x 4: left, top, width, height in stored pixels, whole numbers
+    flip: Tensor  # N, bool
+    factors: Tensor  # N x 4: brightness, contrast, saturation, hue
+    first: Tensor  # N x 2, bool: contrast before hue, saturation before hue
+    grey: Tensor  # N, bool
+    sigma: Tensor  # N, 0 where there is no blur
+    solarise: Tensor  # N, bool
+    matrix: Tensor  # N x 2 x 3, from view to crop, both in [-1, 1]
+
+    def rows(self, rows: slice) -> _Plan:
+        return _Plan(*(x[rows] for x in self))
+
+    def to(self, device: torch.device) -> _Plan:
+        return _Plan(*(x.to(device, non_blocking=True) for x in self))
+
+
+def _plan(view: View, numbers: Tensor, aspect: Tensor, side: int) -> _Plan:
+    u = numbers.split((2 * _TRIES, 2, 1, 1, 4, 3, 1, 2, 1, 5), dim=1)
+    crop, place, flip, jitter, factor, order, grey, blur, solarise, affine = u
+    if view.area is None:
+        short = view.centre * torch.stack((1 / aspect, aspect), 1).clamp(max=1)  # N x 2
+        size = (short * side).round().clamp(1, side)
+        start = ((side - size) / 2).floor()
+        box = torch.cat((start, size), 1)
+    else:
+        box = _crop(view.area, view.ratio, crop, place, aspect, side)
+    strength = torch.tensor([view.brightness, view.contrast, view.saturation, view.hue])
+    low = torch.tensor([1.0, 1.0, 1.0, 0.0]) - strength
+    low[:3].clamp_(min=0)
+    still = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    factors = torch.where(jitter < view.jitter, low + factor * (still + strength - low), still)  # N x 4
+    sigma = torch.where(blur[:, 0] < view.blur, _between(view.sigma, blur[:, 1]), torch.zeros(len(blur)))
+    return _Plan(
+        box=box,
+        flip=flip[:, 0] < view.flip,
+        factors=factors,
+        first=order[:, :2] < order[:, 2:],
+        grey=grey[:, 0] < view.grey,
+        sigma=sigma,
+        solarise=solarise[:, 0] < view.solarise,
+        matrix=_affine(view.affine or Affine(), affine),
+    )
+
+
+def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * u
+
+
+def _crop(
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    crop: Tensor,
+    place: Tensor,
+    aspect: Tensor,
+    side: int,
+) -> Tensor:
+    """Crop boxes N x 4 by torchvision's rule: the first of ten random shapes that fits, else the middle."""
+    share, shape = crop.chunk(2, dim=1)
+    share = _between(area, share)  # N x 10
+    shape = _between((math.log(ratio[0]), math.log(ratio[1])), shape).exp() / aspect[:, None]  # in the squashed square
+    size = (torch.stack(((share * shape).sqrt(), (share / shape).sqrt()), -1) * side).round()  # N x 10 x 2
+    fits = ((size > 0) & (size <= side)).all(-1)  # N x 10
+    chosen = fits.int().argmax(1)[:, None, None].expand(-1, 1, 2)
+    size = size.gather(1, chosen)[:, 0]  # N x 2
+    start = (place * (side - size + 1)).floor().minimum(side - size)
+    fallback = aspect.clamp(*ratio) / aspect
+    whole = (torch.stack((fallback, 1 / fallback), 1).clamp(max=1) * side).round().clamp(min=1)
+    some = fits.any(1)[:, None]
+    size = torch.where(some, size, whole)
+    start = torch.where(some, start, ((side - whole) / 2).floor())
+    return torch.cat((start, size), 1)
+
+
+def _affine(affine: Affine, u: Tensor) -> Tensor:
+    """The inverse maps of random affine ones, N x 2 x 3, in coordinates from -1 to 1."""
+    angle = (2 * u[:, 0] - 1) * math.radians(affine.rotate)
+    scale = _between(affine.scale, u[:, 1])
+    shear = ((2 * u[:, 2] - 1) * math.radians(affine.shear)).tan()
+    shift = (2 * u[:, 3:5] - 1) * affine.shift * 2  # N x 2
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    # torchvision: view = rotate(slant(picture)) * scale + shift
+    linear = torch.stack((cos - shear * sin, sin + shear * cos, -sin, cos), 1).view(-1, 2, 2)
+    return torch.cat((linear, -linear @ shift[:, :, None]), 2)
+
+
+def _chunk(views: Sequence[View], channels: int, side: int, device: torch.device) -> int:
+    """How many samples to work on at once: what stays in the cache of a CPU, or half a gigabyte elsewhere."""
+    size = max(view.size for view in views)
+    each = 4 * (channels * (side * side + side * size + size * size) + 4 * side * size)
+    return max(1, (4 if device.type == "cpu" else 512) * 2**20 // each)
+
+
+def _make(view: View, plan: _Plan, source: Tensor, out: Tensor) -> None:
+    """Fill `out`, n x C x s x s, with the view of `source`, n x C x S x S, of 0 to 255."""
+    if view.affine is None:
+        _resample(view, plan, source, out)
+    else:
+        _warp(view, view.affine, plan, source, out)
+    jitter = view.jitter * max(view.brightness, view.contrast, view.saturation, view.hue) > 0
+    if jitter or view.grey > 0:
+        _recolour(plan, out)
+    out.clamp_(0, 1)
+    if view.solarise > 0:
+        out.copy_(torch.where(plan.solarise[:, None, None, None] & (out >= 0.5), 1 - out, out))
+
+
+def _resample(view: View, plan: _Plan, source: Tensor, out: Tensor) -> None:
+    n, channels, side, _ = source.shape
+    across = _weights(plan.box[:, 0], plan.box[:, 2], side, view.size, plan.flip) / 255  # n x s x S
+    down = _weights(plan.box[:, 1], plan.box[:, 3], side, view.size)  # n x s x S
+    if view.blur > 0:
+        blur = _blur(plan.sigma, view.size, view.kernel)  # n x s x s
+        across, down = blur @ across, blur @ down
+    rows = source.view(n, channels * side, side) @ across.mT  # n x CS x s
+    torch.matmul(down[:, None], rows.view(n, channels, side, view.size), out=out)
+
+
+def _weights(start: Tensor, length: Tensor, side: int, size: int, flip: Tensor | None = None) -> Tensor:
+    """Matrices n x size x side that cut `length` pixels from `start` on and resize them, as torch's antialiased
+    bilinear interpolation does: a triangle as wide as a pixel of the result, or of the source if that is larger."""
+    start, length = start[:, None, None], length[:, None, None]
+    pixel = torch.arange(side, device=start.device) + 0.5  # S
+    place = ((torch.arange(size, device=start.device) + 0.5) / size).view(1, size, 1)
+    if flip is not None:
+        place = torch.where(flip[:, None, None], 1 - place, place)
+    width = (length / size).clamp(min=1)
+    weights = (1 - (pixel - (start + place * length)).abs() / width).clamp_(min=0)  # n x s x S
+    weights = weights * ((pixel > start) & (pixel < start + length))
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _blur(sigma: Tensor, size: int, kernel: int) -> Tensor:
+    """Matrices n x size x size of a Gaussian blur with mirrored borders; the identity where sigma is 0."""
+    radius = min(kernel // 2, size - 1)
+    tap = torch.arange(-radius, radius + 1, device=sigma.device)
+    weights = (-0.5 * (tap / sigma.clamp(min=1e-3)[:, None]).square()).exp()  # n x K
+    weights = weights / weights.sum(1, keepdim=True)
+    place = (torch.arange(size, device=sigma.device)[:, None] + tap).abs()
+    place = size - 1 - (size - 1 - place).abs()  # s x K, mirrored at both ends
+    matrix = sigma.new_zeros(len(sigma), size, size)
+    return matrix.scatter_add_(2, place.expand(len(sigma), -1, -1), weights[:, None, :].expand(-1, size, -1))
+
+
+def _warp(view: View, affine: Affine, plan: _Plan, source: Tensor, out: Tensor) -> None:
+    side = source.shape[2]
+    # Crop and affine map are one map from the view to the picture, in [-1, 1].
+    middle = (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1  # n x 2
+    extent = plan.box[:, 2:] / side  # n x 2
+    linear = extent[:, :, None] * plan.matrix
+    linear[:, :, 2] += middle
+    linear[:, :, 0] *= torch.where(plan.flip, -1.0, 1.0)[:, None]
+    picture = source / 255 - affine.fill
+    if side > 1.5 * view.size:  # sampling alone would skip pixels
+        reduced = (round(1.25 * view.size),) * 2
+        picture = F.interpolate(picture, reduced, mode="bilinear", antialias=True)
+    grid = F.affine_grid(linear, list(out.shape), align_corners=False)
+    out.copy_(F.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+    out += affine.fill
+    if view.blur > 0:
+        blur = _blur(plan.sigma, view.size, view.kernel)[:, None]
+        out.copy_(blur @ out @ blur.mT)
+
+
+def _recolour(plan: _Plan, out: Tensor) -> None:
+    brightness, contrast, saturation, hue = plan.factors.unbind(1)
+    if out.shape[1] == 3:
+        linear, offset = colour.affine(
+            out.mean((2, 3)),
+            brightness,
+            contrast,
+            saturation,
+            hue,
+            contrast_first=plan.first[:, 0],
+            saturation_first=plan.first[:, 1],
+            grey=plan.grey,
+        )
+        flat = out.flatten(2)  # n x 3 x ss
+        out.copy_(torch.baddbmm(offset[:, :, None], linear, flat).view_as(out))
+    else:
+        level = out.mean((1, 2, 3))
+        out *= (brightness * contrast)[:, None, None, None]
+        out += (brightness * (1 - contrast) * level)[:, None, None, None]
+
+
+def simclr(size: int, *, strength: float | None = None, blur: float | None = None) -> Views:
+    """The two views of SimCLR: crop, flip, strong colour jitter, greyscale, blur (Chen et al. 2020, arXiv 2002.05709).
+
+    strength: s of the colour jitter: 1 for ImageNet, 0.5 for CIFAR; the latter is the default below 64 px.
+    blur: its probability: 0.5, and none below 64 px. Crops are resized bilinearly where the paper's are bicubic.
+    """
+    strength = (0.5 if size < 64 else 1.0) if strength is None else strength
+    view = View(
+        size=size,
+        area=(0.08, 1.0),
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.8 * strength,
+        contrast=0.8 * strength,
+        saturation=0.8 * strength,
+        hue=0.2 * strength,
+        grey=0.2,
+        blur=_blurred(size, blur, 0.5),
+        kernel=_tenth(size),
+    )
+    return Views([view, view])
+
+
+def moco_v1(size: int) -> Views:
+    """The two views of MoCo v1: crop, greyscale, jitter always, flip (He et al. 2020, arXiv 1911.05722)."""
+    view = View(
+        size=size,
+        area=(0.2, 1.0),
+        flip=0.5,
+        jitter=1.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.4,
+        grey=0.2,
+    )
+    return Views([view, view])
+
+
+def moco_v2(size: int, *, blur: float | None = None) -> Views:
+    """The two views of MoCo v2, and of its CIFAR demo at 32 px (Chen et al. 2020, arXiv 2003.04297).
+
+    blur: its probability: 0.5, and none below 64 px.
+    """
+    view = View(
+        size=size,
+        area=(0.2, 1.0),
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grey=0.2,
+        blur=_blurred(size, blur, 0.5),
+        kernel=13,
+    )
+    return Views([view, view])
+
+
+def byol(size: int, *, blur: tuple[float, float] | None = None) -> Views:
+    """The two unequal views of BYOL: the first always blurred, the second solarised at times (Grill et al. 2020,
+    arXiv 2006.07733).
+
+    blur: its probability in each view: 1 and 0.1, and none below 64 px. Crops are resized bilinearly where the paper's
+    are bicubic.
+    """
+    first, second = blur if blur is not None else ((1.0, 0.1) if size >= 64 else (0.0, 0.0))
+    return Views([_byol(size, first, 0.0), _byol(size, second, 0.2)])
+
+
+def barlow(size: int, *, blur: tuple[float, float] | None = None) -> Views:
+    """The two views of Barlow Twins, which are BYOL's (Zbontar et al. 2021, arXiv 2103.03230)."""
+    return byol(size, blur=blur)
+
+
+def _byol(size: int, blur: float, solarise: float) -> View:
+    return View(
+        size=size,
+        area=(0.08, 1.0),
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.2,
+        hue=0.1,
+        grey=0.2,
+        blur=blur,
+        kernel=_tenth(size),
+        solarise=solarise,
+    )
+
+
+def swav(
+    size: int,
+    *,
+    crops: tuple[int, int] = (2, 6),
+    small: int | None = None,
+    area: tuple[float, float] = (0.14, 1.0),
+    small_area: tuple[float, float] = (0.05, 0.14),
+    blur: float | None = None,
+) -> Views:
+    """The multi-crop views of SwAV: large ones first, then small ones (Caron et al. 2020, arXiv 2006.09882).
+
+    crops: how many large and small ones. small: side of the small ones: 96 px for 224, in proportion else.
+    area, small_area: ranges of their share of the picture. blur: its probability: 0.5, and none below 64 px.
+    """
+    small = round(size * 96 / 224) if small is None else small
+    views = []
+    for number, side, share in ((crops[0], size, area), (crops[1], small, small_area)):
+        view = View(
+            size=side,
+            area=share,
+            flip=0.5,
+            jitter=0.8,
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.8,
+            hue=0.2,
+            grey=0.2,
+            blur=_blurred(size, blur, 0.5),
+            kernel=13,
+        )
+        views += [view] * number
+    return Views(views)
+
+
+def supcon(size: int) -> Views:
+    """The two views of SupCon on CIFAR: crop, flip, mild jitter, greyscale (Khosla et al. 2020, arXiv 2004.11362)."""
+    view = View(
+        size=size,
+        area=(0.2, 1.0),
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grey=0.2,
+    )
+    return Views([view, view])
+
+
+def drawing(
+    size: int,
+    *,
+    area: tuple[float, float] = (0.6, 1.0),
+    rotate: float = 15.0,
+    scale: tuple[float, float] = (0.8, 1.1),
+    shear: float = 15.0,
+    shift: float = 0.1,
+    fill: float = 0.0,
+) -> Views:
+    """Two views of a drawing or a written character: mild crops and affine maps, no flip, no colour.
+
+    area: range of the crop's share of the picture. rotate, shear: largest angle in degrees. scale: range of the zoom.
+    shift: largest shift as a share of the side. fill: value of the empty paper, 0 for ink drawn as light on dark.
+    """
+    affine = Affine(rotate=rotate, scale=scale, shear=shear, shift=shift, fill=fill)
+    view = View(size=size, area=area, affine=affine)
+    return Views([view, view])
+
+
+def plain(size: int) -> Views:
+    """The one view of a test: the middle square of the picture, 224/256 of its short side, all of it up to 64 px."""
+    return Views([View(size=size, centre=1.0 if size <= 64 else 224 / 256)])
+
+
+def _blurred(size: int, blur: float | None, probability: float) -> float:
+    if blur is not None:
+        return blur
+    return probability if size >= 64 else 0.0
+
+
+def _tenth(size: int) -> int:
+    """The width of SimCLR's blur: a tenth of the side, made odd."""
+    return 2 * (size // 10 // 2) + 1

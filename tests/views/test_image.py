@@ -1,0 +1,354 @@
+"""The views, held to torchvision's transforms: equal pixels for equal parameters, equal distributions of parameters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ks_2samp
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from nearfar.views import colour, image
+from nearfar.views.image import Affine, View, Views
+
+GREY_LEVEL = 1 / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(n: int, channels: int = 3, side: int = 32, seed: int = 0) -> Tensor:
+    """Pictures with both edges and smooth parts."""
+    coarse = torch.rand(n, channels, 5, 5, generator=seeded(seed))
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)
+    noise = torch.rand(n, channels, side, side, generator=seeded(seed + 1))
+    return ((0.8 * smooth + 0.2 * noise) * 255).to(torch.uint8)
+
+
+def one(view: View, pixels: Tensor, aspect: Tensor | None = None, seed: int = 0) -> tuple[Tensor, image._Plan]:
+    """One view of each picture, and the parameters it was made with."""
+    views = Views([view])
+    draws = views.draw(len(pixels), seeded(seed))
+    aspect = torch.ones(len(pixels)) if aspect is None else aspect
+    return views(pixels, aspect, draws)[0], image._plan(view, draws.numbers[:, 0], aspect, pixels.shape[-1])
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 24), (24, 40), (97, 64), (64, 97)])
+def test_crops_equal_torchvision(side: int, size: int) -> None:
+    pixels = pictures(16, side=side)
+    made, plan = one(View(size=size, area=(0.05, 1.0), flip=0.5), pixels)
+    for i, (left, top, width, height) in enumerate(plan.box.int().tolist()):
+        wanted = tv.resized_crop(pixels[i] / 255, top, left, height, width, [size, size], antialias=True)
+        wanted = tv.horizontal_flip(wanted) if plan.flip[i] else wanted
+        assert (made[i] - wanted).abs().max() < 1e-4
+
+
+def jittered(pixels: Tensor, view: View, seed: int = 0) -> tuple[Tensor, list[Tensor], Tensor]:
+    made, plan = one(view, pixels, seed=seed)
+    return made, [*plan.factors.unbind(1)], pixels / 255
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("step", ["brightness", "contrast", "saturation", "grey", "solarise"])
+def test_colour_steps_equal_torchvision(step: str, channels: int) -> None:
+    view = {
+        "brightness": View(size=32, jitter=1, brightness=0.8),
+        "contrast": View(size=32, jitter=1, contrast=0.8),
+        "saturation": View(size=32, jitter=1, saturation=0.8),
+        "grey": View(size=32, grey=0.5),
+        "solarise": View(size=32, solarise=0.5),
+    }[step]
+    pixels = pictures(16, channels)
+    made, plan = one(view, pixels)
+    factors = plan.factors.tolist()
+    for i, picture in enumerate(pixels / 255):
+        wanted = {
+            "brightness": lambda x, i=i: tv.adjust_brightness(x, factors[i][0]),
+            "contrast": lambda x, i=i: tv.adjust_contrast(x, factors[i][1]),
+            "saturation": lambda x, i=i: tv.adjust_saturation(x, factors[i][2]),
+            "grey": lambda x, i=i: tv.rgb_to_grayscale(x, num_output_channels=channels) if plan.grey[i] else x,
+            "solarise": lambda x, i=i: tv.solarize(x, 0.5) if plan.solarise[i] else x,
+        }[step](picture)
+        assert (made[i] - wanted).abs().max() < 1e-3
+    assert 0 < plan.grey.float().mean() < 1 or step != "grey"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("affine", [None, Affine()])
+def test_blur_equals_torchvision(channels: int, affine: Affine | None) -> None:
+    pixels = pictures(8, channels, 64)
+    made, plan = one(View(size=64, blur=0.5, kernel=7, affine=affine), pixels)
+    assert 0 < (plan.sigma > 0).sum() < 8
+    for i, sigma in enumerate(plan.sigma.tolist()):
+        wanted = tv.gaussian_blur(pixels[i] / 255, [7, 7], [sigma, sigma]) if sigma else pixels[i] / 255
+        assert (made[i] - wanted).abs().max() < 1e-4
+
+
+def test_affine_equals_torchvision() -> None:
+    pixels = pictures(16, 1)
+    spec = Affine(rotate=30, scale=(0.7, 1.3), shear=20, shift=0.2)
+    views = Views([View(size=32, affine=spec)])
+    draws = views.draw(16, seeded())
+    made = views(pixels, torch.ones(16), draws)[0]
+    angle, scale, shear, x, y = draws.numbers[:, 0, -5:].unbind(1)
+    for i in range(16):
+        wanted = tv.affine(
+            pixels[i] / 255,
+            angle=float(2 * angle[i] - 1) * 30,
+            translate=[float(2 * u[i] - 1) * 0.2 * 32 for u in (x, y)],
+            scale=float(0.7 + 0.6 * scale[i]),
+            shear=[float(2 * shear[i] - 1) * 20, 0.0],
+            interpolation=v2.InterpolationMode.BILINEAR,
+        )
+        assert (made[i] - wanted)[:, 4:-4, 4:-4].abs().median() < 1e-4
+
+
+def test_composed_jitter_is_near_torchvision_in_every_order() -> None:
+    steps = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
+    pixels = pictures(200) // 2 + 64  # far from 0 and 255, where nothing is clamped
+    made, plan = one(View(size=32, jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), pixels)
+    for i in range(0, 200, 10):
+        wanted = pixels[i] / 255
+        for step in torch.randperm(3, generator=seeded(i)).tolist():
+            wanted = steps[step](wanted, float(plan.factors[i, step]))
+        assert (made[i] - wanted).abs().max() < 2e-3
+
+
+def test_matrix_equals_the_steps_one_by_one() -> None:
+    n, side = 64, 8
+    x = torch.rand(n, 3, side * side, generator=seeded(), dtype=torch.float64)
+    factors = torch.rand(n, 4, generator=seeded(1), dtype=torch.float64) + 0.5
+    factors[:, 3] -= 1
+    first = torch.rand(n, 2, generator=seeded(2)) < 0.5
+    luma = torch.tensor(colour.LUMA, dtype=torch.float64)
+    luma = luma / luma.sum()
+    linear, offset = colour.affine(
+        x.mean(2), *factors.unbind(1), contrast_first=first[:, 0], saturation_first=first[:, 1],
+        grey=torch.zeros(n, dtype=torch.bool),
+    )  # fmt: skip
+    made = linear @ x + offset[:, :, None]
+    for i in range(n):
+        brightness, contrast, saturation, hue = factors[i]
+
+        def contrasted(y: Tensor, contrast: Tensor = contrast) -> Tensor:
+            return contrast * y + (1 - contrast) * (luma @ y).mean()
+
+        def saturated(y: Tensor, saturation: Tensor = saturation) -> Tensor:
+            return saturation * y + (1 - saturation) * (luma @ y)
+
+        y = brightness * x[i]
+        before = [step for step, early in ((contrasted, first[i, 0]), (saturated, first[i, 1])) if early]
+        after = [step for step, early in ((contrasted, first[i, 0]), (saturated, first[i, 1])) if not early]
+        for step in before:
+            y = step(y)
+        y = colour.rotation(hue[None])[0] @ y
+        for step in after:
+            y = step(y)
+        assert (made[i] - y).abs().max() < 2e-3
+
+
+def test_hue_is_torchvisions_at_thirds_and_near_it_between() -> None:
+    x = torch.rand(1, 3, 100, 100, generator=seeded())
+
+    def away(hue: float) -> float:
+        made = (colour.rotation(torch.tensor([hue]))[0] @ x[0].flatten(1)).clamp(0, 1)
+        turns = (hue + 0.5) % 1 - 0.5
+        return float((made - tv.adjust_hue(x, turns)[0].flatten(1)).abs().mean())
+
+    assert away(0) < 1e-6
+    assert away(1 / 3) < 1e-4
+    assert away(-1 / 3) < 1e-4
+    assert away(0.1) < 0.07
+    assert away(0.2) < 0.09
+
+
+def test_crops_are_distributed_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    wide = torch.zeros(1, 1, 1).expand(1, 2000, 4000)
+    wanted = torch.tensor(
+        [list(v2.RandomResizedCrop(8).make_params([wide]).values()) for _ in range(3000)],
+        dtype=torch.float32,
+    )  # top, left, height, width
+    side = 4000
+    plan = one_plan(View(size=8, area=(0.08, 1.0)), 3000, 2.0, side)
+    left, top, width, height = (plan.box / side).unbind(1)
+    for ours, theirs in (
+        (width * height, wanted[:, 3] * wanted[:, 2] / (2000 * 4000)),
+        (2 * width / height, wanted[:, 3] / wanted[:, 2]),
+        (left, wanted[:, 1] / 4000),
+        (top, wanted[:, 0] / 2000),
+    ):
+        assert ks_2samp(ours, theirs).pvalue > 0.01
+
+
+def one_plan(view: View, n: int, aspect: float = 1.0, side: int = 32, seed: int = 0) -> image._Plan:
+    numbers = Views([view]).draw(n, seeded(seed)).numbers[:, 0]
+    return image._plan(view, numbers, torch.full((n,), aspect), side)
+
+
+@pytest.mark.parametrize("aspect", [0.1, 10.0])
+def test_a_crop_that_never_fits_is_the_middle(aspect: float) -> None:
+    plan = one_plan(View(size=8, area=(0.9, 1.0)), 50, aspect, 1000)
+    left, top, width, height = plan.box[0].tolist()
+    assert (plan.box == plan.box[0]).all()
+    assert aspect * width / height == pytest.approx(3 / 4 if aspect < 1 else 4 / 3, rel=0.02)
+    assert left == pytest.approx((1000 - width) / 2, abs=1)
+    assert top == pytest.approx((1000 - height) / 2, abs=1)
+
+
+def test_jitter_is_distributed_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    jitter = v2.ColorJitter(0.8, 0.4, 1.5, 0.2)
+    params = [jitter.make_params([]) for _ in range(2000)]
+    names = ["brightness_factor", "contrast_factor", "saturation_factor", "hue_factor"]
+    plan = one_plan(View(size=8, jitter=1, brightness=0.8, contrast=0.4, saturation=1.5, hue=0.2), 2000)
+    for i, name in enumerate(names):
+        assert ks_2samp(plan.factors[:, i], [p[name] for p in params]).pvalue > 0.01
+    orders = torch.stack([p["fn_idx"] for p in params]).argsort(1)  # place of each step
+    theirs = (orders[:, 1:3] < orders[:, 3:]).float()
+    assert (plan.first.float().mean(0) - theirs.mean(0)).abs().max() < 0.05
+    both, wanted = plan.first.all(1).float().mean(), theirs.all(1).float().mean()
+    assert abs(both - wanted) < 0.05
+
+
+def test_probabilities_are_kept() -> None:
+    n = 4000
+    view = View(size=8, flip=0.5, jitter=0.8, brightness=0.4, grey=0.2, blur=0.1, solarise=0.3, sigma=(0.1, 2.0))
+    plan = one_plan(view, n)
+    shares = [plan.flip, plan.factors[:, 0] != 1, plan.grey, plan.sigma > 0, plan.solarise]
+    for share, wanted in zip(shares, (0.5, 0.8, 0.2, 0.1, 0.3), strict=True):
+        assert abs(share.float().mean() - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / n)
+    blurred = plan.sigma[plan.sigma > 0]
+    assert 0.1 <= blurred.min() < blurred.max() <= 2.0
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("view", [View(size=64), View(size=64, area=(0.2, 0.6), ratio=(1.0, 1.0))])
+def test_a_circle_stays_a_circle(aspect: float, view: View) -> None:
+    side, n = 256, 8
+    y, x = torch.meshgrid(*[(torch.arange(side) + 0.5) / side - 0.5] * 2, indexing="ij")
+    # The squashed square holds the circle as an ellipse.
+    radius = 0.15 if view.area is None else 0.6
+    width, height = max(aspect, 1.0), max(1 / aspect, 1.0)
+    disc = ((x * width) ** 2 + (y * height) ** 2) * 1.0
+    ring = disc.expand(n, 1, -1, -1).mul(255).clamp(0, 255).to(torch.uint8)
+    made, plan = one(view, ring, torch.full((n,), aspect))
+    shown = plan.box[:, 2:] / side * torch.tensor([width, height])
+    assert torch.allclose(shown[:, 0], shown[:, 1], rtol=0.03), radius
+    if view.area is None:
+        assert torch.allclose(made, made.mT, atol=0.02)
+
+
+def test_plain_is_resize_and_centre_crop() -> None:
+    pixels = pictures(4, side=256)
+    wanted = tv.center_crop(tv.resize(pixels / 255, [256, 256], antialias=True), [224, 224])
+    assert (image.plain(224)(pixels, torch.ones(4))[0] - wanted).abs().max() < 1e-4
+    small = pictures(4, side=32)
+    assert (image.plain(32)(small, torch.ones(4))[0] - small / 255).abs().max() < 1e-5
+
+
+def test_plain_shows_the_middle_of_a_wide_picture() -> None:
+    wide = pictures(4, side=256)
+    true = tv.resize(wide / 255, [128, 256], antialias=True)  # 2:1
+    wanted = tv.center_crop(tv.resize(true, [64], antialias=True), [64, 64])
+    assert (image.plain(64)(wide, torch.full((4,), 2.0))[0] - wanted).abs().mean() < 0.02
+
+
+RECIPES = [
+    image.simclr,
+    image.moco_v1,
+    image.moco_v2,
+    image.byol,
+    image.barlow,
+    image.swav,
+    image.supcon,
+    image.drawing,
+    image.plain,
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("size", [32, 64])
+def test_recipes(recipe, channels: int, size: int) -> None:
+    pixels, aspect = pictures(6, channels, 48), torch.tensor([0.3, 0.5, 1.0, 1.5, 2.0, 7.0])
+    views: Views = recipe(size)
+    draws = views.draw(6, seeded())
+    made = views(pixels, aspect, draws)
+    assert [tuple(x.shape) for x in made] == [(6, channels, view.size, view.size) for view in views.views]
+    for x in made:
+        assert x.dtype == torch.float32
+        assert x.isfinite().all()
+        assert x.min() >= 0
+        assert x.max() <= 1
+    again = views(pixels, aspect, views.draw(6, seeded()))
+    assert all(torch.equal(x, y) for x, y in zip(made, again, strict=True))
+    part = views(pixels[2:5], aspect[2:5], draws.rows(slice(2, 5)))
+    assert all(torch.allclose(x[2:5], y, atol=1e-6) for x, y in zip(made, part, strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 5),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    side=st.integers(1, 70),
+    size=st.integers(1, 70),
+    aspect=st.floats(0.05, 20),
+    affine=st.booleans(),
+)
+def test_any_shape(n: int, channels: int, side: int, size: int, aspect: float, affine: bool) -> None:
+    view = View(
+        size=size, area=(0.05, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
+        grey=0.3, blur=0.5, solarise=0.3, affine=Affine(rotate=20, scale=(0.5, 1.5), shear=20, shift=0.3) if affine
+        else None,
+    )  # fmt: skip
+    made, _ = one(view, pictures(n, channels, side), torch.full((n,), aspect))
+    assert made.shape == (n, channels, size, size)
+    assert made.isfinite().all()
+    assert made.min() >= 0
+    assert made.max() <= 1
+
+
+def test_draws_depend_on_position_only() -> None:
+    views = image.simclr(32)
+    assert torch.equal(views.draw(100, seeded()).numbers[:7], views.draw(7, seeded()).numbers)
+    assert len(views.draw(100, seeded()).rows(slice(50, 75))) == 25
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, pixels, aspect = image.byol(64), pictures(9, side=64), torch.ones(9)
+    draws = views.draw(9, seeded())
+    whole = views(pixels, aspect, draws)
+    monkeypatch.setattr(image, "_chunk", lambda *_: 2)
+    for x, y in zip(whole, views(pixels, aspect, draws), strict=True):
+        assert torch.allclose(x, y, atol=1e-6)
+
+
+def test_recipes_have_the_papers_numbers() -> None:
+    view = image.simclr(224).views[0]
+    assert (view.area, view.jitter, view.brightness, view.hue, view.grey) == ((0.08, 1.0), 0.8, 0.8, 0.2, 0.2)
+    assert (view.blur, view.kernel, view.sigma) == (0.5, 23, (0.1, 2.0))
+    small = image.simclr(32).views[0]
+    assert (small.blur, small.saturation, small.hue) == (0.0, 0.4, 0.1)
+    first, second = image.byol(224).views
+    assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
+    crops = image.swav(224).views
+    assert [x.size for x in crops] == [224] * 2 + [96] * 6
+    assert crops[-1].area == (0.05, 0.14)
+
+
+def test_wrong_input_is_named() -> None:
+    views = image.simclr(32)
+    draws = views.draw(2, seeded())
+    with pytest.raises(ValueError, match="uint8"):
+        views(torch.rand(2, 3, 32, 32), torch.ones(2), draws)
+    with pytest.raises(ValueError, match=r"\(2, 3, 32, 30\)"):
+        views(torch.zeros(2, 3, 32, 30, dtype=torch.uint8), torch.ones(2), draws)
+    with pytest.raises(ValueError, match=r"draws\.rows"):
+        views(pictures(3), torch.ones(3), draws)
