@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -124,51 +124,7 @@ def barrier() -> None:
 
 def local(x: Tensor) -> Tensor:
     """This rank's part of rows that stand for all ranks: WN x ... -> N x .... The inverse of `gather`."""
-    return x.chunk(world())[rank()] if world() > 1 else x
-
-
-class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows of all ranks, differentiable, on any backend (torch's SyncBatchNorm needs a GPU)."""
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"expected a batch of vectors or maps, got a tensor of shape {tuple(input.shape)}")
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or world() == 1:
-            return super().forward(input)
-        self._check_input_dim(input)
-        axes = [0, *range(2, input.dim())]
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        count = world() * input.numel() // input.shape[1]
-        mean = total(input.sum(axes)) / count  # C
-        centred = input - mean.view(shape)
-        var = total(centred.square().sum(axes)) / count  # C
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                momentum = 0.1 if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.detach(), momentum)
-                self.running_var.lerp_(var.detach() * count / max(count - 1, 1), momentum)
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
-        out = centred * (var + self.eps).rsqrt().view(shape)
-        if self.affine:
-            out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out
-
-
-def synchronise_norms(module: nn.Module) -> nn.Module:
-    """Replace each plain batch norm in `module` by one over all ranks (in place; the state dict keeps its keys)."""
-    for name, child in module.named_children():
-        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) or type(child).__name__ == "BatchNormAct2d":
-            setattr(module, name, _global_norm(child))
-        else:
-            synchronise_norms(child)
-    return module
-
-
-def _global_norm(norm: nn.Module) -> nn.Module:
-    raise NotImplementedError(norm)
+    return x.tensor_split(world())[rank()] if world() > 1 else x
 
 
 def normalise(x: Tensor) -> Tensor:
