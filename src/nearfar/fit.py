@@ -25,6 +25,7 @@ from nearfar.batch import Batch
 from nearfar.checkpoints import Checkpoints
 from nearfar.journal import Journal
 from nearfar.method import Clock, Method, mix
+from nearfar.optim import scale_rates
 
 Precision = Literal["float32", "bf16", "fp16"]
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
@@ -130,9 +131,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
             if loop.clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(method.parameters(), loop.clip, norm)
-            factor = loop.schedule(step, steps)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak_lr"] * factor
+            scale_rates(optimiser, loop.schedule(step, steps))
             scaler.step(optimiser)
             scaler.update()
             method.after_step(out)

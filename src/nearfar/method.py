@@ -6,10 +6,10 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,9 @@ class Encoder(Protocol):
 class Method(nn.Module):
     """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""
 
+    needs_labels: ClassVar[bool] = False
+    """Whether training without a single label would be another method."""
+
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
@@ -81,16 +84,16 @@ class Method(nn.Module):
         """The representation of a view: N x encoder.dim. Every method goes through here."""
         return self.encoder(view)
 
-    def embed_each(self, views: list[Any]) -> list[Tensor]:
-        """The representation of each view, every one normalised by its own batch statistics.
+    def each(self, network: Callable[[Any], Tensor], views: list[Any]) -> list[Tensor]:
+        """`network` of each view, every one normalised by its own batch statistics.
 
-        The running statistics move in one of the passes, a different view each step, so that in time they see all.
+        Running statistics move in one of the passes, that of a different view each step, so that in time they see all.
         """
         turn = self.clock.step % len(views)
         out = []
         for number, view in enumerate(views):
-            with nullcontext() if number == turn else frozen_statistics(self.encoder):
-                out.append(self.embed(view))
+            with nullcontext() if number == turn else frozen_statistics(self):
+                out.append(network(view))
         return out
 
     def forward(self, batch: Batch) -> Step:

@@ -12,18 +12,18 @@ class Queue(nn.Module):
     """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722).
 
     It starts full of random unit rows, drawn from torch's global generator: ranks seeded alike hold alike.
-    Any number of keys may be put in at once; the oldest give way, and of more keys than fit the last are kept.
+    The slot that is written next is `count` modulo `size`. Any number of keys may be put in at once; the oldest give way, and of more keys than fit the last are kept.
     """
 
     keys: Tensor  # size x dim, unit rows
-    pointer: Tensor  # (), the slot that is written next
+    count: Tensor  # (), how many keys were ever put in
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"a queue of {size} keys was asked for; it must hold at least 1")
         self.register_buffer("keys", normalise(torch.randn(size, dim)))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
@@ -31,6 +31,6 @@ class Queue(nn.Module):
         size = len(self.keys)
         keys = gather(keys.detach()).to(self.keys.dtype)
         surplus = max(len(keys) - size, 0)
-        slots = (self.pointer + surplus + torch.arange(len(keys) - surplus, device=keys.device)) % size
+        slots = (self.count + surplus + torch.arange(len(keys) - surplus, device=keys.device)) % size
         self.keys[slots] = keys[surplus:]
-        self.pointer.copy_((self.pointer + len(keys)) % size)
+        self.count += len(keys)

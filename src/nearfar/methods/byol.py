@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.heads import byol_head
+from nearfar.losses.distance import byol
+from nearfar.memory.ema import follow, momentum_copy
+from nearfar.method import Method, Step
+from nearfar.optim.schedules import cosine_ramp
+
+
+class BYOL(Method):
+    """The network predicts, from one view, what a slowly moving copy of itself makes of the other. No negatives.
+
+    What keeps it from giving everything the same embedding is the predictor, which the copy does not have, the slow
+    copy itself, and batch norm.
+
+    dim, hidden: widths of projector and predictor.  momentum: of the copy at the start; it rises to 1 along a cosine.
+    The paper takes 0.996 for 1000 epochs, 0.99 for 100 to 300, 0.97 for 40.
+
+    Grill et al. 2020, "Bootstrap Your Own Latent", arXiv 2006.07733.
+    """
+
+    def __init__(self, encoder: nn.Module, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:
+        super().__init__(encoder)
+        self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
+        self.predictor = byol_head(dim, hidden=hidden, out=dim)
+        self.target_encoder = momentum_copy(self.encoder)
+        self.target_projector = momentum_copy(self.projector)
+        self.momentum = momentum
+
+    def predict(self, view: Any) -> Tensor:
+        return self.predictor(self.projector(self.embed(view)))  # N x dim
+
+    @torch.no_grad()
+    def target(self, view: Any) -> Tensor:
+        return self.target_projector(self.target_encoder(view))  # N x dim
+
+    def forward(self, batch: Batch) -> Step:
+        p1, p2 = self.each(self.predict, batch.views)
+        z1, z2 = self.each(self.target, batch.views)
+        return Step(byol(p1, z2) + byol(p2, z1))
+
+    def after_step(self, step: Step) -> None:
+        momentum = cosine_ramp(self.momentum, self.clock.progress)
+        follow(self.target_encoder, self.encoder, momentum)
+        follow(self.target_projector, self.projector, momentum)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import gather, local, normalise, world
+from nearfar.heads import moco_v1_head, moco_v2_head
+from nearfar.losses.pairwise import info_nce
+from nearfar.memory.ema import follow, momentum_copy
+from nearfar.memory.queue import Queue
+from nearfar.method import Method, Step
+from nearfar.norms import SplitBatchNorm, split_norms
+
+
+class MoCo(Method):
+    """Each query finds its key, made by a slowly moving copy of the encoder, among a long queue of earlier keys.
+
+    The queue frees the number of negatives from the size of the batch; the slow copy keeps old keys comparable.
+    Version 2 is the default; version 1 is `head="linear", temperature=0.07` with the views `moco_v1`.
+
+    dim: width of the embedding.  queue: number of negatives.  momentum: of the copy.  temperature: 0.2 in v2.
+    head: "mlp" (v2) or "linear" (v1).  splits: parts of the global batch that batch norm sees apart, as on that many
+    devices, with keys shuffled among them; else the statistics tell which key belongs to which query.
+    symmetric: let both views be queries and average, as the authors' CIFAR demo can.
+
+    He et al. 2019, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722;
+    Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        dim: int = 128,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+        head: Literal["mlp", "linear"] = "mlp",
+        splits: int = 8,
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__(split_norms(encoder, splits))
+        self.projector = (moco_v2_head if head == "mlp" else moco_v1_head)(encoder.dim, out=dim)
+        self.key_encoder = momentum_copy(self.encoder)
+        self.key_projector = momentum_copy(self.projector)
+        self.queue = Queue(queue, dim)
+        self.momentum, self.temperature, self.symmetric = momentum, temperature, symmetric
+        self.shuffles = any(isinstance(module, SplitBatchNorm) for module in self.encoder.modules())
+
+    def query(self, view: Any) -> Tensor:
+        return normalise(self.projector(self.embed(view)))  # N x dim
+
+    @torch.no_grad()
+    def key(self, view: Any) -> Tensor:
+        if not self.shuffles:
+            return normalise(self.key_projector(self.key_encoder(view)))  # N x dim
+        order = torch.randperm(world() * len(view), generator=self.clock.generator()).to(view.device)
+        k = normalise(self.key_projector(self.key_encoder(local(gather(view)[order]))))
+        return local(gather(k)[order.argsort()])  # N x dim
+
+    def forward(self, batch: Batch) -> Step:
+        v1, v2 = batch.views
+        if not self.symmetric:
+            q, k = self.query(v1), self.key(v2)
+            return Step(info_nce(q, k, self.queue.keys, temperature=self.temperature), carry=k)
+        q1, q2 = self.each(self.query, [v1, v2])
+        k1, k2 = self.each(self.key, [v1, v2])
+        loss = info_nce(q1, k2, self.queue.keys, temperature=self.temperature)
+        loss = loss + info_nce(q2, k1, self.queue.keys, temperature=self.temperature)
+        return Step(loss / 2, carry=torch.cat([k1, k2]))
+
+    def after_step(self, step: Step) -> None:
+        follow(self.key_encoder, self.encoder, self.momentum)
+        follow(self.key_projector, self.projector, self.momentum)
+        self.queue.enqueue(step.carry)
+
+    def chance(self, batch: int) -> float:
+        return math.log(1 + len(self.queue.keys))

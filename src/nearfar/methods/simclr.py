@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import simclr_head
+from nearfar.losses.pairwise import nt_xent
+from nearfar.method import Method, Step
+
+
+class SimCLR(Method):
+    """Each view of a picture finds its other view among all views in the batch.
+
+    Two views of every sample pass through one network; the loss is NT-Xent on unit embeddings. No memory and no second
+    network: the strength comes from strong views, a projector that is thrown away, and large batches.
+
+    dim: width of the embedding.  temperature: 0.1 in the paper for ImageNet, 0.5 for CIFAR.
+
+    Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709.
+    """
+
+    def __init__(self, encoder: nn.Module, *, dim: int = 128, temperature: float = 0.1) -> None:
+        super().__init__(encoder)
+        self.projector = simclr_head(encoder.dim, out=dim)
+        self.temperature = temperature
+
+    def forward(self, batch: Batch) -> Step:
+        v1, v2 = batch.views
+        z = normalise(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
+        return Step(nt_xent(*z.chunk(2), temperature=self.temperature))
+
+    def chance(self, batch: int) -> float:
+        return math.log(2 * batch - 1)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.clustering.sinkhorn import sinkhorn
+from nearfar.distributed import local, normalise
+from nearfar.heads import swav_head
+from nearfar.losses.assignment import swapped_assignment
+from nearfar.memory.prototypes import Prototypes
+from nearfar.memory.queue import Queue
+from nearfar.method import Method, Step
+
+
+class SwAV(Method):
+    """Each view predicts to which prototypes the other view was assigned, when prototypes must be used evenly.
+
+    Assignments come from a few Sinkhorn steps on the first two views; further, smaller crops only predict.
+
+    dim, hidden: widths of the projector.  prototypes: about ten times the classes one expects.  temperature: of the
+    prediction.  epsilon, iterations: of Sinkhorn; larger epsilon, softer codes.  queue: embeddings per assigned view
+    that join the balance, from epoch `queue_start` on, for batches much smaller than `prototypes` (the paper: 3840 in
+    all for a batch of 256, from epoch 15; none for 4096).  freeze: epochs during which prototypes do not move.
+
+    Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        dim: int = 128,
+        hidden: int = 2048,
+        prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue: int = 0,
+        queue_start: int = 15,
+        freeze: int = 1,
+    ) -> None:
+        super().__init__(encoder)
+        self.projector = swav_head(encoder.dim, hidden=hidden, out=dim)
+        self.prototypes = Prototypes(prototypes, dim)
+        self.queues = nn.ModuleList(Queue(queue, dim) for _ in range(2 if queue else 0))
+        self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
+        self.queue_start, self.freeze = queue_start, freeze
+
+    def forward(self, batch: Batch) -> Step:
+        same_size = [torch.cat(list(group)) for _, group in groupby(batch.views, key=lambda view: view.shape)]
+        h = torch.cat(self.each(self.embed, same_size))  # VN x encoder.dim
+        z = normalise(self.projector(h)).chunk(len(batch.views))
+        scores = [self.prototypes(part) for part in z]  # V of N x prototypes
+        codes = [self.codes(score.detach(), number) for number, score in enumerate(scores[:2])]
+        loss = swapped_assignment(scores, codes, temperature=self.temperature)
+        return Step(loss, carry=[part.detach() for part in z[:2]])
+
+    def codes(self, scores: Tensor, number: int) -> Tensor:
+        if self.queues and self.queues[number].count >= len(self.queues[number].keys):
+            earlier = self.prototypes(local(self.queues[number].keys)).detach()
+            both = torch.cat([earlier, scores])
+            return sinkhorn(both, epsilon=self.epsilon, iterations=self.iterations)[len(earlier) :]
+        return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)
+
+    def before_step(self) -> None:
+        if self.clock.epoch < self.freeze:
+            self.prototypes.weight.grad = None
+
+    def after_step(self, step: Step) -> None:
+        self.prototypes.renormalise()
+        if self.clock.epoch >= self.queue_start:
+            for queue, keys in zip(self.queues, step.carry, strict=False):
+                queue.enqueue(keys)
+
+    def chance(self, batch: int) -> float:
+        return math.log(len(self.prototypes.weight))

@@ -1,0 +1,80 @@
+"""ImageNet with a ResNet-50, as the papers train it. Built and stepped once in the tests; NOT RUN to the end."""
+
+from __future__ import annotations
+
+from nearfar.settings import Recipe, Settings
+
+
+def simclr() -> Recipe:
+    """arXiv 2002.05709: batch 4096, LARS 0.3, 100 epochs. 64.5 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=4096, epochs=100, optimiser="lars", lr=0.3,
+            weight_decay=1e-6, warmup=10,
+        ),
+        method={"temperature": 0.1},
+    )  # fmt: skip
+
+
+def moco() -> Recipe:
+    """arXiv 2003.04297 (v2): batch 256, SGD 0.03, cosine, 200 epochs. 67.5 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="moco_v2", batch=256, epochs=200, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        )
+    )  # fmt: skip
+
+
+def moco_v1() -> Recipe:
+    """arXiv 1911.05722 (v1), with a cosine where the paper has steps. 60.6 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="moco_v1", batch=256, epochs=200, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        ),
+        method={"head": "linear", "temperature": 0.07},
+    )  # fmt: skip
+
+
+def byol() -> Recipe:
+    """arXiv 2006.07733: batch 4096, LARS 0.3, 300 epochs. 72.5 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="byol", batch=4096, epochs=300, optimiser="lars_outside", lr=0.3,
+            weight_decay=1e-6, warmup=10,
+        ),
+        method={"momentum": 0.99},
+    )  # fmt: skip
+
+
+def swav() -> Recipe:
+    """arXiv 2006.09882: 2 x 224 + 6 x 96, batch 4096, LARC 0.3, 100 epochs. 72.1 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="swav", crops=(2, 6), batch=4096, epochs=100, optimiser="larc", lr=0.3,
+            weight_decay=1e-6, decay_1d=True, warmup=10, floor=0.001,
+        ),
+        method={"prototypes": 3000},
+    )  # fmt: skip
+
+
+def barlow() -> Recipe:
+    """arXiv 2103.03230: batch 2048, LARS 0.2 (biases 0.0048), 1000 epochs. 73.2 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="barlow", batch=2048, epochs=1000, optimiser="lars_outside", lr=0.2,
+            lr_1d=0.0048, weight_decay=1.5e-6, warmup=10, floor=0.001,
+        )
+    )  # fmt: skip
+
+
+def supcon() -> Recipe:
+    """arXiv 2004.11362: batch 6144, LARS 0.4, 350 epochs; views of SimCLR, not AutoAugment. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=6144, epochs=350, optimiser="lars", lr=0.4,
+            weight_decay=1e-3, warmup=10,
+        ),
+        method={"temperature": 0.1},
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""Photographs by the hundreds or thousands: a small network at 128 pixels, for one machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nearfar.recipes import small_images
+from nearfar.settings import Recipe
+
+
+def _of(recipe: Recipe) -> Recipe:
+    return replace(recipe, settings=replace(recipe.settings, batch=256))
+
+
+def default() -> Recipe:
+    return _of(small_images.default())
+
+
+def simclr() -> Recipe:
+    return replace(_of(small_images.default()), method={"temperature": 0.2})
+
+
+def moco() -> Recipe:
+    return replace(_of(small_images.moco()), method={"queue": 4096, "momentum": 0.99, "temperature": 0.2})
+
+
+def byol() -> Recipe:
+    return _of(small_images.byol())
+
+
+def swav() -> Recipe:
+    return _of(small_images.swav())
+
+
+def barlow() -> Recipe:
+    return _of(small_images.barlow())
+
+
+def supcon() -> Recipe:
+    return _of(small_images.supcon())

@@ -1,0 +1,57 @@
+"""Pictures of 32 to 64 pixels, such as CIFAR-10: what the papers, or their authors' code, do at that size."""
+
+from __future__ import annotations
+
+from nearfar.settings import Recipe, Settings
+
+
+def default() -> Recipe:
+    return Recipe(settings=Settings(views="simclr", optimiser="sgd", lr=0.06, weight_decay=5e-4))
+
+
+def simclr() -> Recipe:
+    """The repository's command for CIFAR-10 (google-research/simclr): LARS, temperature 0.5, no blur."""
+    return Recipe(
+        settings=Settings(views="simclr", optimiser="lars", lr=1.0, weight_decay=1e-4, batch=512),
+        method={"temperature": 0.5},
+    )
+
+
+def moco() -> Recipe:
+    """The authors' CIFAR-10 demonstration, with the MLP head of version 2."""
+    return Recipe(
+        settings=Settings(views="moco_v2", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512),
+        method={"queue": 4096, "momentum": 0.99, "temperature": 0.1},
+    )
+
+
+def byol() -> Recipe:
+    """The paper has no such data; smaller heads and a faster target suit it (unverified)."""
+    return Recipe(
+        settings=Settings(views="byol", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"hidden": 1024, "momentum": 0.99},
+    )
+
+
+def swav() -> Recipe:
+    """The paper has no such data; two crops, and prototypes ten times the classes of CIFAR-10 (unverified)."""
+    return Recipe(
+        settings=Settings(views="swav", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"prototypes": 100, "hidden": 512},
+    )
+
+
+def barlow() -> Recipe:
+    """The paper has no such data; a narrower embedding (unverified)."""
+    return Recipe(
+        settings=Settings(views="barlow", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"dim": 1024},
+    )
+
+
+def supcon() -> Recipe:
+    """The authors' CIFAR recipe."""
+    return Recipe(
+        settings=Settings(views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=512, floor=0.001),
+        method={"temperature": 0.1},
+    )

@@ -1,0 +1,75 @@
+"""What can be set about a training run besides the method's own arguments. Free of torch, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ViewsName = Literal["simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing"]
+OptimiserName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train."""
+
+    epochs: int = 100
+    """Passes over the training samples."""
+    batch: int = 256
+    """Samples in a step, on all processes together; never more than there are samples."""
+    encoder: str = "resnet18"
+    """conv4, or the name of any timm model."""
+    views: ViewsName = "simclr"
+    """What random views are made of each sample; `nearfar views DATA` shows them."""
+    size: int = 0
+    """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
+    crops: tuple[int, int] = (2, 0)
+    """Large and small views of each sample, for views swav only."""
+    optimiser: OptimiserName = "sgd"
+    """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
+    lr: float = 0.06
+    """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
+    lr_1d: float = 0.0
+    """The same for biases and norm layers; 0 takes that of the weights."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
+    weight_decay: float = 5e-4
+    """Decay of the weights."""
+    decay_1d: bool = False
+    """Decay biases and norm layers too, and let LARS adapt them."""
+    warmup: float = 10.0
+    """Epochs over which the learning rate rises, at most a tenth of all."""
+    floor: float = 0.0
+    """What is left of the learning rate at the end, 0 to 1, after a cosine."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Arithmetic of the networks; losses and statistics stay in float32."""
+    compile: bool = False
+    """Compile the encoder (worth it on a GPU)."""
+    device: str = "auto"
+    """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
+    seed: int = 0
+    """All that is random follows from it."""
+    labels: str = ""
+    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
+    label_column: str = "label"
+    """The column of that file which holds the labels."""
+    split: Literal["train", "all"] = "train"
+    """Train on the rows of that split where the data name one, or on all rows."""
+    max_bad: float = 0.05
+    """Share of image files that may fail to decode."""
+    probe_every: int = 1
+    """Epochs between two kNN probes, where there are labels."""
+    save_every: int = 1
+    """Epochs between two checkpoints."""
+    keep: int = 2
+    """Checkpoints that stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings and method arguments that belong together. Flags are laid over both."""
+
+    settings: Settings
+    method: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,475 @@
+"""From data and a method's name to a finished run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from torch import Tensor, nn
+
+from nearfar import distributed, methods, optim, recipes
+from nearfar.batch import MISSING
+from nearfar.checkpoints import Checkpoints
+from nearfar.data.image import Images, open_images
+from nearfar.data.splits import holdout
+from nearfar.encoders.image import image_encoder
+from nearfar.evaluation.knn import knn
+from nearfar.export import export_encoder
+from nearfar.files import replace, replace_text
+from nearfar.fit import Loop, fit
+from nearfar.journal import Journal
+from nearfar.method import Method, mix
+from nearfar.norms import synchronise_norms
+from nearfar.settings import Recipe, Settings
+from nearfar.views import image as views
+from nearfar.views.sheet import contact_sheet
+
+PROBE_BANK, PROBE_QUERIES = 5000, 1000  # a probe is a look, not an evaluation: it must not cost an epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be trained: everything that was chosen, before anything is opened."""
+
+    method: str
+    data: Any
+    recipe: str
+    settings: Settings
+    arguments: dict[str, Any]
+
+    def saved(self) -> dict[str, Any]:
+        """As `config.yaml` keeps it, in plain types."""
+        data = str(self.data) if isinstance(self.data, str | os.PathLike) else f"{type(self.data).__name__} in memory"
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self.settings).items()}
+        return {
+            "method": self.method,
+            "data": data,
+            "recipe": self.recipe,
+            "settings": settings,
+            "arguments": self.arguments,
+        }
+
+
+def plan(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> Plan:
+    """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has."""
+    recipe = recipe or suited_recipe(data)
+    base: Recipe = recipes.load(recipe, Path(method).stem)
+    own = methods.flags(methods.load(method))
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for name in flags:
+        if name not in known and name not in own:
+            near = get_close_matches(name, [*known, *own], 2)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+    settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
+    arguments = {name: parameter.default for name, parameter in own.items()}
+    arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
+    _check(settings)
+    return Plan(method=method, data=data, recipe=recipe, settings=settings, arguments=arguments)
+
+
+def suited_recipe(data: Any) -> str:
+    """photos for a folder or list of files, small_images for arrays and packed sets."""
+    if isinstance(data, str | os.PathLike):
+        path = Path(data)
+        return "photos" if path.is_dir() or path.suffix in (".txt", ".csv") else "small_images"
+    return "small_images"
+
+
+def train(
+    plan: Plan,
+    out: Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    watch: Callable[[int, int, dict[str, float]], None] = lambda step, steps, numbers: None,
+) -> bool:
+    """Carry out a plan in the directory `out`. True when it came to its end, False when it was told to stop.
+
+    Raises FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan.
+    """
+    device = pick_device(plan.settings.device)
+    with distributed.processes(device):
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+            torch.cuda.set_device(device)
+        tell = say if distributed.rank() == 0 else lambda text: None
+        return _Job(plan, out, device, tell, watch).run(resume)
+
+
+class _Job:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        device: torch.device,
+        say: Callable[[str], None],
+        watch: Callable[[int, int, dict[str, float]], None],
+    ) -> None:
+        self.plan, self.out, self.device, self.say, self.watch = plan, out, device, say, watch
+        self.first = distributed.rank() == 0
+
+    def run(self, resume: bool) -> bool:
+        settings = self.plan.settings
+        began = time.perf_counter()
+        saved = self.claim(resume)
+        data, size = self.open()
+        batch = self.batch_size(len(data))
+        torch.manual_seed(settings.seed)
+        encoder = image_encoder(settings.encoder, channels=data.channels, size=size, **pixel_statistics(data))
+        method = methods.build(
+            methods.load(self.plan.method),
+            encoder,
+            self.plan.arguments,
+            samples=len(data),
+            classes=len(data.classes),
+            channels=data.channels,
+        )
+        viewer = make_views(settings, size)
+        for note in encoder.notes:
+            self.say(note)
+        facts = {
+            "samples": len(data),
+            "labelled": int((data.label != MISSING).sum()),
+            "classes": len(data.classes),
+            "channels": data.channels,
+            "side": data.side,
+            "size": size,
+            "batch": batch,
+            "steps": settings.epochs * (len(data) // batch),
+            "lr": settings.lr * batch / 256,
+            "views": len(viewer.views),
+            "processes": distributed.world(),
+            "fingerprint": fingerprint(data),
+        }
+        if saved is not None and saved["made"]["fingerprint"] != facts["fingerprint"]:
+            raise ValueError(f"the samples in {self.plan.data!r} are not those that {str(self.out)!r} was trained on")
+        if saved is None and self.first:
+            self.write_down(data, encoder, viewer, facts)
+        distributed.barrier()
+
+        method = method.to(self.device)
+        if distributed.world() > 1:
+            synchronise_norms(method, self.device)
+        data, bank, queries = self.hold_out(data.to(self.device))
+        plain = views.plain(size)
+        loop = Loop(
+            epochs=settings.epochs,
+            batch=batch,
+            schedule=self.schedule(len(data) // batch),
+            seed=settings.seed,
+            precision=settings.precision,
+            clip=settings.clip or None,
+            journal=Journal(self.out / "metrics.jsonl"),
+            checkpoints=Checkpoints(self.out / "checkpoints", settings.keep),
+            save_every=settings.save_every,
+            probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
+            probe_every=settings.probe_every,
+            watch=self.watch,
+            say=self.say,
+        )
+        self.explain(method, batch, facts)
+        if settings.compile:
+            encoder.compile()
+        finished = fit(method, data, viewer, self.optimiser(method, batch), loop)
+        if self.first:
+            export_encoder(encoder.cpu().eval(), self.out)
+            self.note_time(time.perf_counter() - began)
+        distributed.barrier()
+        return finished
+
+    def claim(self, resume: bool) -> dict[str, Any] | None:
+        """Make the directory ours: the config of the run to go on with, or None for a new one."""
+        config = self.out / "config.yaml"
+        if resume and config.exists():
+            saved = yaml.safe_load(config.read_text(encoding="utf-8"))
+            _insist_same(saved, self.plan.saved(), self.out)
+            return saved
+        if self.out.exists() and any(self.out.iterdir()) and not resume and self.first:
+            raise FileExistsError(
+                f"{str(self.out)!r} is there already and is never overwritten: go on with --resume, or name another --out"
+            )
+        if resume:
+            self.say(f"Nothing to resume in {str(self.out)!r}: starting from the beginning.")
+        distributed.barrier()
+        self.out.mkdir(parents=True, exist_ok=True)
+        return None
+
+    def open(self) -> tuple[Images, int]:
+        """The training samples, and the side of the views."""
+        settings = self.plan.settings
+        everything = open_pictures(self.plan.data, settings)
+        for note in everything.notes:
+            self.say(note)
+        if everything.skipped and self.first:
+            rows = "".join(f"{json.dumps(name)},{json.dumps(why)}\n" for name, why in everything.skipped)
+            replace_text(self.out / "skipped.csv", "name,reason\n" + rows)
+            self.say(f"{len(everything.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
+        splits = sorted(set(everything.split) - {""})
+        data = everything
+        if settings.split == "train" and splits:
+            data = everything.subset([i for i, split in enumerate(everything.split) if split in ("", "train")])
+            self.say(f"Training on {len(data)} of {len(everything)} samples: those that are not in another split.")
+        if len(data) < 2:
+            raise ValueError(f"{len(data)} sample to train on in {str(self.plan.data)!r}: contrast needs at least 2")
+        if methods.load(self.plan.method).needs_labels and not (data.label != MISSING).any():
+            raise ValueError(
+                f"{self.plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
+            )
+        return data, view_size(settings, data.side)
+
+    def batch_size(self, samples: int) -> int:
+        """The global batch: what was asked for, or less where there are fewer samples, in equal parts for all ranks."""
+        asked, ranks = self.plan.settings.batch, distributed.world()
+        if asked < 2:
+            raise ValueError(f"--batch {asked}: contrast needs at least 2 samples in a step")
+        batch = min(asked, samples) // ranks * ranks
+        if batch < max(2, ranks):
+            raise ValueError(f"{samples} samples are too few for {ranks} processes")
+        if batch != asked:
+            self.say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
+        return batch
+
+    def schedule(self, per_epoch: int) -> Callable[[int, int], float]:
+        settings = self.plan.settings
+        rise = round(min(settings.warmup, settings.epochs / 10) * per_epoch)
+        return lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=rise, floor=settings.floor)
+
+    def optimiser(self, method: Method, batch: int) -> torch.optim.Optimizer:
+        settings = self.plan.settings
+        scale = batch / 256
+        groups = optim.parameter_groups(
+            method,
+            settings.weight_decay,
+            exclude_1d=not settings.decay_1d,
+            lr_1d=settings.lr_1d * scale or None,
+        )
+        lr, momentum = settings.lr * scale, settings.momentum
+        match settings.optimiser:
+            case "sgd":
+                return optim.sgd(groups, lr, momentum=momentum)
+            case "lars":
+                return optim.lars(groups, lr, momentum=momentum, rate_in_momentum=True)
+            case "lars_outside":
+                return optim.lars(groups, lr, momentum=momentum, rate_in_momentum=False)
+            case "larc":
+                return optim.larc(groups, lr, momentum=momentum)
+            case "adamw":
+                return optim.adamw(groups, lr)
+
+    def hold_out(self, data: Images) -> tuple[Images, Images, Images | None]:
+        """The data for training, and a bank and queries for the probe, whose labels the method does not see."""
+        held, rest = holdout(data.label, data.group, share=0.1, seed=self.plan.settings.seed)
+        if not len(held) or len(torch.unique(data.label[rest])) < 2:
+            return data, data, None
+        pick = torch.Generator().manual_seed(mix(self.plan.settings.seed, 3))
+        queries = data.subset(held[torch.randperm(len(held), generator=pick)[:PROBE_QUERIES]])
+        bank = data.subset(rest[torch.randperm(len(rest), generator=pick)[:PROBE_BANK]])
+        label = data.label.clone()
+        label[held] = MISSING
+        return dataclasses.replace(data, label=label), bank, queries
+
+    def explain(self, method: Method, batch: int, facts: dict[str, Any]) -> None:
+        """Say what is about to happen, with the numbers that people ask for."""
+        settings = self.plan.settings
+        weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        chance = method.chance(batch)
+        known = f"; a model that knows nothing has a loss of {chance:.3f}" if chance is not None else ""
+        self.say(
+            f"{type(method).__name__} on {facts['samples']:,} samples: {settings.epochs} epochs of "
+            f"{facts['steps'] // settings.epochs} steps, {batch} samples and {facts['views']} views a step, "
+            f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
+        )
+
+    def write_down(self, data: Images, encoder: nn.Module, viewer: views.Views, facts: dict[str, Any]) -> None:
+        settings = self.plan.settings
+        environment = {
+            "nearfar": version("nearfar"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "paper": methods.page(self.plan.method).paper,
+            "notes": [*data.notes, *encoder.notes],
+            "seconds": 0.0,
+        }
+        replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
+        table = pa.table({"name": data.names, "digest": digests(data)})
+        replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
+        few = torch.arange(min(8, len(data)))
+        draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
+        seen = viewer(*data.fetch(few), draws)
+        sheet = contact_sheet(data.pixels(few), data.aspect[few], seen, [data.names[i] for i in few])
+        replace(self.out / "views.png", lambda temporary: sheet.save(temporary, format="PNG"))
+        # The config comes last: a directory with a config has everything that is written before training.
+        config = self.plan.saved() | {
+            "encoder": settings.encoder,
+            "epochs": settings.epochs,
+            "batch": facts["batch"],
+            "samples": facts["samples"],
+            "made": facts | {"encoder": encoder.spec, "classes": data.classes},
+        }
+        replace_text(self.out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def note_time(self, seconds: float) -> None:
+        path = self.out / "environment.json"
+        environment = json.loads(path.read_text(encoding="utf-8"))
+        environment["seconds"] += seconds
+        replace_text(path, json.dumps(environment, indent=1))
+
+
+def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Images:
+    """The data of a run, with the labels that its settings name. `side`: of the stored squares."""
+    if isinstance(data, Images):
+        return data
+    return open_images(
+        data,
+        labels=settings.labels or None,
+        label_column=settings.label_column,
+        side=side,
+        size=settings.size or 128,
+        max_bad=settings.max_bad,
+    )
+
+
+def view_size(settings: Settings, side: int) -> int:
+    """The side of the views: as set, or the stored side up to 64 px, else 128."""
+    return settings.size or (side if side <= 64 else 128)
+
+
+def make_views(settings: Settings, size: int) -> views.Views:
+    """The views that the settings name."""
+    match settings.views:
+        case "simclr":
+            return views.simclr(size)
+        case "moco_v1":
+            return views.moco_v1(size)
+        case "moco_v2":
+            return views.moco_v2(size)
+        case "byol":
+            return views.byol(size)
+        case "barlow":
+            return views.barlow(size)
+        case "swav":
+            return views.swav(size, crops=settings.crops)
+        case "supcon":
+            return views.supcon(size)
+        case "drawing":
+            return views.drawing(size)
+
+
+def pixel_statistics(data: Images, most: int = 2000) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel, in units of [0, 1], over some samples."""
+    some = torch.linspace(0, len(data) - 1, min(most, len(data))).long()
+    pixels = data.pixels(some).cpu()
+    mean, square = (
+        torch.stack([(part.double() / 255).pow(power).mean((0, 2, 3)) for part in pixels.split(64)]) for power in (1, 2)
+    )
+    weight = torch.tensor([len(part) for part in pixels.split(64)], dtype=torch.float64)[:, None] / len(pixels)
+    mean, square = (mean * weight).sum(0), (square * weight).sum(0)
+    std = (square - mean.square()).clamp(min=1e-4).sqrt()
+    return {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, plain: views.Views, data: Images, batch: int = 256) -> Tensor:
+    """The representations of all samples, unaugmented, by the encoder as it is (call `.eval()` first): N x dim, float32."""
+    device = next(encoder.parameters()).device
+    nothing = torch.Generator()
+    out = []
+    for index in torch.arange(len(data)).split(batch):
+        inputs = [part.to(device) for part in data.fetch(index)]
+        (view,) = plain(*inputs, plain.draw(len(index), nothing))
+        out.append(encoder(view).float().cpu())
+    return torch.cat(out)
+
+
+def probe(encoder: nn.Module, plain: views.Views, bank: Images, queries: Images) -> dict[str, float]:
+    """kNN accuracy on held-out training rows, in per cent: what chooses the best checkpoint."""
+    result = knn(embed(encoder, plain, bank), bank.label, embed(encoder, plain, queries), queries.label, k=20)
+    return {"knn": result["accuracy"]}
+
+
+def digests(data: Images) -> list[str]:
+    """A fingerprint of each sample's stored pixels, by which it is known again elsewhere; of its name if not in memory."""
+    if not data.cached:
+        return [hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in data.names]
+    return [
+        hashlib.blake2b(picture.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+        for index in torch.arange(len(data)).split(512)
+        for picture in data.pixels(index).cpu()
+    ]
+
+
+def fingerprint(data: Images) -> str:
+    """One fingerprint of all samples, in order."""
+    return hashlib.blake2b("".join(digests(data)).encode(), digest_size=8).hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; auto is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
+    return device
+
+
+def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
+    """The next unused name for a run, such as runs/simclr-photos-2."""
+    known = isinstance(data, str | os.PathLike)
+    stem = f"{Path(method).stem}-{Path(data).resolve().stem if known else 'array'}"
+    number = 1
+    while (root / f"{stem}-{number}").exists():
+        number += 1
+    return root / f"{stem}-{number}"
+
+
+def _check(settings: Settings) -> None:
+    for name in ("epochs", "keep", "save_every", "probe_every"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
+    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")
+
+
+def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
+    pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe")]
+    for part in ("settings", "arguments"):
+        names = dict.fromkeys([*saved[part], *asked[part]])
+        pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
+    changed = [f"{name} was {before!r} and is {now!r}" for name, before, now in pairs if before != now]
+    if changed:
+        raise ValueError(
+            f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
+            f"Give the same flags, or start a new run with another --out"
+        )
+
+
+def signature_types(method: type[Method]) -> dict[str, Any]:
+    """The annotation of each flag of a method."""
+    return {name: p.annotation for name, p in inspect.signature(method.__init__, eval_str=True).parameters.items()}
