@@ -1,0 +1,133 @@
+"""From an encoded picture to upright pixels on white."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+@dataclass(slots=True)
+class Head:
+    """What a picture tells before its pixels are decoded."""
+
+    short: int  # its short side in pixels
+    grey: bool
+
+
+def head(file: BinaryIO) -> Head:
+    """A picture's size and kind."""
+    with Image.open(file) as image:
+        _check_size(image)
+        grey = image.mode in _GREY
+        if image.mode == "P":
+            palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+            grey = bool((palette == palette[:, :1]).all())
+        return Head(min(image.size), grey)
+
+
+def picture(data: bytes) -> Image.Image:
+    """A picture at its full size, upright, on white: mode L or RGB."""
+    with Image.open(io.BytesIO(data)) as image:
+        _check_size(image)
+        plain = _plain(image)
+        turn = _TURNS.get(_orientation(image))
+        return plain if turn is None else plain.transpose(turn)
+
+
+def square(data: bytes, side: int, channels: int) -> tuple[np.ndarray, float]:
+    """A picture squashed to C x S x S, uint8, and its width / height before."""
+    small = _small_jpeg(data, side, channels)
+    if small is not None:
+        return small, 1.0
+    with Image.open(io.BytesIO(data)) as image:
+        _check_size(image)
+        width, height = image.size
+        # A JPEG can be decoded at a half, a quarter or an eighth; twice the side is kept for a good reduction.
+        image.draft(None, (2 * side, 2 * side))
+        plain = _plain(image)
+        if plain.size != (side, side):
+            plain = plain.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        orientation = _orientation(image)
+        if orientation in _TURNS:  # after the squash: a small square turns fast
+            plain = plain.transpose(_TURNS[orientation])
+        if orientation >= 5:
+            width, height = height, width
+        pixels = np.asarray(plain.convert("L" if channels == 1 else "RGB"))
+        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1), width / height
+
+
+def _small_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
+    """A JPEG of the wanted size by torchvision, which gives Pillow's pixels in half the time; None where it cannot.
+
+    It matters for very small pictures only, where Pillow spends its time in Python, one thread after the other.
+    Without the end marker torchvision would fill a cut picture with grey and say nothing.
+    """
+    if len(data) > 8192 or not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
+        return None
+    from torchvision.io import ImageReadMode, decode_jpeg  # takes a second to import
+
+    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    try:
+        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode, apply_exif_orientation=True)
+    except RuntimeError:  # an unusual kind, such as CMYK
+        return None
+    assert isinstance(pixels, torch.Tensor)  # a list only for a list
+    return pixels.numpy() if pixels.shape == (channels, side, side) else None
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its EXIF orientation."""
+
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_GREY = ("1", "L", "LA", "La", *_DEEP)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF data, of which Pillow raises many kinds: the picture itself is well
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The picture as L or RGB, 8 bits a channel, transparency laid on white."""
+    if image.mode in _DEEP:
+        return Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        image.load()
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _eight_bits(deep: np.ndarray) -> np.ndarray:
+    """Grey of 16 bits, or of floats from 0 to 1 or to 255, as uint8."""
+    low, high = deep.min(), deep.max()
+    if np.issubdtype(deep.dtype, np.integer) and low >= 0 and high <= 65535:
+        return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if np.issubdtype(deep.dtype, np.floating) and low >= 0 and high <= 255:
+        return (deep * (255 if high <= 1 else 1)).round().astype(np.uint8)
+    raise ValueError(f"grey values from {low} to {high}; wanted: 0 to 65535, or floats from 0 to 1 or to 255")
+
+
+def _check_size(image: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(f"{image.width} x {image.height} pixels, above Pillow's limit of {limit} (decompression bomb)")

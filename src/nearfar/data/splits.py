@@ -1,0 +1,67 @@
+"""Seeded parts of a labelled set: folds, and a held-out share. Groups are never split."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from torch import Tensor
+
+from nearfar.batch import MISSING
+
+
+def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Stratified folds of the labelled samples, as pairs (train, test) of rising indices, int64.
+
+    Each labelled sample is in exactly one test part. The samples of a group are together in one fold; those without a
+    group go each their own way. Classes are spread as evenly as their groups allow.
+
+    label: N, int64, or MISSING.  group: N, int64, or MISSING; None: no groups.  folds: 2 or more.
+    Raises ValueError where no class has as many labelled samples as there are folds, or there are too few groups.
+    """
+    rows, units = _labelled(label, group)
+    y = label.cpu()[rows].numpy()
+    most = _most(y, units)
+    if not 2 <= folds <= most:
+        raise ValueError(
+            f"{folds} folds were asked for; wanted: 2 to {most}, since of {len(rows)} labelled samples the largest "
+            f"class has {np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
+        )
+    if len(np.unique(units)) == len(rows):
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+    else:
+        splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, units)
+    with warnings.catch_warnings():
+        # A class with fewer samples than folds is absent from some test parts: no reason to do without the others.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return [(rows[torch.from_numpy(train)], rows[torch.from_numpy(test)]) for train, test in splits]
+
+
+def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The labelled samples in two stratified parts, (rest, held out), as rising indices, int64; groups stay whole.
+
+    The held-out part is one fold of 1 / share, or of as many as the labels allow.
+
+    label: N, int64, or MISSING.  group: N, int64, or MISSING; None: no groups.  share: above 0, at most 1/2.
+    Raises ValueError where not even two folds can be made.
+    """
+    if not 0 < share <= 0.5:
+        raise ValueError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
+    rows, units = _labelled(label, group)
+    number = min(round(1 / share), _most(label.cpu()[rows].numpy(), units))
+    return folds(label, group, folds=max(2, number), seed=seed)[0]
+
+
+def _labelled(label: Tensor, group: Tensor | None) -> tuple[Tensor, np.ndarray]:
+    """The labelled rows, and for each the number of what goes together with it: n, and n."""
+    rows = (label != MISSING).nonzero().flatten().cpu()
+    alone = -1 - rows  # a number that no group has
+    own = alone if group is None else group.cpu()[rows]
+    return rows, torch.where(own == MISSING, alone, own).numpy()
+
+
+def _most(y: np.ndarray, units: np.ndarray) -> int:
+    """The most folds that can be made."""
+    return min(int(np.bincount(y).max(initial=0)), len(np.unique(units)))
