@@ -11,8 +11,9 @@ attention, and like attention it never holds the N x M matrix:
    |s_ij| <= max|q| max|k| is small no running maximum is needed; else an exact one is kept. Only far_i is saved.
 2. Backward computes the blocks again. With g the gradient that arrives and E_ij = W_ij exp(s_ij),
    r_i = g_i exp(-far_i), the gradients are  dq_i = r_i sum_j E_ij k_j  and  dk_j = sum_i E_ij r_i q_i.
-3. Where q is k, and the rules do not tell (i, j) from (j, i), E is symmetric: only blocks on and above the diagonal are
-   computed, each serves its rows and its columns, and  dq_i = sum_j E_ij (r_i + r_j) q_j.  Half the work in both passes.
+3. Where q is k, and the rules do not tell (i, j) from (j, i), E is symmetric: only blocks on and above the diagonal
+   are computed, each serves its rows and its columns, and  dq_i = sum_j E_ij (r_i + r_j) q_j.  Half the work.
+4. Where only q learns (a queue), forward takes sum_j E_ij k_j along, and backward computes nothing again.
 
 The temperature is folded into q by the caller, who then has its gradient for nothing; where q is k, pass
 z * temperature**-0.5. What a row leaves out is masked inside the block, never subtracted afterwards.
@@ -26,12 +27,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Ids = tuple[Tensor, Tensor]
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 SAFE = {torch.float32: 40.0, torch.float64: 300.0}
-"""Logits within this bound need no maximum: their exponentials, and sums of 2**60 of them, neither overflow nor vanish."""
+"""Logits within this bound need no maximum: sums of 2**60 of their exponentials neither overflow nor vanish."""
 
 
 def far(
@@ -59,7 +61,8 @@ def far(
     if q.dim() != 2 or k.dim() != 2 or q.shape[1] != k.shape[1]:
         raise ValueError(f"far wants rows of equal length, N x D and M x D, not {tuple(q.shape)} and {tuple(k.shape)}")
     if torch.compiler.is_compiling():
-        return torch.compiler.disable(_far)(q, k, skip, apart, together, bias, rule)
+        # Decorating would import the compiler with the library, which takes seconds.
+        return torch.compiler.disable(_far)(q, k, skip, apart, together, bias, rule)  # pyright: ignore[reportCallIssue]
     return _far(q, k, skip, apart, together, bias, rule)
 
 
@@ -73,11 +76,11 @@ def near(q: Tensor, k: Tensor, positive: Tensor) -> Tensor:
 
 
 def near_mean(q: Tensor, k: Tensor, ids: Ids, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """How hard many positives pull: the mean of q_i . k_j over the columns j with the id of row i. N, and their number, N.
+    """How hard many positives pull: the mean of q_i . k_j over the columns j with the id of row i; and their number.
 
     q: N x D, k: M x D, ids: of the rows (N) and of the columns (M), int64, negative ids being ids like all others.
     own: N, int64, the column that is row i itself, which is not its own positive.
-    The cost is that of one sum per id, O((N + M) D). A row without positives has value and number 0.
+    Gives N and N. The cost is that of one sum per id, O((N + M) D). A row without positives has value and number 0.
     """
     q, k = _single(q, k)
     names, code = torch.unique(torch.cat(ids), return_inverse=True)
@@ -113,7 +116,11 @@ def _far(
         together=None if together is None else _narrow(together),
         keep=rule,
     )
-    return _Far.apply(q, k, None if bias is None else bias.to(q.dtype), rules, mirrored)  # pyright: ignore[reportReturnType]
+    bias = None if bias is None else bias.to(q.dtype)
+    learning = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in (q, k, bias)]
+    carry = learning == [True, False, False]
+    with torch.autocast(q.device.type, enabled=False):
+        return _Far.apply(q, k, bias, rules, mirrored, carry)  # pyright: ignore[reportReturnType]
 
 
 def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> bool:
@@ -207,67 +214,81 @@ def _bounded(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
 
 class _Far(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules, mirrored: bool) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules, mirrored: bool, carry: bool
+    ) -> Tensor:
         bounded = _bounded(q, k, bias)
         mirrored = mirrored and bounded
         sums = q.new_zeros(len(q))  # N
         highest = None if bounded else torch.full_like(sums, float("-inf"))
+        mean = torch.zeros_like(q) if carry else None  # N x D
         for rows, columns, block in _logits(q, k, bias, rules, mirrored):
             if highest is not None:
-                before, now = highest[rows], torch.maximum(highest[rows], block.amax(1))
+                now = torch.maximum(highest[rows], block.amax(1))
                 shift = now.masked_fill(now == float("-inf"), 0)
-                sums[rows] *= (before - shift).exp_()
+                fade = (highest[rows] - shift).exp_()
+                sums[rows] *= fade
+                if mean is not None:
+                    mean[rows] *= fade[:, None]
                 highest[rows] = now
                 block -= shift[:, None]
             block.exp_()
             sums[rows] += block.sum(1)
             if mirrored and rows != columns:
                 sums[columns] += block.sum(0)
-        out = sums.log_() if highest is None else sums.log_() + highest
-        ctx.save_for_backward(q, k, bias, out)
-        ctx.rules, ctx.bounded, ctx.mirrored = rules, bounded, mirrored
+            if mean is not None:
+                mean[rows].addmm_(block, k[columns])
+        out = sums.log() if highest is None else sums.log() + highest
+        if mean is not None:
+            ctx.save_for_backward(mean.div_(sums.masked_fill_(sums == 0, 1)[:, None]))
+        else:
+            ctx.save_for_backward(q, k, bias, out)
+        ctx.rules, ctx.bounded, ctx.mirrored, ctx.carry = rules, bounded, mirrored, carry
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, bias, out = ctx.saved_tensors
-        blocks = _logits(q, k, bias, ctx.rules, ctx.mirrored)
-        empty = out == float("-inf")
-        if ctx.mirrored:
-            return (
-                _mirrored_gradient(q, (grads[0] * (-out).exp()).masked_fill_(empty, 0), blocks),
-                None,
-                None,
-                None,
-                None,
-            )
-        shift = out.masked_fill(empty, 0)
-        r = (grads[0] * (-shift).exp() if ctx.bounded else grads[0]).masked_fill(empty, 0)  # N
-        rq = r[:, None] * q
-        dq, dk, dbias = (
-            torch.zeros_like(x) if need else None for x, need in zip((q, k, bias), ctx.needs_input_grad, strict=False)
-        )
-        for rows, columns, block in blocks:
-            if not ctx.bounded:
-                block -= shift[rows, None]
-            block.exp_()
-            if dq is not None:
-                dq[rows].addmm_(block, k[columns])
-            if dk is not None:
-                dk[columns].addmm_(block.T, rq[rows])
-            if dbias is not None:
-                dbias[columns].addmv_(block.T, r[rows])
-        return None if dq is None else dq.mul_(r[:, None]), dk, dbias, None, None
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        g = grads[0]  # N
+        if ctx.carry:
+            dq, dk, dbias = g[:, None] * ctx.saved_tensors[0], None, None
+        elif ctx.mirrored:
+            dq, dk, dbias = _mirrored_gradient(ctx, g), None, None
+        else:
+            dq, dk, dbias = _gradients(ctx, g)
+        return dq, dk, dbias, None, None, None
 
 
-def _mirrored_gradient(q: Tensor, r: Tensor, blocks: Iterator[tuple[slice, slice, Tensor]]) -> Tensor:
-    dq = torch.zeros_like(q)
-    buffer = None
-    for rows, columns, block in blocks:
-        if buffer is None:
-            buffer = torch.empty_like(block).view(-1)
-        both = torch.add(r[rows, None], r[None, columns], out=buffer[: block.numel()].view_as(block))
+def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    q, k, bias, out = ctx.saved_tensors
+    empty = out == float("-inf")
+    shift = out.masked_fill(empty, 0)
+    r = (g * (-shift).exp() if ctx.bounded else g).masked_fill(empty, 0)  # N
+    rq = r[:, None] * q
+    dq, dk, dbias = (
+        torch.zeros_like(x) if need else None for x, need in zip((q, k, bias), ctx.needs_input_grad, strict=False)
+    )
+    for rows, columns, block in _logits(q, k, bias, ctx.rules, mirrored=False):
+        if not ctx.bounded:
+            block -= shift[rows, None]
+        block.exp_()
+        if dq is not None:
+            dq[rows].addmm_(block, k[columns])
+        if dk is not None:
+            dk[columns].addmm_(block.T, rq[rows])
+        if dbias is not None:
+            dbias[columns].addmv_(block.T, r[rows])
+    return None if dq is None else dq.mul_(r[:, None]), dk, dbias
+
+
+def _mirrored_gradient(ctx: Any, g: Tensor) -> Tensor:
+    q, _, _, out = ctx.saved_tensors
+    r = (g * (-out).exp()).masked_fill_(out == float("-inf"), 0)  # N
+    dq, weights = torch.zeros_like(q), None
+    for rows, columns, block in _logits(q, q, None, ctx.rules, mirrored=True):
+        if weights is None:
+            weights = torch.empty_like(block).view(-1)  # the first block is the largest
+        both = torch.add(r[rows, None], r[None, columns], out=weights[: block.numel()].view_as(block))
         block.exp_().mul_(both)
         dq[rows].addmm_(block, q[columns])
         if rows != columns:

@@ -1,7 +1,7 @@
 """Losses with one positive for each anchor.
 
-Rows are of unit length. With W ranks, a rank contrasts its own rows with those of all ranks and returns its share of the
-mean (see `nearfar.distributed`).
+Rows are of unit length. With W ranks, a rank contrasts its own rows with those of all ranks and returns its share of
+the mean (see `nearfar.distributed`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor) -> Tens
 
         loss_i = -q_i . k_i / temperature + log sum_j exp(q_i . k_j / temperature)
 
-    q, k: N x D. Equal rows give log N. One direction; CLIP and MoCo v3 take both. van den Oord et al. 2018, arXiv 1807.03748.
+    q, k: N x D. Equal rows give log N. One direction; CLIP and MoCo v3 take both.
+    van den Oord et al. 2018, arXiv 1807.03748.
     """
     q, keys = q / temperature, gather(k)
     own = rank() * len(q) + torch.arange(len(q), device=q.device)
