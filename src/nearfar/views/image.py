@@ -70,6 +70,16 @@ class View:
     solarise: float = 0.0
     affine: Affine | None = None
 
+    @property
+    def coloured(self) -> bool:
+        """Whether any colour changes."""
+        return self.grey > 0 or (self.jitter > 0 and max(self.brightness, self.contrast, self.saturation, self.hue) > 0)
+
+    @property
+    def radius(self) -> int:
+        """Half the width of the blur; beyond four standard deviations there is nothing to see."""
+        return min(self.kernel // 2, math.ceil(4 * self.sigma[1]), self.size - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:
@@ -125,15 +135,31 @@ class Views:
             _plan(view, draws.numbers[:, v], aspect.cpu().float(), side).to(pixels.device)
             for v, view in enumerate(self.views)
         ]
+        native = [_native(view, pixels.device) for view in self.views]
+        if any(native):  # torch's own resize is fast on bytes in this order only
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = [torch.empty(n, channels, view.size, view.size, device=pixels.device) for view in self.views]
         step = _chunk(self.views, channels, side, pixels.device)
         # Mixed precision would round the resampling weights to 8 bits.
         with torch.autocast(pixels.device.type, enabled=False):
             for start in range(0, n, step):
                 rows = slice(start, start + step)
-                source = pixels[rows].float()
-                for view, plan, made in zip(self.views, plans, out, strict=True):
-                    _make(view, plan.rows(rows), source, made[rows])
+                source = pixels[rows] if all(native) else pixels[rows].float().contiguous()
+                for v, view in enumerate(self.views):
+                    plan = plans[v].rows(rows)
+                    if view.affine is not None:
+                        made = _warp(view, view.affine, plan, source)
+                    elif native[v]:
+                        made = _resize(view, plan, pixels[rows])
+                    else:
+                        made = _resample(view, plan, source)
+                    if view.coloured:
+                        made = _recolour(plan, made)
+                    torch.clamp(made, 0, 1, out=out[v][rows])
+                    if view.blur > 0 and (native[v] or view.affine is not None):
+                        _soften(view, plan, out[v][rows])
+                    if view.solarise > 0:
+                        _solarise(plan, out[v][rows])
         return out
 
 
@@ -232,29 +258,35 @@ def _chunk(views: Sequence[View], channels: int, side: int, device: torch.device
     return max(1, (4 if device.type == "cpu" else 512) * 2**20 // each)
 
 
-def _make(view: View, plan: _Plan, source: Tensor, out: Tensor) -> None:
-    """Fill `out`, n x C x s x s, with the view of `source`, n x C x S x S, of 0 to 255."""
-    if view.affine is None:
-        _resample(view, plan, source, out)
-    else:
-        _warp(view, view.affine, plan, source, out)
-    jitter = view.jitter * max(view.brightness, view.contrast, view.saturation, view.hue) > 0
-    if jitter or view.grey > 0:
-        _recolour(plan, out)
-    out.clamp_(0, 1)
-    if view.solarise > 0:
-        out.copy_(torch.where(plan.solarise[:, None, None, None] & (out >= 0.5), 1 - out, out))
+def _native(view: View, device: torch.device) -> bool:
+    """Whether to resize with torch's own kernel, one sample after the other: what is fastest on a CPU from 96 px on."""
+    return device.type == "cpu" and view.size >= 96 and view.affine is None
 
 
-def _resample(view: View, plan: _Plan, source: Tensor, out: Tensor) -> None:
+def _resize(view: View, plan: _Plan, pixels: Tensor) -> Tensor:
+    """Crop, resize and flip bytes, with a result that is rounded to bytes: n x C x s x s."""
+    size = (view.size, view.size)
+    made = []
+    for i, ((left, top, width, height), flip) in enumerate(
+        zip(plan.box.int().tolist(), plan.flip.tolist(), strict=True)
+    ):
+        crop = pixels[i : i + 1, :, top : top + height, left : left + width]
+        made.append(F.interpolate(crop, size, mode="bilinear", antialias=True))
+        if flip:
+            made[-1] = made[-1].flip(3)
+    return torch.cat(made).float().mul_(1 / 255)
+
+
+def _resample(view: View, plan: _Plan, source: Tensor) -> Tensor:
+    """Crop, resize, flip and blur floats as two products with small matrices: n x C x S x S -> n x C x s x s."""
     n, channels, side, _ = source.shape
     across = _weights(plan.box[:, 0], plan.box[:, 2], side, view.size, plan.flip) / 255  # n x s x S
     down = _weights(plan.box[:, 1], plan.box[:, 3], side, view.size)  # n x s x S
     if view.blur > 0:
-        blur = _blur(plan.sigma, view.size, view.kernel)  # n x s x s
+        blur = _blur(plan.sigma, view.size, view.radius)  # n x s x s
         across, down = blur @ across, blur @ down
     rows = source.view(n, channels * side, side) @ across.mT  # n x CS x s
-    torch.matmul(down[:, None], rows.view(n, channels, side, view.size), out=out)
+    return down[:, None] @ rows.view(n, channels, side, view.size)
 
 
 def _weights(start: Tensor, length: Tensor, side: int, size: int, flip: Tensor | None = None) -> Tensor:
@@ -271,9 +303,8 @@ def _weights(start: Tensor, length: Tensor, side: int, size: int, flip: Tensor |
     return weights / weights.sum(2, keepdim=True)
 
 
-def _blur(sigma: Tensor, size: int, kernel: int) -> Tensor:
+def _blur(sigma: Tensor, size: int, radius: int) -> Tensor:
     """Matrices n x size x size of a Gaussian blur with mirrored borders; the identity where sigma is 0."""
-    radius = min(kernel // 2, size - 1)
     tap = torch.arange(-radius, radius + 1, device=sigma.device)
     weights = (-0.5 * (tap / sigma.clamp(min=1e-3)[:, None]).square()).exp()  # n x K
     weights = weights / weights.sum(1, keepdim=True)
@@ -283,45 +314,64 @@ def _blur(sigma: Tensor, size: int, kernel: int) -> Tensor:
     return matrix.scatter_add_(2, place.expand(len(sigma), -1, -1), weights[:, None, :].expand(-1, size, -1))
 
 
-def _warp(view: View, affine: Affine, plan: _Plan, source: Tensor, out: Tensor) -> None:
-    side = source.shape[2]
+def _soften(view: View, plan: _Plan, x: Tensor) -> None:
+    """Blur, in place, those of the views x, n x C x s x s, that are to be blurred."""
+    rows = plan.sigma.nonzero()[:, 0]
+    n, channels, size = len(rows), x.shape[1], view.size
+    blur = _blur(plan.sigma[rows], size, view.radius)  # n x s x s
+    across = x[rows].view(n, channels * size, size)
+    down = torch.empty_like(across)
+    # The matrices are zero off a narrow band, so a block of results needs little more than its own pixels.
+    blocks = [(slice(at, at + 56), slice(max(0, at - view.radius), at + 56 + view.radius)) for at in range(0, size, 56)]
+    for block, near in blocks:
+        torch.bmm(across[:, :, near], blur[:, block, near].mT, out=down[:, :, block])
+    blur = blur.repeat_interleave(channels, dim=0)
+    across, down = down.view(n * channels, size, size), across.view(n * channels, size, size)
+    for block, near in blocks:
+        torch.bmm(blur[:, block, near], across[:, near], out=down[:, block])
+    x[rows] = down.view(n, channels, size, size).clamp_(0, 1)
+
+
+def _warp(view: View, affine: Affine, plan: _Plan, source: Tensor) -> Tensor:
+    n, channels, side, _ = source.shape
     # Crop and affine map are one map from the view to the picture, in [-1, 1].
     middle = (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1  # n x 2
     extent = plan.box[:, 2:] / side  # n x 2
-    linear = extent[:, :, None] * plan.matrix
+    linear = extent[:, :, None] * plan.matrix  # n x 2 x 3
     linear[:, :, 2] += middle
     linear[:, :, 0] *= torch.where(plan.flip, -1.0, 1.0)[:, None]
     picture = source / 255 - affine.fill
     if side > 1.5 * view.size:  # sampling alone would skip pixels
         reduced = (round(1.25 * view.size),) * 2
         picture = F.interpolate(picture, reduced, mode="bilinear", antialias=True)
-    grid = F.affine_grid(linear, list(out.shape), align_corners=False)
-    out.copy_(F.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
-    out += affine.fill
-    if view.blur > 0:
-        blur = _blur(plan.sigma, view.size, view.kernel)[:, None]
-        out.copy_(blur @ out @ blur.mT)
+    grid = F.affine_grid(linear, [n, channels, view.size, view.size], align_corners=False)
+    made = F.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return made + affine.fill
 
 
-def _recolour(plan: _Plan, out: Tensor) -> None:
+def _recolour(plan: _Plan, x: Tensor) -> Tensor:
     brightness, contrast, saturation, hue = plan.factors.unbind(1)
-    if out.shape[1] == 3:
-        linear, offset = colour.affine(
-            out.mean((2, 3)),
-            brightness,
-            contrast,
-            saturation,
-            hue,
-            contrast_first=plan.first[:, 0],
-            saturation_first=plan.first[:, 1],
-            grey=plan.grey,
-        )
-        flat = out.flatten(2)  # n x 3 x ss
-        out.copy_(torch.baddbmm(offset[:, :, None], linear, flat).view_as(out))
-    else:
-        level = out.mean((1, 2, 3))
-        out *= (brightness * contrast)[:, None, None, None]
-        out += (brightness * (1 - contrast) * level)[:, None, None, None]
+    if x.shape[1] != 3:
+        alpha = brightness * contrast
+        offset = brightness * (1 - contrast) * x.mean((1, 2, 3))
+        return torch.addcmul(offset[:, None, None, None], x, alpha[:, None, None, None])
+    linear, offset = colour.affine(
+        x.mean((2, 3)),
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        contrast_first=plan.first[:, 0],
+        saturation_first=plan.first[:, 1],
+        grey=plan.grey,
+    )
+    return torch.baddbmm(offset[:, :, None], linear, x.flatten(2)).view(x.shape)
+
+
+def _solarise(plan: _Plan, x: Tensor) -> None:
+    """Invert values of 0.5 and above: min(x, 1 - x), in place; min(x, 2 - x) = x elsewhere."""
+    bound = torch.where(plan.solarise, 1.0, 2.0)[:, None, None, None]
+    torch.minimum(x, bound - x, out=x)
 
 
 def simclr(size: int, *, strength: float | None = None, blur: float | None = None) -> Views:
@@ -341,7 +391,7 @@ def simclr(size: int, *, strength: float | None = None, blur: float | None = Non
         saturation=0.8 * strength,
         hue=0.2 * strength,
         grey=0.2,
-        blur=_blurred(size, blur, 0.5),
+        blur=_chance(blur, size),
         kernel=_tenth(size),
     )
     return Views([view, view])
@@ -378,7 +428,7 @@ def moco_v2(size: int, *, blur: float | None = None) -> Views:
         saturation=0.4,
         hue=0.1,
         grey=0.2,
-        blur=_blurred(size, blur, 0.5),
+        blur=_chance(blur, size),
         kernel=13,
     )
     return Views([view, view])
@@ -444,7 +494,7 @@ def swav(
             saturation=0.8,
             hue=0.2,
             grey=0.2,
-            blur=_blurred(size, blur, 0.5),
+            blur=_chance(blur, size),
             kernel=13,
         )
         views += [view] * number
@@ -492,10 +542,10 @@ def plain(size: int) -> Views:
     return Views([View(size=size, centre=1.0 if size <= 64 else 224 / 256)])
 
 
-def _blurred(size: int, blur: float | None, probability: float) -> float:
+def _chance(blur: float | None, size: int) -> float:
     if blur is not None:
         return blur
-    return probability if size >= 64 else 0.0
+    return 0.5 if size >= 64 else 0.0
 
 
 def _tenth(size: int) -> int:
