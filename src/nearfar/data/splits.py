@@ -26,8 +26,8 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
     most = _most(y, units)
     if not 2 <= folds <= most:
         raise ValueError(
-            f"{folds} folds were asked for; wanted: 2 to {most}, since of {len(rows)} labelled samples the largest "
-            f"class has {np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
+            f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labelled samples the largest class has "
+            f"{np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
         )
     if len(np.unique(units)) == len(rows):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
