@@ -40,7 +40,8 @@ def supcon_in(
     """
     it = _Anchors.of(views, label, temperature)
     count = near_mean(it.z.detach(), it.keys.detach(), it.ids, own=it.own)[1]
-    pull = far(it.z, it.keys, skip=it.own, together=it.ids) - count.clamp(min=1).log()
+    pull = far(it.z, it.keys, skip=it.own, together=it.ids)
+    pull = pull - count.clamp(min=1).to(pull.dtype).log()
     loss = share(far(it.z, it.keys, skip=it.own) - pull, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
@@ -49,8 +50,8 @@ def share_with_positive(label: Tensor, views: int) -> Tensor:
     """The part of the anchors of all ranks that have a positive, 0 to 1, for N labels and V views."""
     if views > 1:
         return torch.ones((), device=label.device)
-    ids = gather(_identity(label))
-    return (torch.unique(ids, return_inverse=True, return_counts=True)[2] > 1).float().mean()
+    _, code, count = torch.unique(gather(_identity(label)), return_inverse=True, return_counts=True)
+    return (count[code] > 1).float().mean()
 
 
 @dataclass(slots=True)

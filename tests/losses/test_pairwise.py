@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.distributed import normalise
+from nearfar.losses.pairwise import info_nce, info_nce_batch, nt_xent
+from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.two_ranks import Pool
+
+
+def slow_nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> float:
+    rows = [*z1, *z2]
+    n = len(z1)
+    losses = []
+    for i, anchor in enumerate(rows):
+        partner = (i + n) % (2 * n)
+        others = [math.exp(float(anchor @ rows[j]) / temperature) for j in range(2 * n) if j != i]
+        losses.append(-float(anchor @ rows[partner]) / temperature + math.log(sum(others)))
+    return sum(losses) / len(losses)
+
+
+def slow_info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> float:
+    losses = []
+    for query, key in zip(q, k, strict=True):
+        positive = math.exp(float(query @ key) / temperature)
+        negatives = [math.exp(float(query @ other) / temperature) for other in queue]
+        losses.append(-math.log(positive / (positive + sum(negatives))))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_nt_xent(n: int, temperature: float) -> None:
+    z1, z2 = unit(n, 4, 0), unit(n, 4, 1)
+    assert float(nt_xent(z1, z2, temperature=temperature)) == pytest.approx(slow_nt_xent(z1, z2, temperature))
+
+
+def test_nt_xent_of_equal_rows() -> None:
+    z = unit(1, 4, 0).repeat(6, 1)
+    for temperature in (0.01, 0.1, 1.0):
+        assert float(nt_xent(z, z, temperature=temperature)) == pytest.approx(math.log(11))
+
+
+def test_nt_xent_of_one_pair_is_zero() -> None:
+    assert float(nt_xent(unit(1, 4, 0), unit(1, 4, 1), temperature=0.1)) == pytest.approx(0, abs=1e-12)
+
+
+def test_nt_xent_does_not_feel_order_rotation_or_which_view_is_first() -> None:
+    z1, z2 = unit(7, 4, 0), unit(7, 4, 1)
+    want = nt_xent(z1, z2, temperature=0.2)
+    shuffle = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    rotation = torch.linalg.qr(unit(4, 4, 2))[0]
+    torch.testing.assert_close(nt_xent(z2, z1, temperature=0.2), want)
+    torch.testing.assert_close(nt_xent(z1[shuffle], z2[shuffle], temperature=0.2), want)
+    torch.testing.assert_close(nt_xent(z1 @ rotation, z2 @ rotation, temperature=0.2), want)
+    assert want > 0
+
+
+def test_nt_xent_is_cross_entropy_with_a_masked_diagonal() -> None:
+    z1, z2 = unit(6, 4, 0).requires_grad_(), unit(6, 4, 1).requires_grad_()
+    z = torch.cat([z1, z2])
+    logits = (z @ z.T / 0.1).masked_fill(torch.eye(12, dtype=torch.bool), -math.inf)
+    want = F.cross_entropy(logits, torch.arange(12).roll(6))
+    got = nt_xent(z1, z2, temperature=0.1)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, [z1, z2]), torch.autograd.grad(want, [z1, z2]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradient_is_orthogonal_to_raw_rows() -> None:
+    raw = (unit(6, 4, 0) * 3).requires_grad_()
+    value = nt_xent(normalise(raw), unit(6, 4, 1), temperature=0.1)
+    torch.testing.assert_close(nt_xent(normalise(raw * 5), unit(6, 4, 1), temperature=0.1), value)
+    gradient = torch.autograd.grad(value, raw)[0]
+    assert float((gradient * raw).sum(1).abs().max().detach()) < 1e-12
+
+
+def test_learnable_temperature() -> None:
+    z1, z2, queue = unit(5, 4, 0), unit(5, 4, 1), unit(9, 4, 2)
+    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda tau: nt_xent(z1, z2, temperature=tau), (tau,))
+    assert torch.autograd.gradcheck(lambda tau: info_nce(z1, z2, queue, temperature=tau), (tau,))
+    assert torch.autograd.gradcheck(lambda tau: info_nce_batch(z1, z2, temperature=tau), (tau,))
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2])
+@pytest.mark.parametrize("queue", [0, 1, 20])
+def test_info_nce(queue: int, temperature: float) -> None:
+    q, k, negatives = unit(5, 4, 0), unit(5, 4, 1), unit(queue, 4, 2)
+    got = info_nce(q, k, negatives, temperature=temperature)
+    assert float(got) == pytest.approx(slow_info_nce(q, k, negatives, temperature), abs=1e-12)
+
+
+def test_info_nce_of_equal_rows_and_of_an_empty_queue() -> None:
+    z = unit(1, 4, 0).repeat(5, 1)
+    for temperature in (0.01, 0.2):
+        assert float(info_nce(z, z, z.repeat(20, 1), temperature=temperature)) == pytest.approx(math.log(101))
+    q = unit(5, 4, 1).requires_grad_()
+    empty = info_nce(q, z, z[:0], temperature=0.1)
+    assert float(empty.detach()) == 0
+    assert (torch.autograd.grad(empty, q)[0] == 0).all()
+
+
+def test_info_nce_is_cross_entropy_with_label_zero() -> None:
+    q, k, queue = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1), unit(12, 4, 2)
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / 0.1
+    want = F.cross_entropy(logits, torch.zeros(5, dtype=torch.long))
+    got = info_nce(q, k, queue, temperature=0.1)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got, q)[0], torch.autograd.grad(want, q)[0])
+    shuffle = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(info_nce(q, k, queue[shuffle], temperature=0.1), want)
+
+
+def test_info_nce_batch() -> None:
+    q, k = unit(6, 4, 0).requires_grad_(), unit(6, 4, 1).requires_grad_()
+    want = F.cross_entropy(q @ k.T / 0.1, torch.arange(6))
+    got = info_nce_batch(q, k, temperature=0.1)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, [q, k]), torch.autograd.grad(want, [q, k]), strict=True):
+        torch.testing.assert_close(a, b)
+    equal = unit(1, 4, 0).repeat(8, 1)
+    assert float(info_nce_batch(equal, equal, temperature=0.1)) == pytest.approx(math.log(8))
+
+
+def test_half_precision_and_small_temperatures_stay_finite() -> None:
+    z1, z2 = (unit(9, 8, s).to(torch.bfloat16).requires_grad_() for s in (0, 1))
+    for temperature in (0.01, 10.0):
+        for value in (
+            nt_xent(z1, z2, temperature=temperature),
+            info_nce(z1, z2, z2.detach(), temperature=temperature),
+            info_nce_batch(z1, z2, temperature=temperature),
+        ):
+            assert value.isfinite()
+            assert torch.autograd.grad(value, z1)[0].isfinite().all()
+
+
+def _nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
+    return nt_xent(normalise(z1), normalise(z2), temperature=0.2)
+
+
+def _nt_xent_small_temperature(z1: Tensor, z2: Tensor) -> Tensor:
+    return nt_xent(normalise(z1), normalise(z2), temperature=0.02)
+
+
+def _info_nce(q: Tensor, k: Tensor) -> Tensor:
+    return info_nce(normalise(q), normalise(k).detach(), unit(20, 4, 9).to(q.dtype), temperature=0.2) + 0 * k.sum()
+
+
+def _info_nce_batch(q: Tensor, k: Tensor) -> Tensor:
+    return info_nce_batch(normalise(q), normalise(k), temperature=0.2)
+
+
+@pytest.mark.parametrize("loss", [_nt_xent, _nt_xent_small_temperature, _info_nce, _info_nce_batch])
+def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
+    hold_two_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
