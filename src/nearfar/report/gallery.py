@@ -1,0 +1,89 @@
+"""The parts of the page that show samples: the map, the nearest neighbours, the views."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from nearfar.report import parts
+from nearfar.report.record import Record
+
+MAP_LEAD = (
+    "Each point is a sample; near points look alike to the encoder. Distances between far groups mean little. Point at "
+    "a sample to see it, click on it for its nearest neighbours, drag over a part to enlarge it."
+)
+NEIGHBOURS_LEAD = (
+    "On the left some samples; beside each, those the encoder finds most alike, the nearest first. The number is the "
+    "cosine similarity: 1 is the same direction, 0 unrelated."
+)
+VIEWS_LEAD = (
+    "What the encoder saw: different views of one sample, which it learnt to call alike. If you yourself would not "
+    "call two of them the same thing, the views are too strong."
+)
+
+
+def embedding(record: Record) -> str:
+    """The place of the map; the page's script draws it."""
+    if record.map is None:
+        why = "results/map.json is absent: no map was made."
+        return parts.section("map", "Map of the embeddings", MAP_LEAD, parts.missing(why))
+    hint = parts.missing("Click on a point: its nearest neighbours appear here.")
+    return parts.section(
+        "map",
+        "Map of the embeddings",
+        MAP_LEAD,
+        '<div class="map"><div><div class="chips"></div><div class="plot"></div></div>'
+        f'<aside class="near" aria-live="polite">{hint}</aside></div>',
+        f'<p class="protocol">{parts.text(record.map.get("note", ""))}</p>',
+    )
+
+
+def neighbours(record: Record) -> str:
+    """A row for each query: it, and what the encoder finds nearest."""
+    if record.neighbours is None:
+        why = "results/neighbours.json is absent: no neighbours were looked up."
+        return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, parts.missing(why))
+    rows = [
+        f'<div class="row">{_tile(query, "query", "query")}'
+        + "".join(
+            _tile(near, _agreement(near, query), parts.number(near["similarity"], 2)) for near in query["neighbours"]
+        )
+        + "</div>"
+        for query in record.neighbours["queries"]
+    ]
+    grid = f'<div class="grid">{"".join(rows)}</div>'
+    protocol = parts.protocol(record.neighbours)
+    return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, grid, protocol)
+
+
+def views(record: Record) -> str:
+    """The contact sheet."""
+    if record.views is None:
+        content = parts.missing("views.png is absent: no contact sheet was made.")
+    else:
+        source = base64.b64encode(record.views).decode()
+        content = f'<img class="sheet" src="data:image/png;base64,{source}" alt="Views of some samples">'
+    return parts.section("views", "Views", VIEWS_LEAD, content)
+
+
+def drawn_map(record: Record) -> dict[str, Any] | None:
+    """What the page's script draws, with a sprite only if it is a picture inside the file."""
+    if record.map is None:
+        return None
+    sprite = str(record.map.get("sprite"))
+    return record.map | {"sprite": sprite if parts.DATA_URI.fullmatch(sprite) else None}
+
+
+def _agreement(near: dict[str, Any], query: dict[str, Any]) -> str:
+    if near.get("label") is None or query.get("label") is None:
+        return ""
+    return "same" if near["label"] == query["label"] else "other"
+
+
+def _tile(shown: dict[str, Any], kind: str, head: str) -> str:
+    label = "" if shown.get("label") is None else parts.text(shown["label"])
+    sign = {"same": "✓ ", "other": "✗ "}.get(kind, "")
+    return (
+        f'<figure class="tile {kind}">{parts.picture(shown.get("picture"), shown["name"])}'
+        f'<figcaption><b>{parts.text(head)}</b><span title="{label}">{sign}{label}</span></figcaption></figure>'
+    )

@@ -1,0 +1,188 @@
+"use strict";
+// Names and labels come from users' files: they are only ever set as text.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+function layout(more) {
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: "zoom",
+    font: { family: token("sans"), size: 12, color: token("soft") },
+    hoverlabel: { bgcolor: token("panel"), bordercolor: token("line"), font: { color: token("ink"), family: token("sans") } },
+    ...more,
+  };
+}
+
+function drawCurve(figure) {
+  const curve = data.curves[figure.dataset.curve];
+  const few = curve.x.length < 40;
+  const traces = [{
+    x: curve.x, y: curve.y, type: "scatter", mode: few ? "lines+markers" : "lines",
+    line: { color: token("accent"), width: 2 }, marker: { size: 5 },
+    hovertemplate: curve.axis + " %{x:.4~g}<br><b>%{y:.4~g}</b><extra></extra>",
+  }];
+  const notes = [];
+  if (curve.chance && curve.chance.some((y) => y !== null)) {
+    traces.push({
+      x: curve.x, y: curve.chance, type: "scatter", mode: "lines", hovertemplate: "chance %{y:.4~g}<extra></extra>",
+      line: { color: token("faint"), width: 1.5, dash: "dash" },
+    });
+    const last = curve.chance.findLastIndex((y) => y !== null);
+    notes.push({ x: curve.x[last], y: curve.chance[last], text: "chance", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: token("soft") } });
+  }
+  const axis = { gridcolor: token("line"), linecolor: token("line"), zeroline: false, fixedrange: false, automargin: true };
+  Plotly.react(figure.querySelector(".plot"), traces, layout({
+    margin: { l: 44, r: 8, t: 10, b: 36 }, annotations: notes, hovermode: "closest",
+    xaxis: { ...axis, showgrid: false, rangemode: "tozero", title: { text: curve.axis, standoff: 6 }, nticks: 7 },
+    yaxis: { ...axis, nticks: 6, exponentformat: "power" },
+  }), { responsive: true, displayModeBar: false });
+}
+
+// The ten colours of Matthew Petroff, "Accessible Color Sequences for Data Visualization" (arXiv 2107.02270), greys last.
+const palette = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2"];
+
+const map = {
+  ...data.map,
+  plot: document.querySelector(".map .plot"),
+  chips: document.querySelector(".chips"),
+  panel: document.querySelector(".near"),
+  hover: document.querySelector(".hover"),
+  shown: null, // the class that is brought forward, or null for all
+  chosen: null, // the point that was clicked
+};
+
+function classesOf(labels) {
+  const count = new Map();
+  for (const label of labels) if (label !== null) count.set(label, (count.get(label) || 0) + 1);
+  const byCount = [...count.keys()].sort((a, b) => count.get(b) - count.get(a));
+  return [...byCount.slice(0, palette.length).sort(), ...byCount.slice(palette.length).sort()];
+}
+
+function colourOf(label) {
+  const place = map.classes.indexOf(label);
+  if (!map.classes.length) return token("accent");
+  return place >= 0 && place < palette.length ? palette[place] : token("faint");
+}
+
+function sprite(i) {
+  const element = make("div", "sprite");
+  const last = Math.max(1, map.across - 1);
+  element.style.backgroundSize = map.across * 100 + "%";
+  element.style.backgroundPosition = `${((i % map.across) / last) * 100}% ${(Math.floor(i / map.across) / last) * 100}%`;
+  return element;
+}
+
+function drawMap() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const type = gl ? "scattergl" : "scatter";
+  const bright = (label) => map.shown === null || map.shown === label;
+  const axis = { visible: false, range: [-1.06, 1.06] };
+  const near = map.chosen === null ? [] : map.near[map.chosen];
+  const rings = map.chosen === null ? [] : [map.chosen, ...near];
+  Plotly.react(map.plot, [{
+    x: map.x, y: map.y, type, mode: "markers", hoverinfo: "none",
+    marker: {
+      size: map.x.length > 1500 ? 5 : 7, color: map.label.map(colourOf), line: { width: 0 },
+      opacity: map.label.map((label) => (bright(label) ? 0.85 : 0.08)),
+    },
+  }, {
+    x: rings.map((i) => map.x[i]), y: rings.map((i) => map.y[i]), type: "scatter", mode: "markers", hoverinfo: "skip",
+    marker: { symbol: "circle-open", size: rings.map((_, k) => (k ? 12 : 18)), color: token("ink"), line: { width: rings.map((_, k) => (k ? 1.5 : 3)) } },
+  }], layout({
+    margin: { l: 0, r: 0, t: 8, b: 0 }, xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, hovermode: "closest", hoverdistance: 12,
+    uirevision: "keep",
+  }), { responsive: true, displayModeBar: false, scrollZoom: false, doubleClick: "reset" });
+}
+
+function drawChips() {
+  if (!map.classes.length) return;
+  const top = map.classes.slice(0, palette.length);
+  const press = (label) => {
+    map.shown = map.shown === label ? null : label;
+    for (const chip of map.chips.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.label === map.shown));
+    const select = map.chips.querySelector("select");
+    if (select) select.value = String(map.classes.indexOf(map.shown));
+    drawMap();
+  };
+  for (const label of top) {
+    const chip = make("button");
+    const dot = make("i");
+    dot.style.background = colourOf(label);
+    chip.append(dot, make("span", "", label));
+    chip.label = label;
+    chip.type = "button";
+    chip.setAttribute("aria-pressed", "false");
+    chip.onclick = () => press(label);
+    map.chips.append(chip);
+  }
+  if (map.classes.length > top.length) {
+    const select = make("select");
+    select.setAttribute("aria-label", "Bring a class forward");
+    select.append(new Option(`all ${map.classes.length} classes`, "-1"), ...map.classes.map((label, i) => new Option(label, String(i))));
+    select.onchange = () => press(map.classes[Number(select.value)] ?? map.shown);
+    map.chips.append(select);
+  }
+}
+
+function showHover(event) {
+  const point = event.points[0];
+  if (point.curveNumber !== 0) return;
+  const i = point.pointIndex;
+  const lines = map.label[i] === null ? [] : [make("b", "", map.label[i])];
+  map.hover.replaceChildren(sprite(i), ...lines, make("span", "", map.name[i]));
+  map.hover.hidden = false;
+  const { clientX: x, clientY: y } = event.event;
+  const { offsetWidth: width, offsetHeight: height } = map.hover;
+  map.hover.style.left = Math.max(4, x + 18 + width > innerWidth ? x - 18 - width : x + 18) + "px";
+  map.hover.style.top = Math.max(4, Math.min(y - height / 2, innerHeight - height - 4)) + "px";
+}
+
+function showNear(event) {
+  const point = event.points[0];
+  if (point.curveNumber !== 0) return;
+  const i = (map.chosen = point.pointIndex);
+  const chosen = make("div", "chosen");
+  const said = make("div");
+  if (map.label[i] !== null) said.append(make("b", "", map.label[i]));
+  said.append(map.name[i]);
+  chosen.append(sprite(i), said);
+  const tiles = make("div", "tiles");
+  map.near[i].forEach((j, k) => {
+    const same = map.label[i] === null || map.label[j] === null ? "" : map.label[i] === map.label[j] ? "same" : "other";
+    const tile = make("figure", "tile " + same);
+    tile.title = map.name[j];
+    const caption = make("figcaption");
+    caption.append(make("b", "", map.similarity[i][k] === null ? "–" : map.similarity[i][k].toFixed(2)));
+    caption.append(make("span", "", { same: "✓ ", other: "✗ ", "": "" }[same] + (map.label[j] ?? "")));
+    tile.append(sprite(j), caption);
+    tiles.append(tile);
+  });
+  map.panel.replaceChildren(chosen, make("h3", "", "Its nearest neighbours by cosine similarity:"), tiles);
+  drawMap();
+}
+
+function draw() {
+  document.querySelectorAll(".curve").forEach(drawCurve);
+  if (map.plot) drawMap();
+}
+
+if (map.plot) {
+  map.classes = classesOf(map.label);
+  if (map.sprite) document.head.append(make("style", "", `.sprite { background-image: url("${map.sprite}"); }`));
+  drawChips();
+}
+draw();
+if (map.plot) {
+  map.plot.on("plotly_hover", showHover);
+  map.plot.on("plotly_unhover", () => { map.hover.hidden = true; });
+  map.plot.on("plotly_click", showNear);
+}
+dark.addEventListener("change", draw);

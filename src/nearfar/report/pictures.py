@@ -1,0 +1,176 @@
+"""What to show of a set of samples: a grid of nearest neighbours, a map of the embeddings with their thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.batch import MISSING
+
+Pixels = Callable[[Tensor], Tensor]
+"""From n positions (int64) to their pictures (uint8, n x C x S x S), as `Images.pixels` or `tensor.__getitem__`."""
+
+
+def neighbour_grid(
+    features: Tensor,
+    pixels: Pixels,
+    *,
+    names: Sequence[str],
+    label: Tensor,
+    classes: Sequence[str],
+    aspect: Tensor | None = None,
+    queries: int = 8,
+    neighbours: int = 7,
+    side: int = 72,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The content of results/neighbours.json: some samples, and the samples nearest to each by cosine.
+
+    features: N x D.  pixels: gives the pictures.  names: N.  label: N, int64, a position in `classes`, or MISSING.
+    aspect: N, width / height of the true pictures, if they were squashed to squares.  queries: how many samples, drawn
+    with `seed` and spread over the classes.  neighbours: how many of each.  side: of a thumbnail, in pixels.
+    Gives {"queries": [{"name", "label", "picture", "neighbours": [{"name", "label", "picture", "similarity"}]}],
+    "protocol": {...}}; a picture is a data URI, a label the name of a class or None.
+    """
+    unit = _unit(features)  # N x D
+    order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
+    count: Counter[int] = Counter()
+    turn = {}
+    for i in order:
+        turn[i] = count[int(label[i])]
+        count[int(label[i])] += 1
+    chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
+    near, similarity = _nearest(unit, chosen, neighbours)  # Q x K, Q x K
+    used = torch.cat([chosen, near.flatten()]).unique()
+    picture = dict(zip(used.tolist(), map(_data_uri, _thumbnails(pixels, used, aspect, side)), strict=True))
+
+    def shown(i: int) -> dict[str, Any]:
+        return {"name": names[i], "label": _class_name(label[i], classes), "picture": picture[i]}
+
+    return {
+        "queries": [
+            shown(query) | {"neighbours": [shown(j) | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
+            for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
+        ],
+        "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
+    }
+
+
+def embedding_map(
+    features: Tensor,
+    pixels: Pixels,
+    *,
+    names: Sequence[str],
+    label: Tensor,
+    classes: Sequence[str],
+    aspect: Tensor | None = None,
+    limit: int = 5000,
+    neighbours: int = 8,
+    side: int = 40,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The content of results/map.json: t-SNE (van der Maaten and Hinton 2008), started from the PCA.
+
+    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbour_grid`.
+    Gives {"x", "y", "name", "label": one of each per point; "near", "similarity": points x K, nearest by cosine among
+    the points; "sprite": data URI of all thumbnails; "across": thumbnails in a row of it; "side", "note", "protocol"}.
+    Raises ValueError for features that are not finite.
+    """
+    if not features.isfinite().all():
+        broken = int((~features.isfinite()).any(dim=1).sum())
+        raise ValueError(
+            f"{broken} of {len(features)} features hold NaN or infinity, and a map needs finite ones: leave them out"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
+    unit = _unit(features[chosen])  # n x D
+    near, similarity = _nearest(unit, torch.arange(len(unit)), neighbours)  # n x K, n x K
+    place, how = _place(unit, seed)  # n x 2
+    tiles = _thumbnails(pixels, chosen, aspect, side)  # n x C x side x side
+    across = math.ceil(math.sqrt(len(tiles)))
+    tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
+    sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return {
+        "x": place[:, 0].tolist(),
+        "y": place[:, 1].tolist(),
+        "name": [names[i] for i in chosen.tolist()],
+        "label": [_class_name(label[i], classes) for i in chosen.tolist()],
+        "near": near.tolist(),
+        "similarity": [[round(s, 4) for s in row] for row in similarity.tolist()],
+        "sprite": _data_uri(sprite),
+        "across": across,
+        "side": side,
+        "note": f"{len(chosen):,} of {len(features):,} samples. {how}",
+        "protocol": {"version": 1, "method": "t-SNE", "similarity": "cosine", "seed": seed},
+    }
+
+
+def _place(unit: Tensor, seed: int) -> tuple[Tensor, str]:
+    """Two coordinates for each row, in [-1, 1], and a sentence on how they were found."""
+    spread = unit.std(dim=0, correction=0).norm().item()
+    if len(unit) < 5 or spread < 1e-5:
+        said = "There are too few to map" if len(unit) < 5 else "All embeddings are the same: the encoder has collapsed"
+        return torch.zeros(len(unit), 2), f"{said}, so the points lie on one spot."
+    rows = unit.numpy()
+    if unit.shape[1] > 50 and len(unit) > 50:
+        rows = PCA(50, random_state=seed).fit_transform(rows)
+    perplexity = min(30.0, (len(unit) - 1) / 3)
+    start = "pca" if rows.shape[1] > 1 else "random"
+    place = torch.from_numpy(TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(rows))
+    place = place - (place.amax(0) + place.amin(0)) / 2
+    return (place / place.abs().max()).mul(1e4).round().div(1e4), f"Placed by t-SNE (perplexity {perplexity:.3g})."
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.detach().float().cpu(), dim=1)
+
+
+def _nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` rows of `unit` nearest to each query row but itself, and their cosines: Q x K, Q x K."""
+    count = min(count, len(unit) - 1)
+    found = []
+    for some in queries.split(256):
+        cosine = unit[some] @ unit.T  # q x N
+        cosine[torch.arange(len(some)), some] = -math.inf
+        found.append(cosine.topk(count, dim=1))
+    return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+
+
+def _thumbnails(pixels: Pixels, index: Tensor, aspect: Tensor | None, side: int) -> Tensor:
+    """Square cuts from the middle of the pictures, in their true proportions: uint8, n x 1 or 3 x side x side."""
+    tiles = []
+    for some in index.split(256):
+        pictures = pixels(some).cpu()  # n x C x S x S
+        pictures = pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1]
+        for i, picture in zip(some.tolist(), pictures, strict=True):
+            size = picture.shape[-1]
+            ratio = 1.0 if aspect is None else float(aspect[i])
+            height, width = max(1, round(size * min(1, ratio))), max(1, round(size * min(1, 1 / ratio)))
+            top, left = (size - height) // 2, (size - width) // 2
+            cut = picture[None, :, top : top + height, left : left + width].float()
+            tile = F.interpolate(cut, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            tiles.append(tile.round().clamp(0, 255).byte())
+    return torch.cat(tiles)
+
+
+def _data_uri(picture: Tensor) -> str:
+    """A picture (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
+    array = picture.permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _class_name(label: Tensor, classes: Sequence[str]) -> str | None:
+    return None if int(label) == MISSING else classes[int(label)]

@@ -1,0 +1,68 @@
+"""What metrics.jsonl tells, as curves. `curves` of two runs can be laid over one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from statistics import fmean
+from typing import Any
+
+from nearfar.report import parts
+from nearfar.report.record import Record
+
+CURVES = {
+    "loss": ("Loss", "What training brings down. Dashed: chance, the loss of a model that knows nothing."),
+    "knn": ("kNN accuracy (%)", "How often the nearest samples vote for the true class. Labels serve this check only."),
+    "accuracy": ("Contrastive accuracy", "How often a sample's own other view is the nearest of all candidates."),
+    "lr": ("Learning rate", "The size of a step: up during warm-up, then down."),
+    "gradient_norm": ("Gradient norm", "The length of the gradient. Peaks that keep growing announce trouble."),
+    "samples_per_second": ("Samples per second", "Training speed. Dips mean that the machine waited for data."),
+}
+"""The metrics that have a name of their own; all other numbers are drawn after them, under their key."""
+
+LEAD = (
+    "How the run went. A falling loss shows that views are matched; whether that is of use, only a measure with labels "
+    "can tell."
+)
+
+
+def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
+    """For each number in metrics.jsonl: its title, its gloss, x, y and, for the loss, its chance line.
+
+    Of more than `points` lines, neighbouring ones are drawn as their mean.
+    """
+    others = {key for line in record.metrics for key, value in line.items() if isinstance(value, int | float)}
+    others -= {"step", "epoch", "chance", *CURVES}
+    drawn = []
+    for key in [*CURVES, *sorted(others)]:
+        if not (lines := record.curve(key)):
+            continue
+        axis = "epoch" if all(isinstance(line.get("epoch"), int | float) for line in lines) else "step"
+        size = math.ceil(len(lines) / points)
+        bins = [lines[i : i + size] for i in range(0, len(lines), size)]
+        title, gloss = CURVES.get(key, (key, "A number that the method reports."))
+        curve = {"key": key, "title": title, "gloss": gloss, "axis": axis}
+        curve |= {"x": [_mean(b, axis) for b in bins], "y": [_mean(b, key) for b in bins]}
+        if key == "loss":
+            curve["chance"] = [_mean(b, "chance") for b in bins]
+        drawn.append(curve)
+    return drawn
+
+
+def training(drawn: list[dict[str, Any]]) -> str:
+    """A place for each curve, with what it means; the page's script draws them."""
+    if not drawn:
+        why = "metrics.jsonl is absent or empty: training has not written a line yet."
+        return parts.section("training", "Training", LEAD, parts.missing(why))
+    figures = [
+        f'<figure class="curve" data-curve="{i}"><figcaption><b>{parts.text(curve["title"])}</b> '
+        f'{parts.text(curve["gloss"])}</figcaption><div class="plot"></div></figure>'
+        for i, curve in enumerate(drawn)
+    ]
+    return parts.section("training", "Training", LEAD, f'<div class="curves">{"".join(figures)}</div>')
+
+
+def _mean(lines: Iterable[dict[str, Any]], key: str) -> float | None:
+    values = [line[key] for line in lines if isinstance(line.get(key), int | float)]
+    mean = fmean(values) if values else math.nan
+    return mean if math.isfinite(mean) else None

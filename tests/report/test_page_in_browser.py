@@ -1,0 +1,174 @@
+"""The page in a real browser, Chromium through chromedriver: what no parser can tell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearfar.report.page import report
+
+pytestmark = pytest.mark.browser
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync --window-size=1200,900"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install nearfar[dev])")
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no headless browser: chromium and chromedriver are not both on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(written) -> dict[str, Path]:
+    return {name: report(run) for name, run in written.items()}
+
+
+def show(browser: Any, page: Path, width: int = 1200) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+
+
+def point(browser: Any, i: int) -> tuple[int, int]:
+    """Where point i of the map is in the window, with the map scrolled into it."""
+    return tuple(
+        browser.execute_script(
+            """const plot = document.querySelector(".map .plot");
+            plot.scrollIntoView({block: "center", behavior: "instant"});
+            const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout, trace = plot.data[0];
+            return [box.left + xaxis._offset + xaxis.l2p(trace.x[arguments[0]]),
+                    box.top + yaxis._offset + yaxis.l2p(trace.y[arguments[0]])].map(Math.round);""",
+            i,
+        )
+    )
+
+
+def pointing(browser: Any, i: int, click: bool) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    x, y = point(browser, i)
+    actions = ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(x - 3, y)
+    actions.w3c_actions.pointer_action.move_to_location(x, y)
+    if click:
+        actions.w3c_actions.pointer_action.click()
+    actions.perform()
+
+
+def until(browser: Any, condition: str) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda b: b.execute_script(f"return {condition}"))
+
+
+@pytest.mark.parametrize("name", ["plain", "unlabelled", "hostile"])
+def test_it_loads_without_an_error_or_a_request(browser, pages, name):
+    show(browser, pages[name])
+    until(browser, "document.querySelector('.map .plot')._fullLayout && !document.querySelector('.no-webgl')")
+    # Chromium's own remarks on software WebGL are warnings; whatever the page does wrong is SEVERE.
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked  # the page itself
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+    assert browser.execute_script("return [...document.images].every((image) => image.naturalWidth > 0)")
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.curve .plot')].map((p) => p.data[0].y.length)"
+    )
+    assert len(drawn) == (5 if name == "unlabelled" else 6)
+    assert min(drawn) > 0
+
+
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_pointing_shows_a_picture_and_clicking_its_neighbours(browser, pages, name):
+    show(browser, pages[name])
+    data = json.loads((pages[name].parent / "results/map.json").read_text())
+    pointing(browser, 3, click=False)
+    until(browser, "!document.querySelector('.hover').hidden")
+    hover = browser.execute_script("return document.querySelector('.hover').textContent")
+    shown = next(i for i, name in enumerate(data["name"]) if name in hover)  # overlapping points: any near one will do
+    assert hover == data["label"][shown] + data["name"][shown]
+    sprite = "getComputedStyle(document.querySelector('.hover .sprite')).backgroundImage"
+    assert browser.execute_script(f"return {sprite}").startswith('url("data:image/jpeg;base64,')
+
+    pointing(browser, 3, click=True)
+    until(browser, "document.querySelectorAll('.near .tile').length > 0")
+    clicked = browser.execute_script("return document.querySelector('.near .chosen').textContent")
+    i = next(i for i, name in enumerate(data["name"]) if name in clicked)
+    titles = browser.execute_script("return [...document.querySelectorAll('.near .tile')].map((tile) => tile.title)")
+    assert titles == [data["name"][j] for j in data["near"][i]]
+    assert browser.execute_script("return document.querySelector('.map .plot').data[1].x.length") == 1 + len(titles)
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+
+
+def test_a_class_can_be_brought_forward(browser, pages):
+    show(browser, pages["plain"])
+    browser.execute_script("document.querySelector('.chips button').click()")
+    faded = browser.execute_script(
+        "return document.querySelector('.map .plot').data[0].marker.opacity.map((o) => o < 0.5)"
+    )
+    first = browser.execute_script("return document.querySelector('.chips button').textContent")
+    labels = json.loads((pages["plain"].parent / "results/map.json").read_text())["label"]
+    assert faded == [label != first for label in labels]
+
+
+@pytest.mark.parametrize("name", ["plain", "hostile", "unlabelled"])
+@pytest.mark.parametrize("width", [400, 760, 1600])
+def test_no_window_is_too_narrow(browser, pages, name, width):
+    show(browser, pages[name], width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    wide = """return [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, .plot, code, .hidden")
+        && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 200))"""
+    assert browser.execute_script(wide) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme):
+    show(browser, pages["plain"])
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    colours = browser.execute_script(
+        """const style = getComputedStyle(document.documentElement);
+        return Object.fromEntries(["page", "panel", "wash", "ink", "soft", "faint", "accent", "good", "unsure", "bad"]
+            .map((name) => [name, style.getPropertyValue("--" + name).trim()]))"""
+    )
+    # WCAG 2.2: 4.5 for text.
+    for text in ("ink", "soft", "faint", "accent", "good", "unsure", "bad"):
+        for ground in ("page", "panel", "wash") if text in ("ink", "soft") else ("page", "panel"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground, colours)
+    line = browser.execute_script("return document.querySelector('.curve .plot').data[0].line.color")
+    assert line == colours["accent"]
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours, WCAG 2.2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,100 @@
+import base64
+import io
+
+import pytest
+import torch
+from fake_run import CLASSES, features, pictures
+from PIL import Image
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.report.parts import DATA_URI
+from nearfar.report.pictures import embedding_map, neighbour_grid
+
+ABOUT = {"classes": CLASSES}
+
+
+def opened(uri: str) -> Image.Image:
+    assert DATA_URI.fullmatch(uri)
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def slow_neighbours(vectors: Tensor, i: int, count: int) -> list[int]:
+    cosine = {j: float(torch.cosine_similarity(vectors[i], vectors[j], dim=0)) for j in range(len(vectors)) if j != i}
+    return sorted(cosine, key=lambda j: -cosine[j])[:count]
+
+
+def test_the_grid_shows_the_nearest_of_a_slow_search():
+    pixels, label = pictures(40, side=24)
+    vectors = features(label)
+    names = [str(i) for i in range(40)]
+    grid = neighbour_grid(vectors, pixels.__getitem__, names=names, label=label, queries=6, neighbours=5, **ABOUT)
+    assert len(grid["queries"]) == 6
+    for query in grid["queries"]:
+        assert [int(near["name"]) for near in query["neighbours"]] == slow_neighbours(vectors, int(query["name"]), 5)
+        assert query["label"] == CLASSES[label[int(query["name"])]]
+        assert opened(query["picture"]).size == (72, 72)
+    assert len({query["label"] for query in grid["queries"]}) == 6
+
+
+def test_the_map_is_seeded_and_its_neighbours_are_of_the_features():
+    pixels, label = pictures(60, side=24)
+    label[:5] = MISSING
+    vectors = features(label)
+    names = [str(i) for i in range(60)]
+    drawn = embedding_map(vectors, pixels.__getitem__, names=names, label=label, limit=50, neighbours=4, **ABOUT)
+    assert drawn == embedding_map(
+        vectors, pixels.__getitem__, names=names, label=label, limit=50, neighbours=4, **ABOUT
+    )
+    assert {len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")} == {50}
+    assert max(map(abs, drawn["x"] + drawn["y"])) == 1
+    kept = [int(name) for name in drawn["name"]]
+    assert kept == sorted(set(kept))
+    assert drawn["near"][7] == slow_neighbours(vectors[kept], 7, 4)
+    assert drawn["label"] == [None if i < 5 else CLASSES[label[i]] for i in kept]
+    assert opened(drawn["sprite"]).size == (8 * 40, 8 * 40)
+
+
+def test_each_tile_of_the_sprite_is_where_the_page_looks_for_it():
+    shade = torch.arange(10, dtype=torch.uint8) * 25
+    pixels = shade[:, None, None, None].expand(10, 1, 8, 8)
+    drawn = embedding_map(
+        torch.randn(10, 4), pixels.__getitem__, names=["x"] * 10, label=torch.zeros(10).long(), **ABOUT
+    )
+    sprite = opened(drawn["sprite"])
+    for i in range(10):
+        x, y = i % drawn["across"] * drawn["side"], i // drawn["across"] * drawn["side"]
+        assert abs(sprite.getpixel((x + 20, y + 20)) - int(shade[i])) <= 2  # pyright: ignore[reportOperatorIssue]
+
+
+def test_a_squashed_picture_is_shown_in_its_true_proportions():
+    square = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    square[0, :, :, 10:30] = 255  # of a picture twice as wide as high, the middle half is its central square
+    square[1, :, 10:30, :] = 255
+    about = {"names": ["wide", "high"], "label": torch.full((2,), MISSING), "aspect": torch.tensor([2.0, 0.5]), **ABOUT}
+    grid = neighbour_grid(torch.eye(2), square.__getitem__, **about)
+    for query in grid["queries"]:
+        assert opened(query["picture"]).getextrema() == ((255, 255),) * 3
+        assert query["label"] is None
+
+
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_a_collapsed_encoder_or_a_handful_of_samples_gives_a_map_that_says_so(n):
+    pixels, label = pictures(n, side=8)
+    drawn = embedding_map(torch.ones(n, 6), pixels.__getitem__, names=["x"] * n, label=label, **ABOUT)
+    assert drawn["x"] == [0.0] * n
+    assert ("collapsed" if n > 4 else "too few") in drawn["note"]
+
+
+def test_features_that_are_not_finite_are_refused():
+    pixels, label = pictures(9, side=8)
+    broken = torch.ones(9, 6)
+    broken[2, 3] = torch.nan
+    with pytest.raises(ValueError, match="1 of 9 features hold NaN"):
+        embedding_map(broken, pixels.__getitem__, names=["x"] * 9, label=label, **ABOUT)
+
+
+def test_pictures_of_many_channels_are_shown_by_their_first_three():
+    pixels = torch.randint(0, 255, (3, 5, 8, 8), dtype=torch.uint8)
+    grid = neighbour_grid(torch.eye(3), pixels.__getitem__, names=["x"] * 3, label=torch.full((3,), MISSING), **ABOUT)
+    assert opened(grid["queries"][0]["picture"]).mode == "RGB"

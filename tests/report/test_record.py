@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from fake_run import table
+
+from nearfar.report.record import read
+
+
+def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'.*nowhere' is not a run directory.*nearfar train"):
+        read(tmp_path / "nowhere")
+
+
+def test_all_of_a_run_is_read(run):
+    record = read(run)
+    assert record.fact("method") == "moco"
+    assert record.fact("paper") == "He et al. 2020, arXiv 1911.05722"
+    assert record.fact("nothing") is None
+    assert len(record.curve("loss")) == 700
+    assert len(record.curve("knn")) == 10
+    assert list(record.tables) == ["demo"]
+    assert record.main_row(record.tables["demo"])["name"] == "trained (moco)"
+    assert record.map is not None
+    assert record.neighbours is not None
+    assert record.views is not None
+    assert record.skipped[0] == ("photos/0000.jpg", "truncated file")
+    assert record.checkpoints == ["last", "step-1000", "step-2000"]
+    assert len(record.notes) == 3  # two of the run, one of the line that a crash cut off
+
+
+def test_a_line_written_twice_by_a_resumed_run_counts_once(tmp_path):
+    lines = [{"step": step, "loss": loss} for step, loss in [(0, 5.0), (10, 4.0), (20, 3.5), (10, 4.1), (20, 3.0)]]
+    lines.insert(3, {"step": 20, "knn": 50.0})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    record = read(tmp_path)
+    assert [(line["step"], line["loss"]) for line in record.curve("loss")] == [
+        (0, 5.0),
+        (10, 4.0),
+        (10, 4.1),
+        (20, 3.0),
+    ]
+    assert not record.curve("knn")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "- a\n- list\n"),
+        ("config.yaml", "a: [unclosed"),
+        ("environment.json", "not json"),
+        ("environment.json", "[1]"),
+        ("results/demo.json", '{"accuracy": 3}'),
+        ("results/demo.json", '{"columns": ["a"], "rows": []}'),
+        ("results/demo.json", '{"columns": ["a"], "rows": [{"name": "x", "values": {"a": {"value": "high"}}}]}'),
+        ("results/map.json", '{"x": [0.0], "y": [], "name": [], "label": [], "near": [], "similarity": []}'),
+        ("results/map.json", "{}"),
+        ("results/neighbours.json", '{"queries": [{"neighbours": []}]}'),
+        ("skipped.csv", "\0"),
+    ],
+)
+def test_a_broken_file_is_noted_and_the_rest_still_read(run, name, content):
+    (run / name).write_text(content)
+    record = read(run)
+    if name != "skipped.csv":
+        assert any(note.startswith(f"{name} could not be read: ") for note in record.notes)
+    assert record.curve("loss")
+
+
+def test_numbers_that_are_none_become_none(run):
+    given = table()
+    given["rows"][0]["values"]["kNN accuracy (%)"] = {"value": float("nan"), "low": float("-inf")}
+    (run / "results/demo.json").write_text(json.dumps(given))
+    assert read(run).tables["demo"]["rows"][0]["values"]["kNN accuracy (%)"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+    }
