@@ -1,0 +1,89 @@
+"""How sure a number is: intervals over test samples, over units such as alphabets, and over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from scipy.stats import norm, t
+from torch import Tensor
+
+_ENTRIES = 1 << 22
+
+
+class Interval(NamedTuple):
+    """A mean and the interval around it, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Tensor | Sequence[float], *, seed: int, level: float = 0.95, draws: int = 10_000) -> Interval:
+    """The mean of some units with its percentile bootstrap interval (Efron, 1979).
+
+    values: n numbers, one per unit that was sampled independently (an alphabet, a test picture), not per episode.
+    One unit gives an interval without width: nothing is known of the spread.
+    """
+    x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    if not len(x):
+        raise ValueError("no values to take the mean of; wanted at least one unit")
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, _ENTRIES // len(x))
+    means = torch.cat(
+        [
+            x[torch.randint(len(x), (min(rows, draws - start), len(x)), generator=generator)].mean(1)
+            for start in range(0, draws, rows)
+        ]
+    )
+    low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    return Interval(float(x.mean()), low, high)
+
+
+def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The interval of an accuracy of hits out of total test samples, in per cent (Wilson, 1927)."""
+    if not 0 <= hits <= total or not total:
+        raise ValueError(f"{hits} hits out of {total}; wanted at least one test sample, and no more hits than samples")
+    z = float(norm.ppf((1 + level) / 2))
+    p = hits / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (p * (1 - p) / total + z * z / (4 * total * total)) ** 0.5
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def over_seeds(values: Tensor | Sequence[float], *, level: float = 0.95) -> Interval:
+    """The mean over a few seeds with its Student t interval. values: one number per seed, at least two."""
+    x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} seed gives no spread; run at least two, better three")
+    half = float(t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std()) / len(x) ** 0.5
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+
+
+class Difference(NamedTuple):
+    """b minus a over paired units. `seen` is False when the interval contains 0: no difference seen."""
+
+    mean: float
+    low: float
+    high: float
+    seen: bool
+
+    def __str__(self) -> str:
+        if not self.seen:
+            return f"no difference seen ({self.mean:+.2f}, 95 % interval {self.low:+.2f} to {self.high:+.2f})"
+        return f"{self.mean:+.2f} (95 % interval {self.low:+.2f} to {self.high:+.2f})"
+
+
+def difference(a: Tensor | Sequence[float], b: Tensor | Sequence[float], *, seed: int) -> Difference:
+    """What b gains over a on the same units (test pictures, alphabets), by the paired bootstrap.
+
+    a, b: n numbers each, in the same order of units.
+    """
+    first, second = (torch.as_tensor(v, dtype=torch.float64).flatten().cpu() for v in (a, b))
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{len(first)} and {len(second)} units cannot be paired; give both models the same test samples"
+        )
+    mean, low, high = bootstrap(second - first, seed=seed)
+    return Difference(mean, low, high, not low <= 0 <= high)

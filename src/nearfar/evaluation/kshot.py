@@ -1,0 +1,131 @@
+"""Learning from very few labels: n-way k-shot episodes, and k labels per class against a whole test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.batch import MISSING
+from nearfar.evaluation.intervals import bootstrap
+from nearfar.evaluation.protocol import Result, labelled, result
+
+Classifier = Callable[[Tensor, Tensor], Tensor]
+"""(support E x W x S x D, query E x Q x D), unit rows -> scores E x Q x W. E episodes, W ways, S shots."""
+
+
+def nearest_neighbour(support: Tensor, query: Tensor) -> Tensor:
+    """The cosine to the nearest example of each class: E x Q x W."""
+    ways, shots = support.shape[1:3]
+    return (query @ support.flatten(1, 2).mT).unflatten(2, (ways, shots)).amax(3)
+
+
+def nearest_mean(support: Tensor, query: Tensor) -> Tensor:
+    """The cosine to the mean of the examples of each class: E x Q x W. With one shot, the nearest neighbour."""
+    return query @ F.normalize(support.mean(2), dim=2).mT
+
+
+def episodes(
+    feature: Tensor,
+    label: Tensor,
+    *,
+    within: Tensor | None = None,
+    ways: int = 20,
+    shots: int = 1,
+    queries: int = 1,
+    episodes: int = 1000,
+    classifier: Classifier = nearest_neighbour,
+    seed: int = 0,
+) -> Result:
+    """The accuracy of n-way k-shot episodes on classes the encoder has not learnt from, in per cent.
+
+    An episode draws `ways` classes, and of each `shots` examples to learn from and `queries` others to name. Rows
+    without label take no part, nor do classes with fewer than shots + queries rows.
+    feature: N x D.  label: N.  within: N, all classes of an episode come from one unit (the alphabet of a character).
+    A row without one takes no part, and a unit with fewer than `ways` classes is left out and named in the notes.
+    The episodes are spread over the units evenly.
+    Gives accuracy, the mean over units, with low and high, its 95 % bootstrap interval over units (over episodes
+    where there is only one); chance; and per_unit, the accuracy of each unit by its number.
+    """
+    _positive(ways=ways, shots=shots, queries=queries, episodes=episodes)
+    x, y, index = labelled(feature, label, "k-shot")
+    x = F.normalize(x, dim=1)
+    unit = torch.zeros_like(y) if within is None else within.to(y.device)[index]
+    names, tables, short = [], [], []
+    for name in unit[unit != MISSING].unique().tolist():
+        rows, size = _table(y, (unit == name).nonzero().squeeze(1), shots + queries)
+        if len(size) < ways:
+            short.append(name)
+        else:
+            names.append(name)
+            tables.append((rows, size))
+    if not names:
+        raise ValueError(
+            f"{'no unit has' if within is not None else 'there are not'} {ways} classes of {shots + queries} rows or "
+            "more; ask for fewer ways, shots or queries"
+        )
+    if len(names) > episodes:
+        raise ValueError(f"{episodes} episodes cannot be spread over {len(names)} units; wanted one for each or more")
+    generator = torch.Generator().manual_seed(seed)
+    share: list[Tensor] = []  # of each unit, the accuracy of its episodes
+    for number, (rows, size) in enumerate(tables):
+        count = episodes // len(names) + (number < episodes % len(names))
+        drawn = _draw(rows, size, count, ways, shots + queries, generator).to(x.device)  # E x W x (S + Q)
+        step = max(1, (1 << 24) // (drawn[0].numel() * x.shape[1]))
+        share.append(torch.cat([_judge(x[part], shots, classifier) for part in drawn.split(step)]).double().cpu())
+    units = torch.stack([s.mean() for s in share])
+    mean, low, high = bootstrap(units if len(units) > 1 else share[0], seed=seed)
+    numbers = {
+        "accuracy": 100 * mean,
+        "low": 100 * low,
+        "high": 100 * high,
+        "chance": 100 / ways,
+        "per_unit": {name: 100 * float(value) for name, value in zip(names, units, strict=True)},
+    }
+    config = {
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "episodes": episodes,
+        "units": len(names),
+        "interval_over": "units" if len(units) > 1 else "episodes",
+        "classifier": classifier.__name__,
+        "similarity": "cosine",
+        "seed": seed,
+    }
+    notes = [f"left out, with fewer than {ways} classes of {shots + queries} rows: units {short}"] if short else []
+    return result("episodes", numbers, config, notes)
+
+
+def _positive(**count: int) -> None:
+    for name, value in count.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; wanted 1 or more")
+
+
+def _table(label: Tensor, rows: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """The rows of each class that has `least` of them: C x most int64 on the CPU, and how many of them count, C."""
+    rows = rows[label[rows].argsort(stable=True)].cpu()
+    size = label[rows.to(label.device)].unique_consecutive(return_counts=True)[1].cpu()
+    table = torch.zeros(len(size), int(size.max()) if len(size) else 0, dtype=torch.int64)
+    inside = torch.arange(table.shape[1]) < size[:, None]
+    table[inside] = rows
+    return table[size >= least], size[size >= least]
+
+
+def _draw(rows: Tensor, size: Tensor, count: int, ways: int, each: int, generator: torch.Generator) -> Tensor:
+    """For each episode, `ways` classes and of each `each` different rows: E x W x each."""
+    classes = torch.rand(count, len(size), generator=generator).argsort(1)[:, :ways]  # E x W
+    key = torch.rand(count, ways, rows.shape[1], generator=generator)
+    key[torch.arange(rows.shape[1]) >= size[classes][..., None]] = 2  # padding comes last
+    return rows[classes].gather(2, key.argsort(2)[..., :each])
+
+
+def _judge(x: Tensor, shots: int, classifier: Classifier) -> Tensor:
+    """The share of right answers of each episode. x: E x W x (S + Q) x D."""
+    ways, queries = x.shape[1], x.shape[2] - shots
+    scores = classifier(x[:, :, :shots], x[:, :, shots:].flatten(1, 2))  # E x WQ x W
+    truth = torch.arange(ways, device=x.device).repeat_interleave(queries)
+    return (scores.argmax(2) == truth).float().mean(1)
