@@ -104,15 +104,40 @@ def test_affine_equals_torchvision() -> None:
         assert (made[i] - wanted)[:, 4:-4, 4:-4].abs().median() < 1e-4
 
 
-def test_composed_jitter_is_near_torchvision_in_every_order() -> None:
+def through_torchvision(pixels: Tensor, plan: image._Plan) -> Tensor:
+    """The colour steps of a plan, one after the other, each clamped: N x 3 x S x S."""
     steps = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
-    pixels = pictures(200) // 2 + 64  # far from 0 and 255, where nothing is clamped
+    made = []
+    for i, picture in enumerate(pixels):
+        early = [k for k in (1, 2) if plan.first[i, k - 1]]
+        order = [*early, 3, *(k for k in (1, 2) if k not in early)]
+        order.insert(i % 4, 0)
+        x = picture / 255
+        for k in order:
+            x = steps[k](x, float(plan.factors[i, k]))
+        made.append(tv.rgb_to_grayscale(x, num_output_channels=3) if plan.grey[i] else x)
+    return torch.stack(made)
+
+
+def test_jitter_without_hue_and_clamping_equals_torchvision_in_every_order() -> None:
+    pixels = pictures(48) // 2 + 64  # far from 0 and 255
     made, plan = one(View(size=32, jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), pixels)
-    for i in range(0, 200, 10):
-        wanted = pixels[i] / 255
-        for step in torch.randperm(3, generator=seeded(i)).tolist():
-            wanted = steps[step](wanted, float(plan.factors[i, step]))
-        assert (made[i] - wanted).abs().max() < 2e-3
+    assert (made - through_torchvision(pixels, plan)).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize(("strength", "near"), [(0.5, 0.03), (1.0, 0.04)])
+def test_whole_jitter_is_near_torchvision(strength: float, near: float) -> None:
+    s = strength
+    view = View(
+        size=32, jitter=1, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, grey=0.2
+    )  # fmt: skip
+    pixels = pictures(200)
+    made, plan = one(view, pixels)
+    wanted = through_torchvision(pixels, plan)
+    away = (made - wanted).abs().mean()
+    changed = (wanted - pixels / 255).abs().mean()
+    assert away < near
+    assert away < 0.25 * changed
 
 
 def test_matrix_equals_the_steps_one_by_one() -> None:

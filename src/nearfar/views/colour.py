@@ -1,9 +1,11 @@
 """Colour jitter and greyscale as one affine map of the colours a sample: x -> A x + b, one pass over the pixels.
 
 Brightness, contrast, saturation and greyscale are affine in the colours, with torchvision's factors and luma weights.
-Hue is a rotation about the grey axis instead of torchvision's shift in HSV: the same at every third of a turn, and for
-random colours 0.03 away on average at the strength of MoCo v2 and BYOL (a tenth of a turn), 0.05 at SimCLR's fifth.
-The map is clamped to [0, 1] once at its end, where torchvision clamps after every step.
+It differs from torchvision in two ways. Hue is a rotation about the grey axis instead of a shift in HSV: the same at
+every third of a turn, and the best linear map between. The result is clamped to [0, 1] once, not after every step.
+A whole jitter of CIFAR-10 pictures ends 0.011 (strength 0.5) to 0.015 (strength 1) from torchvision's on average, a
+tenth of what the jitter changes; 0.001 to 0.004 without hue. For random colours it is 0.026 to 0.034, see
+tests/views/test_image.py.
 """
 
 from __future__ import annotations

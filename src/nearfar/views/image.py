@@ -280,27 +280,31 @@ def _resize(view: View, plan: _Plan, pixels: Tensor) -> Tensor:
 def _resample(view: View, plan: _Plan, source: Tensor) -> Tensor:
     """Crop, resize, flip and blur floats as two products with small matrices: n x C x S x S -> n x C x s x s."""
     n, channels, side, _ = source.shape
-    across = _weights(plan.box[:, 0], plan.box[:, 2], side, view.size, plan.flip) / 255  # n x s x S
-    down = _weights(plan.box[:, 1], plan.box[:, 3], side, view.size)  # n x s x S
+    weights = _weights(plan, side, view.size)  # n x 2 x s x S
     if view.blur > 0:
-        blur = _blur(plan.sigma, view.size, view.radius)  # n x s x s
-        across, down = blur @ across, blur @ down
+        weights = _blur(plan.sigma, view.size, view.radius)[:, None] @ weights
+    across, down = weights.unbind(1)
     rows = source.view(n, channels * side, side) @ across.mT  # n x CS x s
-    return down[:, None] @ rows.view(n, channels, side, view.size)
+    made = down.repeat_interleave(channels, dim=0) @ rows.view(n * channels, side, view.size)  # nC x s x s
+    return made.view(n, channels, view.size, view.size)
 
 
-def _weights(start: Tensor, length: Tensor, side: int, size: int, flip: Tensor | None = None) -> Tensor:
-    """Matrices n x size x side that cut `length` pixels from `start` on and resize them, as torch's antialiased
-    bilinear interpolation does: a triangle as wide as a pixel of the result, or of the source if that is larger."""
-    start, length = start[:, None, None], length[:, None, None]
-    pixel = torch.arange(side, device=start.device) + 0.5  # S
-    place = ((torch.arange(size, device=start.device) + 0.5) / size).view(1, size, 1)
-    if flip is not None:
-        place = torch.where(flip[:, None, None], 1 - place, place)
+def _weights(plan: _Plan, side: int, size: int) -> Tensor:
+    """Matrices n x 2 (across, down) x size x side that crop, flip, resize and divide by 255. The weights are those of
+    torch's antialiased bilinear resize: a triangle as wide as a pixel of the result, or of the source if larger."""
+    start, length = plan.box.view(-1, 2, 2, 1).unbind(1)  # n x 2 x 1 each
+    pixel = (torch.arange(side, device=start.device) + 0.5).expand(len(start), 2, -1)  # n x 2 x S
+    outside = (pixel < start) | (pixel > start + length)
+    place = (torch.arange(size, device=start.device) + 0.5) / size  # s
+    mirrored = torch.stack((plan.flip, torch.zeros_like(plan.flip)), 1)[:, :, None]
+    place = start + length * torch.where(mirrored, 1 - place, place)  # n x 2 x s
     width = (length / size).clamp(min=1)
-    weights = (1 - (pixel - (start + place * length)).abs() / width).clamp_(min=0)  # n x s x S
-    weights = weights * ((pixel > start) & (pixel < start + length))
-    return weights / weights.sum(2, keepdim=True)
+    pixel = (pixel / width).masked_fill(outside, math.inf)
+    # The triangle comes out negative, and so does its sum: in place, and the fewest passes over the matrices.
+    weights = (pixel[:, :, None] - (place / width)[:, :, :, None]).abs_().sub_(1).clamp_(max=0)  # n x 2 x s x S
+    total = weights.sum(3, keepdim=True)
+    total[:, 0] *= 255
+    return weights.div_(total)
 
 
 def _blur(sigma: Tensor, size: int, radius: int) -> Tensor:
