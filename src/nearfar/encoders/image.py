@@ -65,6 +65,10 @@ def image_encoder(
     weights: a .safetensors file, or a torch file of tensors, whose keys hold every key of the network.
     Raises ValueError for an unknown name, a size that the network cannot take, and weights that do not fit.
     """
+    if channels < 1 or size < 1:
+        raise ValueError(
+            f"a picture has one channel or more and a side in pixels, got channels={channels}, size={size}"
+        )
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
     if std is None:
@@ -106,15 +110,40 @@ def from_spec(spec: dict[str, Any]) -> ImageEncoder:
     )
 
 
-def conv4(channels: int, width: int = 64) -> nn.Sequential:
-    """Four blocks of 3x3 convolution, batch norm, ReLU and max-pool, then 2 x 2 cells: N x C x H x W -> N x 4 width.
+def source(encoder: ImageEncoder) -> tuple[list[str], bool]:
+    """The lines of Python that build `encoder.net` from torch and timm alone, and whether it is timm's unchanged."""
+    name, channels, size = encoder.spec["name"], encoder.spec["channels"], encoder.spec["size"]
+    if name == "conv4":
+        return [
+            "def block(inputs):",
+            "    conv = torch.nn.Conv2d(inputs, 64, 3, padding=1, bias=False)",
+            "    return conv, torch.nn.BatchNorm2d(64), torch.nn.ReLU(), torch.nn.MaxPool2d(2)",
+            "",
+            "",
+            f"blocks = *block({channels}), *block(64), *block(64), *block(64)",
+            "net = torch.nn.Sequential(*blocks, torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())",
+        ], False
+    img_size = f", img_size={size}" if _fixed(name) not in (None, size) else ""
+    lines = [f'net = timm.create_model("{name}", num_classes=0, in_chans={channels}{img_size})']
+    if encoder.spec["small_stem"]:
+        conv: Any = encoder.net.conv1
+        if isinstance(conv, nn.Sequential):
+            lines.append("net.conv1[0].stride = (1, 1)")
+        else:
+            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False)")
+        lines.append("net.maxpool = torch.nn.Identity()")
+    return lines, len(lines) == 1 and not img_size
+
+
+def conv4(channels: int) -> nn.Sequential:
+    """Four blocks of 3x3 convolution, batch norm, ReLU and max-pool, then 2 x 2 cells: N x C x H x W -> N x 256.
 
     The network of few-shot learning (arXiv 1606.04080), for sides from 16 pixels.
     """
     layers: list[nn.Module] = []
     for i in range(4):
-        layers.append(nn.Conv2d(channels if i == 0 else width, width, 3, padding=1, bias=False))
-        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        layers.append(nn.Conv2d(channels if i == 0 else 64, 64, 3, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
@@ -127,18 +156,15 @@ def _timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) -
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
         raise ValueError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
-    native = config.input_size[-1]
+    fixed = _fixed(name)
     try:
-        if config.fixed_input_size and size != native:
+        if fixed not in (None, size):
             net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, img_size=size)
         else:
             net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} cannot be built for {channels} channels and {size} px: {error}; its own size is {native} px"
-        ) from error
+    except Exception as error:  # whatever a stranger's constructor makes of a size
+        own = f"; it is made for {fixed} px" if fixed else ""
+        raise ValueError(f"{name} cannot be built for {channels} channels and {size} px: {error}{own}") from error
     notes = []
     if small_stem and not isinstance(net, ResNet):
         raise ValueError(
@@ -151,12 +177,21 @@ def _timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) -
             f"{name} begins with a 3x3 convolution of stride 1 and no max-pool, as fits pictures of {size} px; "
             "the stem of large pictures would lose their detail (small_stem=False keeps it)."
         )
-    elif not config.fixed_input_size and (shrink := _reduction(net)) and size < 2 * shrink:
+    elif fixed is None and (shrink := _reduction(net)) and size < 2 * shrink:
         notes.append(
             f"{name} shrinks pictures {shrink}-fold, which leaves {-(-size // shrink)} x {-(-size // shrink)} cells "
             f"of {size} px: larger views, or a ResNet (which adapts its stem), would keep more."
         )
     return net, small_stem, notes
+
+
+def _fixed(name: str) -> int | None:
+    """The side in pixels that a network of timm is built for; None where it takes any."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    return config.input_size[-1] if config.fixed_input_size else None
 
 
 def _shrink_stem(net: Any) -> None:
@@ -179,8 +214,8 @@ def _width(net: nn.Module, name: str, *, channels: int, size: int) -> int:
     try:
         with torch.no_grad():
             out = net(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{name} cannot take pictures of {size} x {size} px: {error}; choose a larger size") from error
+    except Exception as error:  # as above
+        raise ValueError(f"{name} cannot take pictures of {size} x {size} px ({error}): choose another size") from error
     finally:
         net.train()
     if not isinstance(out, Tensor) or out.dim() != 2:

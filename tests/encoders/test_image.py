@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nearfar.encoders.image import ImageEncoder, from_spec, image_encoder, source
+
+
+def pictures(n: int, channels: int, size: int) -> Tensor:
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "dim"),
+    [
+        ("conv4", 1, 32, 256),
+        ("conv4", 3, 16, 256),
+        ("conv4", 1, 105, 256),
+        ("test_resnet", 3, 32, 96),
+        ("resnet10t", 1, 32, 512),
+        ("test_vit", 3, 96, 64),
+        ("test_vit", 3, 160, 64),
+        ("test_efficientnet", 3, 96, 256),
+        ("mobilenetv3_small_050", 5, 96, 1024),  # timm says num_features = 288
+    ],
+)
+def test_every_kind_gives_vectors_and_is_built_again_from_its_spec(
+    name: str, channels: int, size: int, dim: int
+) -> None:
+    encoder = image_encoder(name, channels=channels, size=size)
+    assert encoder.dim == dim
+    assert encoder.training
+    encoder(pictures(3, channels, size)).square().mean().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    again = from_spec(json.loads(json.dumps(encoder.spec)))
+    assert again.spec == encoder.spec
+    again.load_state_dict(encoder.state_dict())
+    x = pictures(2, channels, size)
+    torch.testing.assert_close(again.eval()(x), encoder.eval()(x))
+
+
+def test_pictures_are_normalised_first() -> None:
+    encoder = image_encoder("conv4", channels=3, size=16, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0]).eval()
+    x = pictures(2, 3, 16)
+    by_hand = torch.stack([(x[:, 0] - 0.1) / 0.5, (x[:, 1] - 0.2) / 1.0, (x[:, 2] - 0.3) / 2.0], dim=1)
+    torch.testing.assert_close(encoder(x), encoder.net(by_hand))
+
+
+def test_default_normalisation_depends_on_the_channels() -> None:
+    assert image_encoder("conv4", size=16).spec["mean"] == [0.485, 0.456, 0.406]
+    assert image_encoder("conv4", channels=1, size=16).spec["std"] == [0.5]
+
+
+def convolutions(encoder: ImageEncoder) -> list[nn.Conv2d]:
+    return [layer for layer in encoder.net.modules() if isinstance(layer, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet10t"])
+def test_small_pictures_get_the_small_stem(name: str) -> None:
+    small, large = image_encoder(name, size=64), image_encoder(name, size=96)
+    first = convolutions(small)[0]
+    assert (first.kernel_size, first.stride, first.padding) == ((3, 3), (1, 1), (1, 1))
+    assert isinstance(small.net.maxpool, nn.Identity)
+    assert small.spec["small_stem"]
+    assert len(small.notes) == 1
+    assert "small_stem=False" in small.notes[0]
+    assert convolutions(large)[0].stride == (2, 2)
+    assert not large.spec["small_stem"]
+    assert large.notes == []
+
+
+def test_the_stem_can_be_forced() -> None:
+    assert image_encoder("test_resnet", size=32, small_stem=False).spec["small_stem"] is False
+    assert image_encoder("test_resnet", size=160, small_stem=True).spec["small_stem"] is True
+    with pytest.raises(ValueError, match="test_vit is a VisionTransformer"):
+        image_encoder("test_vit", size=160, small_stem=True)
+    with pytest.raises(ValueError, match="conv4 has no stem"):
+        image_encoder("conv4", size=32, small_stem=True)
+
+
+def test_a_network_that_shrinks_small_pictures_to_nothing_says_so() -> None:
+    (note,) = image_encoder("test_efficientnet", size=32).notes
+    assert "32-fold" in note
+    assert "1 x 1" in note
+
+
+def test_wrong_names_are_answered_with_near_ones() -> None:
+    with pytest.raises(ValueError, match=r'"resnt18".*resnet18'):
+        image_encoder("resnt18")
+    with pytest.raises(ValueError, match=r'"con4".*conv4'):
+        image_encoder("con4")
+    with pytest.raises(ValueError, match="hf-hub"):
+        image_encoder("hf-hub:timm/resnet18")  # would be a download
+
+
+def test_wrong_sizes_and_pictures_are_named() -> None:
+    with pytest.raises(ValueError, match="conv4 cannot take pictures of 8 x 8 px"):
+        image_encoder("conv4", size=8)
+    with pytest.raises(ValueError, match="test_vit cannot take pictures of 8 x 8 px"):
+        image_encoder("test_vit", size=8)
+    with pytest.raises(ValueError, match=r"twins_pcpvt_small cannot be built .* 30 px.*made for 224 px"):
+        image_encoder("twins_pcpvt_small", size=30)
+    with pytest.raises(ValueError, match="channels=0"):
+        image_encoder("conv4", channels=0)
+    with pytest.raises(ValueError, match=r"N x 1 x H x W, got 2 x 3 x 16 x 16.*channels=3"):
+        image_encoder("conv4", channels=1, size=16)(pictures(2, 3, 16))
+    with pytest.raises(ValueError, match="3 values"):
+        image_encoder("conv4", size=16, mean=[0.5])
+    with pytest.raises(ValueError, match=r"got \['name'\]"):
+        from_spec({"name": "conv4"})
+
+
+def save(path: Path, weights: dict[str, Tensor]) -> Path:
+    save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+    return path
+
+
+def conv4_weights(**options: int) -> dict[str, Tensor]:
+    return {
+        key: value.contiguous() for key, value in image_encoder("conv4", size=16, **options).net.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("file", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("prefix", ["", "module.encoder_q."])
+def test_weights_are_loaded_whole(tmp_path: Path, file: str, prefix: str) -> None:
+    weights = conv4_weights()
+    path = save(tmp_path / file, {prefix + k: v for k, v in weights.items()} | {"fc.weight": torch.zeros(10, 256)})
+    encoder = image_encoder("conv4", size=16, weights=path)
+    torch.testing.assert_close(dict(encoder.net.state_dict()), weights)
+    assert encoder.notes[0].startswith("All 24 entries")
+    assert "1 entries" in encoder.notes[1]
+    assert "fc.weight" in encoder.notes[1]
+
+
+def test_a_training_checkpoint_is_unwrapped(tmp_path: Path) -> None:
+    weights = conv4_weights()
+    torch.save({"epoch": 3, "state_dict": OrderedDict(weights)}, tmp_path / "c.pth")
+    encoder = image_encoder("conv4", size=16, weights=tmp_path / "c.pth")
+    torch.testing.assert_close(dict(encoder.net.state_dict()), weights)
+
+
+def test_weights_that_do_not_fit_are_refused_with_counts(tmp_path: Path) -> None:
+    weights = conv4_weights()
+    some = {key: value for key, value in weights.items() if not key.startswith("4.")}
+    with pytest.raises(ValueError, match=r"23 of the 24 entries.*missing: 4\.weight"):
+        image_encoder("conv4", size=16, weights=save(tmp_path / "a.pt", some))
+    with pytest.raises(ValueError, match=r"0 of the 24 entries"):
+        image_encoder("conv4", size=16, weights=save(tmp_path / "b.pt", {"x": torch.zeros(1)}))
+    with pytest.raises(ValueError, match=r"1 of the 24 entries.*\(64, 1, 3, 3\), wanted \(64, 3, 3, 3\)"):
+        image_encoder("conv4", size=16, weights=save(tmp_path / "c.pt", conv4_weights(channels=1)))
+    twice = {f"{p}.{key}": value for key, value in weights.items() for p in ("q", "k")}
+    with pytest.raises(ValueError, match=r"2 networks .*'q\.', 'k\.'"):
+        image_encoder("conv4", size=16, weights=save(tmp_path / "d.pt", twice))
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1 / 0",)
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+        image_encoder("conv4", size=16, weights=tmp_path / "nowhere.pt")
+    torch.save({"w": Trap()}, tmp_path / "trap.pt")
+    with pytest.raises(ValueError, match="never run"):
+        image_encoder("conv4", size=16, weights=tmp_path / "trap.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="no state dict"):
+        image_encoder("conv4", size=16, weights=tmp_path / "list.pt")
+    for name in ("cut.safetensors", "cut.pt"):
+        whole = save(tmp_path / name, conv4_weights()).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match="cut"):
+            image_encoder("conv4", size=16, weights=tmp_path / name)
+
+
+def test_timm_is_imported_only_when_named() -> None:
+    code = (
+        "import sys; from nearfar.encoders.image import image_encoder; image_encoder('conv4', size=16); "
+        "from nearfar import norms, heads, optim; sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+
+
+def test_source_builds_the_same_keys() -> None:
+    encoder = image_encoder("resnet18", channels=1, size=32)
+    lines, plain = source(encoder)
+    assert not plain
+    assert lines == [
+        'net = timm.create_model("resnet18", num_classes=0, in_chans=1)',
+        "net.conv1 = torch.nn.Conv2d(1, 64, 3, padding=1, bias=False)",
+        "net.maxpool = torch.nn.Identity()",
+    ]
