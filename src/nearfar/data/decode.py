@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image
 
 
@@ -60,9 +59,6 @@ def picture(data: bytes) -> Image.Image:
 
 def square(data: bytes, side: int, channels: int) -> tuple[np.ndarray, float]:
     """A picture squashed to C x S x S, uint8, and its width / height before."""
-    small = _small_jpeg(data, side, channels)
-    if small is not None:
-        return small, 1.0
     with Image.open(io.BytesIO(data)) as image:
         _check_size(image)
         width, height = image.size
@@ -76,27 +72,9 @@ def square(data: bytes, side: int, channels: int) -> tuple[np.ndarray, float]:
             plain = plain.transpose(_TURNS[orientation])
         if orientation >= 5:
             width, height = height, width
-        pixels = np.asarray(plain.convert("L" if channels == 1 else "RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        pixels = np.asarray(plain if plain.mode == mode else plain.convert(mode))
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1), width / height
-
-
-def _small_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
-    """A JPEG of the wanted size by torchvision, which gives Pillow's pixels in half the time; None where it cannot.
-
-    It matters for very small pictures only, where Pillow spends its time in Python, one thread after the other.
-    Without the end marker torchvision would fill a cut picture with grey and say nothing.
-    """
-    if len(data) > 8192 or not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
-        return None
-    from torchvision.io import ImageReadMode, decode_jpeg  # takes a second to import
-
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    try:
-        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode, apply_exif_orientation=True)
-    except RuntimeError:  # an unusual kind, such as CMYK
-        return None
-    assert isinstance(pixels, torch.Tensor)  # a list only for a list
-    return pixels.numpy() if pixels.shape == (channels, side, side) else None
 
 
 _TURNS = {

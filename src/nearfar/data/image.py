@@ -280,7 +280,8 @@ def _decoded(
         found = _threaded(lambda i: _attempt(head, i), n, 1 if in_memory else workers, None)
         bad = {i: why for i, why in enumerate(found) if isinstance(why, str)}
         heads = [head for head in found if not isinstance(head, str)]
-        _check_bad(opened, bad, max_bad)
+        if not heads:
+            _check_bad(opened, bad, max_bad)
         side = side or min(round(statistics.median(head.short for head in heads)), 2 * size)
         channels = 1 if all(head.grey for head in heads) else 3
         workers = 1 if in_memory and side <= 64 else workers

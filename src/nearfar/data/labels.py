@@ -200,29 +200,33 @@ def _folders(names: Sequence[str]):
 
 def _read(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
     """Rows as (where it stands, {column: text}), and the columns."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        import pyarrow.parquet  # takes a while to import
+    try:
+        return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    except (ValueError, OSError, csv.Error) as error:  # Arrow's errors are of these kinds, and so is bad UTF-8
+        raise ValueError(
+            f"'{path}' cannot be read as a table ({error}); wanted: a UTF-8 .csv or a .parquet file."
+        ) from error
 
-        table = pyarrow.parquet.read_table(path)
-        rows = [(f"row {i}", {k: _text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
-        return rows, table.column_names
+
+def _read_parquet(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
+    import pyarrow.parquet  # takes a while to import
+
+    table = pyarrow.parquet.read_table(path)
+    rows = [(f"row {i}", {k: _text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
+    return rows, table.column_names
+
+
+def _read_csv(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            head = file.readline()
-            delimiter = max(",;\t", key=head.count)
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            # A short row has None for its last cells; a long one keeps the rest under None.
-            rows = [
-                (f"line {reader.line_num}", {k: (v or "").strip() for k, v in row.items() if k is not None})
-                for row in reader
-            ]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
-                f"'{path}' cannot be read as a table ({error}); wanted: a UTF-8 .csv or a .parquet file."
-            ) from error
+        delimiter = max(",;\t", key=file.readline().count)
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+        # A short row has None for its last cells; a long one keeps the rest under None.
+        rows = [
+            (f"line {reader.line_num}", {k: (v or "").strip() for k, v in row.items() if k is not None})
+            for row in reader
+        ]
     return rows, columns
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,9 +89,12 @@ def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any]) -> Opened:
     if suffix in (".npz", ".npy"):
         try:
             loaded = np.load(path, allow_pickle=False)
-            return _open_npz(path, loaded) if suffix == ".npz" else _open_array(loaded, str(path))
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return _open_array(loaded, str(path))
+        with loaded:
+            return _open_npz(path, loaded)
     remedy = "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it."
     raise ValueError(f"'{path}' is no source of pictures. Wanted: {_WANTED}. {remedy}")
 
@@ -139,7 +143,7 @@ def _open_npz(path: Path, file: Any) -> Opened:
         found = next((key for key in keys if key in file), None)
         try:
             return None if found is None else file[found]
-        except ValueError as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"'{path}': {found!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
 
     encoded, offsets, array = first("jpeg"), first("offsets"), first("images", "x", "data")

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nearfar.data import image as module
+from nearfar.data.image import open_images
+
+from .pictures import encoded, folder, noise, smooth
+
+
+def broken(root: Path, *, good: int) -> Path:
+    """A folder of good pictures and five that are bad in five ways."""
+    folder(root, *(f"good{i}.png" for i in range(good)))
+    (root / "cut.jpg").write_bytes(encoded(noise(64, 64), "JPEG")[:-700])
+    (root / "cut.png").write_bytes(encoded(noise(64, 64))[:-700])
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "page.gif").write_text("<html>Not found</html>")
+    (root / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    return root
+
+
+def test_bad_files_are_skipped_with_a_reason(tmp_path):
+    images = open_images(broken(tmp_path, good=95), max_bad=0.05)
+    assert len(images) == 95
+    assert images.names == [f"good{i}.png" for i in range(95)]
+    reasons = dict(images.skipped)
+    assert set(reasons) == {"cut.jpg", "cut.png", "empty.jpg", "page.gif", "photo.heic"}
+    assert "truncated" in reasons["cut.jpg"]
+    assert reasons["page.gif"] == reasons["empty.jpg"] == "not an image that Pillow knows"
+    for i in (0, 50, 94):
+        wanted = np.asarray(noise(seed=i)).transpose(2, 0, 1)
+        assert np.array_equal(images.pixels(torch.tensor([i]))[0], wanted)
+        assert np.array_equal(np.asarray(images.original(i)).transpose(2, 0, 1), wanted)
+
+
+def test_too_many_bad_files_are_an_error_that_names_them_and_the_flag(tmp_path):
+    broken(tmp_path, good=45)
+    with pytest.raises(
+        ValueError, match=r"(?s)5 of 50 image files of .*10.0%.*5.0%.*'cut.jpg'.*--max-bad 0.1\."
+    ) as error:
+        open_images(tmp_path)
+    assert "photo.heic" not in str(error.value)  # the first few only
+    assert len(open_images(tmp_path, max_bad=0.1)) == 45
+
+
+def test_the_share_of_bad_files_counts_images_only(tmp_path):
+    broken(tmp_path, good=45)
+    for i in range(100):
+        (tmp_path / f"{i}.txt").write_text("no image")
+    with pytest.raises(ValueError, match="5 of 50 image files"):
+        open_images(tmp_path)
+
+
+def test_no_good_file_is_an_error_whatever_is_allowed(tmp_path):
+    with pytest.raises(ValueError, match=r"None of the 5 image files of .* can be decoded \('cut.jpg'"):
+        open_images(broken(tmp_path, good=0), max_bad=1)
+
+
+def test_a_file_that_may_not_be_read_is_bad(tmp_path, monkeypatch):
+    folder(tmp_path, "a.png", "closed.png")
+    opened = Path.open
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "closed.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert open_images(tmp_path, max_bad=0.5).skipped == [("closed.png", "Permission denied")]
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_labels_stay_with_their_pictures_when_files_are_skipped(tmp_path, memory):
+    broken(tmp_path / "a", good=20)
+    folder(tmp_path / "b", *(f"{i}.png" for i in range(5)))
+    images = open_images(tmp_path, labels="folders", max_bad=0.5, memory=memory)
+    assert images.classes == ["a", "b"]
+    assert [images.classes[c] for c in images.label] == [name[0] for name in images.names]
+    assert len(images) == len(images.aspect) == len(images.split) == len(images.group) == 25
+
+
+def test_decoding_on_demand_gives_what_the_cache_gives(tmp_path):
+    for i in range(20):
+        smooth(20 + i, 60 - i).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "3.jpg").write_bytes(b"")
+    cache, demand = (open_images(tmp_path, size=12, memory=memory, workers=3) for memory in (None, 0))
+    assert cache.cached
+    assert not demand.cached
+    assert cache.names == demand.names
+    assert cache.side == demand.side == 24
+    assert torch.equal(cache.aspect, demand.aspect)
+    index = torch.tensor([5, 0, 18, 5])
+    assert torch.equal(cache.pixels(index), demand.pixels(index))
+    assert np.array_equal(np.asarray(cache.original(3)), np.asarray(demand.original(3)))
+    assert "decoded batch by batch" in demand.notes[-1]
+
+
+def test_a_file_that_is_bad_is_found_even_when_decoding_on_demand(tmp_path):
+    images = open_images(broken(tmp_path, good=95), memory=0)
+    assert len(images.skipped) == 5
+    assert images.pixels(torch.arange(95)).shape == (95, 3, 12, 12)
+
+
+def test_the_side_is_the_median_short_side_up_to_twice_the_view(tmp_path):
+    for i, (height, width) in enumerate([(10, 50), (30, 20), (90, 40)]):
+        noise(height, width).save(tmp_path / f"{i}.png")
+    assert open_images(tmp_path).side == 20
+    assert open_images(tmp_path, size=8).side == 16
+    assert open_images(tmp_path, size=8, side=31).side == 31
+    assert open_images(tmp_path).aspect.tolist() == pytest.approx([5, 2 / 3, 4 / 9])
+
+
+def test_channels_are_one_only_where_all_pictures_are_grey(tmp_path):
+    for i, mode in enumerate(["L", "1", "LA"]):
+        noise(mode="L").convert(mode).save(tmp_path / f"{i}.png")
+    grey = open_images(tmp_path)
+    assert grey.channels == 1
+    assert grey.original(2).mode in ("L", "RGB")
+    noise().save(tmp_path / "colour.png")
+    mixed = open_images(tmp_path)
+    assert mixed.channels == 3
+    assert mixed.notes == ["3 of 4 pictures are grey; they are read as colour, like the others."]
+    assert torch.equal(mixed.pixels(torch.tensor([0])), grey.pixels(torch.tensor([0])).expand(1, 3, -1, -1))
+
+
+def test_a_subset_shares_the_cache_and_keeps_the_classes(tmp_path):
+    images = open_images(folder(tmp_path, "a/1.png", "a/2.png", "b/1.png", "c/1.png"), labels="folders")
+    part = images.subset([3, 1])
+    assert part.names == ["c/1.png", "a/2.png"]
+    assert (part.classes, part.label.tolist()) == (["a", "b", "c"], [2, 0])
+    assert part.store is images.store
+    assert torch.equal(part.pixels(torch.tensor([1, 0])), images.pixels(torch.tensor([1, 3])))
+    nested = part.subset(torch.tensor([1]))
+    assert torch.equal(nested.pixels(torch.tensor([0])), images.pixels(torch.tensor([1])))
+    assert np.array_equal(np.asarray(nested.original(0)), np.asarray(images.original(1)))
+    assert len(images.subset(torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_moving_takes_only_the_rows_of_a_subset(tmp_path):
+    images = open_images(folder(tmp_path, *(f"{i}.png" for i in range(5))))
+    assert images.to("cpu") is images
+    moved = images.subset([4, 2]).to("meta")
+    assert moved.store.squares.shape == (2, 3, 12, 12)
+    assert moved.store.squares.is_meta
+    assert moved.store.source_rows.tolist() == [4, 2]
+    assert np.array_equal(np.asarray(moved.store.original(0)), np.asarray(images.original(4)))
+    demand = open_images(tmp_path, memory=0)
+    assert demand.to("meta") is demand
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_cache_moves_to_the_gpu_where_it_fits(tmp_path):
+    images = open_images(folder(tmp_path, *(f"{i}.png" for i in range(5))))
+    assert images.to("cuda", share=0) is images
+    moved = images.subset([4, 2]).to("cuda:0")
+    pixels = moved.pixels(torch.tensor([1, 0]))
+    assert pixels.is_cuda
+    assert torch.equal(pixels.cpu(), images.pixels(torch.tensor([2, 4])))
+
+
+def test_progress_is_told_in_order_up_to_all(tmp_path):
+    told = []
+    open_images(folder(tmp_path, *(f"{i}.png" for i in range(30))), workers=2, progress=lambda *a: told.append(a))
+    done = [a for a, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == 30
+    assert {n for _, n in told} == {30}
+
+
+def test_opening_leaks_no_warning(tmp_path):
+    smooth(100, 100).save(tmp_path / "exif.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    palette = noise(mode="L").convert("P")
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        images = open_images(tmp_path, memory=0)
+        images.pixels(torch.arange(2))
+        images.original(0)
+    assert [str(warning.message) for warning in seen] == []
+    assert not images.skipped
+
+
+def test_memory_is_shared_between_the_processes_of_a_machine(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = module._free_memory()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert 0 < module._free_memory() < alone / 4
+
+
+def test_labels_need_a_folder_to_come_from_folders():
+    with pytest.raises(ValueError, match="--labels folders wants a folder of images"):
+        open_images(np.zeros((2, 8, 8), np.uint8), labels="folders")
+
+
+def test_a_picture_that_vanishes_is_an_error(tmp_path):
+    images = open_images(folder(tmp_path, "a.png"), memory=0)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        images.pixels(torch.tensor([0]))
+
+
+def test_the_same_folder_opens_the_same_way_twice(tmp_path):
+    folder(tmp_path, *(f"{i % 3}/{i}.png" for i in range(20)))
+    one, two = open_images(tmp_path, workers=1), open_images(tmp_path, workers=4)
+    assert one.names == two.names
+    assert torch.equal(one.pixels(torch.arange(20)), two.pixels(torch.arange(20)))
+
+
+def test_the_full_picture_is_upright_on_white(tmp_path):
+    image = noise(6, 9, mode="RGBA")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.png", exif=exif)
+    original = open_images(tmp_path, side=4).original(0)
+    assert original.size == (6, 9)
+    assert original.mode == "RGB"
+
+
+def test_photographs(shared_data, tmp_path):
+    import tarfile
+
+    with tarfile.open(shared_data / "grocery_photos.tar") as archive:
+        members = archive.getmembers()
+        table = [m for m in members if m.name.endswith("labels.csv")]
+        some = [m for m in members if m.name.endswith("_002.jpg")]
+        archive.extractall(tmp_path, [*some, *table], filter="data")
+    root = tmp_path / "grocery_photos"
+    fine = open_images(root, labels="folders", size=32)
+    coarse = open_images(root, labels=root / "labels.csv", label_column="coarse_name", size=32)
+    assert fine.side == 64
+    assert len(fine) == len(some) == len(coarse)
+    assert set(fine.split) == {"train", "test"}
+    assert fine.split == coarse.split
+    assert len(coarse.classes) < len(fine.classes)
+    assert "rows of" in coarse.notes[-1]

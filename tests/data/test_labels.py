@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from nearfar.data.labels import array_labels, folder_labels, natural, no_labels, table_labels
+
+NAMES = ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/10.jpg"]
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_natural_order():
+    names = ["a10", "a2", "A3", "a", "b", "a/z", "10", "9", "", "a2b10", "a2b9", "-1"]
+    assert sorted(names, key=natural) == ["", "9", "10", "-1", "a", "a/z", "a2", "a2b9", "a2b10", "A3", "a10", "b"]
+
+
+def test_folders_give_classes_in_natural_order():
+    labels = folder_labels(["class10/a.png", "class9/a.png", "class9/b.png", "loose.png", "x/y/a.png"])
+    assert labels.classes == ["class9", "class10", "x/y"]
+    assert labels.label.tolist() == [1, 0, 0, -1, 2]
+    assert labels.notes == ["1 picture is in no class folder: no label."]
+    assert set(labels.split) == {""}
+
+
+def test_top_folders_train_and_test_are_splits():
+    labels = folder_labels(["Train/cat/1.png", "test/cat/1.png", "test/dog/1.png", "valid/dog/2.png", "train/3.png"])
+    assert labels.classes == ["cat", "dog"]
+    assert labels.label.tolist() == [0, 0, 1, 1, -1]
+    assert labels.split == ["train", "test", "test", "val", "train"]
+
+
+def test_a_folder_named_train_among_others_is_a_class():
+    labels = folder_labels(["train/1.png", "car/1.png"])
+    assert labels.classes == ["car", "train"]
+    assert labels.split == ["", ""]
+
+
+def test_folder_labels_without_folders():
+    with pytest.raises(ValueError, match=r"but a.png, b.png lie in no class folder"):
+        folder_labels(["a.png", "b.png"])
+
+
+def test_one_class_is_noted():
+    assert "one class cannot be told" in folder_labels(["cat/1.png", "cat/2.png"]).notes[0]
+
+
+def test_no_labels_hints_at_folders_that_look_like_classes():
+    labels = no_labels(NAMES)
+    assert labels.label.tolist() == [-1] * 4
+    assert labels.classes == []
+    assert labels.notes == [
+        "The pictures lie in 2 folders (cat, dog): if these are classes, --labels folders uses them as labels."
+    ]
+    assert no_labels(["cat/1.png", "dog/1.png"]).notes == []
+    assert no_labels(["cat/1.png", "cat/2.png"]).notes == []
+    assert no_labels(["train/1.png", "train/2.png", "test/1.png", "test/2.png"]).notes == []
+
+
+@pytest.mark.parametrize("form", ["csv", "semicolons", "tabs", "mark", "parquet"])
+def test_a_table_of_some_labels(tmp_path, form):
+    columns = {
+        "label": ["dog", "cat", ""],
+        "path": ["dog/1.jpg", "./cat/1.jpg", "cat\\2.jpg"],
+        "other": ["a, b", "", "c"],
+        "split": ["test", "train", ""],
+        "group": ["clip 10", "clip 9", "clip 9"],
+    }
+    if form == "parquet":
+        path = tmp_path / "labels.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    else:
+        between = {"semicolons": ";", "tabs": "\t"}.get(form, ",")
+        columns["other"] = ['"a, b"', "", "c"]
+        lines = [between.join(columns), *(between.join(row) for row in zip(*columns.values(), strict=True))]
+        path = table(tmp_path, ("\ufeff" if form == "mark" else "") + "\n".join(lines) + "\n")
+    labels = table_labels(path, NAMES)
+    assert labels.classes == ["cat", "dog"]
+    assert labels.label.tolist() == [0, -1, 1, -1]
+    assert labels.group.tolist() == [0, 0, 1, -1]
+    assert labels.split == ["train", "", "test", ""]
+    assert labels.notes == [f"2 pictures are of 4 without a label in '{path}'."]
+
+
+def test_labels_are_names_and_minus_one_is_one(tmp_path):
+    labels = table_labels(table(tmp_path, "path,label\ncat/1.jpg,-1\ncat/2.jpg,1\ndog/1.jpg,\n"), NAMES)
+    assert labels.classes == ["1", "-1"]
+    assert labels.label.tolist() == [1, 0, -1, -1]
+
+
+def test_numbers_with_gaps_from_a_parquet_table_are_read_as_integers(tmp_path):
+    path = tmp_path / "labels.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": NAMES, "label": [3.0, None, float("nan"), 10.0]}), path)
+    labels = table_labels(path, NAMES)
+    assert labels.classes == ["3", "10"]
+    assert labels.label.tolist() == [0, -1, -1, 1]
+
+
+def test_the_column_can_be_chosen(tmp_path):
+    path = table(tmp_path, "path,fine,coarse\ncat/1.jpg,tabby,cat\ndog/1.jpg,poodle,dog\n")
+    assert table_labels(path, NAMES, column="fine").classes == ["poodle", "tabby"]
+    assert table_labels(path, NAMES, column="coarse").classes == ["cat", "dog"]
+    with pytest.raises(ValueError, match=r"has the columns 'path', 'fine', 'coarse' but no label. .*--label-column"):
+        table_labels(path, NAMES)
+
+
+def test_missing_columns_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"columns 'file', 'class' but no path \(or index\) and no label"):
+        table_labels(table(tmp_path, "file,class\na,b\n"), NAMES)
+    with pytest.raises(ValueError, match=r"columns none but no path"):
+        table_labels(table(tmp_path, ""), NAMES)
+    with pytest.raises(ValueError, match="a header but no rows"):
+        table_labels(table(tmp_path, "path,label\n"), NAMES)
+
+
+def test_unknown_paths_are_counted_and_named(tmp_path):
+    text = "path,label\ncat/1.jpg,cat\n" + "".join(f"bird/{i}.jpg,bird\n" for i in range(5))
+    path = table(tmp_path, text)
+    labels = table_labels(path, NAMES)
+    assert labels.notes[0] == (
+        f"5 of 6 rows of '{path}' name no picture of DATA and were ignored "
+        "(line 3: 'bird/0.jpg', line 4: 'bird/1.jpg', line 5: 'bird/2.jpg', ...)."
+    )
+    assert labels.classes == ["cat"]
+
+
+def test_a_table_of_other_pictures_is_an_error_with_an_example_of_each_side(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"(?s)No row of .* The file names agree .* says 'pets/cat/1.jpg', DATA holds 'cat/1.jpg'"
+    ):
+        table_labels(table(tmp_path, "path,label\npets/cat/1.jpg,cat\n"), NAMES)
+    with pytest.raises(ValueError, match=r"DATA. the table says 'bird.jpg'"):
+        table_labels(table(tmp_path, "path,label\nbird.jpg,cat\n"), NAMES)
+
+
+def test_absolute_paths_and_other_unicode_forms_are_understood(tmp_path):
+    path = table(tmp_path, f"path,label\n{tmp_path}/data/cafe\u0301.jpg,x\n")
+    labels = table_labels(path, ["caf\u00e9.jpg"], root=tmp_path / "data")
+    assert labels.label.tolist() == [0]
+
+
+def test_two_labels_of_one_picture_are_an_error_that_names_the_rows(tmp_path):
+    text = "path,label\ncat/1.jpg,cat\ndog/1.jpg,dog\n./cat/1.jpg,dog\n"
+    with pytest.raises(ValueError, match=r"'cat/1.jpg' two values of 'label': 'cat' in line 2 and 'dog' in line 4"):
+        table_labels(table(tmp_path, text), NAMES)
+    same = table_labels(table(tmp_path, "path,label\ncat/1.jpg,cat\ncat/1.jpg,cat\n"), NAMES)
+    assert same.label.tolist() == [0, -1, -1, -1]
+
+
+def test_line_numbers_are_those_of_the_file(tmp_path):
+    text = 'path,note,label\ncat/1.jpg,"two\nlines",cat\ncat/1.jpg,,dog\n'
+    with pytest.raises(ValueError, match="'cat' in line 3 and 'dog' in line 4"):
+        table_labels(table(tmp_path, text), NAMES)
+
+
+def test_pictures_of_an_array_are_named_by_index(tmp_path):
+    labels = table_labels(table(tmp_path, "index,label\n2,a\n0,b\n"), ["0", "1", "2"])
+    assert labels.label.tolist() == [1, -1, 0]
+
+
+def test_a_bad_index_is_named(tmp_path):
+    for bad in ("3", "-1", "x", ""):
+        with pytest.raises(ValueError, match=rf"an index that is none of 0 to 2: line 3: '{bad}'"):
+            table_labels(table(tmp_path, f"index,label\n0,b\n{bad},a\n"), ["0", "1", "2"])
+
+
+def test_pictures_of_a_folder_are_not_named_by_index(tmp_path):
+    with pytest.raises(ValueError, match="which is for arrays"):
+        table_labels(table(tmp_path, "index,label\n0,a\n"), NAMES)
+
+
+def test_split_folders_count_where_the_table_has_no_splits(tmp_path):
+    names = ["train/1.jpg", "test/1.jpg"]
+    assert table_labels(table(tmp_path, "path,label\ntrain/1.jpg,a\n"), names).split == ["train", "test"]
+
+
+def test_short_and_long_rows(tmp_path):
+    labels = table_labels(table(tmp_path, "path,label\ncat/1.jpg\ncat/2.jpg,a,more,still\n"), NAMES)
+    assert labels.label.tolist() == [-1, 0, -1, -1]
+
+
+def test_tables_that_cannot_be_read(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"--labels wants 'folders' or a .csv or .parquet file; there is no 'x'"
+    ):
+        table_labels("x", NAMES)
+    table(tmp_path, "path,label\n")
+    with pytest.raises(FileNotFoundError, match=r"There is one in DATA: --labels '.*labels.csv'"):
+        table_labels("labels.csv", NAMES, root=tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
+    with pytest.raises(ValueError, match=r"cannot be read as a table .* a UTF-8 .csv or a .parquet file"):
+        table_labels(tmp_path / "labels.csv", NAMES)
+    (tmp_path / "labels.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="cannot be read as a table"):
+        table_labels(tmp_path / "labels.parquet", NAMES)
+
+
+def test_arrays_of_labels():
+    assert array_labels(np.array([10, 9, -1]), 3).classes == ["9", "10", "-1"]
+    assert array_labels(torch.tensor([[1], [0]]), 2).label.tolist() == [1, 0]
+    assert array_labels([1.0, float("nan")], 2).label.tolist() == [0, -1]
+    assert array_labels(["b", None, "a", ""], 4).label.tolist() == [1, -1, 0, -1]
+    named = array_labels(np.array([1, 0], np.uint8), 2, names=["z", "a"])
+    assert (named.classes, named.label.tolist()) == (["z", "a"], [1, 0])
+
+
+def test_arrays_of_labels_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"3 pictures want 3 labels; the labels have the shape \(2,\)"):
+        array_labels([1, 2], 3)
+    with pytest.raises(ValueError, match="The labels hold 2, -1, but there are 2 class names"):
+        array_labels([0, 2, -1], 3, names=["a", "b"])
