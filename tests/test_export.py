@@ -133,6 +133,12 @@ def test_a_failed_check_leaves_the_older_export(exported: tuple[ImageEncoder, Pa
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_compiled_encoder_is_exported_like_any_other(tmp_path: Path) -> None:
+    encoder = trained("conv4")
+    encoder.compile(backend="eager")
+    assert export_encoder(encoder, tmp_path).difference < 1e-5
+
+
 def test_exporting_twice_gives_the_same_files(exported: tuple[ImageEncoder, Path]) -> None:
     encoder, folder = exported
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -86,7 +86,7 @@ def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"encoder.py gives other outputs than the encoder: they differ by {difference:.2g} of the largest, "
-                f"allowed are {TOLERANCE:g}; nothing was exported. Was a layer changed by hand, or rounded to half precision?"
+                f"allowed are {TOLERANCE:g}; nothing was exported. Was a layer changed by hand, or rounded to 16 bits?"
             )
         files = tuple(replace(folder / n, lambda temporary, n=n: os.replace(staged / n, temporary)) for n in NAMES)
     return ExportReport(
