@@ -51,6 +51,32 @@ def test_a_picture_of_the_wanted_size_is_not_resampled(orientation):
         assert aspect == 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_opencv_gives_the_pixels_of_pillow(mode, monkeypatch):
+    pytest.importorskip("cv2", reason="the extra 'fast' is not installed")
+    pictures = [encoded(noise(32, 32, seed, mode), "JPEG") for seed in range(20)]
+    for channels in (3, 1) if mode == "L" else (3,):
+        fast = [decode._fast_jpeg(data, 32, channels) for data in pictures]
+        with monkeypatch.context() as patch:
+            patch.setattr(decode, "_opencv", lambda: None)
+            slow = [decode.square(data, 32, channels)[0] for data in pictures]
+        assert np.array_equal(np.stack(fast), np.stack(slow))
+
+
+def test_opencv_is_not_asked_what_it_gets_wrong():
+    data = encoded(noise(32, 32), "JPEG")
+    cut = data[: len(data) // 2]
+    cmyk = encoded(noise(32, 32, mode="CMYK"), "JPEG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(noise(32, 32), "JPEG", exif)
+    assert [decode._fast_jpeg(d, 32, 3) for d in (cut, cmyk, turned, encoded(noise(32, 32)))] == [None] * 4
+    assert decode._fast_jpeg(data, 31, 3) is None
+    assert decode._fast_jpeg(data, 32, 1) is None
+    with pytest.raises(OSError, match="truncated"):
+        decode.square(cut, 32, 3)
+
+
 def test_broken_exif_does_not_make_a_picture_bad(tmp_path):
     exif = b"Exif\0\0II*\0\xff\xff\xff\x7f"
     found = opened(tmp_path, smooth(100, 100), "JPEG", exif=exif)

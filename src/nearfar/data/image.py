@@ -74,6 +74,10 @@ class Images:
         """The squares of some pictures: n x C x S x S, uint8, where the cache is (see `to`), else on the CPU."""
         return self.store.pixels(self.rows[index.to(self.rows.device)])
 
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What views take: the squares of some pictures, and their aspects, n."""
+        return self.pixels(index), self.aspect[index]
+
     def original(self, i: int) -> Image.Image:
         """Picture i at its full size, upright, on white: mode L or RGB."""
         return self.store.original(int(self.rows[i]))
