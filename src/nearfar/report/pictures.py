@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -127,7 +128,10 @@ def _place(unit: Tensor, seed: int) -> tuple[Tensor, str]:
         rows = PCA(50, random_state=seed).fit_transform(rows)
     perplexity = min(30.0, (len(unit) - 1) / 3)
     start = "pca" if rows.shape[1] > 1 else "random"
-    place = torch.from_numpy(TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(rows))
+    tsne = TSNE(perplexity=perplexity, init=start, max_iter=500, random_state=seed)
+    # One thread: its threads meet at every iteration, and on a busy machine more of them took 30 times longer.
+    with threadpool_limits(1):
+        place = torch.from_numpy(tsne.fit_transform(rows))
     place = place - (place.amax(0) + place.amin(0)) / 2
     return (place / place.abs().max()).mul(1e4).round().div(1e4), f"Placed by t-SNE (perplexity {perplexity:.3g})."
 
