@@ -348,6 +348,27 @@ def test_near_mean(n: int, extra: int, seed: int, exclude: bool) -> None:
         assert float(value[i]) == pytest.approx(want, abs=1e-12)
 
 
+@pytest.mark.parametrize("n", [6, 20], ids=["one block", "many"])
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_backward_twice(n: int, mirrored: bool) -> None:
+    z = rows(n).requires_grad_()
+    out = far(z, z if mirrored else z.clone(), skip=torch.arange(n)).sum()
+    first = torch.autograd.grad(out, z, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(out, z)[0], first)
+
+
+def test_blocks_as_large_as_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    generator = torch.Generator().manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(1100, 16, generator=generator, dtype=torch.float64), dim=1) * 3
+    skip = torch.arange(1100)
+    z.requires_grad_()
+    want = (z @ z.T).masked_fill(torch.eye(1100, dtype=torch.bool), HIDDEN).logsumexp(1)
+    got = far(z, z, skip=skip)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got.sum(), z)[0], torch.autograd.grad(want.sum(), z)[0])
+
+
 def test_under_checkpoint() -> None:
     w = rows(5, 5, seed=3).requires_grad_()
     x = rows(20)

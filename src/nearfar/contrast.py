@@ -131,8 +131,8 @@ def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> b
         return True
     skip = skip.view(len(skip), -1)  # N x m
     itself = torch.arange(len(skip), device=skip.device)
-    returned = (skip[skip.clamp(min=0)] == itself[:, None, None]).any(2)  # N x m
-    return bool((returned | (skip < 0)).all())
+    returned = skip.index_select(0, skip.clamp(min=0).view(-1)).view(*skip.shape, -1)  # N x m x m
+    return bool(((returned == itself[:, None, None]).any(2) | (skip < 0)).all())
 
 
 def _narrow(ids: Ids) -> Ids:
@@ -159,12 +159,19 @@ class _Rules:
     together: Ids | None
     keep: Rule | None
 
-    def hide(self, block: Tensor, rows: slice, columns: slice) -> None:
+    def skipped(self, rows: slice) -> list[tuple[Tensor, int, int]]:
+        """The columns that these rows skip, one tensor of n for each of m, and the span each covers."""
+        if self.skip is None:
+            return []
+        skip = self.skip[rows]
+        return list(zip(skip.unbind(1), skip.amin(0).tolist(), skip.amax(0).tolist(), strict=True))
+
+    def hide(self, block: Tensor, rows: slice, columns: slice, skipped: list[tuple[Tensor, int, int]]) -> None:
         """Set the logits of pairs that do not count to -inf."""
         hidden = float("-inf")
-        if self.skip is not None:
-            for column in self.skip[rows].unbind(1):  # n
-                # Rows whose column lies elsewhere write back what they read: no branch, so no wait for the device.
+        for column, low, high in skipped:
+            if low < columns.stop and high >= columns.start:
+                # Rows whose column lies elsewhere write back what they read.
                 inside = (column >= columns.start) & (column < columns.stop)
                 at = (column - columns.start).clamp(0, block.shape[1] - 1)[:, None]  # n x 1
                 block.scatter_(1, at, block.gather(1, at).masked_fill_(inside[:, None], hidden))
@@ -191,6 +198,7 @@ def _logits(
     buffer = q.new_empty(min(side, len(q)) * min(side, len(k)))
     for top in range(0, len(q), side):
         rows = slice(top, min(top + side, len(q)))
+        skipped = rules.skipped(rows)
         for left in range(top if mirrored else 0, len(k), side):
             columns = slice(left, min(left + side, len(k)))
             shape = rows.stop - rows.start, columns.stop - columns.start
@@ -198,7 +206,7 @@ def _logits(
             torch.mm(q[rows], k[columns].T, out=block)
             if bias is not None:
                 block += bias[columns]
-            rules.hide(block, rows, columns)
+            rules.hide(block, rows, columns, skipped)
             yield rows, columns, block
 
 
@@ -219,6 +227,7 @@ class _Far(torch.autograd.Function):
     ) -> Tensor:
         bounded = _bounded(q, k, bias)
         mirrored = mirrored and bounded
+        ctx.only = None
         sums = q.new_zeros(len(q))  # N
         highest = None if bounded else torch.full_like(sums, float("-inf"))
         mean = torch.zeros_like(q) if carry else None  # N x D
@@ -233,11 +242,13 @@ class _Far(torch.autograd.Function):
                 highest[rows] = now
                 block -= shift[:, None]
             block.exp_()
-            sums[rows] += block.sum(1)
+            sums[rows].add_(block.sum(1))
             if mirrored and rows != columns:
-                sums[columns] += block.sum(0)
+                sums[columns].add_(block.sum(0))
             if mean is not None:
                 mean[rows].addmm_(block, k[columns])
+            if bounded and block.shape == (len(q), len(k)):
+                ctx.only = block  # no more memory than the buffer, and backward need not compute it again
         out = sums.log() if highest is None else sums.log() + highest
         if mean is not None:
             ctx.save_for_backward(mean.div_(sums.masked_fill_(sums == 0, 1)[:, None]))
@@ -249,29 +260,41 @@ class _Far(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        g = grads[0]  # N
+        g, saved = grads[0], ctx.saved_tensors  # N
         if ctx.carry:
-            dq, dk, dbias = g[:, None] * ctx.saved_tensors[0], None, None
+            dq, dk, dbias = g[:, None] * saved[0], None, None
         elif ctx.mirrored:
-            dq, dk, dbias = _mirrored_gradient(ctx, g), None, None
+            dq, dk, dbias = _mirrored_gradient(ctx, g, saved[0], saved[3]), None, None
         else:
-            dq, dk, dbias = _gradients(ctx, g)
+            dq, dk, dbias = _gradients(ctx, g, *saved)
         return dq, dk, dbias, None, None, None
 
 
-def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    q, k, bias, out = ctx.saved_tensors
+def _exponentials(
+    ctx: Any, q: Tensor, k: Tensor, bias: Tensor | None, shift: Tensor
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows, columns and E of each block, for backward; divided by exp(shift) where logits are not bounded."""
+    if ctx.only is not None:
+        yield slice(0, len(q)), slice(0, len(k)), ctx.only
+        return
+    for rows, columns, block in _logits(q, k, bias, ctx.rules, ctx.mirrored):
+        if not ctx.bounded:
+            block -= shift[rows, None]
+        yield rows, columns, block.exp_()
+
+
+def _gradients(
+    ctx: Any, g: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, out: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     empty = out == float("-inf")
     shift = out.masked_fill(empty, 0)
     r = (g * (-shift).exp() if ctx.bounded else g).masked_fill(empty, 0)  # N
     rq = r[:, None] * q
     dq, dk, dbias = (
-        torch.zeros_like(x) if need else None for x, need in zip((q, k, bias), ctx.needs_input_grad, strict=False)
+        torch.zeros_like(x) if need and x is not None else None
+        for x, need in zip((q, k, bias), ctx.needs_input_grad, strict=False)
     )
-    for rows, columns, block in _logits(q, k, bias, ctx.rules, mirrored=False):
-        if not ctx.bounded:
-            block -= shift[rows, None]
-        block.exp_()
+    for rows, columns, block in _exponentials(ctx, q, k, bias, shift):
         if dq is not None:
             dq[rows].addmm_(block, k[columns])
         if dk is not None:
@@ -281,16 +304,14 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tenso
     return None if dq is None else dq.mul_(r[:, None]), dk, dbias
 
 
-def _mirrored_gradient(ctx: Any, g: Tensor) -> Tensor:
-    q, _, _, out = ctx.saved_tensors
+def _mirrored_gradient(ctx: Any, g: Tensor, q: Tensor, out: Tensor) -> Tensor:
     r = (g * (-out).exp()).masked_fill_(out == float("-inf"), 0)  # N
     dq, weights = torch.zeros_like(q), None
-    for rows, columns, block in _logits(q, q, None, ctx.rules, mirrored=True):
+    for rows, columns, block in _exponentials(ctx, q, q, None, out):
         if weights is None:
             weights = torch.empty_like(block).view(-1)  # the first block is the largest
-        both = torch.add(r[rows, None], r[None, columns], out=weights[: block.numel()].view_as(block))
-        block.exp_().mul_(both)
-        dq[rows].addmm_(block, q[columns])
+        both = torch.add(r[rows, None], r[None, columns], out=weights[: block.numel()].view_as(block)).mul_(block)
+        dq[rows].addmm_(both, q[columns])
         if rows != columns:
-            dq[columns].addmm_(block.T, q[rows])
+            dq[columns].addmm_(both.T, q[rows])
     return dq
