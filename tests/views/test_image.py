@@ -350,6 +350,18 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(x, y, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_both_ways_to_resize_agree(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    views, pixels, aspect = image.swav(224), pictures(5, channels, 150), torch.tensor([0.5, 1, 1, 1.5, 2])
+    draws = views.draw(5, seeded())
+    kernel = views(pixels, aspect, draws)
+    monkeypatch.setattr(image, "_native", lambda *_: False)
+    # Jitter of strength 0.8 may multiply the rounding to bytes by 1.8 * 1.8 * 1.8, and blur comes before clamping.
+    for x, y in zip(kernel, views(pixels, aspect, draws), strict=True):
+        assert (x - y).abs().mean() < 0.5 * GREY_LEVEL
+        assert ((x - y).abs() < 6 * GREY_LEVEL).float().mean() > 0.99
+
+
 def test_recipes_have_the_papers_numbers() -> None:
     view = image.simclr(224).views[0]
     assert (view.area, view.jitter, view.brightness, view.hue, view.grey) == ((0.08, 1.0), 0.8, 0.8, 0.2, 0.2)
