@@ -101,7 +101,7 @@ def test_the_loader_needs_nothing_of_ours(exported: tuple[ImageEncoder, Path], t
 def test_the_description_tells_how_to_prepare_pictures(exported: tuple[ImageEncoder, Path]) -> None:
     description = json.loads((exported[1] / "encoder.json").read_text())
     assert description["format"] == 1
-    assert description["dim"] == 256
+    assert description["dim"] == 512
     assert {key: description["input"][key] for key in ("channels", "size", "mean", "std", "range")} == {
         "channels": 1,
         "size": 32,

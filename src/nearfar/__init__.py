@@ -1,0 +1,35 @@
+"""nearfar: contrastive representation learning, from a folder of files to an encoder you can trust."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nearfar.batch import MISSING, Batch
+    from nearfar.data.drawings import drawings
+    from nearfar.data.image import Images, open_images
+    from nearfar.encoders.image import image_encoder
+    from nearfar.method import Clock, Method, Step
+    from nearfar.run import Run, fit, load
+    from nearfar.settings import Recipe, Settings
+
+_HOME = {
+    "MISSING": "batch", "Batch": "batch", "drawings": "data.drawings", "Images": "data.image",
+    "open_images": "data.image", "image_encoder": "encoders.image", "Clock": "method", "Method": "method",
+    "Step": "method", "Run": "run", "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
+}  # fmt: skip
+
+__all__ = [
+    "MISSING", "Batch", "Clock", "Images", "Method", "Recipe", "Run", "Settings", "Step", "drawings", "fit",
+    "image_encoder", "load", "open_images",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Public names are imported when they are first used: `import nearfar` itself costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
+    value = getattr(import_module(f"nearfar.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -137,7 +137,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             method.after_step(out)
 
             done = step + 1
-            log.add({"loss": out.loss, "grad_norm": norm} | out.log, optimiser.param_groups[0]["lr"])
+            log.add({"loss": out.loss, "gradient_norm": norm} | out.log, optimiser.param_groups[0]["lr"])
             ends = epoch + 1 if done % per_epoch == 0 else 0
             if ends or len(log) == DRAIN:
                 log.drain(done)

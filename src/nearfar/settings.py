@@ -52,7 +52,7 @@ class Settings:
     seed: int = 0
     """All that is random follows from it."""
     labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
+    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders; or none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
     split: Literal["train", "all"] = "train"

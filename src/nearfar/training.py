@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from nearfar import distributed, methods, optim, recipes
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints
+from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
 from nearfar.data.splits import holdout
 from nearfar.encoders.image import image_encoder
@@ -40,6 +40,9 @@ from nearfar.norms import synchronise_norms
 from nearfar.settings import Recipe, Settings
 from nearfar.views import image as views
 from nearfar.views.sheet import contact_sheet
+
+DRAWINGS = "drawings"
+"""As DATA: the training part of the drawings that come with the package."""
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000  # a probe is a look, not an evaluation: it must not cost an epoch
 
@@ -86,8 +89,10 @@ def plan(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> P
 
 
 def suited_recipe(data: Any) -> str:
-    """photos for a folder or list of files, small_images for arrays and packed sets."""
-    if isinstance(data, str | os.PathLike):
+    """photos for a folder or list of files, drawings for those in the package, small_images for arrays."""
+    if isinstance(data, str | os.PathLike) and str(data):
+        if str(data) == DRAWINGS:
+            return "drawings"
         path = Path(data)
         return "photos" if path.is_dir() or path.suffix in (".txt", ".csv") else "small_images"
     return "small_images"
@@ -155,7 +160,7 @@ class _Job:
             "batch": batch,
             "steps": settings.epochs * (len(data) // batch),
             "lr": settings.lr * batch / 256,
-            "views": len(viewer.views),
+            "views": len(viewer),
             "processes": distributed.world(),
             "fingerprint": fingerprint(data),
         }
@@ -224,7 +229,7 @@ class _Job:
             self.say(f"{len(everything.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
         splits = sorted(set(everything.split) - {""})
         data = everything
-        if settings.split == "train" and splits:
+        if settings.split == "train" and splits not in ([], ["train"]):
             data = everything.subset([i for i, split in enumerate(everything.split) if split in ("", "train")])
             self.say(f"Training on {len(data)} of {len(everything)} samples: those that are not in another split.")
         if len(data) < 2:
@@ -276,8 +281,12 @@ class _Job:
 
     def hold_out(self, data: Images) -> tuple[Images, Images, Images | None]:
         """The data for training, and a bank and queries for the probe, whose labels the method does not see."""
-        held, rest = holdout(data.label, data.group, share=0.1, seed=self.plan.settings.seed)
-        if not len(held) or len(torch.unique(data.label[rest])) < 2:
+        if len(torch.unique(data.label[data.label != MISSING])) < 2:
+            return data, data, None
+        try:
+            rest, held = holdout(data.label, data.group, share=0.1, seed=self.plan.settings.seed)
+        except ValueError as error:
+            self.say(f"No kNN probe, and so no best checkpoint: {error}")
             return data, data, None
         pick = torch.Generator().manual_seed(mix(self.plan.settings.seed, 3))
         queries = data.subset(held[torch.randperm(len(held), generator=pick)[:PROBE_QUERIES]])
@@ -319,8 +328,7 @@ class _Job:
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
         few = torch.arange(min(8, len(data)))
         draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
-        seen = viewer(*data.fetch(few), draws)
-        sheet = contact_sheet(data.pixels(few), data.aspect[few], seen, [data.names[i] for i in few])
+        sheet = contact_sheet(*data.fetch(few), viewer, draws, [data.names[i] for i in few.tolist()])
         replace(self.out / "views.png", lambda temporary: sheet.save(temporary, format="PNG"))
         # The config comes last: a directory with a config has everything that is written before training.
         config = self.plan.saved() | {
@@ -343,14 +351,20 @@ def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Ima
     """The data of a run, with the labels that its settings name. `side`: of the stored squares."""
     if isinstance(data, Images):
         return data
-    return open_images(
-        data,
-        labels=settings.labels or None,
-        label_column=settings.label_column,
-        side=side,
-        size=settings.size or 128,
-        max_bad=settings.max_bad,
-    )
+    if data == DRAWINGS:
+        images = drawings("train")
+    else:
+        images = open_images(
+            data,
+            labels=settings.labels if settings.labels not in ("", "none") else None,
+            label_column=settings.label_column,
+            side=side,
+            size=settings.size or 128,
+            max_bad=settings.max_bad,
+        )
+    if settings.labels == "none":
+        images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])
+    return images
 
 
 def view_size(settings: Settings, side: int) -> int:
@@ -396,11 +410,9 @@ def pixel_statistics(data: Images, most: int = 2000) -> dict[str, list[float]]:
 def embed(encoder: nn.Module, plain: views.Views, data: Images, batch: int = 256) -> Tensor:
     """The representations of all samples, unaugmented, by the encoder as it is (call `.eval()` first): N x dim, float32."""
     device = next(encoder.parameters()).device
-    nothing = torch.Generator()
     out = []
     for index in torch.arange(len(data)).split(batch):
-        inputs = [part.to(device) for part in data.fetch(index)]
-        (view,) = plain(*inputs, plain.draw(len(index), nothing))
+        (view,) = plain(*(part.to(device) for part in data.fetch(index)))
         out.append(encoder(view).float().cpu())
     return torch.cat(out)
 
@@ -468,8 +480,3 @@ def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Non
             f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
             f"Give the same flags, or start a new run with another --out"
         )
-
-
-def signature_types(method: type[Method]) -> dict[str, Any]:
-    """The annotation of each flag of a method."""
-    return {name: p.annotation for name, p in inspect.signature(method.__init__, eval_str=True).parameters.items()}

@@ -21,9 +21,9 @@ def pictures(n: int, channels: int, size: int) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "channels", "size", "dim"),
     [
-        ("conv4", 1, 32, 256),
-        ("conv4", 3, 16, 256),
-        ("conv4", 1, 105, 256),
+        ("conv4", 1, 32, 512),
+        ("conv4", 3, 16, 512),
+        ("conv4", 1, 105, 512),
         ("test_resnet", 3, 32, 96),
         ("resnet10t", 1, 32, 512),
         ("test_vit", 3, 96, 64),
@@ -155,7 +155,7 @@ def test_weights_that_do_not_fit_are_refused_with_counts(tmp_path: Path) -> None
         image_encoder("conv4", size=16, weights=save(tmp_path / "a.pt", some))
     with pytest.raises(ValueError, match=r"0 of the 24 entries"):
         image_encoder("conv4", size=16, weights=save(tmp_path / "b.pt", {"x": torch.zeros(1)}))
-    with pytest.raises(ValueError, match=r"1 of the 24 entries.*\(64, 1, 3, 3\), wanted \(64, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"1 of the 24 entries.*\(32, 1, 3, 3\), wanted \(32, 3, 3, 3\)"):
         image_encoder("conv4", size=16, weights=save(tmp_path / "c.pt", conv4_weights(channels=1)))
     twice = {f"{p}.{key}": value for key, value in weights.items() for p in ("q", "k")}
     with pytest.raises(ValueError, match=r"2 networks .*'q\.', 'k\.'"):

@@ -9,6 +9,8 @@ import torch
 from scipy.stats import norm, t
 from torch import Tensor
 
+from nearfar.batch import MISSING
+
 _ENTRIES = 1 << 22
 
 
@@ -20,23 +22,36 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: Tensor | Sequence[float], *, seed: int, level: float = 0.95, draws: int = 10_000) -> Interval:
-    """The mean of some units with its percentile bootstrap interval (Efron, 1979).
+def bootstrap(
+    values: Tensor | Sequence[float],
+    *,
+    seed: int,
+    group: Tensor | None = None,
+    level: float = 0.95,
+    draws: int = 10_000,
+) -> Interval:
+    """The mean of some values with its percentile bootstrap interval (Efron, 1979).
 
     values: n numbers, one per unit that was sampled independently (an alphabet, a test picture), not per episode.
+    group: n, values that came together (pictures of one patient) and are drawn together; MISSING: drawn alone.
     One unit gives an interval without width: nothing is known of the spread.
     """
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if not len(x):
         raise ValueError("no values to take the mean of; wanted at least one unit")
-    generator = torch.Generator().manual_seed(seed)
-    rows = max(1, _ENTRIES // len(x))
-    means = torch.cat(
-        [
-            x[torch.randint(len(x), (min(rows, draws - start), len(x)), generator=generator)].mean(1)
-            for start in range(0, draws, rows)
+    count, total = torch.ones_like(x), x
+    if group is not None:
+        unit = torch.where(group.cpu() == MISSING, -2 - torch.arange(len(x)), group.cpu()).unique(return_inverse=True)[
+            1
         ]
-    )
+        count = torch.bincount(unit).double()
+        total = torch.bincount(unit, weights=x)
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, _ENTRIES // len(total))
+    means = torch.empty(draws, dtype=torch.float64)
+    for start in range(0, draws, rows):
+        drawn = torch.randint(len(total), (min(rows, draws - start), len(total)), generator=generator)
+        means[start : start + rows] = total[drawn].sum(1) / count[drawn].sum(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return Interval(float(x.mean()), low, high)
 
@@ -75,15 +90,15 @@ class Difference(NamedTuple):
         return f"{self.mean:+.2f} (95 % interval {self.low:+.2f} to {self.high:+.2f})"
 
 
-def difference(a: Tensor | Sequence[float], b: Tensor | Sequence[float], *, seed: int) -> Difference:
+def difference(
+    a: Tensor | Sequence[float], b: Tensor | Sequence[float], *, seed: int, group: Tensor | None = None
+) -> Difference:
     """What b gains over a on the same units (test pictures, alphabets), by the paired bootstrap.
 
-    a, b: n numbers each, in the same order of units.
+    a, b: n numbers each, in the same order of units.  group: n, as for `bootstrap`.
     """
     first, second = (torch.as_tensor(v, dtype=torch.float64).flatten().cpu() for v in (a, b))
     if first.shape != second.shape:
-        raise ValueError(
-            f"{len(first)} and {len(second)} units cannot be paired; give both models the same test samples"
-        )
-    mean, low, high = bootstrap(second - first, seed=seed)
+        raise ValueError(f"{len(first)} and {len(second)} units cannot be paired; give both the same test samples")
+    mean, low, high = bootstrap(second - first, seed=seed, group=group)
     return Difference(mean, low, high, not low <= 0 <= high)

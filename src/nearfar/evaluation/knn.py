@@ -54,8 +54,7 @@ def neighbours(
             similarity = room[: len(rows)]
             torch.mm(rows, tile.T, out=similarity[:, : len(tile)])  # c x M
             if exclude_self:
-                own = torch.arange(max(start, left), min(start + len(rows), left + len(tile)))
-                similarity[own - start, own - left] = -torch.inf
+                similarity.diagonal(start - left).fill_(-torch.inf)
             keys = _top_keys(similarity, len(tile), min(k, len(tile)), left)
             if left:
                 keys = _largest(torch.cat([best[number], keys], 1), min(k, best[number].shape[1] + keys.shape[1]))
@@ -66,26 +65,27 @@ def neighbours(
     return _similarity(keys), _index(keys)
 
 
-def falling(similarity: Tensor) -> Tensor:
-    """The columns of each row from the largest entry to the smallest, ties to the lowest column: c x N, int64."""
-    return _index(_largest(_keys(similarity, torch.arange(similarity.shape[1], device=similarity.device)), -1))
-
-
 def _top_keys(similarity: Tensor, width: int, k: int, left: int) -> Tensor:
     """The k largest of each row as keys, falling. similarity: c x W, -inf from column `width` on."""
     count, wide = similarity.shape
     blocks = wide // _BLOCK
     if blocks < 2 * k:
         column = torch.arange(left, left + width, device=similarity.device)
-        return _largest(_keys(similarity[:, :width], column), k)
+        return _largest(sort_keys(similarity[:, :width], column), k)
     top = similarity.view(count, _BLOCK, blocks).amax(1)  # c x B; block b holds columns b, b + B, b + 2 B ...
-    chosen = _where_largest(top, k)  # c x k
-    column = (chosen[:, None] + blocks * torch.arange(_BLOCK, device=top.device)[:, None]).flatten(1)  # c x 8 k
-    keys = _largest(_keys(similarity.gather(1, column), left + column), k)
-    # Where more than k blocks reach the k-th similarity, a block left out may hold a tie with a lower index.
-    unsure = ((top >= _similarity(keys[:, -1:])).sum(1) > k).nonzero().squeeze(1)
+    block = _where_largest(top, k)  # c x (1 + k)
+    column = block[:, None, 1:] + blocks * torch.arange(_BLOCK, device=top.device)[:, None]
+    column = column.flatten(1)  # c x 8 k
+    entry = similarity.gather(1, column)
+    place = _where_largest(entry, k)  # c x (1 + k)
+    picked = place[:, 1:]
+    keys = _largest(sort_keys(entry.gather(1, picked), left + column.gather(1, picked)), k)
+    # Where the runner-up, of the entries or of the blocks, equals the k-th, a lower index may have been passed over.
+    kth = _similarity(keys[:, -1:])
+    next_best = torch.maximum(entry.gather(1, place[:, :1]), top.gather(1, block[:, :1]))
+    unsure = (next_best >= kth).nonzero()[:, 0]
     if len(unsure):
-        keys[unsure] = _settle(similarity[unsure], _similarity(keys[unsure, -1:]), k, left)
+        keys[unsure] = _settle(similarity[unsure], kth[unsure], k, left)
     return keys
 
 
@@ -94,10 +94,10 @@ def _settle(similarity: Tensor, kth: Tensor, k: int, left: int) -> Tensor:
     above, tied = similarity > kth, similarity == kth
     keep = above | (tied & (tied.cumsum(1, dtype=torch.int32) <= k - above.sum(1, keepdim=True)))
     column = keep.nonzero()[:, 1].view(-1, k)
-    return _largest(_keys(similarity.gather(1, column), left + column), k)
+    return _largest(sort_keys(similarity.gather(1, column), left + column), k)
 
 
-def _keys(similarity: Tensor, index: Tensor) -> Tensor:
+def sort_keys(similarity: Tensor, index: Tensor) -> Tensor:
     """One integer per entry that orders by similarity, then by lowest index."""
     bits = (similarity + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
     return _ordered(bits).long() << 32 | (_LOW - index)
@@ -117,8 +117,7 @@ def _ordered(bits: Tensor) -> Tensor:
 
 
 def _largest(keys: Tensor, k: int) -> Tensor:
-    """The k largest of each row, falling; all of them for k -1."""
-    k = keys.shape[1] if k < 0 else k
+    """The k largest of each row, falling."""
     if keys.device.type != "cpu":
         return keys.topk(k, dim=1).values
     array = keys.numpy()  # NumPy selects and sorts with vector instructions, torch does not: 5 to 10 times faster
@@ -128,10 +127,10 @@ def _largest(keys: Tensor, k: int) -> Tensor:
 
 
 def _where_largest(values: Tensor, k: int) -> Tensor:
-    """The columns of the k largest of each row, in no order."""
+    """The column of the runner-up, then those of the k largest in no order, of each row: c x (1 + k)."""
     if values.device.type != "cpu":
-        return values.topk(k, dim=1, sorted=False).indices
-    first = values.shape[1] - k
+        return values.topk(k + 1, dim=1).indices.flip(1)
+    first = values.shape[1] - k - 1
     return torch.from_numpy(np.argpartition(values.numpy(), first, axis=1)[:, first:].copy())
 
 

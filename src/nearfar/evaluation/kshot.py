@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.intervals import bootstrap
+from nearfar.evaluation.intervals import bootstrap, over_seeds, wilson
+from nearfar.evaluation.linear import linear_scores
 from nearfar.evaluation.protocol import Result, labelled, result
 
 Classifier = Callable[[Tensor, Tensor], Tensor]
@@ -129,3 +130,81 @@ def _judge(x: Tensor, shots: int, classifier: Classifier) -> Tensor:
     scores = classifier(x[:, :, :shots], x[:, :, shots:].flatten(1, 2))  # E x WQ x W
     truth = torch.arange(ways, device=x.device).repeat_interleave(queries)
     return (scores.argmax(2) == truth).float().mean(1)
+
+
+Scorer = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(train N x D, its labels N, test M x D) -> class scores M x C."""
+
+
+def class_means(train: Tensor, train_label: Tensor, test: Tensor) -> Tensor:
+    """The cosine to the mean of the unit rows of each class: M x C; a class without a row scores -inf."""
+    x = F.normalize(train, dim=1)
+    mean = x.new_zeros(int(train_label.max()) + 1, x.shape[1]).index_add_(0, train_label, x)
+    scores = F.normalize(test, dim=1) @ F.normalize(mean, dim=1).T
+    return scores.masked_fill(torch.bincount(train_label) == 0, -torch.inf)
+
+
+def linear_probe(train: Tensor, train_label: Tensor, test: Tensor) -> Tensor:
+    """The scores of the linear classifier of `linear_scores`: M x C."""
+    return linear_scores(train, train_label, test)[0]
+
+
+def few_labels(
+    train: Tensor,
+    train_label: Tensor,
+    test: Tensor,
+    test_label: Tensor,
+    *,
+    shots: int = 10,
+    draws: int = 10,
+    scorer: Scorer = class_means,
+    seed: int = 0,
+) -> Result:
+    """The accuracy on the whole test set when only `shots` training rows of each class have a label, in per cent.
+
+    train: N x D and train_label: N, from which they are drawn, `draws` times anew.  test: M x D and test_label: M. Rows
+    without label take no part; a class with fewer rows gives them all, and the notes say so.
+    Gives accuracy, the mean over draws, with low and high, its 95 % t-interval over draws (of one draw: the Wilson
+    interval over test samples), and chance, the accuracy of always naming the commonest test class.
+    """
+    _positive(shots=shots, draws=draws)
+    x, y, _ = labelled(train, train_label, "training")
+    z, truth, _ = labelled(test, test_label, "test")
+    z, truth = z.to(x.device), truth.to(x.device)
+    generator = torch.Generator().manual_seed(seed)
+    right = []
+    for _ in range(draws):
+        chosen = _first_of_each(y, torch.randperm(len(y), generator=generator).to(y.device), shots)
+        right.append(int((scorer(x[chosen], y[chosen], z).argmax(1) == truth).sum()))
+    share = [100 * r / len(z) for r in right]
+    if draws > 1:
+        mean, low, high = over_seeds(share)
+    else:
+        mean, (low, high) = share[0], wilson(right[0], len(z))
+    short = int((torch.bincount(y)[y.unique()] < shots).sum())
+    numbers = {
+        "accuracy": mean,
+        "low": max(0.0, low),
+        "high": min(100.0, high),
+        "chance": 100 * float(torch.bincount(truth).max()) / len(z),
+    }
+    config = {
+        "shots": shots,
+        "draws": draws,
+        "classifier": scorer.__name__,
+        "interval_over": "draws" if draws > 1 else "test samples",
+        "train": len(x),
+        "test": len(z),
+        "seed": seed,
+    }
+    return result(
+        "few_labels", numbers, config, [f"{short} classes have fewer than {shots} labelled rows"] if short else []
+    )
+
+
+def _first_of_each(label: Tensor, order: Tensor, count: int) -> Tensor:
+    """The first `count` positions of each class, in the given order of all positions."""
+    by_class = order[label[order].argsort(stable=True)]
+    sizes = torch.bincount(label)
+    rank = torch.arange(len(label), device=label.device) - (sizes.cumsum(0) - sizes)[label[by_class]]
+    return by_class[rank < count]

@@ -12,10 +12,12 @@ starts from the solution of the next larger one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
@@ -29,7 +31,7 @@ Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor,
 
 
 def logistic(
-    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, tolerance: float = 3e-4
+    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, tolerance: float = 5e-4
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Multinomial logistic regression for each strength in turn: weight D x C and bias C, float32.
 
@@ -41,30 +43,30 @@ def logistic(
     row = torch.arange(len(y), device=y.device)
     coefficient = x.new_zeros(len(variance), classes, dtype=torch.float64)  # of W in the basis of the eigenvectors
     share = torch.bincount(y, minlength=classes).double() / len(y)
-    bias, curvature = share.log(), float((share * (1 - share)).mean())
+    bias, curvature = share.clamp(min=0.1 / len(y)).log(), float((share * (1 - share)).mean())
     for strength in strengths:
         scale = (curvature * variance + strength).rsqrt()[:, None]  # R x 1
-        u, b = torch.nn.Parameter(coefficient / scale), torch.nn.Parameter(bias)
-        optimiser = torch.optim.LBFGS(
-            [u, b], max_iter=100, tolerance_grad=tolerance, tolerance_change=1e-9, line_search_fn="strong_wolfe"
-        )
 
-        def closure(u: Tensor = u, b: Tensor = b, scale: Tensor = scale, strength: float = strength) -> float:
+        def objective(flat: np.ndarray, scale: Tensor = scale, strength: float = strength) -> tuple[float, np.ndarray]:
             nonlocal curvature
-            c = scale * u.detach()  # R x C
+            point = torch.from_numpy(flat).to(x.device).view(-1, classes)  # (R + 1) x C, the bias last
+            c = scale * point[:-1]  # R x C
             weight = (vectors @ c).T.float()  # C x D
-            log_p = torch.addmm(b.detach().float()[:, None], weight, columns).log_softmax(0)  # C x N
+            log_p = torch.addmm(point[-1].float()[:, None], weight, columns).log_softmax(0)  # C x N
             loss = -log_p[y, row].double().mean() + strength / 2 * c.square().sum()
             p = log_p.clamp_(min=-60).exp_()  # smaller ones would be subnormal, and slow the products down fiftyfold
             curvature = float(p.mean() - p.square().mean())
             p[y, row] -= 1
             p /= len(y)
-            u.grad = scale * (vectors.T @ (columns @ p.T).double() + strength * c)
-            b.grad = p.sum(1, dtype=torch.float64)
-            return float(loss)
+            slope = scale * (vectors.T @ (columns @ p.T).double() + strength * c)
+            slope = torch.cat([slope, p.sum(1, dtype=torch.float64)[None]])
+            return float(loss), slope.flatten().cpu().numpy()
 
-        optimiser.step(closure)
-        coefficient, bias = scale * u.detach(), b.detach()
+        start = torch.cat([coefficient / scale, bias[None]]).flatten().cpu().numpy()
+        options = {"maxiter": 100, "gtol": tolerance, "ftol": 1e-10}
+        found = torch.from_numpy(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x)
+        found = found.to(x.device).view(-1, classes)
+        coefficient, bias = scale * found[:-1], found[-1]
         yield (vectors @ coefficient).float(), bias.float()
 
 
@@ -191,32 +193,27 @@ def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
     """Masks N of the held-out rows: a stratified fifth, or with few rows each of five fifths in turn.
 
-    No part if some class would be left with nothing to learn from.
+    No part where most classes have one row, or all rows are of one group.
     """
     labels = y.cpu().numpy()
-    smallest = int(np.bincount(labels).min())
     if group is None:
         folds = min(5, int(np.bincount(labels).max()))
-        if folds < 2 or len(np.unique(labels)) > len(labels) // 2:
+        split, own = StratifiedKFold, None
+        if 2 * int(labels.max() + 1) > len(labels):
             return []
-        parts = _stratified(labels, folds, seed)
     else:
         own = group.cpu().numpy().copy()
-        own[own == MISSING] = np.arange(int((own == MISSING).sum())) + own.max() + 1
+        own[own == MISSING] = own.max() + 1 + np.arange(int((own == MISSING).sum()))
         folds = min(5, len(np.unique(own)))
-        if folds < 2:
-            return []
-        split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        parts = [test for _, test in split.split(labels, labels, own)]
-    del smallest
+        split = StratifiedGroupKFold
+    if folds < 2:
+        return []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = [part for _, part in split(folds, shuffle=True, random_state=seed).split(labels, labels, own)]
     masks = []
     for part in parts[:1] if len(labels) > 5000 else parts:
         mask = torch.zeros(len(y), dtype=torch.bool, device=y.device)
         mask[torch.from_numpy(part).to(y.device)] = True
         masks.append(mask)
     return masks
-
-
-def _stratified(labels: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [test for _, test in split.split(labels, labels)]

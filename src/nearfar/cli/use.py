@@ -1,0 +1,152 @@
+"""`nearfar embed`, `evaluate`, `report` and `export`: what one does with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
+DataArg = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="DATA", help="A folder of pictures, a .npz file, or a list of paths (.txt, .csv)."),
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embed:
+    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
+
+    run: RunArg
+    data: DataArg
+    out: str = ""
+    """Where the file goes; RUN/embeddings.npz by default. One that exists is not overwritten."""
+    labels: str = ""
+    """Labels to put beside the features, as in training."""
+    label_column: str = "label"
+    """The column of that file which holds them."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which encoder of the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
+    raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are."""
+
+    run: RunArg
+    data: DataArg
+    labels: str = ""
+    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
+    label_column: str = "label"
+    """The column of that file which holds the labels."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which encoder of the run."""
+    seed: int = 0
+    """Of folds and draws."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """One self-contained HTML page about a run. With DATA, it also gets a map of embeddings and nearest neighbours."""
+
+    run: RunArg
+    data: str = ""
+    """A folder of pictures, a .npz file, or a list of paths, to draw the map of."""
+    labels: str = ""
+    """Their labels, as in training."""
+    label_column: str = "label"
+    """The column of that file which holds them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Weights that load without nearfar: encoder.safetensors, encoder.json, and encoder.py, which loads them and is
+    itself run and compared before success is reported."""
+
+    run: RunArg
+    out: str = ""
+    """The folder; RUN/export by default."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which encoder of the run."""
+
+
+def _parse(kind: Any, name: str, argv: list[str]) -> Any:
+    return tyro.cli(kind, args=argv, prog=f"nearfar {name}", config=(tyro.conf.OmitArgPrefixes,))
+
+
+def embed(argv: list[str]) -> int:
+    """Write the embeddings of some data."""
+    asked: Embed = _parse(Embed, "embed", argv)
+    path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
+    if path.exists():
+        raise FileExistsError(f"{str(path)!r} is there already: name another --out")
+    import numpy as np
+
+    from nearfar.files import replace
+    from nearfar.run import load
+
+    run = load(asked.run, asked.checkpoint)
+    images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+    for note in images.notes:
+        print(note)
+    features = run.embed(images).numpy()
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, features=features, names=images.names, label=images.label, classes=np.array(images.classes, str))
+
+    replace(path, write)
+    print(f"{features.shape[0]:,} samples x {features.shape[1]} numbers (features, names, label, classes): {path}")
+    if images.skipped:
+        print(f"{len(images.skipped)} files could not be read and have no row, such as {images.skipped[0][0]!r}")
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    """Evaluate a run and print the table."""
+    asked: Evaluate = _parse(Evaluate, "evaluate", argv)
+    from nearfar.cli.demo import print_table
+    from nearfar.run import load
+
+    run = load(asked.run, asked.checkpoint)
+    table = run.evaluate(
+        asked.data, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed, say=print
+    )
+    print_table(table)
+    print(f"\n{table['note']}")
+    print(f"\nResult:  {run.path / 'results' / 'evaluate.json'}\nReport:  {run.report()}")
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """Write the page of a run."""
+    asked: Report = _parse(Report, "report", argv)
+    from nearfar.run import load
+
+    run = load(asked.run)
+    if asked.data:
+        run.look(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+    print(f"Report: {run.report()}")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """Export a run's encoder."""
+    asked: Export = _parse(Export, "export", argv)
+    from nearfar.run import load
+
+    done = load(asked.run, asked.checkpoint).export(asked.out or None)
+    print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
+    print(f"Largest difference between the encoder and its plain loader, relative: {done.difference:.1e}")
+    for file in done.files:
+        print(f"  {file}")
+    if done.plain:
+        print("The weights load strictly into timm's own network. Loading it takes no nearfar:")
+    else:
+        print("Loading it takes no nearfar:")
+    print("\n".join(f"    {line}" for line in done.loader.strip().splitlines()))
+    return 0

@@ -1,0 +1,140 @@
+"""The evaluation that a run ends with: neighbours, a linear classifier and few labels, on features computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.evaluation.intervals import bootstrap
+from nearfar.evaluation.knn import knn_scores
+from nearfar.evaluation.kshot import few_labels
+from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
+from nearfar.evaluation.protocol import Result, labelled, per_class, result
+
+SEEN = (
+    "The test samples were in pre-training, without their labels: this says how well the encoder sorts samples it has "
+    "seen, not how well it will do on new ones."
+)
+
+
+def evaluate(
+    feature: Tensor,
+    label: Tensor,
+    splits: Sequence[tuple[Tensor, Tensor]],
+    *,
+    group: Tensor | None = None,
+    seen_in_training: bool,
+    k: int = 200,
+    temperature: float = 0.07,
+    solver: Solver = logistic,
+    strengths: Sequence[float] = STRENGTHS,
+    shots: Sequence[int] = (),
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[str, Result]:
+    """Results by name: "knn", "linear", and for each of `shots` "few_labels_<shots>".
+
+    feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
+    of each fold; every sample is tested at most once, and the answers of all folds are judged together.
+    group: N, samples that belong together; never on both sides of a split, and drawn together in the intervals.
+    seen_in_training: whether the test samples were pre-trained on, which the notes then say.  shots: labels per class
+    drawn from the training part of the first split.
+    Each result of knn and linear has accuracy with its 95 % bootstrap interval over test samples (or groups) low and
+    high, class_accuracy and per_class, the accuracy of each class by its number, all in per cent.
+    """
+    x, y, index = labelled(feature, label, "given")
+    own = None if group is None else group.to(x.device)[index]
+    parts = _checked(splits, index, own, len(label))
+    notes = [SEEN] if seen_in_training else []
+    classes = int(y.max()) + 1
+    common = {"splits": len(parts), "seen_in_training": seen_in_training, "seed": seed}
+
+    votes, chosen, caution = [], [], []
+    for train, test in parts:
+        votes.append(knn_scores(x[train], y[train], x[test], k=k, temperature=temperature, classes=classes).argmax(1))
+    tested = torch.cat([test for _, test in parts])
+    used = min(k, *(len(train) for train, _ in parts))
+    knn_config = {"k": used, "temperature": temperature, "similarity": "cosine", **common}
+    results = {"knn": _judged("knn", torch.cat(votes), y, own, tested, knn_config, notes, seed)}
+
+    answers = []
+    for train, test in parts:
+        inner = None if own is None else own[train]
+        scores, config, said = linear_scores(
+            x[train], y[train], x[test], group=inner, solver=solver, strengths=strengths, seed=seed
+        )
+        answers.append(scores.argmax(1))
+        chosen.append(config)
+        caution += [note for note in said if note not in caution]
+    linear_config = {"solver": solver.__name__, "choices": chosen, **common}
+    results["linear"] = _judged("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
+
+    train, test = parts[0]
+    for count in shots:
+        few = few_labels(x[train], y[train], x[test], y[test], shots=count, draws=draws, seed=seed)
+        few["protocol"]["notes"] += notes
+        few["protocol"]["seen_in_training"] = seen_in_training
+        results[f"few_labels_{count}"] = few
+    return results
+
+
+def _judged(
+    name: str,
+    answer: Tensor,
+    label: Tensor,
+    group: Tensor | None,
+    tested: Tensor,
+    config: dict[str, object],
+    notes: list[str],
+    seed: int,
+) -> Result:
+    truth = label[tested]
+    hit = answer == truth
+    mean, low, high = bootstrap(
+        100 * hit.double(), seed=seed, group=None if group is None else group[tested], draws=2000
+    )
+    each = per_class(hit, truth)
+    numbers = {
+        "accuracy": mean,
+        "low": low,
+        "high": high,
+        "class_accuracy": sum(each.values()) / len(each),
+        "chance": 100 * float(torch.bincount(truth).max()) / len(truth),
+        "per_class": each,
+    }
+    over = "test samples" if group is None else "groups"
+    return result(name, numbers, {**config, "test": len(truth), "interval_over": over}, list(notes))
+
+
+def _checked(
+    splits: Sequence[tuple[Tensor, Tensor]], index: Tensor, group: Tensor | None, rows: int
+) -> list[tuple[Tensor, Tensor]]:
+    """The splits as positions among the labelled rows, and honest ones."""
+    place = torch.full((rows,), -1, dtype=torch.int64, device=index.device)
+    place[index] = torch.arange(len(index), device=index.device)
+    parts = []
+    seen = torch.zeros(len(index), dtype=torch.int64, device=index.device)
+    for number, split in enumerate(splits):
+        train, test = (place[p.to(index.device)] for p in split)
+        train, test = train[train >= 0], test[test >= 0]
+        if not len(train) or not len(test):
+            raise ValueError(
+                f"split {number} has {len(train)} labelled training and {len(test)} test samples; wanted both"
+            )
+        if torch.isin(test, train).any():
+            raise ValueError(f"split {number} trains on {int(torch.isin(test, train).sum())} of its test samples")
+        if group is not None:
+            known = group[test][group[test] != MISSING]
+            both = known[torch.isin(known, group[train])].unique()
+            if len(both):
+                raise ValueError(f"split {number} has {len(both)} groups in both parts; keep every group on one side")
+        seen += torch.bincount(test, minlength=len(index))
+        parts.append((train, test))
+    if not parts:
+        raise ValueError("no split was given; wanted at least one pair (train, test)")
+    if seen.max() > 1:
+        raise ValueError(f"{int((seen > 1).sum())} samples are tested more than once; wanted disjoint test parts")
+    return parts

@@ -1,0 +1,45 @@
+"""The drawings that come with the package: 32 pixels, one channel, a small network, a minute or two on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from nearfar.recipes import small_images
+from nearfar.settings import Recipe, Settings
+
+
+def _of(recipe: Recipe, **method: Any) -> Recipe:
+    return replace(recipe, settings=default().settings, method=recipe.method | method)
+
+
+def default() -> Recipe:
+    return Recipe(
+        settings=Settings(
+            encoder="conv4", views="drawing", epochs=4, batch=256, optimiser="adamw", lr=2e-3, weight_decay=1e-2
+        )
+    )
+
+
+def simclr() -> Recipe:
+    return _of(small_images.simclr(), temperature=0.2)
+
+
+def moco() -> Recipe:
+    return _of(small_images.moco(), temperature=0.2)
+
+
+def byol() -> Recipe:
+    return _of(small_images.byol(), momentum=0.97)
+
+
+def swav() -> Recipe:
+    return _of(small_images.swav(), prototypes=500)
+
+
+def barlow() -> Recipe:
+    return _of(small_images.barlow())
+
+
+def supcon() -> Recipe:
+    return _of(small_images.supcon())

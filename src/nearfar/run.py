@@ -1,0 +1,187 @@
+"""A run directory, opened: the encoder that came out of it, and what one does with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+import torch
+import yaml
+from torch import Tensor
+
+from nearfar import checkpoints, training
+from nearfar.data.image import Images
+from nearfar.encoders.image import ImageEncoder, from_spec
+from nearfar.export import ExportReport, export_encoder, load_encoder
+from nearfar.files import replace_text
+from nearfar.report.page import report
+from nearfar.report.pictures import embedding_map, neighbour_grid
+from nearfar.settings import Settings
+from nearfar.views import image as views
+
+Which = Literal["last", "best"]
+
+
+class Run:
+    """An encoder and the directory it came from.
+
+    path: the directory.  config: how it was trained, from config.yaml.  checkpoint: "last", or "best" by the kNN probe.
+    """
+
+    def __init__(self, path: str | Path, checkpoint: Which = "last") -> None:
+        self.path, self.checkpoint = Path(path), checkpoint
+        config = self.path / "config.yaml"
+        if not config.is_file():
+            raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
+        self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings = self.config["settings"]
+        self.settings = Settings(**settings | {"crops": tuple(settings["crops"])})
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """The trained encoder, ready to embed: on the CPU, in eval mode."""
+        folder = self.path / "checkpoints"
+        if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
+            return load_encoder(self.path).eval()
+        if self.checkpoint == "best":
+            if not (folder / "best.pt").exists():
+                raise FileNotFoundError(
+                    f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
+                )
+            state = checkpoints.read(folder / "best.pt")
+        else:
+            found, _ = checkpoints.Checkpoints(folder).newest()
+            if found is None:
+                raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
+            state = found
+        encoder = from_spec(self.config["made"]["encoder"])
+        prefix = "encoder."
+        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)})
+        return encoder.eval()
+
+    def untrained(self) -> ImageEncoder:
+        """The encoder as it was before training, with the same random weights."""
+        torch.manual_seed(self.settings.seed)
+        return from_spec(self.config["made"]["encoder"]).eval()
+
+    def open(self, data: Any, *, labels: Any = None, label_column: str = "label") -> Images:
+        """Data in the form in which this encoder saw its training data."""
+        if isinstance(data, Images):
+            return data
+        from nearfar.data.image import open_images
+
+        made = self.config["made"]
+        images = open_images(
+            data, labels=labels, label_column=label_column, side=made["side"], max_bad=self.settings.max_bad
+        )
+        return images.with_channels(made["channels"])
+
+    def embed(self, data: Any) -> Tensor:
+        """The representation of every sample, in order: N x dim, float32."""
+        return training.embed(self.encoder, views.plain(self.config["made"]["size"]), self.open(data))
+
+    def seen(self, images: Images) -> Tensor:
+        """Which samples were in the training of this encoder, known by their pixels: N, bool."""
+        digests = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
+        return torch.tensor([digest in digests for digest in training.digests(images)])
+
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        labels: Any = None,
+        label_column: str = "label",
+        seed: int = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
+        """How well labels can be told from the representation, against raw pixels and the untrained encoder.
+
+        With a split named test in the labels, that is tested and the rest is learnt from; else seeded stratified folds.
+        Writes results/evaluate.json and returns what it holds.
+        """
+        from nearfar.evaluation.evaluate import evaluate
+
+        images = self.open(data, labels=labels, label_column=label_column)
+        for note in images.notes:
+            say(note)
+        plain = views.plain(self.config["made"]["size"])
+        small = views.plain(min(32, self.config["made"]["size"]))
+        pixels = torch.cat([small(*images.fetch(i))[0].flatten(1).cpu() for i in torch.arange(len(images)).split(512)])
+        features = {
+            "raw pixels": pixels,
+            "untrained encoder": training.embed(self.untrained(), plain, images),
+            "trained encoder": training.embed(self.encoder, plain, images),
+        }
+        table = evaluate(
+            features,
+            images.label,
+            classes=images.classes,
+            group=images.group,
+            split=images.split,
+            seen=self.seen(images),
+            seed=seed,
+        )
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
+        self.write("evaluate", table)
+        return table
+
+    def look(self, data: Any, *, labels: Any = None, label_column: str = "label", most: int = 5000) -> None:
+        """Prepare the pictures of the report: a map of the embeddings and a grid of nearest neighbours."""
+        images = self.open(data, labels=labels, label_column=label_column)
+        if len(images) > most:
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            images = images.subset(torch.randperm(len(images), generator=generator)[:most].sort().values)
+        features = self.embed(images)
+        known = {
+            "names": images.names,
+            "label": images.label,
+            "classes": images.classes,
+            "aspect": images.aspect,
+        }
+        self.write("neighbours", neighbour_grid(features, images.pixels, **known))
+        self.write("map", embedding_map(features, images.pixels, **known))
+
+    def write(self, name: str, content: dict[str, Any]) -> Path:
+        """Put results/NAME.json into the run directory."""
+        (self.path / "results").mkdir(exist_ok=True)
+        return replace_text(self.path / "results" / f"{name}.json", json.dumps(content))
+
+    def report(self) -> Path:
+        """Write report.html, from what the run directory holds."""
+        return report(self.path)
+
+    def export(self, folder: str | Path | None = None) -> ExportReport:
+        """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export`)."""
+        return export_encoder(self.encoder, folder or self.path / "export")
+
+
+def load(path: str | Path, checkpoint: Which = "last") -> Run:
+    """Open a run directory. Raises FileNotFoundError if it is not one."""
+    return Run(path, checkpoint)
+
+
+def fit(
+    data: Any,
+    method: str = "simclr",
+    *,
+    out: str | Path | None = None,
+    recipe: str | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    **flags: Any,
+) -> Run:
+    """Train an encoder on `data` and return its run.
+
+    data: a folder, a .npz file, a list of paths, an array (see `nearfar.data.image.open_images`), or `Images`.
+    method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
+    recipe: where defaults come from.  flags: any field of `Settings`, any argument of the method.
+    Raises TypeError for a flag that is neither.
+    """
+    plan = training.plan(method, data, recipe, flags)
+    path = Path(out) if out is not None else training.free_directory(method, data)
+    training.train(plan, path, resume=resume, say=say)
+    return Run(path)
