@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from nearfar.batch import MISSING
+from nearfar.evaluation.evaluate import SEEN, evaluate
+from nearfar.evaluation.knn import knn
+from nearfar.evaluation.linear import linear
+
+
+def data(rows=300, classes=3):
+    g = torch.Generator().manual_seed(0)
+    label = torch.arange(rows) % classes
+    return torch.randn(classes, 16, generator=g)[label] + 1.2 * torch.randn(rows, 16, generator=g), label
+
+
+def test_one_split_equals_the_parts():
+    x, y = data()
+    y[::7] = MISSING
+    train, test = torch.arange(200), torch.arange(200, 300)
+    out = evaluate(x, y, [(train, test)], seen_in_training=False, k=20, shots=[1, 5], draws=3)
+    assert set(out) == {"knn", "linear", "few_labels_1", "few_labels_5"}
+    assert out["knn"]["accuracy"] == pytest.approx(knn(x[train], y[train], x[test], y[test], k=20)["accuracy"])
+    assert out["linear"]["accuracy"] == pytest.approx(linear(x[train], y[train], x[test], y[test])["accuracy"])
+    for result in out.values():
+        assert result["low"] <= result["accuracy"] <= result["high"]
+        assert SEEN not in result["protocol"]["notes"]
+        assert result["protocol"]["version"] == 1
+    json.dumps(out)
+
+
+def test_folds_are_judged_together():
+    x, y = data()
+    fold = torch.randint(4, (300,), generator=torch.Generator().manual_seed(1))
+    splits = [((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0]) for f in range(4)]
+    out = evaluate(x, y, splits, seen_in_training=True, k=10)
+    hits = sum(round(knn(x[a], y[a], x[b], y[b], k=10)["accuracy"] * len(b) / 100) for a, b in splits)
+    assert out["knn"]["accuracy"] == pytest.approx(100 * hits / 300)
+    assert out["knn"]["protocol"]["test"] == 300
+    assert len(out["linear"]["protocol"]["choices"]) == 4
+    assert all(SEEN in r["protocol"]["notes"] for r in out.values())
+    assert out["knn"]["class_accuracy"] == pytest.approx(sum(out["knn"]["per_class"].values()) / 3)
+
+
+def test_groups():
+    x, y = data()
+    group = torch.arange(300) // 10
+    train, test = torch.arange(200), torch.arange(200, 300)
+    out = evaluate(x, y, [(train, test)], group=group, seen_in_training=False)
+    assert out["knn"]["protocol"]["interval_over"] == "groups"
+    with pytest.raises(ValueError, match="split 0 has 1 groups in both parts"):
+        evaluate(x, y, [(train[:195], torch.arange(195, 300))], group=group, seen_in_training=False)
+
+
+def test_dishonest_splits_are_refused():
+    x, y = data()
+    train, test = torch.arange(200), torch.arange(200, 300)
+    with pytest.raises(ValueError, match="split 0 trains on 1 of its test samples"):
+        evaluate(x, y, [(torch.arange(201), test)], seen_in_training=False)
+    with pytest.raises(ValueError, match="100 samples are tested more than once"):
+        evaluate(x, y, [(train, test), (train, test)], seen_in_training=False)
+    with pytest.raises(ValueError, match="no split was given"):
+        evaluate(x, y, [], seen_in_training=False)
+    with pytest.raises(ValueError, match="0 test samples"):
+        evaluate(x, torch.where(torch.arange(300) < 200, y, MISSING), [(train, test)], seen_in_training=False)

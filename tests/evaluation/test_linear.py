@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from nearfar.batch import MISSING
+from nearfar.evaluation.linear import _holdouts, _standardise, linear, linear_scores, logistic, ridge
+
+
+def clouds(rows, dim, classes, seed=0, noise=2.0):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(rows) % classes
+    mix = torch.randn(dim, dim, generator=g)
+    return (torch.randn(classes, dim, generator=g)[y] + noise * torch.randn(rows, dim, generator=g)) @ mix, y
+
+
+@pytest.mark.parametrize(("rows", "dim", "classes"), [(400, 12, 3), (60, 90, 4), (200, 5, 2)])
+def test_logistic_agrees_with_scikit_learn(rows, dim, classes):
+    x, y = clouds(rows, dim, classes)
+    x, _ = _standardise(x, x)
+    strengths = [1.0, 0.1, 0.01]
+    for strength, (weight, bias) in zip(strengths, logistic(x, y, classes, strengths, tolerance=1e-6), strict=True):
+        other = LogisticRegression(C=1 / (rows * strength), tol=1e-8, max_iter=5000)
+        expected = torch.from_numpy(other.fit(x.double().numpy(), y.numpy()).predict_proba(x.double().numpy())).float()
+        if classes == 2:  # scikit-learn penalises one weight for two classes: half of ours, squared, twice
+            other = LogisticRegression(C=2 / (rows * strength), tol=1e-8, max_iter=5000)
+            expected = torch.from_numpy(
+                other.fit(x.double().numpy(), y.numpy()).predict_proba(x.double().numpy())
+            ).float()
+        torch.testing.assert_close((x @ weight + bias).softmax(1), expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(300, 10), (40, 60)])
+def test_ridge_agrees_with_scikit_learn(rows, dim):
+    x, y = clouds(rows, dim, 3)
+    x, _ = _standardise(x, x)
+    target = torch.nn.functional.one_hot(y).double()
+    for strength, (weight, bias) in zip([1.0, 1e-2], ridge(x, y, 3, [1.0, 1e-2]), strict=True):
+        expected = Ridge(alpha=strength * rows).fit(x.double().numpy(), target.numpy()).predict(x.double().numpy())
+        torch.testing.assert_close((x @ weight + bias).double(), torch.from_numpy(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [logistic, ridge])
+def test_tiny_gaussians(solver):
+    x, y = clouds(800, 64, 8, noise=0.6)
+    out = linear(x[:400], y[:400], x[400:], y[400:], solver=solver)
+    assert out["accuracy"] >= 95
+    assert out["low"] < out["accuracy"] < out["high"] or out["accuracy"] == 100
+    protocol = out["protocol"]
+    assert protocol["strength"] in protocol["grid"]
+    assert protocol["held_out_parts"] == 5
+    assert protocol["solver"] == solver.__name__
+    assert out == linear(x[:400], y[:400], x[400:], y[400:], solver=solver)
+
+
+def test_the_test_set_does_not_choose():
+    x, y = clouds(300, 8, 3)
+    first = linear(x[:200], y[:200], x[200:], y[200:])["protocol"]
+    second = linear(x[:200], y[:200], x[200:], (y[200:] + 1) % 3)["protocol"]
+    assert first["strength"] == second["strength"]
+    assert first["held_out_accuracy"] == second["held_out_accuracy"]
+
+
+def test_edge_of_the_grid_is_noted():
+    x, y = clouds(200, 5, 3)
+    out = linear(x, y, x, y, strengths=[1e3, 1e4])
+    assert "edge of the grid" in out["protocol"]["notes"][0]
+
+
+def test_groups_stay_together():
+    y = torch.arange(120) % 3
+    group = torch.arange(120) // 6
+    group[:6] = MISSING
+    for out in _holdouts(y, group, 0):
+        assert not set(group[out].tolist()) & set(group[~out].tolist()) - {MISSING}
+    masks = torch.stack(_holdouts(y, None, 0))
+    assert torch.equal(masks.sum(0), torch.ones(120, dtype=torch.int64))
+    for out in masks:
+        assert torch.bincount(y[out]).tolist() == [8, 8, 8]
+    big = torch.arange(6000) % 3
+    assert [int(m.sum()) for m in _holdouts(big, None, 0)] == [1200]
+
+
+def test_far_and_constant_features_do_no_harm():
+    x, y = clouds(200, 5, 3)
+    moved = torch.cat([1e4 + 100 * x, torch.full((200, 1), 7.0)], 1)
+    plain = linear_scores(x[:100], y[:100], x[100:])[0]
+    torch.testing.assert_close(linear_scores(moved[:100], y[:100], moved[100:])[0], plain, atol=0.05, rtol=0.05)
+
+
+def test_separable_classes_stay_finite():
+    x, y = torch.eye(4).repeat(10, 1) * 100, torch.arange(4).repeat(10)
+    out = linear(x, y, x, y)
+    assert out["accuracy"] == 100
+    assert linear_scores(x, y, x)[0].isfinite().all()
+
+
+def test_one_label_each_takes_the_middle_of_the_grid():
+    x, y = torch.eye(3), torch.arange(3)
+    out = linear(x, y, x, y)
+    assert out["accuracy"] == 100
+    assert "too few labels" in out["protocol"]["notes"][0]
+
+
+def test_class_numbers_need_not_be_dense_and_absent_classes_are_wrong():
+    x, y = clouds(100, 4, 2, noise=0.1)
+    label = torch.where(y == 0, 3, 9)
+    truth = label.clone()
+    truth[:10] = 5
+    out = linear(x, label, x, truth)
+    assert out["accuracy"] == pytest.approx(90)
+    assert "10 test samples are of classes without a training sample" in " ".join(out["protocol"]["notes"])
+
+
+def test_missing_labels_and_errors():
+    x, y = clouds(100, 4, 2)
+    y[::3] = MISSING
+    assert linear(x, y, x, y)["protocol"]["train"] == int((y != MISSING).sum())
+    with pytest.raises(ValueError, match="every training label is class 1; a linear classifier needs two"):
+        linear(x, torch.ones(100, dtype=torch.int64), x, y)
+    with pytest.raises(ValueError, match="none of the 100 test samples has a label"):
+        linear(x, y, x, torch.full((100,), MISSING))
+    with pytest.raises(ValueError, match=r"shape \(100, 4\) and its labels \(99,\)"):
+        linear(x, y[:99], x, y)
