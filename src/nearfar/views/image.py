@@ -131,10 +131,8 @@ class Views:
                 f"{tuple(aspect.shape)} aspects and draws for {tuple(draws.numbers.shape[:2])}: "
                 "draw from these views for the global batch and cut with `draws.rows`"
             )
-        plans = [
-            _plan(view, draws.numbers[:, v], aspect.cpu().float(), side).to(pixels.device)
-            for v, view in enumerate(self.views)
-        ]
+        aspect = aspect.float().cpu()
+        plans = [_plan(view, draws.numbers[:, v], aspect, side).to(pixels.device) for v, view in enumerate(self.views)]
         native = [_native(view, pixels.device) for view in self.views]
         if any(native):  # torch's own resize is fast on bytes in this order only
             pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -525,11 +523,11 @@ def supcon(size: int) -> Views:
 def drawing(
     size: int,
     *,
-    area: tuple[float, float] = (0.6, 1.0),
-    rotate: float = 15.0,
-    scale: tuple[float, float] = (0.8, 1.1),
-    shear: float = 15.0,
-    shift: float = 0.1,
+    area: tuple[float, float] = (0.8, 1.0),
+    rotate: float = 10.0,
+    scale: tuple[float, float] = (0.85, 1.1),
+    shear: float = 10.0,
+    shift: float = 0.05,
     fill: float = 0.0,
 ) -> Views:
     """Two views of a drawing or a written character: mild crops and affine maps, no flip, no colour.
