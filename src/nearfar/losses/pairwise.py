@@ -27,6 +27,23 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
     return share(far(z, keys, skip=own) - near(z, keys, own.roll(len(z1))))
 
 
+def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """Decoupled contrastive loss: NT-Xent whose denominator leaves out the positive. It can be negative.
+
+        loss_i = -s_ip + log sum_{j != i, p} exp(s_ij),    s_ij = z_i . z_j / temperature
+
+    z1, z2: N x D, the two views, of at least 2 samples on all ranks together. The mean over 2N rows; the paper adds the
+    two directions, which is twice that. Equal rows give log(2N - 2). Yeh et al. 2021, arXiv 2110.06848.
+    """
+    z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
+    keys = gather(z)  # W2N x D
+    if len(keys) < 4:
+        raise ValueError("dcl has no negatives with 1 sample; it wants at least 2")
+    own = rank() * len(z) + torch.arange(len(z), device=z.device)
+    partner = own.roll(len(z1))
+    return share(far(z, keys, skip=torch.stack([own, partner], 1)) - near(z, keys, partner))
+
+
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float | Tensor) -> Tensor:
     """InfoNCE against a queue: each query finds its key among K negatives. Other keys of the batch are not negatives.
 
