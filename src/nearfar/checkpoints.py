@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+import io
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nearfar.files import replace
+from nearfar.files import clear_leftovers, replace
+
+DIGEST = hashlib.sha256().digest_size
+"""Bytes behind the state: its checksum. (Those inside torch's format leave a part of the file unchecked.)"""
 
 
 class Checkpoints:
@@ -31,24 +34,44 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> Path:
         """Write the state of a step; with `best`, also as the best so far."""
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink(missing_ok=True)
-        path = replace(self.path(step), lambda temporary: torch.save(state, temporary))
+        clear_leftovers(self.folder)
+        path = replace(self.path(step), lambda temporary: write(temporary, state))
         if best:
             replace(self.folder / "best.pt", lambda temporary: shutil.copyfile(path, temporary))
-        for old in self.all()[: -self.keep]:
-            old.unlink()
+        # One of a later step was damaged, or training would have gone on from it: it must not count as kept.
+        older = [other for other in self.all() if other < path]
+        later = [other for other in self.all() if other > path]
+        for other in [*older[: max(0, len(older) + 1 - self.keep)], *later]:
+            other.unlink()
         return path
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that is undamaged (None where there is none), and a sentence for each that was damaged."""
+        """The newest state that is undamaged (None where nothing was saved), and a sentence for each damaged one.
+
+        Raises ValueError where there are checkpoints and all of them are damaged.
+        """
         notes = []
         for path in reversed(self.all()):
             try:
                 return read(path), notes
             except ValueError as error:
                 notes.append(f"{error}; going back to the checkpoint before it")
+        if notes:
+            raise ValueError(
+                f"all {len(notes)} checkpoints in {str(self.folder)!r} are damaged: there is nothing to go on from. "
+                "Start a new run with another --out"
+            )
         return None, notes
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a state and its checksum."""
+    # By way of memory: torch's own writer hides why it could not write.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with open(path, "wb") as file:
+        file.write(buffer.getbuffer())
+        file.write(hashlib.sha256(buffer.getbuffer()).digest())
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -56,12 +79,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises ValueError if the file is damaged, FileNotFoundError if it is not there.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is None:
-            return torch.load(path, map_location=device, weights_only=True)
-        reason = f"the record {damaged!r} fails its checksum"
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise ValueError(f"the checkpoint {str(path)!r} is damaged ({reason})")
+    content = memoryview(path.read_bytes())
+    state, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(state).digest() != digest:
+        raise ValueError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong")
+    return torch.load(io.BytesIO(state), map_location=device, weights_only=True)

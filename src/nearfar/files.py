@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,10 +17,11 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with room_for(path):
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -29,6 +32,32 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
     return replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Within: the error of a full disk names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk is full: {str(path)!r} could not be written, and what was there before is whole. Free some "
+            "space and try again (a training run: with --resume)",
+        ) from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a temporary one: of a process that was killed while it wrote, if none is writing now."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

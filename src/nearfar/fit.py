@@ -1,12 +1,13 @@
 """THE loop. It knows no method, no modality and no file format but its own.
 
-Everything random is derived: the order of an epoch from (seed, epoch); the draws of the views from (seed, step), for the
-global batch, so that they do not depend on the number of processes; whatever else a step draws, from (seed, step, rank).
-A checkpoint therefore needs only the step to continue bit for bit, in the middle of an epoch too.
+Everything random is derived: the order of an epoch from (seed, epoch); the draws of the views from (seed, step), for
+the global batch, so that they do not depend on the number of processes; whatever else a step draws, from (seed, step,
+rank). A checkpoint therefore needs only the step to continue bit for bit, in the middle of an epoch too.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -61,7 +62,8 @@ class Loop:
     epochs, batch: passes over the data; samples in a step on all ranks together.
     schedule: factor on each group's learning rate, from (step, steps).
     clip: largest gradient norm, or None.  save_every: epochs between checkpoints.
-    probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best checkpoint.
+    probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
+        checkpoint.
     watch: called with (step, steps, numbers) whenever numbers are read.
     """
 
@@ -99,8 +101,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
 
     def save(step: int, improved: bool = False) -> None:
         log.drain(step)
+        _insist_finite(method, step, loop)  # on every rank, so that none waits for one that has given up
         if loop.checkpoints is not None and rank == 0:
-            _insist_finite(method, step)
             state = {"step": step, "best": best, "method": method.state_dict(), "optimiser": optimiser.state_dict()}
             loop.checkpoints.save(step, state | {"scaler": scaler.state_dict()}, best=improved)
         distributed.barrier()
@@ -108,6 +110,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
     if start < 0:
         start = 0
         save(0)
+    else:
+        loop.say(f"Going on from step {start:,} of {steps:,}.")
     net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
     with _stop_requested() as stop, _Feeder(data, loop, mine) as feed:
@@ -183,10 +187,19 @@ def _probe(
     return distributed.anywhere(improved), best
 
 
-def _insist_finite(method: Method, step: int) -> None:
+def _insist_finite(method: Method, step: int, loop: Loop) -> None:
     norms = torch._foreach_norm([p.detach() for p in method.parameters()])
     if not torch.stack([norm.float() for norm in norms]).isfinite().all():
-        raise Diverged(f"a parameter is no longer finite at step {step}; that state was not saved")
+        raise _diverged(f"a parameter is no longer finite at step {step}", loop)
+
+
+def _diverged(what: str, loop: Loop) -> Diverged:
+    saved = loop.checkpoints.all() if loop.checkpoints is not None else []
+    stays = f"; the last finite checkpoint is {str(saved[-1])!r}" if saved else ""
+    remedies = ["a lower --lr", "a smaller --clip" if loop.clip else "--clip 1"]
+    if loop.precision != "float32":
+        remedies.append("--precision float32" if loop.precision == "bf16" else "--precision bf16 or float32")
+    return Diverged(f"{what}{stays}. Start anew with {', or '.join(remedies)}")
 
 
 class _Log:
@@ -210,13 +223,15 @@ class _Log:
             return
         table = torch.stack([torch.stack([row[name].float() for name in row]) for row in self.kept])
         names = list(self.kept[0])
-        means = distributed.total(table).mean(0) / distributed.world()
+        table = distributed.total(table) / distributed.world()
+        means, losses = table.mean(0), table[:, names.index("loss")].tolist()
         numbers = dict(zip(names, means.tolist(), strict=True))
         now = time.perf_counter()
         speed = len(self.kept) * self.loop.batch / (now - self.since)
         self.kept, self.since = [], now
-        if not torch.isfinite(means[names.index("loss")]):
-            raise Diverged(f"the loss became {numbers['loss']} at or before step {step}")
+        for number, loss in enumerate(losses, step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss became {loss} in step {number}", self.loop)
         self.write(step, numbers | {"lr": self.lr, "samples_per_second": speed}, self.method.chance(self.loop.batch))
 
     def write(self, step: int, numbers: dict[str, float], chance: float | None = None) -> None:

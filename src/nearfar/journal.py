@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from nearfar.files import replace_text
+from nearfar.files import replace_text, room_for
 
 
 class Journal:
-    """`metrics.jsonl`: lines with a `step`, in order. A line is written at once, so that a killed run keeps it."""
+    """`metrics.jsonl`: lines with a `step`, in order. A line is written at once, so that a killed run keeps it.
+
+    JSON has no infinite numbers: they, and nan, are written as null.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, line: Mapping[str, object]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        sound = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with room_for(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(sound, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, float]]:
         """All lines; a last line that was cut short by a crash is left out."""

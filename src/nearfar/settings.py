@@ -31,7 +31,7 @@ class Settings:
     """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
     lr_1d: float = 0.0
     """The same for biases and norm layers; 0 takes that of the weights."""
-    momentum: float = 0.9
+    sgd_momentum: float = 0.9
     """Of SGD and LARS."""
     weight_decay: float = 5e-4
     """Decay of the weights."""
@@ -52,7 +52,7 @@ class Settings:
     seed: int = 0
     """All that is random follows from it."""
     labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders; or none."""
+    """A CSV or Parquet file of path (or index) and label, if you like split and group; or the word folders, or none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
     split: Literal["train", "all"] = "train"

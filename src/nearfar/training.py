@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import dataclasses
 import hashlib
+import inspect
+import io
 import json
 import math
 import os
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +36,7 @@ from nearfar.data.splits import holdout
 from nearfar.encoders.image import image_encoder
 from nearfar.evaluation.knn import knn
 from nearfar.export import export_encoder
-from nearfar.files import replace, replace_text
+from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
 from nearfar.fit import Loop, fit
 from nearfar.journal import Journal
 from nearfar.method import Method, mix
@@ -43,6 +47,9 @@ from nearfar.views.sheet import contact_sheet
 
 DRAWINGS = "drawings"
 """As DATA: the training part of the drawings that come with the package."""
+
+BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png")
+"""What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000  # a probe is a look, not an evaluation: it must not cost an epoch
 
@@ -59,14 +66,18 @@ class Plan:
 
     def saved(self) -> dict[str, Any]:
         """As `config.yaml` keeps it, in plain types."""
-        data = str(self.data) if isinstance(self.data, str | os.PathLike) else f"{type(self.data).__name__} in memory"
+        data = (
+            str(Path(self.data))
+            if isinstance(self.data, str | os.PathLike)
+            else f"{type(self.data).__name__} in memory"
+        )
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self.settings).items()}
         return {
             "method": self.method,
             "data": data,
             "recipe": self.recipe,
             "settings": settings,
-            "arguments": self.arguments,
+            "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()},
         }
 
 
@@ -74,7 +85,7 @@ def plan(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> P
     """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has."""
     recipe = recipe or suited_recipe(data)
     base: Recipe = recipes.load(recipe, Path(method).stem)
-    own = methods.flags(methods.load(method))
+    own = own_flags(method)
     known = {f.name for f in dataclasses.fields(Settings)}
     for name in flags:
         if name not in known and name not in own:
@@ -86,6 +97,15 @@ def plan(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> P
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
     _check(settings)
     return Plan(method=method, data=data, recipe=recipe, settings=settings, arguments=arguments)
+
+
+def own_flags(method: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
+    own = methods.flags(methods.load(method))
+    taken = {f.name for f in dataclasses.fields(Settings)} | {"data", "out", "resume", "recipe"}
+    if both := sorted(taken & set(own)):
+        raise ValueError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
+    return own
 
 
 def suited_recipe(data: Any) -> str:
@@ -116,7 +136,12 @@ def train(
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
             torch.cuda.set_device(device)
         tell = say if distributed.rank() == 0 else lambda text: None
-        return _Job(plan, out, device, tell, watch).run(resume)
+        try:
+            return _Job(plan, out, device, tell, watch).run(resume)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
+                out.rmdir()
+            raise
 
 
 class _Job:
@@ -135,6 +160,13 @@ class _Job:
         settings = self.plan.settings
         began = time.perf_counter()
         saved = self.claim(resume)
+        if saved is not None and json.loads((self.out / "environment.json").read_text(encoding="utf-8")).get(
+            "finished"
+        ):
+            self.say(
+                f"The run in {str(self.out)!r} is finished: there is nothing to go on with, and it stays as it is."
+            )
+            return True
         data, size = self.open()
         batch = self.batch_size(len(data))
         torch.manual_seed(settings.seed)
@@ -165,7 +197,15 @@ class _Job:
             "fingerprint": fingerprint(data),
         }
         if saved is not None and saved["made"]["fingerprint"] != facts["fingerprint"]:
-            raise ValueError(f"the samples in {self.plan.data!r} are not those that {str(self.out)!r} was trained on")
+            raise ValueError(
+                f"the samples in {str(self.plan.data)!r}, or their labels, are not those that {str(self.out)!r} was "
+                "trained on: give the same data, or start a new run with another --out"
+            )
+        if saved is not None and saved["made"]["batch"] != batch:
+            raise ValueError(
+                f"{str(self.out)!r} was trained in batches of {saved['made']['batch']}, which {distributed.world()} "
+                "process(es) would make another: start as many processes as before"
+            )
         if saved is None and self.first:
             self.write_down(data, encoder, viewer, facts)
         distributed.barrier()
@@ -196,7 +236,7 @@ class _Job:
         finished = fit(method, data, viewer, self.optimiser(method, batch), loop)
         if self.first:
             export_encoder(encoder.cpu().eval(), self.out)
-            self.note_time(time.perf_counter() - began)
+            self.note_time(time.perf_counter() - began, finished)
         distributed.barrier()
         return finished
 
@@ -206,15 +246,27 @@ class _Job:
         if resume and config.exists():
             saved = yaml.safe_load(config.read_text(encoding="utf-8"))
             _insist_same(saved, self.plan.saved(), self.out)
+            if self.first:
+                clear_leftovers(self.out)
             return saved
-        if self.out.exists() and any(self.out.iterdir()) and not resume and self.first:
+        there = [path for path in self.out.iterdir() if not is_leftover(path)] if self.out.exists() else []
+        if there and not resume:
             raise FileExistsError(
-                f"{str(self.out)!r} is there already and is never overwritten: go on with --resume, or name another --out"
+                f"{str(self.out)!r} is there already and is never overwritten: go on with --resume, or name another "
+                "--out"
+            )
+        foreign = sorted(path.name for path in there if path.name not in BEFORE_CONFIG)
+        if foreign:
+            raise FileExistsError(
+                f"{str(self.out)!r} cannot be resumed: it has no config.yaml, and holds {foreign[0]!r}, which is not "
+                "of a run that was cut short; name another --out"
             )
         if resume:
             self.say(f"Nothing to resume in {str(self.out)!r}: starting from the beginning.")
-        distributed.barrier()
+        distributed.barrier()  # before anything is written: the other processes may still be looking
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.first:
+            clear_leftovers(self.out)
         return None
 
     def open(self) -> tuple[Images, int]:
@@ -223,10 +275,6 @@ class _Job:
         everything = open_pictures(self.plan.data, settings)
         for note in everything.notes:
             self.say(note)
-        if everything.skipped and self.first:
-            rows = "".join(f"{json.dumps(name)},{json.dumps(why)}\n" for name, why in everything.skipped)
-            replace_text(self.out / "skipped.csv", "name,reason\n" + rows)
-            self.say(f"{len(everything.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
         splits = sorted(set(everything.split) - {""})
         data = everything
         if settings.split == "train" and splits not in ([], ["train"]):
@@ -266,7 +314,7 @@ class _Job:
             exclude_1d=not settings.decay_1d,
             lr_1d=settings.lr_1d * scale or None,
         )
-        lr, momentum = settings.lr * scale, settings.momentum
+        lr, momentum = settings.lr * scale, settings.sgd_momentum
         match settings.optimiser:
             case "sgd":
                 return optim.sgd(groups, lr, momentum=momentum)
@@ -322,7 +370,13 @@ class _Job:
             "paper": methods.page(self.plan.method).paper,
             "notes": [*data.notes, *encoder.notes],
             "seconds": 0.0,
+            "finished": False,
         }
+        if data.skipped:
+            rows = io.StringIO()
+            csv.writer(rows, lineterminator="\n").writerows([("name", "reason"), *data.skipped])
+            replace_text(self.out / "skipped.csv", rows.getvalue())
+            self.say(f"{len(data.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
         replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
         table = pa.table({"name": data.names, "digest": digests(data)})
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
@@ -340,10 +394,11 @@ class _Job:
         }
         replace_text(self.out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
-    def note_time(self, seconds: float) -> None:
+    def note_time(self, seconds: float, finished: bool) -> None:
         path = self.out / "environment.json"
         environment = json.loads(path.read_text(encoding="utf-8"))
         environment["seconds"] += seconds
+        environment["finished"] = finished
         replace_text(path, json.dumps(environment, indent=1))
 
 
@@ -408,7 +463,7 @@ def pixel_statistics(data: Images, most: int = 2000) -> dict[str, list[float]]:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, plain: views.Views, data: Images, batch: int = 256) -> Tensor:
-    """The representations of all samples, unaugmented, by the encoder as it is (call `.eval()` first): N x dim, float32."""
+    """The representations of all samples, unaugmented, by the encoder as it is (`.eval()` comes first): N x dim."""
     device = next(encoder.parameters()).device
     out = []
     for index in torch.arange(len(data)).split(batch):
@@ -424,7 +479,7 @@ def probe(encoder: nn.Module, plain: views.Views, bank: Images, queries: Images)
 
 
 def digests(data: Images) -> list[str]:
-    """A fingerprint of each sample's stored pixels, by which it is known again elsewhere; of its name if not in memory."""
+    """A fingerprint of each sample's stored pixels, by which it is known again; of its name if not in memory."""
     if not data.cached:
         return [hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in data.names]
     return [
@@ -435,8 +490,9 @@ def digests(data: Images) -> list[str]:
 
 
 def fingerprint(data: Images) -> str:
-    """One fingerprint of all samples, in order."""
-    return hashlib.blake2b("".join(digests(data)).encode(), digest_size=8).hexdigest()
+    """One fingerprint of all samples, in order, with their labels and groups."""
+    known = "".join(digests(data)).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
+    return hashlib.blake2b(known, digest_size=8).hexdigest()
 
 
 def pick_device(name: str) -> torch.device:
@@ -460,10 +516,14 @@ def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
 
 
 def _check(settings: Settings) -> None:
+    for name, kind in get_type_hints(Settings).items():
+        if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
+            known = ", ".join(get_args(kind))
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)!r} is none of {known}")
     for name in ("epochs", "keep", "save_every", "probe_every"):
         if getattr(settings, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
-    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor"):
+    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "max_bad"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")

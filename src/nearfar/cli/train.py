@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import re
-import sys
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,13 +51,7 @@ def train(argv: list[str]) -> int:
     from nearfar import training
     from nearfar.cli.console import Console
 
-    plan = training.Plan(
-        method=method,
-        data=place.data,
-        recipe=place.recipe,
-        settings=settings,
-        arguments=arguments,
-    )
+    plan = training.plan(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise ValueError("several processes must agree on a directory: name it with --out")
     out = Path(place.out) if place.out else training.free_directory(method, place.data)
@@ -66,12 +61,13 @@ def train(argv: list[str]) -> int:
         from nearfar.run import load
 
         page = load(out).report()
-        print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)\nReport:   {page}")
+        print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
+        print(f"Report:   {page}")
         print(f"Go on:    nearfar evaluate {out} DATA --labels FILE · nearfar embed {out} DATA · nearfar export {out}")
     elif console.leads:
-        again = [word for word in argv if word != "--resume" and not word.startswith("--out")]
-        again = [word for word, before in zip(again, ["", *again], strict=False) if before != "--out" and word != place.out]
-        print(f"Stopped and saved. Go on with: nearfar train {' '.join(again)} --out {out} --resume")
+        words = shlex.join(["nearfar", "train", *argv])
+        words += "" if place.out else f" --out {shlex.quote(str(out))}"
+        print(f"Stopped and saved. Go on with: {words}{'' if place.resume else ' --resume'}")
     return 0 if finished else 130
 
 
@@ -79,14 +75,25 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
     """The flags of `train METHOD`, laid over the recipe that suits the data."""
     from nearfar import training
 
-    given = next((b for a, b in zip(argv, argv[1:], strict=False) if a == "--recipe"), "")
-    given = next((a.partition("=")[2] for a in argv if a.startswith("--recipe=")), given)
-    data = next((a for a, before in zip(argv, ["", *argv], strict=False) if not a.startswith("-") and not before.startswith("--")), "")
-    recipe_name = given or training.suited_recipe(data)
+    if {"-h", "--help"} & set(argv):
+        guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        guess.add_argument("data", nargs="?", default="")
+        guess.add_argument("--recipe", default="")
+        place, _ = guess.parse_known_args(argv)
+    else:  # which word is DATA, and so the recipe, is known only once all flags are
+        place, *_ = _parse(method, argv, "small_images")
+    recipe = place.recipe or training.suited_recipe(place.data)
+    place, settings, arguments = _parse(method, argv, recipe)
+    return dataclasses.replace(place, recipe=recipe), settings, arguments
+
+
+def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Settings, dict[str, Any]]:
+    from nearfar import training
+
     recipe = recipes.load(recipe_name, Path(method).stem)
-    kind = methods.load(method)
-    helps = flag_texts(methods.page(method).text, list(methods.flags(kind)))
-    method_title = kind.__name__
+    flags = training.own_flags(method)
+    page = methods.page(method)
+    helps = flag_texts(page.text, list(flags))
     own = dataclasses.make_dataclass(
         "Own",
         [
@@ -95,18 +102,17 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
                 Annotated[parameter.annotation, tyro.conf.arg(help=helps.get(name))],
                 dataclasses.field(default=recipe.method.get(name, parameter.default)),
             )
-            for name, parameter in methods.flags(kind).items()
+            for name, parameter in flags.items()
         ],
         frozen=True,
         kw_only=True,
     )
-    own.__doc__ = f"Arguments of {kind.__name__}."
-
+    own.__doc__ = f"Arguments of {page.title}."
     call_type = dataclasses.make_dataclass(
         "Call",
         [
             ("place", Place),
-            (method_title, own),
+            (page.title, own),
             ("settings", Settings, dataclasses.field(default=recipe.settings)),
         ],
         frozen=True,
@@ -116,11 +122,10 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         call_type,
         args=argv,
         prog=f"nearfar train {method}",
-        description=f"{methods.page(method).summary}\n\nDefaults are those of the recipe {recipe_name}.",
+        description=f"{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    place = dataclasses.replace(call.place, recipe=recipe_name)
-    return place, call.settings, {f.name: getattr(getattr(call, method_title), f.name) for f in dataclasses.fields(own)}
+    return call.place, call.settings, dataclasses.asdict(getattr(call, page.title))
 
 
 def flag_texts(text: str, names: list[str]) -> dict[str, str]:
@@ -178,5 +183,3 @@ def views(argv: list[str]) -> int:
         print(note)
     print(f"{len(some)} of {len(data)} samples and their views ({plan.settings.views}): {path}")
     return 0
-
-
