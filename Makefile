@@ -23,8 +23,16 @@ learn: $(READY)
 compare: $(READY)
 	$(BIN)/python -m benchmarks.compare
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks.bench
+# The other libraries live in an environment of their own. make bench ARGS="losses --threads 1 --quick"
+bench: .bench-venv/.ready
+	.bench-venv/bin/python -m benchmarks.bench $(ARGS)
+
+.bench-venv/.ready: $(READY) benchmarks/bench/peers.txt
+	@echo "Installing the libraries to measure against into .bench-venv ..."
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV venv --quiet --clear --python $(BIN)/python .bench-venv && \
+	  $$UV pip install --quiet --python .bench-venv/bin/python -e '.[fast]' -r benchmarks/bench/peers.txt
+	@touch $@
 
 # uv where it is on the path, else a copy of it inside the environment; done again only when pyproject.toml changes.
 $(READY): pyproject.toml

@@ -1,0 +1,1 @@
+"""Measurements beside other libraries, and long trainings: what is too slow to be a test."""

@@ -1,0 +1,79 @@
+"""A line plot on logarithmic axes, as an SVG file."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from pathlib import Path
+
+Series = dict[str, list[tuple[float, float]]]
+
+WIDTH, HEIGHT = 720, 440
+LEFT, RIGHT, TOP, BOTTOM = 70, 210, 44, 48
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6a00", "#56b4e9", "#555555")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2", "1 4")
+
+
+def loglog(title: str, across: str, up: str, series: Series) -> str:
+    """An SVG of some named series of positive points, each named at its end. The first is drawn thicker."""
+    points = [p for line in series.values() for p in line]
+    if not points or min(min(p) for p in points) <= 0:
+        raise ValueError(f"a logarithmic plot wants positive points, got {series}")
+    columns = sorted({x for x, _ in points})
+    low, high = (f(y for _, y in points) for f in (min, max))
+    bottom, top = math.floor(math.log10(low)), max(math.ceil(math.log10(high)), math.floor(math.log10(low)) + 1)
+    first, last = math.log(columns[0]), math.log(max(columns[-1], columns[0] * 2))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        h = LEFT + (math.log(x) - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        v = HEIGHT - BOTTOM - (math.log10(y) - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
+        return round(h, 1), round(v, 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    for power in range(bottom, top + 1):
+        _, v = place(columns[0], 10.0**power)
+        parts.append(f'<path d="M{LEFT} {v}H{WIDTH - RIGHT}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{v + 4}" text-anchor="end">{10.0**power:g}</text>')
+    for x in columns:
+        h, v = place(x, 10.0**bottom)
+        parts.append(f'<text x="{h}" y="{v + 18}" text-anchor="middle">{x:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>')
+    half = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text transform="translate(16 {half}) rotate(-90)" text-anchor="middle">{escape(up)}</text>')
+    ends = {name: place(*max(line))[1] for name, line in series.items() if line}
+    labels = _apart(ends)
+    for number, (name, line) in enumerate(series.items()):
+        if not line:
+            continue
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        path = " ".join(f"{h},{v}" for h, v in (place(*p) for p in sorted(line)))
+        width = 3 if number == 0 else 1.6
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
+        )
+        parts += [
+            f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" fill="{colour}"/>' for p in path.split()
+        ]
+        parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{labels[name] + 4}" fill="{colour}">{escape(name)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _apart(heights: dict[str, float], gap: float = 16) -> dict[str, float]:
+    """The same heights, moved down where two would overlap."""
+    placed: dict[str, float] = {}
+    before = -math.inf
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        before = max(height, before + gap)
+        placed[name] = before
+    return placed
+
+
+def save(path: Path, title: str, across: str, up: str, series: Series) -> None:
+    """Write the plot, if there is anything to be drawn."""
+    if any(series.values()):
+        path.write_text(loglog(title, across, up, series), encoding="utf-8")
