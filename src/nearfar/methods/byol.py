@@ -14,7 +14,7 @@ from nearfar.optim.schedules import cosine_ramp
 
 
 class BYOL(Method):
-    """The network predicts, from one view, what a slowly moving copy of itself makes of the other. No negatives.
+    """The network predicts, from one view, what a slowly moving copy of itself makes of the other, without negatives.
 
     What keeps it from giving everything the same embedding is the predictor, which the copy does not have, the slow
     copy itself, and batch norm.

@@ -51,4 +51,5 @@ class SupCon(Method):
         return Step(loss, {"with_positive": share_with_positive(batch.label, views)})
 
     def chance(self, batch: int) -> float:
-        return math.log(2 * batch - 1)
+        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
+        return scale * math.log(2 * batch - 1)

@@ -23,8 +23,9 @@ class SwAV(Method):
 
     dim, hidden: widths of the projector.  prototypes: about ten times the classes one expects.  temperature: of the
     prediction.  epsilon, iterations: of Sinkhorn; larger epsilon, softer codes.  queue: embeddings per assigned view
-    that join the balance, from epoch `queue_start` on, for batches much smaller than `prototypes` (the paper: 3840 in
-    all for a batch of 256, from epoch 15; none for 4096).  freeze: epochs during which prototypes do not move.
+    that join the balance, for batches much smaller than `prototypes` (the paper: 3840 for a batch of 256; none for
+    4096).  queue_start: epoch from which they are collected; they join once the queue is full.  freeze: epochs during
+    which prototypes do not move.
 
     Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882.
     """
