@@ -1,0 +1,173 @@
+"""Every method in small: what the battery and the tests of each method are run on. No method is named here."""
+
+from __future__ import annotations
+
+import copy
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+from torch import Tensor, nn
+
+from nearfar import methods, recipes
+from nearfar.batch import MISSING, Batch
+from nearfar.distributed import local
+from nearfar.method import Clock, Method, Step
+
+SIDE = 8  # pixels
+OLD = 64
+"""An epoch at which all has started: a shrunk flag, be it a queue or an epoch to start at, is never larger."""
+
+
+class TinyEncoder(nn.Module):
+    """A hundred weights and a batch norm, for pictures of any side from 4 px: N x 3 x H x W -> N x 24."""
+
+    dim = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.norm(self.conv(x)).relu()).flatten(1)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A method with arguments small enough for a test."""
+
+    name: str
+    arguments: dict[str, Any]
+    changed: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.changed and '-'}{self.changed}"
+
+    def build(self, *, seed: int = 0, **arguments: Any) -> Method:
+        """The method on a tiny encoder, in training mode, at epoch 0."""
+        torch.manual_seed(seed)
+        kind = methods.load(self.name)
+        method = methods.build(kind, TinyEncoder(), self.arguments | arguments, samples=40, classes=3, channels=3)
+        method.clock = clock(0)
+        return method.train()
+
+    def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+        """N pictures, through the views that the method's recipe names; the last in four has no label."""
+        from nearfar import training  # not at the top: the two ranks import this file as well, and do without
+
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
+        pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
+        views = training.make_views(recipes.load("small_images", self.name).settings, SIDE)
+        seen = views(pixels, torch.ones(n), draws=views.draw(n, generator))
+        label = torch.arange(n) % 3
+        label[n - n // 4 :] = MISSING
+        return Batch([view.to(dtype) for view in seen], torch.arange(n), label, torch.full((n,), MISSING))
+
+
+def forms() -> list[Form]:
+    """Each method with its default flags, and with each switch and each choice among them set the other way."""
+    return [form for name in methods.names() for form in _forms(name)]
+
+
+def form(name: str, **arguments: Any) -> Form:
+    """One method in small, with some arguments of one's own."""
+    plain = next(_forms(name))
+    return Form(name, plain.arguments | arguments)
+
+
+def _forms(name: str) -> Iterator[Form]:
+    flags = methods.flags(methods.load(name))
+    plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
+    yield Form(name, plain)
+    for flag, parameter in flags.items():
+        for value in others(parameter.default, parameter.annotation):
+            yield Form(name, plain | {flag: value}, f"{flag}={value}")
+
+
+def small(value: Any) -> Any:
+    """A whole number above 16 becomes four times its binary logarithm: small, and in the same order as before."""
+    return 4 * round(math.log2(value)) if type(value) is int and value > 16 else value
+
+
+def others(default: Any, annotation: Any) -> list[Any]:
+    """What else a flag can be that makes another method of it: on for off, the other words, a number for none."""
+    if isinstance(default, bool):
+        return [not default]
+    if get_origin(annotation) is Literal:
+        return [word for word in get_args(annotation) if word != default]
+    if default is None and get_origin(annotation) in (Union, types.UnionType):
+        kind = next(kind for kind in get_args(annotation) if kind is not type(None))
+        return {float: [0.5], int: [4]}.get(kind, [])
+    return [16] if type(default) is int and default == 0 else []
+
+
+def clock(step: int) -> Clock:
+    """Every step an epoch of its own, so that what starts at an epoch is soon met."""
+    return Clock(step=step, steps=4 * OLD, epoch=step, epochs=4 * OLD, seed=1)
+
+
+def sgd(method: Method, lr: float = 0.05) -> torch.optim.SGD:
+    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr, momentum=0.9)
+
+
+def step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch, net: nn.Module | None = None) -> Step:
+    """One step in the order of `nearfar.fit`; the clock is the caller's. Gradients stay, as before_step left them."""
+    torch.manual_seed(method.clock.step)
+    optimiser.zero_grad(set_to_none=True)
+    out: Step = (method if net is None else net)(batch)
+    out.loss.backward()
+    method.before_step()
+    optimiser.step()
+    method.after_step(out)
+    return out
+
+
+_GROWN: dict[tuple[str, torch.dtype], Method] = {}
+
+
+def grown(form: Form, *, dtype: torch.dtype = torch.float32) -> Method:
+    """The method after a step in its first epoch and some when all has started and every small memory is full."""
+    key = f"{form} {form.arguments}", dtype
+    if key not in _GROWN:
+        _GROWN[key] = _grow(form, dtype)
+    return copy.deepcopy(_GROWN[key])
+
+
+def _grow(form: Form, dtype: torch.dtype) -> Method:
+    method = form.build().to(dtype)
+    optimiser = sgd(method)
+    for number, time in enumerate([0, *range(OLD, OLD + 5)]):
+        method.clock = clock(time)
+        step(method, optimiser, form.batch(16, seed=100 + number, dtype=dtype))
+    method.clock = clock(OLD + 5)
+    return method
+
+
+def copied_state(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+
+def norms(module: nn.Module) -> dict[str, nn.Module]:
+    """The norm layers that keep running statistics, by path."""
+    return {path: m for path, m in module.named_modules() if getattr(m, "running_mean", None) is not None}
+
+
+def statistics(module: nn.Module) -> set[str]:
+    """The keys of the state dict that hold running statistics."""
+    return {f"{path}.{name}" for path, norm in norms(module).items() for name, _ in norm.named_buffers(recurse=False)}
+
+
+def freeze_norms(method: Method) -> None:
+    """Norm layers use their running statistics: no row feels another but through the loss."""
+    for norm in norms(method).values():
+        norm.eval()
+
+
+def rows_of_rank(batch: Batch) -> Batch:
+    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), local(batch.group))

@@ -1,0 +1,263 @@
+"""The battery: what holds for every method there is. A new file in methods/ is tested by existing."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from nearfar import methods, recipes, training
+from nearfar.batch import MISSING, Batch
+from nearfar.cli.train import flag_texts, parse
+from nearfar.method import Method, frozen_statistics
+from tests.two_ranks import Pool
+
+from .ranks import hold_two_ranks_to_one
+from .small import OLD, Form, clock, copied_state, forms, grown, norms, sgd, statistics, step
+
+every_form = pytest.mark.parametrize("form", forms(), ids=str)
+every_method = pytest.mark.parametrize("name", methods.names())
+ages = pytest.mark.parametrize("age", [0, OLD], ids=["young", "old"])
+
+
+def of_age(form: Form, age: int, **kwargs: torch.dtype) -> Method:
+    return grown(form, **kwargs) if age else form.build().to(kwargs.get("dtype", torch.float32))
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    assert list(before) == list(after)
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def trained(method: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in method.named_parameters() if p.requires_grad}
+
+
+@every_form
+@ages
+def test_forward_reads_state(form: Form, age: int) -> None:
+    method, batch = of_age(form, age), form.batch(8)
+    before = copied_state(method)
+    method(batch)
+    assert moved(before, method.state_dict()) <= statistics(method)
+    for path, norm in norms(method).items():
+        passes = int(norm.num_batches_tracked - before[f"{path}.num_batches_tracked"])
+        once = passes == 1 or (passes == 0 and not any(p.requires_grad for p in norm.parameters()))
+        assert once, f"{path} took its statistics {passes} times in one step"
+    before = copied_state(method)
+    with frozen_statistics(method):
+        method(batch)
+        method(batch)
+    assert moved(before, method.state_dict()) == set()
+
+
+@every_form
+@ages
+def test_forward_may_be_called_again(form: Form, age: int) -> None:
+    method, batch = of_age(form, age), form.batch(8)
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        losses.append(method(batch).loss.detach())
+    assert losses[0].shape == ()
+    assert torch.equal(losses[0], losses[1])
+
+
+@every_form
+@ages
+def test_gradients_reach_what_is_trained_and_nothing_else(form: Form, age: int) -> None:
+    method, batch = of_age(form, age), form.batch(8)
+    out = method(batch)
+    out.loss.backward()
+    for name, p in method.named_parameters():
+        if not p.requires_grad:
+            assert p.grad is None, f"a gradient reached {name}"
+            continue
+        assert p.grad is not None, f"no gradient reached {name}"
+        assert p.grad.isfinite().all(), name
+        # A bias just before a batch norm has none by nature.
+        assert p.grad.any() or p.dim() == 1, f"the gradient of {name} is all zeros"
+    method.before_step()
+    left = {name for name, p in trained(method).items() if p.grad is not None}
+    assert left, "before_step left no gradient"
+    if age:
+        assert left == set(trained(method)), "before_step still drops gradients late in training"
+    method.after_step(out)
+    assert not any(buffer.requires_grad for buffer in method.buffers()), "memory holds a graph"
+    assert not any(value.requires_grad for value in out.log.values()), "numbers to show must be detached"
+
+
+@every_form
+@ages
+def test_after_step_writes_memory_only(form: Form, age: int) -> None:
+    method, batch = of_age(form, age), form.batch(8)
+    optimiser = sgd(method)
+    out = method(batch)
+    out.loss.backward()
+    method.before_step()
+    optimiser.step()
+    before = copied_state(method)
+    method.after_step(out)
+    after = method.state_dict()
+    changed = moved(before, after)
+    assert not changed & statistics(method)
+    for name in changed & set(trained(method)):
+        # What is trained may be put back on the sphere, no more.
+        rows = before[name].flatten(1), after[name].flatten(1)
+        torch.testing.assert_close(torch.cosine_similarity(*rows), torch.ones(len(rows[0])), msg=name)
+    memory = set(after) - statistics(method) - set(trained(method))
+    frozen = {name for name, p in method.named_parameters() if not p.requires_grad and not p.any()}  # held at 0
+    encoder = {f"encoder.{name}" for name in method.encoder.state_dict()}
+    if age and memory - frozen - encoder:
+        assert changed & memory, f"none of {sorted(memory)} was written"
+
+
+@every_form
+def test_saved_and_loaded_it_goes_on_bit_for_bit(form: Form) -> None:
+    method = grown(form)
+    optimiser = sgd(method)
+    method.clock = clock(OLD + 6)
+    step(method, optimiser, form.batch(8, seed=1))
+    file = io.BytesIO()
+    torch.save({"method": method.state_dict(), "optimiser": optimiser.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    again = form.build(seed=9)
+    other = sgd(again)
+    again.load_state_dict(saved["method"])
+    other.load_state_dict(saved["optimiser"])
+    for number in range(2, 5):
+        batch = form.batch(8, seed=number)
+        method.clock = again.clock = clock(OLD + 5 + number)
+        one, two = step(method, optimiser, batch), step(again, other, batch)
+        assert torch.equal(one.loss, two.loss)
+        assert list(one.log) == list(two.log)
+    assert moved(method.state_dict(), again.state_dict()) == set()
+
+
+@every_form
+@ages
+def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
+    method = of_age(form, age, dtype=torch.float64)
+    batches = [form.batch(16, seed=seed, dtype=torch.float64) for seed in range(3)]
+    hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=1e-10)
+
+
+@every_form
+def test_two_ranks_are_one_in_single_precision(two_ranks: Pool, form: Form) -> None:
+    hold_two_ranks_to_one(two_ranks, form, grown(form), [form.batch(16)], tolerance=1e-5)
+
+
+@every_form
+def test_two_ranks_are_one_with_live_norms(two_ranks: Pool, form: Form) -> None:
+    method = grown(form, dtype=torch.float64)
+    batches = [form.batch(16, seed=seed, dtype=torch.float64) for seed in range(2)]
+    hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=1e-10, live=True)
+
+
+@every_form
+def test_it_overfits_a_tiny_batch(form: Form) -> None:
+    """Against memory that stands still: else the batch would soon be among its own negatives."""
+    method, batch = grown(form), form.batch(8)
+    optimiser = torch.optim.Adam(trained(method).values(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        torch.manual_seed(0)
+        optimiser.zero_grad()
+        loss = method(batch).loss
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.85 * losses[0]
+    chance = method.chance(8)
+    assert chance is None or losses[-1] < 0.85 * chance
+
+
+def with_labels(batch: Batch, label: Tensor) -> Batch:
+    return Batch(batch.views, batch.index, label, batch.group)
+
+
+@every_form
+@ages
+def test_any_number_of_rows_and_labels(form: Form, age: int) -> None:
+    method = of_age(form, age)
+    optimiser = sgd(method, lr=0.01)
+    for number, rows in enumerate((8, 7, 5, 3, 2)):
+        batch = form.batch(rows, seed=number)
+        others = (torch.full_like(batch.label, MISSING), torch.zeros_like(batch.label))
+        for labels in (batch.label, *(others if rows in (8, 3) else ())):
+            before = copied_state(method)
+            out = step(method, optimiser, with_labels(batch, labels))
+            assert out.loss.isfinite(), f"{rows} rows, labels {labels.tolist()}"
+            assert moved(before, method.state_dict()) & set(trained(method))
+    assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+@every_form
+@pytest.mark.parametrize("rows", [2, 7, 8])
+def test_chance_is_the_loss_of_a_network_of_zeros(form: Form, rows: int) -> None:
+    method = grown(form)
+    with torch.no_grad():
+        for p in method.parameters():
+            p.zero_()
+    chance = method.chance(rows)
+    batch = form.batch(rows)
+    if chance is not None:
+        loss = method(with_labels(batch, torch.full_like(batch.label, MISSING))).loss
+        assert loss.item() == pytest.approx(chance, rel=1e-5)
+
+
+@every_method
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_config_comes_back_from_yaml(name: str, recipe: str) -> None:
+    try:
+        plan = training.plan(name, training.DRAWINGS, recipe, {})
+    except ValueError as error:  # a kind of data for which this method has no recipe
+        assert "have nothing for" in str(error)  # noqa: PT017
+        return
+    saved = yaml.safe_load(yaml.safe_dump(plan.saved()))
+    again = training.plan(saved["method"], saved["data"], saved["recipe"], saved["settings"] | saved["arguments"])
+    assert again.saved() == plan.saved() == saved
+    assert again.arguments == plan.arguments
+
+
+@every_form
+def test_arguments_come_back_from_the_command_line_and_from_yaml(form: Form) -> None:
+    words = []
+    for flag, value in form.arguments.items():
+        name = flag.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+    _, _, arguments = parse(form.name, [training.DRAWINGS, *words])
+    assert arguments == form.arguments
+    saved = yaml.safe_load(yaml.safe_dump(arguments))
+    assert saved == form.arguments
+    assert {k: type(v) for k, v in saved.items()} == {k: type(v) for k, v in form.arguments.items()}
+    one, two = form.build(), Form(form.name, saved).build()
+    assert type(one) is type(two)
+    assert moved(one.state_dict(), two.state_dict()) == set()
+
+
+@every_method
+def test_the_page_tells_of_the_method_its_flags_and_its_paper(name: str) -> None:
+    page, kind = methods.page(name), methods.load(name)
+    assert page.title == kind.__name__
+    assert len(page.summary) <= 120
+    assert re.fullmatch(r"[A-Z][^.]*\.", page.summary), f"not one sentence: {page.summary!r}"
+    assert re.search(r"\b\d{4}\.\d{4,5}\b", page.paper), "names no arXiv id"
+    flags = methods.flags(kind)
+    texts = flag_texts(page.text, list(flags))
+    assert [flag for flag in flags if not texts.get(flag)] == []
+
+
+@every_method
+def test_a_copy_is_a_method_of_its_own(name: str) -> None:
+    form = next(form for form in forms() if form.name == name)
+    method = grown(form)
+    before, twin = copied_state(method), copy.deepcopy(method)
+    step(twin, sgd(twin), form.batch(8))
+    assert moved(before, method.state_dict()) == set()
