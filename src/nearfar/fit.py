@@ -11,6 +11,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -95,6 +96,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
     steps = loop.epochs * per_epoch
     mine = slice(rank * loop.batch // ranks, (rank + 1) * loop.batch // ranks)
     scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "fp16")
+    # In a step that the scaler would skip, torch's fused SGD (to 2.15 at least) leaves garbage in its momentum.
+    optimiser._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     half = torch.float16 if loop.precision == "fp16" else torch.bfloat16
     start, best = _restore(method, optimiser, scaler, loop)
     log = _Log(loop, method, per_epoch, steps)
@@ -112,7 +115,9 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         save(0)
     else:
         loop.say(f"Going on from step {start:,} of {steps:,}.")
-    net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
+        net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
     with _stop_requested() as stop, _Feeder(data, loop, mine) as feed:
         for step in range(start, steps):
