@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,7 @@ class Page:
     def paper(self) -> str:
         """The arXiv ids named in the text."""
         words = self.text.replace(",", " ").replace(";", " ").replace(")", " ").split()
-        ids = [b.rstrip(".") for a, b in zip(words, words[1:], strict=False) if a.strip("(") == "arXiv"]
+        ids = [b.rstrip(".") for a, b in pairwise(words) if a.strip("(") == "arXiv"]
         return ", ".join(dict.fromkeys(ids))
 
 
@@ -49,15 +51,22 @@ def names() -> list[str]:
 def page(name: str) -> Page:
     """The page of a method, by name or by path of a file, without importing it."""
     path = _path(name)
-    public = [
-        node
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    ]
-    methods = [node for node in public if any(isinstance(f, ast.FunctionDef) and f.name == "forward" for f in node.body)]
+    methods = _methods(ast.parse(path.read_text(encoding="utf-8")))
     if not methods:
-        raise ValueError(f"{str(path)!r} holds no public class with a forward: a method is a class that extends Method")
+        raise ValueError(f"{str(path)!r} holds no public class that extends nearfar.Method")
     return Page(path.stem, methods[0].name, inspect.cleandoc(ast.get_docstring(methods[0]) or ""))
+
+
+def _methods(tree: ast.Module) -> list[ast.ClassDef]:
+    """The public classes of a file that extend Method, or a method; a head or a loss beside them does not."""
+    known, found = {"Method"}, []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nearfar.methods."):
+            known |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(b).rpartition(".")[2] in known for b in node.bases):
+            known.add(node.name)
+            found += [] if node.name.startswith("_") else [node]
+    return found
 
 
 def load(name: str) -> type[Method]:
@@ -71,6 +80,7 @@ def load(name: str) -> type[Method]:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up there
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(f"nearfar.methods.{path.stem}")
@@ -112,6 +122,6 @@ def _path(name: str) -> Path:
         return path
     if name not in names():
         near = get_close_matches(name, names(), 3)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ValueError(f"there is no method {name!r}{meant} The methods are: {', '.join(names())}")
     return Path(__file__).parent / f"{name}.py"

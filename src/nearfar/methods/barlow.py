@@ -11,7 +11,7 @@ from nearfar.method import Method, Step
 
 
 class BarlowTwins(Method):
-    """The features of two views are made to agree each with itself and with no other: their correlation is the identity.
+    """The features of two views are made to agree each with itself and with no other: correlation becomes the identity.
 
     No negatives, no predictor, no second network: a feature that said the same for every sample has no correlation.
 

@@ -1,0 +1,103 @@
+"""Every recipe there is: it names what exists, and those of ImageNet, which are not run here, are stepped once."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from nearfar import methods, recipes, training
+from nearfar.data.image import open_images
+from nearfar.journal import Journal
+from nearfar.settings import Recipe, Settings
+from nearfar.views.image import Views
+
+
+def functions(file: str) -> list[str]:
+    """The recipes in a file: its public functions."""
+    module = import_module(f"nearfar.recipes.{file}")
+    own = inspect.getmembers(module, lambda f: inspect.isfunction(f) and f.__module__ == module.__name__)
+    return [name for name, _ in own if not name.startswith("_")]
+
+
+def method_of(function: str) -> str:
+    """The method that a recipe is for: `moco_v1` is for moco, and `default` for any."""
+    if function == "default":
+        return methods.names()[0]
+    return max((name for name in methods.names() if f"{function}_".startswith(f"{name}_")), key=len)
+
+
+EVERY = [(file, function) for file in recipes.names() for function in functions(file)]
+
+
+@pytest.mark.parametrize(("file", "function"), EVERY)
+def test_a_recipe_names_what_exists(file: str, function: str) -> None:
+    method = method_of(function)
+    recipe = recipes.load(f"{file}:{function}", method)
+    assert isinstance(recipe, Recipe)
+    types = get_type_hints(Settings)
+    for field in fields(Settings):
+        value = getattr(recipe.settings, field.name)
+        if get_origin(types[field.name]) is Literal:
+            assert value in get_args(types[field.name]), field.name
+        elif types[field.name] is float:
+            assert isinstance(value, float | int), field.name
+        elif isinstance(types[field.name], type):
+            assert type(value) is types[field.name], field.name
+    flags = methods.flags(methods.load(method))
+    assert set(recipe.method) <= set(flags)
+    for name, value in recipe.method.items():
+        annotation = flags[name].annotation
+        assert value in get_args(annotation) if get_origin(annotation) is Literal else True
+        assert type(value) is type(flags[name].default) or flags[name].default is None, name
+    plan = training.plan(method, "anywhere.npz", f"{file}:{function}", {})
+    assert plan.settings == recipe.settings
+    assert plan.arguments.items() >= recipe.method.items()
+    assert isinstance(training.make_views(plan.settings, recipe.settings.size or 32), Views)
+
+
+@pytest.mark.parametrize("file", recipes.names())
+@pytest.mark.parametrize("method", methods.names())
+def test_flags_are_laid_over_a_recipe(file: str, method: str) -> None:
+    if not {method, "default"} & set(functions(file)):
+        with pytest.raises(ValueError, match=rf"{file}.*{method}.*--recipe"):
+            recipes.load(file, method)
+        return
+    plan = training.plan(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5})
+    recipe = recipes.load(file, method)
+    assert plan.settings == replace(recipe.settings, epochs=3, lr=0.5)
+
+
+def test_unknown_recipes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"no recipe 'imagenot'; there are .*imagenet"):
+        recipes.load("imagenot", "moco")
+    with pytest.raises(ValueError, match="nothing for 'moco_v9'"):
+        recipes.load("imagenet:moco_v9", "moco")
+
+
+SHRUNK = 32
+"""Every width, queue and number of prototypes above it is cut to it."""
+
+
+@pytest.mark.parametrize("function", functions("imagenet"))
+def test_the_recipes_of_imagenet_take_a_step(tmp_path: Path, function: str) -> None:
+    """With everything as it is, views at 224 px and the optimiser too, but a batch of 4, a tiny encoder and widths."""
+    said = (getattr(import_module("nearfar.recipes.imagenet"), function).__doc__ or "").lower()
+    assert "not run" in said
+    assert "arxiv" in said
+    method, recipe = method_of(function), f"imagenet:{function}"
+    whole = training.plan(method, "anywhere.npz", recipe, {})
+    widths = {name: min(value, SHRUNK) for name, value in whole.arguments.items() if type(value) is int}
+    small: dict[str, Any] = {"batch": 4, "encoder": "test_resnet", "epochs": 1, "device": "cpu"}
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    data = open_images((pictures, [0, 0, 1, 1]))
+    plan = training.plan(method, data, recipe, small | widths)
+    assert training.train(plan, tmp_path / "run", say=lambda text: None)
+    lines = Journal(tmp_path / "run" / "metrics.jsonl").read()
+    assert [line["step"] for line in lines if "loss" in line] == [1]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
