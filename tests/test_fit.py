@@ -315,12 +315,14 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path: Path, options: d
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("name", ["simclr", "moco"])
-def test_half_precision_trains_and_resumes_on_a_cpu(tmp_path: Path, name: str, precision: Precision) -> None:
-    done, whole = train(tmp_path / "whole", name, precision=precision)
+@pytest.mark.parametrize(
+    ("name", "rule"), [("simclr", "sgd"), ("moco", "sgd"), ("simclr", "adamw"), ("simclr", "lars")]
+)
+def test_half_precision_trains_and_resumes_on_a_cpu(tmp_path: Path, name: str, rule: str, precision: Precision) -> None:
+    done, whole = train(tmp_path / "whole", name, rule, precision=precision)
     assert done
-    assert not train(tmp_path / "cut", name, at=send(signal.SIGTERM, 8), precision=precision)[0]
-    _, resumed = train(tmp_path / "cut", name, seed=5, precision=precision)
+    assert not train(tmp_path / "cut", name, rule, at=send(signal.SIGTERM, 8), precision=precision)[0]
+    _, resumed = train(tmp_path / "cut", name, rule, seed=5, start=9, precision=precision)
     assert equal(resumed, whole)
     assert not equal(whole["method"], make(name).state_dict())
     assert all(value.isfinite().all() for value in whole["method"].values())

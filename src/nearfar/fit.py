@@ -96,8 +96,6 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
     steps = loop.epochs * per_epoch
     mine = slice(rank * loop.batch // ranks, (rank + 1) * loop.batch // ranks)
     scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "fp16")
-    # In a step that the scaler would skip, torch's fused SGD (to 2.15 at least) leaves garbage in its momentum.
-    optimiser._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     half = torch.float16 if loop.precision == "fp16" else torch.bfloat16
     start, best = _restore(method, optimiser, scaler, loop)
     log = _Log(loop, method, per_epoch, steps)

@@ -61,7 +61,9 @@ def _remember(optimiser: Optimizer) -> Optimizer:
 
 def sgd(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
     """torch's SGD with momentum, the learning rate outside the momentum buffer."""
-    return _remember(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True))
+    # Not fused: that one fails where a parameter gets its first gradient later than others (SwAV's prototypes), and
+    # leaves garbage in the momentum where a gradient scaler skips a step.
+    return _remember(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov))
 
 
 def adamw(
