@@ -79,8 +79,10 @@ def answer(measure: Callable[[], float]) -> None:
 def ask(module: str, arguments: Sequence[object], timeout: float = 900) -> float | str:
     """What `module`, run with these arguments in a fresh process, answers."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    # What a process has freed must not serve it again unseen: glibc is told to hand it back at once.
+    tell = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | tell)
     except subprocess.TimeoutExpired:
         return f"not done after {timeout:.0f} s"
     if done.returncode < 0:

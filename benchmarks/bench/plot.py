@@ -30,7 +30,8 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
         return round(h, 1), round(v, 1)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="13">',
         f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
     ]
@@ -51,14 +52,12 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
         if not line:
             continue
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-        path = " ".join(f"{h},{v}" for h, v in (place(*p) for p in sorted(line)))
+        places = [place(*p) for p in sorted(line)]
+        path = " ".join(f"{h},{v}" for h, v in places)
         width = 3 if number == 0 else 1.6
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
-        )
-        parts += [
-            f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" fill="{colour}"/>' for p in path.split()
-        ]
+        style = f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"'
+        parts.append(f'<polyline points="{path}" {style}/>')
+        parts += [f'<circle cx="{h}" cy="{v}" r="3" fill="{colour}"/>' for h, v in places]
         parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{labels[name] + 4}" fill="{colour}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from benchmarks.bench.plot import loglog
+from benchmarks.bench.results import Found, Setting, environment, machine_kind, save
+from benchmarks.bench.section import SECTIONS
+from benchmarks.bench.targets import TARGETS, reports, table
+from benchmarks.bench.timing import OURS, Row, Spread
+
+
+def test_targets_are_judged_on_the_threads_they_name(tmp_path: Path) -> None:
+    for threads, ratio in ((1, 4.5), (4, 3.5)):
+        found = Found()
+        ratios = {"plain": Spread(ratio, ratio - 1, ratio + 1), OURS: Spread(1, 1, 1)}
+        found.add(Row("NT-Xent", {"N": 4096, "D": 128}, dict(ratios), ratios, 3), "NT-Xent N4096 D128")
+        found.numbers[f"NT-Xent N4096 D128: three matrix products / {OURS}"] = Spread(0.8, 0.7, 0.9)
+        path = tmp_path / f"losses-{threads}-threads-{machine_kind()}.json"
+        save(path, "losses", Setting(threads=threads), "command", found, environment())
+    text = table(reports(tmp_path, machine_kind()))
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    first = lines[f"NT-Xent N4096 D128: plain / {OURS}"]
+    assert first.endswith("yes")
+    assert "4.5 (3.5 to 5.5)" in first
+    assert "3.5 (2.5 to 4.5)" in first
+    floor = lines[f"NT-Xent N4096 D128: {OURS} / three matrix products"]
+    assert floor.endswith("NO")
+    assert "1.25 (1.11 to 1.43)" in floor
+    assert f"1 of 2 measured targets met; {len(TARGETS) - 2} not measured" in text
+
+
+def test_targets_name_sections() -> None:
+    assert {target.section for target in TARGETS} <= set(SECTIONS)
+
+
+def test_peaks_become_ratios_and_say_what_does_not_fit() -> None:
+    found = Found()
+    found.peak("NT-Xent", {"N": 8}, {"plain": 30.0, "lightly": "does not fit", OURS: 2.0}, "NT-Xent N8")
+    assert found.numbers == {f"NT-Xent N8 memory: plain / {OURS}": Spread(15.0, 15.0, 15.0)}
+
+
+def test_plot_is_a_picture_with_every_name() -> None:
+    svg = loglog("a < b", "N", "s", {"nearfar": [(1, 2.0), (4, 30.0)], "plain": [(1, 3.0), (2, 31.0)], "none": []})
+    root = ET.fromstring(svg)
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"a < b", "nearfar", "plain", "N", "s"} <= set(texts)
+    assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 4
+    with pytest.raises(ValueError, match="positive"):
+        loglog("t", "x", "y", {"nearfar": [(0, 1.0)]})
