@@ -14,8 +14,13 @@ import yaml
 from torch import Tensor
 
 from nearfar import checkpoints, training
-from nearfar.data.image import Images
+from nearfar.batch import MISSING
+from nearfar.data.drawings import drawings
+from nearfar.data.image import Images, open_images
+from nearfar.data.splits import folds
 from nearfar.encoders.image import ImageEncoder, from_spec
+from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.linear import ridge
 from nearfar.export import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
 from nearfar.report.page import report
@@ -72,13 +77,18 @@ class Run:
         """Data in the form in which this encoder saw its training data."""
         if isinstance(data, Images):
             return data
-        from nearfar.data.image import open_images
-
         made = self.config["made"]
+        if data == training.DRAWINGS:
+            return drawings("train")
         images = open_images(
             data, labels=labels, label_column=label_column, side=made["side"], max_bad=self.settings.max_bad
         )
-        return images.with_channels(made["channels"])
+        if images.channels != made["channels"]:
+            raise ValueError(
+                f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} have "
+                f"{images.channels}: convert them first"
+            )
+        return images
 
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
@@ -103,31 +113,55 @@ class Run:
         With a split named test in the labels, that is tested and the rest is learnt from; else seeded stratified folds.
         Writes results/evaluate.json and returns what it holds.
         """
-        from nearfar.evaluation.evaluate import evaluate
-
         images = self.open(data, labels=labels, label_column=label_column)
         for note in images.notes:
             say(note)
+        splits, tested = self.splits(images, seed)
+        seen = self.seen(images)[tested]
         plain = views.plain(self.config["made"]["size"])
         small = views.plain(min(32, self.config["made"]["size"]))
         pixels = torch.cat([small(*images.fetch(i))[0].flatten(1).cpu() for i in torch.arange(len(images)).split(512)])
-        features = {
-            "raw pixels": pixels,
-            "untrained encoder": training.embed(self.untrained(), plain, images),
-            "trained encoder": training.embed(self.encoder, plain, images),
+        trained = training.embed(self.encoder, plain, images)
+        untrained = training.embed(self.untrained(), plain, images)
+        group = images.group if bool((images.group != MISSING).any()) else None
+        bank = int((images.label[splits[0][0]] != MISSING).sum())
+        found = {
+            name: evaluate(
+                features,
+                images.label,
+                splits,
+                group=group,
+                seen_in_training=bool(seen.any()),
+                k=200 if bank >= 10_000 else 20,
+                solver=ridge,
+                shots=(1, 5) if len(splits) == 1 else (),
+                seed=seed,
+            )
+            for name, features in (
+                ("raw pixels", pixels),
+                ("untrained encoder", untrained),
+                ("trained encoder", trained),
+            )
         }
-        table = evaluate(
-            features,
-            images.label,
-            classes=images.classes,
-            group=images.group,
-            split=images.split,
-            seen=self.seen(images),
-            seed=seed,
-        )
+        table = results_table(found, images.classes, int(seen.sum()), len(seen), len(splits))
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         self.write("evaluate", table)
         return table
+
+    def splits(self, images: Images, seed: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """The split that the data name, or five stratified folds; and the positions that are tested.
+
+        Raises ValueError where no labels are known.
+        """
+        known = images.label != MISSING
+        if not known.any():
+            raise ValueError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
+        test = torch.tensor([split == "test" for split in images.split]) & known
+        train = torch.tensor([split in ("", "train") for split in images.split]) & known
+        if test.any() and train.any():
+            return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
+        parts = folds(images.label, images.group, seed=seed)
+        return parts, torch.cat([tested for _, tested in parts])
 
     def look(self, data: Any, *, labels: Any = None, label_column: str = "label", most: int = 5000) -> None:
         """Prepare the pictures of the report: a map of the embeddings and a grid of nearest neighbours."""
@@ -157,6 +191,55 @@ class Run:
     def export(self, folder: str | Path | None = None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export`)."""
         return export_encoder(self.encoder, folder or self.path / "export")
+
+
+def results_table(
+    found: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int
+) -> dict[str, Any]:
+    """The results of several features as the table of a report; the last are the run's own."""
+    titles = {
+        "knn": "kNN (%)",
+        "linear": "linear (%)",
+        "few_labels_1": "1 label a class (%)",
+        "few_labels_5": "5 labels (%)",
+    }
+    main = list(found)[-1]
+    rows = [
+        {
+            "name": name,
+            "main": name == main,
+            "values": {titles[k]: {key: r[key] for key in ("value", "low", "high") if key in r} | {"value": r["accuracy"]}
+                       for k, r in results.items()},
+        }
+        for name, results in found.items()
+    ]  # fmt: skip
+    each = {titles[k]: found[main][k]["per_class"] for k in ("knn", "linear")}
+    how = f"the test split of {tested:,} samples" if splits == 1 else f"{splits} stratified folds of {tested:,} samples"
+    note = f"Accuracy on {how}, with 95 % intervals; the most frequent class alone would give {found[main]['knn']['chance']:.1f} %."
+    if seen:
+        note += (
+            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how well the"
+            " encoder sorts samples it has seen, not how well it will do on new ones."
+        )
+    else:
+        note += " No tested sample was in pre-training."
+    return {
+        "title": "How well labels can be told from the representation",
+        "note": note,
+        "columns": [titles[k] for k in found[main]],
+        "rows": rows,
+        "per_class": {
+            "columns": list(each),
+            "rows": [
+                {
+                    "name": classes[c],
+                    "values": {title: {"value": values[c]} for title, values in each.items() if c in values},
+                }
+                for c in sorted(next(iter(each.values())))
+            ],
+        },
+        "protocol": {name: r["protocol"] for name, r in found[main].items()},
+    }
 
 
 def load(path: str | Path, checkpoint: Which = "last") -> Run:

@@ -68,7 +68,9 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
         ("trained encoder", training.embed(run.encoder, view, test)),
     ):
         shot = episodes(features, test.label, within=alphabet, seed=seed)
-        found = [retrieval(features[alphabet == a], test.label[alphabet == a], seed=seed)["mAP"] for a in range(len(names))]
+        found = [
+            retrieval(features[alphabet == a], test.label[alphabet == a], seed=seed)["mAP"] for a in range(len(names))
+        ]
         mean, low, high = bootstrap(found, seed=seed)
         values = {
             "20-way 1-shot (%)": {"value": shot["accuracy"], "low": shot["low"], "high": shot["high"]},
@@ -101,9 +103,9 @@ def print_table(table: dict[str, Any]) -> None:
     for row in table["rows"]:
         cells = [row["values"].get(column) for column in table["columns"]]
         shown = ["" if c is None else f"{c['value']:.1f}" + _interval(c) for c in cells]
-        drawn.add_row(row["name"], *shown, style="bold" if row.get("main") else "")
+        drawn.add_row(row["name"], *shown, style="bold" if row.get("main") else "", end_section=True)
     Console().print(drawn)
 
 
 def _interval(cell: dict[str, float]) -> str:
-    return f"  [{cell['low']:.1f}, {cell['high']:.1f}]" if "low" in cell else ""
+    return f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else ""

@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         from difflib import get_close_matches
 
         near = get_close_matches(argv[0], COMMANDS, 1)
-        print(f"nearfar: there is no command {argv[0]!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+        print(
+            f"nearfar: there is no command {argv[0]!r}" + (f"; did you mean {near[0]}?" if near else ""),
+            file=sys.stderr,
+        )
         print(usage(), file=sys.stderr)
         return 2
     try:

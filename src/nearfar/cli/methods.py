@@ -11,7 +11,9 @@ from nearfar import methods as catalogue
 def methods(argv: list[str]) -> int:
     """List the methods, or tell all about one."""
     if argv and argv[0] in ("-h", "--help"):
-        print("usage: nearfar methods [NAME]\n\nThe methods there are; with a name, what it does, its flags and its paper.")
+        print(
+            "usage: nearfar methods [NAME]\n\nThe methods there are; with a name, what it does, its flags and its paper."
+        )
         return 0
     if argv:
         page = catalogue.page(argv[0])

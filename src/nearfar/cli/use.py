@@ -97,7 +97,9 @@ def embed(argv: list[str]) -> int:
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            np.savez(file, features=features, names=images.names, label=images.label, classes=np.array(images.classes, str))
+            np.savez(
+                file, features=features, names=images.names, label=images.label, classes=np.array(images.classes, str)
+            )
 
     replace(path, write)
     print(f"{features.shape[0]:,} samples x {features.shape[1]} numbers (features, names, label, classes): {path}")

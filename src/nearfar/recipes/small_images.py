@@ -20,7 +20,9 @@ def simclr() -> Recipe:
 def moco() -> Recipe:
     """The authors' CIFAR-10 demonstration, with the MLP head of version 2."""
     return Recipe(
-        settings=Settings(views="moco_v2", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512),
+        settings=Settings(
+            views="moco_v2", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512
+        ),
         method={"queue": 4096, "momentum": 0.99, "temperature": 0.1},
     )
 
@@ -52,6 +54,8 @@ def barlow() -> Recipe:
 def supcon() -> Recipe:
     """The authors' CIFAR recipe."""
     return Recipe(
-        settings=Settings(views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=512, floor=0.001),
+        settings=Settings(
+            views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=512, floor=0.001
+        ),
         method={"temperature": 0.1},
     )

@@ -1,0 +1,160 @@
+"""Every method on CIFAR-10 at equal budget, on a CPU: `make compare`, or `python -m benchmarks.compare simclr moco`.
+
+The same small encoder, samples seen and optimiser for all; what a method needs of its own is in METHODS and was chosen
+with --pilot, on 5,000 training pictures held out. kNN on the test set, last epoch. One result file per run, so that a
+stopped comparison goes on where it was; the table in docs/results.md is made from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from nearfar import training
+from nearfar.data.image import Images, open_images
+from nearfar.evaluation.intervals import over_seeds
+from nearfar.evaluation.knn import knn
+from nearfar.run import load
+from nearfar.views.image import plain
+
+RESULTS = Path(__file__).parent / "results" / "compare"
+DATA = Path(os.environ.get("NEARFAR_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+COMMON = {"encoder": "conv4", "batch": 256, "optimiser": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {"lr": 2e-3, "views": "simclr", "temperature": 0.2},
+    "moco": {"lr": 2e-3, "views": "simclr", "temperature": 0.2, "queue": 4096, "momentum": 0.99},
+    "byol": {"lr": 2e-3, "views": "byol", "hidden": 1024, "momentum": 0.97},
+    "swav": {"lr": 2e-3, "views": "simclr", "prototypes": 100, "hidden": 512},
+    "barlow": {"lr": 2e-3, "views": "simclr", "dim": 1024},
+    "supcon": {"lr": 2e-3, "views": "supcon", "temperature": 0.1},
+}
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Which methods, and how long."""
+
+    methods: tyro.conf.Positional[tuple[str, ...]] = ()
+    """All that METHODS names, if none is given."""
+    seeds: int = 3
+    """Runs of each method."""
+    epochs: int = 6
+    """Passes over the training pictures."""
+    samples: int = 20_000
+    """Training pictures, the first of the file."""
+    pilot: bool = False
+    """Judge by 5,000 training pictures that are held out, and keep nothing."""
+
+
+def main(asked: Compare) -> None:
+    """Run what is missing, then print the table."""
+    everything = open_images(DATA / "cifar10_train.npz")
+    test = everything.subset(range(45_000, 50_000)) if asked.pilot else open_images(DATA / "cifar10_test.npz")
+    bank = everything.subset(range(45_000)) if asked.pilot else everything
+    for seed in range(asked.seeds):
+        for method in asked.methods or METHODS:
+            path = RESULTS / f"{method}-{asked.samples}x{asked.epochs}-seed{seed}.json"
+            if asked.pilot or not path.exists():
+                result = one(method, seed, asked, everything.subset(range(asked.samples)), bank, test)
+                print(json.dumps(result), flush=True)
+                if not asked.pilot:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(json.dumps(result, indent=1) + "\n")
+    if not asked.pilot:
+        print(table(asked))
+
+
+def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test: Images) -> dict[str, Any]:
+    """Train once and measure: kNN accuracy on the test pictures of the trained and the untrained encoder."""
+    flags = COMMON | METHODS[method] | {"epochs": asked.epochs, "seed": seed}
+    plan = training.plan(method, data, "small_images", flags)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        began = time.perf_counter()
+        training.train(plan, folder / "run", say=lambda text: None)
+        seconds = time.perf_counter() - began
+        run = load(folder / "run")
+        losses = [line["loss"] for line in run_metrics(folder / "run") if "loss" in line]
+        scores = {}
+        for name, encoder in (("untrained", run.untrained()), ("trained", run.encoder)):
+            known, asked_for = (training.embed(encoder, plain(32), part) for part in (bank, test))
+            scores[name] = knn(known, bank.label, asked_for, test.label, k=200, temperature=0.1)["accuracy"]
+    finally:
+        shutil.rmtree(folder)
+    return {
+        "method": method,
+        "seed": seed,
+        "knn_untrained": round(scores["untrained"], 2),
+        "knn_trained": round(scores["trained"], 2),
+        "seconds": round(seconds, 1),
+        "last_loss": round(losses[-1], 4),
+        "flags": {name: value for name, value in flags.items() if name != "probe_every"},
+        "samples": len(data),
+        "protocol": {
+            "name": "knn",
+            "k": 200,
+            "temperature": 0.1,
+            "bank": len(bank),
+            "test": len(test),
+            "epoch": "last",
+        },
+        "command": f"python -m benchmarks.compare {method} --epochs {asked.epochs} --samples {asked.samples}",
+        "machine": {"cpu": cpu(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def run_metrics(folder: Path) -> list[dict[str, float]]:
+    """The journal of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def cpu() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(asked: Compare) -> str:
+    """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds."""
+    rows = [
+        "| method | untrained kNN % | trained kNN % | gain, 95 % interval | seconds a run |",
+        "|---|---|---|---|---|",
+    ]
+    for method in asked.methods or METHODS:
+        paths = sorted(RESULTS.glob(f"{method}-{asked.samples}x{asked.epochs}-seed*.json"))
+        found = [json.loads(path.read_text()) for path in paths]
+        if len(found) < 2:
+            continue
+        before, after, gain = (
+            over_seeds([value(result) for result in found])
+            for value in (
+                lambda r: r["knn_untrained"],
+                lambda r: r["knn_trained"],
+                lambda r: r["knn_trained"] - r["knn_untrained"],
+            )
+        )
+        seconds = sum(result["seconds"] for result in found) / len(found)
+        rows.append(
+            f"| {method} | {before.mean:.1f} | {after.mean:.1f} | "
+            f"+{gain.mean:.1f} [{gain.low:.1f}, {gain.high:.1f}] | {seconds:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Compare, args=sys.argv[1:]))
