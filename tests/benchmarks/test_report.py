@@ -28,7 +28,15 @@ def test_targets_are_judged_on_the_threads_they_name(tmp_path: Path) -> None:
     floor = lines[f"NT-Xent N4096 D128: {OURS} / three matrix products"]
     assert floor.endswith("NO")
     assert "1.25 (1.11 to 1.43)" in floor
-    assert f"1 of 2 measured targets met; {len(TARGETS) - 2} not measured" in text
+    assert f"1 of 2 measured targets met; {len(TARGETS) - 2} not judged" in text
+
+
+def test_quick_runs_are_not_judged(tmp_path: Path) -> None:
+    found = Found(numbers={f"kNN: lightly / {OURS}": Spread(5, 5, 5)})
+    save(tmp_path / "knn-1-threads-here.json", "knn", Setting(threads=1, quick=True), "command", found, {})
+    text = table(reports(tmp_path, "here"))
+    assert "tiny sizes" in next(line for line in text.splitlines() if line.startswith("kNN"))
+    assert "0 of 0 measured targets met" in text
 
 
 def test_targets_name_sections() -> None:
