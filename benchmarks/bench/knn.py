@@ -65,7 +65,7 @@ def measure(setting: Setting) -> Found:
         peak = memory.ask("benchmarks.bench.knn", [n])
         if isinstance(peak, str):
             raise RuntimeError(f"kNN with a bank of {n}: {peak}")
-        found.number("GiB of the whole process, kNN by a bank of 1M x 128", peak)
+        found.number(f"GiB of the whole process, kNN by a bank of {n:,} x 128", peak)
     return found
 
 
