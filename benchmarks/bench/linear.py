@@ -20,7 +20,7 @@ def features(n: int, d: int, classes: int) -> tuple[Tensor, Tensor]:
     scale = torch.arange(1, d + 1).float().rsqrt()
     turn = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
     y = torch.randint(classes, (n,), generator=generator)
-    middle = 0.16 * torch.randn(classes, d, generator=generator)
+    middle = 0.11 * torch.randn(classes, d, generator=generator)
     return (middle[y] + torch.randn(n, d, generator=generator)) * scale @ turn, y
 
 
