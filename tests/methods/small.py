@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nearfar import methods, recipes
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import local
-from nearfar.method import Clock, Method, Step
+from nearfar.distributed import local, rank
+from nearfar.method import Clock, Method, Step, mix
 
 SIDE = 8  # pixels
 OLD = 64
@@ -117,8 +117,11 @@ def sgd(method: Method, lr: float = 0.05) -> torch.optim.SGD:
 
 
 def step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch, net: nn.Module | None = None) -> Step:
-    """One step in the order of `nearfar.fit`; the clock is the caller's. Gradients stay, as before_step left them."""
-    torch.manual_seed(method.clock.step)
+    """One step in the order of `nearfar.fit`, seeded as there; the clock is the caller's.
+
+    Gradients stay, as before_step left them.
+    """
+    torch.manual_seed(mix(method.clock.seed, method.clock.step, 2, rank()))
     optimiser.zero_grad(set_to_none=True)
     out: Step = (method if net is None else net)(batch)
     out.loss.backward()

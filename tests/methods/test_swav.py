@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import cycle
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import Batch
 from nearfar.clustering.sinkhorn import sinkhorn
+from nearfar.memory.queue import Queue
 from nearfar.methods.swav import SwAV
 
 from .small import OLD, Form, clock, form, grown, sgd, step
@@ -18,6 +20,11 @@ swav, queued = form("swav"), form("swav", queue=16)
 
 def build(form: Form = swav, **arguments: int) -> SwAV:
     return cast(SwAV, form.build(**arguments))
+
+
+def queues(method: SwAV) -> list[Queue]:
+    """Of the first view and of the second."""
+    return [module for module in method.modules() if isinstance(module, Queue)]
 
 
 def crops(n: int, small: int) -> Batch:
@@ -53,9 +60,9 @@ def test_loss_is_the_mean_of_the_swapped_cross_entropies(small: int) -> None:
 def test_small_crops_have_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     method, asked = build(), []
     codes = method.codes
-    monkeypatch.setattr(method, "codes", lambda scores, number: asked.append(number) or codes(scores, number))
+    monkeypatch.setattr(method, "codes", lambda scores, queue: asked.append(scores.shape) or codes(scores, queue))
     out = method(crops(6, 4))
-    assert asked == [0, 1]
+    assert asked == [(6, len(method.prototypes.weight))] * 2
     assert len(out.carry) == 2
 
 
@@ -105,9 +112,9 @@ def test_the_queue_collects_from_its_epoch_on_and_joins_when_it_is_full() -> Non
     counts = []
     for epoch in range(5):
         with_queue.clock = without.clock = clock(epoch)
-        without.load_state_dict({k: v for k, v in with_queue.state_dict().items() if not k.startswith("queues")})
+        without.load_state_dict({k: v for k, v in with_queue.state_dict().items() if not k.startswith("queue")})
         alike = torch.equal(with_queue(batch).loss, without(batch).loss)
-        counts.append((int(with_queue.queues[0].count), int(with_queue.queues[1].count), alike))
+        counts.append((*(int(queue.count) for queue in queues(with_queue)), alike))
         step(with_queue, optimiser, swav.batch(8, seed=epoch))
     assert counts == [(0, 0, True), (0, 0, True), (0, 0, True), (8, 8, True), (16, 16, False)]
 
@@ -117,7 +124,7 @@ def test_the_queue_holds_the_embeddings_of_the_two_assigned_crops() -> None:
     method.clock = clock(OLD)
     out = method(batch)
     method.after_step(out)
-    for queue, z in zip(method.queues, out.carry, strict=True):
+    for queue, z in zip(queues(method), out.carry, strict=True):
         assert torch.equal(queue.keys[:8], z)
         torch.testing.assert_close(z.norm(dim=1), torch.ones(8))
 
@@ -126,11 +133,14 @@ def test_a_full_queue_is_felt_through_the_codes_alone(monkeypatch: pytest.Monkey
     method, batch = cast(SwAV, grown(queued)).eval(), swav.batch(8)
     each = scores(method, batch)
     codes = []
-    for score, queue in zip(each, method.queues, strict=True):
+    for score, queue in zip(each, queues(method), strict=True):
         both = torch.cat([queue.keys @ method.prototypes.weight.T, score]).detach()
         codes.append(sinkhorn(both)[-8:])
     torch.testing.assert_close(method(batch).loss, swapped(each, codes))
-    monkeypatch.setattr(method, "codes", lambda scores, number: codes[number])
-    fixed = method(batch).loss
-    method.queues[0].keys.copy_(method.queues[0].keys.flip(1))
-    assert torch.equal(method(batch).loss, fixed)
+    before = method(batch).loss
+    for queue in queues(method):
+        queue.keys.copy_(queue.keys.flip(1))
+    assert not torch.isclose(method(batch).loss, before)
+    fixed = cycle(codes)
+    monkeypatch.setattr(method, "codes", lambda scores, queue: next(fixed))
+    torch.testing.assert_close(method(batch).loss, before)
