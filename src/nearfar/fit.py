@@ -49,7 +49,8 @@ class Viewer(Protocol):
     """What turns inputs into views, by draws that were made for the whole global batch."""
 
     def draw(self, n: int, generator: torch.Generator) -> Any: ...
-    def __call__(self, *inputs: Any, draws: Any) -> list[Any]: ...
+
+    __call__: Callable[..., list[Any]]
 
 
 class Diverged(ArithmeticError):
@@ -191,8 +192,8 @@ def _probe(
 
 
 def _insist_finite(method: Method, step: int, loop: Loop) -> None:
-    norms = torch._foreach_norm([p.detach() for p in method.parameters()])
-    if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+    # A sum of squares is finite only if all its terms are; an overflow would be as bad.
+    if not torch.nn.utils.get_total_norm([p.detach() for p in method.parameters()]).isfinite():
         raise _diverged(f"a parameter is no longer finite at step {step}", loop)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +61,10 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
-class Encoder(Protocol):
+class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim."""
 
     dim: int
-
-    def __call__(self, view: Any) -> Tensor: ...
 
 
 class Method(nn.Module):
@@ -75,7 +73,7 @@ class Method(nn.Module):
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.clock = Clock()
@@ -113,11 +111,11 @@ class Method(nn.Module):
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Within: norm layers use the batch as ever, but their running statistics do not move."""
-    moved = [m for m in module.modules() if getattr(m, "track_running_stats", False)]
-    for m in moved:
-        m.track_running_stats = False  # pyright: ignore[reportAttributeAccessIssue]
+    moved = [norm for norm in module.modules() if getattr(norm, "track_running_stats", False)]
+    for norm in moved:
+        norm.__dict__["track_running_stats"] = False
     try:
         yield
     finally:
-        for m in moved:
-            m.track_running_stats = True  # pyright: ignore[reportAttributeAccessIssue]
+        for norm in moved:
+            norm.__dict__["track_running_stats"] = True

@@ -6,7 +6,7 @@ Both keep the state dict of the norm they replace, so that weights load elsewher
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nearfar.distributed import gather, world
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class _Norm(_BatchNorm):
@@ -132,9 +134,9 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
     return _replace(module, _SyncBatchNorm if device.type == "cuda" else GlobalBatchNorm)
 
 
-def split_norms(module: nn.Module, splits: int) -> nn.Module:
+def split_norms(module: M, splits: int) -> M:
     """Replace each plain batch norm in `module` by a `SplitBatchNorm`, as `synchronise_norms` does."""
-    return _replace(module, lambda norm: SplitBatchNorm(norm, splits))
+    return _replace(module, lambda norm: SplitBatchNorm(norm, splits))  # pyright: ignore[reportReturnType]
 
 
 def _replace(module: nn.Module, make: Callable[[_BatchNorm], nn.Module]) -> nn.Module:

@@ -85,8 +85,8 @@ class Run:
         )
         if images.channels != made["channels"]:
             raise ValueError(
-                f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} have "
-                f"{images.channels}: convert them first"
+                f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} "
+                f"have {images.channels}: convert them first"
             )
         return images
 
@@ -208,18 +208,24 @@ def results_table(
         {
             "name": name,
             "main": name == main,
-            "values": {titles[k]: {key: r[key] for key in ("value", "low", "high") if key in r} | {"value": r["accuracy"]}
-                       for k, r in results.items()},
+            "values": {
+                titles[k]: {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
+                for k, result in results.items()
+            },
         }
         for name, results in found.items()
-    ]  # fmt: skip
+    ]
     each = {titles[k]: found[main][k]["per_class"] for k in ("knn", "linear")}
-    how = f"the test split of {tested:,} samples" if splits == 1 else f"{splits} stratified folds of {tested:,} samples"
-    note = f"Accuracy on {how}, with 95 % intervals; the most frequent class alone would give {found[main]['knn']['chance']:.1f} %."
+    how = "the test split" if splits == 1 else f"{splits} stratified folds"
+    chance = found[main]["knn"]["chance"]
+    note = (
+        f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
+        f"give {chance:.1f} %."
+    )
     if seen:
         note += (
-            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how well the"
-            " encoder sorts samples it has seen, not how well it will do on new ones."
+            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how well "
+            "the encoder sorts samples it has seen, not how well it will do on new ones."
         )
     else:
         note += " No tested sample was in pre-training."

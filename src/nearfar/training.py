@@ -33,7 +33,7 @@ from nearfar.checkpoints import Checkpoints
 from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
 from nearfar.data.splits import holdout
-from nearfar.encoders.image import image_encoder
+from nearfar.encoders.image import ImageEncoder, image_encoder
 from nearfar.evaluation.knn import knn
 from nearfar.export import export_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
@@ -170,7 +170,8 @@ class _Job:
         data, size = self.open()
         batch = self.batch_size(len(data))
         torch.manual_seed(settings.seed)
-        encoder = image_encoder(settings.encoder, channels=data.channels, size=size, **pixel_statistics(data))
+        mean, std = pixel_statistics(data)
+        encoder = image_encoder(settings.encoder, channels=data.channels, size=size, mean=mean, std=std)
         method = methods.build(
             methods.load(self.plan.method),
             encoder,
@@ -180,6 +181,7 @@ class _Job:
             channels=data.channels,
         )
         viewer = make_views(settings, size)
+        _insist_fitting(encoder, data.channels, sorted({view.size for view in viewer.views} - {size}), settings.encoder)
         for note in encoder.notes:
             self.say(note)
         facts = {
@@ -355,7 +357,7 @@ class _Job:
             f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
         )
 
-    def write_down(self, data: Images, encoder: nn.Module, viewer: views.Views, facts: dict[str, Any]) -> None:
+    def write_down(self, data: Images, encoder: ImageEncoder, viewer: views.Views, facts: dict[str, Any]) -> None:
         settings = self.plan.settings
         environment = {
             "nearfar": version("nearfar"),
@@ -448,7 +450,7 @@ def make_views(settings: Settings, size: int) -> views.Views:
             return views.drawing(size)
 
 
-def pixel_statistics(data: Images, most: int = 2000) -> dict[str, list[float]]:
+def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel, in units of [0, 1], over some samples."""
     some = torch.linspace(0, len(data) - 1, min(most, len(data))).long()
     pixels = data.pixels(some).cpu()
@@ -458,7 +460,7 @@ def pixel_statistics(data: Images, most: int = 2000) -> dict[str, list[float]]:
     weight = torch.tensor([len(part) for part in pixels.split(64)], dtype=torch.float64)[:, None] / len(pixels)
     mean, square = (mean * weight).sum(0), (square * weight).sum(0)
     std = (square - mean.square()).clamp(min=1e-4).sqrt()
-    return {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
+    return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]
 
 
 @torch.no_grad()
@@ -467,7 +469,8 @@ def embed(encoder: nn.Module, plain: views.Views, data: Images, batch: int = 256
     device = next(encoder.parameters()).device
     out = []
     for index in torch.arange(len(data)).split(batch):
-        (view,) = plain(*(part.to(device) for part in data.fetch(index)))
+        pixels, aspect = data.fetch(index)
+        (view,) = plain(pixels.to(device), aspect)
         out.append(encoder(view).float().cpu())
     return torch.cat(out)
 
@@ -499,7 +502,10 @@ def pick_device(name: str) -> torch.device:
     """The device called `name`; auto is a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, cuda:1 or mps") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
     return device
@@ -527,6 +533,16 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")
+
+
+@torch.no_grad()
+def _insist_fitting(encoder: nn.Module, channels: int, sizes: list[int], name: str) -> None:
+    for size in sizes:
+        try:
+            encoder.eval()(torch.zeros(1, channels, size, size))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{name!r} cannot take views of {size} px ({reason}): give a larger --size") from error
 
 
 def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:

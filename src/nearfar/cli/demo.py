@@ -47,7 +47,7 @@ def demo(argv: list[str]) -> int:
 
 
 def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
-    """20-way 1-shot accuracy and retrieval of raw pixels, the untrained and the trained encoder, as a report's table."""
+    """20-way 1-shot accuracy and retrieval of pixels, the untrained and the trained encoder: a report's table."""
     import torch
 
     from nearfar import training
@@ -81,9 +81,9 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     return {
         "title": "Characters of alphabets it never saw",
         "note": (
-            "1-shot: one drawing of each of 20 characters of one alphabet is known, and a drawing by another hand must be "
-            "named; chance is 5 %. Retrieval: the other drawings of the same character should come first among all of its "
-            "alphabet. The intervals (95 %) are over the 8 alphabets. No test drawing was seen in training."
+            "1-shot: one drawing of each of 20 characters of one alphabet is known, and a drawing by another hand must "
+            "be named; chance is 5 %. Retrieval: the other drawings of the same character should come first among all "
+            "of its alphabet. The intervals (95 %) are over the 8 alphabets. No test drawing was seen in training."
         ),
         "columns": ["20-way 1-shot (%)", "retrieval mAP (%)"],
         "rows": rows,

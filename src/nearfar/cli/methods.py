@@ -11,9 +11,7 @@ from nearfar import methods as catalogue
 def methods(argv: list[str]) -> int:
     """List the methods, or tell all about one."""
     if argv and argv[0] in ("-h", "--help"):
-        print(
-            "usage: nearfar methods [NAME]\n\nThe methods there are; with a name, what it does, its flags and its paper."
-        )
+        print("usage: nearfar methods [NAME]\n\nThe methods there are; with a name, all about that one.")
         return 0
     if argv:
         page = catalogue.page(argv[0])

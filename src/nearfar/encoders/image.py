@@ -13,12 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nearfar.method import Encoder
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64
 """Up to this side a ResNet gets the small stem: its own shrinks a picture four-fold before the first block."""
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Encoder):
     """A network behind the normalisation that its pictures need: N x C x H x W in [0, 1] -> N x dim.
 
     net: the network itself; its state dict is what is exported.  dim: the width of the representation.

@@ -22,4 +22,5 @@ def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
 
     momentum 1 freezes the target, 0 makes it equal to the source.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1 - momentum)
+    lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage] (as torch's own optimisers use it)
+    lerp(list(target.parameters()), list(source.parameters()), 1 - momentum)

@@ -12,7 +12,8 @@ class Queue(nn.Module):
     """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722).
 
     It starts full of random unit rows, drawn from torch's global generator: ranks seeded alike hold alike.
-    The slot that is written next is `count` modulo `size`. Any number of keys may be put in at once; the oldest give way, and of more keys than fit the last are kept.
+    The slot that is written next is `count` modulo `size`. Any number of keys may be put in at once; the oldest give
+    way, and of more keys than fit the last are kept.
     """
 
     keys: Tensor  # size x dim, unit rows

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.heads import barlow_head
 from nearfar.losses.redundancy import barlow
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 
 
 class BarlowTwins(Method):
@@ -21,7 +21,7 @@ class BarlowTwins(Method):
     Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", arXiv 2103.03230.
     """
 
-    def __init__(self, encoder: nn.Module, *, dim: int = 8192, lam: float = 0.005) -> None:
+    def __init__(self, encoder: Encoder, *, dim: int = 8192, lam: float = 0.005) -> None:
         super().__init__(encoder)
         self.projector = barlow_head(encoder.dim, out=dim)
         self.lam = lam

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.heads import byol_head
 from nearfar.losses.distance import byol
 from nearfar.memory.ema import follow, momentum_copy
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -25,7 +25,7 @@ class BYOL(Method):
     Grill et al. 2020, "Bootstrap Your Own Latent", arXiv 2006.07733.
     """
 
-    def __init__(self, encoder: nn.Module, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:
+    def __init__(self, encoder: Encoder, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
         self.predictor = byol_head(dim, hidden=hidden, out=dim)

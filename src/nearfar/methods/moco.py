@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import gather, local, normalise, world
@@ -12,7 +12,7 @@ from nearfar.heads import moco_v1_head, moco_v2_head
 from nearfar.losses.pairwise import info_nce
 from nearfar.memory.ema import follow, momentum_copy
 from nearfar.memory.queue import Queue
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 from nearfar.norms import SplitBatchNorm, split_norms
 
 
@@ -33,7 +33,7 @@ class MoCo(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         dim: int = 128,
         queue: int = 65536,

@@ -3,13 +3,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.heads import simclr_head
 from nearfar.losses.pairwise import nt_xent
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 
 
 class SimCLR(Method):
@@ -23,7 +22,7 @@ class SimCLR(Method):
     Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709.
     """
 
-    def __init__(self, encoder: nn.Module, *, dim: int = 128, temperature: float = 0.1) -> None:
+    def __init__(self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1) -> None:
         super().__init__(encoder)
         self.projector = simclr_head(encoder.dim, out=dim)
         self.temperature = temperature

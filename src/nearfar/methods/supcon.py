@@ -4,13 +4,12 @@ import math
 from typing import Literal
 
 import torch
-from torch import nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.heads import supcon_head
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 
 
 class SupCon(Method):
@@ -30,7 +29,7 @@ class SupCon(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         dim: int = 128,
         temperature: float = 0.1,

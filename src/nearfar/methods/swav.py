@@ -4,7 +4,7 @@ import math
 from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.sinkhorn import sinkhorn
@@ -13,7 +13,7 @@ from nearfar.heads import swav_head
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.memory.prototypes import Prototypes
 from nearfar.memory.queue import Queue
-from nearfar.method import Method, Step
+from nearfar.method import Encoder, Method, Step
 
 
 class SwAV(Method):
@@ -32,7 +32,7 @@ class SwAV(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         dim: int = 128,
         hidden: int = 2048,
@@ -47,7 +47,8 @@ class SwAV(Method):
         super().__init__(encoder)
         self.projector = swav_head(encoder.dim, hidden=hidden, out=dim)
         self.prototypes = Prototypes(prototypes, dim)
-        self.queues = nn.ModuleList(Queue(queue, dim) for _ in range(2 if queue else 0))
+        self.queue_1 = Queue(queue, dim) if queue else None
+        self.queue_2 = Queue(queue, dim) if queue else None
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_start, self.freeze = queue_start, freeze
 
@@ -56,13 +57,13 @@ class SwAV(Method):
         h = torch.cat(self.each(self.embed, same_size))  # VN x encoder.dim
         z = normalise(self.projector(h)).chunk(len(batch.views))
         scores = [self.prototypes(part) for part in z]  # V of N x prototypes
-        codes = [self.codes(score.detach(), number) for number, score in enumerate(scores[:2])]
+        codes = [self.codes(scores[0].detach(), self.queue_1), self.codes(scores[1].detach(), self.queue_2)]
         loss = swapped_assignment(scores, codes, temperature=self.temperature)
         return Step(loss, carry=[part.detach() for part in z[:2]])
 
-    def codes(self, scores: Tensor, number: int) -> Tensor:
-        if self.queues and self.queues[number].count >= len(self.queues[number].keys):
-            earlier = self.prototypes(local(self.queues[number].keys)).detach()
+    def codes(self, scores: Tensor, queue: Queue | None) -> Tensor:
+        if queue is not None and queue.count >= len(queue.keys):
+            earlier = self.prototypes(local(queue.keys)).detach()
             both = torch.cat([earlier, scores])
             return sinkhorn(both, epsilon=self.epsilon, iterations=self.iterations)[len(earlier) :]
         return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)
@@ -74,8 +75,9 @@ class SwAV(Method):
     def after_step(self, step: Step) -> None:
         self.prototypes.renormalise()
         if self.clock.epoch >= self.queue_start:
-            for queue, keys in zip(self.queues, step.carry, strict=False):
-                queue.enqueue(keys)
+            for queue, keys in zip((self.queue_1, self.queue_2), step.carry, strict=True):
+                if queue is not None:
+                    queue.enqueue(keys)
 
     def chance(self, batch: int) -> float:
         return math.log(len(self.prototypes.weight))

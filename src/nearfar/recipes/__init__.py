@@ -1,4 +1,4 @@
-"""Recipes: one file for a kind of data, in it one function a method, named like the method; `default` for all others."""
+"""Recipes: one file for a kind of data, in it a function for each method, of its name; `default` for the rest."""
 
 from __future__ import annotations
 
