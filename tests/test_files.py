@@ -46,7 +46,9 @@ def test_a_full_disk_is_told_with_path_and_remedy(tmp_path: Path, number: int) -
         temporary.write_text("ne")
         raise OSError(number, "full")
 
-    with pytest.raises(OSError, match=r"disk is full: '.*b\.txt' could not be written.*Free some space.*--resume") as caught:
+    with pytest.raises(
+        OSError, match=r"disk is full: '.*b\.txt' could not be written.*Free some space.*--resume"
+    ) as caught:
         replace(path, write)
     assert caught.value.errno == number
     assert path.read_text() == "old"

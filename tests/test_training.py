@@ -319,10 +319,10 @@ def test_no_probe_where_labels_say_too_little(labels: np.ndarray) -> None:
 
 def test_pixel_statistics_are_those_of_all_pixels() -> None:
     array = np.random.default_rng(0).integers(0, 256, (70, 9, 9, 3), dtype=np.uint8)
-    found = training.pixel_statistics(open_images(array))
+    mean, std = training.pixel_statistics(open_images(array))
     flat = array.reshape(-1, 3) / 255
-    assert found["mean"] == pytest.approx(flat.mean(0), abs=1e-4)
-    assert found["std"] == pytest.approx(flat.std(0), abs=1e-4)
+    assert mean == pytest.approx(flat.mean(0), abs=1e-4)
+    assert std == pytest.approx(flat.std(0), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adamw"])

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nearfar import methods as catalogue
+from nearfar.cli import main
+
+
+def test_every_method_is_listed_with_its_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    said = capsys.readouterr().out
+    for name in catalogue.names():
+        assert f"{name} " in said
+    assert said.count("arXiv ") == len(catalogue.names())
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_a_page_tells_flags_paper_and_use(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", name]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}: {catalogue.page(name).title}\n")
+    assert f"usage: nearfar train {name} DATA" in said
+    assert "arXiv" in said
+    for flag, parameter in catalogue.flags(catalogue.load(name)).items():
+        assert f"--{flag.replace('_', '-')}: " in said, (
+            "the flags are read from the source, and must be those of the class"
+        )
+        assert f"= {parameter.default!r}" in said
+
+
+def test_an_unknown_method_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "simlcr"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no method 'simlcr'; did you mean simclr?" in err
+    assert err.count("\n") == 1
+
+
+def test_a_users_own_file_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import a_module_that_is_not_there\n"
+        "class Mine(Method):\n"
+        '    """My own way."""\n'
+        "    def __init__(self, encoder, *, width: int = 3) -> None: ...\n"
+        "    def forward(self, batch): ...\n"
+    )
+    assert main(["methods", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "My own way." in said
+    assert "--width: int = 3" in said

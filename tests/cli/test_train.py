@@ -1,0 +1,330 @@
+"""The whole command: data as users have it, and the flags."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from nearfar import methods
+from nearfar.cli import main
+from nearfar.cli.train import flag_texts, parse
+from nearfar.export import load_encoder
+from tests.tiny import FLAGS, array_file, folder, pictures
+
+SIMCLR = (
+    *("out", "resume", "recipe"),
+    *("dim", "temperature"),
+    *("epochs", "batch", "encoder", "views", "size", "crops", "optimiser", "lr", "lr-1d", "sgd-momentum"),
+    *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed"),
+    *("labels", "label-column", "split", "max-bad", "probe-every", "save-every", "keep"),
+)
+"""The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
+
+
+def train(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
+    status = main(["train", *map(str, argv)])
+    heard = capsys.readouterr()
+    return status, heard.out, heard.err
+
+
+def test_the_flags_are_those_that_were_agreed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "simclr", "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"^\W*--([a-z0-9][a-z0-9-]*)", said, re.MULTILINE) == list(SIMCLR)
+    assert "DATA" in said
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_has_help_with_its_own_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", name, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    for flag in methods.flags(methods.load(name)):
+        assert re.search(rf"--{flag.replace('_', '-')}[ ,]", said)
+    told = flag_texts(methods.page(name).text, list(methods.flags(methods.load(name))))
+    assert set(told) == set(methods.flags(methods.load(name))), "the docstring says something of every flag"
+
+
+def test_help_shows_the_defaults_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, wanted in (
+        (["simclr", "drawings", "--help"], "recipe drawings"),
+        (["simclr", "--recipe", "imagenet", "--help"], "recipe imagenet"),
+        (["simclr", "--help", "--recipe=imagenet"], "recipe imagenet"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", *argv])
+        assert wanted in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(capsys)[0] == 2
+    status, out, _ = train(capsys, "--help")
+    assert status == 0
+    assert "usage: nearfar train METHOD DATA" in out
+    assert ", ".join(methods.names()) in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["simlcr", "drawings"], "there is no method 'simlcr'; did you mean simclr?"),
+        (["./mine.py", "drawings"], "there is no method file './mine.py'"),
+        (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are drawings"),
+        (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a finite number, 0 or more"),
+        (["simclr", "drawings", "--epochs", "0"], "--epochs 0: at least 1"),
+        (["simclr", "nowhere/"], "There is nothing at 'nowhere'"),
+        (["simclr", "drawings", "--device", "warp"], "--device warp: torch knows no such device; use auto, cpu"),
+        (["simclr", "drawings", "--size", "8"], "conv4 cannot take pictures of 8 x 8 px"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    argv: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = train(capsys, *argv)
+    assert status == 2
+    assert told in err
+    assert err.startswith("nearfar train: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--temprature", "0.1"], "--temperature"),
+        (["--epochs", "many"], "many"),
+        (["--views", "moco"], "moco_v1"),
+        (["--resume=maybe"], "maybe"),
+    ],
+)
+def test_wrong_flags_get_the_nearest_and_status_2(
+    argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "simclr", "drawings", *argv])
+    assert end.value.code == 2
+    heard = capsys.readouterr()
+    assert told in heard.err
+    assert "Traceback" not in heard.err
+
+
+def test_data_may_stand_behind_any_flag(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", 4)
+    for argv in (
+        [str(photos), "--compile"],
+        ["--compile", str(photos)],
+        ["--crops", "2", "6", str(photos), "--compile"],
+        ["--epochs=3", "--compile", "--", str(photos)],
+    ):
+        place, settings, _ = parse("swav", argv)
+        assert (place.data, place.recipe, settings.compile) == (str(photos), "photos", True)
+    _, settings, arguments = parse("moco", [str(photos), "--sgd-momentum", "0.5", "--momentum", "0.75"])
+    assert (settings.sgd_momentum, arguments["momentum"]) == (0.5, 0.75)
+
+
+def test_a_run_tells_where_everything_went(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    status, said, _ = train(capsys, "moco", data, *FLAGS, "--queue", "32", "--out", out)
+    assert status == 0
+    for path in (out, out / "encoder.safetensors", out / "report.html"):
+        assert str(path) in said
+        assert path.exists()
+    assert "MoCo on 48 samples: 2 epochs of 3 steps, 16 samples and 2 views a step" in said
+    assert yaml.safe_load((out / "config.yaml").read_text())["arguments"]["queue"] == 32
+    assert load_encoder(out)(torch.rand(2, 1, 16, 16)).shape == (2, load_encoder(out).dim)
+
+    status, _, err = train(capsys, "moco", data, *FLAGS, "--queue", "32", "--out", out)
+    assert status == 2
+    assert "never overwritten" in err
+    status, _, err = train(capsys, "moco", data, *FLAGS, "--queue", "64", "--out", out, "--resume")
+    assert status == 2
+    assert "queue was 32 and is 64" in err
+
+
+def test_runs_are_numbered(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["train", "simclr", str(data), *FLAGS]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["simclr-pictures-1", "simclr-pictures-2"]
+
+
+def test_a_stopped_run_tells_how_to_go_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nearfar.distributed.anywhere", lambda flag: True)  # as if Ctrl-C had come at once
+    status, said, _ = train(capsys, "simclr", data, *FLAGS, "--labels", "")
+    assert status == 130
+    command = said.split("Go on with: ")[1].strip()
+    assert command.endswith("--out runs/simclr-pictures-1 --resume")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
+    assert json.loads((tmp_path / "runs/simclr-pictures-1/environment.json").read_text())["finished"]
+
+
+# Data as they come.
+
+
+def test_one_picture_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = train(capsys, "simclr", folder(tmp_path / "one", 1), *FLAGS, "--out", tmp_path / "run")
+    assert status == 2
+    assert "1 sample to train on" in err
+    assert "at least 2" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_two_pictures_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--labels", "folders"] if method == "supcon" else []
+    views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []
+    two = folder(tmp_path / "two", 2, 2, nested=True)
+    status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, "--out", tmp_path / "run")
+    assert (status, err) == (0, "")
+    assert "The batch is 2, not 16: there are 2 samples" in said
+
+
+def test_small_crops_that_are_too_small(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*FLAGS, "--views", "swav", "--crops", "2", "1", "--size", "16", "--out", tmp_path / "run"]
+    status, _, err = train(capsys, "swav", data, *flags)
+    assert status == 2
+    assert "'conv4' cannot take views of 7 px" in err
+    assert "give a larger --size" in err
+
+
+def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    status, _, err = train(capsys, "simclr", tmp_path / "empty", *FLAGS, "--out", tmp_path / "run")
+    assert status == 2
+    assert "is empty" in err
+
+
+def test_a_few_bad_files_are_left_out_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 40, bad=1)
+    (photos / '00"0, odd.png').write_bytes(b"\x89PNG\r\n\x1a\n")
+    out = tmp_path / "run"
+    status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--out", out)
+    assert status == 0
+    assert f"2 files could not be read: see {out / 'skipped.csv'}" in said
+    assert "SimCLR on 39 samples" in said
+    with open(out / "skipped.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["name", "reason"]
+    assert sorted(row[0] for row in rows[1:]) == ['00"0, odd.png', "000.png"]
+    assert all(len(row) == 2 and row[1] for row in rows)
+    status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--out", out, "--resume")
+    assert status == 0
+
+
+def test_many_bad_files_are_an_error_with_its_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 20, bad=6)
+    status, _, err = train(capsys, "simclr", photos, *FLAGS, "--out", tmp_path / "run")
+    assert status == 2
+    assert "6 of 20 image files" in err
+    assert "--max-bad 0.3" in err
+    status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--max-bad", "0.3", "--out", tmp_path / "run")
+    assert status == 0
+    assert "SimCLR on 14 samples" in said
+
+
+def test_folders_that_could_be_labels_get_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 24, nested=True)
+    status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--out", tmp_path / "run")
+    assert status == 0
+    assert "--labels folders" in said
+    assert "knn" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_labels_for_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 40)
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{i:03d}.png,kind {i % 4}\n" for i in range(32)))
+    for method in ("simclr", "supcon"):
+        out = tmp_path / method
+        status, _, err = train(capsys, method, photos, *FLAGS, "--labels", table, "--out", out)
+        assert (status, err) == (0, "")
+        made = yaml.safe_load((out / "config.yaml").read_text())["made"]
+        assert (made["samples"], made["labelled"], len(made["classes"])) == (40, 32, 4)
+        assert "knn" in (out / "metrics.jsonl").read_text()
+
+
+def test_labels_of_one_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = array_file(tmp_path / "one.npz", 20, 1)
+    for method in ("simclr", "supcon"):
+        status, _, err = train(capsys, method, data, *FLAGS, "--out", tmp_path / method)
+        assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("argv", [[], ["--labels", "none"]])
+def test_what_learns_from_labels_asks_for_them(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = folder(tmp_path / "photos", 8)
+    status, _, err = train(capsys, "supcon", photos, *FLAGS, *argv, "--out", tmp_path / "run")
+    assert status == 2
+    assert "'supcon' learns from labels and none are known: give --labels FILE, or --labels folders" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_the_training_part_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 40)
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "path,label,split\n" + "".join(f"{i:03d}.png,{i % 4},{'test' if i < 8 else 'train'}\n" for i in range(40))
+    )
+    status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--labels", table, "--out", tmp_path / "run")
+    assert status == 0
+    assert "Training on 32 of 40 samples: those that are not in another split." in said
+
+
+def test_a_list_of_paths_and_colour(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i, picture in enumerate(pictures(20)):
+        Image.fromarray(picture).convert("RGB").resize((20 + i, 16)).save(tmp_path / "in" / f"{i}.jpg")
+    (tmp_path / "list.txt").write_text("".join(f"in/{i}.jpg\n" for i in range(20)))
+    assert main(["train", "byol", str(tmp_path / "list.txt"), *FLAGS, "--out", str(tmp_path / "run")]) == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["made"]["channels"] == 3
+
+
+def test_a_method_of_ones_own(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(Path(methods.__file__).with_name("simclr.py").read_text())
+    out = tmp_path / "run"
+    status, _, _ = train(capsys, file, data, *FLAGS, "--temperature", "0.3", "--out", out)
+    assert status == 0
+    assert yaml.safe_load((out / "config.yaml").read_text())["arguments"]["temperature"] == 0.3
+
+
+def test_several_processes_need_a_name_to_agree_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = train(capsys, "simclr", data, *FLAGS)
+    assert status == 2
+    assert "name it with --out" in err
+
+
+def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "views.png"
+    assert main(["views", str(data), "--out", str(sheet), "--views", "moco_v2", "--samples", "3"]) == 0
+    assert capsys.readouterr().out == f"3 of 48 samples and their views (moco_v2): {sheet}\n"
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 16
+    assert main(["views", str(data), "--views", "moco"]) == 2
+    assert "--views 'moco' is none of" in capsys.readouterr().err
