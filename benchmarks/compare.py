@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks.bench.results import environment
 from nearfar import training
 from nearfar.data.image import Images, open_images
 from nearfar.evaluation.intervals import over_seeds
@@ -110,23 +110,14 @@ def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test
             "epoch": "last",
         },
         "command": f"python -m benchmarks.compare {method} --epochs {asked.epochs} --samples {asked.samples}",
-        "machine": {"cpu": cpu(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "date": time.strftime("%Y-%m-%d"),
+        "threads": torch.get_num_threads(),
+        "environment": environment(),
     }
 
 
 def run_metrics(folder: Path) -> list[dict[str, float]]:
     """The journal of a run."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def cpu() -> str:
-    """What the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def table(asked: Compare) -> str:

@@ -57,5 +57,5 @@ def supcon() -> Recipe:
         settings=Settings(
             views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=512, floor=0.001
         ),
-        method={"temperature": 0.1},
+        method={"temperature": 0.1, "base_temperature": 0.07},
     )

@@ -1,0 +1,116 @@
+"""Does each method learn? A minute each on the packaged drawings: `make learn`, or `python -m benchmarks.learn moco`.
+
+conv4, one pass over 13,180 drawings without their labels (with them where a method needs them); then 20-way 1-shot accuracy
+on alphabets that were never seen, against the same network untrained. A method has learnt if the gain is at least 5
+points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from benchmarks.bench.results import environment
+from nearfar import methods, training
+from nearfar.data.drawings import alphabets, drawings
+from nearfar.evaluation.intervals import difference
+from nearfar.evaluation.kshot import episodes
+from nearfar.run import load
+from nearfar.views.image import plain
+
+RESULTS = Path(__file__).parent / "results" / "learn"
+LEAST = 5.0
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Which methods."""
+
+    methods: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Those whose result is missing or older than their file, if none is given."""
+    everything: bool = False
+    """All of them."""
+
+
+def main(asked: Learn) -> int:
+    """Check, and keep the results. 1 if a method has not learnt."""
+    names = asked.methods or [name for name in methods.names() if asked.everything or stale(name)]
+    failed = 0
+    for name in names:
+        result = check(name)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        failed += not result["learnt"]
+        print(
+            f"{name:<10} untrained {result['untrained']:.1f}  trained {result['trained']:.1f}  gain {result['gain']}  "
+            f"{result['seconds']:.0f} s  {'ok' if result['learnt'] else 'HAS NOT LEARNT'}",
+            flush=True,
+        )
+    if not names:
+        print("Every method's result is newer than its file.")
+    return int(failed > 0)
+
+
+def check(name: str, seed: int = 0) -> dict[str, Any]:
+    """Train one method for a pass over the drawings, and compare 1-shot accuracy with the untrained encoder."""
+    flags: dict[str, Any] = {"epochs": 1, "seed": seed, "probe_every": 1000}
+    if not methods.load(name).needs_labels:
+        flags["labels"] = "none"
+    test = drawings("test")
+    names = sorted(set(alphabets(test)))
+    alphabet = torch.tensor([names.index(a) for a in alphabets(test)])
+    folder = Path(tempfile.mkdtemp())
+    try:
+        began = time.perf_counter()
+        training.train(training.plan(name, training.DRAWINGS, None, flags), folder / "run", say=lambda text: None)
+        seconds = time.perf_counter() - began
+        run = load(folder / "run")
+        before, after = (
+            episodes(training.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
+            for encoder in (run.untrained(), run.encoder)
+        )
+    finally:
+        shutil.rmtree(folder)
+    gain = difference(list(before["per_unit"].values()), list(after["per_unit"].values()), seed=seed)
+    return {
+        "method": name,
+        "source": source(name),
+        "untrained": round(before["accuracy"], 2),
+        "trained": round(after["accuracy"], 2),
+        "gain": str(gain),
+        "learnt": gain.low > 0 and gain.mean >= LEAST,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "flags": flags,
+        "recipe": "drawings",
+        "protocol": after["protocol"],
+        "command": f"python -m benchmarks.learn {name}",
+        "threads": torch.get_num_threads(),
+        "environment": environment(),
+    }
+
+
+def source(name: str) -> str:
+    """A fingerprint of a method's file."""
+    path = Path(methods.__file__).parent / f"{name}.py"
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+def stale(name: str) -> bool:
+    """Whether a method has no result, or one of another version of its file."""
+    path = RESULTS / f"{name}.json"
+    return not path.exists() or json.loads(path.read_text())["source"] != source(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Learn, args=sys.argv[1:])))
