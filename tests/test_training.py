@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def train(
     plan = training.plan(method, data, None, SETTINGS | flags)
     with pytest.MonkeyPatch.context() as patch:
         if stop >= 0:
-            patch.setattr("nearfar.fit.DRAIN", 1)  # `watch` is then called after every step
+            patch.setattr(sys.modules["nearfar.fit"], "DRAIN", 1)  # `watch` is then called after every step
         return training.train(plan, out, resume=resume, say=said.append, watch=watch), said
 
 

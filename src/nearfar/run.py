@@ -78,7 +78,7 @@ class Run:
         if isinstance(data, Images):
             return data
         made = self.config["made"]
-        if data == training.DRAWINGS:
+        if isinstance(data, str) and data == training.DRAWINGS:
             return drawings("train")
         images = open_images(
             data, labels=labels, label_column=label_column, side=made["side"], max_bad=self.settings.max_bad

@@ -408,7 +408,7 @@ def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Ima
     """The data of a run, with the labels that its settings name. `side`: of the stored squares."""
     if isinstance(data, Images):
         return data
-    if data == DRAWINGS:
+    if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
         images = drawings("train")
     else:
         images = open_images(

@@ -1,0 +1,144 @@
+"""What one does with a run: embed, evaluate, report, export."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nearfar.cli import main
+from nearfar.run import load
+from tests.test_training import files
+from tests.tiny import array_file, folder, pictures
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """A run that a test may write to."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def test_embed_writes_a_row_a_sample(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "embeddings.npz"
+    assert main(["embed", str(copy), str(data)]) == 0
+    dim = load(copy).encoder.dim
+    assert capsys.readouterr().out == f"48 samples x {dim} numbers (features, names, label, classes): {path}\n"
+    with np.load(path, allow_pickle=False) as held:
+        assert held["features"].shape == (48, dim)
+        assert held["features"].dtype == np.float32
+        np.testing.assert_array_equal(held["features"], load(copy).embed(data).numpy())
+        assert held["names"].tolist() == [str(i) for i in range(48)]
+        assert held["label"].tolist() == [i % 4 for i in range(48)]
+        assert held["classes"].tolist() == ["0", "1", "2", "3"]
+
+
+def test_embed_overwrites_nothing(copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.npz"
+    out.write_text("precious")
+    assert main(["embed", str(copy), str(data), "--out", str(out)]) == 2
+    assert f"{str(out)!r} is there already: name another --out" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+
+
+def test_embed_of_the_best_checkpoint(copy: Path, data: Path, tmp_path: Path) -> None:
+    last, best = tmp_path / "last.npz", tmp_path / "best.npz"
+    for path in (last, best):
+        assert main(["embed", str(copy), str(data), "--checkpoint", path.stem, "--out", str(path)]) == 0
+    assert np.load(last)["features"].shape == np.load(best)["features"].shape
+    (copy / "checkpoints" / "best.pt").unlink()
+    assert main(["embed", str(copy), str(data), "--checkpoint", "best", "--out", str(tmp_path / "new.npz")]) == 2
+
+
+def test_embed_leaves_out_what_cannot_be_read(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder(tmp_path / "photos", 30, bad=1)
+    assert main(["embed", str(copy), str(photos)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("29 samples")
+    assert "1 files could not be read and have no row, such as '000.png'" in said
+
+
+def test_evaluate_writes_and_prints_a_table(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(copy), str(data)]) == 0
+    said = capsys.readouterr().out
+    assert str(copy / "results" / "evaluate.json") in said
+    assert str(copy / "report.html") in said
+    for name in ("raw pixels", "untrained encoder", "trained encoder"):
+        assert name in said
+    table = json.loads((copy / "results" / "evaluate.json").read_text())
+    assert [row["name"] for row in table["rows"]] == ["raw pixels", "untrained encoder", "trained encoder"]
+    assert "48 of the 48 tested samples were in pre-training" in " ".join(table["note"].split())
+    assert table["title"] in (copy / "report.html").read_text()
+
+
+def test_evaluate_on_a_test_split(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.npz"
+    split = np.array(["test"] * 20 + ["train"] * 40)
+    np.savez(path, images=255 - pictures(60), labels=np.arange(60) % 4, split=split)
+    assert main(["evaluate", str(copy), str(path)]) == 0
+    table = json.loads((copy / "results" / "evaluate.json").read_text())
+    assert "the test split of 20 samples" in table["note"]
+    assert "No tested sample was in pre-training." in table["note"]
+
+
+def test_evaluate_asks_for_labels(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(copy), str(array_file(tmp_path / "bare.npz", labelled=False))]) == 2
+    assert "give --labels FILE, or --labels folders" in capsys.readouterr().err
+
+
+def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "report.html").unlink()
+    assert main(["report", str(copy)]) == 0
+    assert capsys.readouterr().out == f"Report: {copy / 'report.html'}\n"
+    assert (copy / "report.html").exists()
+    assert main(["report", str(copy), "--data", str(data)]) == 0
+    assert {path.name for path in (copy / "results").iterdir()} == {"map.json", "neighbours.json"}
+
+
+def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(copy)]) == 0
+    said = capsys.readouterr().out
+    for name in ("encoder.safetensors", "encoder.json", "encoder.py"):
+        assert str(copy / "export" / name) in said
+    encode = runpy.run_path(str(copy / "export" / "encoder.py"))["encode"]
+    x = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(encode(x), load(copy).encoder(x))
+
+
+@pytest.mark.parametrize(
+    "argv", [["embed", "{}", "drawings"], ["evaluate", "{}", "drawings"], ["report", "{}"], ["export", "{}"]]
+)
+def test_what_is_no_run_is_told(argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word.format(tmp_path) for word in argv]) == 2
+    heard = capsys.readouterr()
+    assert f"{str(tmp_path)!r} is not a run directory" in heard.err
+    assert heard.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["embed", "evaluate", "report", "export"])
+def test_a_missing_run_is_a_mistake_in_the_call(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name])
+    assert end.value.code == 2
+    assert "RUN" in capsys.readouterr().err
+
+
+def test_pictures_of_other_channels_are_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "colour.npz", images=np.repeat(pictures(4)[..., None], 3, axis=3))
+    assert main(["embed", str(copy), str(tmp_path / "colour.npz")]) == 2
+    assert "channel" in capsys.readouterr().err
+
+
+def test_looking_changes_no_weight(copy: Path, data: Path) -> None:
+    before = files(copy)
+    for argv in (["embed"], ["evaluate"], ["report", "--data"]):
+        assert main([argv[0], str(copy), *argv[1:], str(data)]) == 0
+    after = files(copy)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"report.html"}

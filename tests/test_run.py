@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nearfar
+from nearfar.checkpoints import read
+from nearfar.data.image import open_images
+from nearfar.encoders.image import image_encoder
+from tests.test_checkpoints import damage
+from tests.tiny import SETTINGS, pictures
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> nearfar.Run:
+    data = (pictures(), np.arange(48) % 4)
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return nearfar.fit(data, "simclr", out=out, say=lambda text: None, dim=32, **SETTINGS)
+
+
+@pytest.fixture
+def copy(trained: nearfar.Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained.path, tmp_path / "run"))
+
+
+def test_fit_gives_a_run_with_all_that_was_asked_for(trained: nearfar.Run) -> None:
+    assert trained.config["method"] == "simclr"
+    assert trained.config["data"] == "tuple in memory"
+    assert trained.config["arguments"]["dim"] == 32
+    assert trained.settings.epochs == 2
+    assert trained.settings.crops == (2, 0)
+
+
+def test_the_encoder_is_that_of_the_last_checkpoint_or_the_best(trained: nearfar.Run) -> None:
+    folder = trained.path / "checkpoints"
+    for which, file in (("last", "step-000000006.pt"), ("best", "best.pt")):
+        state = read(folder / file)["method"]
+        weights = nearfar.load(trained.path, which).encoder.state_dict()
+        assert weights
+        assert all(torch.equal(value, state[f"encoder.{key}"]) for key, value in weights.items())
+
+
+def test_before_the_end_the_newest_sound_checkpoint_serves(copy: Path) -> None:
+    (copy / "encoder.safetensors").unlink()
+    newest, before = (copy / "checkpoints" / f"step-00000000{step}.pt" for step in (6, 3))
+    x = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        last = nearfar.load(copy).encoder(x)
+        damage(newest, "one byte")
+        assert not torch.equal(nearfar.load(copy).encoder(x), last)
+        damage(before, "empty")
+        with pytest.raises(ValueError, match="are damaged"):
+            _ = nearfar.load(copy).encoder
+    for path in (newest, before):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet: train on with --resume"):
+        _ = nearfar.load(copy).encoder
+
+
+def test_a_run_without_a_best_checkpoint_says_so(copy: Path) -> None:
+    (copy / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="no best checkpoint: choosing one takes labels"):
+        _ = nearfar.load(copy, "best").encoder
+
+
+def test_embed_is_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> None:
+    array = pictures(10)
+    with torch.no_grad():
+        slow = torch.cat([trained.encoder(torch.from_numpy(p)[None, None] / 255) for p in array])
+    torch.testing.assert_close(trained.embed(array), slow, rtol=1e-4, atol=1e-5)
+    assert trained.embed(array).shape == (10, trained.encoder.dim)
+
+
+def test_the_untrained_encoder_is_the_one_that_training_began_with(trained: nearfar.Run) -> None:
+    spec = trained.config["made"]["encoder"]
+    torch.manual_seed(trained.settings.seed)
+    first = image_encoder("conv4", channels=1, size=16, mean=spec["mean"], std=spec["std"]).state_dict()
+    for _ in range(2):
+        state = trained.untrained().state_dict()
+        assert all(torch.equal(state[key], first[key]) for key in first)
+
+
+def test_samples_are_known_again_by_their_pixels(trained: nearfar.Run) -> None:
+    array = pictures()
+    array[5] ^= 1
+    seen = trained.seen(open_images(array[::-1].copy()))
+    assert seen.tolist() == [i != 42 for i in range(48)]
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_what_is_no_run(tmp_path: Path, make: bool) -> None:
+    path = tmp_path / "run"
+    if make:
+        path.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no config\.yaml"):
+        nearfar.load(path)
+
+
+def test_fit_refuses_what_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="did you mean epochs"):
+        nearfar.fit(pictures(), epoch=3, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, open_images])
+def test_data_in_memory_of_every_kind(kind: Callable[[np.ndarray], Any], tmp_path: Path) -> None:
+    data = kind(pictures(16))
+    run = nearfar.fit(data, out=tmp_path / "run", say=lambda text: None, **SETTINGS | {"epochs": 1})
+    assert run.embed(data).shape == (16, run.encoder.dim)
+    assert run.config["data"].endswith("in memory")
+
+
+def test_export_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
+    done = nearfar.load(copy).export(tmp_path / "elsewhere")
+    assert done.folder == tmp_path / "elsewhere"
+    assert sorted(path.name for path in done.folder.iterdir()) == ["encoder.json", "encoder.py", "encoder.safetensors"]
