@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -424,6 +425,38 @@ def test_ranks_agree_on_the_step_at_which_to_stop(two_ranks: Pool, tmp_path: Pat
     assert done
     assert equal(first, second)
     assert equal(first, whole)
+
+
+class Late(Checkpoints):
+    """Rank 1 looks for checkpoints only when rank 0 has long looked."""
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        for _ in range(100 * distributed.rank()):
+            if self.path(0).exists():
+                break
+            time.sleep(0.005)
+        return super().newest()
+
+
+def _late(folder: str) -> bool:
+    method = make("simclr")
+    how = loop(None, checkpoints=Late(Path(folder)), epochs=1)
+    return fit(method, Vectors(), Noise(), optimiser("sgd", method), how)
+
+
+def test_a_rank_that_is_late_finds_what_the_first_found(two_ranks: Pool, tmp_path: Path) -> None:
+    assert two_ranks.run(_late, str(tmp_path)) == [True, True]
+
+
+def _apart(folder: str) -> None:
+    method = make("simclr")
+    fit(method, Vectors(), Noise(), optimiser("sgd", method), loop(Path(folder) / str(distributed.rank())))
+
+
+def test_ranks_that_do_not_share_a_disk_are_told(two_ranks: Pool, tmp_path: Path) -> None:
+    train(tmp_path / "0", epochs=1)
+    with pytest.raises(RuntimeError, match=r"checkpoints of the steps \[5, -1\]: all need the same disk for --out"):
+        two_ranks.run(_apart, str(tmp_path))
 
 
 def test_ranks_give_up_together(two_ranks: Pool, tmp_path: Path) -> None:

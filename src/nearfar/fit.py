@@ -170,6 +170,10 @@ def _restore(method: Method, optimiser: torch.optim.Optimizer, scaler: Any, loop
         optimiser.load_state_dict(state["optimiser"])
         scaler.load_state_dict(state["scaler"])
     step = state["step"] if state is not None else -1
+    # All must have read before the first of them writes, or the others would find what it wrote and not what was there.
+    steps = distributed.gather(torch.tensor([step], device=next(method.parameters()).device)).tolist()
+    if set(steps) != {step}:
+        raise ValueError(f"the processes found checkpoints of the steps {steps}: all need the same disk for --out")
     if loop.journal is not None and distributed.rank() == 0:
         loop.journal.cut(max(step, 0))
     return step, state["best"] if state is not None else None
