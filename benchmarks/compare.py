@@ -30,7 +30,7 @@ from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "compare"
 DATA = Path(os.environ.get("NEARFAR_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
-COMMON = {"encoder": "conv4", "batch": 256, "optimiser": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
+COMMON = {"encoder": "conv4", "batch": 128, "optimiser": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"lr": 2e-3, "views": "simclr", "temperature": 0.2},
     "moco": {"lr": 2e-3, "views": "simclr", "temperature": 0.2, "queue": 4096, "momentum": 0.99},
@@ -49,9 +49,9 @@ class Compare:
     """All that METHODS names, if none is given."""
     seeds: int = 3
     """Runs of each method."""
-    epochs: int = 6
+    epochs: int = 5
     """Passes over the training pictures."""
-    samples: int = 20_000
+    samples: int = 50_000
     """Training pictures, the first of the file."""
     pilot: bool = False
     """Judge by 5,000 training pictures that are held out, and keep nothing."""

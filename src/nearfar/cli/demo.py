@@ -38,7 +38,7 @@ def demo(argv: list[str]) -> int:
         run, test = load(out), drawings("test")
         table = measure(run, test)
         run.write("demo", table)
-        run.look(test)
+        run.look(test, most=2000)
         page = run.report()
     print_table(table)
     print(f"\n{table['note']}")

@@ -16,7 +16,7 @@ def _of(recipe: Recipe, **method: Any) -> Recipe:
 def default() -> Recipe:
     return Recipe(
         settings=Settings(
-            encoder="conv4", views="drawing", epochs=4, batch=256, optimiser="adamw", lr=2e-3, weight_decay=1e-2
+            encoder="conv4", views="drawing", epochs=3, batch=256, optimiser="adamw", lr=2e-3, weight_decay=1e-2
         )
     )
 
