@@ -224,8 +224,8 @@ def results_table(
     )
     if seen:
         note += (
-            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how well "
-            "the encoder sorts samples it has seen, not how well it will do on new ones."
+            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how "
+            "well the encoder sorts samples it has seen, not how well it will do on new ones."
         )
     else:
         note += " No tested sample was in pre-training."
