@@ -2,7 +2,8 @@
 
 conv4, three passes over 13,180 drawings without their labels (with them where a method needs them); then 20-way 1-shot
 accuracy on alphabets that were never seen, against the same network untrained. A method has learnt if the gain is at
-least 5 points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its source.
+least 5 points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its
+source.
 """
 
 from __future__ import annotations
