@@ -31,6 +31,7 @@ from nearfar.optim import scale_rates
 
 Precision = Literal["float32", "bf16", "fp16"]
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
+LINE = 10  # steps that share a line of the journal
 
 
 class Source(Protocol):
@@ -216,7 +217,7 @@ class _Log:
     def __init__(self, loop: Loop, method: Method, per_epoch: int, steps: int) -> None:
         self.loop, self.method, self.per_epoch, self.steps = loop, method, per_epoch, steps
         self.kept: list[dict[str, Tensor]] = []
-        self.lr = 0.0
+        self.rates: list[float] = []
         self.since = time.perf_counter()
 
     def __len__(self) -> int:
@@ -224,7 +225,7 @@ class _Log:
 
     def add(self, numbers: dict[str, Tensor], lr: float) -> None:
         self.kept.append({name: value.detach() for name, value in numbers.items()})
-        self.lr = lr
+        self.rates.append(lr)
 
     def drain(self, step: int) -> None:
         if not self.kept:
@@ -232,20 +233,25 @@ class _Log:
         table = torch.stack([torch.stack([row[name].float() for name in row]) for row in self.kept])
         names = list(self.kept[0])
         table = distributed.total(table) / distributed.world()
-        means, losses = table.mean(0), table[:, names.index("loss")].tolist()
-        numbers = dict(zip(names, means.tolist(), strict=True))
-        now = time.perf_counter()
-        speed = len(self.kept) * self.loop.batch / (now - self.since)
-        self.kept, self.since = [], now
+        losses = table[:, names.index("loss")].tolist()
+        now, first = time.perf_counter(), step - len(losses)
+        speed = len(losses) * self.loop.batch / (now - self.since)
+        rates, self.kept, self.rates, self.since = self.rates, [], [], now
         for number, loss in enumerate(losses, step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise _diverged(f"the loss became {loss} in step {number}", self.loop)
-        self.write(step, numbers | {"lr": self.lr, "samples_per_second": speed}, self.method.chance(self.loop.batch))
+        chance = self.method.chance(self.loop.batch)
+        for start in range(0, len(losses), LINE):
+            part = table[start : start + LINE]
+            numbers = dict(zip(names, part.mean(0).tolist(), strict=True)) | (
+                {} if chance is None else {"chance": chance}
+            )
+            numbers |= {"lr": rates[start + len(part) - 1], "samples_per_second": speed}
+            self.write(first + start + len(part), numbers)
 
-    def write(self, step: int, numbers: dict[str, float], chance: float | None = None) -> None:
+    def write(self, step: int, numbers: dict[str, float]) -> None:
         if self.loop.journal is not None and distributed.rank() == 0:
-            line = {"step": step, "epoch": step / self.per_epoch}
-            self.loop.journal.write(line | numbers | ({"chance": chance} if chance is not None else {}))
+            self.loop.journal.write({"step": step, "epoch": step / self.per_epoch} | numbers)
         self.loop.watch(step, self.steps, numbers)
 
 

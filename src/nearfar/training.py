@@ -382,7 +382,7 @@ class _Job:
         replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
         table = pa.table({"name": data.names, "digest": digests(data)})
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
-        few = torch.arange(min(8, len(data)))
+        few = torch.linspace(0, len(data) - 1, min(8, len(data))).long()
         draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
         sheet = contact_sheet(*data.fetch(few), viewer, draws, [data.names[i] for i in few.tolist()])
         replace(self.out / "views.png", lambda temporary: sheet.save(temporary, format="PNG"))

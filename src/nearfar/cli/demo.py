@@ -83,7 +83,8 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
         "note": (
             "1-shot: one drawing of each of 20 characters of one alphabet is known, and a drawing by another hand must "
             "be named; chance is 5 %. Retrieval: the other drawings of the same character should come first among all "
-            "of its alphabet. The intervals (95 %) are over the 8 alphabets. No test drawing was seen in training."
+            f"of its alphabet. Intervals (95 %) are over the {protocol['units']} alphabets that have 20 characters, "
+            f"for retrieval over all {len(names)}. No test drawing was seen in training."
         ),
         "columns": ["20-way 1-shot (%)", "retrieval mAP (%)"],
         "rows": rows,
