@@ -244,7 +244,10 @@ def results_table(
                 for c in sorted(next(iter(each.values())))
             ],
         },
-        "protocol": {name: r["protocol"] for name, r in found[main].items()},
+        "protocol": {
+            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
+            for name, result in found[main].items()
+        },
     }
 
 
