@@ -82,7 +82,8 @@ def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test
     folder = Path(tempfile.mkdtemp())
     try:
         began = time.perf_counter()
-        training.train(plan, folder / "run", say=lambda text: None)
+        if not training.train(plan, folder / "run", say=lambda text: None):
+            raise KeyboardInterrupt("stopped before the end: nothing was measured")
         seconds = time.perf_counter() - began
         run = load(folder / "run")
         losses = [line["loss"] for line in run_metrics(folder / "run") if "loss" in line]

@@ -73,7 +73,9 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     try:
         began = time.perf_counter()
-        training.train(training.plan(name, training.DRAWINGS, None, flags), folder / "run", say=lambda text: None)
+        plan = training.plan(name, training.DRAWINGS, None, flags)
+        if not training.train(plan, folder / "run", say=lambda text: None):
+            raise KeyboardInterrupt("stopped before the end: nothing was measured")
         seconds = time.perf_counter() - began
         run = load(folder / "run")
         before, after = (

@@ -27,7 +27,7 @@ def demo(argv: list[str]) -> int:
     from nearfar.data.drawings import drawings
 
     out = Path(asked.out) if asked.out else training.free_directory("demo", "drawings")
-    plan = training.plan("simclr", training.DRAWINGS, None, {"labels": "none", "seed": asked.seed})
+    plan = training.plan("simclr", training.DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
     with Console() as console:
         console.say("Learning from 13,180 drawings of 20 alphabets. No label is used.")
         if not training.train(plan, out, say=console.say, watch=console.watch):
@@ -38,7 +38,7 @@ def demo(argv: list[str]) -> int:
         run, test = load(out), drawings("test")
         table = measure(run, test)
         run.write("demo", table)
-        run.look(test, most=2000)
+        run.look(test, most=1500)
         page = run.report()
     print_table(table)
     print(f"\n{table['note']}")
