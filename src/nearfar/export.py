@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nearfar.encoders.image import ImageEncoder, from_spec, source
@@ -71,7 +71,8 @@ def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
     loader = _loader(encoder, lines)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staged = Path(name)
-        save_file(weights, staged / "encoder.safetensors", metadata={"format": "pt"})
+        # As bytes: the library's own writer makes files that only their owner may read, and hides a full disk.
+        (staged / "encoder.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         (staged / "encoder.py").write_text(loader, encoding="utf-8")
         description = {
             "format": FORMAT,
