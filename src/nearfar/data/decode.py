@@ -102,7 +102,7 @@ def _fast_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
 @cache
 def _opencv() -> Any:
     try:
-        import cv2  # of the extra "fast"  # pyright: ignore[reportMissingImports] (of the extra)
+        import cv2  # pyright: ignore[reportMissingImports] (of the extra "fast")
     except ImportError:
         return None
     return cv2
