@@ -184,6 +184,7 @@ class _Job:
         _insist_fitting(encoder, data.channels, sorted({view.size for view in viewer.views} - {size}), settings.encoder)
         for note in encoder.notes:
             self.say(note)
+        known = digests(data)
         facts = {
             "samples": len(data),
             "labelled": int((data.label != MISSING).sum()),
@@ -196,7 +197,7 @@ class _Job:
             "lr": settings.lr * batch / 256,
             "views": len(viewer),
             "processes": distributed.world(),
-            "fingerprint": fingerprint(data),
+            "fingerprint": fingerprint(known, data),
         }
         if saved is not None and saved["made"]["fingerprint"] != facts["fingerprint"]:
             raise ValueError(
@@ -209,7 +210,7 @@ class _Job:
                 "process(es) would make another: start as many processes as before"
             )
         if saved is None and self.first:
-            self.write_down(data, encoder, viewer, facts)
+            self.write_down(data, known, encoder, viewer, facts)
         distributed.barrier()
 
         method = method.to(self.device)
@@ -357,7 +358,9 @@ class _Job:
             f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
         )
 
-    def write_down(self, data: Images, encoder: ImageEncoder, viewer: views.Views, facts: dict[str, Any]) -> None:
+    def write_down(
+        self, data: Images, known: list[str], encoder: ImageEncoder, viewer: views.Views, facts: dict[str, Any]
+    ) -> None:
         settings = self.plan.settings
         environment = {
             "nearfar": version("nearfar"),
@@ -380,7 +383,7 @@ class _Job:
             replace_text(self.out / "skipped.csv", rows.getvalue())
             self.say(f"{len(data.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
         replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
-        table = pa.table({"name": data.names, "digest": digests(data)})
+        table = pa.table({"name": data.names, "digest": known})
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
         few = torch.linspace(0, len(data) - 1, min(8, len(data))).long()
         draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
@@ -492,10 +495,10 @@ def digests(data: Images) -> list[str]:
     ]
 
 
-def fingerprint(data: Images) -> str:
-    """One fingerprint of all samples, in order, with their labels and groups."""
-    known = "".join(digests(data)).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
-    return hashlib.blake2b(known, digest_size=8).hexdigest()
+def fingerprint(known: list[str], data: Images) -> str:
+    """One fingerprint of all samples, in order, from their `digests`, their labels and groups."""
+    whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
+    return hashlib.blake2b(whole, digest_size=8).hexdigest()
 
 
 def pick_device(name: str) -> torch.device:
