@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from benchmarks.bench.results import environment
-from nearfar import training
+from nearfar import plans, probing, training
 from nearfar.data.image import Images, open_images
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
@@ -78,18 +78,18 @@ def main(asked: Compare) -> None:
 def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test: Images) -> dict[str, Any]:
     """Train once and measure: kNN accuracy on the test pictures of the trained and the untrained encoder."""
     flags = COMMON | METHODS[method] | {"epochs": asked.epochs, "seed": seed}
-    plan = training.plan(method, data, "small_images", flags)
+    plan = plans.make(method, data, "small_images", flags)
     folder = Path(tempfile.mkdtemp())
     try:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         if not training.train(plan, folder / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
-        seconds = time.perf_counter() - began
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
         run = load(folder / "run")
         losses = [line["loss"] for line in run_metrics(folder / "run") if "loss" in line]
         scores = {}
         for name, encoder in (("untrained", run.untrained()), ("trained", run.encoder)):
-            known, asked_for = (training.embed(encoder, plain(32), part) for part in (bank, test))
+            known, asked_for = (probing.embed(encoder, plain(32), part) for part in (bank, test))
             scores[name] = knn(known, bank.label, asked_for, test.label, k=200, temperature=0.1)["accuracy"]
     finally:
         shutil.rmtree(folder)
@@ -99,6 +99,7 @@ def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test
         "knn_untrained": round(scores["untrained"], 2),
         "knn_trained": round(scores["trained"], 2),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(worked, 1),
         "last_loss": round(losses[-1], 4),
         "flags": {name: value for name, value in flags.items() if name != "probe_every"},
         "samples": len(data),
@@ -124,7 +125,7 @@ def run_metrics(folder: Path) -> list[dict[str, float]]:
 def table(asked: Compare) -> str:
     """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds."""
     rows = [
-        "| method | untrained kNN % | trained kNN % | gain, 95 % interval | seconds a run |",
+        "| method | untrained kNN % | trained kNN % | gain, 95 % interval | CPU seconds a run |",
         "|---|---|---|---|---|",
     ]
     for method in asked.methods or METHODS:
@@ -140,7 +141,7 @@ def table(asked: Compare) -> str:
                 lambda r: r["knn_trained"] - r["knn_untrained"],
             )
         )
-        seconds = sum(result["seconds"] for result in found) / len(found)
+        seconds = sum(result["cpu_seconds"] for result in found) / len(found)
         rows.append(
             f"| {method} | {before.mean:.1f} | {after.mean:.1f} | "
             f"+{gain.mean:.1f} [{gain.low:.1f}, {gain.high:.1f}] | {seconds:.0f} |"

@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from benchmarks.bench.results import environment
-from nearfar import methods, training
+from nearfar import methods, plans, probing, training
 from nearfar.data.drawings import alphabets, drawings
 from nearfar.evaluation.intervals import difference
 from nearfar.evaluation.kshot import episodes
@@ -73,13 +73,13 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     try:
         began = time.perf_counter()
-        plan = training.plan(name, training.DRAWINGS, None, flags)
+        plan = plans.make(name, plans.DRAWINGS, None, flags)
         if not training.train(plan, folder / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         seconds = time.perf_counter() - began
         run = load(folder / "run")
         before, after = (
-            episodes(training.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
+            episodes(probing.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
             for encoder in (run.untrained(), run.encoder)
         )
     finally:

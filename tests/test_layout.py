@@ -18,7 +18,7 @@ SOURCE = ROOT / "src" / "nearfar"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 FLOORS = [
-    ["batch", "distributed", "files", "optim"],
+    ["batch", "distributed", "files", "optim", "machine"],
     ["contrast", "method"],
     ["losses"],
     ["clustering", "memory", "heads", "norms"],
@@ -31,6 +31,10 @@ ABOVE_METHODS = {
     "data",
     "views",
     "recipes",
+    "plans",
+    "pictures",
+    "probing",
+    "micro_batch",
     "training",
     "run",
     "cli",
@@ -43,7 +47,7 @@ BESIDE = ["views", "data", "evaluation", "encoders", "optim", "report"]
 """These serve the top, and know neither methods nor what stands on them."""
 
 TORCH_FREE = [
-    *("__init__.py", "settings.py", "methods/__init__.py", "files.py", "journal.py"),
+    *("__init__.py", "settings.py", "plans.py", "methods/__init__.py", "files.py", "journal.py"),
     *(
         "cli/__init__.py",
         "cli/main.py",
@@ -128,7 +132,17 @@ def test_methods_know_nothing_of_data_and_training() -> None:
 
 def test_rooms_that_serve_the_top_do_not_know_it() -> None:
     for file in inside(*BESIDE):
-        assert not rooms(file) & {"methods", "fit", "recipes", "training", "run", "cli"}, file
+        assert not rooms(file) & {
+            "methods",
+            "fit",
+            "recipes",
+            "plans",
+            "pictures",
+            "probing",
+            "training",
+            "run",
+            "cli",
+        }, file
 
 
 def test_losses_and_contrast_can_be_used_alone() -> None:

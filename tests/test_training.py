@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
-from nearfar import training
+from nearfar import machine, plans, training
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints, read
 from nearfar.data.image import open_images
 from nearfar.fit import Diverged
 from nearfar.journal import Journal
+from nearfar.pictures import pixel_statistics
 from nearfar.settings import Settings
 from tests.test_checkpoints import damage
 from tests.test_fit import equal
@@ -40,7 +41,7 @@ def train(
         if step == stop and "loss" in numbers:
             os.kill(os.getpid(), signal.SIGINT)
 
-    plan = training.plan(method, data, None, SETTINGS | flags)
+    plan = plans.make(method, data, None, SETTINGS | flags)
     with pytest.MonkeyPatch.context() as patch:
         if stop >= 0:
             patch.setattr(sys.modules["nearfar.fit"], "DRAIN", 1)  # `watch` is then called after every step
@@ -228,7 +229,7 @@ def test_flags_that_nobody_has() -> None:
     with pytest.raises(
         TypeError, match="neither a run nor 'simclr' has an argument 'temprature'; did you mean temperature"
     ):
-        training.plan("simclr", "drawings", None, {"temprature": 0.1})
+        plans.make("simclr", "drawings", None, {"temprature": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_flags_that_nobody_has() -> None:
 )
 def test_settings_that_cannot_be(flags: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        training.plan("simclr", "drawings", None, flags)
+        plans.make("simclr", "drawings", None, flags)
 
 
 def test_a_method_must_not_call_its_argument_like_one_of_the_run(tmp_path: Path) -> None:
@@ -257,14 +258,14 @@ def test_a_method_must_not_call_its_argument_like_one_of_the_run(tmp_path: Path)
         "    def forward(self, batch): ...\n"
     )
     with pytest.raises(ValueError, match="has an argument 'batch', which every run has: rename it"):
-        training.plan(str(file), "drawings", None, {})
+        plans.make(str(file), "drawings", None, {})
 
 
 def test_every_method_of_the_library_can_be_planned() -> None:
     from nearfar import methods
 
     for name in methods.names():
-        plan = training.plan(name, "drawings", None, {"seed": 3})
+        plan = plans.make(name, "drawings", None, {"seed": 3})
         assert plan.settings.seed == 3
         assert yaml.safe_load(yaml.safe_dump(plan.saved())) == plan.saved()
 
@@ -274,7 +275,7 @@ def test_every_method_of_the_library_can_be_planned() -> None:
     [("drawings", "drawings"), ("x.npz", "small_images"), ("x.csv", "photos"), (".", "photos"), (3, "small_images")],
 )
 def test_the_recipe_suits_the_data(data: Any, recipe: str) -> None:
-    assert training.suited_recipe(data) == recipe
+    assert plans.suited_recipe(data) == recipe
 
 
 def test_too_few_for_the_batch(tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_a_batch_of_one_is_refused(data: Path, tmp_path: Path, batch: int) -> No
 
 def job(data: Path, **flags: Any) -> Any:
     said: list[str] = []
-    plan = training.plan("simclr", data, None, SETTINGS | flags)
+    plan = plans.make("simclr", data, None, SETTINGS | flags)
     job = training._Job(plan, Path("unused"), torch.device("cpu"), said.append, lambda *_: None)
     job.said = said  # type: ignore[attr-defined]
     return job
@@ -320,7 +321,7 @@ def test_no_probe_where_labels_say_too_little(labels: np.ndarray) -> None:
 
 def test_pixel_statistics_are_those_of_all_pixels() -> None:
     array = np.random.default_rng(0).integers(0, 256, (70, 9, 9, 3), dtype=np.uint8)
-    mean, std = training.pixel_statistics(open_images(array))
+    mean, std = pixel_statistics(open_images(array))
     flat = array.reshape(-1, 3) / 255
     assert mean == pytest.approx(flat.mean(0), abs=1e-4)
     assert std == pytest.approx(flat.std(0), abs=1e-4)
@@ -347,24 +348,52 @@ def test_warmup_takes_at_most_a_tenth(data: Path) -> None:
 
 
 def test_free_directories_are_numbered(tmp_path: Path) -> None:
-    assert training.free_directory("simclr", "a/photos/", tmp_path) == tmp_path / "simclr-photos-1"
+    assert plans.free_directory("simclr", "a/photos/", tmp_path) == tmp_path / "simclr-photos-1"
     (tmp_path / "mine-photos-1").mkdir()
-    assert training.free_directory("./mine.py", "photos.npz", tmp_path) == tmp_path / "mine-photos-2"
-    assert training.free_directory("moco", np.zeros(3), tmp_path) == tmp_path / "moco-array-1"
+    assert plans.free_directory("./mine.py", "photos.npz", tmp_path) == tmp_path / "mine-photos-2"
+    assert plans.free_directory("moco", np.zeros(3), tmp_path) == tmp_path / "moco-array-1"
 
 
-def test_digests_know_a_picture_by_its_pixels() -> None:
-    array = pictures(8)
-    first, second = training.digests(open_images(array)), training.digests(open_images(array[::-1].copy()))
-    assert first == second[::-1]
-    assert len(set(first)) == 8
+def test_micro_batches_are_found_where_memory_is_short(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    finished, said = train("simclr", data, tmp_path / "run")
+    assert finished
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["made"]["micro_batch"]
+    assert 2 <= found < 32
+    assert any(f"the encoder takes {found} at a time" in line for line in said)
+    assert any(f"batch norm sees {found} views at a time" in line for line in said)
+
+
+def test_a_resumed_run_keeps_its_micro_batch(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    train("simclr", data, tmp_path / "whole")
+    train("simclr", data, tmp_path / "run", stop=3)
+    monkeypatch.setattr(training, "free_memory", lambda device: 2**40)
+    train("simclr", data, tmp_path / "run", resume=True)
+    saved = [read(Checkpoints(tmp_path / name / "checkpoints").all()[-1]) for name in ("whole", "run")]
+    assert equal(*saved)
+
+
+def test_micro_batches_are_taken_as_asked_for(data: Path, tmp_path: Path) -> None:
+    _, said = train("simclr", data, tmp_path / "some", micro_batch=8)
+    assert any("batch norm sees 8 views at a time" in line for line in said)
+    _, said = train("simclr", data, tmp_path / "all", micro_batch=32)
+    assert not any("at a time" in line for line in said)
+    with pytest.raises(ValueError, match="--micro-batch 1: 2 or more"):
+        train("simclr", data, tmp_path / "one", micro_batch=1)
+
+
+@pytest.mark.parametrize("flag", ["accumulate", "gradient_accumulation_steps", "accum_iter"])
+def test_accumulation_is_refused_with_the_reason(flag: str) -> None:
+    with pytest.raises(TypeError, match=f"'{flag}'.*another loss.*micro_batch"):
+        plans.make("simclr", "drawings", None, {flag: 4})
 
 
 def test_devices() -> None:
-    assert training.pick_device("cpu").type == "cpu"
+    assert machine.pick_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="--device cuda: torch finds no GPU"):
-            training.pick_device("cuda")
+            machine.pick_device("cuda")
 
 
 def test_settings_have_help() -> None:

@@ -7,14 +7,18 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nearfar.batch import Batch
+
+Context = AbstractContextManager[None]
 
 
 @dataclass(slots=True)
@@ -77,10 +81,25 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.clock = Clock()
+        self.micro_batch = 0
 
-    def embed(self, view: Any) -> Tensor:
-        """The representation of a view: N x encoder.dim. Every method goes through here."""
-        return self.encoder(view)
+    def embed(self, view: Any, encoder: Encoder | None = None) -> Tensor:
+        """The representation of a view: N x encoder.dim. Every method goes through here.
+
+        encoder: another than `self.encoder`, such as its slow copy.
+        Where `micro_batch` is set and N is larger, so many samples at a time (or a little fewer, in equal parts) pass
+        through the network, and once more in the backward pass, which keeps nothing but the views: memory for one
+        part, and the gradient of the whole, as the loss sees all rows. Batch norm sees a part at a time.
+        """
+        encoder = self.encoder if encoder is None else encoder
+        if not 0 < self.micro_batch < len(view):
+            return encoder(view)
+        parts = view.tensor_split(-(-len(view) // self.micro_batch))
+        turn, out = self.clock.step % len(parts), []
+        for number, part in enumerate(parts):
+            with nullcontext() if number == turn else frozen_statistics(encoder):
+                out.append(_recomputed(encoder, part) if torch.is_grad_enabled() else encoder(part))
+        return torch.cat(out)
 
     def each(self, network: Callable[[Any], Tensor], views: list[Any]) -> list[Tensor]:
         """`network` of each view, every one normalised by its own batch statistics.
@@ -108,10 +127,39 @@ class Method(nn.Module):
         return None
 
 
+def _recomputed(encoder: Encoder, part: Tensor) -> Tensor:
+    # A second pass must keep for backward what the first kept, and that depends on whether statistics moved.
+    again = _statistics_aside if _tracking(encoder) else frozen_statistics
+    twice = partial(_contexts, partial(again, encoder))
+    return checkpoint(encoder, part, use_reentrant=False, context_fn=twice)  # pyright: ignore[reportReturnType]
+
+
+def _contexts(again: Callable[[], Context]) -> tuple[Context, Context]:
+    return nullcontext(), again()
+
+
+def _tracking(module: nn.Module) -> list[nn.Module]:
+    return [norm for norm in module.modules() if getattr(norm, "track_running_stats", False)]
+
+
+@contextmanager
+def _statistics_aside(module: nn.Module) -> Iterator[None]:
+    """Within: running statistics move as ever; afterwards they are what they were before."""
+    norms = _tracking(module)
+    before = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+    for norm, buffers in zip(norms, before, strict=True):
+        norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers.update(buffers)
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Within: norm layers use the batch as ever, but their running statistics do not move."""
-    moved = [norm for norm in module.modules() if getattr(norm, "track_running_stats", False)]
+    moved = _tracking(module)
     for norm in moved:
         norm.__dict__["track_running_stats"] = False
     try:

@@ -13,8 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from nearfar import checkpoints, training
+from nearfar import checkpoints, plans, probing, training
 from nearfar.batch import MISSING
+from nearfar.data.digests import digests
 from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
 from nearfar.data.splits import folds
@@ -78,7 +79,7 @@ class Run:
         if isinstance(data, Images):
             return data
         made = self.config["made"]
-        if isinstance(data, str) and data == training.DRAWINGS:
+        if isinstance(data, str) and data == plans.DRAWINGS:
             return drawings("train")
         images = open_images(
             data, labels=labels, label_column=label_column, side=made["side"], max_bad=self.settings.max_bad
@@ -92,12 +93,12 @@ class Run:
 
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
-        return training.embed(self.encoder, views.plain(self.config["made"]["size"]), self.open(data))
+        return probing.embed(self.encoder, views.plain(self.config["made"]["size"]), self.open(data))
 
     def seen(self, images: Images) -> Tensor:
         """Which samples were in the training of this encoder, known by their pixels: N, bool."""
-        digests = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
-        return torch.tensor([digest in digests for digest in training.digests(images)])
+        known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
+        return torch.tensor([digest in known for digest in digests(images)])
 
     def evaluate(
         self,
@@ -121,8 +122,8 @@ class Run:
         plain = views.plain(self.config["made"]["size"])
         small = views.plain(min(32, self.config["made"]["size"]))
         pixels = torch.cat([small(*images.fetch(i))[0].flatten(1).cpu() for i in torch.arange(len(images)).split(512)])
-        trained = training.embed(self.encoder, plain, images)
-        untrained = training.embed(self.untrained(), plain, images)
+        trained = probing.embed(self.encoder, plain, images)
+        untrained = probing.embed(self.untrained(), plain, images)
         group = images.group if bool((images.group != MISSING).any()) else None
         bank = int((images.label[splits[0][0]] != MISSING).sum())
         found = {
@@ -273,7 +274,7 @@ def fit(
     recipe: where defaults come from.  flags: any field of `Settings`, any argument of the method.
     Raises TypeError for a flag that is neither.
     """
-    plan = training.plan(method, data, recipe, flags)
-    path = Path(out) if out is not None else training.free_directory(method, data)
+    plan = plans.make(method, data, recipe, flags)
+    path = Path(out) if out is not None else plans.free_directory(method, data)
     training.train(plan, path, resume=resume, say=say)
     return Run(path)

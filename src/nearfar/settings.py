@@ -17,6 +17,8 @@ class Settings:
     """Passes over the training samples."""
     batch: int = 256
     """Samples in a step, on all processes together; never more than there are samples."""
+    micro_batch: int = 0
+    """Samples that pass the encoder at a time, where the batch is larger; the loss sees all. 0 finds what fits."""
     encoder: str = "resnet18"
     """conv4, or the name of any timm model."""
     views: ViewsName = "simclr"

@@ -5,117 +5,48 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import hashlib
-import inspect
 import io
 import json
-import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
-from nearfar import distributed, methods, optim, recipes
+from nearfar import distributed, methods, optim
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints
-from nearfar.data.drawings import drawings
-from nearfar.data.image import Images, open_images
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.image import Images
 from nearfar.data.splits import holdout
 from nearfar.encoders.image import ImageEncoder, image_encoder
-from nearfar.evaluation.knn import knn
 from nearfar.export import export_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
 from nearfar.fit import Loop, fit
 from nearfar.journal import Journal
+from nearfar.machine import free_memory, pick_device
 from nearfar.method import Method, mix
+from nearfar.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.norms import synchronise_norms
-from nearfar.settings import Recipe, Settings
+from nearfar.pictures import make_views, open_pictures, pixel_statistics, view_size
+from nearfar.plans import Plan
+from nearfar.probing import probe
 from nearfar.views import image as views
 from nearfar.views.sheet import contact_sheet
-
-DRAWINGS = "drawings"
-"""As DATA: the training part of the drawings that come with the package."""
 
 BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png")
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000  # a probe is a look, not an evaluation: it must not cost an epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be trained: everything that was chosen, before anything is opened."""
-
-    method: str
-    data: Any
-    recipe: str
-    settings: Settings
-    arguments: dict[str, Any]
-
-    def saved(self) -> dict[str, Any]:
-        """As `config.yaml` keeps it, in plain types."""
-        data = (
-            str(Path(self.data))
-            if isinstance(self.data, str | os.PathLike)
-            else f"{type(self.data).__name__} in memory"
-        )
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self.settings).items()}
-        return {
-            "method": self.method,
-            "data": data,
-            "recipe": self.recipe,
-            "settings": settings,
-            "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()},
-        }
-
-
-def plan(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> Plan:
-    """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has."""
-    recipe = recipe or suited_recipe(data)
-    base: Recipe = recipes.load(recipe, Path(method).stem)
-    own = own_flags(method)
-    known = {f.name for f in dataclasses.fields(Settings)}
-    for name in flags:
-        if name not in known and name not in own:
-            near = get_close_matches(name, [*known, *own], 2)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
-    settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
-    arguments = {name: parameter.default for name, parameter in own.items()}
-    arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
-    _check(settings)
-    return Plan(method=method, data=data, recipe=recipe, settings=settings, arguments=arguments)
-
-
-def own_flags(method: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
-    own = methods.flags(methods.load(method))
-    taken = {f.name for f in dataclasses.fields(Settings)} | {"data", "out", "resume", "recipe"}
-    if both := sorted(taken & set(own)):
-        raise ValueError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
-    return own
-
-
-def suited_recipe(data: Any) -> str:
-    """photos for a folder or list of files, drawings for those in the package, small_images for arrays."""
-    if isinstance(data, str | os.PathLike) and str(data):
-        if str(data) == DRAWINGS:
-            return "drawings"
-        path = Path(data)
-        return "photos" if path.is_dir() or path.suffix in (".txt", ".csv") else "small_images"
-    return "small_images"
 
 
 def train(
@@ -196,6 +127,7 @@ class _Job:
             "steps": settings.epochs * (len(data) // batch),
             "lr": settings.lr * batch / 256,
             "views": len(viewer),
+            "micro_batch": 0,
             "processes": distributed.world(),
             "fingerprint": fingerprint(known, data),
         }
@@ -209,11 +141,14 @@ class _Job:
                 f"{str(self.out)!r} was trained in batches of {saved['made']['batch']}, which {distributed.world()} "
                 "process(es) would make another: start as many processes as before"
             )
+        method = method.to(self.device)
+        # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.
+        facts["micro_batch"] = saved["made"]["micro_batch"] if saved is not None else self.micro_batch(encoder, facts)
+        method.micro_batch = facts["micro_batch"]
         if saved is None and self.first:
             self.write_down(data, known, encoder, viewer, facts)
         distributed.barrier()
 
-        method = method.to(self.device)
         if distributed.world() > 1:
             synchronise_norms(method, self.device)
         data, bank, queries = self.hold_out(data.to(self.device))
@@ -303,6 +238,23 @@ class _Job:
             self.say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
         return batch
 
+    def micro_batch(self, encoder: ImageEncoder, facts: dict[str, Any]) -> int:
+        """Samples that pass the encoder at a time: as asked for, else what fits in memory; 0 for all of them."""
+        rows, size = facts["views"] * facts["batch"] // distributed.world(), facts["size"]
+        if asked := self.plan.settings.micro_batch:
+            return asked if asked < rows else 0
+        view = torch.zeros(min(rows, 4), facts["channels"], size, size, device=self.device)
+        needed = activation_bytes(encoder.train(), view)
+        found = fitting(needed, rows, free_memory(self.device)) or rows
+        least = int(-distributed.highest(torch.tensor(-found, device=self.device)))
+        if least == rows:
+            return 0
+        self.say(
+            f"The activations of {rows:,} views would take {needed * rows / 2**30:.1f} GiB, more than there is: "
+            f"the encoder takes {least:,} at a time."
+        )
+        return least
+
     def schedule(self, per_epoch: int) -> Callable[[int, int], float]:
         settings = self.plan.settings
         rise = round(min(settings.warmup, settings.epochs / 10) * per_epoch)
@@ -357,6 +309,12 @@ class _Job:
             f"{facts['steps'] // settings.epochs} steps, {batch} samples and {facts['views']} views a step, "
             f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
         )
+        if method.micro_batch and sees_batch(method.encoder):
+            self.say(
+                f"Micro-batches of {method.micro_batch:,}: the loss contrasts the whole batch, and its gradient is the "
+                f"whole batch's, but batch norm sees {method.micro_batch:,} views at a time. An encoder without batch "
+                "norm (a ViT, a ConvNeXt) is trained as if all passed at once."
+            )
 
     def write_down(
         self, data: Images, known: list[str], encoder: ImageEncoder, viewer: views.Views, facts: dict[str, Any]
@@ -405,137 +363,6 @@ class _Job:
         environment["seconds"] += seconds
         environment["finished"] = finished
         replace_text(path, json.dumps(environment, indent=1))
-
-
-def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Images:
-    """The data of a run, with the labels that its settings name. `side`: of the stored squares."""
-    if isinstance(data, Images):
-        return data
-    if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
-        images = drawings("train")
-    else:
-        images = open_images(
-            data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
-            label_column=settings.label_column,
-            side=side,
-            size=settings.size or 128,
-            max_bad=settings.max_bad,
-        )
-    if settings.labels == "none":
-        images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])
-    return images
-
-
-def view_size(settings: Settings, side: int) -> int:
-    """The side of the views: as set, or the stored side up to 64 px, else 128."""
-    return settings.size or (side if side <= 64 else 128)
-
-
-def make_views(settings: Settings, size: int) -> views.Views:
-    """The views that the settings name."""
-    match settings.views:
-        case "simclr":
-            return views.simclr(size)
-        case "moco_v1":
-            return views.moco_v1(size)
-        case "moco_v2":
-            return views.moco_v2(size)
-        case "byol":
-            return views.byol(size)
-        case "barlow":
-            return views.barlow(size)
-        case "swav":
-            return views.swav(size, crops=settings.crops)
-        case "supcon":
-            return views.supcon(size)
-        case "drawing":
-            return views.drawing(size)
-
-
-def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, in units of [0, 1], over some samples."""
-    some = torch.linspace(0, len(data) - 1, min(most, len(data))).long()
-    pixels = data.pixels(some).cpu()
-    mean, square = (
-        torch.stack([(part.double() / 255).pow(power).mean((0, 2, 3)) for part in pixels.split(64)]) for power in (1, 2)
-    )
-    weight = torch.tensor([len(part) for part in pixels.split(64)], dtype=torch.float64)[:, None] / len(pixels)
-    mean, square = (mean * weight).sum(0), (square * weight).sum(0)
-    std = (square - mean.square()).clamp(min=1e-4).sqrt()
-    return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]
-
-
-@torch.no_grad()
-def embed(encoder: nn.Module, plain: views.Views, data: Images, batch: int = 256) -> Tensor:
-    """The representations of all samples, unaugmented, by the encoder as it is (`.eval()` comes first): N x dim."""
-    device = next(encoder.parameters()).device
-    out = []
-    for index in torch.arange(len(data)).split(batch):
-        pixels, aspect = data.fetch(index)
-        (view,) = plain(pixels.to(device), aspect)
-        out.append(encoder(view).float().cpu())
-    return torch.cat(out)
-
-
-def probe(encoder: nn.Module, plain: views.Views, bank: Images, queries: Images) -> dict[str, float]:
-    """kNN accuracy on held-out training rows, in per cent: what chooses the best checkpoint."""
-    result = knn(embed(encoder, plain, bank), bank.label, embed(encoder, plain, queries), queries.label, k=20)
-    return {"knn": result["accuracy"]}
-
-
-def digests(data: Images) -> list[str]:
-    """A fingerprint of each sample's stored pixels, by which it is known again; of its name if not in memory."""
-    if not data.cached:
-        return [hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in data.names]
-    return [
-        hashlib.blake2b(picture.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
-        for index in torch.arange(len(data)).split(512)
-        for picture in data.pixels(index).cpu()
-    ]
-
-
-def fingerprint(known: list[str], data: Images) -> str:
-    """One fingerprint of all samples, in order, from their `digests`, their labels and groups."""
-    whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
-    return hashlib.blake2b(whole, digest_size=8).hexdigest()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto is a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, cuda:1 or mps") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
-    return device
-
-
-def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
-    """The next unused name for a run, such as runs/simclr-photos-2."""
-    known = isinstance(data, str | os.PathLike)
-    stem = f"{Path(method).stem}-{Path(data).resolve().stem if known else 'array'}"
-    number = 1
-    while (root / f"{stem}-{number}").exists():
-        number += 1
-    return root / f"{stem}-{number}"
-
-
-def _check(settings: Settings) -> None:
-    for name, kind in get_type_hints(Settings).items():
-        if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
-            known = ", ".join(get_args(kind))
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)!r} is none of {known}")
-    for name in ("epochs", "keep", "save_every", "probe_every"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
-    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "max_bad"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nearfar.data import image as module
 from nearfar.data.image import open_images
+from nearfar.machine import free_memory
 
 from .pictures import encoded, folder, noise, smooth
 
@@ -188,9 +188,9 @@ def test_opening_leaks_no_warning(tmp_path):
 
 def test_memory_is_shared_between_the_processes_of_a_machine(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    alone = module._free_memory()
+    alone = free_memory()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert 0 < module._free_memory() < alone / 4
+    assert 0 < free_memory() < alone / 4
 
 
 def test_labels_need_a_folder_to_come_from_folders():

@@ -58,12 +58,12 @@ class Form:
 
     def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
         """N pictures, through the views that the method's recipe names; the last in four has no label."""
-        from nearfar import training  # not at the top: the two ranks import this file as well, and do without
+        from nearfar import pictures  # not at the top: the two ranks import this file as well, and do without
 
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
         pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
-        views = training.make_views(recipes.load("small_images", self.name).settings, SIDE)
+        views = pictures.make_views(recipes.load("small_images", self.name).settings, SIDE)
         seen = views(pixels, torch.ones(n), draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING

@@ -11,14 +11,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from nearfar import methods, recipes, training
+from nearfar import methods, plans, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import flag_texts, parse
 from nearfar.method import Method, frozen_statistics
 from tests.two_ranks import Pool
 
 from .ranks import hold_two_ranks_to_one
-from .small import OLD, Form, clock, copied_state, forms, grown, norms, sgd, statistics, step
+from .small import OLD, Form, clock, copied_state, forms, freeze_norms, grown, norms, sgd, statistics, step
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)
 every_method = pytest.mark.parametrize("name", methods.names())
@@ -54,6 +54,30 @@ def test_forward_reads_state(form: Form, age: int) -> None:
         method(batch)
         method(batch)
     assert moved(before, method.state_dict()) == set()
+
+
+@every_form
+@ages
+def test_micro_batches_give_the_step_of_the_whole_batch(form: Form, age: int) -> None:
+    whole, batch = of_age(form, age, dtype=torch.float64), form.batch(8, dtype=torch.float64)
+    parts = copy.deepcopy(whole)
+    parts.micro_batch = 3
+    for method in (whole, parts):
+        freeze_norms(method)
+        step(method, sgd(method), batch)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=1e-10, atol=1e-12)
+    for (name, p), other in zip(parts.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@every_form
+def test_micro_batches_move_statistics_once(form: Form) -> None:
+    method = form.build()
+    method.micro_batch = 3
+    step(method, sgd(method), form.batch(8))
+    for path, norm in norms(method).items():
+        assert norm.num_batches_tracked <= 1, path
+    assert all(norm.num_batches_tracked == 1 for norm in norms(method.encoder).values())
 
 
 @every_form
@@ -216,12 +240,12 @@ def test_chance_is_the_loss_of_a_network_of_zeros(form: Form, rows: int) -> None
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_config_comes_back_from_yaml(name: str, recipe: str) -> None:
     try:
-        plan = training.plan(name, training.DRAWINGS, recipe, {})
+        plan = plans.make(name, plans.DRAWINGS, recipe, {})
     except ValueError as error:  # a kind of data for which this method has no recipe
         assert "have nothing for" in str(error)  # noqa: PT017
         return
     saved = yaml.safe_load(yaml.safe_dump(plan.saved()))
-    again = training.plan(saved["method"], saved["data"], saved["recipe"], saved["settings"] | saved["arguments"])
+    again = plans.make(saved["method"], saved["data"], saved["recipe"], saved["settings"] | saved["arguments"])
     assert again.saved() == plan.saved() == saved
     assert again.arguments == plan.arguments
 
@@ -232,7 +256,7 @@ def test_arguments_come_back_from_the_command_line_and_from_yaml(form: Form) -> 
     for flag, value in form.arguments.items():
         name = flag.replace("_", "-")
         words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    _, _, arguments = parse(form.name, [training.DRAWINGS, *words])
+    _, _, arguments = parse(form.name, [plans.DRAWINGS, *words])
     assert arguments == form.arguments
     saved = yaml.safe_load(yaml.safe_dump(arguments))
     assert saved == form.arguments

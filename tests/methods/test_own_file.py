@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nearfar import methods, training
+from nearfar import methods, plans, training
 from nearfar.cli.train import flag_texts
 from nearfar.data.image import open_images
 from nearfar.journal import Journal
@@ -81,7 +81,7 @@ def test_it_trains(tmp_path: Path) -> None:
     path = write(tmp_path, MINE)
     pictures = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     flags = {"deep": True, "epochs": 1, "batch": 4, "encoder": "conv4", "device": "cpu"}
-    plan = training.plan(path, open_images(pictures), "small_images", flags)
+    plan = plans.make(path, open_images(pictures), "small_images", flags)
     assert plan.arguments == {"dim": 4, "deep": True}
     assert training.train(plan, tmp_path / "run", say=lambda text: None)
     lines = [line for line in Journal(tmp_path / "run" / "metrics.jsonl").read() if "loss" in line]
@@ -159,7 +159,7 @@ def test_unknown_names_and_files(tmp_path: Path) -> None:
 def test_a_flag_that_nobody_has(tmp_path: Path) -> None:
     path = write(tmp_path, MINE)
     with pytest.raises(TypeError, match=r"neither a run nor '.*mine\.py' has an argument 'deeep'; did you mean deep"):
-        training.plan(path, "anywhere.npz", None, {"deeep": True})
+        plans.make(path, "anywhere.npz", None, {"deeep": True})
 
 
 def test_no_flag_of_a_method_has_the_name_of_a_setting() -> None:

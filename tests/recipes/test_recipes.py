@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from nearfar import methods, recipes, training
+from nearfar import methods, pictures, plans, recipes, training
 from nearfar.data.image import open_images
 from nearfar.journal import Journal
 from nearfar.settings import Recipe, Settings
@@ -55,10 +55,10 @@ def test_a_recipe_names_what_exists(file: str, function: str) -> None:
         annotation = flags[name].annotation
         assert value in get_args(annotation) if get_origin(annotation) is Literal else True
         assert type(value) is type(flags[name].default) or flags[name].default is None, name
-    plan = training.plan(method, "anywhere.npz", f"{file}:{function}", {})
+    plan = plans.make(method, "anywhere.npz", f"{file}:{function}", {})
     assert plan.settings == recipe.settings
     assert plan.arguments.items() >= recipe.method.items()
-    assert isinstance(training.make_views(plan.settings, recipe.settings.size or 32), Views)
+    assert isinstance(pictures.make_views(plan.settings, recipe.settings.size or 32), Views)
 
 
 @pytest.mark.parametrize("file", recipes.names())
@@ -68,7 +68,7 @@ def test_flags_are_laid_over_a_recipe(file: str, method: str) -> None:
         with pytest.raises(ValueError, match=rf"{file}.*{method}.*--recipe"):
             recipes.load(file, method)
         return
-    plan = training.plan(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5})
+    plan = plans.make(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5})
     recipe = recipes.load(file, method)
     assert plan.settings == replace(recipe.settings, epochs=3, lr=0.5)
 
@@ -91,12 +91,12 @@ def test_the_recipes_of_imagenet_take_a_step(tmp_path: Path, function: str) -> N
     assert "not run" in said
     assert "arxiv" in said
     method, recipe = method_of(function), f"imagenet:{function}"
-    whole = training.plan(method, "anywhere.npz", recipe, {})
+    whole = plans.make(method, "anywhere.npz", recipe, {})
     widths = {name: min(value, SHRUNK) for name, value in whole.arguments.items() if type(value) is int}
     small: dict[str, Any] = {"batch": 4, "encoder": "test_resnet", "epochs": 1, "device": "cpu"}
     pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     data = open_images((pictures, [0, 0, 1, 1]))
-    plan = training.plan(method, data, recipe, small | widths)
+    plan = plans.make(method, data, recipe, small | widths)
     assert training.train(plan, tmp_path / "run", say=lambda text: None)
     lines = Journal(tmp_path / "run" / "metrics.jsonl").read()
     assert [line["step"] for line in lines if "loss" in line] == [1]

@@ -22,12 +22,12 @@ class Demo:
 def demo(argv: list[str]) -> int:
     """Train, measure, report."""
     asked = tyro.cli(Demo, args=argv, prog="nearfar demo", config=(tyro.conf.OmitArgPrefixes,))
-    from nearfar import training
+    from nearfar import plans, training
     from nearfar.cli.console import Console
     from nearfar.data.drawings import drawings
 
-    out = Path(asked.out) if asked.out else training.free_directory("demo", "drawings")
-    plan = training.plan("simclr", training.DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
+    out = Path(asked.out) if asked.out else plans.free_directory("demo", "drawings")
+    plan = plans.make("simclr", plans.DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
     with Console() as console:
         console.say("Learning from 13,180 drawings of 20 alphabets. No label is used.")
         if not training.train(plan, out, say=console.say, watch=console.watch):
@@ -50,7 +50,7 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     """20-way 1-shot accuracy and retrieval of pixels, the untrained and the trained encoder: a report's table."""
     import torch
 
-    from nearfar import training
+    from nearfar import probing
     from nearfar.data.drawings import alphabets
     from nearfar.evaluation.intervals import bootstrap
     from nearfar.evaluation.kshot import episodes
@@ -64,8 +64,8 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     rows, protocol = [], {}
     for name, features in (
         ("raw pixels", pixels),
-        ("untrained encoder", training.embed(run.untrained(), view, test)),
-        ("trained encoder", training.embed(run.encoder, view, test)),
+        ("untrained encoder", probing.embed(run.untrained(), view, test)),
+        ("trained encoder", probing.embed(run.encoder, view, test)),
     ):
         shot = episodes(features, test.label, within=alphabet, seed=seed)
         found = [

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from nearfar import methods, recipes
+from nearfar import methods, plans, recipes
 from nearfar.settings import Settings
 
 USAGE = """usage: nearfar train METHOD DATA [flags]
@@ -46,15 +46,18 @@ def train(argv: list[str]) -> int:
         print(USAGE.format(names=", ".join(methods.names())))
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     method, rest = argv[0], argv[1:]
+    for word in rest:
+        if word.startswith("--"):
+            plans.insist_whole(word.partition("=")[0])
     place, settings, arguments = parse(method, rest)
 
     from nearfar import training
     from nearfar.cli.console import Console
 
-    plan = training.plan(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments)
+    plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise ValueError("several processes must agree on a directory: name it with --out")
-    out = Path(place.out) if place.out else training.free_directory(method, place.data)
+    out = Path(place.out) if place.out else plans.free_directory(method, place.data)
     with Console() as console:
         finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
     if console.leads and finished:
@@ -73,8 +76,6 @@ def train(argv: list[str]) -> int:
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
     """The flags of `train METHOD`, laid over the recipe that suits the data."""
-    from nearfar import training
-
     if {"-h", "--help"} & set(argv):
         guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         guess.add_argument("data", nargs="?", default="")
@@ -82,16 +83,14 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         place, _ = guess.parse_known_args(argv)
     else:  # which word is DATA, and so the recipe, is known only once all flags are
         place, *_ = _parse(method, argv, "small_images")
-    recipe = place.recipe or training.suited_recipe(place.data)
+    recipe = place.recipe or plans.suited_recipe(place.data)
     place, settings, arguments = _parse(method, argv, recipe)
     return dataclasses.replace(place, recipe=recipe), settings, arguments
 
 
 def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Settings, dict[str, Any]]:
-    from nearfar import training
-
     recipe = recipes.load(recipe_name, Path(method).stem)
-    flags = training.own_flags(method)
+    flags = plans.own_flags(method)
     page = methods.page(method)
     helps = flag_texts(page.text, list(flags))
     own = dataclasses.make_dataclass(
@@ -167,14 +166,14 @@ def views(argv: list[str]) -> int:
     look = tyro.cli(Look, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
     import torch
 
-    from nearfar import training
+    from nearfar import pictures
     from nearfar.files import replace
     from nearfar.views.sheet import contact_sheet
 
     flags: dict[str, Any] = {"size": look.size} | ({"views": look.views} if look.views else {})
-    plan = training.plan(look.method, look.data, None, flags)
-    data = training.open_pictures(look.data, plan.settings)
-    viewer = training.make_views(plan.settings, training.view_size(plan.settings, data.side))
+    plan = plans.make(look.method, look.data, None, flags)
+    data = pictures.open_pictures(look.data, plan.settings)
+    viewer = pictures.make_views(plan.settings, pictures.view_size(plan.settings, data.side))
     some = torch.linspace(0, len(data) - 1, min(look.samples, len(data))).long().unique()
     draws = viewer.draw(len(some), torch.Generator().manual_seed(look.seed))
     sheet = contact_sheet(*data.fetch(some), viewer, draws, [data.names[i] for i in some.tolist()])

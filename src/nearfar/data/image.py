@@ -7,9 +7,7 @@ they fit there, or are decoded batch by batch where there are too many.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from torch.nn import functional as F
 from nearfar.data import decode
 from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
 from nearfar.data.sources import EndToEnd, Files, Opened, find
+from nearfar.machine import cores, free_memory
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -102,10 +101,8 @@ class Images:
         device = torch.device(device)
         if not isinstance(self.store, Cache) or self.store.squares.device == device:
             return self
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if len(self) * self.channels * self.side**2 > share * free:
-                return self
+        if len(self) * self.channels * self.side**2 > share * free_memory(device):
+            return self
         squares, rows = self.store.squares, self.rows.cpu()
         whole = torch.equal(rows, torch.arange(len(squares)))
         moved = Cache(
@@ -153,7 +150,7 @@ def open_images(
     if isinstance(opened.source, np.ndarray):
         store, aspect = _squashed(opened.source, side)
     else:
-        store, aspect, skipped = _decoded(opened, side, size, max_bad, memory, workers or _cores(), progress, notes)
+        store, aspect, skipped = _decoded(opened, side, size, max_bad, memory, workers or cores(), progress, notes)
     kept = torch.tensor([i for i in range(len(opened.names)) if i not in skipped])
     images = Images(
         names=opened.names,
@@ -293,7 +290,7 @@ def _decoded(
         rows = [i for i in range(n) if i not in bad]
         shape = torch.Size((channels, side, side))
         needed = len(rows) * shape.numel()
-        memory = _free_memory() / 2 if memory is None else memory
+        memory = free_memory() / 2 if memory is None else memory
         keep = needed <= memory
         squares = torch.empty(len(rows) if keep else 0, *shape, dtype=torch.uint8)
         view = squares.numpy()
@@ -358,26 +355,3 @@ def _threaded(work: Callable[[int], T], n: int, workers: int, progress: Progress
             if progress is not None:
                 progress(len(done), n)
     return done
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _free_memory() -> float:
-    """Bytes of memory that this process may still take: what the system and its container leave, shared between the
-    processes that were started together on this machine."""
-    free = (
-        [4 * 2**30] if not hasattr(os, "sysconf") else [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
-    )
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")] or free
-    group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
-            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
-    return max(0, min(free)) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -38,7 +38,7 @@ class BYOL(Method):
 
     @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return self.target_projector(self.target_encoder(view))  # N x dim
+        return self.target_projector(self.embed(view, self.target_encoder))  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         p1, p2 = self.each(self.predict, batch.views)

@@ -57,9 +57,10 @@ class MoCo(Method):
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
         if not self.shuffles:
-            return normalise(self.key_projector(self.key_encoder(view)))  # N x dim
+            return normalise(self.key_projector(self.embed(view, self.key_encoder)))  # N x dim
         order = torch.randperm(world() * len(view), generator=self.clock.generator()).to(view.device)
-        k = normalise(self.key_projector(self.key_encoder(local(gather(view)[order]))))
+        view = local(gather(view)[order])
+        k = normalise(self.key_projector(self.embed(view, self.key_encoder)))
         return local(gather(k)[order.argsort()])  # N x dim
 
     def forward(self, batch: Batch) -> Step:
