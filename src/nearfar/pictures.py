@@ -65,10 +65,8 @@ def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[
     """Mean and standard deviation of each channel, in units of [0, 1], over some samples."""
     some = torch.linspace(0, len(data) - 1, min(most, len(data))).long()
     pixels = data.pixels(some).cpu()
-    mean, square = (
-        torch.stack([(part.double() / 255).pow(power).mean((0, 2, 3)) for part in pixels.split(64)]) for power in (1, 2)
-    )
-    weight = torch.tensor([len(part) for part in pixels.split(64)], dtype=torch.float64)[:, None] / len(pixels)
-    mean, square = (mean * weight).sum(0), (square * weight).sum(0)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])  # C x 256
+    share, level = counts / counts.sum(1, keepdim=True).double(), torch.arange(256, dtype=torch.float64) / 255
+    mean, square = share @ level, share @ level.square()
     std = (square - mean.square()).clamp(min=1e-4).sqrt()
     return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]

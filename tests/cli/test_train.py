@@ -22,7 +22,19 @@ from tests.tiny import FLAGS, array_file, folder, pictures
 SIMCLR = (
     *("out", "resume", "recipe"),
     *("dim", "temperature"),
-    *("epochs", "batch", "micro-batch", "encoder", "views", "size", "crops", "optimiser", "lr", "lr-1d", "sgd-momentum"),
+    *(
+        "epochs",
+        "batch",
+        "micro-batch",
+        "encoder",
+        "views",
+        "size",
+        "crops",
+        "optimiser",
+        "lr",
+        "lr-1d",
+        "sgd-momentum",
+    ),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed"),
     *("labels", "label-column", "split", "max-bad", "probe-every", "save-every", "keep"),
 )

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from nearfar.batch import MISSING
@@ -29,6 +28,8 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
             f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labelled samples the largest class has "
             f"{np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
         )
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     if len(np.unique(units)) == len(rows):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
     else:
@@ -50,8 +51,16 @@ def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, s
     if not 0 < share <= 0.5:
         raise ValueError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
     rows, units = _labelled(label, group)
-    number = min(round(1 / share), _most(label.cpu()[rows].numpy(), units))
-    return folds(label, group, folds=max(2, number), seed=seed)[0]
+    y = label.cpu()[rows]
+    number = max(2, min(round(1 / share), most := _most(y.numpy(), units)))
+    if number > most or len(np.unique(units)) < len(rows):
+        return folds(label, group, folds=number, seed=seed)[0]
+    # Without groups it is every tenth, class after class: training need not wait seconds for scikit-learn to load.
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    order = order[y[order].argsort(stable=True)]
+    held = torch.zeros(len(rows), dtype=torch.bool)
+    held[order[::number]] = True
+    return rows[~held], rows[held]
 
 
 def _labelled(label: Tensor, group: Tensor | None) -> tuple[Tensor, np.ndarray]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from scipy.stats import norm, t
 from torch import Tensor
 
 from nearfar.batch import MISSING
@@ -60,7 +60,7 @@ def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]
     """The interval of an accuracy of hits out of total test samples, in per cent (Wilson, 1927)."""
     if not 0 <= hits <= total or not total:
         raise ValueError(f"{hits} hits out of {total}; wanted at least one test sample, and no more hits than samples")
-    z = float(norm.ppf((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     p = hits / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (p * (1 - p) / total + z * z / (4 * total * total)) ** 0.5
@@ -72,7 +72,9 @@ def over_seeds(values: Tensor | Sequence[float], *, level: float = 0.95) -> Inte
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if len(x) < 2:
         raise ValueError(f"{len(x)} seed gives no spread; run at least two, better three")
-    half = float(t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std()) / len(x) ** 0.5
+    from scipy.special import stdtrit  # not at the top: training waits for this file, and SciPy takes its time
+
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std()) / len(x) ** 0.5
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 

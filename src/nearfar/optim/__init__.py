@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from nearfar.optim.lars import LARS
 from nearfar.optim.schedules import cosine_ramp, step_decay, warmup_cosine
+from nearfar.optim.uncompiled import Uncompiled
 
 __all__ = [
     "LARS",
@@ -53,6 +55,14 @@ def scale_rates(optimiser: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
+class _SGD(Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class _AdamW(Uncompiled, torch.optim.AdamW):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def _remember(optimiser: Optimizer) -> Optimizer:
     for group in optimiser.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -63,14 +73,14 @@ def sgd(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, neste
     """torch's SGD with momentum, the learning rate outside the momentum buffer."""
     # Not fused: that one fails where a parameter gets its first gradient later than others (SwAV's prototypes), and
     # leaves garbage in the momentum where a gradient scaler skips a step.
-    return _remember(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov))
+    return _remember(_SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov))
 
 
 def adamw(
     groups: list[dict[str, Any]], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
 ) -> Optimizer:
     """torch's AdamW (arXiv 1711.05101)."""
-    return _remember(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True))
+    return _remember(_AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True))
 
 
 def lars(

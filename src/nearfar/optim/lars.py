@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from nearfar.optim.uncompiled import Uncompiled
 
 
-class LARS(Optimizer):
+class LARS(Uncompiled):
     """Momentum with layer-wise adaptive rates (arXiv 1708.03888), for parameters w of gradient g:
 
         u = g + weight_decay w        r = trust |w| / |u|, or 1 where either length is 0
