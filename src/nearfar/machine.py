@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,3 +50,13 @@ def free_memory(device: torch.device | str = "cpu") -> float:
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
             free.append(int((group / limit).read_text()) - int((group / used).read_text()))
     return max(0, min(free)) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@cache
+def opencv() -> Any:
+    """OpenCV where it is installed (the extra "fast"), else None: everything works without it, some of it slower."""
+    try:
+        import cv2  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return cv2

@@ -58,7 +58,7 @@ def test_opencv_gives_the_pixels_of_pillow(mode, monkeypatch):
     for channels in (3, 1) if mode == "L" else (3,):
         fast = [decode._fast_jpeg(data, 32, channels) for data in pictures]
         with monkeypatch.context() as patch:
-            patch.setattr(decode, "_opencv", lambda: None)
+            patch.setattr(decode, "opencv", lambda: None)
             slow = [decode.square(data, 32, channels)[0] for data in pictures]
         assert np.array_equal(np.stack(fast), np.stack(slow))
 

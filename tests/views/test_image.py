@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
+from nearfar import machine
 from nearfar.views import colour, image
 from nearfar.views.image import Affine, View, Views
 
@@ -360,6 +361,21 @@ def test_both_ways_to_resize_agree(channels: int, monkeypatch: pytest.MonkeyPatc
     for x, y in zip(kernel, views(pixels, aspect, draws), strict=True):
         assert (x - y).abs().mean() < 0.5 * GREY_LEVEL
         assert ((x - y).abs() < 6 * GREY_LEVEL).float().mean() > 0.99
+
+
+@pytest.mark.skipif(machine.opencv() is None, reason="OpenCV is not installed (the extra fast)")
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_opencv_rounds_and_changes_nothing_else(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    views, pixels, aspect = image.byol(112), pictures(8, channels, 150), torch.tensor([0.5, 1, 1, 2] * 2)
+    draws = views.draw(8, seeded())
+    fast = views(pixels, aspect, draws)
+    monkeypatch.setattr(image, "opencv", lambda: None)
+    for view, x, y in zip(views.views, fast, views(pixels, aspect, draws), strict=True):
+        if view.solarise:  # a level apart may be on either side of the threshold
+            x, y = torch.minimum(x, 1 - x), torch.minimum(y, 1 - y)
+        # Half a level is rounding; OpenCV's colour matrix has 10 bits, which adds at most 3 * 255 / 2048 of a level.
+        assert (x - y).abs().max() < 0.9 * GREY_LEVEL
+        assert (x - y).abs().mean() < 0.3 * GREY_LEVEL
 
 
 def test_recipes_have_the_papers_numbers() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+
+from nearfar.machine import opencv
 
 
 @dataclass(slots=True)
@@ -89,23 +90,14 @@ def _fast_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
     frame = _jpeg_frame(io.BytesIO(data))
     if frame is None or frame[:2] != (side, side) or frame[2] not in (1, 3) or (frame[2] == 3 and channels == 1):
         return None
-    cv2 = _opencv()
+    cv2 = opencv()
     if cv2 is None:
         return None
     kind = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
     if pixels is None:
         return None
-    return pixels[None] if channels == 1 else pixels[:, :, ::-1].transpose(2, 0, 1)  # from blue, green, red
-
-
-@cache
-def _opencv() -> Any:
-    try:
-        import cv2  # pyright: ignore[reportMissingImports] (of the extra "fast")
-    except ImportError:
-        return None
-    return cv2
+    return pixels[None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)
 
 
 _TURNS = {

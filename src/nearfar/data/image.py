@@ -204,7 +204,7 @@ class OnDemand:
 
     def pixels(self, rows: Tensor) -> Tensor:
         where = rows.tolist()
-        squares = torch.empty(len(where), *self.shape, dtype=torch.uint8)
+        squares = _colours_last(len(where), self.shape)
         view = squares.numpy()
 
         def fill(i: int) -> None:
@@ -215,6 +215,15 @@ class OnDemand:
 
     def original(self, row: int) -> Image.Image:
         return _original(self.source, row)
+
+
+def _colours_last(n: int, shape: torch.Size) -> Tensor:
+    """Room for n squares C x S x S. Small ones lie colour by colour, as batched views like them; large ones pixel by
+    pixel, as they are decoded, and as torch's resize wants them."""
+    channels, side, _ = shape
+    if side <= 64:
+        return torch.empty(n, *shape, dtype=torch.uint8)
+    return torch.empty(n, side, side, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 def _original(source: Files | EndToEnd | np.ndarray, row: int) -> Image.Image:
@@ -292,7 +301,7 @@ def _decoded(
         needed = len(rows) * shape.numel()
         memory = free_memory() / 2 if memory is None else memory
         keep = needed <= memory
-        squares = torch.empty(len(rows) if keep else 0, *shape, dtype=torch.uint8)
+        squares = _colours_last(len(rows) if keep else 0, shape)
         view = squares.numpy()
         aspect = torch.zeros(n)
 

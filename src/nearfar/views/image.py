@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.machine import opencv
 from nearfar.views import colour
 
 _TRIES = 10  # a crop is drawn again at most this often until it fits, as in torchvision
@@ -144,20 +145,16 @@ class Views:
                 rows = slice(start, start + step)
                 source = pixels[rows] if all(native) else pixels[rows].float().contiguous()
                 for v, view in enumerate(self.views):
-                    plan = plans[v].rows(rows)
-                    if view.affine is not None:
-                        made = _warp(view, view.affine, plan, source)
-                    elif native[v]:
-                        made = _resize(view, plan, pixels[rows])
+                    plan, part = plans[v].rows(rows), out[v][rows]
+                    if native[v]:
+                        _from_bytes(view, plan, pixels[rows], part)
                     else:
-                        made = _resample(view, plan, source)
-                    if view.coloured:
-                        made = _recolour(plan, made)
-                    torch.clamp(made, 0, 1, out=out[v][rows])
+                        made = _warp(view, view.affine, plan, source) if view.affine else _resample(view, plan, source)
+                        torch.clamp(_recolour(plan, made) if view.coloured else made, 0, 1, out=part)
                     if view.blur > 0 and (native[v] or view.affine is not None):
-                        _soften(view, plan, out[v][rows])
+                        _soften(view, plan, part)
                     if view.solarise > 0:
-                        _solarise(plan, out[v][rows])
+                        _solarise(plan, part)
         return out
 
 
@@ -261,18 +258,25 @@ def _native(view: View, device: torch.device) -> bool:
     return device.type == "cpu" and view.size >= 96 and view.affine is None
 
 
+def _from_bytes(view: View, plan: _Plan, pixels: Tensor, out: Tensor) -> None:
+    """Crop, resize, flip and recolour by the fastest means of a CPU, which round to bytes, into `out`."""
+    made = _resize(view, plan, pixels)  # n x s x s x C
+    coloured = not view.coloured or _recolour_bytes(plan, made)
+    torch.mul(made.permute(0, 3, 1, 2), 1 / 255, out=out)
+    if not coloured:
+        torch.clamp(_recolour(plan, out), 0, 1, out=out)
+
+
 def _resize(view: View, plan: _Plan, pixels: Tensor) -> Tensor:
-    """Crop, resize and flip bytes, with a result that is rounded to bytes: n x C x s x s."""
-    size = (view.size, view.size)
-    made = []
+    """Crop, resize and flip bytes, with a result that is rounded to bytes: n x s x s x C."""
+    made = torch.empty(len(pixels), view.size, view.size, pixels.shape[1], dtype=torch.uint8)
     for i, ((left, top, width, height), flip) in enumerate(
         zip(plan.box.int().tolist(), plan.flip.tolist(), strict=True)
     ):
         crop = pixels[i : i + 1, :, top : top + height, left : left + width]
-        made.append(F.interpolate(crop, size, mode="bilinear", antialias=True))
-        if flip:
-            made[-1] = made[-1].flip(3)
-    return torch.cat(made).float().mul_(1 / 255)
+        one = F.interpolate(crop, (view.size, view.size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        made[i] = one.flip(1) if flip else one
+    return made
 
 
 def _resample(view: View, plan: _Plan, source: Tensor) -> Tensor:
@@ -320,6 +324,14 @@ def _blur(sigma: Tensor, size: int, radius: int) -> Tensor:
 def _soften(view: View, plan: _Plan, x: Tensor) -> None:
     """Blur, in place, those of the views x, n x C x s x s, that are to be blurred."""
     rows = plan.sigma.nonzero()[:, 0]
+    if x.device.type == "cpu" and (cv2 := opencv()) is not None:
+        for row, sigma in zip(rows.tolist(), plan.sigma[rows].tolist(), strict=True):
+            # No wider than there is something to see: the tails would be denormal numbers, which are slow.
+            width = (2 * min(view.radius, math.ceil(4 * sigma) + 1) + 1,) * 2
+            for plane in x[row].numpy():
+                cv2.GaussianBlur(plane, width, sigma, dst=plane, borderType=cv2.BORDER_REFLECT_101)
+            x[row].clamp_(0, 1)
+        return
     n, channels, size = len(rows), x.shape[1], view.size
     blur = _blur(plan.sigma[rows], size, view.radius)  # n x s x s
     across = x[rows].view(n, channels * size, size)
@@ -353,13 +365,34 @@ def _warp(view: View, affine: Affine, plan: _Plan, source: Tensor) -> Tensor:
 
 
 def _recolour(plan: _Plan, x: Tensor) -> Tensor:
-    brightness, contrast, saturation, hue = plan.factors.unbind(1)
+    brightness, contrast, _, _ = plan.factors.unbind(1)
     if x.shape[1] != 3:
         alpha = brightness * contrast
         offset = brightness * (1 - contrast) * x.mean((1, 2, 3))
         return torch.addcmul(offset[:, None, None, None], x, alpha[:, None, None, None])
-    linear, offset = colour.affine(
-        x.mean((2, 3)),
+    linear, offset = _colour_map(plan, x.mean((2, 3)))
+    return torch.baddbmm(offset[:, :, None], linear, x.flatten(2)).view(x.shape)
+
+
+def _recolour_bytes(plan: _Plan, x: Tensor) -> bool:
+    """The same in place for bytes, n x s x s x C, with a result that is rounded; False where OpenCV is needed and not
+    there, or there are not three colours."""
+    cv2 = opencv()
+    if cv2 is None or x.shape[3] != 3:
+        return False
+    pictures = x.numpy()
+    mean = torch.tensor([cv2.mean(picture)[:3] for picture in pictures]) / 255
+    linear, offset = _colour_map(plan, mean)
+    for picture, change in zip(pictures, torch.cat([linear, 255 * offset[:, :, None]], 2).numpy(), strict=True):
+        cv2.transform(picture, change, dst=picture)
+    return True
+
+
+def _colour_map(plan: _Plan, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Jitter and greyscale as A (n x 3 x 3) and b (n x 3), for views whose colours have that mean (n x 3)."""
+    brightness, contrast, saturation, hue = plan.factors.unbind(1)
+    return colour.affine(
+        mean,
         brightness,
         contrast,
         saturation,
@@ -368,7 +401,6 @@ def _recolour(plan: _Plan, x: Tensor) -> Tensor:
         saturation_first=plan.first[:, 1],
         grey=plan.grey,
     )
-    return torch.baddbmm(offset[:, :, None], linear, x.flatten(2)).view(x.shape)
 
 
 def _solarise(plan: _Plan, x: Tensor) -> None:
