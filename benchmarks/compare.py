@@ -34,7 +34,7 @@ COMMON = {"encoder": "conv4", "batch": 128, "optimiser": "adamw", "weight_decay"
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"lr": 2e-3, "views": "simclr", "temperature": 0.2},
     "moco": {"lr": 2e-3, "views": "simclr", "temperature": 0.2, "queue": 4096, "momentum": 0.99},
-    "byol": {"lr": 2e-3, "views": "byol", "hidden": 1024, "momentum": 0.97},
+    "byol": {"lr": 2e-3, "views": "byol", "hidden": 1024, "momentum": 0.9},
     "swav": {"lr": 2e-3, "views": "simclr", "prototypes": 100, "hidden": 512},
     "barlow": {"lr": 2e-3, "views": "simclr", "dim": 1024},
     "supcon": {"lr": 2e-3, "views": "supcon", "temperature": 0.1},
