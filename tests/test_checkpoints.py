@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_the_best_is_kept_beside_them(tmp_path: Path) -> None:
     saved = Checkpoints(tmp_path, keep=1)
     for step in (1, 2, 3):
         saved.save(step, state(step), best=step == 2)
+    saved.wait()
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "step-000000003.pt"]
     assert read(tmp_path / "best.pt")["step"] == 2
 
@@ -61,6 +63,7 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, how: str) -> No
     saved = Checkpoints(tmp_path)
     for step in (5, 10):
         saved.save(step, state(step))
+    saved.wait()
     damage(saved.path(10), how)
     found, notes = saved.newest()
     assert found is not None
@@ -84,7 +87,8 @@ def test_no_byte_goes_unchecked(tmp_path: Path) -> None:
 def test_only_damaged_ones_are_an_error_not_a_new_beginning(tmp_path: Path) -> None:
     saved = Checkpoints(tmp_path)
     for step, how in ((5, "empty"), (10, "truncated")):
-        damage(saved.save(step, state(step)), how)
+        saved.save(step, state(step))
+        damage(saved.all()[-1], how)
     with pytest.raises(ValueError, match=r"all 2 checkpoints in '.*' are damaged.*another --out"):
         saved.newest()
 
@@ -94,6 +98,7 @@ def test_a_damaged_later_one_neither_stays_nor_counts_as_kept(tmp_path: Path, ke
     saved = Checkpoints(tmp_path, keep=2)
     for step in (10, 20):
         saved.save(step, state(step))
+    saved.wait()
     damage(saved.path(20), "one byte")
     saved.keep = keep
     saved.save(15, state(15))
@@ -121,21 +126,24 @@ def test_leftovers_of_killed_writers_are_cleared(tmp_path: Path) -> None:
     leftover.write_bytes(b"half")
     saved = Checkpoints(tmp_path)
     assert saved.newest() == (None, [])
-    saved.save(10, state(10))
+    with saved:
+        saved.save(10, state(10))
     assert os.listdir(tmp_path) == ["step-000000010.pt"]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = Checkpoints(tmp_path, keep=1)
     saved.save(5, state(5))
+    saved.wait()
 
     def full(path: Path, state: dict[str, Any]) -> None:
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write", full)
+    saved.save(10, state(10))
     with pytest.raises(OSError, match=r"disk is full: '.*step-000000010\.pt'.*Free some space"):
-        saved.save(10, state(10))
+        saved.wait()
     assert os.listdir(tmp_path) == ["step-000000005.pt"]
     found, _ = saved.newest()
     assert found is not None
@@ -152,3 +160,20 @@ def test_the_writer_passes_on_why_it_could_not_write() -> None:
 def test_at_least_one_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep = 0"):
         Checkpoints(tmp_path, keep=0)
+
+
+def test_training_may_go_on_while_the_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_write = threading.Event()
+
+    def slow(path: Path, state: dict[str, Any]) -> None:
+        assert may_write.wait(60)
+        write(path, state)
+
+    monkeypatch.setattr(checkpoints, "write", slow)
+    live = state(5)
+    with Checkpoints(tmp_path) as saved:
+        saved.save(5, live)
+        live["method"]["weight"] += 1  # the next step
+        assert not os.listdir(tmp_path)
+        may_write.set()
+    assert torch.equal(read(tmp_path / "step-000000005.pt")["method"]["weight"], torch.arange(6.0) + 5)

@@ -1,4 +1,4 @@
-"""Two gloo processes that live as long as the test session, to hold two ranks to one."""
+"""Gloo processes that live as long as the test session, to hold several ranks to one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ PATIENCE = 120.0
 
 
 class Pool:
-    """Runs module-level functions on both ranks. Starts with the first call; starts again after one that failed."""
+    """Runs module-level functions on all ranks. Starts with the first call; starts again after one that failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: int = RANKS) -> None:
+        self.ranks = ranks
         self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
-        """`fn(*args)` on both ranks: the list of results, rank by rank. Arguments and results are pickled."""
+        """`fn(*args)` on all ranks: the list of results, rank by rank. Arguments and results are pickled."""
         if not self._workers:
             self._start()
         task = pickle.dumps((sys.path, fn, args))
@@ -41,7 +42,7 @@ class Pool:
         return [result for _, result in answers]
 
     def close(self) -> None:
-        """End both processes."""
+        """End all processes."""
         for process, pipe in self._workers:
             pipe.close()
             process.kill()
@@ -55,9 +56,9 @@ class Pool:
         self._folder = tempfile.TemporaryDirectory()
         store = str(Path(self._folder.name) / "store")
         context = multiprocessing.get_context("spawn")
-        for rank in range(RANKS):
+        for rank in range(self.ranks):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, rank, store), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, rank, self.ranks, store), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
@@ -72,7 +73,7 @@ class Pool:
         return False, f"no answer in {PATIENCE:.0f} s"
 
 
-def _serve(pipe: Connection, rank: int, store: str) -> None:
+def _serve(pipe: Connection, rank: int, ranks: int, store: str) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -82,7 +83,7 @@ def _serve(pipe: Connection, rank: int, store: str) -> None:
     torch.set_num_threads(1)
     # Not by address: a free port can be taken between the look and the use.
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS, timeout=timedelta(seconds=PATIENCE / 4)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timedelta(seconds=PATIENCE / 4)
     )
     while True:
         try:

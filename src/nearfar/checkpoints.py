@@ -1,14 +1,19 @@
-"""Checkpoints: written whole or not at all, checked when read, newest first."""
+"""Checkpoints: written whole or not at all, checked when read, newest first.
+
+They are written by a thread, from a copy, while training goes on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nearfar.files import clear_leftovers, replace
 
@@ -17,33 +22,61 @@ DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them."""
+    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them.
+
+    As a context, it is left when the last of them is written.
+    """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep = {keep} checkpoints: at least 1 is needed to resume from")
         self.folder = folder
         self.keep = keep
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="nearfar-checkpoints")
+        self.writing: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
 
     def all(self) -> list[Path]:
         """Every checkpoint but `best`, oldest first."""
+        self.wait()
+        return self._there()
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        """Write the state of a step; with `best`, also as the best so far.
+
+        The state may change as soon as this returns. An error of the write comes from the next call that must know of
+        it: `save`, `wait`, `all`, `newest`.
+        """
+        self.wait()
+        self.writing = self.writer.submit(self._write, step, copied(state), best)
+
+    def wait(self) -> None:
+        """Return when the last state is on the disk, or raise what kept it from getting there."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def _there(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
 
-    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> Path:
-        """Write the state of a step; with `best`, also as the best so far."""
+    def _write(self, step: int, state: dict[str, Any], best: bool) -> None:
         clear_leftovers(self.folder)
         path = replace(self.path(step), lambda temporary: write(temporary, state))
         if best:
             replace(self.folder / "best.pt", lambda temporary: shutil.copyfile(path, temporary))
         # One of a later step was damaged, or training would have gone on from it: it must not count as kept.
-        older = [other for other in self.all() if other < path]
-        later = [other for other in self.all() if other > path]
+        older = [other for other in self._there() if other < path]
+        later = [other for other in self._there() if other > path]
         for other in [*older[: max(0, len(older) + 1 - self.keep)], *later]:
             other.unlink()
-        return path
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that is undamaged (None where nothing was saved), and a sentence for each damaged one.
@@ -62,6 +95,15 @@ class Checkpoints:
                 "Start a new run with another --out"
             )
         return None, notes
+
+
+def copied(state: Any) -> Any:
+    """The same with its tensors copied to memory of their own, beside the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

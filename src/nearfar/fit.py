@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -119,7 +119,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
-    with _stop_requested() as stop, _Feeder(data, loop, mine) as feed:
+    with _stop_requested() as stop, _Feeder(data, loop, mine) as feed, loop.checkpoints or nullcontext():
+        done = start
         for step in range(start, steps):
             epoch = step // per_epoch
             method.clock = Clock(step, steps, epoch, loop.epochs, loop.seed)
@@ -157,8 +158,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             if improved or stopping or done == steps or (ends and ends % loop.save_every == 0):
                 save(done, improved)
             if stopping and done < steps:
-                return False
-    return True
+                break
+    return done == steps
 
 
 def _restore(method: Method, optimiser: torch.optim.Optimizer, scaler: Any, loop: Loop) -> tuple[int, float | None]:

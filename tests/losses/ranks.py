@@ -1,4 +1,4 @@
-"""Holds a loss on two ranks to the same loss on one: value, and the gradient that DDP would take."""
+"""Holds a loss on several ranks to the same loss on one: value, and the gradient that DDP would take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from tests.two_ranks import RANKS, Pool
+from tests.two_ranks import Pool
 
 Loss = Callable[..., Tensor]
 """loss(*rows): each argument has N rows, of which a rank gets its part; float ones are embeddings."""
@@ -26,7 +26,7 @@ def _step(loss: Loss, arguments: list[Tensor], weight: Tensor) -> tuple[Tensor, 
     return value.detach(), gradients[0], list(gradients[1:])
 
 
-def hold_two_ranks_to_one(pool: Pool, loss: Loss, *arguments: Tensor) -> None:
+def hold_ranks_to_one(pool: Pool, loss: Loss, *arguments: Tensor) -> None:
     """In float64 to 1e-10 and in float32 to 1e-5, relative to the largest number."""
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         these = [x.to(dtype) if x.is_floating_point() else x for x in arguments]
@@ -37,7 +37,7 @@ def hold_two_ranks_to_one(pool: Pool, loss: Loss, *arguments: Tensor) -> None:
         _close(torch.stack([r[0] for r in ranks]).mean(), value, tolerance)
         _close(torch.stack([r[1] for r in ranks]).mean(0), shared, tolerance)
         for part, want in enumerate(rows):
-            _close(torch.cat([r[2][part] for r in ranks]) / RANKS, want, tolerance)
+            _close(torch.cat([r[2][part] for r in ranks]) / pool.ranks, want, tolerance)
 
 
 def _close(got: Tensor, want: Tensor, tolerance: float) -> None:

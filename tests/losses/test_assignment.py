@@ -9,7 +9,7 @@ from torch import Tensor
 from nearfar.clustering.sinkhorn import sinkhorn
 from nearfar.distributed import normalise
 from nearfar.losses.assignment import swapped_assignment
-from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
@@ -95,4 +95,4 @@ def _swav(z1: Tensor, z2: Tensor, z3: Tensor) -> Tensor:
 
 
 def test_two_ranks(two_ranks: Pool) -> None:
-    hold_two_ranks_to_one(two_ranks, _swav, unit(8, 4, 0), unit(8, 4, 1), unit(8, 4, 2))
+    hold_ranks_to_one(two_ranks, _swav, unit(8, 4, 0), unit(8, 4, 1), unit(8, 4, 2))

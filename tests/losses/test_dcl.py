@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nearfar.distributed import normalise
 from nearfar.losses.pairwise import dcl, nt_xent
-from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
@@ -63,4 +63,4 @@ def _dcl(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def test_two_ranks(two_ranks: Pool) -> None:
-    hold_two_ranks_to_one(two_ranks, _dcl, unit(8, 4, 0), unit(8, 4, 1))
+    hold_ranks_to_one(two_ranks, _dcl, unit(8, 4, 0), unit(8, 4, 1))

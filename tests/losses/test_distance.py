@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nearfar.distributed import normalise
 from nearfar.losses.distance import align, byol, uniform
-from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
@@ -107,4 +107,4 @@ def _uniform(x: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("loss", [_byol, _align, _uniform])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
-    hold_two_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
+    hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))

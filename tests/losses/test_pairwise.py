@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nearfar.distributed import normalise
 from nearfar.losses.pairwise import info_nce, info_nce_batch, nt_xent
-from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
@@ -158,4 +158,4 @@ def _info_nce_batch(q: Tensor, k: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("loss", [_nt_xent, _nt_xent_small_temperature, _info_nce, _info_nce_batch])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
-    hold_two_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
+    hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.losses.redundancy import barlow, standardise
-from tests.losses.ranks import hold_two_ranks_to_one
+from tests.losses.ranks import hold_ranks_to_one
 from tests.two_ranks import Pool
 
 
@@ -95,4 +95,4 @@ def _barlow(z1: Tensor, z2: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("n", "d"), [(8, 4), (8, 12), (8, 6), (4, 5)])  # 6 is more than the rows of one rank
 def test_two_ranks(two_ranks: Pool, n: int, d: int) -> None:
-    hold_two_ranks_to_one(two_ranks, _barlow, rows(n, d, 0), rows(n, d, 1))
+    hold_ranks_to_one(two_ranks, _barlow, rows(n, d, 0), rows(n, d, 1))

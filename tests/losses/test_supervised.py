@@ -10,7 +10,7 @@ from nearfar.batch import MISSING
 from nearfar.distributed import normalise
 from nearfar.losses.pairwise import nt_xent
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
-from tests.losses.ranks import hold_two_ranks_to_one, unit
+from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
@@ -153,7 +153,7 @@ def _one_view(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     # Classes span the ranks; anchors with a positive are not the same number on both.
     label = torch.tensor([0, 1, 0, MISSING, 1, 2, 7, MISSING])
-    hold_two_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1), label)
+    hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1), label)
 
 
 def test_share_with_positive_on_two_ranks(two_ranks: Pool) -> None:
