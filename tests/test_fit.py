@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +170,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, name: str, rule: 
     # Another seed for the new objects: all that they hold must come out of the checkpoint.
     done, resumed = train(tmp_path / "cut", name, rule, seed=9, start=saved, say=said.append)
     assert done
-    assert said == [f"Going on from step {saved} of {STEPS}."]
+    assert said[0] == f"Going on from step {saved} of {STEPS}."
     assert equal(resumed, whole)
 
 
@@ -465,3 +468,27 @@ def test_ranks_give_up_together(two_ranks: Pool, tmp_path: Path) -> None:
     ):
         two_ranks.run(_curve, "simclr", str(tmp_path), -1, 3)
     assert [path.name for path in Checkpoints(tmp_path).all()] == ["step-000000000.pt"]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(1.0, "Compute-bound: 10% of"), (7.5, "Input-bound: 75% of.*--size")])
+def test_what_the_speed_depended_on_is_said(monkeypatch: pytest.MonkeyPatch, seconds: float, words: str) -> None:
+    module = sys.modules["nearfar.fit"]
+    now = iter([100.0, 110.0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    log = module._Log(loop(None), make("simclr"), PER_EPOCH, STEPS)
+    log.input_seconds = seconds
+    assert re.match(words, log.bound())
+
+
+def test_quick_inputs_are_taken_at_once_and_slow_ones_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["nearfar.fit"]
+    orders = []
+    for bound, ahead in ((3600.0, False), (-1.0, True)):
+        monkeypatch.setattr(module, "AT_ONCE", bound)
+        data = Vectors()
+        with module._Feeder(data, loop(None), slice(0, BATCH), torch.device("cpu")) as feed:
+            for step in range(STEPS):
+                feed(step, more=step + 1 < STEPS)
+                assert (feed.ahead is not None) == ahead
+        orders.append(data.seen)
+    assert orders[0] == orders[1]

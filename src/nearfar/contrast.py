@@ -129,8 +129,10 @@ def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> b
         return False
     if skip is None:
         return True
-    skip = skip.view(len(skip), -1)  # N x m
     itself = torch.arange(len(skip), device=skip.device)
+    if skip.dim() == 1 and torch.equal(skip, itself):
+        return True
+    skip = skip.view(len(skip), -1)  # N x m
     returned = skip.index_select(0, skip.clamp(min=0).view(-1)).view(*skip.shape, -1)  # N x m x m
     return bool(((returned == itself[:, None, None]).any(2) | (skip < 0)).all())
 

@@ -32,6 +32,7 @@ from nearfar.optim import scale_rates
 Precision = Literal["float32", "bf16", "fp16"]
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
 LINE = 10  # steps that share a line of the journal
+AT_ONCE = 1e-3  # seconds: inputs that take longer are fetched ahead
 
 
 class Source(Protocol):
@@ -119,18 +120,21 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
-    with _stop_requested() as stop, _Feeder(data, loop, mine) as feed, loop.checkpoints or nullcontext():
+    trained = [p for p in method.parameters() if p.requires_grad]
+    with _stop_requested() as stop, _Feeder(data, loop, mine, device) as feed, loop.checkpoints or nullcontext():
         done = start
         for step in range(start, steps):
             epoch = step // per_epoch
             method.clock = Clock(step, steps, epoch, loop.epochs, loop.seed)
+            began = time.perf_counter()
             rows, inputs = feed(step, more=step + 1 < steps)
             with torch.no_grad():
                 inputs = tuple(part.to(device, non_blocking=True) for part in inputs)
                 draws = views.draw(loop.batch, torch.Generator().manual_seed(mix(loop.seed, step, 1)))
                 seen = views(*inputs, draws=draws.rows(mine))
                 batch = Batch(seen, rows.to(device), data.label[rows].to(device), data.group[rows].to(device))
-            torch.manual_seed(mix(loop.seed, step, 2, rank))
+            log.input_seconds += time.perf_counter() - began
+            _seed(mix(loop.seed, step, 2, rank), device)
 
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device.type, dtype=half, enabled=loop.precision != "float32"):
@@ -138,9 +142,9 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             scaler.scale(out.loss).backward()
             scaler.unscale_(optimiser)
             method.before_step()
-            norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
+            norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             if loop.clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(method.parameters(), loop.clip, norm)
+                torch.nn.utils.clip_grads_with_norm_(trained, loop.clip, norm)
             scale_rates(optimiser, loop.schedule(step, steps))
             scaler.step(optimiser)
             scaler.update()
@@ -159,6 +163,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
                 save(done, improved)
             if stopping and done < steps:
                 break
+        loop.say(log.bound())
     return done == steps
 
 
@@ -219,7 +224,8 @@ class _Log:
         self.loop, self.method, self.per_epoch, self.steps = loop, method, per_epoch, steps
         self.kept: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
-        self.since = time.perf_counter()
+        self.began = self.since = time.perf_counter()
+        self.input_seconds = 0.0
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -227,6 +233,16 @@ class _Log:
     def add(self, numbers: dict[str, Tensor], lr: float) -> None:
         self.kept.append({name: value.detach() for name, value in numbers.items()})
         self.rates.append(lr)
+
+    def bound(self) -> str:
+        """What the speed depended on."""
+        share = self.input_seconds / (time.perf_counter() - self.began)
+        told = f"{share:.0%} of the time went to reading samples and making views"
+        if share < 0.5:
+            return f"Compute-bound: {told}, the rest to the networks and the loss."
+        return (
+            f"Input-bound: {told}. Smaller views (--size), samples that fit in memory, or more cores would speed it up."
+        )
 
     def drain(self, step: int) -> None:
         if not self.kept:
@@ -257,12 +273,15 @@ class _Log:
 
 
 class _Feeder:
-    """The inputs of each step, fetched one step ahead in a thread: decoding hides behind the model."""
+    """The inputs of each step, fetched one step ahead in a thread where that takes long: decoding hides behind the
+    model. What lies in memory is quicker to take than a thread to wake."""
 
-    def __init__(self, data: Source, loop: Loop, mine: slice) -> None:
+    def __init__(self, data: Source, loop: Loop, mine: slice, device: torch.device) -> None:
         self.data, self.loop, self.mine = data, loop, mine
+        self.pin = device.type == "cuda"  # a copy from pinned memory does not wait for the device
         self.order: tuple[int, Tensor] | None = None
         self.ahead: tuple[int, Future[tuple[Any, ...]]] | None = None
+        self.seconds = math.inf
 
     def __enter__(self) -> _Feeder:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="nearfar-feeder")
@@ -279,13 +298,26 @@ class _Feeder:
             self.order = epoch, torch.randperm(len(self.data), generator=generator)
         return self.order[1][at * self.loop.batch : (at + 1) * self.loop.batch][self.mine]
 
+    def fetch(self, rows: Tensor) -> tuple[Any, ...]:
+        began = time.perf_counter()
+        inputs = self.data.fetch(rows)
+        self.seconds = time.perf_counter() - began
+        return tuple(part.pin_memory() if self.pin and part.device.type == "cpu" else part for part in inputs)
+
     def __call__(self, step: int, *, more: bool) -> tuple[Tensor, tuple[Any, ...]]:
         rows = self.rows(step)
         ready = self.ahead is not None and self.ahead[0] == step
-        inputs = self.ahead[1].result() if self.ahead is not None and ready else self.data.fetch(rows)
-        if more:
-            self.ahead = step + 1, self.thread.submit(self.data.fetch, self.rows(step + 1))
+        inputs = self.ahead[1].result() if self.ahead is not None and ready else self.fetch(rows)
+        if more and self.seconds > AT_ONCE:
+            self.ahead = step + 1, self.thread.submit(self.fetch, self.rows(step + 1))
         return rows, inputs
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    # torch.manual_seed seeds every kind of device, and for those that are not in use notes a stack trace each time.
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).manual_seed(seed)
 
 
 @contextmanager
