@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from nearfar import distributed, optim
 from nearfar.batch import MISSING, Batch
 from nearfar.checkpoints import Checkpoints, read
-from nearfar.fit import Diverged, Loop, Precision, fit
+from nearfar.feeder import Feeder
+from nearfar.fit import fit
 from nearfar.journal import Journal
+from nearfar.log import Log
+from nearfar.loop import Diverged, Loop, Precision
 from nearfar.method import Method, Step
 from nearfar.methods.moco import MoCo
 from nearfar.methods.simclr import SimCLR
@@ -472,21 +475,21 @@ def test_ranks_give_up_together(two_ranks: Pool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "words"), [(1.0, "Compute-bound: 10% of"), (7.5, "Input-bound: 75% of.*--size")])
 def test_what_the_speed_depended_on_is_said(monkeypatch: pytest.MonkeyPatch, seconds: float, words: str) -> None:
-    module = sys.modules["nearfar.fit"]
+    module = sys.modules["nearfar.log"]
     now = iter([100.0, 110.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    log = module._Log(loop(None), make("simclr"), PER_EPOCH, STEPS)
+    log = Log(loop(None), make("simclr"), PER_EPOCH, STEPS)
     log.input_seconds = seconds
     assert re.match(words, log.bound())
 
 
 def test_quick_inputs_are_taken_at_once_and_slow_ones_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["nearfar.fit"]
+    module = sys.modules["nearfar.feeder"]
     orders = []
     for bound, ahead in ((3600.0, False), (-1.0, True)):
         monkeypatch.setattr(module, "AT_ONCE", bound)
         data = Vectors()
-        with module._Feeder(data, loop(None), slice(0, BATCH), torch.device("cpu")) as feed:
+        with Feeder(data, batch=BATCH, seed=0, mine=slice(0, BATCH), device=torch.device("cpu")) as feed:
             for step in range(STEPS):
                 feed(step, more=step + 1 < STEPS)
                 assert (feed.ahead is not None) == ahead

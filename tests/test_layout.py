@@ -28,6 +28,10 @@ FLOORS = [
 
 ABOVE_METHODS = {
     "fit",
+    "log",
+    "loop",
+    "feeder",
+    "health",
     "data",
     "views",
     "recipes",
@@ -153,7 +157,7 @@ def test_losses_and_contrast_can_be_used_alone() -> None:
 
 
 def test_the_loop_knows_no_method() -> None:
-    for file in inside("fit"):
+    for file in inside("fit", "log", "loop", "feeder", "health"):
         assert not rooms(file) & {"methods", "losses", "memory", "data", "views", "encoders", "training", "run"}
 
 

@@ -17,8 +17,8 @@ from nearfar import machine, plans, training
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints, read
 from nearfar.data.image import open_images
-from nearfar.fit import Diverged
 from nearfar.journal import Journal
+from nearfar.loop import Diverged
 from nearfar.pictures import pixel_statistics
 from nearfar.settings import Settings
 from tests.test_checkpoints import damage

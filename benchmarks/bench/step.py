@@ -20,8 +20,9 @@ from nearfar import optim
 from nearfar.batch import MISSING, Batch
 from nearfar.data.image import open_images
 from nearfar.encoders.image import image_encoder
-from nearfar.fit import Loop, fit
+from nearfar.fit import fit
 from nearfar.journal import Journal
+from nearfar.loop import Loop
 from nearfar.methods.simclr import SimCLR
 from nearfar.views import image as views
 

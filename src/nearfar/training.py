@@ -31,8 +31,9 @@ from nearfar.data.splits import holdout
 from nearfar.encoders.image import ImageEncoder, image_encoder
 from nearfar.export import export_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
-from nearfar.fit import Loop, fit
+from nearfar.fit import fit
 from nearfar.journal import Journal
+from nearfar.loop import Loop
 from nearfar.machine import free_memory, pick_device
 from nearfar.method import Method, mix
 from nearfar.micro_batch import activation_bytes, fitting, sees_batch

@@ -111,7 +111,7 @@ def write(folder: Path, *, n: int = 600, labels: bool = True, hostile: bool = Fa
                 "chance": math.log(4097),
                 "lr": 0.06 * min(1, t * 10) * (0.5 + 0.5 * math.cos(math.pi * t)),
                 "gradient_norm": 1.4 * math.exp(-1.5 * t) + 0.25 * abs(rng.normal()),
-                "accuracy": min(1.0, 0.9 * (1 - math.exp(-5 * t)) + 0.02 * rng.normal()),
+                "accuracy": min(100.0, 90 * (1 - math.exp(-5 * t)) + 2 * rng.normal()),
                 "samples_per_second": 1280 + 60 * rng.normal() - (500 if step % 280 == 0 else 0),
             }
             file.write(json.dumps(line) + "\n")

@@ -13,10 +13,15 @@ from nearfar.report.record import Record
 CURVES = {
     "loss": ("Loss", "What training brings down. Dashed: chance, the loss of a model that knows nothing."),
     "knn": ("kNN accuracy (%)", "How often the nearest samples vote for the true class. Labels serve this check only."),
-    "accuracy": ("Contrastive accuracy", "How often a sample's own other view is the nearest of all candidates."),
+    "accuracy": ("Contrastive accuracy (%)", "How often a sample's own other view is the nearest of all candidates."),
+    "effective_rank": ("Effective rank", "How many dimensions of the representation are in use. Near 1 is collapse."),
+    "spread": ("Spread", "0: all samples are represented alike, which is collapse. 1: spread evenly."),
+    "alignment": ("Alignment", "The mean squared distance of two views of a sample, 0 to 4. Low is good."),
+    "uniformity": ("Uniformity", "How evenly samples fill the sphere: 0 is collapse, -4 the best there is."),
     "lr": ("Learning rate", "The size of a step: up during warm-up, then down."),
     "gradient_norm": ("Gradient norm", "The length of the gradient. Peaks that keep growing announce trouble."),
     "samples_per_second": ("Samples per second", "Training speed. Dips mean that the machine waited for data."),
+    "input_share": ("Share of input", "How much of the time went to reading samples and making views, 0 to 1."),
 }
 """The metrics that have a name of their own; all other numbers are drawn after them, under their key."""
 

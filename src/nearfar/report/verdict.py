@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from nearfar.health import alarms
 from nearfar.report import parts
 from nearfar.report.record import Record
 
@@ -26,7 +27,7 @@ def answers(record: Record) -> list[Answer]:
 
 
 def working(record: Record) -> Answer:
-    """Judged by the loss, against the loss of a model that knows nothing (chance)."""
+    """Judged by the alarms, and by the loss against that of a model that knows nothing (chance)."""
     question = "Is it working?"
     lines = record.curve("loss")
     if not lines:
@@ -38,6 +39,9 @@ def working(record: Record) -> Answer:
             f"No. The loss is not a number from step {since} on; a lower learning rate or full precision may cure it."
         )
         return Answer(question, text, "bad")
+    if found := alarms(record.metrics):
+        text = " ".join(f"{alarm.name.capitalize()}: {alarm.text}" for alarm in found)
+        return Answer(question, f"Something is wrong. {text}", "bad")
     losses = [float(line["loss"]) for line in finite]
     first, last = losses[0], fmean(losses[-max(1, len(losses) // 20) :])
     chances = [line["chance"] for line in record.curve("chance")]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nearfar import distributed
+from nearfar.batch import Batch
+from nearfar.fit import fit
+from nearfar.health import Alarm, alarms, readings
+from nearfar.journal import Journal
+from nearfar.losses.distance import align
+from nearfar.method import Method, Step
+from tests.test_fit import Encoder, Noise, Vectors, loop, make, optimiser
+
+
+def healthy(steps: int = 1000) -> list[dict[str, float]]:
+    """The journal of a run that learns."""
+    lines = []
+    for step in range(10, steps + 1, 10):
+        fade = math.exp(-step / 200)
+        line = {"step": step, "epoch": step / 100, "loss": 3 + 3 * fade, "chance": 6.2, "gradient_norm": 1 + fade}
+        line |= {"input_share": 0.1, "lr": 0.1}
+        if step % 50 == 0:
+            line |= {"spread": 0.6 - 0.3 * fade, "effective_rank": 60 - 20 * fade, "accuracy": 90 - 60 * fade}
+        lines.append(line)
+    return lines
+
+
+def names(found: list[Alarm]) -> list[str]:
+    return [alarm.name for alarm in found]
+
+
+def test_nothing_is_said_of_a_healthy_run_at_any_time() -> None:
+    lines = healthy()
+    assert not any(alarms(lines[:n]) for n in range(len(lines) + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "remedy"),
+    [
+        ("collapse", {"spread": 0.001, "effective_rank": 1.0}, "--lr at a third"),
+        ("dimensional collapse", {"effective_rank": 3.0}, "milder --views"),
+        ("stuck at chance", {"loss": 6.19}, "nearfar views"),
+        ("exploding gradient", {"gradient_norm": 1e4}, "--clip 1"),
+        ("input starvation", {"input_share": 0.8}, "smaller --size"),
+    ],
+)
+def test_each_alarm_has_its_sign(name: str, change: dict[str, float], remedy: str) -> None:
+    lines = healthy()
+    from_step = 0 if name in ("stuck at chance", "input starvation") else 800
+    ill = [line | {k: v for k, v in change.items() if k in line and line["step"] > from_step} for line in lines]
+    if name == "exploding gradient":
+        ill = ill[:83]  # it has just begun
+    assert names(alarms(ill)) == [name]
+    assert remedy in alarms(ill)[0].text
+
+
+def test_a_network_that_was_narrow_from_the_start_has_not_collapsed() -> None:
+    lines = [line | ({"spread": 0.015} if "spread" in line else {}) for line in healthy()]
+    assert alarms(lines) == []
+
+
+def test_readings_of_known_representations() -> None:
+    z = torch.eye(8).repeat(2, 1)  # two equal views of 8 samples, all at right angles
+    numbers = readings([z], 8)
+    assert numbers["effective_rank"] == pytest.approx(8)
+    assert numbers["accuracy"] == 100
+    assert numbers["alignment"] == 0
+    assert numbers["uniformity"] == pytest.approx(-4)  # all squared distances are 2
+    same = readings([torch.ones(8, 5), torch.ones(8, 5)], 8)
+    assert (same["spread"], same["uniformity"]) == pytest.approx((0, 0), abs=1e-6)
+    assert same["effective_rank"] == pytest.approx(1)
+
+
+def test_readings_do_not_mind_how_the_views_came() -> None:
+    a, b = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    assert readings([torch.cat([a, b])], 16) == readings([a, b], 16)
+    assert "accuracy" not in readings([a], 16)
+    assert "accuracy" not in readings([a, torch.randn(16, 4)], 16)
+    assert readings([], 16) == readings([a[:5]], 16) == {}
+    assert readings([a / 0, b], 16) == {}
+
+
+class Pull(Method):
+    """Positives are drawn together and nothing keeps the rest apart: what all methods are there to avoid."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__(encoder)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Batch) -> Step:
+        a, b = (distributed.normalise(h) for h in self.each(self.embed, batch.views))
+        return Step(align(a, b) + align(a, b.roll(1, 0)))
+
+    def chance(self, batch: int) -> float | None:
+        return None
+
+
+class Plain(nn.Module):
+    dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def run(method: Method, folder: Path, **options: Any) -> list[str]:
+    said: list[str] = []
+    lr = options.pop("lr", 0.1)
+    fit(method, Vectors(), Noise(), optimiser("sgd", method, lr), loop(folder, say=said.append, **options))
+    return said
+
+
+def warnings(said: list[str]) -> list[str]:
+    return [line.removeprefix("Warning, ").split(":")[0] for line in said if line.startswith("Warning")]
+
+
+def test_a_method_without_negatives_collapses_and_is_caught(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    said = run(Pull(Plain()), tmp_path, epochs=60)  # pyright: ignore[reportArgumentType]
+    assert warnings(said) == ["collapse"], "told once, not every epoch"
+
+
+def test_a_rate_of_nothing_is_stuck_at_chance(tmp_path: Path) -> None:
+    method = make("simclr")
+    method.temperature = 1e3  # every candidate is as near as every other
+    said = run(method, tmp_path, epochs=60, lr=1e-9)
+    assert warnings(said) == ["stuck at chance"]
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco"])
+def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
+    said = run(make(name), tmp_path, epochs=50, lr=0.05)
+    assert warnings(said) == []
+    assert sum(line.startswith("Epoch ") for line in said) == 50
+    looks = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "spread" in line]
+    assert len(looks) == 50
+    if name == "simclr":  # MoCo's second view passes the slow copy
+        assert looks[-1]["accuracy"] > looks[0]["accuracy"]
+
+
+def test_looking_changes_nothing() -> None:
+    method = make("simclr")
+    batch = Batch(list(torch.randn(2, 8, 6)), *[torch.arange(8)] * 3)
+    method.eval()
+    unseen = method(batch).loss
+    method.seen = []
+    assert torch.equal(method(batch).loss, unseen)
+    assert [tuple(h.shape) for h in method.seen] == [(16, Encoder().dim)]
+    assert not method.seen[0].requires_grad
