@@ -80,4 +80,7 @@ def measure(setting: Setting) -> Found:
         )
     row.notes.append(f"{time.perf_counter() - began:.0f} s in all")
     found.add(row, "start")
+    seconds = {name: spread.median for name, spread in row.seconds.items()}
+    found.number("CPU seconds, nearfar --help", seconds["nearfar --help"])
+    found.number("CPU seconds, nearfar.losses above torch", seconds["import nearfar.losses (all)"] - seconds[TORCH])
     return found

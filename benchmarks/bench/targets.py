@@ -78,6 +78,9 @@ TARGETS = (
     Target("linear", "linear 10: accuracy above SGD, points", "at least", 0),
     _faster("linear", "linear 100", "SGD, DataLoader", 15),
     Target("linear", "linear 100: accuracy above SGD, points", "at least", 0),
+    Target("start", "CPU seconds, nearfar --help", "at most", 0.5),
+    Target("start", "CPU seconds, nearfar.losses above torch", "at most", 0.2),
+    Target("start", f"start: {OURS} train simclr drawings, 1 step / import torch", "at most", 2),
 )
 
 
