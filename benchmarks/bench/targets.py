@@ -80,6 +80,12 @@ TARGETS = (
     Target("linear", "linear 100: accuracy above SGD, points", "at least", 0),
     Target("start", "CPU seconds, nearfar --help", "at most", 0.5),
     Target("start", "CPU seconds, nearfar.losses above torch", "at most", 0.2),
+    Target("gpu", "GiB beyond the inputs, NT-Xent of 65536 rows", "at most", 1, "all"),
+    Target("gpu", f"NT-Xent 65536 rows: three matrix products / {OURS}", "at most", 3, "all", inverse=True),
+    _faster("gpu", "NT-Xent 65536 rows", "plain", 1, "all"),
+    _faster("gpu", "NT-Xent 65536 rows", "plain, compiled", 1, "all"),
+    Target("gpu", "seconds, an epoch of SimCLR, ResNet-18", "at most", 6, "all"),
+    Target("gpu", "share of the networks in a step, %", "at least", 85, "all"),
     Target("start", f"start: {OURS} train simclr drawings, 1 step / import torch", "at most", 2),
 )
 

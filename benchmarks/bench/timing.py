@@ -110,7 +110,7 @@ def compare(
         except MemoryError as error:
             absent[who] = str(error)
         except RuntimeError as error:
-            if "allocate memory" not in str(error):
+            if "allocate memory" not in str(error) and "out of memory" not in str(error):
                 raise
             absent[who] = "does not fit"
     if reference not in runs:

@@ -18,13 +18,13 @@ class Batch:
     views: V views; a view is whatever the encoder takes, with N samples along its first dimension.
     index: N, int64, the position of each sample in its data set.
     label: N, int64, the class of each sample, or MISSING.
-    group: N, int64, what must not be pushed apart (clip, patient, duplicate set), or MISSING.
+    group: N, int64, what must not be pushed apart (clip, patient, duplicates), or MISSING; None where there are none.
     """
 
     views: list[Any]
     index: Tensor
     label: Tensor
-    group: Tensor
+    group: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)

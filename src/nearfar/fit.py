@@ -19,7 +19,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
-from nearfar.batch import Batch
+from nearfar.batch import MISSING, Batch
 from nearfar.feeder import Feeder
 from nearfar.log import DRAIN, Log
 from nearfar.loop import Diverged, Loop, Source, Viewer
@@ -61,6 +61,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
+    grouped = bool((data.group != MISSING).any())
     trained = [p for p in method.parameters() if p.requires_grad]
     with (
         _stop_requested() as stop,
@@ -77,7 +78,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
                 inputs = tuple(part.to(device, non_blocking=True) for part in inputs)
                 draws = views.draw(loop.batch, torch.Generator().manual_seed(mix(loop.seed, step, 1)))
                 seen = views(*inputs, draws=draws.rows(mine))
-                batch = Batch(seen, rows.to(device), data.label[rows].to(device), data.group[rows].to(device))
+                group = data.group[rows].to(device) if grouped else None
+                batch = Batch(seen, rows.to(device), data.label[rows].to(device), group)
             log.input_seconds += time.perf_counter() - began
             _seed(mix(loop.seed, step, 2, rank), device)
 

@@ -57,6 +57,8 @@ class Settings:
     """A CSV or Parquet file of path (or index) and label, if you like split and group; or the word folders, or none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
+    groups: Literal["apart", "ignore"] = "apart"
+    """Samples of one group (duplicates, frames, patients): never each other's negatives, or as any others."""
     split: Literal["train", "all"] = "train"
     """Train on the rows of that split where the data name one, or on all rows."""
     max_bad: float = 0.05

@@ -120,6 +120,7 @@ class _Job:
         facts = {
             "samples": len(data),
             "labelled": int((data.label != MISSING).sum()),
+            "groups": len(torch.unique(data.group[data.group != MISSING])),
             "classes": len(data.classes),
             "channels": data.channels,
             "side": data.side,
@@ -153,6 +154,8 @@ class _Job:
         if distributed.world() > 1:
             synchronise_norms(method, self.device)
         data, bank, queries = self.hold_out(data.to(self.device))
+        if settings.groups == "ignore":
+            data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
         plain = views.plain(size)
         loop = Loop(
             epochs=settings.epochs,
@@ -310,6 +313,8 @@ class _Job:
             f"{facts['steps'] // settings.epochs} steps, {batch} samples and {facts['views']} views a step, "
             f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
         )
+        if facts["groups"] and settings.groups == "apart":
+            self.say(f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore).")
         if method.micro_batch and sees_batch(method.encoder):
             self.say(
                 f"Micro-batches of {method.micro_batch:,}: the loss contrasts the whole batch, and its gradient is the "

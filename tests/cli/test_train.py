@@ -36,7 +36,7 @@ SIMCLR = (
         "sgd-momentum",
     ),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed"),
-    *("labels", "label-column", "split", "max-bad", "probe-every", "save-every", "keep"),
+    *("labels", "label-column", "groups", "split", "max-bad", "probe-every", "save-every", "keep"),
 )
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 

@@ -30,6 +30,17 @@ def test_first_in_first_out(size: int) -> None:
         assert torch.equal(queue.keys[(put - 1) % size], keys(1, first=put - 1)[0])
 
 
+def test_groups_go_where_their_keys_go() -> None:
+    queue = Queue(5, 2)
+    assert queue.group.tolist() == [-1] * 5
+    for first, n in ((0, 3), (3, 4), (7, 9)):
+        queue.enqueue(keys(n, first=first), torch.arange(first, first + n))
+        written = queue.group >= 0
+        assert torch.equal(queue.keys[written, 0], queue.group[written].float())
+    queue.enqueue(keys(1), None)
+    assert (queue.group >= 0).sum() == 4, "a key without a group must not have that of the key before it"
+
+
 def test_slots_not_yet_written_keep_their_random_unit_rows() -> None:
     torch.manual_seed(0)
     queue = Queue(6, 3)
@@ -58,7 +69,7 @@ def test_a_saved_queue_goes_on_at_its_slot() -> None:
     one.enqueue(keys(4, first=3))
     two.enqueue(keys(4, first=3))
     assert torch.equal(one.keys, two.keys)
-    assert list(one.state_dict()) == ["keys", "count"]
+    assert list(one.state_dict()) == ["keys", "group", "count"]
 
 
 def _enqueue(size: int, parts: list[Tensor]) -> dict[str, Tensor]:

@@ -56,8 +56,11 @@ class Form:
         method.clock = clock(0)
         return method.train()
 
-    def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
-        """N pictures, through the views that the method's recipe names; the last in four has no label."""
+    def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, grouped: bool = False) -> Batch:
+        """N pictures, through the views that the method's recipe names; the last in four has no label.
+
+        grouped: in threes, and every fifth alone.
+        """
         from nearfar import pictures  # not at the top: the two ranks import this file as well, and do without
 
         generator = torch.Generator().manual_seed(seed)
@@ -67,7 +70,9 @@ class Form:
         seen = views(pixels, torch.ones(n), draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
-        return Batch([view.to(dtype) for view in seen], torch.arange(n), label, torch.full((n,), MISSING))
+        index = torch.arange(n)
+        group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
+        return Batch([view.to(dtype) for view in seen], index, label, group)
 
 
 def forms() -> list[Form]:
@@ -173,4 +178,5 @@ def freeze_norms(method: Method) -> None:
 
 
 def rows_of_rank(batch: Batch) -> Batch:
-    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), local(batch.group))
+    group = None if batch.group is None else local(batch.group)
+    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), group)

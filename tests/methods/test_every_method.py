@@ -168,7 +168,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(form: Form) -> None:
 @ages
 def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
     method = of_age(form, age, dtype=torch.float64)
-    batches = [form.batch(16, seed=seed, dtype=torch.float64) for seed in range(3)]
+    batches = [form.batch(16, seed=seed, dtype=torch.float64, grouped=seed == 2) for seed in range(3)]
     hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=1e-10)
 
 

@@ -54,7 +54,7 @@ def test_the_queue_holds_exactly_the_keys_of_the_batch_at_the_slots_of_the_step(
         before = method.queue.keys.clone()
         out = step(method, optimiser, moco.batch(8, seed=number))
         want = before.clone()
-        for i, key in enumerate(out.carry[0]):
+        for i, key in enumerate(out.carry[0][0]):
             want[(8 * number + i) % 20] = key
         assert torch.equal(method.queue.keys, want)
         assert method.queue.count == 8 * (number + 1)
@@ -125,7 +125,7 @@ def test_symmetric_is_the_mean_of_both_directions() -> None:
     other = method(Batch(batch.views[::-1], batch.index, batch.label, batch.group))
     torch.testing.assert_close(both.loss, (one.loss + other.loss) / 2)
     method.after_step(both)
-    torch.testing.assert_close(method.queue.keys[:16], torch.cat([other.carry[0], one.carry[0]]))
+    torch.testing.assert_close(method.queue.keys[:16], torch.cat([other.carry[0][0], one.carry[0][0]]))
 
 
 def test_version_one_has_a_linear_head() -> None:

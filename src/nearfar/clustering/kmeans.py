@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ def kmeans(x: Tensor, k: int, *, start: Tensor | None = None, iterations: int = 
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
-        model = KMeans(
-            k, init="k-means++" if first is None else first, n_init=1, max_iter=iterations, random_state=seed
-        )
+        init: Any = "k-means++" if first is None else first
+        once: Any = 1
+        model = KMeans(k, init=init, n_init=once, max_iter=iterations, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
             model.fit(rows)

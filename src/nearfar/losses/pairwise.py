@@ -1,7 +1,7 @@
 """Losses with one positive for each anchor.
 
 Rows are of unit length. With W ranks, a rank contrasts its own rows with those of all ranks and returns its share of
-the mean (see `nearfar.distributed`).
+the mean (see `nearfar.distributed`). `group`, N, int64, or MISSING: rows of one group are not each other's negatives.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nearfar.contrast import far, near
 from nearfar.distributed import gather, rank, share
 
 
-def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
     """NT-Xent: each of the 2N rows finds its other view among the 2N - 1 others.
 
         loss_i = -s_ip + log sum_{j != i} exp(s_ij),    s_ij = z_i . z_j / temperature
@@ -23,11 +23,16 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
     """
     z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
     keys = gather(z)  # W2N x D
-    own = rank() * len(z) + torch.arange(len(z), device=z.device)
-    return share(far(z, keys, skip=own) - near(z, keys, own.roll(len(z1))))
+    own = _columns(z)
+    partner = own.roll(len(z1))
+    pull = near(z, keys, partner)
+    if group is None:
+        return share(far(z, keys, skip=own) - pull)
+    others = far(z, keys, skip=torch.stack([own, partner], 1), apart=_both(group.repeat(2)))
+    return share(torch.logaddexp(pull, others) - pull)
 
 
-def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
+def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
     """Decoupled contrastive loss: NT-Xent whose denominator leaves out the positive. It can be negative.
 
         loss_i = -s_ip + log sum_{j != i, p} exp(s_ij),    s_ij = z_i . z_j / temperature
@@ -39,25 +44,30 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor) -> Tensor:
     keys = gather(z)  # W2N x D
     if len(keys) < 4:
         raise ValueError("dcl has no negatives with 1 sample; it wants at least 2")
-    own = rank() * len(z) + torch.arange(len(z), device=z.device)
+    own = _columns(z)
     partner = own.roll(len(z1))
-    return share(far(z, keys, skip=torch.stack([own, partner], 1)) - near(z, keys, partner))
+    apart = None if group is None else _both(group.repeat(2))
+    others = far(z, keys, skip=torch.stack([own, partner], 1), apart=apart)
+    return share(others - near(z, keys, partner), None if group is None else others.isfinite())
 
 
-def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float | Tensor) -> Tensor:
+def info_nce(
+    q: Tensor, k: Tensor, queue: Tensor, *, temperature: float | Tensor, groups: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """InfoNCE against a queue: each query finds its key among K negatives. Other keys of the batch are not negatives.
 
         loss_i = -s_i + log(exp(s_i) + sum_j exp(q_i . queue_j / temperature)),    s_i = q_i . k_i / temperature
 
-    q, k: N x D; queue: K x D, the same on all ranks. Equal rows give log(1 + K), an empty queue 0.
+    q, k: N x D; queue: K x D, the same on all ranks; groups: of the queries and of the queue, N and K. Equal rows give
+    log(1 + K), an empty queue 0.
     He et al. 2019, arXiv 1911.05722.
     """
     q = q / temperature
     pull = near(q, k, torch.arange(len(q), device=q.device))
-    return share(torch.logaddexp(pull, far(q, queue)) - pull)
+    return share(torch.logaddexp(pull, far(q, queue, apart=groups)) - pull)
 
 
-def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor) -> Tensor:
+def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
     """InfoNCE inside the batch: each query finds its key among the keys of all queries.
 
         loss_i = -q_i . k_i / temperature + log sum_j exp(q_i . k_j / temperature)
@@ -66,5 +76,18 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor) -> Tens
     van den Oord et al. 2018, arXiv 1807.03748.
     """
     q, keys = q / temperature, gather(k)
-    own = rank() * len(q) + torch.arange(len(q), device=q.device)
-    return share(far(q, keys) - near(q, keys, own))
+    own = _columns(q)
+    pull = near(q, keys, own)
+    if group is None:
+        return share(far(q, keys) - pull)
+    return share(torch.logaddexp(pull, far(q, keys, skip=own, apart=_both(group))) - pull)
+
+
+def _columns(rows: Tensor) -> Tensor:
+    """Where this rank's rows stand among those of all ranks."""
+    return rank() * len(rows) + torch.arange(len(rows), device=rows.device)
+
+
+def _both(group: Tensor) -> tuple[Tensor, Tensor]:
+    """The groups of this rank's rows, and of all."""
+    return group, gather(group)

@@ -17,22 +17,33 @@ from nearfar.distributed import gather, rank, share
 
 
 def supcon(
-    views: list[Tensor], label: Tensor, *, temperature: float | Tensor, base_temperature: float | None = None
+    views: list[Tensor],
+    label: Tensor,
+    *,
+    temperature: float | Tensor,
+    base_temperature: float | None = None,
+    group: Tensor | None = None,
 ) -> Tensor:
     """SupCon (L_out): the mean over the positives p of  -s_ip + log sum_{j != i} exp(s_ij).
 
     views: V tensors, N x D; label: N, int64, or MISSING. The mean over VN rows, as in the paper; `base_temperature`
-    multiplies it by temperature / base_temperature, as in the released code (0.07).
+    multiplies it by temperature / base_temperature, as in the released code (0.07).  group: N, or MISSING; rows of one
+    group that are not positives are not negatives either.
     Khosla et al. 2020, arXiv 2004.11362.
     """
     it = _Anchors.of(views, label, temperature)
     pull, count = near_mean(it.z, it.keys, it.ids, own=it.own)
-    loss = share(far(it.z, it.keys, skip=it.own) - pull, count > 0)
+    loss = share(it.far(group) - pull, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
 def supcon_in(
-    views: list[Tensor], label: Tensor, *, temperature: float | Tensor, base_temperature: float | None = None
+    views: list[Tensor],
+    label: Tensor,
+    *,
+    temperature: float | Tensor,
+    base_temperature: float | None = None,
+    group: Tensor | None = None,
 ) -> Tensor:
     """SupCon (L_in), the mean inside the logarithm:  -log mean_p exp(s_ip) + log sum_{j != i} exp(s_ij).
 
@@ -42,7 +53,7 @@ def supcon_in(
     count = near_mean(it.z.detach(), it.keys.detach(), it.ids, own=it.own)[1]
     pull = far(it.z, it.keys, skip=it.own, together=it.ids)
     pull = pull - count.clamp(min=1).to(pull.dtype).log()
-    loss = share(far(it.z, it.keys, skip=it.own) - pull, count > 0)
+    loss = share(it.far(group) - pull, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
@@ -66,6 +77,17 @@ class _Anchors:
         z = torch.cat(views) * temperature**-0.5
         ids = _identity(label).repeat(len(views))
         return cls(z, gather(z), (ids, gather(ids)), rank() * len(z) + torch.arange(len(z), device=z.device))
+
+    def far(self, group: Tensor | None) -> Tensor:
+        if group is None:
+            return far(self.z, self.keys, skip=self.own)
+        mine = group.repeat(len(self.z) // len(group))
+        every, (ids, all_ids) = gather(mine), self.ids
+
+        def keep(i: Tensor, j: Tensor) -> Tensor:
+            return (mine[i] != every[j]) | (mine[i] < 0) | (ids[i] == all_ids[j])
+
+        return far(self.z, self.keys, skip=self.own, rule=keep)
 
 
 def _identity(label: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalise
 
 
@@ -17,6 +18,7 @@ class Queue(nn.Module):
     """
 
     keys: Tensor  # size x dim, unit rows
+    group: Tensor  # size, int64, of the sample that each key is of, or MISSING
     count: Tensor  # (), how many keys were ever put in
 
     def __init__(self, size: int, dim: int) -> None:
@@ -24,14 +26,16 @@ class Queue(nn.Module):
         if size < 1:
             raise ValueError(f"a queue of {size} keys was asked for; it must hold at least 1")
         self.register_buffer("keys", normalise(torch.randn(size, dim)))
+        self.register_buffer("group", torch.full((size,), MISSING))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Put in the keys (N x dim) of every rank, in rank order."""
+    def enqueue(self, keys: Tensor, group: Tensor | None = None) -> None:
+        """Put in the keys (N x dim) of every rank, in rank order; and their groups (N), if there are any."""
         size = len(self.keys)
         keys = gather(keys.detach()).to(self.keys.dtype)
         surplus = max(len(keys) - size, 0)
         slots = (self.count + surplus + torch.arange(len(keys) - surplus, device=keys.device)) % size
         self.keys[slots] = keys[surplus:]
+        self.group[slots] = MISSING if group is None else gather(group)[surplus:]
         self.count += len(keys)

@@ -67,18 +67,22 @@ class MoCo(Method):
         v1, v2 = batch.views
         if not self.symmetric:
             q, k = self.query(v1), self.key(v2)
-            return Step(info_nce(q, k, self.queue.keys, temperature=self.temperature), carry=[k])
+            return Step(self.loss(q, k, batch.group), carry=([k], batch.group))
         q1, q2 = self.each(self.query, [v1, v2])
         k1, k2 = self.each(self.key, [v1, v2])
-        loss = info_nce(q1, k2, self.queue.keys, temperature=self.temperature)
-        loss = loss + info_nce(q2, k1, self.queue.keys, temperature=self.temperature)
-        return Step(loss / 2, carry=[k1, k2])
+        loss = self.loss(q1, k2, batch.group) + self.loss(q2, k1, batch.group)
+        return Step(loss / 2, carry=([k1, k2], batch.group))
+
+    def loss(self, q: Tensor, k: Tensor, group: Tensor | None) -> Tensor:
+        groups = None if group is None else (group, self.queue.group)
+        return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=groups)
 
     def after_step(self, step: Step) -> None:
         follow(self.key_encoder, self.encoder, self.momentum)
         follow(self.key_projector, self.projector, self.momentum)
-        for keys in step.carry:  # one view after the other, so that the order is that of one process
-            self.queue.enqueue(keys)
+        views, group = step.carry
+        for keys in views:  # one view after the other, so that the order is that of one process
+            self.queue.enqueue(keys, group)
 
     def chance(self, batch: int) -> float:
         return math.log(1 + len(self.queue.keys))

@@ -30,7 +30,7 @@ class SimCLR(Method):
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
         z = normalise(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
-        return Step(nt_xent(*z.chunk(2), temperature=self.temperature))
+        return Step(nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group))
 
     def chance(self, batch: int) -> float:
         return math.log(2 * batch - 1)

@@ -45,7 +45,11 @@ class SupCon(Method):
         views = len(batch.views)
         z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         loss = self.loss(
-            list(z.chunk(views)), batch.label, temperature=self.temperature, base_temperature=self.base_temperature
+            list(z.chunk(views)),
+            batch.label,
+            temperature=self.temperature,
+            base_temperature=self.base_temperature,
+            group=batch.group,
         )
         return Step(loss, {"with_positive": share_with_positive(batch.label, views)})
 
