@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "demo": ("demo", "Train on real drawings for a minute and show what was learnt."),
+    "doctor": ("doctor", "DATA: broken files, copies, uneven classes; and how to train on what is there."),
     "train": ("train", "METHOD DATA: train an encoder; METHOD is a name or a .py file of your own."),
     "embed": ("use", "RUN DATA: one vector for every sample, as a .npz file."),
     "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
