@@ -84,12 +84,14 @@ def own_flags(method: str) -> dict[str, inspect.Parameter]:
 
 
 def suited_recipe(data: Any) -> str:
-    """photos for a folder or list of files, drawings for those in the package, small_images for arrays."""
+    """photos for a folder, archive, table or list, drawings for those in the package, small_images for arrays."""
     if isinstance(data, str | os.PathLike) and str(data):
         if str(data) == DRAWINGS:
             return "drawings"
         path = Path(data)
-        return "photos" if path.is_dir() or path.suffix in (".txt", ".csv") else "small_images"
+        return (
+            "photos" if path.is_dir() or path.suffix in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
+        )
     return "small_images"
 
 

@@ -316,10 +316,11 @@ class _Job:
         if facts["groups"] and settings.groups == "apart":
             self.say(f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore).")
         if method.micro_batch and sees_batch(method.encoder):
+            seen = method.micro_batch * distributed.world()
             self.say(
                 f"Micro-batches of {method.micro_batch:,}: the loss contrasts the whole batch, and its gradient is the "
-                f"whole batch's, but batch norm sees {method.micro_batch:,} views at a time. An encoder without batch "
-                "norm (a ViT, a ConvNeXt) is trained as if all passed at once."
+                f"whole batch's, but batch norm sees {seen:,} views at a time. An encoder without batch norm (a ViT, a "
+                "ConvNeXt) is trained as if all passed at once."
             )
 
     def write_down(

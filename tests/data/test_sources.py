@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +128,10 @@ def test_one_picture_is_no_source(tmp_path):
 
 def test_an_archive_is_no_source(tmp_path):
     folder(tmp_path, "a.png")
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        archive.add(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.png")
     with pytest.raises(ValueError, match="archive, unpack it"):
-        open_images(tmp_path / "a.tar")
+        open_images(tmp_path / "a.zip")
 
 
 def test_a_list_keeps_its_order_and_is_relative_to_its_folder(tmp_path):

@@ -18,7 +18,7 @@ from nearfar.settings import Settings
 USAGE = """usage: nearfar train METHOD DATA [flags]
 
 METHOD  {names}, or the path of a .py file of your own
-DATA    a folder of pictures, a .npz file, or a list of paths (.txt, .csv)
+DATA    a folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)
 
 `nearfar train METHOD --help` tells the flags, those of the method among them; `nearfar methods` what the methods do.
 
@@ -31,7 +31,7 @@ class Place:
     """Where to read and where to write."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of pictures, a .npz file, or a list of paths (.txt, .csv)."""
+    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."""
     out: str = ""
     """The run directory; runs/METHOD-DATA-N by default. One that exists is never overwritten."""
     resume: bool = False
@@ -146,7 +146,7 @@ class Look:
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of pictures, a .npz file, or a list of paths."""
+    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths."""
     out: str = "views.png"
     """Where the picture goes."""
     method: str = "simclr"

@@ -12,7 +12,9 @@ RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help=
 DataArg = Annotated[
     str,
     tyro.conf.Positional,
-    tyro.conf.arg(metavar="DATA", help="A folder of pictures, a .npz file, or a list of paths (.txt, .csv)."),
+    tyro.conf.arg(
+        metavar="DATA", help="A folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."
+    ),
 ]
 
 
@@ -55,7 +57,7 @@ class Report:
 
     run: RunArg
     data: str = ""
-    """A folder of pictures, a .npz file, or a list of paths, to draw the map of."""
+    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths, to draw the map of."""
     labels: str = ""
     """Their labels, as in training."""
     label_column: str = "label"

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.data import decode
+from nearfar.data.archives import Parts
 from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
 from nearfar.data.sources import EndToEnd, Files, Opened, find
 from nearfar.machine import cores, free_memory
@@ -128,12 +129,14 @@ def open_images(
     data: one of
         a folder: every image below it, at any depth, in natural order; hidden files are ignored, links followed once;
         a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the column path, or the first);
+        a .tar that is not compressed; a .parquet table whose rows hold encoded pictures (bytes, as the datasets library
+        writes them too) or paths, and optional label, group, split;
         an array or tensor, uint8, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;
         a pair (array, labels);
         a .npz file with such an array as images, x or data, or with encoded pictures end to end as jpeg and their N + 1
         offsets; optional labels or y, names (of the classes), group, split.
-    labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that a
-        .npz file brings, else none.  label_column: the table's column.
+    labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that
+        the data bring, else none.  label_column: the table's column.
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
     size: the side of the views to be cut from them.
     max_bad: the share of image files that may fail to decode before this is an error; they are skipped and listed.
@@ -143,7 +146,7 @@ def open_images(
     Raises FileNotFoundError where there is nothing at `data`, ValueError where it holds no pictures, too many bad ones,
     or labels that do not fit.
     """
-    opened = find(data)
+    opened = find(data, label_column)
     known = _labels(opened, labels, label_column)
     notes = [*opened.notes, *known.notes]
     skipped: dict[int, str] = {}
@@ -176,7 +179,7 @@ class Cache:
     """Squares held in memory: N x C x S x S, uint8."""
 
     squares: Tensor
-    source: Files | EndToEnd | np.ndarray
+    source: Files | Parts | EndToEnd | np.ndarray
     source_rows: Tensor  # N, where the picture of each square stands in the source
 
     @property
@@ -198,7 +201,7 @@ class Cache:
 class OnDemand:
     """Squares that are decoded each time they are asked for, by threads."""
 
-    source: Files | EndToEnd
+    source: Files | Parts | EndToEnd
     shape: torch.Size
     workers: int
 
@@ -226,7 +229,7 @@ def _colours_last(n: int, shape: torch.Size) -> Tensor:
     return torch.empty(n, side, side, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def _original(source: Files | EndToEnd | np.ndarray, row: int) -> Image.Image:
+def _original(source: Files | Parts | EndToEnd | np.ndarray, row: int) -> Image.Image:
     if not isinstance(source, np.ndarray):
         return decode.picture(source.read(row))
     picture = source[row]  # H x W x C

@@ -1,4 +1,4 @@
-"""Where pictures are found: a folder, a list of paths, an array, a NumPy file."""
+"""Where pictures are found: a folder, a list of paths, an archive, a table, an array, a NumPy file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
+from nearfar.data.archives import Parts, read_table, tar_parts
 from nearfar.data.labels import Labels, array_labels, natural, no_labels, some
 
 SUFFIXES = frozenset(
@@ -63,14 +64,14 @@ class Opened:
     """What was found at DATA, before anything is decoded."""
 
     given: str
-    source: Files | EndToEnd | np.ndarray  # of an array: N x H x W x C, uint8
+    source: Files | Parts | EndToEnd | np.ndarray  # of an array: N x H x W x C, uint8
     names: list[str]
     root: Path | None = None
     labels: Labels | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any]) -> Opened:
+def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any], label_column: str = "label") -> Opened:
     """What there is to decode at DATA (see `nearfar.data.image.open_images`)."""
     if isinstance(data, tuple):
         array, values = data
@@ -95,11 +96,18 @@ def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any]) -> Opened:
             return _open_array(loaded, str(path))
         with loaded:
             return _open_npz(path, loaded)
-    remedy = "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it."
+    if suffix == ".tar":
+        parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES)
+        return Opened(str(path), parts, names, path, notes=notes)
+    if suffix in (".parquet", ".pq"):
+        return _open_table(path, label_column)
+    remedy = (
+        "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it, or make it a plain .tar."
+    )
     raise ValueError(f"'{path}' is no source of pictures. Wanted: {_WANTED}. {remedy}")
 
 
-_WANTED = "a folder of images, a .txt or .csv with one image path a line, or an .npz or .npy file"
+_WANTED = "a folder of images, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
 
 
 def _open_folder(root: Path) -> Opened:
@@ -173,6 +181,24 @@ def _open_npz(path: Path, file: Any) -> Opened:
     if split is not None:
         labels.split = [str(name) for name in split]
     return replace(opened, labels=labels)
+
+
+def _open_table(path: Path, label_column: str) -> Opened:
+    table = read_table(path, label_column)
+    n = len(table.names)
+    if table.data is not None and table.offsets is not None:
+        source: Files | EndToEnd = EndToEnd(table.data, table.offsets)
+    else:
+        source = Files([path.parent / name for name in table.paths])
+    labels = None
+    if table.columns:
+        values = table.columns.get(label_column)
+        labels = no_labels(table.names) if values is None else array_labels(values, n, names=table.classes)
+        if "group" in table.columns:
+            labels.group = array_labels(table.columns["group"], n).label
+        if "split" in table.columns:
+            labels.split = [str(name or "") for name in table.columns["split"]]
+    return Opened(str(path), source, table.names, path.parent, labels=labels)
 
 
 def _open_array(data: Any, given: str) -> Opened:
