@@ -41,6 +41,7 @@ ABOVE_METHODS = {
     "micro_batch",
     "duplicates",
     "doctor",
+    "onnx_export",
     "training",
     "run",
     "cli",

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it once more at exit)
         return 0
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         if os.environ.get("NEARFAR_TRACEBACK"):
             raise
         print(f"nearfar {argv[0]}: {error}", file=sys.stderr)

@@ -72,6 +72,8 @@ class Export:
     run: RunArg
     out: str = ""
     """The folder; RUN/export by default."""
+    onnx: bool = False
+    """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
 
@@ -143,11 +145,18 @@ def export(argv: list[str]) -> int:
     asked: Export = _parse(Export, "export", argv)
     from nearfar.run import load
 
-    done = load(asked.run, asked.checkpoint).export(asked.out or None)
+    run = load(asked.run, asked.checkpoint)
+    done = run.export(asked.out or None)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
     print(f"Largest difference between the encoder and its plain loader, relative: {done.difference:.1e}")
     for file in done.files:
         print(f"  {file}")
+    if asked.onnx:
+        from nearfar.onnx_export import BATCHES, export_onnx
+
+        path, difference = export_onnx(run.encoder, done.folder)
+        sizes = " and ".join(map(str, BATCHES))
+        print(f"  {path} (onnxruntime differs by {difference:.1e}, at batches of {sizes})")
     if done.plain:
         print("The weights load strictly into timm's own network. Loading it takes no nearfar:")
     else:
