@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
     "report": ("use", "RUN: one HTML page about a run."),
     "export": ("use", "RUN: weights that load without nearfar."),
+    "compare": ("compare", "METHODS DATA: several methods at equal budget, over seeds."),
     "views": ("train", "DATA: a picture of what a method would see."),
     "methods": ("methods", "[NAME]: the methods there are, or all about one."),
 }
