@@ -172,3 +172,15 @@ def contrast(one: str, other: str) -> float:
 
     low, high = sorted([luminance(one), luminance(other)])
     return (high + 0.05) / (low + 0.05)
+
+
+def test_two_runs_are_drawn_over_one_another(browser, written, run):
+    from nearfar.report.beside import beside
+
+    show(browser, beside(run, written["unlabelled"]))
+    traces = browser.execute_script(
+        "return [...document.querySelectorAll('.curve .plot')].map((p) => p.data.map((t) => t.name || ''))"
+    )
+    assert traces
+    assert all(names[:2] == ["run", "unlabelled"] for names in traces)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

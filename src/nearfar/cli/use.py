@@ -53,9 +53,11 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """One self-contained HTML page about a run. With DATA, it also gets a map of embeddings and nearest neighbours."""
+    """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
+    of embeddings and nearest neighbours."""
 
     run: RunArg
+    beside: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Another run.")] = ""
     data: str = ""
     """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths, to draw the map of."""
     labels: str = ""
@@ -131,6 +133,11 @@ def evaluate(argv: list[str]) -> int:
 def report(argv: list[str]) -> int:
     """Write the page of a run."""
     asked: Report = _parse(Report, "report", argv)
+    if asked.beside:
+        from nearfar.report.beside import beside
+
+        print(f"Report: {beside(asked.run, asked.beside)}")
+        return 0
     from nearfar.run import load
 
     run = load(asked.run)

@@ -30,9 +30,16 @@ function drawCurve(figure) {
     hovertemplate: curve.axis + " %{x:.4~g}<br><b>%{y:.4~g}</b><extra></extra>",
   }];
   const notes = [];
+  if (curve.name) Object.assign(traces[0], { name: curve.name, showlegend: true });
+  if (curve.beside) {
+    traces.push({
+      ...traces[0], x: curve.beside.x, y: curve.beside.y, name: curve.beside.name,
+      line: { color: palette[1], width: 2 },
+    });
+  }
   if (curve.chance && curve.chance.some((y) => y !== null)) {
     traces.push({
-      x: curve.x, y: curve.chance, type: "scatter", mode: "lines", hovertemplate: "chance %{y:.4~g}<extra></extra>",
+      x: curve.x, y: curve.chance, type: "scatter", mode: "lines", showlegend: false, hovertemplate: "chance %{y:.4~g}<extra></extra>",
       line: { color: token("faint"), width: 1.5, dash: "dash" },
     });
     const last = curve.chance.findLastIndex((y) => y !== null);
@@ -40,7 +47,8 @@ function drawCurve(figure) {
   }
   const axis = { gridcolor: token("line"), linecolor: token("line"), zeroline: false, fixedrange: false, automargin: true };
   Plotly.react(figure.querySelector(".plot"), traces, layout({
-    margin: { l: 44, r: 8, t: 10, b: 36 }, annotations: notes, hovermode: "closest",
+    margin: { l: 44, r: 8, t: curve.beside ? 34 : 10, b: 36 }, annotations: notes, hovermode: "closest",
+    showlegend: Boolean(curve.beside), legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     xaxis: { ...axis, showgrid: false, rangemode: "tozero", title: { text: curve.axis, standoff: 6 }, nticks: 7 },
     yaxis: { ...axis, nticks: 6, exponentformat: "power" },
   }), { responsive: true, displayModeBar: false });

@@ -27,17 +27,19 @@ def report(run_dir: str | Path) -> Path:
     a reader never meets half of it. Raises FileNotFoundError where `run_dir` is not a run directory.
     """
     record = read(run_dir)
-    target = record.folder / "report.html"
-    part = record.folder / f".report.html.{os.getpid()}"
-    part.write_text(page(record), encoding="utf-8", errors="replace")
+    return write(record.folder / "report.html", page(record))
+
+
+def write(target: Path, text: str) -> Path:
+    """Put a page there, in one move."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8", errors="replace")
     part.replace(target)
     return target
 
 
 def page(record: Record) -> str:
     """The whole page as text; the same record gives the same text."""
-    package = resources.files("nearfar.report")
-    plotly, script = get_plotlyjs(), package.joinpath("page.js").read_text("utf-8")
     drawn = curves(record)
     body = [
         header(record),
@@ -53,6 +55,13 @@ def page(record: Record) -> str:
         details(record),
         commands(record),
     ]
+    return document(title(record), body, {"curves": drawn, "map": drawn_map(record)})
+
+
+def document(heading: str, body: Sequence[str], data: object) -> str:
+    """A page of these parts, whose script finds `data`."""
+    package = resources.files("nearfar.report")
+    plotly, script = get_plotlyjs(), package.joinpath("page.js").read_text("utf-8")
     # The browser itself then sees to it that nothing is fetched and that no script runs but these two, whatever a name
     # says; eval is what Plotly's WebGL plots are made with.
     policy = (
@@ -60,11 +69,11 @@ def page(record: Record) -> str:
         f"script-src {_hash(plotly)} {_hash(script)} 'unsafe-eval'"
     )
     return Template(package.joinpath("page.html").read_text("utf-8")).substitute(
-        title=parts.text(title(record)),
+        title=parts.text(heading),
         policy=policy,
         style=package.joinpath("page.css").read_text("utf-8"),
         body="\n".join(part for part in body if part),
-        data=parts.embedded_json({"curves": drawn, "map": drawn_map(record)}),
+        data=parts.embedded_json(data),
         plotly=plotly,
         script=script,
     )
