@@ -152,7 +152,7 @@ def test_looking_changes_nothing() -> None:
     batch = Batch(list(torch.randn(2, 8, 6)), *[torch.arange(8)] * 3)
     method.eval()
     unseen = method(batch).loss
-    method.seen = []
+    method.representations = []
     assert torch.equal(method(batch).loss, unseen)
-    assert [tuple(h.shape) for h in method.seen] == [(16, Encoder().dim)]
-    assert not method.seen[0].requires_grad
+    assert [tuple(h.shape) for h in method.representations] == [(16, Encoder().dim)]
+    assert not method.representations[0].requires_grad

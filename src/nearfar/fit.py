@@ -86,7 +86,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             done = step + 1
             ends = epoch + 1 if done % per_epoch == 0 else 0
             drains = bool(ends) or len(log) + 1 == DRAIN
-            method.seen = [] if drains else None
+            method.representations = [] if drains else None
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device.type, dtype=half, enabled=loop.precision != "float32"):
                 out = net(batch)
@@ -104,7 +104,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             log.add({"loss": out.loss, "gradient_norm": norm} | out.log, optimiser.param_groups[0]["lr"])
             if drains:
                 log.drain(done)
-                method.seen = None
+                method.representations = None
             improved = False
             if ends and loop.probe is not None and (ends % loop.probe_every == 0 or done == steps):
                 improved, best = _probe(loop.probe, log, method, done, best)

@@ -68,8 +68,8 @@ class Log:
                 {} if chance is None else {"chance": chance}
             )
             numbers |= {"lr": rates[start + len(part) - 1]} | times
-            if start + len(part) == len(losses) and self.method.seen:
-                numbers |= readings(self.method.seen, self.loop.batch // distributed.world())
+            if start + len(part) == len(losses) and self.method.representations:
+                numbers |= readings(self.method.representations, self.loop.batch // distributed.world())
             self.write(first + start + len(part), numbers)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:

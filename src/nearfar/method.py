@@ -82,7 +82,7 @@ class Method(nn.Module):
         self.encoder = encoder
         self.clock = Clock()
         self.micro_batch = 0
-        self.seen: list[Tensor] | None = None
+        self.representations: list[Tensor] | None = None
 
     def embed(self, view: Any, encoder: Encoder | None = None) -> Tensor:
         """The representation of a view: N x encoder.dim. Every method goes through here.
@@ -91,11 +91,11 @@ class Method(nn.Module):
         Where `micro_batch` is set and N is larger, so many samples at a time (or a little fewer, in equal parts) pass
         through the network, and once more in the backward pass, which keeps nothing but the views: memory for one
         part, and the gradient of the whole, as the loss sees all rows. Batch norm sees a part at a time.
-        Where `seen` is a list, the loop wants to look at what comes out.
+        Where `representations` is a list, the loop wants to look at what comes out.
         """
         out = self._in_parts(view, self.encoder if encoder is None else encoder)
-        if self.seen is not None and encoder is None:
-            self.seen.append(out.detach())
+        if self.representations is not None and encoder is None:
+            self.representations.append(out.detach())
         return out
 
     def _in_parts(self, view: Any, encoder: Encoder) -> Tensor:
