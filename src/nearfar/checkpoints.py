@@ -32,14 +32,19 @@ class Checkpoints:
             raise ValueError(f"keep = {keep} checkpoints: at least 1 is needed to resume from")
         self.folder = folder
         self.keep = keep
-        self.writer = ThreadPoolExecutor(1, thread_name_prefix="nearfar-checkpoints")
+        self.writer: ThreadPoolExecutor | None = None
         self.writing: Future[None] | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait()
+        try:
+            self.wait()
+        finally:
+            if self.writer is not None:
+                self.writer.shutdown()
+                self.writer = None
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
@@ -56,6 +61,8 @@ class Checkpoints:
         it: `save`, `wait`, `all`, `newest`.
         """
         self.wait()
+        if self.writer is None:
+            self.writer = ThreadPoolExecutor(1, thread_name_prefix="nearfar-checkpoints")
         self.writing = self.writer.submit(self._write, step, copied(state), best)
 
     def wait(self) -> None:
