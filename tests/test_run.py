@@ -120,3 +120,19 @@ def test_export_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
     done = nearfar.load(copy).export(tmp_path / "elsewhere")
     assert done.folder == tmp_path / "elsewhere"
     assert sorted(path.name for path in done.folder.iterdir()) == ["encoder.json", "encoder.py", "encoder.safetensors"]
+
+
+def test_other_data_can_be_tested(trained: nearfar.Run) -> None:
+    names = np.array(["slash", "pipe", "dash", "back"])
+    learn, test = (pictures(48), names[np.arange(48) % 4]), (pictures(72)[48:], names[np.arange(48, 72) % 4])
+    both = trained.evaluate(learn, test=test)
+    assert "on the test split of 24 samples" in both["note"]
+    # Classes are matched by name: the test data know two of the four, so their own numbers are others.
+    few = np.isin(test[1], ["slash", "back"])
+    some = trained.evaluate(learn, test=(test[0][few], test[1][few]))
+    per_class = {row["name"]: row["values"] for row in both["per_class"]["rows"]}
+    for row in some["per_class"]["rows"]:
+        assert row["values"]["kNN (%)"] == per_class[row["name"]]["kNN (%)"]
+    assert len(some["per_class"]["rows"]) == 2
+    with pytest.raises(ValueError, match="none of the test data has a label: give --labels, and for --test data"):
+        trained.evaluate(learn, test=test[0])

@@ -106,32 +106,44 @@ class Run:
         *,
         labels: Any = None,
         label_column: str = "label",
+        test: Any = None,
+        test_labels: Any = None,
         seed: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
-        With a split named test in the labels, that is tested and the rest is learnt from; else seeded stratified folds.
+        test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learnt from.
+        Without them, a split named test in the labels is tested and the rest learnt from; else seeded stratified folds.
         Writes results/evaluate.json and returns what it holds.
         """
-        images = self.open(data, labels=labels, label_column=label_column)
-        for note in images.notes:
+        parts = [self.open(data, labels=labels, label_column=label_column)]
+        if test is not None:
+            parts.append(self.open(test, labels=test_labels, label_column=label_column))
+        for note in [note for images in parts for note in images.notes]:
             say(note)
-        splits, tested = self.splits(images, seed)
-        seen = self.seen(images)[tested]
+        label, classes, group = _together(parts)
+        splits, tested = self.splits(parts[0], seed) if test is None else _apart(parts, label)
+        seen = torch.cat([self.seen(images) for images in parts])[tested]
         plain = views.plain(self.config["made"]["size"])
         small = views.plain(min(32, self.config["made"]["size"]))
-        pixels = torch.cat([small(*images.fetch(i))[0].flatten(1).cpu() for i in torch.arange(len(images)).split(512)])
-        trained = probing.embed(self.encoder, plain, images)
-        untrained = probing.embed(self.untrained(), plain, images)
-        group = images.group if bool((images.group != MISSING).any()) else None
-        bank = int((images.label[splits[0][0]] != MISSING).sum())
+        pixels = torch.cat(
+            [
+                small(*images.fetch(i))[0].flatten(1).cpu()
+                for images in parts
+                for i in torch.arange(len(images)).split(512)
+            ]
+        )
+        first = self.untrained()
+        trained = torch.cat([probing.embed(self.encoder, plain, images) for images in parts])
+        untrained = torch.cat([probing.embed(first, plain, images) for images in parts])
+        bank = int((label[splits[0][0]] != MISSING).sum())
         found = {
             name: evaluate(
                 features,
-                images.label,
+                label,
                 splits,
-                group=group,
+                group=group if bool((group != MISSING).any()) else None,
                 seen_in_training=bool(seen.any()),
                 k=200 if bank >= 10_000 else 20,
                 solver=ridge,
@@ -144,8 +156,10 @@ class Run:
                 ("trained encoder", trained),
             )
         }
-        table = results_table(found, images.classes, int(seen.sum()), len(seen), len(splits))
+        table = results_table(found, classes, int(seen.sum()), len(seen), len(splits))
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
+        if test is not None:
+            table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
         self.write("evaluate", table)
         return table
 
@@ -192,6 +206,30 @@ class Run:
     def export(self, folder: str | Path | None = None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export`)."""
         return export_encoder(self.encoder, folder or self.path / "export")
+
+
+def _together(parts: list[Images]) -> tuple[Tensor, list[str], Tensor]:
+    """Label, classes and group of several data as of one: classes are the same by name, groups never."""
+    classes = list(dict.fromkeys(name for images in parts for name in images.classes))
+    number = {name: i for i, name in enumerate(classes)}
+    label, group, used = [], [], 0
+    for images in parts:
+        of = torch.tensor([number[name] for name in images.classes] + [MISSING])  # the last stands for MISSING, -1
+        label.append(of[images.label])
+        group.append(torch.where(images.group == MISSING, MISSING, images.group + used))
+        used += int(images.group.max().clamp(min=-1)) + 1
+    return torch.cat(label), classes, torch.cat(group)
+
+
+def _apart(parts: list[Images], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """The first data to learn from and the second to test, as one split."""
+    known = label != MISSING
+    is_test = torch.arange(len(label)) >= len(parts[0])
+    learn, test = (known & ~is_test).nonzero()[:, 0], (known & is_test).nonzero()[:, 0]
+    if not len(learn) or not len(test):
+        which = "data to learn from" if not len(learn) else "test data"
+        raise ValueError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
+    return [(learn, test)], test
 
 
 def results_table(

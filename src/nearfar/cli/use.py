@@ -45,6 +45,10 @@ class Evaluate:
     """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
+    test: str = ""
+    """Other data to test on, while DATA are learnt from."""
+    test_labels: str = ""
+    """Their labels, if they bring none."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
     seed: int = 0
@@ -122,7 +126,13 @@ def evaluate(argv: list[str]) -> int:
 
     run = load(asked.run, asked.checkpoint)
     table = run.evaluate(
-        asked.data, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed, say=print
+        asked.data,
+        labels=asked.labels or None,
+        label_column=asked.label_column,
+        test=asked.test or None,
+        test_labels=asked.test_labels or None,
+        seed=asked.seed,
+        say=print,
     )
     print_table(table)
     print(f"\n{table['note']}")
