@@ -25,7 +25,7 @@ def export_onnx(encoder: ImageEncoder, folder: str | Path) -> tuple[Path, float]
     the extra "export" is not installed, and ValueError where onnxruntime computes something else than torch.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
     except ImportError as error:
         raise ModuleNotFoundError(
