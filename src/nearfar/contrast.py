@@ -187,26 +187,22 @@ class _Rules:
             block.masked_fill_(~self.keep(i, j), hidden)
 
 
-def _side(device: torch.device, mirrored: bool = True) -> tuple[int, int]:
-    """Rows and columns of a block: 1 or 2 MiB of float32 in the cache of a core, and enough work to fill a GPU.
-
-    Where blocks are mirrored they must be square.
-    """
-    side = 512 if device.type == "cpu" else 4096
-    return side, side if mirrored else 2 * side
+def _side(device: torch.device) -> int:
+    """Rows, and columns, of a block: 1 MiB of float32 in the cache of a core, and enough work to fill a GPU."""
+    return 512 if device.type == "cpu" else 4096
 
 
 def _logits(
     q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules, mirrored: bool
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Rows, columns and logits of each block in turn, all in one buffer; if mirrored, from the diagonal on."""
-    tall, wide = _side(q.device, mirrored)
-    buffer = q.new_empty(min(tall, len(q)) * min(wide, len(k)))
-    for top in range(0, len(q), tall):
-        rows = slice(top, min(top + tall, len(q)))
+    side = _side(q.device)
+    buffer = q.new_empty(min(side, len(q)) * min(side, len(k)))
+    for top in range(0, len(q), side):
+        rows = slice(top, min(top + side, len(q)))
         skipped = rules.skipped(rows)
-        for left in range(top if mirrored else 0, len(k), wide):
-            columns = slice(left, min(left + wide, len(k)))
+        for left in range(top if mirrored else 0, len(k), side):
+            columns = slice(left, min(left + side, len(k)))
             shape = rows.stop - rows.start, columns.stop - columns.start
             block = buffer[: shape[0] * shape[1]].view(shape)
             torch.mm(q[rows], k[columns].T, out=block)
