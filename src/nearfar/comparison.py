@@ -28,7 +28,7 @@ class Ask:
 
     methods: tuple[str, ...]
     data: str
-    labels: str
+    labels: str = ""
     label_column: str = "label"
     epochs: int = 10
     minutes: float = 0.0
@@ -101,7 +101,7 @@ def _evaluated(ask: Ask, path: Path) -> dict[str, Any]:
     table = (
         json.loads(kept.read_text(encoding="utf-8"))
         if kept.exists()
-        else load(path).evaluate(ask.data, labels=ask.labels, label_column=ask.label_column)
+        else load(path).evaluate(ask.data, labels=ask.labels or None, label_column=ask.label_column)
     )
     rows = {row["name"]: row["values"] for row in table["rows"]}
     found = {m: rows["trained encoder"][m]["value"] for m in MEASURES}

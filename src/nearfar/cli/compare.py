@@ -21,8 +21,9 @@ class Compare:
     methods: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHODS")]
     """Names with commas between them: simclr,moco,byol."""
     data: DataArg
-    labels: str
-    """What they are judged by: a CSV or Parquet file of path (or index) and label; or the word folders."""
+    labels: str = ""
+    """What they are judged by: a CSV or Parquet file of path (or index) and label, or the word folders; where the data
+    bring none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
     epochs: int = 10
@@ -66,10 +67,13 @@ def compare(argv: list[str]) -> int:
 
     header, *rows = lines(made)
     table = Table(title=f"Equal budget, {ask.seeds} seeds; means and 95 % t-intervals", title_justify="left")
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for name in header[:-1]:
+        table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row[:-1]), end_section=True)
     Console().print(table)
+    for row in rows:
+        print(f"{row[0]}: {row[-1]}")
+    print()
     print(f"Table: {Path(asked.out) / 'compare.csv'}\nPlot:  {Path(asked.out) / 'compare.html'}")
     return 0
