@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -62,8 +63,8 @@ class Examination:
         replace_text(path, rows.getvalue())
 
 
-def examine(images: Images, *, encoder: str = "resnet18", size: int = 0) -> Examination:
-    """Look at every picture, and time one step. encoder, size: what to time; 0 takes the size of the pictures."""
+def examine(images: Images, *, encoder: str, size: int) -> Examination:
+    """Look at every picture, and time one step. encoder, size: what to time, and the side of its views."""
     copies = duplicates(images)
     known = images.label != MISSING
     aspect = images.aspect.quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
@@ -78,7 +79,7 @@ def examine(images: Images, *, encoder: str = "resnet18", size: int = 0) -> Exam
     found = Examination(images, copies, facts)
     found.warnings.extend(_warnings(images, copies))
     found.advice.extend(_advice(images, copies))
-    _estimate(found, encoder, size or (images.side if images.side <= 64 else 128))
+    _estimate(found, encoder, size)
     return found
 
 
@@ -123,7 +124,7 @@ def _advice(images: Images, copies: Duplicates) -> list[Advice]:
         given.append(Advice("", "moco", f"{n:,} pictures make small batches; its queue gives negatives all the same"))
     else:
         given.append(Advice("", "simclr", "few labels or none: the simplest method, and a strong one"))
-    batch = 256 if n >= 2048 else max(2, 2 ** int(torch.tensor(max(n / 8, 2.0)).log2()))
+    batch = 256 if n >= 2048 else max(2, 2 ** int(math.log2(max(n / 8, 2.0))))
     why = "large enough for contrast" if batch == 256 else "eight steps an epoch or more"
     given.append(Advice("--batch", str(batch), why))
     if images.channels == 1 and images.side <= 64:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.health import alarms, readings
+from nearfar.health import STARVED, alarms, readings
 from nearfar.loop import Diverged, Loop
 from nearfar.method import Method
 
@@ -40,7 +40,7 @@ class Log:
         """What the speed depended on."""
         share = self.input_seconds / (time.perf_counter() - self.began)
         told = f"{share:.0%} of the time went to reading samples and making views"
-        if share < 0.5:
+        if share < STARVED:
             return f"Compute-bound: {told}, the rest to the networks and the loss."
         return (
             f"Input-bound: {told}. Smaller views (--size), samples that fit in memory, or more cores would speed it up."

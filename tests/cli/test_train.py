@@ -340,3 +340,13 @@ def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert min(picture.size) > 16
     assert main(["views", str(data), "--views", "moco"]) == 2
     assert "--views 'moco' is none of" in capsys.readouterr().err
+
+
+def test_accumulation_is_refused_but_a_methods_own_flag_is_not(tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    text = (Path(methods.__file__).parent / "simclr.py").read_text(encoding="utf-8")
+    own.write_text(text.replace("temperature: float = 0.1)", "temperature: float = 0.1, accumulator: int = 2)"))
+    _, _, arguments = parse(str(own), ["drawings", "--accumulator", "3"])
+    assert arguments["accumulator"] == 3
+    with pytest.raises(TypeError, match="--accumulate'.*another loss"):
+        parse("simclr", ["drawings", "--accumulate", "4"])

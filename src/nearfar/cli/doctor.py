@@ -38,18 +38,13 @@ def doctor(argv: list[str]) -> int:
     from rich.table import Table
 
     from nearfar.batch import MISSING
-    from nearfar.data.drawings import drawings
-    from nearfar.data.image import open_images
     from nearfar.doctor import examine
-    from nearfar.plans import DRAWINGS
+    from nearfar.pictures import open_pictures, view_size
+    from nearfar.settings import Settings
 
-    if asked.data == DRAWINGS:
-        images = drawings("train")
-    else:
-        images = open_images(
-            asked.data, labels=asked.labels or None, label_column=asked.label_column, size=asked.size or 128, max_bad=1
-        )
-    found = examine(images, encoder=asked.encoder, size=asked.size)
+    settings = Settings(labels=asked.labels, label_column=asked.label_column, size=asked.size, max_bad=1)
+    images = open_pictures(asked.data, settings)
+    found = examine(images, encoder=asked.encoder, size=view_size(settings, images.side))
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in found.facts:

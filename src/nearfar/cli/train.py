@@ -46,9 +46,6 @@ def train(argv: list[str]) -> int:
         print(USAGE.format(names=", ".join(methods.names())))
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     method, rest = argv[0], argv[1:]
-    for word in rest:
-        if word.startswith("--"):
-            plans.insist_whole(word.partition("=")[0])
     place, settings, arguments = parse(method, rest)
 
     from nearfar import training
@@ -91,6 +88,9 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
 def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Settings, dict[str, Any]]:
     recipe = recipes.load(recipe_name, Path(method).stem)
     flags = plans.own_flags(method)
+    for word in argv:
+        if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in flags:
+            plans.insist_whole(word.partition("=")[0])
     page = methods.page(method)
     helps = flag_texts(page.text, list(flags))
     own = dataclasses.make_dataclass(

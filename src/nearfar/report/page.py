@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shlex
 from collections.abc import Sequence
 from importlib import resources
@@ -13,6 +12,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
+from nearfar.files import replace
 from nearfar.report import parts
 from nearfar.report.gallery import drawn_map, embedding, neighbours, views
 from nearfar.report.record import Record, read
@@ -32,10 +32,7 @@ def report(run_dir: str | Path) -> Path:
 
 def write(target: Path, text: str) -> Path:
     """Put a page there, in one move."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(target)
-    return target
+    return replace(target, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def page(record: Record) -> str:
