@@ -291,6 +291,26 @@ class Breaks(SimCLR):
                 next(self.parameters())[0, 0] = math.inf
 
 
+class Looking(SimCLR):
+    """Notes at which epochs it was shown all samples, and in which mode."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__(encoder, dim=4)
+        self.looks: list[tuple[int, int, bool, bool]] = []
+
+    def before_epoch(self, look: Callable[..., Tensor]) -> None:
+        seen = look(self.encoder)
+        self.looks.append((self.clock.step, len(seen), self.encoder.training, seen.requires_grad))
+
+
+def test_a_method_is_shown_all_samples_before_each_epoch() -> None:
+    torch.manual_seed(0)
+    data, method = Vectors(), Looking(Encoder())
+    fit(method, data, Noise(), optimiser("sgd", method), loop(None, look=lambda network: network(data.input)))
+    assert method.looks == [(epoch * PER_EPOCH, N, False, False) for epoch in range(EPOCHS)]
+    assert method.training
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     method = Breaks(12, loss=True)
     said = (

@@ -23,7 +23,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.feeder import Feeder
 from nearfar.log import DRAIN, Log
 from nearfar.loop import Diverged, Loop, Source, Viewer
-from nearfar.method import Clock, Method, mix
+from nearfar.method import Clock, Method, mix, start_epoch
 from nearfar.optim import scale_rates
 
 
@@ -72,6 +72,8 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         for step in range(start, steps):
             epoch = step // per_epoch
             method.clock = Clock(step, steps, epoch, loop.epochs, loop.seed)
+            if loop.look is not None and step % per_epoch == 0:
+                start_epoch(method, loop.look)
             began = time.perf_counter()
             rows, inputs = feed(step, more=step + 1 < steps)
             with torch.no_grad():

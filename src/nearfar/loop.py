@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearfar.checkpoints import Checkpoints
 from nearfar.journal import Journal
+from nearfar.method import Look
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -54,6 +55,7 @@ class Loop:
     epochs, batch: passes over the data; samples in a step on all ranks together.
     schedule: factor on each group's learning rate, from (step, steps).
     clip: largest gradient norm, or None.  save_every: epochs between checkpoints.
+    look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
         checkpoint.
     watch: called with (step, steps, numbers) whenever numbers are read.
@@ -68,6 +70,7 @@ class Loop:
     journal: Journal | None = None
     checkpoints: Checkpoints | None = None
     save_every: float = 1.0
+    look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
     probe_every: int = 1
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)

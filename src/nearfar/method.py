@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from nearfar.batch import Batch
 
 Context = AbstractContextManager[None]
+Look = Callable[[Callable[[Any], Tensor]], Tensor]
+"""What a network makes of the plain view of every training sample, in their order, on every rank: N x whatever."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Method(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
+    family: ClassVar[str] = "others"
+    """Under which heading lists show the method."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -120,6 +124,12 @@ class Method(nn.Module):
                 out.append(network(view))
         return out
 
+    def before_epoch(self, look: Look) -> None:
+        """Write state from all training samples (an E-step, a clustering), before the first step of an epoch.
+
+        In eval mode and without gradient. look(network): what `network` makes of every sample's plain view: N x dim.
+        """
+
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
@@ -132,6 +142,14 @@ class Method(nn.Module):
     def chance(self, batch: int) -> float | None:
         """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
         return None
+
+
+@torch.no_grad()
+def start_epoch(method: Method, look: Look) -> None:
+    """Let a method look at all samples, as it promises to be called."""
+    method.eval()
+    method.before_epoch(look)
+    method.train()
 
 
 def _recomputed(encoder: Encoder, part: Tensor) -> Tensor:

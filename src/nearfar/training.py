@@ -40,7 +40,7 @@ from nearfar.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.norms import synchronise_norms
 from nearfar.pictures import make_views, open_pictures, pixel_statistics, view_size
 from nearfar.plans import Plan
-from nearfar.probing import probe
+from nearfar.probing import look, probe
 from nearfar.views import image as views
 from nearfar.views.sheet import contact_sheet
 
@@ -167,6 +167,7 @@ class _Job:
             journal=Journal(self.out / "metrics.jsonl"),
             checkpoints=Checkpoints(self.out / "checkpoints", settings.keep),
             save_every=settings.save_every,
+            look=lambda encode: look(encode, plain, data, self.device),
             probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
             probe_every=settings.probe_every,
             watch=self.watch,

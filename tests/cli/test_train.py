@@ -348,5 +348,5 @@ def test_accumulation_is_refused_but_a_methods_own_flag_is_not(tmp_path: Path) -
     own.write_text(text.replace("temperature: float = 0.1)", "temperature: float = 0.1, accumulator: int = 2)"))
     _, _, arguments = parse(str(own), ["drawings", "--accumulator", "3"])
     assert arguments["accumulator"] == 3
-    with pytest.raises(TypeError, match="--accumulate'.*another loss"):
+    with pytest.raises(TypeError, match=r"--accumulate'.*another loss"):
         parse("simclr", ["drawings", "--accumulate", "4"])

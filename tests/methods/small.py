@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nearfar import methods, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.distributed import local, rank
-from nearfar.method import Clock, Method, Step, mix
+from nearfar.method import Clock, Look, Method, Step, mix, start_epoch
+from nearfar.views.image import plain
 
 SIDE = 8  # pixels
 OLD = 64
@@ -56,23 +57,35 @@ class Form:
         method.clock = clock(0)
         return method.train()
 
+    def look(self, method: Method) -> Look:
+        """A pass over the 40 pictures of a training set."""
+        (view,) = plain(SIDE)(*pictures(40, torch.Generator().manual_seed(50)))
+        view = view.to(next(method.parameters()).dtype)
+        return lambda network: network(view)
+
     def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, grouped: bool = False) -> Batch:
         """N pictures, through the views that the method's recipe names; the last in four has no label.
 
         grouped: in threes, and every fifth alone.
         """
-        from nearfar import pictures  # not at the top: the two ranks import this file as well, and do without
+        from nearfar.pictures import make_views  # not at the top: the two ranks import this file and do without
 
         generator = torch.Generator().manual_seed(seed)
-        pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
-        pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
-        views = pictures.make_views(recipes.load("small_images", self.name).settings, SIDE)
-        seen = views(pixels, torch.ones(n), draws=views.draw(n, generator))
+        pixels, aspect = pictures(n, generator)
+        views = make_views(recipes.load("small_images", self.name).settings, SIDE)
+        seen = views(pixels, aspect, draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
         return Batch([view.to(dtype) for view in seen], index, label, group)
+
+
+def pictures(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """N pictures of 3 x SIDE x SIDE, each noise about a colour of its own, and their aspects."""
+    pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
+    pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
+    return pixels, torch.ones(n)
 
 
 def forms() -> list[Form]:
@@ -152,6 +165,7 @@ def _grow(form: Form, dtype: torch.dtype) -> Method:
     optimiser = sgd(method)
     for number, time in enumerate([0, *range(OLD, OLD + 5)]):
         method.clock = clock(time)
+        start_epoch(method, form.look(method))
         step(method, optimiser, form.batch(16, seed=100 + number, dtype=dtype))
     method.clock = clock(OLD + 5)
     return method

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nearfar import methods, plans, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import flag_texts, parse
-from nearfar.method import Method, frozen_statistics
+from nearfar.method import Method, frozen_statistics, start_epoch
 from tests.two_ranks import Pool
 
 from .ranks import hold_two_ranks_to_one
@@ -26,7 +26,11 @@ ages = pytest.mark.parametrize("age", [0, OLD], ids=["young", "old"])
 
 
 def of_age(form: Form, age: int, **kwargs: torch.dtype) -> Method:
-    return grown(form, **kwargs) if age else form.build().to(kwargs.get("dtype", torch.float32))
+    if age:
+        return grown(form, **kwargs)
+    method = form.build().to(kwargs.get("dtype", torch.float32))
+    start_epoch(method, form.look(method))
+    return method
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -274,7 +278,7 @@ def test_the_page_tells_of_the_method_its_flags_and_its_paper(name: str) -> None
     assert re.fullmatch(r"[A-Z][^.]*\.", page.summary), f"not one sentence: {page.summary!r}"
     assert re.search(r"\b\d{4}\.\d{4,5}\b", page.paper), "names no arXiv id"
     flags = methods.flags(kind)
-    texts = flag_texts(page.text, list(flags))
+    texts = flag_texts(page.flag_text, list(flags))
     assert [flag for flag in flags if not texts.get(flag)] == []
 
 

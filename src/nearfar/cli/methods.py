@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
+from itertools import groupby
 
 from nearfar import methods as catalogue
 
@@ -16,27 +15,17 @@ def methods(argv: list[str]) -> int:
     if argv:
         page = catalogue.page(argv[0])
         print(f"{page.name}: {page.title}\n\n{page.text}\n\nFlags, with the paper's values (recipes may set others):")
-        for line in _flags(argv[0]):
-            print(f"  {line}")
+        for flag, text in catalogue.listed_flags(argv[0]).items():
+            print(f"  --{flag.replace('_', '-')}: {text}")
         print(f"\nusage: nearfar train {argv[0]} DATA [flags]")
         return 0
-    pages = [catalogue.page(name) for name in catalogue.names()]
+    pages = sorted((catalogue.page(name) for name in catalogue.names()), key=lambda page: (page.family, page.name))
     width = max(len(page.name) for page in pages)
-    for page in pages:
-        print(f"{page.name:<{width}}  {page.summary}")
-        print(f"{'':<{width}}  arXiv {page.paper}")
-    print("\n`nearfar methods NAME` tells more; `nearfar train NAME DATA` trains.")
+    for family, members in groupby(pages, key=lambda page: page.family):
+        print(f"{family[0].upper()}{family[1:]}")
+        for page in members:
+            print(f"  {page.name:<{width}}  {page.summary}")
+            print(f"  {'':<{width}}  arXiv {page.paper}")
+        print()
+    print("`nearfar methods NAME` tells more; `nearfar train NAME DATA` trains.")
     return 0
-
-
-def _flags(name: str) -> list[str]:
-    path = Path(catalogue.__file__).parent / f"{name}.py" if not name.endswith(".py") else Path(name)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return [
-                f"--{arg.arg.replace('_', '-')}: {ast.unparse(arg.annotation)} = {ast.unparse(default)}"
-                for arg, default in pairs
-                if arg.annotation is not None and default is not None
-            ]
-    return []

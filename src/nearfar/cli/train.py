@@ -92,7 +92,7 @@ def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Setti
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in flags:
             plans.insist_whole(word.partition("=")[0])
     page = methods.page(method)
-    helps = flag_texts(page.text, list(flags))
+    helps = flag_texts(page.flag_text, list(flags))
     own = dataclasses.make_dataclass(
         "Own",
         [

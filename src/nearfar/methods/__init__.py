@@ -25,11 +25,21 @@ FILLED = ("self", "encoder", "samples", "classes", "channels")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a method's file says of it: its name, its class, and its docstring, the first line of which sums it up."""
+    """What a method's file says of it: its name, its class, and its docstring, the first line of which sums it up.
+
+    family: the heading it is listed under.  base: the method of the library whose flags it takes over, if any.
+    """
 
     name: str
     title: str
     text: str
+    family: str
+    base: str = ""
+
+    @property
+    def flag_text(self) -> str:
+        """What is said of the flags, those that are taken over first."""
+        return f"{page(self.base).flag_text}\n\n{self.text}" if self.base else self.text
 
     @property
     def summary(self) -> str:
@@ -51,10 +61,53 @@ def names() -> list[str]:
 def page(name: str) -> Page:
     """The page of a method, by name or by path of a file, without importing it."""
     path = _path(name)
-    methods = _methods(ast.parse(path.read_text(encoding="utf-8")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    methods = _methods(tree)
     if not methods:
         raise ValueError(f"{str(path)!r} holds no public class that extends nearfar.Method")
-    return Page(path.stem, methods[0].name, inspect.cleandoc(ast.get_docstring(methods[0]) or ""))
+    method = methods[0]
+    base = _base(tree, method)
+    said = [
+        node.value.value
+        for node in method.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "family"
+        if isinstance(node.value, ast.Constant)
+    ]
+    family = str(said[0]) if said else page(base).family if base else "others"
+    text = inspect.cleandoc(ast.get_docstring(method) or "")
+    return Page(path.stem, method.name, text, family, base if _takes_over(method) else "")
+
+
+def listed_flags(name: str) -> dict[str, str]:
+    """The flags of a method and their defaults as text, `int = 128`, without importing it."""
+    path, known = _path(name), page(name)
+    taken = listed_flags(known.base) if known.base else {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == known.title:
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                    pairs = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
+                    own = {
+                        a.arg: f"{ast.unparse(a.annotation)} = {ast.unparse(d)}" for a, d in pairs if a.annotation and d
+                    }
+                    return own | {name: text for name, text in taken.items() if name not in own}
+    return taken
+
+
+def _takes_over(method: ast.ClassDef) -> bool:
+    """Whether a method's own constructor, if it has one, passes what it does not know to the method it extends."""
+    inits = [node for node in method.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    return not inits or inits[0].args.kwarg is not None
+
+
+def _base(tree: ast.Module, method: ast.ClassDef) -> str:
+    """The name of the library's method that a method extends, or an empty one."""
+    extended = {ast.unparse(base) for base in method.bases}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and extended & {alias.asname or alias.name for alias in node.names}:
+            room, _, name = (node.module or "").rpartition(".")
+            return name if room == "nearfar.methods" else ""
+    return ""
 
 
 def _methods(tree: ast.Module) -> list[ast.ClassDef]:
@@ -100,17 +153,29 @@ def load(name: str) -> type[Method]:
 
 def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
     """The arguments of a method that a user may set, from its signature."""
-    parameters = inspect.signature(method.__init__, eval_str=True).parameters
-    chosen = {name: p for name, p in parameters.items() if name not in FILLED}
+    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED}
     for name, parameter in chosen.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")
     return chosen
 
 
+def _parameters(method: type[Method]) -> dict[str, inspect.Parameter]:
+    """What the constructor takes; where it passes on `**others`, also what the constructor above it takes."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in method.__mro__:
+        if "__init__" in vars(kind):
+            here = inspect.signature(kind.__init__, eval_str=True).parameters
+            passed_on = [name for name, p in here.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
+            found |= {name: p for name, p in here.items() if name not in found and name not in passed_on}
+            if not passed_on:
+                break
+    return found
+
+
 def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: int) -> Method:
     """The method on an encoder; of what the run knows (`samples`, `classes`, `channels`) it gets what it asks for."""
-    wanted = inspect.signature(method.__init__).parameters
+    wanted = _parameters(method)
     return method(encoder, **{name: value for name, value in known.items() if name in wanted}, **arguments)
 
 

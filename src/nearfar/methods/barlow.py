@@ -21,6 +21,8 @@ class BarlowTwins(Method):
     Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", arXiv 2103.03230.
     """
 
+    family = "no negatives"
+
     def __init__(self, encoder: Encoder, *, dim: int = 8192, lam: float = 0.005) -> None:
         super().__init__(encoder)
         self.projector = barlow_head(encoder.dim, out=dim)

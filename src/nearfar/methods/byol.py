@@ -25,6 +25,8 @@ class BYOL(Method):
     Grill et al. 2020, "Bootstrap Your Own Latent", arXiv 2006.07733.
     """
 
+    family = "no negatives"
+
     def __init__(self, encoder: Encoder, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)

@@ -31,6 +31,8 @@ class MoCo(Method):
     Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
     """
 
+    family = "queue and bank"
+
     def __init__(
         self,
         encoder: Encoder,

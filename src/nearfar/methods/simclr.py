@@ -22,6 +22,8 @@ class SimCLR(Method):
     Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709.
     """
 
+    family = "instance"
+
     def __init__(self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1) -> None:
         super().__init__(encoder)
         self.projector = simclr_head(encoder.dim, out=dim)

@@ -25,6 +25,7 @@ class SupCon(Method):
     Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362.
     """
 
+    family = "labels"
     needs_labels = True
 
     def __init__(

@@ -30,6 +30,8 @@ class SwAV(Method):
     Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882.
     """
 
+    family = "clusters"
+
     def __init__(
         self,
         encoder: Encoder,

@@ -1,0 +1,31 @@
+"""One unit vector for each training sample, the same on every rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.distributed import gather, normalise
+
+
+class Bank(nn.Module):
+    """A memory of `samples` rows of `dim` numbers, each blended with what its sample gives when it is seen.
+
+    It starts as random unit rows, drawn from torch's global generator: ranks seeded alike hold alike.
+    Instance discrimination, arXiv 1805.01978.
+    """
+
+    rows: Tensor  # samples x dim, unit rows
+    seen: Tensor  # samples, bool, whether a row was ever written
+
+    def __init__(self, samples: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", normalise(torch.randn(samples, dim)))
+        self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
+
+    @torch.no_grad()
+    def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0) -> None:
+        """rows <- normalise(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank; v: N x dim."""
+        index, v = gather(index), gather(v.detach()).to(self.rows.dtype)
+        self.rows[index] = normalise(keep * self.rows[index] + (1 - keep) * v)
+        self.seen[index] = True

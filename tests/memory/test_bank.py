@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.distributed import local, normalise
+from nearfar.memory.bank import Bank
+from tests.two_ranks import Pool
+
+
+def test_rows_are_blended_put_back_on_the_sphere_and_others_stay() -> None:
+    bank, index, v = Bank(10, 4), torch.tensor([7, 2, 5]), normalise(torch.randn(3, 4))
+    before = bank.rows.clone()
+    torch.testing.assert_close(before.norm(dim=1), torch.ones(10))
+    bank.write(index, v, keep=0.3)
+    for row in range(10):
+        want = before[row]
+        if row in index:
+            want = 0.3 * want + 0.7 * v[index == row][0]
+            want = want / want.norm()
+        torch.testing.assert_close(bank.rows[row], want)
+    assert bank.seen.nonzero()[:, 0].tolist() == [2, 5, 7]
+    assert not bank.rows.requires_grad
+
+
+def test_without_keeping_a_row_is_what_came_last() -> None:
+    bank, v = Bank(4, 3), normalise(torch.randn(2, 3, requires_grad=True))
+    bank.write(torch.tensor([1, 0]), v)
+    torch.testing.assert_close(bank.rows[[1, 0]], v.detach())
+
+
+def _written(index: Tensor, v: Tensor) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    bank = Bank(10, 4)
+    bank.write(local(index), local(v), keep=0.5)
+    return dict(bank.state_dict())
+
+
+def test_two_ranks_hold_what_one_holds(two_ranks: Pool) -> None:
+    index, v = torch.tensor([1, 9, 3, 4]), normalise(torch.randn(4, 4))
+    want = _written(index, v)
+    for got in two_ranks.run(_written, index, v):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
