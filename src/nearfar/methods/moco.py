@@ -69,22 +69,22 @@ class MoCo(Method):
         v1, v2 = batch.views
         if not self.symmetric:
             q, k = self.query(v1), self.key(v2)
-            return Step(self.loss(q, k, batch.group), carry=([k], batch.group))
+            return Step(self.loss(q, k, batch), carry=([k], batch))
         q1, q2 = self.each(self.query, [v1, v2])
         k1, k2 = self.each(self.key, [v1, v2])
-        loss = self.loss(q1, k2, batch.group) + self.loss(q2, k1, batch.group)
-        return Step(loss / 2, carry=([k1, k2], batch.group))
+        loss = self.loss(q1, k2, batch) + self.loss(q2, k1, batch)
+        return Step(loss / 2, carry=([k1, k2], batch))
 
-    def loss(self, q: Tensor, k: Tensor, group: Tensor | None) -> Tensor:
-        groups = None if group is None else (group, self.queue.group)
+    def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
+        groups = None if batch.group is None else (batch.group, self.queue.group)
         return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=groups)
 
     def after_step(self, step: Step) -> None:
         follow(self.key_encoder, self.encoder, self.momentum)
         follow(self.key_projector, self.projector, self.momentum)
-        views, group = step.carry
+        views, batch = step.carry
         for keys in views:  # one view after the other, so that the order is that of one process
-            self.queue.enqueue(keys, group)
+            self.queue.enqueue(keys, batch.group)
 
     def chance(self, batch: int) -> float:
         return math.log(1 + len(self.queue.keys))
