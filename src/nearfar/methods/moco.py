@@ -86,5 +86,5 @@ class MoCo(Method):
         for keys in views:  # one view after the other, so that the order is that of one process
             self.queue.enqueue(keys, batch.group)
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: int) -> float | None:
         return math.log(1 + len(self.queue.keys))
