@@ -43,3 +43,31 @@ def barlow() -> Recipe:
 
 def supcon() -> Recipe:
     return _of(small_images.supcon())
+
+
+def pcl() -> Recipe:
+    return _of(small_images.pcl(), temperature=0.2, clusters=250, start=1, restarts=1)
+
+
+def instdisc() -> Recipe:
+    return _of(small_images.instdisc())
+
+
+def alignuniform() -> Recipe:
+    return _of(small_images.alignuniform())
+
+
+def debiased() -> Recipe:
+    return _of(small_images.debiased())
+
+
+def hcl() -> Recipe:
+    return _of(small_images.hcl())
+
+
+def dcl() -> Recipe:
+    return _of(small_images.dcl(), temperature=0.2)
+
+
+def renyicl() -> Recipe:
+    return _of(small_images.renyicl(), momentum=0.97)

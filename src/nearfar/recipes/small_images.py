@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nearfar.settings import Recipe, Settings
 
 
@@ -58,4 +60,59 @@ def supcon() -> Recipe:
             views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=512, floor=0.001
         ),
         method={"temperature": 0.1, "base_temperature": 0.07},
+    )
+
+
+def pcl() -> Recipe:
+    """MoCo's recipe; the paper has no such data. Clusters from 2.5 to 10 times the classes of CIFAR-10 (unverified)."""
+    return replace(moco(), method=moco().method | {"clusters": 25})
+
+
+def instdisc() -> Recipe:
+    """The authors' CIFAR-10 command, with a cosine where it has steps; its loss has no proximal term."""
+    return Recipe(
+        settings=Settings(
+            views="moco_v1", optimiser="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=0, batch=128
+        ),
+        method={"temperature": 0.1, "proximal": 0.0},
+    )
+
+
+def alignuniform() -> Recipe:
+    """The authors' STL-10 recipe, with a cosine for steps and SimCLR's jitter for one of 0.4 that is always applied."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", optimiser="sgd", lr=0.12, weight_decay=1e-4, decay_1d=True, warmup=0, batch=768, epochs=200
+        )
+    )
+
+
+def debiased() -> Recipe:
+    """The authors' recipe for STL-10 and CIFAR-10: a constant rate of Adam, whose decay of 1e-6 is next to none."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", optimiser="adamw", lr=1e-3, weight_decay=1e-6, warmup=0, floor=1.0, batch=256, epochs=400
+        ),
+        method={"temperature": 0.5, "tau_plus": 0.1},
+    )
+
+
+def hcl() -> Recipe:
+    """The authors' recipe, which is that of the debiased loss."""
+    return replace(debiased(), method=debiased().method | {"beta": 1.0})
+
+
+def dcl() -> Recipe:
+    """As the paper has CIFAR-10, but for the rate (unverified)."""
+    return Recipe(
+        settings=Settings(views="simclr", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256, epochs=200),
+        method={"temperature": 0.07},
+    )
+
+
+def renyicl() -> Recipe:
+    """Smaller heads, and BYOL's views for its stronger ones, which have RandAugment and erasing (unverified)."""
+    return Recipe(
+        settings=Settings(views="byol", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"hidden": 1024},
     )
