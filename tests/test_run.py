@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,21 @@ def test_other_data_can_be_tested(trained: nearfar.Run) -> None:
     assert len(some["per_class"]["rows"]) == 2
     with pytest.raises(ValueError, match="none of the test data has a label: give --labels, and for --test data"):
         trained.evaluate(learn, test=test[0])
+
+
+def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused(copy: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (48, 16, 16), dtype=np.uint8)
+    array[40] = array[7]
+    run = nearfar.load(copy)
+    run.look((array, np.arange(48) % 4))
+    found = {name: json.loads((copy / f"results/{name}.json").read_text()) for name in ("copies", "outliers")}
+    assert [[s["name"] for s in copies["samples"]] for copies in found["copies"]["sets"]] == [["7", "40"]]
+    assert found["copies"]["sets"][0]["torn"]
+    mean = [sample["similarity"] for sample in found["outliers"]["samples"]]
+    assert mean == sorted(mean)
+    table = run.evaluate((array, np.array(["slash", "pipe", "dash", "back"])[np.arange(48) % 4]))
+    assert table["confusion"]["classes"] == ["back", "dash", "pipe", "slash"]
+    assert sum(n for *_, n in table["confusion"]["counts"]) == 48
+    page = run.report().read_text(encoding="utf-8")
+    for part in ("copies", "outliers", "confusion", "classes"):
+        assert f'<section id="{part}">' in page

@@ -19,13 +19,14 @@ from nearfar.data.digests import digests
 from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
 from nearfar.data.splits import folds
+from nearfar.duplicates import duplicates
 from nearfar.encoders.image import ImageEncoder, from_spec
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
 from nearfar.report.page import report
-from nearfar.report.pictures import embedding_map, neighbour_grid
+from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
 from nearfar.settings import Settings
 from nearfar.views import image as views
 
@@ -179,7 +180,7 @@ class Run:
         return parts, torch.cat([tested for _, tested in parts])
 
     def look(self, data: Any, *, labels: Any = None, label_column: str = "label", most: int = 5000) -> None:
-        """Prepare the pictures of the report: a map of the embeddings and a grid of nearest neighbours."""
+        """Prepare the pictures of the report: a map of the embeddings, nearest neighbours, copies and outliers."""
         images = self.open(data, labels=labels, label_column=label_column)
         if len(images) > most:
             generator = torch.Generator().manual_seed(self.settings.seed)
@@ -193,6 +194,8 @@ class Run:
         }
         self.write("neighbours", neighbour_grid(features, images.pixels, **known))
         self.write("map", embedding_map(features, images.pixels, **known))
+        self.write("copies", copy_sets(features, duplicates(images).group, images.pixels, **known))
+        self.write("outliers", outliers(features, images.pixels, **known))
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""
@@ -283,6 +286,7 @@ def results_table(
                 for c in sorted(next(iter(each.values())))
             ],
         },
+        "confusion": {"by": "nearest neighbours", "classes": classes, "counts": found[main]["knn"]["confusion"]},
         "protocol": {
             name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
             for name, result in found[main].items()

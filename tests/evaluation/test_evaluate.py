@@ -7,7 +7,7 @@ import torch
 
 from nearfar.batch import MISSING
 from nearfar.evaluation.evaluate import SEEN, evaluate
-from nearfar.evaluation.knn import knn
+from nearfar.evaluation.knn import knn, knn_scores
 from nearfar.evaluation.linear import linear
 
 
@@ -43,6 +43,20 @@ def test_folds_are_judged_together():
     assert len(out["linear"]["protocol"]["choices"]) == 4
     assert all(SEEN in r["protocol"]["notes"] for r in out.values())
     assert out["knn"]["class_accuracy"] == pytest.approx(sum(out["knn"]["per_class"].values()) / 3)
+
+
+def test_confusion_counts_which_class_was_taken_for_which():
+    x, y = data(classes=4)
+    train, test = torch.arange(200), torch.arange(200, 300)
+    out = evaluate(x, y, [(train, test)], seen_in_training=False, k=10)
+    answer = knn_scores(x[train], y[train], x[test], k=10).argmax(1)
+    count = [[0] * 4 for _ in range(4)]
+    for truth, said in zip(y[test].tolist(), answer.tolist(), strict=True):
+        count[truth][said] += 1
+    assert out["knn"]["confusion"] == [[c, d, count[c][d]] for c in range(4) for d in range(4) if count[c][d]]
+    for result in out.values():
+        right = sum(n for c, d, n in result["confusion"] if c == d)
+        assert right == pytest.approx(result["accuracy"])  # of 100 samples
 
 
 def test_groups():

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from nearfar.report.pictures import embedding_map, neighbour_grid
+from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
 
 CLASSES = ["daisy", "dahlia", "iris", "lily of the valley", "poppy", "sunflower", "tulip"]
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">"\'&`$body'
@@ -125,15 +125,22 @@ def write(folder: Path, *, n: int = 600, labels: bool = True, hostile: bool = Fa
     pixels, label = pictures(n, seed=seed)
     contact_sheet(pixels[:6], rng).save(folder / "views.png")
     shown = features(label, seed=seed)
+    group = torch.full((n,), -1)
+    for g, rows in enumerate([[3, 8], [4, 5, 11, 12, 20, 21, 22, 23], [30, 31, 32], [1, 2]]):
+        group[rows], label[rows] = g, int(label[rows[0]])
+        pixels[rows], shown[rows] = pixels[rows[0]].clone(), shown[rows[0]] + 0.1 * features(label[rows], seed=g)
+        if g % 2:  # copies whose labels contradict each other
+            label[rows[0]] = (label[rows[0]] + 1) % len(CLASSES)
     label = label if labels else torch.full_like(label, -1)
     about: dict[str, Any] = {
         "names": [f"photos/{i:04}{evil}.jpg" for i in range(n)],
         "label": label,
         "classes": [name + evil for name in CLASSES],
-        "seed": seed,
     }
-    write_json(folder / "results/map.json", embedding_map(shown, pixels.__getitem__, **about))
-    write_json(folder / "results/neighbours.json", neighbour_grid(shown, pixels.__getitem__, **about))
+    write_json(folder / "results/map.json", embedding_map(shown, pixels.__getitem__, **about, seed=seed))
+    write_json(folder / "results/neighbours.json", neighbour_grid(shown, pixels.__getitem__, **about, seed=seed))
+    write_json(folder / "results/copies.json", copy_sets(shown, group, pixels.__getitem__, **about))
+    write_json(folder / "results/outliers.json", outliers(shown, pixels.__getitem__, **about))
     if labels:
         write_json(folder / "results/demo.json", table(evil))
     return folder
@@ -185,6 +192,13 @@ def table(evil: str = "") -> dict[str, Any]:
                 for name, count, value in classes
             ],
         },
+        "confusion": {
+            "by": "nearest neighbours" + evil,
+            "classes": [name + evil for name in CLASSES],
+            "counts": [
+                [c, answer, n] for c, (_, count, value) in enumerate(classes) for answer, n in confused(c, count, value)
+            ],
+        },
         "protocol": {
             "version": 1,
             "k": 20,
@@ -193,6 +207,14 @@ def table(evil: str = "") -> dict[str, Any]:
             "interval": "bootstrap, 1000 draws",
         },
     }
+
+
+def confused(c: int, count: int, right: float) -> list[tuple[int, int]]:
+    """What the samples of class c were taken for: itself, and mostly one other."""
+    hits = round(count * right / 100)
+    most = (count - hits) * 2 // 3
+    answers = [(c, hits), ((c + 2) % len(CLASSES), most), ((c + 3) % len(CLASSES), count - hits - most)]
+    return [(answer, n) for answer, n in answers if n]
 
 
 def write_json(path: Path, value: object) -> None:

@@ -54,6 +54,11 @@ def test_a_full_run_shows_all_its_parts(run):
         "Protocol: version 1 · k 20",
         "Nearest neighbours",
         "lily of the valley",
+        "15 of 120 samples are in 4 sets of copies; of 2 the labels contradict each other.",
+        "8 copies, 6 shown",
+        "For half of the 120 samples this mean is above",
+        "what it was taken for by nearest neighbours.",
+        "42 of 148 · 28 %",
         "weakest class first",
         "truncated file",
         "views.crop",
@@ -104,10 +109,16 @@ def test_hostile_names_stay_text(written):
 
 
 def test_pictures_that_are_no_pictures_are_not_shown(run):
-    for name, key in (("map", "sprite"), ("neighbours", "picture")):
+    where = {
+        "map": lambda found: found,
+        "neighbours": lambda found: found["queries"][0],
+        "copies": lambda found: found["sets"][0]["samples"][1],
+        "outliers": lambda found: found["samples"][0],
+    }
+    for name, place in where.items():
         path = run / f"results/{name}.json"
         found = json.loads(path.read_text())
-        (found if name == "map" else found["queries"][0])[key] = "https://example.org/spy.png"
+        place(found)["sprite" if name == "map" else "picture"] = "https://example.org/spy.png"
         path.write_text(json.dumps(found))
     assert "example.org" not in report(run).read_text("utf-8")
 

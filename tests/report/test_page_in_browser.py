@@ -162,6 +162,33 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme)
     assert line == colours["accent"]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_of_the_heat_map_stand_out_from_every_shade(browser, pages, scheme):
+    show(browser, pages["plain"])
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    # A canvas turns whatever way of writing a colour the browser prefers into bytes.
+    shades = browser.execute_script(
+        """const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+        const hex = (colour) => {
+            pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+            return "#" + [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)
+                .map((v) => v.toString(16).padStart(2, "0")).join("");
+        };
+        const cell = document.querySelector(".heat td.right[style]"), shades = [];
+        for (const kind of ["right", "wrong"]) for (const share of [0.12, 0.5, 1]) {
+            cell.className = kind; cell.style.setProperty("--share", share);
+            const style = getComputedStyle(cell);
+            shades.push([hex(style.color), hex(style.backgroundColor)]);
+        }
+        return shades"""
+    )
+    assert len({ground for _, ground in shades}) == 6
+    for text, ground in shades:
+        assert contrast(text, ground) >= 4.5, (text, ground)
+
+
 def contrast(one: str, other: str) -> float:
     """The contrast ratio of two colours, WCAG 2.2."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.report.parts import DATA_URI
-from nearfar.report.pictures import embedding_map, neighbour_grid
+from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
 
 ABOUT = {"classes": CLASSES}
 
@@ -98,3 +98,58 @@ def test_pictures_of_many_channels_are_shown_by_their_first_three():
     pixels = torch.randint(0, 255, (3, 5, 8, 8), dtype=torch.uint8)
     grid = neighbour_grid(torch.eye(3), pixels.__getitem__, names=["x"] * 3, label=torch.full((3,), MISSING), **ABOUT)
     assert opened(grid["queries"][0]["picture"]).mode == "RGB"
+
+
+def test_copies_come_with_contradicting_labels_first_then_the_largest_sets():
+    pixels, label = pictures(40, side=24)
+    group = torch.full((40,), MISSING)
+    wanted = {5: [30, 31], 9: [1, 2, 3, 4, 6], 2: [10, 20], 7: [11, 21, 33]}
+    for g, rows in wanted.items():
+        group[rows], label[rows] = g, 3
+    label[20], label[21] = 4, MISSING  # a sample without a label contradicts nothing
+    vectors = features(label)
+    about = {"names": [str(i) for i in range(40)], "label": label, **ABOUT}
+    found = copy_sets(vectors, group, pixels.__getitem__, sets=3, samples=4, **about)
+    assert [[int(s["name"]) for s in copies["samples"]] for copies in found["sets"]] == [
+        [10, 20],
+        [1, 2, 3, 4],
+        [11, 21, 33],
+    ]
+    assert [copies["size"] for copies in found["sets"]] == [2, 5, 3]
+    assert [copies["torn"] for copies in found["sets"]] == [True, False, False]
+    for sample in found["sets"][1]["samples"]:
+        cosine = torch.cosine_similarity(vectors[1], vectors[int(sample["name"])], dim=0)
+        assert sample["similarity"] == pytest.approx(float(cosine), abs=1e-4)
+        assert opened(sample["picture"]).size == (72, 72)
+    assert found["note"] == (
+        "12 of 40 samples are in 4 sets of copies; of 1 the labels contradict each other. Shown: 3."
+    )
+
+
+def test_no_copies_are_said_to_be_none():
+    pixels, label = pictures(5, side=8)
+    about = {"names": ["x"] * 5, "label": label, **ABOUT}
+    found = copy_sets(torch.eye(5), torch.full((5,), MISSING), pixels.__getitem__, **about)
+    assert (found["sets"], found["note"]) == ([], "Among 5 samples there are no copies.")
+
+
+def test_outliers_are_those_of_a_slow_search():
+    pixels, label = pictures(40, side=24)
+    vectors = features(label)
+    vectors[17] = -10 * vectors.mean(0)
+    mean = [
+        sum(float(torch.cosine_similarity(vectors[i], vectors[j], dim=0)) for j in slow_neighbours(vectors, i, 5)) / 5
+        for i in range(40)
+    ]
+    about = {"names": [str(i) for i in range(40)], "label": label, **ABOUT}
+    found = outliers(vectors, pixels.__getitem__, neighbours=5, count=4, **about)
+    assert [int(s["name"]) for s in found["samples"]] == sorted(range(40), key=mean.__getitem__)[:4]
+    assert found["samples"][0]["name"] == "17"
+    assert found["samples"][2]["similarity"] == pytest.approx(sorted(mean)[2], abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_outliers_of_a_handful(n):
+    pixels, label = pictures(n, side=8)
+    found = outliers(torch.eye(2)[:n], pixels.__getitem__, names=["x"] * n, label=label, **ABOUT)
+    assert len(found["samples"]) == n * (n - 1)

@@ -22,6 +22,8 @@ def test_all_of_a_run_is_read(run):
     assert record.main_row(record.tables["demo"])["name"] == "trained (moco)"
     assert record.map is not None
     assert record.neighbours is not None
+    assert record.copies is not None
+    assert record.outliers is not None
     assert record.views is not None
     assert record.skipped[0] == ("photos/0000.jpg", "truncated file")
     assert record.checkpoints == ["last", "step-1000", "step-2000"]
@@ -53,6 +55,9 @@ def test_a_line_written_twice_by_a_resumed_run_counts_once(tmp_path):
         ("results/demo.json", '{"columns": ["a"], "rows": []}'),
         ("results/demo.json", '{"columns": ["a"], "rows": [{"name": "x", "values": {"a": {"value": "high"}}}]}'),
         ("results/map.json", '{"x": [0.0], "y": [], "name": [], "label": [], "near": [], "similarity": []}'),
+        ("results/demo.json", '{"columns": ["a"], "rows": [], "confusion": {"classes": ["x"], "counts": [[0, 1, 2]]}}'),
+        ("results/copies.json", '{"sets": [{"samples": []}]}'),
+        ("results/outliers.json", '{"samples": [{"similarity": 0.3}]}'),
         ("results/map.json", "{}"),
         ("results/neighbours.json", '{"queries": [{"neighbours": []}]}'),
         ("skipped.csv", "\0"),

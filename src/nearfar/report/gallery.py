@@ -1,4 +1,4 @@
-"""The parts of the page that show samples: the map, the nearest neighbours, the views."""
+"""The parts of the page that show samples: the map, nearest neighbours, copies, outliers, the views."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ MAP_LEAD = (
 NEIGHBOURS_LEAD = (
     "On the left some samples; beside each, those the encoder finds most alike, the nearest first. The number is the "
     "cosine similarity: 1 is the same direction, 0 unrelated."
+)
+COPIES_LEAD = (
+    "The same picture more than once, also at another size, quality or brightness. As negatives of each other copies "
+    "are pushed apart from themselves; on both sides of a split they flatter the test. `nearfar doctor` lists them all."
+)
+OUTLIERS_LEAD = (
+    "The samples that are least like any other to the encoder: broken or foreign files, or rare cases that deserve "
+    "more samples. The number is the mean cosine similarity to the nearest neighbours."
 )
 VIEWS_LEAD = (
     "What the encoder saw: different views of one sample, which it learnt to call alike. If you yourself would not "
@@ -56,6 +64,44 @@ def neighbours(record: Record) -> str:
     return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, grid, protocol)
 
 
+def copies(record: Record) -> str:
+    """A frame for each set of copies; those whose labels contradict each other say so."""
+    if record.copies is None:
+        return ""
+    frames = ""
+    for found in record.copies["sets"]:
+        first, *_ = samples = found["samples"]
+        head = f"{found['size']:,} copies" + (f", {len(samples)} shown" if found["size"] > len(samples) else "")
+        torn = '<span class="torn">✗ labels differ</span>' if found.get("torn") else ""
+        tiles = "".join(
+            _tile(
+                shown, _agreement(shown, first) if torn and shown is not first else "", shown["name"].rsplit("/", 1)[-1]
+            )
+            for shown in samples
+        )
+        alike = [shown["similarity"] for shown in samples[1:] if shown["similarity"] is not None]
+        seen = f'<p class="alike">cosine {parts.number(min(alike), 2)}</p>' if alike else ""
+        if len(alike) > 1:
+            seen = f'<p class="alike">cosine {parts.number(min(alike), 2)} to {parts.number(max(alike), 2)}</p>'
+        frames += f'<div class="set"><h3>{parts.text(head)} {torn}</h3><div class="tiles">{tiles}</div>{seen}</div>'
+    shown = f'<div class="sets">{frames}</div>' if frames else ""
+    note = f'<p class="finding">{parts.text(record.copies.get("note", ""))}</p>'
+    return parts.section("copies", "Copies", COPIES_LEAD, note, shown)
+
+
+def outliers(record: Record) -> str:
+    """The samples that are like few others, the farthest first."""
+    if record.outliers is None:
+        return ""
+    tiles = "".join(
+        _tile(shown, "", parts.number(shown["similarity"], 2), shown["name"].rsplit("/", 1)[-1])
+        for shown in record.outliers["samples"]
+    )
+    shown = f'<div class="row">{tiles}</div>' if tiles else ""
+    note = f'<p class="finding">{parts.text(record.outliers.get("note", ""))}</p>'
+    return parts.section("outliers", "Outliers", OUTLIERS_LEAD, note, shown, parts.protocol(record.outliers))
+
+
 def views(record: Record) -> str:
     """The contact sheet."""
     if record.views is None:
@@ -80,10 +126,11 @@ def _agreement(near: dict[str, Any], query: dict[str, Any]) -> str:
     return "same" if near["label"] == query["label"] else "other"
 
 
-def _tile(shown: dict[str, Any], kind: str, head: str) -> str:
+def _tile(shown: dict[str, Any], kind: str, head: str, more: str = "") -> str:
     label = "" if shown.get("label") is None else parts.text(shown["label"])
     sign = {"same": "✓ ", "other": "✗ "}.get(kind, "")
+    more = f"<span>{parts.text(more)}</span>" if more else ""
     return (
         f'<figure class="tile {kind}">{parts.picture(shown.get("picture"), shown["name"])}'
-        f'<figcaption><b>{parts.text(head)}</b><span title="{label}">{sign}{label}</span></figcaption></figure>'
+        f'<figcaption><b>{parts.text(head)}</b>{more}<span title="{label}">{sign}{label}</span></figcaption></figure>'
     )

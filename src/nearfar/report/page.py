@@ -14,7 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from nearfar.files import replace
 from nearfar.report import parts
-from nearfar.report.gallery import drawn_map, embedding, neighbours, views
+from nearfar.report.confusion import confusion
+from nearfar.report.gallery import copies, drawn_map, embedding, neighbours, outliers, views
 from nearfar.report.record import Record, read
 from nearfar.report.training import curves, training
 from nearfar.report.verdict import Answer, answers
@@ -46,7 +47,10 @@ def page(record: Record) -> str:
         training(drawn),
         embedding(record),
         neighbours(record),
+        outliers(record),
+        copies(record),
         views(record),
+        confusion(record),
         per_class(record),
         remarks(record),
         details(record),

@@ -1,4 +1,4 @@
-"""What to show of a set of samples: a grid of nearest neighbours, a map of the embeddings with their thumbnails."""
+"""What to show of a set of samples: nearest neighbours, a map of the embeddings, copies, and what stands alone."""
 
 from __future__ import annotations
 
@@ -53,15 +53,10 @@ def neighbour_grid(
         count[int(label[i])] += 1
     chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
     near, similarity = _nearest(unit, chosen, neighbours)  # Q x K, Q x K
-    used = torch.cat([chosen, near.flatten()]).unique()
-    picture = dict(zip(used.tolist(), map(_data_uri, _thumbnails(pixels, used, aspect, side)), strict=True))
-
-    def shown(i: int) -> dict[str, Any]:
-        return {"name": names[i], "label": _class_name(label[i], classes), "picture": picture[i]}
-
+    shown = _tiles(torch.cat([chosen, near.flatten()]), pixels, names, label, classes, aspect, side)
     return {
         "queries": [
-            shown(query) | {"neighbours": [shown(j) | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
+            shown[query] | {"neighbours": [shown[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
             for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
         ],
         "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
@@ -117,6 +112,92 @@ def embedding_map(
     }
 
 
+def copy_sets(
+    features: Tensor,
+    group: Tensor,
+    pixels: Pixels,
+    *,
+    names: Sequence[str],
+    label: Tensor,
+    classes: Sequence[str],
+    aspect: Tensor | None = None,
+    sets: int = 12,
+    samples: int = 6,
+    side: int = 72,
+) -> dict[str, Any]:
+    """The content of results/copies.json: samples that are the same, or nearly.
+
+    group: N, int64, the same number for samples that are copies of one another, or MISSING.  sets: how many sets to
+    show, those whose labels contradict each other first, then the largest.  samples: how many of each.  Others: see
+    `neighbour_grid`.
+    Gives {"sets": [{"size": of the whole set, "torn": whether its labels differ, "samples": [{"name", "label",
+    "picture", "similarity": to the first of the set}]}], "note", "protocol"}.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for i in (group != MISSING).nonzero()[:, 0].tolist():
+        rows_of.setdefault(int(group[i]), []).append(i)
+    torn = {g: len({int(y) for y in label[rows] if int(y) != MISSING}) > 1 for g, rows in rows_of.items()}
+    chosen = sorted(rows_of, key=lambda g: (not torn[g], -len(rows_of[g]), g))[:sets]
+    rows = {g: rows_of[g][:samples] for g in chosen}
+    shown = _tiles(
+        torch.tensor([i for some in rows.values() for i in some], dtype=torch.int64),
+        *(pixels, names, label, classes, aspect, side),
+    )
+    likeness = {g: (_unit(features[some]) @ _unit(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()}
+    found = len(rows_of)
+    said = f"Among {len(group):,} samples there are no copies."
+    if found:
+        copies = sum(map(len, rows_of.values()))
+        said = f"{copies:,} of {len(group):,} samples are in {found:,} {'set' if found == 1 else 'sets'} of copies"
+        said += f"; of {sum(torn.values()):,} the labels contradict each other" if any(torn.values()) else ""
+        said += f". Shown: {len(chosen)}." if found > len(chosen) else "."
+    return {
+        "sets": [
+            {
+                "size": len(rows_of[g]),
+                "torn": torn[g],
+                "samples": [shown[i] | {"similarity": round(s, 4)} for i, s in zip(rows[g], likeness[g], strict=True)],
+            }
+            for g in chosen
+        ],
+        "note": said,
+        "protocol": {"version": 1, "similarity": "cosine, to the first of the set"},
+    }
+
+
+def outliers(
+    features: Tensor,
+    pixels: Pixels,
+    *,
+    names: Sequence[str],
+    label: Tensor,
+    classes: Sequence[str],
+    aspect: Tensor | None = None,
+    neighbours: int = 10,
+    count: int = 16,
+    side: int = 72,
+) -> dict[str, Any]:
+    """The content of results/outliers.json: the samples whose mean cosine with their nearest neighbours is lowest.
+
+    neighbours: how many of the nearest.  count: how many samples to show.  Others: see `neighbour_grid`.
+    Gives {"samples": [{"name", "label", "picture", "similarity": that mean}], "note", "protocol"}, the farthest first.
+    """
+    unit = _unit(features)  # N x D
+    k = min(neighbours, len(unit) - 1)
+    said, worst, mean = "There is nothing to compare a single sample with.", [], []
+    if k > 0:
+        nearness = _nearest(unit, torch.arange(len(unit)), k)[1].mean(1)  # N
+        worst = nearness.argsort(stable=True)[:count].tolist()
+        mean = nearness[worst].tolist()
+        said = f"For half of the {len(unit):,} samples this mean is above {nearness.median():.2f}."
+    shown = _tiles(torch.tensor(worst, dtype=torch.int64), pixels, names, label, classes, aspect, side)
+    return {
+        "samples": [shown[i] | {"similarity": round(s, 4)} for i, s in zip(worst, mean, strict=True)],
+        "note": said,
+        "protocol": {"version": 1, "similarity": f"mean cosine with the {k} nearest", "gallery": len(unit)},
+    }
+
+
 def _place(unit: Tensor, seed: int) -> tuple[Tensor, str]:
     """Two coordinates for each row, in [-1, 1], and a sentence on how they were found."""
     spread = unit.std(dim=0, correction=0).norm().item()
@@ -149,6 +230,26 @@ def _nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]
         cosine[torch.arange(len(some)), some] = -math.inf
         found.append(cosine.topk(count, dim=1))
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+
+
+def _tiles(
+    index: Tensor,
+    pixels: Pixels,
+    names: Sequence[str],
+    label: Tensor,
+    classes: Sequence[str],
+    aspect: Tensor | None,
+    side: int,
+) -> dict[int, dict[str, Any]]:
+    """Name, label and thumbnail of each of these samples, by its position."""
+    index = index.unique()
+    if not len(index):
+        return {}
+    pictures = map(_data_uri, _thumbnails(pixels, index, aspect, side))
+    return {
+        i: {"name": names[i], "label": _class_name(label[i], classes), "picture": picture}
+        for i, picture in zip(index.tolist(), pictures, strict=True)
+    }
 
 
 def _thumbnails(pixels: Pixels, index: Tensor, aspect: Tensor | None, side: int) -> Tensor:

@@ -9,15 +9,19 @@ run that crashed is worth more than none.
   `timings` maps a part of the work to seconds.
 - `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn"}`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
-- `results/map.json` and `results/neighbours.json`: see `embedding_map` and `neighbour_grid`.
+- `results/map.json`, `neighbours.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbour_grid`,
+  `copy_sets` and `outliers`.
 - `results/NAME.json`, all others: a table,
 
       {"title": "Does it help?", "note": "One sentence.", "columns": ["kNN (%)", "linear (%)"],
        "rows": [{"name": "raw pixels", "values": {"kNN (%)": {"value": 41.0, "low": 38.2, "high": 43.9}}},
                 {"name": "trained", "main": true, "values": {...}}],
-       "per_class": {"columns": [...], "rows": [...]}, "protocol": {"version": 1, ...}}
+       "per_class": {"columns": [...], "rows": [...]},
+       "confusion": {"by": "nearest neighbours", "classes": [names], "counts": [[class, taken for, samples], ...]},
+       "protocol": {"version": 1, ...}}
 
-  `low` and `high` (the 95 % interval), `note`, `per_class` and `protocol` may be left out, and a row may lack a column.
+  `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
+  lack a column.
   `main` marks the encoder of this run; without it the last row is meant. In the first column, higher must be better.
 """
 
@@ -33,7 +37,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-SPECIAL = ("map", "neighbours")
+SPECIAL = ("map", "neighbours", "copies", "outliers")
 T = TypeVar("T")
 
 
@@ -48,6 +52,8 @@ class Record:
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     map: dict[str, Any] | None = None
     neighbours: dict[str, Any] | None = None
+    copies: dict[str, Any] | None = None
+    outliers: dict[str, Any] | None = None
     views: bytes | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
@@ -95,6 +101,8 @@ def read(run_dir: str | Path) -> Record:
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
     record.map = attempt("results/map.json", _map, None)
     record.neighbours = attempt("results/neighbours.json", _neighbours, None)
+    record.copies = attempt("results/copies.json", _copies, None)
+    record.outliers = attempt("results/outliers.json", _outliers, None)
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
             record.tables[path.stem] = table
@@ -148,6 +156,11 @@ def _table(path: Path) -> dict[str, Any]:
                 str(column): {key: _finite(cell.get(key)) for key in ("value", "low", "high")}
                 for column, cell in row["values"].items()
             }
+    if confusion := table.get("confusion"):
+        confusion["classes"] = [str(name) for name in confusion["classes"]]
+        known = range(len(confusion["classes"]))
+        if not all(truth in known and answer in known and n > 0 for truth, answer, n in confusion["counts"]):
+            raise ValueError("its confusion counts classes that have no name")
     if not table["rows"] or not table["columns"]:
         raise ValueError("the table is empty")
     table["title"] = str(table.get("title") or path.stem)
@@ -172,9 +185,29 @@ def _neighbours(path: Path) -> dict[str, Any]:
     """A neighbour grid whose every picture has a name, and whose similarities are finite or None."""
     grid = _json(path)
     for query in grid["queries"]:
-        for shown in [query, *query["neighbours"]]:
-            shown.update(name=str(shown["name"]), similarity=_finite(shown.get("similarity")))
+        _check_tiles([query, *query["neighbours"]])
     return grid
+
+
+def _copies(path: Path) -> dict[str, Any]:
+    """Sets of copies, each with its size."""
+    found = _json(path)
+    for copies in found["sets"]:
+        copies["size"] = int(copies["size"])
+        _check_tiles(copies["samples"])
+    return found
+
+
+def _outliers(path: Path) -> dict[str, Any]:
+    """Samples that are like few others."""
+    found = _json(path)
+    _check_tiles(found["samples"])
+    return found
+
+
+def _check_tiles(tiles: list[dict[str, Any]]) -> None:
+    for shown in tiles:
+        shown.update(name=str(shown["name"]), similarity=_finite(shown.get("similarity")))
 
 
 def _finite(value: Any) -> float | None:
