@@ -20,8 +20,7 @@ def load(name: str, method: str) -> Recipe:
         raise ValueError(f"there is no recipe {file!r}; there are {', '.join(names())}")
     module = import_module(f"nearfar.recipes.{file}")
     wanted = function or method
-    if not function and not hasattr(module, wanted):
-        wanted = "default"
-    if not hasattr(module, wanted):
+    found = wanted if function or hasattr(module, wanted) else "default"
+    if not hasattr(module, found):
         raise ValueError(f"the recipes {file!r} have nothing for {wanted!r}; try --recipe small_images or photos")
-    return getattr(module, wanted)()
+    return getattr(module, found)()
