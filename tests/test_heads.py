@@ -30,8 +30,10 @@ def layers(head: nn.Sequential) -> list[str]:
         (heads.byol_head(32, hidden=64, out=8), ["32->64 +b", "BN", "ReLU", "64->8"]),
         (heads.swav_head(32, hidden=64, out=8), ["32->64 +b", "BN", "ReLU", "64->8 +b"]),
         (heads.barlow_head(32, out=48), ["32->48", "BN", "ReLU", "48->48", "BN", "ReLU", "48->48"]),
+        (heads.debiased_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8 +b"]),
+        (heads.moco_v3_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8", "BN without offset"]),
     ],
-    ids=["simclr", "moco_v1", "moco_v2", "supcon", "byol", "swav", "barlow"],
+    ids=["simclr", "moco_v1", "moco_v2", "supcon", "byol", "swav", "barlow", "debiased", "moco_v3"],
 )
 def test_heads_are_those_of_the_papers(head: heads.MLP, expected: list[str]) -> None:
     assert layers(head) == expected
@@ -49,6 +51,16 @@ def test_widths_of_the_papers() -> None:
         assert heads.byol_head(64)[0].out_features == 4096
         assert heads.swav_head(64)[0].out_features == 2048
         assert heads.barlow_head(64).dim == 8192
+        assert heads.debiased_head(64).dim == 128
+        assert heads.debiased_head(64)[0].out_features == 512
+        assert heads.moco_v3_head(64).dim == 256
+
+
+def test_the_last_norm_of_moco_v3_only_standardises() -> None:
+    norm = heads.moco_v3_head(16, hidden=8, out=4)[-1]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert not any(p.requires_grad for p in norm.parameters())
+    assert norm.weight.eq(1).all()
 
 
 def test_simclrs_last_norm_scales_without_shift() -> None:

@@ -82,3 +82,15 @@ def swav_head(dim: int, *, hidden: int = 2048, out: int = 128) -> MLP:
 def barlow_head(dim: int, *, out: int = 8192) -> MLP:
     """Barlow Twins' projector: dim -> out -> out -> out without biases (arXiv 2103.03230)."""
     return mlp((dim, out, out, out), norm=True, bias=False, last_bias=False)
+
+
+def debiased_head(dim: int, *, hidden: int = 512, out: int = 128) -> MLP:
+    """The projector of debiased contrastive learning and of HCL: dim -> hidden -> out (arXiv 2007.00224)."""
+    return mlp((dim, hidden, out), norm=True, bias=False, last_bias=True)
+
+
+def moco_v3_head(dim: int, *, hidden: int = 4096, out: int = 256) -> MLP:
+    """MoCo v3's projector: dim -> hidden -> out, the last batch norm without scale and offset (arXiv 2104.02057)."""
+    head = mlp((dim, hidden, out), norm=True, bias=False, last_bias=False, last_norm=True)
+    head[-1].requires_grad_(False)
+    return head

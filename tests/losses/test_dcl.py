@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,6 +29,39 @@ def slow_dcl(z1: Tensor, z2: Tensor, temperature: float) -> float:
 def test_dcl(n: int, temperature: float) -> None:
     z1, z2 = unit(n, 4, 0), unit(n, 4, 1)
     assert float(dcl(z1, z2, temperature=temperature)) == pytest.approx(slow_dcl(z1, z2, temperature))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 5.0])
+def test_dclw_and_its_gradient_are_those_of_a_loop(sigma: float) -> None:
+    z1, z2 = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1).requires_grad_()
+    rows, cosine = [*z1, *z2], (z1 * z2).sum(1)
+    weight = 2 - (cosine / sigma).exp() / (cosine / sigma).exp().mean()
+    assert float(weight.mean().detach()) == pytest.approx(1)
+    losses = []
+    for i, anchor in enumerate(rows):
+        others = [(anchor @ rows[j] / 0.2).exp() for j in range(10) if j not in (i, (i + 5) % 10)]
+        losses.append(torch.stack(others).sum().log() - weight[i % 5] * cosine[i % 5] / 0.2)
+    want, got = torch.stack(losses).mean(), dcl(z1, z2, temperature=0.2, sigma=sigma)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, [z1, z2]), torch.autograd.grad(want, [z1, z2]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dclw_is_dcl_where_positives_are_alike_or_sigma_is_large() -> None:
+    z1, z2 = unit(5, 4, 0), unit(5, 4, 1)
+    torch.testing.assert_close(dcl(z1, z1, temperature=0.2, sigma=0.1), dcl(z1, z1, temperature=0.2))
+    torch.testing.assert_close(dcl(z1, z2, temperature=0.2, sigma=1e9), dcl(z1, z2, temperature=0.2))
+    assert dcl(z1, z2, temperature=0.2, sigma=0.5) > dcl(z1, z2, temperature=0.2)
+
+
+def test_nt_xent_is_the_softplus_of_dcl_for_each_anchor() -> None:
+    z1, z2 = unit(4, 4, 0).requires_grad_(), unit(4, 4, 1)
+    z = torch.cat([z1, z2]).detach()
+    s = z @ z.T / 0.2
+    eye, partner = torch.eye(8, dtype=torch.bool), torch.eye(8, dtype=torch.bool).roll(4, 1)
+    each = s.masked_fill(eye | partner, -math.inf).logsumexp(1) - s[partner]
+    torch.testing.assert_close(each.mean(), dcl(z1, z2, temperature=0.2).detach())
+    torch.testing.assert_close(torch.nn.functional.softplus(each).mean(), nt_xent(z1, z2, temperature=0.2).detach())
 
 
 def test_dcl_of_equal_rows_and_of_one_sample() -> None:
@@ -62,5 +96,10 @@ def _dcl(z1: Tensor, z2: Tensor) -> Tensor:
     return dcl(normalise(z1), normalise(z2), temperature=0.2)
 
 
-def test_two_ranks(two_ranks: Pool) -> None:
-    hold_ranks_to_one(two_ranks, _dcl, unit(8, 4, 0), unit(8, 4, 1))
+def _dclw(z1: Tensor, z2: Tensor) -> Tensor:
+    return dcl(normalise(z1), normalise(z2), temperature=0.2, sigma=0.5)
+
+
+@pytest.mark.parametrize("loss", [_dcl, _dclw])
+def test_two_ranks(two_ranks: Pool, loss: Callable[..., Tensor]) -> None:
+    hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))

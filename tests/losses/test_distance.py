@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from nearfar import distributed
+from nearfar.batch import MISSING
 from nearfar.distributed import normalise
 from nearfar.losses.distance import align, byol, uniform
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -88,6 +90,21 @@ def test_uniform_does_not_feel_order_or_rotation_and_falls_with_t() -> None:
     assert float(uniform(x, t=1e-6)) / 1e-6 == pytest.approx(-sum(distances) / len(distances), rel=1e-4)
 
 
+def test_pairs_of_one_group_are_left_out() -> None:
+    raw, group = unit(6, 4, 0).requires_grad_(), [7, 7, 2, MISSING, MISSING, 7]
+    x = normalise(raw)
+    apart = [(i, j) for i in range(6) for j in range(i) if group[i] != group[j] or group[i] == MISSING]
+    terms = torch.stack([(-3 * (x[i] - x[j]).square().sum()).exp() for i, j in apart])
+    want, got = terms.mean().log(), uniform(x, t=3, group=torch.tensor(group))
+    torch.testing.assert_close(got, want)
+    gradient = torch.autograd.grad(got, raw, retain_graph=True)[0]
+    torch.testing.assert_close(gradient, torch.autograd.grad(want, raw)[0])
+    torch.testing.assert_close(uniform(x, group=torch.full((6,), MISSING)), uniform(x))
+    none = uniform(raw, group=torch.zeros(6, dtype=torch.int64))
+    assert float(none.detach()) == 0
+    assert (torch.autograd.grad(none, raw)[0] == 0).all()
+
+
 def test_uniform_wants_pairs() -> None:
     with pytest.raises(ValueError, match="at least 2, not 1"):
         uniform(unit(1, 4, 0))
@@ -105,6 +122,12 @@ def _uniform(x: Tensor, y: Tensor) -> Tensor:
     return (uniform(normalise(x)) + uniform(normalise(y), t=3)) / 2
 
 
-@pytest.mark.parametrize("loss", [_byol, _align, _uniform])
+def _uniform_groups(x: Tensor, y: Tensor) -> Tensor:
+    index = distributed.rank() * len(x) + torch.arange(len(x))
+    group = torch.where(index % 4 == 3, MISSING, index % 3)
+    return uniform(normalise(x), group=group) + uniform(normalise(y), group=torch.zeros_like(group))
+
+
+@pytest.mark.parametrize("loss", [_byol, _align, _uniform, _uniform_groups])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))

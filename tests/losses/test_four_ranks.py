@@ -17,6 +17,7 @@ from nearfar.batch import MISSING
 from nearfar.clustering.sinkhorn import sinkhorn
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.distance import align, byol, uniform
+from nearfar.losses.negatives import hcl, renyi
 from nearfar.losses.pairwise import dcl, info_nce, info_nce_batch, nt_xent
 from nearfar.losses.redundancy import barlow
 from nearfar.losses.supervised import supcon, supcon_in
@@ -60,6 +61,18 @@ def _dcl(z1: Tensor, z2: Tensor) -> Tensor:
     return dcl(z1, z2, temperature=0.2)
 
 
+def _dclw(z1: Tensor, z2: Tensor) -> Tensor:
+    return dcl(z1, z2, temperature=0.2, sigma=0.5)
+
+
+def _hcl(z1: Tensor, z2: Tensor) -> Tensor:
+    return hcl(z1, z2, temperature=0.2)
+
+
+def _renyi(z1: Tensor, z2: Tensor) -> Tensor:
+    return renyi([z1, z2], z2.detach(), temperature=0.5)
+
+
 def _info_nce(z1: Tensor, z2: Tensor) -> Tensor:
     return info_nce(z1, z2, _queue(z1), temperature=0.2)
 
@@ -80,7 +93,21 @@ def _align_uniform(z1: Tensor, z2: Tensor) -> Tensor:
     return align(z1, z2) + uniform(z1)
 
 
-LOSSES = [_nt_xent, _dcl, _info_nce, _info_nce_batch, _supcon, _supcon_in, _swav, byol, _align_uniform, barlow]
+LOSSES = [
+    _nt_xent,
+    _dcl,
+    _dclw,
+    _hcl,
+    _renyi,
+    _info_nce,
+    _info_nce_batch,
+    _supcon,
+    _supcon_in,
+    _swav,
+    byol,
+    _align_uniform,
+    barlow,
+]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__.strip("_"))
@@ -134,6 +161,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     expected = {
         _nt_xent: (2 * n * d, W * 2 * n * d),
         _dcl: (2 * n * d, W * 2 * n * d),
+        _hcl: (2 * n * d, W * 2 * n * d),
         _info_nce_batch: (n * d, W * n * d),
         _supcon: (2 * n * d + 2 * n + 1, W * 2 * n * d),
         byol: (0, 0),

@@ -32,13 +32,22 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tenso
     return share(torch.logaddexp(pull, others) - pull)
 
 
-def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
+def dcl(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor,
+    sigma: float | None = None,
+    group: Tensor | None = None,
+) -> Tensor:
     """Decoupled contrastive loss: NT-Xent whose denominator leaves out the positive. It can be negative.
 
-        loss_i = -s_ip + log sum_{j != i, p} exp(s_ij),    s_ij = z_i . z_j / temperature
+        loss_i = -w_i s_ip + log sum_{j != i, p} exp(s_ij),    s_ij = z_i . z_j / temperature
 
     z1, z2: N x D, the two views, of at least 2 samples on all ranks together. The mean over 2N rows; the paper adds the
-    two directions, which is twice that. Equal rows give log(2N - 2). Yeh et al. 2021, arXiv 2110.06848.
+    two directions, which is twice that. Equal rows give log(2N - 2). w_i is 1; with sigma (DCLW) it is
+    2 - exp(z_i . z_p / sigma) / mean_j exp(z_j . z_p(j) / sigma), of mean 1, and the gradient passes through it.
+    Yeh et al. 2021, arXiv 2110.06848.
     """
     z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
     keys = gather(z)  # W2N x D
@@ -48,7 +57,12 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tensor | 
     partner = own.roll(len(z1))
     apart = None if group is None else _both(group.repeat(2))
     others = far(z, keys, skip=torch.stack([own, partner], 1), apart=apart)
-    return share(others - near(z, keys, partner), None if group is None else others.isfinite())
+    pull = near(z, keys, partner)
+    if sigma is not None:
+        likeness = pull * (temperature / sigma)
+        every = gather(likeness)
+        pull = pull * (2 - (likeness - every.logsumexp(0)).exp() * len(every))
+    return share(others - pull, None if group is None else others.isfinite())
 
 
 def info_nce(
