@@ -49,6 +49,11 @@ def pcl() -> Recipe:
     return _of(small_images.pcl(), temperature=0.2, clusters=250, start=1, restarts=1)
 
 
+def fnc() -> Recipe:
+    """Few of a batch are of one class, so few are taken for false negatives."""
+    return _of(small_images.fnc(), temperature=0.2, top=2, threshold=0.9)
+
+
 def instdisc() -> Recipe:
     return _of(small_images.instdisc())
 
@@ -71,3 +76,15 @@ def dcl() -> Recipe:
 
 def renyicl() -> Recipe:
     return _of(small_images.renyicl(), momentum=0.97)
+
+
+def imix() -> Recipe:
+    return _of(small_images.imix())
+
+
+def mochi() -> Recipe:
+    return _of(small_images.mochi(), temperature=0.2, start=1)
+
+
+def clae() -> Recipe:
+    return _of(small_images.clae(), temperature=0.2)

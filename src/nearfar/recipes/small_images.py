@@ -68,6 +68,11 @@ def pcl() -> Recipe:
     return replace(moco(), method=moco().method | {"clusters": 25})
 
 
+def fnc() -> Recipe:
+    """SimCLR's recipe; the paper has no such data. Two further views to find by (unverified)."""
+    return replace(simclr(), settings=replace(simclr().settings, views="swav", crops=(4, 0)))
+
+
 def instdisc() -> Recipe:
     """The authors' CIFAR-10 command, with a cosine where it has steps; its loss has no proximal term."""
     return Recipe(
@@ -115,4 +120,25 @@ def renyicl() -> Recipe:
     return Recipe(
         settings=Settings(views="byol", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
         method={"hidden": 1024},
+    )
+
+
+def imix() -> Recipe:
+    """The paper's CIFAR recipe, with as many epochs as the others here, where it has 4000."""
+    return Recipe(
+        settings=Settings(views="supcon", optimiser="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=256),
+        method={"queue": 4096},
+    )
+
+
+def mochi() -> Recipe:
+    """The paper has no such data; as MoCo, with fewer of fewer keys, as another's code has them (unverified)."""
+    return replace(moco(), method=moco().method | {"hardest": 256, "mixed": 128, "mixed_query": 64})
+
+
+def clae() -> Recipe:
+    """The authors' CIFAR recipe: Adam with a constant rate and no decay, for 100 epochs, temperature 0.5."""
+    return Recipe(
+        settings=Settings(views="simclr", optimiser="adamw", lr=3e-4, weight_decay=0.0, warmup=0, floor=1.0, batch=256),
+        method={"dim": 64, "temperature": 0.5},
     )

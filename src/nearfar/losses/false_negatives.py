@@ -1,0 +1,81 @@
+"""Other samples that probably show the same thing: found among the rows of a batch, and not pushed, or pulled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.contrast import far
+from nearfar.distributed import gather, rank, share, total
+
+ROWS = 512
+"""Rows whose scores with all columns are held at a time."""
+
+
+@torch.no_grad()
+def find_alike(
+    views: list[Tensor], support: list[Tensor], *, top: int, threshold: float, score: Literal["max", "mean"] = "max"
+) -> Tensor:
+    """The columns that look most like each sample, among the rows of other samples: N x at most `top`, -1 where none.
+
+        score(i, y) = max over the support views v of  v_i . y        found: the `top` highest, where above `threshold`
+
+    views: V tensors, N x D, unit rows, whose rows are the candidates, numbered as in `gather(torch.cat(views))`.
+    support: any number of tensors, N x D: what is known of each sample.  score: the max or the mean over them.
+    Huynh et al. 2020, arXiv 2011.11765.
+    """
+    candidates = gather(torch.cat(views))  # WVN x D
+    sample = rank() * len(views[0]) + torch.arange(len(views[0]), device=candidates.device)
+    of = gather(sample.repeat(len(views)))
+    found = []
+    for rows in torch.arange(len(sample), device=sample.device).split(ROWS):
+        seen = (part[rows] @ candidates.T for part in support)
+        scores = next(seen)
+        for more in seen:
+            scores = torch.maximum(scores, more) if score == "max" else scores.add_(more)
+        scores = scores if score == "max" else scores / len(support)
+        best = scores.masked_fill_(sample[rows, None] == of, float("-inf")).topk(min(top, len(of)))
+        found.append(torch.where(best.values > threshold, best.indices, -1))
+    return torch.cat(found)
+
+
+def nt_xent_found(
+    views: list[Tensor],
+    found: Tensor,
+    *,
+    temperature: float | Tensor,
+    attract: bool = False,
+    group: Tensor | None = None,
+) -> Tensor:
+    """NT-Xent that does not push the rows that were found for a sample, or that also pulls them.
+
+        loss_i = -mean_{p in P_i} s_ip + log(sum_{p in P_i} exp(s_ip) + sum_{j not in F_i} exp(s_ij))
+
+    views: V tensors, N x D, unit rows.  found: N x m, F of each sample, columns as `find_alike` gives them, -1 for
+    none.  P_i are the other views of the same sample and, if `attract`, also F_i, which then stay in the denominator.
+    The mean over VN rows. With nothing found and two views it is `nt_xent`; with all found and not attracted, 0.
+    Huynh et al. 2020, arXiv 2011.11765.
+    """
+    z = torch.cat(views) * temperature**-0.5  # VN x D
+    keys, v, n = gather(z), len(views), len(views[0])
+    own = rank() * len(z) + torch.arange(len(z), device=z.device).view(v, n)
+    partners = torch.stack([own.roll(-shift, 0) for shift in range(1, v)], 2).flatten(0, 1)  # VN x V-1
+    apart = None if group is None else (group.repeat(v), gather(group.repeat(v)))
+    found = found.repeat(v, 1)  # VN x m
+    push = far(z, keys, skip=torch.cat([own.view(-1, 1), partners, found], 1), apart=apart)
+    positive = torch.cat([partners, found], 1) if attract else partners
+    s = (z[:, None] * keys[positive.clamp(min=0)]).sum(2)  # VN x positives
+    pull = s.masked_fill(positive < 0, 0).sum(1) / (positive >= 0).sum(1)
+    return share(torch.cat([s.masked_fill(positive < 0, float("-inf")), push[:, None]], 1).logsumexp(1) - pull)
+
+
+def detection(right: Tensor, found: Tensor, same: Tensor) -> dict[str, Tensor]:
+    """How good detection was, over the pairs of all ranks whose classes are known; 0 where there are none.
+
+    right: number of found pairs of one class.  found: of found pairs.  same: of pairs of one class.  All of this rank.
+    precision: the share of the found pairs that are of one class.  recall: the share of those of one class found.
+    """
+    right, found, same = total(torch.stack([right, found, same]).float())
+    return {"precision": right / found.clamp(min=1), "recall": right / same.clamp(min=1)}

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.distributed import local, normalise
+from nearfar.losses.false_negatives import detection, find_alike, nt_xent_found
+from nearfar.losses.pairwise import nt_xent
+from nearfar.losses.supervised import supcon
+from tests.losses.ranks import hold_ranks_to_one, unit
+from tests.two_ranks import Pool
+
+FOUND = torch.tensor([[3, 9, -1], [-1, -1, -1], [6, 0, 5], [7, -1, -1], [8, 2, -1]])
+"""Of 5 samples and two views: columns of other samples."""
+
+
+def three(n: int = 5) -> list[Tensor]:
+    return [unit(n, 4, seed) for seed in range(3)]
+
+
+def slow_find(views: list[Tensor], support: list[Tensor], top: int, threshold: float, score: str) -> list[set[int]]:
+    n, rows = len(views[0]), torch.cat(views)
+    found = []
+    for i in range(n):
+        scores = {}
+        for j, row in enumerate(rows):
+            if j % n != i:
+                seen = [float(part[i] @ row) for part in support]
+                scores[j] = max(seen) if score == "max" else sum(seen) / len(seen)
+        best = sorted(scores, key=lambda j: -scores[j])[:top]
+        found.append({j for j in best if scores[j] > threshold})
+    return found
+
+
+def sets(found: Tensor) -> list[set[int]]:
+    return [set(row.tolist()) - {-1} for row in found]
+
+
+@pytest.mark.parametrize("score", ["max", "mean"])
+@pytest.mark.parametrize(("top", "threshold"), [(1, -1.0), (3, 0.2), (3, 0.6), (50, 0.3), (4, 2.0)])
+def test_what_is_found(top: int, threshold: float, score: str) -> None:
+    a, b, c = three(7)
+    got = find_alike([a, b], [a, b, c], top=top, threshold=threshold, score=score)  # type: ignore[arg-type]
+    assert sets(got) == slow_find([a, b], [a, b, c], top, threshold, score)
+
+
+def test_in_parts_it_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = three(7)
+    want = find_alike(views, views, top=4, threshold=0.1)
+    monkeypatch.setattr("nearfar.losses.false_negatives.ROWS", 3)
+    assert torch.equal(find_alike(views, views, top=4, threshold=0.1), want)
+
+
+def test_more_is_found_with_a_larger_top_and_a_lower_threshold() -> None:
+    views = three(8)
+    found = [sets(find_alike(views, views, top=top, threshold=t)) for top, t in ((2, 0.95), (2, 0.5), (6, 0.5))]
+    for fewer, more in ((0, 1), (1, 2)):
+        assert all(a <= b for a, b in zip(found[fewer], found[more], strict=True))
+    assert found[0] != found[1] != found[2]
+
+
+def slow(views: list[Tensor], found: Tensor, tau: float, *, attract: bool, group: list[int] | None = None) -> float:
+    n, rows, losses = len(views[0]), torch.cat(views), []
+    for i, anchor in enumerate(rows):
+        mine = set(found[i % n].tolist()) - {-1}
+        own = {j for j in range(len(rows)) if j % n == i % n and j != i}
+        apart = {j for j in range(len(rows)) if group and group[j % n] == group[i % n] != MISSING}
+        positive = own | mine if attract else own
+        pushed = positive | (set(range(len(rows))) - {i} - own - mine - apart)
+        s = {j: float(anchor @ rows[j]) / tau for j in pushed}
+        losses.append(math.log(sum(math.exp(v) for v in s.values())) - sum(s[j] for j in positive) / len(positive))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("attract", [False, True])
+@pytest.mark.parametrize("group", [None, [0, 0, MISSING, 1, 0], [2] * 5])
+def test_against_a_slow_loop(group: list[int] | None, *, attract: bool) -> None:
+    ids = None if group is None else torch.tensor(group)
+    for views in (three()[:2], three()):
+        got = nt_xent_found(views, FOUND, temperature=0.2, attract=attract, group=ids)
+        want = slow(views, FOUND, 0.2, attract=attract, group=group)
+        assert float(got) == pytest.approx(want, abs=1e-12)
+
+
+def test_nothing_found_is_nt_xent_and_everything_left_out_is_zero() -> None:
+    z1, z2, _ = three()
+    for attract in (False, True):
+        got = nt_xent_found([z1, z2], torch.full((5, 2), -1), temperature=0.1, attract=attract)
+        torch.testing.assert_close(got, nt_xent(z1, z2, temperature=0.1))
+    everything = torch.tensor([[j for j in range(10) if j % 5 != i] for i in range(5)])
+    z1.requires_grad_()
+    none = nt_xent_found([z1, z2], everything, temperature=0.1)
+    assert float(none.detach()) == pytest.approx(0, abs=1e-12)
+    assert torch.autograd.grad(none, z1)[0].abs().max() < 1e-12
+
+
+def test_leaving_out_never_adds() -> None:
+    z1, z2, _ = three()
+    values = [float(nt_xent_found([z1, z2], FOUND[:, :m], temperature=0.1)) for m in range(4)]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) > 2
+
+
+def test_with_all_of_the_class_found_attraction_is_supcon() -> None:
+    views, label = three(6), torch.tensor([0, 1, 0, 2, 1, 0])
+    same = [[j for j in range(18) if label[j % 6] == label[i] and j % 6 != i] for i in range(6)]
+    found = torch.tensor([row + [-1] * (6 - len(row)) for row in same])
+    got = nt_xent_found(views, found, temperature=0.1, attract=True)
+    torch.testing.assert_close(got, supcon(views, label, temperature=0.1))
+
+
+def test_the_order_of_samples_does_not_matter() -> None:
+    views, order = three(7), torch.tensor([3, 0, 6, 2, 1, 5, 4])
+    moved = [view[order] for view in views]
+    found, other = (find_alike(v, v, top=3, threshold=0.1) for v in (views, moved))
+    named = [{(int(order[j % 7]), j // 7) for j in row} for row in sets(other)]
+    assert named == [{(j % 7, j // 7) for j in sets(found)[i]} for i in order.tolist()]
+    for attract in (False, True):
+        one, two = (nt_xent_found(v, f, temperature=0.1, attract=attract) for v, f in ((views, found), (moved, other)))
+        torch.testing.assert_close(one, two)
+
+
+def test_gradients() -> None:
+    views = [view.requires_grad_() for view in three()]
+    for attract in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda *v, attract=attract: nt_xent_found(list(v), FOUND, temperature=0.3, attract=attract), views
+        )
+
+
+def test_detection_is_told_in_shares() -> None:
+    got = detection(torch.tensor(3), torch.tensor(4), torch.tensor(12))
+    assert {name: float(value) for name, value in got.items()} == {"precision": 0.75, "recall": 0.25}
+    none = detection(torch.tensor(0), torch.tensor(0), torch.tensor(0))
+    assert [float(value) for value in none.values()] == [0, 0]
+
+
+def _both(z1: Tensor, z2: Tensor, *, attract: bool) -> Tensor:
+    z1, z2 = normalise(z1), normalise(z2)
+    found = find_alike([z1, z2], [z1, z2], top=3, threshold=0.3)
+    return nt_xent_found([z1, z2], found, temperature=0.2, attract=attract)
+
+
+def _attract(z1: Tensor, z2: Tensor) -> Tensor:
+    return _both(z1, z2, attract=True)
+
+
+def _eliminate(z1: Tensor, z2: Tensor) -> Tensor:
+    return _both(z1, z2, attract=False)
+
+
+@pytest.mark.parametrize("loss", [_attract, _eliminate])
+def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
+    hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
+
+
+def _told(counts: Tensor) -> dict[str, Tensor]:
+    return detection(*local(counts)[0])
+
+
+def test_detection_counts_both_ranks(two_ranks: Pool) -> None:
+    for got in two_ranks.run(_told, torch.tensor([[1, 2, 3], [2, 6, 9]])):
+        assert got["precision"] == pytest.approx(3 / 8)
+        assert got["recall"] == pytest.approx(3 / 12)
