@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nearfar.distributed import local
 from nearfar.heads import simclr_head
 from nearfar.method import frozen_statistics
-from nearfar.norms import GlobalBatchNorm, SplitBatchNorm, split_norms, synchronise_norms
+from nearfar.norms import GlobalBatchNorm, SplitBatchNorm, shuffled, split_norms, synchronise_norms, twin_norms
 
 from .two_ranks import Pool
 
@@ -216,3 +217,38 @@ def test_wrong_uses_are_named() -> None:
         split_norms(nn.BatchNorm1d(3), 0)
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         split_norms(nn.BatchNorm1d(3), 2)(torch.zeros(3))
+
+
+def test_twins_share_all_weights_but_those_of_norms() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    twin = twin_norms(net)
+    assert [a is b for a, b in zip(net.parameters(), twin.parameters(), strict=True)] == [
+        *(True, True),  # of a convolution
+        *(False, False),  # of a norm
+        *(True, True),
+    ]
+    torch.testing.assert_close(twin(batch(4, 3, 6, 6)), net(batch(4, 3, 6, 6)))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    twin(batch(4, 3, 6, 6, seed=1)).sum().backward()
+    torch.testing.assert_close(net.state_dict(), before)
+    assert net[1].weight.grad is None
+    assert net[0].weight.grad is not None
+    assert len(list(nn.ModuleList([net, twin]).parameters())) == len(list(net.parameters())) + 2
+    net_2, twin_2 = copy.deepcopy((net, twin))
+    assert net_2[0].weight is twin_2[0].weight
+    assert net_2[0].weight is not net[0].weight
+
+
+def _shuffled(x: Tensor, with_company: bool) -> Tensor:
+    def network(rows: Tensor) -> Tensor:
+        return rows + len(rows) * rows.mean(0) if with_company else rows**2
+
+    return shuffled(network, local(x), torch.Generator().manual_seed(0))
+
+
+def test_what_is_shuffled_comes_back_in_order_and_has_had_other_company(two_ranks: Pool) -> None:
+    x = batch(8, 3)
+    torch.testing.assert_close(_shuffled(x, False), x**2)
+    torch.testing.assert_close(torch.cat(two_ranks.run(_shuffled, x, False)), x**2)
+    unshuffled = torch.cat([part + 4 * part.mean(0) for part in x.chunk(2)])
+    assert not torch.allclose(torch.cat(two_ranks.run(_shuffled, x, True)), unshuffled)

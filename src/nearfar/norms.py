@@ -5,6 +5,7 @@ Both keep the state dict of the norm they replace, so that weights load elsewher
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearfar.distributed import gather, world
+from nearfar.distributed import gather, local, world
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -137,6 +138,25 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
 def split_norms(module: M, splits: int) -> M:
     """Replace each plain batch norm in `module` by a `SplitBatchNorm`, as `synchronise_norms` does."""
     return _replace(module, lambda norm: SplitBatchNorm(norm, splits))  # pyright: ignore[reportReturnType]
+
+
+def twin_norms(module: M) -> M:
+    """A copy that shares the weights of `module`, all but those of its batch norms, which have statistics of their own.
+
+    For rows of another distribution than the rest of the batch, such as adversarial ones.
+    """
+    others = [part for part in module.modules() if not isinstance(part, _BatchNorm)]
+    return copy.deepcopy(module, {id(p): p for part in others for p in part.parameters(recurse=False)})
+
+
+def shuffled(network: Callable[[Tensor], Tensor], view: Tensor, generator: torch.Generator) -> Tensor:
+    """What `network` makes of a view whose rows are meanwhile shuffled over all ranks: N x ... -> N x D, in order.
+
+    For split norms, and without gradient: the rows that are normalised together are others than those of the queries.
+    generator: the same on every rank.
+    """
+    order = torch.randperm(world() * len(view), generator=generator).to(view.device)
+    return local(gather(network(local(gather(view)[order])))[order.argsort()])
 
 
 def _replace(module: nn.Module, make: Callable[[_BatchNorm], nn.Module]) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nearfar.settings import Recipe, Settings
 
 
@@ -78,3 +80,50 @@ def supcon() -> Recipe:
         ),
         method={"temperature": 0.1},
     )  # fmt: skip
+
+
+def instdisc() -> Recipe:
+    """arXiv 1805.01978: batch 256, SGD 0.03, 200 epochs, with a cosine for steps. 54.0 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="moco_v1", batch=256, epochs=200, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        )
+    )  # fmt: skip
+
+
+def dcl() -> Recipe:
+    """arXiv 2110.06848: batch 256, SGD 0.03 (unverified), 200 epochs. 68.2 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=256, epochs=200, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4,
+        ),
+        method={"temperature": 0.1},
+    )  # fmt: skip
+
+
+def renyicl() -> Recipe:
+    """arXiv 2208.06270: batch 1024, LARS 0.8, 100 epochs; views of BYOL, without RandAugment. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="byol", batch=1024, epochs=100, optimiser="lars_outside", lr=0.8,
+            weight_decay=1e-6, warmup=5,
+        )
+    )  # fmt: skip
+
+
+def imix() -> Recipe:
+    """arXiv 2010.08887: MoCo v2 with CutMix, batch 512, SGD 0.03 (per 256), 800 epochs. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="moco_v2", batch=512, epochs=800, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        ),
+        method={"base": "moco", "mix": "cutmix"},
+    )  # fmt: skip
+
+
+def mochi() -> Recipe:
+    """arXiv 2010.01028: as MoCo v2, mixtures from epoch 15 (from memory, unverified). Not run here."""
+    return replace(moco(), method={"start": 15})

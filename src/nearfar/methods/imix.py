@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import barlow_head, mlp
+from nearfar.losses.mixed import mixed_byol, mixed_info_nce, mixed_rows
+from nearfar.losses.redundancy import barlow
+from nearfar.memory.ema import follow, momentum_copy
+from nearfar.memory.queue import Queue
+from nearfar.method import Encoder, Method, Step
+from nearfar.mixing import cutmix, input_mix, mixup
+from nearfar.norms import shuffled, split_norms
+
+
+class IMix(Method):
+    """Each mixture of two samples finds the other views of both, in the proportions in which they were mixed.
+
+    A sample's label is its place in the batch, so that mixing first views mixes labels, whatever the data:
+
+        q = f(lam x_i + (1 - lam) x_p)        loss_i = lam loss(q, k_i) + (1 - lam) loss(q, k_p)
+
+    Use it when augmentations are weak or unknown, as in tables, or data are few; it costs what its base costs. Decided
+    here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process; one direction.
+
+    base: "npair" (one network, keys of the batch), "moco" (slow copy; keys of the batch and a queue), "byol" (slow copy
+    and predictor) or "barlow" (correlations; wants a larger dim).  mix: "mixup" adds samples, "cutmix" pastes boxes of
+    pictures.  alpha: of the Beta distribution of shares; smaller mixes less.  extra: other samples that InputMix adds
+    to every view, labels unchanged.  dim: of the embedding.  temperature: of npair and moco.  queue: negatives of moco
+    beyond the batch.  momentum, splits: of the slow copy, and the parts of the batch that norms then see apart.
+
+    Lee et al. 2020, "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning", arXiv 2010.08887.
+    """
+
+    family = "views"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        base: Literal["npair", "moco", "byol", "barlow"] = "npair",
+        mix: Literal["mixup", "cutmix"] = "mixup",
+        alpha: float = 1.0,
+        extra: int = 0,
+        dim: int = 128,
+        temperature: float = 0.2,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        splits: int = 8,
+    ) -> None:
+        slow = base in ("moco", "byol")
+        super().__init__(split_norms(encoder, splits) if slow else encoder)
+        npair = base == "npair"
+        head = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, last_bias=not npair, last_norm=npair)
+        self.projector = barlow_head(encoder.dim, out=dim) if base == "barlow" else head
+        self.predictor = mlp((dim, dim, dim), norm=True, bias=False, last_bias=True) if base == "byol" else None
+        if slow:
+            self.key_encoder = momentum_copy(self.encoder)
+            self.key_projector = momentum_copy(split_norms(self.projector, splits))
+        self.queue = Queue(queue, dim) if base == "moco" else None
+        self.base, self.slow, self.mix = base, slow, mixup if mix == "mixup" else cutmix
+        self.alpha, self.extra, self.temperature, self.momentum = alpha, extra, temperature, momentum
+
+    def query(self, view: Any) -> Tensor:
+        return self.projector(self.embed(view))  # N x dim
+
+    @torch.no_grad()
+    def key(self, view: Any) -> Tensor:
+        return shuffled(lambda x: self.key_projector(self.embed(x, self.key_encoder)), view, self.clock.generator())
+
+    def forward(self, batch: Batch) -> Step:
+        v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
+        x, partner, lam = self.mix(v1, alpha=self.alpha, generator=self.clock.generator(2))
+        q, k = (self.query(x), self.key(v2)) if self.slow else self.each(self.query, [x, v2])
+        return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalise(k.detach()), batch.group))
+
+    def loss(self, q: Tensor, k: Tensor, partner: Tensor, lam: Tensor, group: Tensor | None) -> Tensor:
+        if self.predictor is not None:
+            return mixed_byol(self.predictor(q), k, partner, lam)
+        if self.base == "barlow":
+            return barlow(q, mixed_rows(k, partner, lam))
+        queue = None if self.queue is None else (self.queue.keys, self.queue.group)
+        q, k = normalise(q), normalise(k)
+        return mixed_info_nce(q, k, partner, lam, temperature=self.temperature, queue=queue, group=group)
+
+    def after_step(self, step: Step) -> None:
+        if self.slow:
+            follow(self.key_encoder, self.encoder, self.momentum)
+            follow(self.key_projector, self.projector, self.momentum)
+        if self.queue is not None:
+            self.queue.enqueue(*step.carry)
+
+    def chance(self, batch: int) -> float | None:
+        queue = 0 if self.queue is None else len(self.queue.keys)
+        return {"byol": None, "barlow": float(self.projector.dim)}.get(self.base, math.log(batch + queue))
