@@ -1,0 +1,35 @@
+"""The loss of invariant and spreading embeddings: instances are told apart one by one, not only by a softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.distributed import gather, rank, share
+
+
+def spreading(
+    z1: Tensor, z2: Tensor, *, temperature: float | Tensor, weight: float = 1.0, group: Tensor | None = None
+) -> Tensor:
+    """Each of the 2N rows is to be taken for its other view p, and for none of the rest.
+
+        loss_i = -log p_ip - weight sum_{j != i, p} log(1 - p_ij),    p_ij = exp(s_ij) / sum_{k != i} exp(s_ik)
+
+    z1, z2: N x D, of unit length, the two views; s_ij = z_i . z_j / temperature. As in the released code, z_j passes no
+    gradient. The mean over 2N rows.  group: N, or MISSING; rows of one group are not told apart.
+    Ye et al. 2019, arXiv 1904.03436.
+    """
+    z = torch.cat([z1, z2])  # 2N x D
+    own = rank() * len(z) + torch.arange(len(z), device=z.device)
+    partner = own.roll(len(z1))[:, None]
+    # The matrix is held, 2N x W2N: each pair has a logarithm of its own.
+    logits = z @ gather(z.detach()).T / temperature
+    hidden = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, own[:, None], True)
+    if group is not None:
+        group = group.repeat(2)
+        hidden |= (group[:, None] == gather(group)) & (group[:, None] >= 0)
+        hidden.scatter_(1, partner, False)
+    log_p = logits.masked_fill(hidden, -torch.inf).log_softmax(1)
+    pull = log_p.gather(1, partner)[:, 0]
+    apart = torch.log1p(-log_p.exp().scatter(1, partner, 0).clamp(max=1 - 1e-6)).sum(1)
+    return share(-pull - weight * apart)
