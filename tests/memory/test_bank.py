@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.distributed import local, normalise
 from nearfar.memory.bank import Bank
 from tests.two_ranks import Pool
@@ -29,10 +30,18 @@ def test_without_keeping_a_row_is_what_came_last() -> None:
     torch.testing.assert_close(bank.rows[[1, 0]], v.detach())
 
 
+def test_groups_are_kept_of_what_was_written() -> None:
+    bank, v = Bank(5, 3), normalise(torch.randn(2, 3))
+    bank.write(torch.tensor([1, 0]), v)
+    assert bank.group.tolist() == [MISSING] * 5
+    bank.write(torch.tensor([3, 0]), v, group=torch.tensor([7, MISSING]))
+    assert bank.group.tolist() == [MISSING, MISSING, MISSING, 7, MISSING]
+
+
 def _written(index: Tensor, v: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(0)
     bank = Bank(10, 4)
-    bank.write(local(index), local(v), keep=0.5)
+    bank.write(local(index), local(v), keep=0.5, group=local(index) % 3)
     return dict(bank.state_dict())
 
 

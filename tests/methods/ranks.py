@@ -80,6 +80,8 @@ def _trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: in
 
 
 def _close(got: Tensor, want: Tensor, tolerance: float, *, floor: float, what: str) -> None:
+    if want.dtype == torch.bool:
+        got, want = got.long(), want.long()
     scale = max(float(want.abs().max()), floor)
     torch.testing.assert_close(
         got, want, rtol=tolerance, atol=tolerance * scale, msg=lambda text: f"{what} is not that of one process\n{text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalise
 
 
@@ -17,15 +18,22 @@ class Bank(nn.Module):
 
     rows: Tensor  # samples x dim, unit rows
     seen: Tensor  # samples, bool, whether a row was ever written
+    group: Tensor  # samples, int64, or MISSING: known of the rows that were written
 
     def __init__(self, samples: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("rows", normalise(torch.randn(samples, dim)))
         self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
+        self.register_buffer("group", torch.full((samples,), MISSING))
 
     @torch.no_grad()
-    def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0) -> None:
-        """rows <- normalise(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank; v: N x dim."""
+    def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0, group: Tensor | None = None) -> None:
+        """rows <- normalise(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank.
+
+        v: N x dim; group: N, of these samples, if there are any.
+        """
         index, v = gather(index), gather(v.detach()).to(self.rows.dtype)
         self.rows[index] = normalise(keep * self.rows[index] + (1 - keep) * v)
         self.seen[index] = True
+        if group is not None:
+            self.group[index] = gather(group)
