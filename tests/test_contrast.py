@@ -405,3 +405,65 @@ def test_bad_numbers_come_through() -> None:
 def test_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"N x D and M x D, not \(3, 5\) and \(3, 4\)"):
         far(rows(3), rows(3, 4))
+
+
+def slow_negatives(logits: Tensor, count: Tensor) -> float:
+    """The mean over rows of exp(entropy) of the softmax over the pairs that count, one row at a time."""
+    found = []
+    for row, keep in zip(logits.double(), count, strict=True):
+        p = row[keep].softmax(0)
+        found.append(math.exp(-sum(float(v * v.log()) for v in p if v > 0)))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", ["near first", "far first"])
+def test_a_watch_counts_the_negatives_and_not_the_positive(dtype: torch.dtype, order: str) -> None:
+    q, k = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    positive = torch.arange(12).roll(3)
+    calls = [lambda: near(q, k, positive), lambda: far(q, k)]
+    with contrast.watched() as watch:
+        for call in calls if order == "near first" else calls[::-1]:
+            call()
+    count = ~torch.eye(12, dtype=torch.bool)[positive]
+    assert watch.negatives() == pytest.approx(slow_negatives(q.float() @ k.float().T, count), rel=1e-5)
+
+
+def test_a_watch_knows_the_rules_and_many_positives() -> None:
+    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    label, own = torch.arange(20) % 3, torch.arange(20)
+    with contrast.watched() as watch:
+        near_mean(z.detach(), z.detach(), (label, label), own=own)
+        far(z, z, skip=own)
+        far(z, z, skip=own, together=(label, label))  # the positives again: nothing that pushes
+    assert watch.negatives() == pytest.approx(slow_negatives(z @ z.T, label[:, None] != label), rel=1e-5)
+    with contrast.watched() as watch:
+        far(z, z, apart=(label, label), bias=torch.linspace(0, 2, 20))
+    biased = z @ z.T + torch.linspace(0, 2, 20)
+    assert watch.negatives() == pytest.approx(slow_negatives(biased, label[:, None] != label), rel=1e-5)
+
+
+def test_equal_negatives_all_count_and_none_are_none() -> None:
+    q, k = torch.zeros(4, 3), torch.randn(50, 3)
+    with contrast.watched() as watch:
+        far(q, k)
+    assert watch.negatives() == pytest.approx(50)
+    with contrast.watched() as watch:
+        far(q, k, apart=(torch.zeros(4).long(), torch.zeros(50).long()))
+    assert watch.negatives() is None
+    with contrast.watched() as watch:
+        pass
+    far(q, k)  # too late to be seen
+    assert watch.negatives() is None
+
+
+def test_a_watch_changes_nothing() -> None:
+    def gradients() -> tuple[Tensor, ...]:
+        z = torch.randn(20, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        out = far(z, z, skip=torch.arange(20)) - near(z, z, torch.arange(20).roll(10))
+        return out, *torch.autograd.grad(out.sum(), z)
+
+    before = gradients()
+    with contrast.watched():
+        during = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(before, during, strict=True))

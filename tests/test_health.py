@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.fit import fit
-from nearfar.health import Alarm, alarms, readings
+from nearfar.health import USUAL, Alarm, Judge, alarms, readings
 from nearfar.journal import Journal
 from nearfar.losses.distance import align
 from nearfar.method import Method, Step
@@ -24,7 +24,7 @@ def healthy(steps: int = 1000) -> list[dict[str, float]]:
     for step in range(10, steps + 1, 10):
         fade = math.exp(-step / 200)
         line = {"step": step, "epoch": step / 100, "loss": 3 + 3 * fade, "chance": 6.2, "gradient_norm": 1 + fade}
-        line |= {"input_share": 0.1, "lr": 0.1}
+        line |= {"input_share": 0.1, "lr": 0.1, "with_positive": 0.4, "margin": 0.2}
         if step % 50 == 0:
             line |= {"spread": 0.6 - 0.3 * fade, "effective_rank": 60 - 20 * fade, "accuracy": 90 - 60 * fade}
         lines.append(line)
@@ -48,11 +48,13 @@ def test_nothing_is_said_of_a_healthy_run_at_any_time() -> None:
         ("stuck at chance", {"loss": 6.19}, "nearfar views"),
         ("exploding gradient", {"gradient_norm": 1e4}, "--clip 1"),
         ("input starvation", {"input_share": 0.8}, "smaller --size"),
+        ("stuck at the margin", {"loss": 0.2015}, "milder mining"),
+        ("few positives", {"with_positive": 0.03}, "larger --batch"),
     ],
 )
 def test_each_alarm_has_its_sign(name: str, change: dict[str, float], remedy: str) -> None:
     lines = healthy()
-    from_step = 0 if name in ("stuck at chance", "input starvation") else 800
+    from_step = 800 if name in ("collapse", "dimensional collapse", "exploding gradient") else 0
     ill = [line | {k: v for k, v in change.items() if k in line and line["step"] > from_step} for line in lines]
     if name == "exploding gradient":
         ill = ill[:83]  # it has just begun
@@ -63,6 +65,23 @@ def test_each_alarm_has_its_sign(name: str, change: dict[str, float], remedy: st
 def test_a_network_that_was_narrow_from_the_start_has_not_collapsed() -> None:
     lines = [line | ({"spread": 0.015} if "spread" in line else {}) for line in healthy()]
     assert alarms(lines) == []
+
+
+def test_a_loss_that_only_passes_the_margin_is_not_stuck_there() -> None:
+    lines = [line | {"loss": 0.2 + 0.05 * math.sin(line["step"] / 50)} for line in healthy()]
+    assert not any(alarms(lines[:n]) for n in range(len(lines) + 1))
+    fallen = [line | {"loss": 0.2 if line["step"] < 500 else 0.19} for line in healthy()]
+    assert names(alarms(fallen[:40])) == ["stuck at the margin"]
+    assert alarms(fallen) == []
+
+
+def test_a_judge_of_a_long_run_keeps_no_more_than_of_a_short_one() -> None:
+    judge = Judge()
+    for step in range(10, 200_000, 10):
+        judge.see({"step": step, "loss": 1.0, "gradient_norm": 1.0, "input_share": 0.1, "spread": 0.5})
+    assert len(judge.norms) == USUAL
+    assert len(judge.looks) == 2
+    assert len(judge.shares) == 5
 
 
 def test_readings_of_known_representations() -> None:
@@ -136,6 +155,30 @@ def test_a_rate_of_nothing_is_stuck_at_chance(tmp_path: Path) -> None:
     assert warnings(said) == ["stuck at chance"]
 
 
+class Triplet(Method):
+    """The other view is to be nearer than the hardest other sample, by a margin."""
+
+    margin = 0.5
+
+    def __init__(self, encoder: Any, *, alike: float) -> None:
+        super().__init__(encoder)
+        self.alike = alike
+
+    def forward(self, batch: Batch) -> Step:
+        # What all samples share drowns what tells them apart: where mining of the hardest leads.
+        a, b = (distributed.normalise(h + self.alike) for h in self.each(self.embed, batch.views))
+        hardest = (2 - 2 * a @ b.T + 9 * torch.eye(len(a))).amin(1)
+        return Step(((a - b).square().sum(1) - hardest + self.margin).clamp(min=0).mean())
+
+
+@pytest.mark.parametrize(("alike", "told"), [(1e3, ["stuck at the margin"]), (0.0, [])])
+def test_a_loss_that_equals_the_margin_is_caught(alike: float, told: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    said = run(Triplet(Plain(), alike=alike), tmp_path, epochs=60, lr=0.02)  # pyright: ignore[reportArgumentType]
+    assert warnings(said) == told
+    assert {line["margin"] for line in Journal(tmp_path / "metrics.jsonl").read()} == {0.5}
+
+
 @pytest.mark.parametrize("name", ["simclr", "moco"])
 def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
     said = run(make(name), tmp_path, epochs=50, lr=0.05)
@@ -143,8 +186,13 @@ def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
     assert sum(line.startswith("Epoch ") for line in said) == 50
     looks = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "spread" in line]
     assert len(looks) == 50
+    most = 32 if name == "moco" else 14
+    assert all(1 <= line["effective_negatives"] <= most for line in looks)
     if name == "simclr":  # MoCo's second view passes the slow copy
         assert looks[-1]["accuracy"] > looks[0]["accuracy"]
+        assert not any("drift" in line for line in looks)
+    else:
+        assert all("drift" in line for line in looks)
 
 
 def test_looking_changes_nothing() -> None:

@@ -22,7 +22,8 @@ z * temperature**-0.5. What a row leaves out is masked inside the block, never s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ def near(q: Tensor, k: Tensor, positive: Tensor) -> Tensor:
 
     q: N x D, k: M x D, positive: N, int64, a column for each row.
     """
+    for watch in _watches:
+        watch.pull(k, len(q), lambda n: positive[:n, None] == torch.arange(len(k), device=k.device))
     q, k = _single(q, k)
     return (q * k.index_select(0, positive)).sum(1)
 
@@ -82,6 +85,8 @@ def near_mean(q: Tensor, k: Tensor, ids: Ids, *, own: Tensor | None = None) -> t
     own: N, int64, the column that is row i itself, which is not its own positive.
     Gives N and N. The cost is that of one sum per id, O((N + M) D). A row without positives has value and number 0.
     """
+    for watch in _watches:
+        watch.pull(k, len(q), lambda n: ids[0][:n, None] == ids[1])
     q, k = _single(q, k)
     names, code = torch.unique(torch.cat(ids), return_inverse=True)
     rows, columns = code.split([len(q), len(k)])
@@ -108,7 +113,7 @@ def _far(
     bias: Tensor | None,
     rule: Rule | None,
 ) -> Tensor:
-    mirrored = q is k and bias is None and rule is None and _mirrored(skip, apart, together)
+    mirrored, given = q is k and bias is None and rule is None and _mirrored(skip, apart, together), k
     q, k = _single(q, k)
     rules = _Rules(
         skip=skip if skip is None or skip.dim() == 2 else skip[:, None],
@@ -117,6 +122,9 @@ def _far(
         keep=rule,
     )
     bias = None if bias is None else bias.to(q.dtype)
+    if together is None:  # else these are the positives
+        for watch in _watches:
+            watch.push(given, q, k, bias, rules)
     learning = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in (q, k, bias)]
     carry = learning == [True, False, False]
     with torch.autocast(q.device.type, enabled=False):
@@ -135,6 +143,63 @@ def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> b
     skip = skip.view(len(skip), -1)  # N x m
     returned = skip.index_select(0, skip.clamp(min=0).view(-1)).view(*skip.shape, -1)  # N x m x m
     return bool(((returned == itself[:, None, None]).any(2) | (skip < 0)).all())
+
+
+@dataclass(slots=True)
+class Watch:
+    """What pushes a few rows of each call of `far`, and what pulls them."""
+
+    pushes: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)  # k as it was given, N, logits n x M
+    pulls: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)  # likewise, N, whether positive n x M
+
+    @staticmethod
+    def few(count: int, columns: int) -> int:
+        """The rows that are looked at: 8 MiB of logits at most, but a few in any case."""
+        return min(count, max(8, min(128, 2**21 // max(columns, 1))))
+
+    @torch.no_grad()
+    def push(self, given: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules) -> None:
+        rows, columns = slice(0, self.few(len(q), len(k))), slice(0, len(k))
+        with torch.autocast(q.device.type, enabled=False):
+            logits = q[rows] @ k.T  # n x M
+        if bias is not None:
+            logits += bias
+        rules.hide(logits, rows, columns, rules.skipped(rows))
+        self.pushes.append((given, len(q), logits))
+
+    @torch.no_grad()
+    def pull(self, k: Tensor, count: int, positive: Callable[[int], Tensor]) -> None:
+        self.pulls.append((k, count, positive(self.few(count, len(k)))))
+
+    def negatives(self) -> float | None:
+        """By how many negatives a row is pushed, in effect: the exponential of the entropy of their weights.
+
+        A negative counts in full where all push alike, and for nothing where others push far harder. None where no row
+        has a negative. Columns that `near` was asked for are no negatives.
+        """
+        numbers = []
+        for k, count, logits in self.pushes:
+            for other, rows, positive in self.pulls:
+                if (other.data_ptr(), other.shape, rows) == (k.data_ptr(), k.shape, count):
+                    logits = logits.masked_fill(positive, float("-inf"))
+            log_p = logits[logits.amax(1) > float("-inf")].log_softmax(1)
+            numbers.append((-(log_p.exp() * log_p).nansum(1)).exp())
+        every = torch.cat(numbers) if numbers else torch.empty(0)
+        return float(every.mean()) if len(every) else None
+
+
+_watches: list[Watch] = []
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Look at the calls of `far`, `near` and `near_mean` until this is left. It changes nothing of what they give."""
+    watch = Watch()
+    _watches.append(watch)
+    try:
+        yield watch
+    finally:
+        _watches.remove(watch)
 
 
 def _narrow(ids: Ids) -> Ids:

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
 from nearfar.batch import MISSING, Batch
+from nearfar.contrast import Watch, watched
 from nearfar.feeder import Feeder
 from nearfar.log import DRAIN, Log
 from nearfar.loop import Diverged, Loop, Source, Viewer
@@ -90,8 +91,12 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             drains = bool(ends) or len(log) + 1 == DRAIN
             method.representations = [] if drains else None
             optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, dtype=half, enabled=loop.precision != "float32"):
+            with (
+                torch.autocast(device.type, dtype=half, enabled=loop.precision != "float32"),
+                watched() if drains else nullcontext(Watch()) as watch,
+            ):
                 out = net(batch)
+            negatives = watch.negatives()  # before the optimiser and the memories move
             scaler.scale(out.loss).backward()
             scaler.unscale_(optimiser)
             method.before_step()
@@ -105,7 +110,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
 
             log.add({"loss": out.loss, "gradient_norm": norm} | out.log, optimiser.param_groups[0]["lr"])
             if drains:
-                log.drain(done)
+                log.drain(done, negatives)
                 method.representations = None
             improved = False
             if ends and loop.probe is not None and (ends % loop.probe_every == 0 or done == steps):

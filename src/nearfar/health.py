@@ -1,17 +1,20 @@
 """Is training well? Readings of the representation while it is learnt, and alarms with cause and remedy.
 
-All from numbers that are at hand: what the encoder made of the last batch, the loss and chance, the gradient's length.
+All from numbers that are at hand: what the encoder made of the last batch, the loss and chance, the gradient's length,
+what a queue or bank says of its own age.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.evaluation.health import alignment, effective_rank, spread, uniformity
@@ -33,6 +36,12 @@ EXPLODED = 100.0
 
 STARVED = 0.5
 """Share of the time that waits for input."""
+
+ALONE = 0.1
+"""Share of the anchors with a positive below which most of a batch teaches nothing."""
+
+USUAL = 1000
+"""Lines of the journal by which the usual length of the gradient is judged."""
 
 Line = Mapping[str, float]
 """A line of the journal: step, epoch, and numbers by name."""
@@ -70,62 +79,130 @@ def readings(passes: Sequence[Tensor], samples: int) -> dict[str, float]:
     return numbers
 
 
-def alarms(lines: Sequence[Line], *, rate: str = "--lr") -> list[Alarm]:
+@runtime_checkable
+class Memory(Protocol):
+    """A module that knows how far the encoder has moved since it was written: 0 is not at all, None not yet known."""
+
+    def drift(self) -> Tensor | None: ...
+
+
+def drift(method: nn.Module) -> dict[str, float]:
+    """The mean drift of the memories inside a method, under that name; nothing where it has none."""
+    told = [module.drift() for module in method.modules() if isinstance(module, Memory)]
+    known = [float(value) for value in told if value is not None]
+    return {"drift": fmean(known)} if known else {}
+
+
+class Judge:
+    """Reads a journal line by line, and keeps what alarms need of it: no more for a long run than for a short one."""
+
+    def __init__(self) -> None:
+        self.looks: list[Line] = []  # the first and the last with readings
+        self.last: Line = {}  # the last with a loss
+        self.late = (math.inf, -math.inf)  # the lowest and the highest loss once training should have left chance
+        self.norms: deque[float] = deque(maxlen=USUAL)
+        self.shares: deque[float] = deque(maxlen=5)
+        self.positives: deque[float] = deque(maxlen=5)
+
+    def see(self, line: Line) -> None:
+        if "spread" in line:
+            self.looks = [*self.looks[:1], line]
+        if line.get("loss") is None:
+            return
+        self.last = line
+        if line["step"] > STUCK_STEPS / 2:
+            self.late = min(self.late[0], line["loss"]), max(self.late[1], line["loss"])
+        for name, kept in (
+            ("gradient_norm", self.norms),
+            ("input_share", self.shares),
+            ("with_positive", self.positives),
+        ):
+            if name in line:
+                kept.append(line[name])
+
+    def alarms(self, *, rate: str = "--lr") -> list[Alarm]:
+        """What the lines so far give reason to worry about; nothing, where all is well."""
+        checks = (self._collapse, self._stuck, self._explosion, self._starvation, self._loneliness)
+        return [alarm for check in checks if (alarm := check(rate)) is not None]
+
+    def _collapse(self, rate: str) -> Alarm | None:
+        if not self.looks:
+            return None
+        first, last = self.looks[0], self.looks[-1]
+        if last["spread"] < COLLAPSED and last["spread"] < first["spread"] / 2:
+            return Alarm(
+                "collapse",
+                f"all samples have nearly the same representation (spread {last['spread']:.3f}, at first "
+                f"{first['spread']:.3f}). Mostly the rate is too high, or what keeps the method from collapsing "
+                f"(predictor, slow copy, batch norm, negatives) is out of action. Try {rate} at a third of its "
+                "value, and the method's own defaults.",
+            )
+        if last["effective_rank"] < FLAT * first["effective_rank"]:
+            return Alarm(
+                "dimensional collapse",
+                f"{last['effective_rank']:.1f} dimensions of the representation are in use, of "
+                f"{first['effective_rank']:.1f} at first. Views that are too strong, or a temperature too high, do "
+                f"that. Try milder --views, or {rate} at a third of its value.",
+            )
+        return None
+
+    def _stuck(self, rate: str) -> Alarm | None:
+        if not self.last or self.last["step"] < STUCK_STEPS:
+            return None
+        (lowest, highest), chance, margin = self.late, self.last.get("chance"), self.last.get("margin")
+        seen = f"after {self.last['step']:.0f} steps the loss is {self.last['loss']:.3f}, and "
+        if margin is not None and 0.99 * margin <= lowest and highest <= 1.01 * margin:
+            return Alarm(
+                "stuck at the margin",
+                f"{seen}{margin:.3f} is the margin: positives and negatives are equally far, as where all samples are "
+                "represented alike. Only the hardest negatives, taken from the start, often lead there. Try milder "
+                f"mining or a larger --batch, and {rate} at a third of its value.",
+            )
+        if chance is not None and chance > 0 and lowest > 0.99 * chance:
+            return Alarm(
+                "stuck at chance",
+                f"{seen}a model that knows nothing has {chance:.3f}. The rate is too high or far too low, or the views "
+                f"share nothing. Look at `nearfar views`, and try {rate} at a third of its value.",
+            )
+        return None
+
+    def _explosion(self, rate: str) -> Alarm | None:
+        if len(self.norms) < 10:
+            return None
+        *before, a, b, c = self.norms
+        usual, now = median(before), fmean((a, b, c))
+        if now <= EXPLODED * usual:
+            return None
+        return Alarm(
+            "exploding gradient",
+            f"the gradient is {now / usual:.0f} times as long as usual. Try --clip 1, or a lower {rate}.",
+        )
+
+    def _starvation(self, rate: str) -> Alarm | None:
+        if len(self.shares) < 5 or min(self.shares) <= STARVED:
+            return None
+        return Alarm(
+            "input starvation",
+            f"{self.shares[-1]:.0%} of the time goes to reading samples and making views: the network waits. "
+            "Try a smaller --size, samples that fit in memory, or more cores.",
+        )
+
+    def _loneliness(self, rate: str) -> Alarm | None:
+        if len(self.positives) < 5 or max(self.positives) >= ALONE:
+            return None
+        return Alarm(
+            "few positives",
+            f"{self.positives[-1]:.1%} of the samples of a batch find another of their class in it, and the rest teach "
+            "nothing. Try a larger --batch, fewer classes (--label-column), or a method with two views.",
+        )
+
+
+def alarms(lines: Iterable[Line], *, rate: str = "--lr") -> list[Alarm]:
     """What the journal so far gives reason to worry about; nothing, where all is well.
 
     A loss or a weight that is no longer finite is not among them: it ends the run.
     """
-    found = []
-    looks = [line for line in lines if "spread" in line]
-    losses = [line for line in lines if "loss" in line]
-    if looks:
-        first, last = looks[0], looks[-1]
-        if last["spread"] < COLLAPSED and last["spread"] < first["spread"] / 2:
-            found.append(
-                Alarm(
-                    "collapse",
-                    f"all samples have nearly the same representation (spread {last['spread']:.3f}, at first "
-                    f"{first['spread']:.3f}). Mostly the rate is too high, or what keeps the method from collapsing "
-                    f"(predictor, slow copy, batch norm, negatives) is out of action. Try {rate} at a third of its "
-                    "value, and the method's own defaults.",
-                )
-            )
-        elif last["effective_rank"] < FLAT * first["effective_rank"]:
-            found.append(
-                Alarm(
-                    "dimensional collapse",
-                    f"{last['effective_rank']:.1f} dimensions of the representation are in use, of "
-                    f"{first['effective_rank']:.1f} at first. Views that are too strong, or a temperature too high, do "
-                    f"that. Try milder --views, or {rate} at a third of its value.",
-                )
-            )
-    if losses and "chance" in losses[-1] and losses[-1]["step"] >= STUCK_STEPS:
-        chance, late = losses[-1]["chance"], [line["loss"] for line in losses if line["step"] > STUCK_STEPS / 2]
-        if chance > 0 and min(late) > 0.99 * chance:
-            found.append(
-                Alarm(
-                    "stuck at chance",
-                    f"after {losses[-1]['step']:.0f} steps the loss is {late[-1]:.3f}, and a model that knows nothing "
-                    f"has {chance:.3f}. The rate is too high or far too low, or the views share nothing. Look at "
-                    f"`nearfar views`, and try {rate} at a third of its value.",
-                )
-            )
-    norms = [line["gradient_norm"] for line in losses if "gradient_norm" in line]
-    if len(norms) >= 10 and fmean(norms[-3:]) > EXPLODED * median(norms[:-3]):
-        found.append(
-            Alarm(
-                "exploding gradient",
-                f"the gradient is {fmean(norms[-3:]) / median(norms[:-3]):.0f} times as long as usual. "
-                f"Try --clip 1, or a lower {rate}.",
-            )
-        )
-    shares = [line["input_share"] for line in losses if "input_share" in line]
-    if len(shares) >= 5 and min(shares[-5:]) > STARVED:
-        found.append(
-            Alarm(
-                "input starvation",
-                f"{shares[-1]:.0%} of the time goes to reading samples and making views: the network waits. "
-                "Try a smaller --size, samples that fit in memory, or more cores.",
-            )
-        )
-    return found
+    judge = Judge()
+    for line in lines:
+        judge.see(line)
+    return judge.alarms(rate=rate)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 
 import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.health import STARVED, alarms, readings
+from nearfar.health import STARVED, Judge, drift, readings
 from nearfar.loop import Diverged, Loop
 from nearfar.method import Method
 
@@ -26,8 +27,11 @@ class Log:
         self.rates: list[float] = []
         self.began = self.since = time.perf_counter()
         self.input_seconds = self.told_seconds = 0.0
-        self.lines: list[dict[str, float]] = loop.journal.read() if loop.journal is not None else []
+        self.newest: deque[dict[str, float]] = deque(maxlen=20)
+        self.judge = Judge()
         self.raised: set[str] = set()
+        for line in loop.journal.read() if loop.journal is not None else []:
+            self.note(line)
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -46,7 +50,12 @@ class Log:
             f"Input-bound: {told}. Smaller views (--size), samples that fit in memory, or more cores would speed it up."
         )
 
-    def drain(self, step: int) -> None:
+    def note(self, line: dict[str, float]) -> None:
+        self.newest.append(line)
+        self.judge.see(line)
+
+    def drain(self, step: int, negatives: float | None = None) -> None:
+        """Read what was left on the device. negatives: per anchor of the last batch, in effect, where that is known."""
         if not self.kept:
             return
         table = torch.stack([torch.stack([row[name].float() for name in row]) for row in self.kept])
@@ -67,14 +76,17 @@ class Log:
             numbers = dict(zip(names, part.mean(0).tolist(), strict=True)) | (
                 {} if chance is None else {"chance": chance}
             )
+            if self.method.margin is not None:
+                numbers["margin"] = self.method.margin
             numbers |= {"lr": rates[start + len(part) - 1]} | times
-            if start + len(part) == len(losses) and self.method.representations:
+            if start + len(part) == len(losses) and self.method.representations is not None:
                 numbers |= readings(self.method.representations, self.loop.batch // distributed.world())
+                numbers |= drift(self.method) | ({} if negatives is None else {"effective_negatives": negatives})
             self.write(first + start + len(part), numbers)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         line = {"step": step, "epoch": step / self.per_epoch} | numbers
-        self.lines.append(line)
+        self.note(line)
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.write(line)
         self.loop.watch(step, self.steps, numbers)
@@ -82,7 +94,7 @@ class Log:
     def tell(self, epoch: int) -> None:
         """One line on the quality reached, and each alarm the first time that there is reason for it."""
         newest: dict[str, float] = {}
-        for line in self.lines[-20:]:
+        for line in self.newest:
             newest |= line
         told = [f"loss {newest['loss']:.3f}" + (f" (chance {newest['chance']:.3f})" if "chance" in newest else "")]
         if "accuracy" in newest:
@@ -92,7 +104,7 @@ class Log:
         if "knn" in newest:
             told.append(f"kNN {newest['knn']:.1f} %")
         self.loop.say(f"Epoch {epoch}: {', '.join(told)}.")
-        for alarm in alarms(self.lines):
+        for alarm in self.judge.alarms():
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)
                 self.loop.say(f"Warning, {alarm.name}: {alarm.text}")

@@ -80,6 +80,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
+    margin: float | None = None
+    """Of a method with a margin: the loss where all samples are represented alike. One that stays there is told."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

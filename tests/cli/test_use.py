@@ -96,7 +96,8 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"Report: {copy / 'report.html'}\n"
     assert (copy / "report.html").exists()
     assert main(["report", str(copy), "--data", str(data)]) == 0
-    assert {path.name for path in (copy / "results").iterdir()} == {"map.json", "neighbours.json"}
+    made = {path.stem for path in (copy / "results").iterdir()}
+    assert made == {"map", "neighbours", "copies", "outliers"}
 
 
 def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

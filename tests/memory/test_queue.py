@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import pytest
 import torch
 from torch import Tensor
 
-from nearfar.distributed import local
+from nearfar.distributed import local, normalise
 from nearfar.memory.queue import Queue
 from tests.two_ranks import Pool
 
@@ -91,3 +92,30 @@ def test_two_ranks_hold_what_one_would(two_ranks: Pool, size: int) -> None:
 def test_an_empty_queue_is_refused() -> None:
     with pytest.raises(ValueError, match="a queue of 0 keys"):
         Queue(0, 2)
+
+
+def test_drift_is_none_while_the_encoder_stands_still_and_grows_when_it_moves() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def made(n: int, mean: Tensor) -> Tensor:
+        return normalise(mean + 0.3 * torch.randn(n, 16, generator=generator))
+
+    queue, axes = Queue(1000, 16), torch.eye(16)
+    assert queue.drift() is None  # what it starts with was never an encoder's
+    queue.enqueue(made(3, axes[0]))
+    assert queue.drift() is None
+    queue.enqueue(made(600, axes[0]))
+    still = queue.drift()
+    assert still is not None
+    assert abs(float(still)) < 0.01
+    drifts = [float(still)]
+    for angle in (0.3, 0.6, 1.2):
+        queue.enqueue(made(300, math.cos(angle) * axes[0] + math.sin(angle) * axes[1]))
+        drifts.append(float(queue.drift() or 0))
+    assert drifts == sorted(drifts)
+
+
+def test_drift_of_keys_at_right_angles_is_two() -> None:
+    queue = Queue(8, 2)
+    queue.enqueue(torch.tensor([[1.0, 0]] * 9 + [[0, 1.0]] * 4))
+    assert queue.drift() == pytest.approx(2)

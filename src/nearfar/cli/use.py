@@ -58,7 +58,7 @@ class Evaluate:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
-    of embeddings and nearest neighbours."""
+    of embeddings, nearest neighbours, copies and outliers."""
 
     run: RunArg
     beside: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Another run.")] = ""

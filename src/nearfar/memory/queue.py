@@ -39,3 +39,20 @@ class Queue(nn.Module):
         self.keys[slots] = keys[surplus:]
         self.group[slots] = MISSING if group is None else gather(group)[surplus:]
         self.count += len(keys)
+
+    @torch.no_grad()
+    def drift(self, rows: int = 256) -> Tensor | None:
+        """How far the encoder has moved since the oldest keys were made; None while there are too few keys to tell.
+
+        The squared distance between the means of what the newest and the oldest keys are drawn from, without bias: 0
+        where the two are alike, 2 where each are all one and at right angles to the others.
+        """
+        size, count = len(self.keys), int(self.count)
+        rows = min(rows, min(count, size) // 2)
+        if rows < 2:
+            return None
+        place = torch.arange(rows, device=self.keys.device)
+        new = self.keys[(count - 1 - place) % size].float()
+        old = self.keys[(max(count - size, 0) + place) % size].float()
+        within = sum((x.sum(0).square().sum() - x.square().sum()) / (rows * (rows - 1)) for x in (new, old))
+        return within - 2 * new.mean(0) @ old.mean(0)

@@ -18,6 +18,12 @@ CURVES = {
     "spread": ("Spread", "0: all samples are represented alike, which is collapse. 1: spread evenly."),
     "alignment": ("Alignment", "The mean squared distance of two views of a sample, 0 to 4. Low is good."),
     "uniformity": ("Uniformity", "How evenly samples fill the sphere: 0 is collapse, -4 the best there is."),
+    "effective_negatives": (
+        "Effective negatives",
+        "By how many negatives a sample is pushed, in effect: those near it count, those far away hardly do.",
+    ),
+    "drift": ("Drift of the memory", "How far the encoder has moved since the oldest keys were stored. 0: not at all."),
+    "with_positive": ("Share with a positive", "How many samples find another of their class in the batch, 0 to 1."),
     "lr": ("Learning rate", "The size of a step: up during warm-up, then down."),
     "gradient_norm": ("Gradient norm", "The length of the gradient. Peaks that keep growing announce trouble."),
     "samples_per_second": ("Samples per second", "Training speed. Dips mean that the machine waited for data."),
@@ -37,7 +43,7 @@ def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
     Of more than `points` lines, neighbouring ones are drawn as their mean.
     """
     others = {key for line in record.metrics for key, value in line.items() if isinstance(value, int | float)}
-    others -= {"step", "epoch", "chance", *CURVES}
+    others -= {"step", "epoch", "chance", "margin", *CURVES}
     drawn = []
     for key in [*CURVES, *sorted(others)]:
         if not (lines := record.curve(key)):
