@@ -13,6 +13,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from nearfar import plans, probing, training
 from nearfar.data.image import Images, open_images
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
-from nearfar.run import load
+from nearfar.run import Run, load
 from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "compare"
@@ -78,29 +80,17 @@ def main(asked: Compare) -> None:
 def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test: Images) -> dict[str, Any]:
     """Train once and measure: kNN accuracy on the test pictures of the trained and the untrained encoder."""
     flags = COMMON | METHODS[method] | {"epochs": asked.epochs, "seed": seed}
-    plan = plans.make(method, data, "small_images", flags)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        began, worked = time.perf_counter(), time.process_time()
-        if not training.train(plan, folder / "run", say=lambda text: None):
-            raise KeyboardInterrupt("stopped before the end: nothing was measured")
-        seconds, worked = time.perf_counter() - began, time.process_time() - worked
-        run = load(folder / "run")
-        losses = [line["loss"] for line in run_metrics(folder / "run") if "loss" in line]
+    with trained(plans.make(method, data, "small_images", flags)) as (run, took):
         scores = {}
         for name, encoder in (("untrained", run.untrained()), ("trained", run.encoder)):
             known, asked_for = (probing.embed(encoder, plain(32), part) for part in (bank, test))
             scores[name] = knn(known, bank.label, asked_for, test.label, k=200, temperature=0.1)["accuracy"]
-    finally:
-        shutil.rmtree(folder)
     return {
         "method": method,
         "seed": seed,
         "knn_untrained": round(scores["untrained"], 2),
         "knn_trained": round(scores["trained"], 2),
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(worked, 1),
-        "last_loss": round(losses[-1], 4),
+        **took,
         "flags": {name: value for name, value in flags.items() if name != "probe_every"},
         "samples": len(data),
         "protocol": {
@@ -115,6 +105,22 @@ def one(method: str, seed: int, asked: Compare, data: Images, bank: Images, test
         "threads": torch.get_num_threads(),
         "environment": environment(),
     }
+
+
+@contextmanager
+def trained(plan: plans.Plan) -> Iterator[tuple[Run, dict[str, float]]]:
+    """A plan carried out, in a directory that is gone afterwards; and what it took, with the last loss."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        began, worked = time.perf_counter(), time.process_time()
+        if not training.train(plan, folder / "run", say=lambda text: None):
+            raise KeyboardInterrupt("stopped before the end: nothing was measured")
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
+        losses = [line["loss"] for line in run_metrics(folder / "run") if "loss" in line]
+        took = {"seconds": round(seconds, 1), "cpu_seconds": round(worked, 1), "last_loss": round(losses[-1], 4)}
+        yield load(folder / "run"), took
+    finally:
+        shutil.rmtree(folder)
 
 
 def run_metrics(folder: Path) -> list[dict[str, float]]:
