@@ -162,6 +162,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         _nt_xent: (2 * n * d, W * 2 * n * d),
         _dcl: (2 * n * d, W * 2 * n * d),
         _hcl: (2 * n * d, W * 2 * n * d),
+        _renyi: (n * d + 4 * n, W * 4 * n),
         _info_nce_batch: (n * d, W * n * d),
         _supcon: (2 * n * d + 2 * n + 1, W * 2 * n * d),
         byol: (0, 0),
