@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -50,3 +51,15 @@ def test_two_ranks_hold_what_one_holds(two_ranks: Pool) -> None:
     want = _written(index, v)
     for got in two_ranks.run(_written, index, v):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_drift_compares_what_samples_give_with_what_was_held_of_them() -> None:
+    bank, axes = Bank(6, 3), torch.eye(3)
+    assert bank.drift() is None
+    bank.write(torch.tensor([0, 1]), axes[:2])
+    assert bank.drift() is None  # what it starts with was never an encoder's
+    bank.write(torch.tensor([0, 2]), axes[:2])
+    assert bank.drift() == pytest.approx(0)  # of sample 0; sample 2 is new
+    bank.write(torch.tensor([0, 1, 2]), 7 * axes[[1, 1, 1]])
+    assert bank.drift() == pytest.approx((1 + 0 + 0) / 3, abs=1e-6)
+    assert "moved" not in bank.state_dict()

@@ -19,12 +19,14 @@ class Bank(nn.Module):
     rows: Tensor  # samples x dim, unit rows
     seen: Tensor  # samples, bool, whether a row was ever written
     group: Tensor  # samples, int64, or MISSING: known of the rows that were written
+    moved: Tensor  # (), a reading of the last write, no state: see `drift`
 
     def __init__(self, samples: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("rows", normalise(torch.randn(samples, dim)))
         self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
         self.register_buffer("group", torch.full((samples,), MISSING))
+        self.register_buffer("moved", torch.tensor(torch.nan), persistent=False)
 
     @torch.no_grad()
     def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0, group: Tensor | None = None) -> None:
@@ -33,7 +35,16 @@ class Bank(nn.Module):
         v: N x dim; group: N, of these samples, if there are any.
         """
         index, v = gather(index), gather(v.detach()).to(self.rows.dtype)
-        self.rows[index] = normalise(keep * self.rows[index] + (1 - keep) * v)
+        before, known = self.rows[index], self.seen[index]
+        self.moved = 1 - ((before * normalise(v)).sum(1) * known).sum() / known.sum()  # NaN where none was known
+        self.rows[index] = normalise(keep * before + (1 - keep) * v)
         self.seen[index] = True
         if group is not None:
             self.group[index] = gather(group)
+
+    def drift(self) -> Tensor | None:
+        """How far the encoder has moved since the rows that were written last had been written before; None if never.
+
+        1 - the mean cosine of what their samples give now with what was held of them: 0 where nothing has moved.
+        """
+        return None if self.moved.isnan() else self.moved
