@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import local, normalise
-from nearfar.losses.false_negatives import detection, find_alike, nt_xent_found
-from nearfar.losses.pairwise import nt_xent
+from nearfar.distributed import local, normalise, rank
+from nearfar.losses.false_negatives import detected, detection, find_alike, info_nce_found, nt_xent_found
+from nearfar.losses.pairwise import info_nce, nt_xent
 from nearfar.losses.supervised import supcon
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -132,10 +132,82 @@ def test_gradients() -> None:
         )
 
 
+ALIKE = torch.tensor([0, 3, -1, 0, 2]), torch.tensor([3, 0, 1, 0, -1, 0, 2])
+GROUPS = torch.tensor([1, MISSING, 1, 0, 4]), torch.tensor([1, 1, MISSING, 0, 0, 4, 2])
+
+
+def slow_queue(q: Tensor, k: Tensor, queue: Tensor, tau: float, *, attract: bool, grouped: bool) -> float:
+    losses = []
+    for i, (query, key) in enumerate(zip(q, k, strict=True)):
+        mine = [j for j in range(7) if ALIKE[0][i] == ALIKE[1][j] != MISSING]
+        apart = [j for j in range(7) if grouped and GROUPS[0][i] == GROUPS[1][j] != MISSING]
+        push = sum(math.exp(float(query @ queue[j]) / tau) for j in range(7) if j not in mine + apart)
+        pulled = [key, *(queue[j] for j in mine if attract)]
+        s = [float(query @ row) / tau for row in pulled]
+        losses.append(sum(math.log(math.exp(v) + push) - v for v in s) / len(s))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("attract", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_queue_against_a_slow_loop(*, grouped: bool, attract: bool) -> None:
+    q, k, queue = unit(5, 4, 0), unit(5, 4, 1), unit(7, 4, 2)
+    groups = GROUPS if grouped else None
+    got = info_nce_found(q, k, queue, ALIKE, temperature=0.2, attract=attract, groups=groups)
+    want = slow_queue(q, k, queue, 0.2, attract=attract, grouped=grouped)
+    assert float(got) == pytest.approx(want, abs=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda q: info_nce_found(q, k, queue, ALIKE, temperature=0.2, attract=attract, groups=groups),
+        q.requires_grad_(),
+    )
+
+
+def test_with_nothing_alike_in_the_queue_it_is_info_nce_and_with_all_it_is_zero() -> None:
+    q, k, queue = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1), unit(7, 4, 2)
+    alone, none, all_ = torch.arange(5), torch.full((7,), -1), torch.zeros(7, dtype=torch.int64)
+    for attract in (False, True):
+        got = info_nce_found(q, k, queue, (alone, none), temperature=0.1, attract=attract)
+        torch.testing.assert_close(got, info_nce(q, k, queue, temperature=0.1))
+        empty = info_nce_found(q, k, queue, (all_[:5], all_), temperature=0.1, attract=attract)
+        assert float(empty.detach()) == 0
+        assert not torch.autograd.grad(empty, q)[0].any()
+
+
+def test_leaving_out_a_key_never_adds_and_names_do_not_matter() -> None:
+    q, k, queue = unit(5, 4, 0), unit(5, 4, 1), unit(7, 4, 2)
+    more = info_nce_found(q, k, queue, ALIKE, temperature=0.1)
+    fewer = info_nce_found(q, k, queue, (ALIKE[0], ALIKE[1].masked_fill(ALIKE[1] == 3, 9)), temperature=0.1)
+    assert more < fewer < info_nce(q, k, queue, temperature=0.1)
+    names = torch.tensor([7, 5, 0, 2, -1])  # the last for those without
+    for attract in (False, True):
+        one, other = (
+            info_nce_found(q, k, queue, ids, temperature=0.1, attract=attract)
+            for ids in (ALIKE, (names[ALIKE[0]], names[ALIKE[1]]))
+        )
+        torch.testing.assert_close(one, other)
+
+
+def test_pairs_are_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n, high: torch.randint(-1, high, (n,), generator=generator)
+    alike, label = (draw(30, 5), draw(50, 5)), (draw(30, 3), draw(50, 3))
+    counts = [0, 0, 0]
+    for i in range(30):
+        for j in range(50):
+            known = min(int(label[0][i]), int(label[1][j])) >= 0
+            found = known and bool(alike[0][i] == alike[1][j] >= 0)
+            same = known and bool(label[0][i] == label[1][j])
+            counts = [a + b for a, b in zip(counts, (found and same, found, same), strict=True)]
+    assert detected(alike, label).tolist() == counts
+    assert (
+        detected((torch.tensor([3]), torch.tensor([3])), (torch.tensor([-1]), torch.tensor([-1]))).tolist() == [0] * 3
+    )
+
+
 def test_detection_is_told_in_shares() -> None:
-    got = detection(torch.tensor(3), torch.tensor(4), torch.tensor(12))
+    got = detection(torch.tensor([3, 4, 12]))
     assert {name: float(value) for name, value in got.items()} == {"precision": 0.75, "recall": 0.25}
-    none = detection(torch.tensor(0), torch.tensor(0), torch.tensor(0))
+    none = detection(torch.zeros(3))
     assert [float(value) for value in none.values()] == [0, 0]
 
 
@@ -153,13 +225,21 @@ def _eliminate(z1: Tensor, z2: Tensor) -> Tensor:
     return _both(z1, z2, attract=False)
 
 
-@pytest.mark.parametrize("loss", [_attract, _eliminate])
+def _queue(q: Tensor, k: Tensor) -> Tensor:
+    alike = rank() * len(q) + torch.arange(len(q)), torch.arange(12) % 9
+    queue = unit(12, 4, 5).to(q.dtype)
+    return (
+        info_nce_found(normalise(q), normalise(k).detach(), queue, alike, temperature=0.2, attract=True) + 0 * k.sum()
+    )
+
+
+@pytest.mark.parametrize("loss", [_attract, _eliminate, _queue])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
 
 
 def _told(counts: Tensor) -> dict[str, Tensor]:
-    return detection(*local(counts)[0])
+    return detection(local(counts)[0])
 
 
 def test_detection_counts_both_ranks(two_ranks: Pool) -> None:

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from nearfar.contrast import far
+from nearfar.contrast import Ids, far
 from nearfar.distributed import gather, rank, share, total
 
 ROWS = 512
@@ -71,11 +72,70 @@ def nt_xent_found(
     return share(torch.cat([s.masked_fill(positive < 0, float("-inf")), push[:, None]], 1).logsumexp(1) - pull)
 
 
-def detection(right: Tensor, found: Tensor, same: Tensor) -> dict[str, Tensor]:
+def info_nce_found(
+    q: Tensor,
+    k: Tensor,
+    queue: Tensor,
+    alike: Ids,
+    *,
+    temperature: float | Tensor,
+    attract: bool = False,
+    groups: Ids | None = None,
+) -> Tensor:
+    """InfoNCE against a queue whose keys that are alike are not pushed, or are pulled too.
+
+        loss_i = mean_{p in P_i}  -s_ip + log(exp(s_ip) + sum_{j not in F_i} exp(s_ij))
+
+    q, k: N x D; queue: K x D, the same on all ranks.  s_ij: q_i . k_j / temperature.  alike: ids of the queries and of
+    the queue, N and K: F_i are the keys with the id of query i; negative ids are equal to nothing.  P_i: the own key
+    and, if `attract`, F_i.  groups: ids likewise; keys of one group are not pushed either.
+    With nothing alike it is `info_nce`; with all, 0.
+    Chen et al. 2021, arXiv 2106.03719.
+    """
+    q = q / temperature
+    if groups is None:
+        push = far(q, queue, apart=alike)
+    else:
+        push = far(q, queue, rule=lambda i, j: ~(_equal(alike, i, j) | _equal(groups, i, j)))
+    losses = F.softplus(push - (q * k).sum(1))  # N
+    if attract:
+        # Each positive has a denominator of its own, so that the logits of all must be held: N x K.
+        rows, columns = (torch.arange(len(x), device=q.device) for x in alike)
+        found = _equal(alike, rows[:, None], columns[None])
+        pulled = torch.where(found, F.softplus(push[:, None] - q @ queue.T), 0).sum(1)
+        losses = (losses + pulled) / (1 + found.sum(1))
+    return share(losses)
+
+
+def _equal(ids: Ids, i: Tensor, j: Tensor) -> Tensor:
+    rows, columns = ids
+    return (rows[i] == columns[j]) & (rows[i] >= 0)
+
+
+def detected(alike: Ids, label: Ids) -> Tensor:
+    """Of pairs of a row and a column with known classes: those alike and of one class, those alike, those of one class.
+
+    alike: ids of rows and columns, N and K.  label: their classes; negative ones are not known.
+    Three numbers, of this rank, in time linear in N + K.
+    """
+    classes = torch.cat(label).max().clamp(min=0) + 1
+    known = [torch.where(of < 0, -1, ids) for ids, of in zip(alike, label, strict=True)]
+    both = [torch.where(ids < 0, -1, ids * classes + of) for ids, of in zip(known, label, strict=True)]
+    return torch.stack([_equal_pairs(*both), _equal_pairs(*known), _equal_pairs(*label)])
+
+
+def _equal_pairs(rows: Tensor, columns: Tensor) -> Tensor:
+    rows, columns = rows[rows >= 0], columns[columns >= 0]
+    names, code = torch.unique(torch.cat([rows, columns]), return_inverse=True)
+    mine, theirs = (torch.bincount(part, minlength=len(names)) for part in code.split([len(rows), len(columns)]))
+    return (mine * theirs).sum()
+
+
+def detection(counts: Tensor) -> dict[str, Tensor]:
     """How good detection was, over the pairs of all ranks whose classes are known; 0 where there are none.
 
-    right: number of found pairs of one class.  found: of found pairs.  same: of pairs of one class.  All of this rank.
-    precision: the share of the found pairs that are of one class.  recall: the share of those of one class found.
+    counts: three numbers of this rank: of pairs found that are of one class, of pairs found, of pairs of one class.
+    precision: the share of the pairs found that are of one class.  recall: the share of those of one class found.
     """
-    right, found, same = total(torch.stack([right, found, same]).float())
+    right, found, same = total(counts.float())
     return {"precision": right / found.clamp(min=1), "recall": right / same.clamp(min=1)}

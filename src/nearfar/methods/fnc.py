@@ -80,7 +80,7 @@ class FNC(Method):
         known = (found >= 0) & (label[:, None] >= 0) & (every[found] >= 0)
         right = known & (every[found] == label[:, None])
         same = ((every == label[:, None]) & (label[:, None] >= 0)).sum() - views * (label >= 0).sum()
-        return detection(right.sum(), known.sum(), same)
+        return detection(torch.stack([right.sum(), known.sum(), same]))
 
     def chance(self, batch: int) -> float | None:
         return None if self.attract or self.support_learns else math.log(2 * batch - 1)

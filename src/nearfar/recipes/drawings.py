@@ -54,6 +54,10 @@ def fnc() -> Recipe:
     return _of(small_images.fnc(), temperature=0.2, top=2, threshold=0.9)
 
 
+def ifnd() -> Recipe:
+    return _of(small_images.ifnd(), temperature=0.2, clusters=250)
+
+
 def instdisc() -> Recipe:
     return _of(small_images.instdisc())
 
@@ -88,3 +92,37 @@ def mochi() -> Recipe:
 
 def clae() -> Recipe:
     return _of(small_images.clae(), temperature=0.2)
+
+
+def looc() -> Recipe:
+    recipe = _of(small_images.looc())
+    return replace(recipe, settings=replace(recipe.settings, views="looc_drawing"))
+
+
+def relicv2() -> Recipe:
+    return _of(small_images.relicv2(), momentum=0.97)
+
+
+def bregman() -> Recipe:
+    return _of(small_images.bregman(), temperature=0.2)
+
+
+def rotation() -> Recipe:
+    return _of(small_images.rotation())
+
+
+def jigsaw() -> Recipe:
+    return _of(small_images.jigsaw())
+
+
+def relativeposition() -> Recipe:
+    return _of(small_images.relativeposition())
+
+
+def colorization() -> Recipe:
+    return _of(small_images.colorization())
+
+
+def sce() -> Recipe:
+    """Two views that are made alike: a drawing has no weaker one."""
+    return _of(small_images.sce(), temperature=0.2, target_temperature=0.1)

@@ -73,6 +73,11 @@ def fnc() -> Recipe:
     return replace(simclr(), settings=replace(simclr().settings, views="swav", crops=(4, 0)))
 
 
+def ifnd() -> Recipe:
+    """MoCo's recipe; clusters from 2.5 to 10 times the classes of CIFAR-10 (unverified)."""
+    return replace(moco(), method=moco().method | {"clusters": 25})
+
+
 def instdisc() -> Recipe:
     """The authors' CIFAR-10 command, with a cosine where it has steps; its loss has no proximal term."""
     return Recipe(
@@ -141,4 +146,70 @@ def clae() -> Recipe:
     return Recipe(
         settings=Settings(views="simclr", optimiser="adamw", lr=3e-4, weight_decay=0.0, warmup=0, floor=1.0, batch=256),
         method={"dim": 64, "temperature": 0.5},
+    )
+
+
+def looc() -> Recipe:
+    """The paper has no such data; MoCo's rate and queue (unverified). Colours and turns are what is kept apart."""
+    return Recipe(
+        settings=Settings(
+            views="looc", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=256
+        ),
+        method={"queue": 4096, "momentum": 0.99},
+    )
+
+
+def relicv2() -> Recipe:
+    """The paper has no such data; fewer crops and smaller heads suit it (unverified)."""
+    return Recipe(
+        settings=Settings(views="relicv2", crops=(2, 2), optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"hidden": 1024, "momentum": 0.99},
+    )
+
+
+def bregman() -> Recipe:
+    """The paper's recipe for small data: Adam, with a tenth of its rate, which suits batches of 256 (unverified)."""
+    return Recipe(
+        settings=Settings(views="simclr", optimiser="adamw", lr=5e-4, weight_decay=1e-6, batch=256),
+        method={"temperature": 0.5},
+    )
+
+
+def rotation() -> Recipe:
+    """The authors' CIFAR-10 settings, with a cosine for their steps; milder views than those of contrast (unverified)."""
+    return Recipe(
+        settings=Settings(
+            views="moco_v2", optimiser="sgd", lr=0.2, weight_decay=5e-4, decay_1d=True, batch=128, epochs=200, warmup=0
+        )
+    )
+
+
+def jigsaw() -> Recipe:
+    """The paper has no such data; four tiles, and their 24 orders (unverified)."""
+    return Recipe(
+        settings=Settings(views="moco_v2", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"grid": 2},
+    )
+
+
+def relativeposition() -> Recipe:
+    """The paper has no such data; narrower gaps, as patches are so small (unverified)."""
+    return Recipe(
+        settings=Settings(views="moco_v2", optimiser="sgd", lr=0.06, weight_decay=5e-4, batch=256),
+        method={"share": 0.8},
+    )
+
+
+def colorization() -> Recipe:
+    """The paper has no such data; the views are those that leave colours alone (unverified)."""
+    return Recipe(settings=Settings(views="drawing", optimiser="adamw", lr=1e-3, weight_decay=1e-3, batch=256))
+
+
+def sce() -> Recipe:
+    """The paper's CIFAR-10 recipe: a strong and a weak view, SGD 0.06, a queue of 4,096."""
+    return Recipe(
+        settings=Settings(
+            views="sce", optimiser="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=5, batch=256
+        ),
+        method={"queue": 4096},
     )
