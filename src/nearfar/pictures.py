@@ -59,6 +59,14 @@ def make_views(settings: Settings, size: int) -> views.Views:
             return views.supcon(size)
         case "drawing":
             return views.drawing(size)
+        case "sce":
+            return views.sce(size)
+        case "looc":
+            return views.looc(size)
+        case "looc_drawing":
+            return views.looc_drawing(size)
+        case "relicv2":
+            return views.relicv2(size, crops=settings.crops)
 
 
 def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ViewsName = Literal["simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing"]
+ViewsName = Literal[
+    "simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "looc", "looc_drawing", "relicv2", "sce"
+]
 OptimiserName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
 
@@ -26,7 +28,7 @@ class Settings:
     size: int = 0
     """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
     crops: tuple[int, int] = (2, 0)
-    """Large and small views of each sample, for views swav only."""
+    """Large and small views of each sample, for views swav and relicv2 only."""
     optimiser: OptimiserName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
     lr: float = 0.06

@@ -289,7 +289,11 @@ RECIPES = [
     image.barlow,
     image.swav,
     image.supcon,
+    image.sce,
     image.drawing,
+    image.looc,
+    image.looc_drawing,
+    image.relicv2,
     image.plain,
 ]
 
@@ -389,6 +393,48 @@ def test_recipes_have_the_papers_numbers() -> None:
     crops = image.swav(224).views
     assert [x.size for x in crops] == [224] * 2 + [96] * 6
     assert crops[-1].area == (0.05, 0.14)
+    crops = image.relicv2(224).views
+    assert [x.size for x in crops] == [224] * 4 + [96] * 2
+    assert [x.solarise for x in crops[:4]] == [0.0, 0.2, 0.0, 0.2]
+
+
+@pytest.mark.parametrize("side", [24, 100])
+def test_turns_equal_torchs_and_are_equally_likely(side: int) -> None:
+    pixels = pictures(400, side=32)
+    made, plan = one(View(size=side, turns=True, solarise=0.3), pixels)
+    still, _ = one(View(size=side), pixels)
+    for i in range(len(pixels)):
+        wanted = still[i].rot90(int(plan.turn[i]), (1, 2))
+        wanted = torch.minimum(wanted, 1 - wanted) if plan.solarise[i] else wanted
+        assert (made[i] - wanted).abs().max() < 1e-6
+    assert (torch.bincount(plan.turn, minlength=4) > 70).all()
+    for quarters in range(4):
+        assert abs(plan.solarise[plan.turn == quarters].float().mean() - 0.3) < 0.2
+
+
+def test_shared_parameters_make_the_same_view() -> None:
+    pixels = pictures(12)
+    colour_only = View(size=32, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.2)
+    turn_only, affine_only = View(size=32, turns=True), View(size=32, affine=Affine(rotate=20, shift=0.1))
+    for step, view in (("colour", colour_only), ("turn", turn_only), ("affine", affine_only)):
+        views = Views([view] * 3, shared=[(2, step)])
+        query, free, kept = views(pixels, torch.ones(12), views.draw(12, seeded()))
+        assert torch.equal(kept, query)
+        assert not torch.allclose(free, query)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"), [(image.looc, ("colour", "turn")), (image.looc_drawing, ("affine", "turn"))]
+)
+def test_each_key_of_looc_shares_one_step_with_the_query_and_no_more(recipe, steps: tuple[str, str]) -> None:
+    views: Views = recipe(32)
+    numbers = views.draw(50, seeded()).numbers
+    for view in (1, 2, 3):
+        same = (numbers[:, view] == numbers[:, 0]).all(0)
+        wanted = torch.zeros_like(same)
+        if view > 1:
+            wanted[image._STEPS[steps[view - 2]]] = True
+        assert torch.equal(same, wanted)
 
 
 def test_wrong_input_is_named() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,8 @@ from nearfar.machine import opencv
 from nearfar.views import colour
 
 _TRIES = 10  # a crop is drawn again at most this often until it fits, as in torchvision
-_NUMBERS = 2 * _TRIES + 2 + 1 + 8 + 1 + 2 + 1 + 5  # uniform numbers a view: see _Plan
+_NUMBERS = 2 * _TRIES + 2 + 1 + 8 + 1 + 2 + 1 + 5  # uniform numbers a view: see _plan
+_STEPS = {"colour": slice(23, 32), "turn": slice(34, 35), "affine": slice(35, 40)}  # which of them a step uses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How one view is made: crop, flip, jitter, greyscale, blur, solarise, in that order.
+    """How one view is made: crop, flip, jitter, greyscale, blur, solarise, turn, in that order.
 
     size: side of the view in pixels.
     area, ratio: ranges of a random crop's share of the picture and of its width over its height (log-uniform). Without
@@ -52,6 +53,7 @@ class View:
         are not of 3 channels have brightness and contrast only.
     sigma, kernel: range of the blur's standard deviation, and its width (odd), in pixels of the view.
     affine: a random affine map, always applied, whose border shows what lies outside the crop.
+    turns: whether the view is turned by 0, 1, 2 or 3 quarters, each as likely.
     """
 
     size: int
@@ -70,6 +72,7 @@ class View:
     kernel: int = 23
     solarise: float = 0.0
     affine: Affine | None = None
+    turns: bool = False
 
     @property
     def coloured(self) -> bool:
@@ -97,17 +100,24 @@ class Draws:
 
 
 class Views:
-    """Turn a batch of pictures into V views, one for each `View`; parameters are drawn for each sample and view."""
+    """Turn a batch of pictures into V views, one for each `View`; parameters are drawn for each sample and view.
 
-    def __init__(self, views: Sequence[View]) -> None:
+    shared: pairs of a view and a step ("colour", "turn" or "affine") whose parameters are those of the first view.
+    """
+
+    def __init__(self, views: Sequence[View], shared: Sequence[tuple[int, str]] = ()) -> None:
         self.views = tuple(views)
+        self.shared = tuple((view, _STEPS[step]) for view, step in shared)
 
     def __len__(self) -> int:
         return len(self.views)
 
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw the parameters of `n` samples from a CPU generator. The first rows do not depend on `n`."""
-        return Draws(torch.rand(n, len(self.views), _NUMBERS, generator=generator))
+        numbers = torch.rand(n, len(self.views), _NUMBERS, generator=generator)
+        for view, columns in self.shared:
+            numbers[:, view, columns] = numbers[:, 0, columns]
+        return Draws(numbers)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, aspect: Tensor, draws: Draws | None = None) -> list[Tensor]:
@@ -155,6 +165,8 @@ class Views:
                         _soften(view, plan, part)
                     if view.solarise > 0:
                         _solarise(plan, part)
+                    if view.turns:
+                        _turn(plan, part)
         return out
 
 
@@ -168,6 +180,7 @@ class _Plan(NamedTuple):
     grey: Tensor  # N, bool
     sigma: Tensor  # N, 0 where there is no blur
     solarise: Tensor  # N, bool
+    turn: Tensor  # N, int64, quarters
     matrix: Tensor  # N x 2 x 3, from view to crop, both in [-1, 1]
 
     def rows(self, rows: slice) -> _Plan:
@@ -193,6 +206,8 @@ def _plan(view: View, numbers: Tensor, aspect: Tensor, side: int) -> _Plan:
     still = torch.tensor([1.0, 1.0, 1.0, 0.0])
     factors = torch.where(jitter < view.jitter, low + factor * (still + strength - low), still)  # N x 4
     sigma = torch.where(blur[:, 0] < view.blur, _between(view.sigma, blur[:, 1]), torch.zeros(len(blur)))
+    # One number says how far to turn, and where it lies within its quarter, whether to solarise.
+    solarise = solarise[:, 0] * (4 if view.turns else 1)
     return _Plan(
         box=box,
         flip=flip[:, 0] < view.flip,
@@ -200,7 +215,8 @@ def _plan(view: View, numbers: Tensor, aspect: Tensor, side: int) -> _Plan:
         first=order[:, :2] < order[:, 2:],
         grey=grey[:, 0] < view.grey,
         sigma=sigma,
-        solarise=solarise[:, 0] < view.solarise,
+        solarise=solarise.frac() < view.solarise,
+        turn=solarise.long(),
         matrix=_affine(view.affine or Affine(), affine),
     )
 
@@ -409,6 +425,13 @@ def _solarise(plan: _Plan, x: Tensor) -> None:
     torch.minimum(x, bound - x, out=x)
 
 
+def _turn(plan: _Plan, x: Tensor) -> None:
+    """Turn the views x, n x C x s x s, by quarters, in place."""
+    for quarters in (1, 2, 3):
+        rows = (plan.turn == quarters).nonzero()[:, 0]
+        x[rows] = x[rows].rot90(quarters, (2, 3))
+
+
 def simclr(size: int, *, strength: float | None = None, blur: float | None = None) -> Views:
     """The two views of SimCLR: crop, flip, strong colour jitter, greyscale, blur (Chen et al. 2020, arXiv 2002.05709).
 
@@ -552,6 +575,14 @@ def supcon(size: int) -> Views:
     return Views([view, view])
 
 
+def sce(size: int, *, blur: float = 0.5) -> Views:
+    """The strong and the weak view of SCE: MoCo v2's, and crop and flip alone (Denize et al. 2021, arXiv 2111.14585).
+
+    blur: its probability in the first.
+    """
+    return Views([moco_v2(size, blur=blur).views[0], View(size=size, area=(0.2, 1.0), flip=0.5)])
+
+
 def drawing(
     size: int,
     *,
@@ -570,6 +601,36 @@ def drawing(
     affine = Affine(rotate=rotate, scale=scale, shear=shear, shift=shift, fill=fill)
     view = View(size=size, area=area, affine=affine)
     return Views([view, view])
+
+
+def looc(size: int, *, blur: float | None = None) -> Views:
+    """Four views of LooC: a query, a free key, one with the query's colours, one turned as it is (Xiao et al. 2020,
+    arXiv 2008.05659).
+
+    Colours are MoCo v2's, turns by quarters; crop and flip are always free. blur: its probability: 0.5, and none below
+    64 px.
+    """
+    view = replace(moco_v2(size, blur=blur).views[0], turns=True)
+    return Views([view] * 4, shared=[(2, "colour"), (3, "turn")])
+
+
+def looc_drawing(size: int) -> Views:
+    """The views of `looc` for drawings: a query, a free key, one with the query's affine map, one turned as it is."""
+    view = replace(drawing(size).views[0], turns=True)
+    return Views([view] * 4, shared=[(2, "affine"), (3, "turn")])
+
+
+def relicv2(size: int, *, crops: tuple[int, int] = (4, 2), blur: tuple[float, float] | None = None) -> Views:
+    """The multi-crop views of ReLICv2: large ones first, by turns BYOL's first and second, then small ones (Tomasev et
+    al. 2022, arXiv 2201.05119).
+
+    crops: how many large and small ones; the small have 96 px for 224. blur: as in `byol`. Saliency maps, by which the
+    paper at times removes the background, are not there.
+    """
+    pair = byol(size, blur=blur).views
+    small = round(size * 96 / 224)
+    large = [replace(pair[number % 2], area=(0.14, 1.0)) for number in range(crops[0])]
+    return Views(large + [replace(pair[n % 2], size=small, area=(0.05, 0.14)) for n in range(crops[1])])
 
 
 def plain(size: int) -> Views:
