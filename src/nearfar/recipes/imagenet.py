@@ -127,3 +127,23 @@ def imix() -> Recipe:
 def mochi() -> Recipe:
     """arXiv 2010.01028: as MoCo v2, mixtures from epoch 15 (from memory, unverified). Not run here."""
     return replace(moco(), method={"start": 15})
+
+
+def looc() -> Recipe:
+    """arXiv 2008.05659 on ImageNet-100: batch 256, SGD 0.03, 500 epochs, with a cosine for steps. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="looc", batch=256, epochs=500, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        )
+    )  # fmt: skip
+
+
+def relicv2() -> Recipe:
+    """arXiv 2201.05119: batch 4096, LARS 0.3, 1000 epochs (unverified). 77.1 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="relicv2", crops=(4, 2), batch=4096, epochs=1000,
+            optimiser="lars_outside", lr=0.3, weight_decay=1e-6, warmup=10,
+        )
+    )  # fmt: skip
