@@ -239,3 +239,99 @@ def test_photographs(shared_data, tmp_path):
     assert fine.split == coarse.split
     assert len(coarse.classes) < len(fine.classes)
     assert "rows of" in coarse.notes[-1]
+
+
+def deep(root: Path, top: int, *, colour: bool = False) -> np.ndarray:
+    """Two pictures of 16 bits whose highest values are `top` and half of it; the first of them."""
+    shape = (8, 8, 3) if colour else (8, 8)
+    values = np.random.default_rng(0).integers(0, top + 1, shape, dtype=np.uint16)
+    values[0, 0] = top
+    for name, picture in (("a", values), ("b", values // 2)):
+        if colour:
+            cv2 = pytest.importorskip("cv2", reason="the extra 'fast' is not installed")
+            cv2.imwrite(str(root / f"{name}.png"), picture[:, :, ::-1])
+        else:
+            Image.fromarray(picture).save(root / f"{name}.png")
+    return values
+
+
+@pytest.mark.parametrize(
+    ("white", "scale", "said"),
+    [
+        (None, 65535, "0 to 65,535 (the range of their type) to 0 to 255. None is above about"),
+        (4095, 4095, "0 to 4,095 (as asked for) to 0 to 255."),
+        ("measured", 4000, "0 to 4,000 (the highest value there is) to 0 to 255."),
+        (1000, 1000, "0 to 1,000 (as asked for) to 0 to 255."),
+    ],
+)
+def test_sixteen_bits_are_scaled_by_their_type_or_as_asked(tmp_path, white, scale, said):
+    values = deep(tmp_path, 4000)
+    images = open_images(tmp_path, white=white)
+    wanted = np.round(np.minimum(values / scale, 1) * 255)
+    assert np.abs(images.pixels(torch.tensor([0]))[0, 0].numpy() - wanted).max() <= 1
+    assert np.array_equal(np.asarray(images.original(0)), images.pixels(torch.tensor([0]))[0, 0])
+    assert images.notes[0].startswith("2 of 2 pictures have 16 bits a channel; they are scaled to 8, " + said)
+    demand = open_images(tmp_path, white=white, memory=0)
+    assert torch.equal(demand.pixels(torch.arange(2)), images.pixels(torch.arange(2)))
+
+
+@pytest.mark.parametrize(("white", "scale"), [(None, 65535), ("measured", 60000)])
+def test_sixteen_bits_of_colour(tmp_path, white, scale):
+    values = deep(tmp_path, 60000, colour=True)
+    images = open_images(tmp_path, white=white)
+    assert images.channels == 3
+    found = images.pixels(torch.tensor([0]))[0].numpy().transpose(1, 2, 0).astype(int)
+    assert np.abs(found - values / scale * 255).max() <= 1
+    assert "2 of 2 pictures have 16 bits a channel" in images.notes[0]
+    assert "None is above" not in images.notes[0]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_folder_of_arrays(tmp_path, first):
+    values = np.random.default_rng(0).integers(0, 256, (3, 10, 16, 5), dtype=np.uint8)
+    for i, picture in enumerate(values):
+        np.save(tmp_path / f"{i}.npy", picture.transpose(2, 0, 1) if first else picture)
+    np.save(tmp_path / "3.npy", (values[0] / 255).astype(np.float32))
+    images = open_images(tmp_path, side=10)
+    assert (images.channels, len(images)) == (5, 4)
+    assert images.aspect.tolist() == pytest.approx([1.6] * 4)
+    assert torch.equal(*images.pixels(torch.tensor([0, 3])))
+    assert np.array_equal(np.asarray(images.original(1)), values[1, :, :, :3])
+
+
+def test_arrays_beside_pictures_are_no_pictures(tmp_path):
+    np.save(folder(tmp_path, "a.png", "b.png") / "labels.npy", np.arange(2))
+    images = open_images(tmp_path)
+    assert images.names == ["a.png", "b.png"]
+    assert images.notes == ["1 files are no images and were ignored (labels.npy)."]
+
+
+def test_arrays_that_are_no_pictures_are_bad(tmp_path):
+    for i, array in enumerate([np.zeros(5), np.zeros((2, 3, 4, 5)), np.array([["a", "b"]]), np.zeros((0, 3))]):
+        np.save(tmp_path / f"{i}.npy", array)
+    np.save(tmp_path / "4.npy", np.zeros((4, 4), np.uint8))
+    images = open_images(tmp_path, max_bad=0.9)
+    assert images.names == ["4.npy"]
+    assert all("wanted: numbers, H x W, H x W x C or C x H x W" in why for _, why in images.skipped)
+
+
+def test_a_mixture_of_channel_counts_is_an_error_that_names_both(tmp_path):
+    for i, channels in enumerate([5, 5, 3]):
+        np.save(tmp_path / f"{i}.npy", np.zeros((6, 6, channels), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"numbers of channels: 2 of 5 \('0\.npy'\), 1 of 3 \('2\.npy'\).*folder of its"
+    ):
+        open_images(tmp_path)
+
+
+def test_pictures_in_a_folder_of_that_name_have_no_label(tmp_path):
+    names = ["cat/1.png", "dog/1.png", "loose.png", *(f"Unlabeled/{i}.png" for i in range(3)), "unlabeled/x/4.png"]
+    images = open_images(folder(tmp_path, *names), labels="folders")
+    assert images.classes == ["cat", "dog"]
+    known = {name for name, label in zip(images.names, images.label.tolist(), strict=True) if label >= 0}
+    assert known == {"cat/1.png", "dog/1.png"}
+    assert images.notes == [
+        "1 picture is in no class folder: no label.",
+        "3 pictures are in the folder 'Unlabeled': no label.",
+        "1 picture is in the folder 'unlabeled': no label.",
+    ]

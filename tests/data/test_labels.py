@@ -218,3 +218,22 @@ def test_arrays_of_labels_that_do_not_fit():
         array_labels([1, 2], 3)
     with pytest.raises(ValueError, match="The labels hold 2, -1, but there are 2 class names"):
         array_labels([0, 2, -1], 3, names=["a", "b"])
+
+
+@pytest.mark.parametrize("extra", ["unlabeled/9.png", "train/unsup/9.png", "train/9.png", "Unlabelled/cat/9.png"])
+def test_extras_without_a_label_beside_splits(extra):
+    labels = folder_labels(["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", extra])
+    assert labels.classes == ["cat", "dog"]
+    assert labels.label.tolist() == [0, 1, 0, -1]
+    assert labels.split == ["train", "train", "test", "train" if extra.startswith("train") else ""]
+    assert len(labels.notes) == 1
+
+
+def test_a_class_below_a_class_may_be_named_so():
+    labels = folder_labels(["cat/unsup/1.png", "dog/1.png", "test/unlabelled/1.png"])
+    assert labels.classes == ["cat/unsup", "dog"]
+
+
+def test_folders_without_a_label_alone_give_no_classes():
+    with pytest.raises(ValueError, match="lie in no class folder"):
+        folder_labels(["unlabelled/1.png"])

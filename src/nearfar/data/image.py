@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Images:
 
     names: path below DATA with forward slashes, or the index as text for an array.
     label, group: N, int64, or MISSING.  classes: the name of each class number.  split: N names, "" where unknown.
-    C is 1 where all pictures are grey, else 3; any number for arrays.
+    C is 1 where all pictures are grey, else 3; any number for arrays, .npy files and TIFF files of many channels.
     aspect: N, float32, width / height of each picture before the squash.
     skipped: (name, reason) of each bad file.  notes: sentences for the user.
     """
@@ -107,7 +108,10 @@ class Images:
         squares, rows = self.store.squares, self.rows.cpu()
         whole = torch.equal(rows, torch.arange(len(squares)))
         moved = Cache(
-            (squares if whole else squares[self.rows]).to(device), self.store.source, self.store.source_rows[rows]
+            (squares if whole else squares[self.rows]).to(device),
+            self.store.source,
+            self.store.source_rows[rows],
+            self.store.white,
         )
         return replace(self, store=moved, rows=torch.arange(len(self), device=device))
 
@@ -121,13 +125,15 @@ def open_images(
     size: int = 224,
     max_bad: float = 0.05,
     memory: float | None = None,
+    white: float | Literal["measured"] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
     """Open pictures for training.
 
     data: one of
-        a folder: every image below it, at any depth, in natural order; hidden files are ignored, links followed once;
+        a folder: every image below it, at any depth, in natural order; hidden files are ignored, links followed once.
+            Without images, every .npy file: H x W, H x W x C, or C x H x W where C is the smallest of the three;
         a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the column path, or the first);
         a .tar that is not compressed; a .parquet table whose rows hold encoded pictures (bytes, as the datasets library
         writes them too) or paths, and optional label, group, split;
@@ -141,10 +147,12 @@ def open_images(
     size: the side of the views to be cut from them.
     max_bad: the share of image files that may fail to decode before this is an error; they are skipped and listed.
     memory: bytes that the cache may take; beyond, pictures are decoded when asked for. Default: half of what is free.
+    white: the value that becomes 255 in files whose numbers have 16 bits. Default: the highest of their type, so that
+        all files mean the same, whatever is in them; "measured": the highest of all that is there.
     workers: decoding threads. Default: one a core.  progress: called with (done, all) while files are decoded.
 
     Raises FileNotFoundError where there is nothing at `data`, ValueError where it holds no pictures, too many bad ones,
-    or labels that do not fit.
+    labels that do not fit, or files of different numbers of channels; grey ones only are read as colour beside others.
     """
     opened = find(data, label_column)
     known = _labels(opened, labels, label_column)
@@ -153,7 +161,9 @@ def open_images(
     if isinstance(opened.source, np.ndarray):
         store, aspect = _squashed(opened.source, side)
     else:
-        store, aspect, skipped = _decoded(opened, side, size, max_bad, memory, workers or cores(), progress, notes)
+        store, aspect, skipped = _decoded(
+            opened, side, size, max_bad, memory, white, workers or cores(), progress, notes
+        )
     kept = torch.tensor([i for i in range(len(opened.names)) if i not in skipped])
     images = Images(
         names=opened.names,
@@ -181,6 +191,7 @@ class Cache:
     squares: Tensor
     source: Files | Parts | EndToEnd | np.ndarray
     source_rows: Tensor  # N, where the picture of each square stands in the source
+    white: float | None = None  # see `open_images`
 
     @property
     def shape(self) -> torch.Size:
@@ -194,7 +205,7 @@ class Cache:
         return torch.from_numpy(self.squares.numpy()[rows.numpy()])
 
     def original(self, row: int) -> Image.Image:
-        return _original(self.source, int(self.source_rows[row]))
+        return _original(self.source, int(self.source_rows[row]), self.white)
 
 
 @dataclass(slots=True)
@@ -204,6 +215,7 @@ class OnDemand:
     source: Files | Parts | EndToEnd
     shape: torch.Size
     workers: int
+    white: float | None = None  # see `open_images`
 
     def pixels(self, rows: Tensor) -> Tensor:
         where = rows.tolist()
@@ -211,13 +223,13 @@ class OnDemand:
         view = squares.numpy()
 
         def fill(i: int) -> None:
-            view[i], _ = decode.square(self.source.read(where[i]), self.shape[2], self.shape[0])
+            view[i], _ = decode.square(self.source.read(where[i]), self.shape[2], self.shape[0], self.white)
 
         _threaded(fill, len(where), self.workers, None)
         return squares
 
     def original(self, row: int) -> Image.Image:
-        return _original(self.source, row)
+        return _original(self.source, row, self.white)
 
 
 def _colours_last(n: int, shape: torch.Size) -> Tensor:
@@ -229,9 +241,9 @@ def _colours_last(n: int, shape: torch.Size) -> Tensor:
     return torch.empty(n, side, side, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def _original(source: Files | Parts | EndToEnd | np.ndarray, row: int) -> Image.Image:
+def _original(source: Files | Parts | EndToEnd | np.ndarray, row: int, white: float | None) -> Image.Image:
     if not isinstance(source, np.ndarray):
-        return decode.picture(source.read(row))
+        return decode.picture(source.read(row), white)
     picture = source[row]  # H x W x C
     return Image.fromarray(np.ascontiguousarray(picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]))
 
@@ -269,6 +281,7 @@ def _decoded(
     size: int,
     max_bad: float,
     memory: float | None,
+    white: float | Literal["measured"] | None,
     workers: int,
     progress: Progress | None,
     notes: list[str],
@@ -292,11 +305,20 @@ def _decoded(
         # Where nothing waits for a disk, short work is Python's own, and threads would only take turns at it.
         found = _threaded(lambda i: _attempt(head, i), n, 1 if in_memory else workers, None)
         bad = {i: why for i, why in enumerate(found) if isinstance(why, str)}
-        heads = [head for head in found if not isinstance(head, str)]
+        heads = {i: head for i, head in enumerate(found) if not isinstance(head, str)}
         if not heads:
             _check_bad(opened, bad, max_bad)
-        side = side or min(round(statistics.median(head.short for head in heads)), 2 * size)
-        channels = 1 if all(head.grey for head in heads) else 3
+        side = side or min(round(statistics.median(head.short for head in heads.values())), 2 * size)
+        channels = _channels(opened, heads)
+        deep = [i for i, head in heads.items() if head.deep]
+        if white == "measured":
+            peaks = _threaded(
+                lambda j: _attempt(lambda i: decode.highest(source.read(i)), deep[j]), len(deep), workers, None
+            )
+            white = max((peak for peak in peaks if not isinstance(peak, str)), default=None)
+            scale = "the highest value there is"
+        else:
+            scale = "the range of their type" if white is None else "as asked for"
         workers = 1 if in_memory and side <= 64 else workers
 
         rows = [i for i in range(n) if i not in bad]
@@ -306,10 +328,12 @@ def _decoded(
         keep = needed <= memory
         squares = _colours_last(len(rows) if keep else 0, shape)
         view = squares.numpy()
-        aspect = torch.zeros(n)
+        aspect, brightest = torch.zeros(n), torch.zeros(n)
 
         def fill(j: int) -> None:
-            pixels, aspect[rows[j]] = decode.square(source.read(rows[j]), side, channels)
+            pixels, aspect[rows[j]] = decode.square(source.read(rows[j]), side, channels, white)
+            if heads[rows[j]].deep:
+                brightest[rows[j]] = int(pixels.max())
             if keep:
                 view[j] = pixels
 
@@ -318,7 +342,17 @@ def _decoded(
     bad |= failed
     _check_bad(opened, bad, max_bad)
 
-    grey = sum(head.grey for head in heads)
+    if deep:
+        notes.append(
+            f"{len(deep)} of {len(heads)} pictures have 16 bits a channel; they are scaled to 8, 0 to "
+            f"{white or 65535:,g} ({scale}) to 0 to 255."
+        )
+        if white is None and 0 < (most := int(brightest.max())) < 64:
+            notes[-1] += (
+                f" None is above about {257 * most:,}, so they are dark: open_images(..., white={257 * most}), or "
+                'white="measured", would use the whole range.'
+            )
+    grey = sum(head.channels == 1 for head in heads.values())
     if channels == 3 and grey:
         notes.append(f"{grey} of {len(heads)} pictures are grey; they are read as colour, like the others.")
     if not keep:
@@ -326,12 +360,27 @@ def _decoded(
             f"{len(rows)} pictures of {side} x {side} take {needed / 2**30:.1f} GiB, more than the "
             f"{memory / 2**30:.1f} GiB set aside: they are decoded batch by batch, which is slower."
         )
-        return OnDemand(source, shape, workers), aspect, bad
+        return OnDemand(source, shape, workers, white), aspect, bad
     kept = [j for j, row in enumerate(rows) if row not in failed]
     if failed:  # close the gaps in place: a copy of the whole might not fit
         for to, j in enumerate(kept):
             view[to] = view[j]
-    return Cache(squares[: len(kept)], source, torch.tensor([rows[j] for j in kept])), aspect, bad
+    return Cache(squares[: len(kept)], source, torch.tensor([rows[j] for j in kept]), white), aspect, bad
+
+
+def _channels(opened: Opened, heads: dict[int, decode.Head]) -> int:
+    """The channels of all pictures: grey and colour may be mixed, and nothing else."""
+    first: dict[int, int] = {}
+    for i, head in heads.items():
+        first.setdefault(head.channels, i)
+    if len(first) == 1 or first.keys() <= {1, 3}:
+        return max(first)
+    count = Counter(head.channels for head in heads.values())
+    told = ", ".join(f"{n} of {c} ({opened.names[first[c]]!r})" for c, n in count.most_common())
+    raise ValueError(
+        f"The pictures of '{opened.given}' have different numbers of channels: {told}. Only grey and colour can be "
+        "mixed: put each kind in a folder of its own, or convert them to one."
+    )
 
 
 def _check_bad(opened: Opened, bad: dict[int, str], max_bad: float) -> None:

@@ -28,6 +28,9 @@ SPLITS = {
 }
 """Names of a top folder that are read as a split, whatever their case."""
 
+UNLABELLED = ("unlabelled", "unlabeled", "unsup")
+"""Names of a folder beside class folders (or beside train and test) whose pictures have no label."""
+
 
 @dataclass(slots=True)
 class Labels:
@@ -77,7 +80,8 @@ def folder_labels(names: Sequence[str]) -> Labels:
     """The class of a picture is its folder's path below DATA, without a top folder train, test or val.
 
     So train/cat/1.jpg and test/cat/2.jpg are both "cat", and cat/2019/1.jpg is "cat/2019". A picture that lies directly
-    in DATA (or in train/) has no label. The split folders count only where every picture lies in one.
+    in DATA (or in train/), or below a folder named unlabelled, unlabeled or unsup there, has no label. The split
+    folders count only where every picture lies in one, or in such a folder beside them.
     Raises ValueError where no picture lies in a folder.
     """
     split, values = zip(*map(_folders(names), names), strict=True)
@@ -89,9 +93,11 @@ def folder_labels(names: Sequence[str]) -> Labels:
         )
     unknown = torch.full((len(names),), MISSING)
     labels = Labels(label, classes, unknown, list(split))
-    loose = values.count("")
+    extra = Counter(found for name in names if (found := _unlabelled(name)))
+    loose = values.count("") - extra.total()
     if loose:
         labels.notes.append(f"{_pictures(loose)} in no class folder: no label.")
+    labels.notes += [f"{_pictures(n)} in the folder {folder!r}: no label." for folder, n in sorted(extra.items())]
     _note_one_class(labels)
     return labels
 
@@ -187,15 +193,26 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None) -> 
 
 
 def _folders(names: Sequence[str]):
-    """How to cut a path into (split, class); split folders count where every picture lies in one."""
-    tops = {name.split("/", 1)[0].lower() if "/" in name else "" for name in names}
-    has_splits = tops <= SPLITS.keys()
+    """How to cut a path into (split, class); split folders count where every picture lies in one, or has no label."""
+    tops = {name.split("/", 1)[0].lower() if "/" in name else "" for name in names} - set(UNLABELLED)
+    has_splits = bool(tops) and tops <= SPLITS.keys()
 
     def cut(name: str) -> tuple[str, str]:
         folders = name.split("/")[:-1]
-        return (SPLITS[folders[0].lower()], "/".join(folders[1:])) if has_splits else ("", "/".join(folders))
+        split = SPLITS.get(folders[0].lower(), "") if has_splits else ""
+        return split, "" if _unlabelled(name) else "/".join(folders[1:] if split else folders)
 
     return cut
+
+
+def _unlabelled(name: str) -> str | None:
+    """The folder, in DATA or in a split of it, that says that what is below it has no label."""
+    folders = name.split("/")[:-1]
+    depth = 1 if folders and folders[0].lower() in SPLITS else 0
+    for end in {1, 1 + depth}:
+        if folders[end - 1 : end] and folders[end - 1].lower() in UNLABELLED:
+            return "/".join(folders[:end])
+    return None
 
 
 def _read(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:

@@ -107,12 +107,16 @@ def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any], label_column:
     raise ValueError(f"'{path}' is no source of pictures. Wanted: {_WANTED}. {remedy}")
 
 
-_WANTED = "a folder of images, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
+_WANTED = (
+    "a folder of images or .npy files, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
+)
 
 
 def _open_folder(root: Path) -> Opened:
     names, notes = _files_below(root)
     images = [name for name in names if _is_image(root / name)]
+    # Beside pictures an array is more likely their labels or features than a picture.
+    images = images or [name for name in names if name.lower().endswith(".npy")]
     others = sorted(set(names) - set(images), key=natural)
     if not images:
         found = f"holds {len(others)} files, none of them an image ({some(others)})" if others else "is empty"
