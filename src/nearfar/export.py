@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nearfar.encoders.image import ImageEncoder, from_spec, source
+from nearfar.encoders import AnyEncoder, from_spec
 from nearfar.files import replace
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class ExportReport:
     difference: float
 
 
-def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
+def export_encoder(encoder: AnyEncoder, folder: str | Path) -> ExportReport:
     """Write `encoder` to `folder`, load it again by running encoder.py itself, and compare the two on noise.
 
     Older files in the folder give way only once the new ones have passed. Raises ValueError where the weights are not
@@ -67,7 +67,7 @@ def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
             f"{len(broken)} of the {len(weights)} tensors of the encoder are not finite, such as {broken[0]}: training "
             "diverged, so export an earlier checkpoint"
         )
-    lines, plain = source(encoder)
+    lines, plain = encoder.source()
     loader = _loader(encoder, lines)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staged = Path(name)
@@ -78,7 +78,7 @@ def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
             "format": FORMAT,
             "encoder": encoder.spec,
             "dim": encoder.dim,
-            "input": _preparation(encoder.spec),
+            "input": encoder.preparation(),
             "sha256": _checksum(staged / "encoder.safetensors"),
             "versions": {package: version(package) for package in ("torch", "timm", "safetensors")},
         }
@@ -102,7 +102,7 @@ def export_encoder(encoder: ImageEncoder, folder: str | Path) -> ExportReport:
     )
 
 
-def load_encoder(folder: str | Path) -> ImageEncoder:
+def load_encoder(folder: str | Path) -> AnyEncoder:
     """The encoder that `export_encoder` wrote to `folder`, in eval mode; no file of it is run or unpickled.
 
     Raises FileNotFoundError for missing files, ValueError for damaged ones and for weights that do not fit.
@@ -140,7 +140,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _fill(encoder: ImageEncoder, weights: dict[str, Tensor], folder: Path) -> None:
+def _fill(encoder: AnyEncoder, weights: dict[str, Tensor], folder: Path) -> None:
     wanted = encoder.net.state_dict()
     fitting = [key for key in wanted if key in weights and weights[key].shape == wanted[key].shape]
     if len(fitting) < len(wanted) or len(weights) > len(wanted):
@@ -153,12 +153,13 @@ def _fill(encoder: ImageEncoder, weights: dict[str, Tensor], folder: Path) -> No
     encoder.net.load_state_dict(weights)
 
 
-def _loader(encoder: ImageEncoder, lines: list[str]) -> str:
-    spec = encoder.spec
+def _loader(encoder: AnyEncoder, lines: list[str]) -> str:
+    told = encoder.encode_lines()
     return "\n".join(
         [
             '"""The encoder beside this file, without the library that trained it."""',
             "",
+            *(["import json"] if any("json." in line for line in told) else []),
             "from pathlib import Path",
             "",
             *(["import timm"] if any("timm." in line for line in lines) else []),
@@ -168,42 +169,14 @@ def _loader(encoder: ImageEncoder, lines: list[str]) -> str:
             *lines,
             'net.load_state_dict(load_file(Path(__file__).with_name("encoder.safetensors")))',
             "net.eval()",
-            f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
-            f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
-            "",
-            "",
-            "def encode(x):",
-            f'    """N x {spec["channels"]} x {spec["size"]} x {spec["size"]} pictures in [0, 1] -> N x {encoder.dim}.',
-            "",
-            f"    Of a picture: {_resize(spec)}.",
-            '    """',
-            "    return net((x - mean) / std)",
+            *told,
             "",
         ]
     )
 
 
-def _preparation(spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "layout": "N x C x H x W, RGB" if spec["channels"] == 3 else "N x C x H x W",
-        "range": [0, 1],
-        "channels": spec["channels"],
-        "size": spec["size"],
-        "resize": _resize(spec),
-        "mean": spec["mean"],
-        "std": spec["std"],
-    }
-
-
-def _resize(spec: dict[str, Any]) -> str:
-    # The test view of the library (views.image.plain).
-    side = "as large as its short side" if spec["size"] <= 64 else "of 224/256 of its short side"
-    return f"the middle square {side}, resized to {spec['size']} x {spec['size']} (bilinear, antialiased)"
-
-
-def _difference(encoder: ImageEncoder, folder: Path) -> float:
-    spec = encoder.spec
-    noise = torch.rand(2, spec["channels"], spec["size"], spec["size"], generator=torch.Generator().manual_seed(0))
+def _difference(encoder: AnyEncoder, folder: Path) -> float:
+    noise = encoder.example(2, torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # building a network draws from the global generator
         other = runpy.run_path(str(folder / "encoder.py"))["encode"](noise)
         own = encoder(noise)

@@ -31,6 +31,8 @@ class Source(Protocol):
 class Viewer(Protocol):
     """What turns inputs into views, by draws that were made for the whole global batch."""
 
+    def __len__(self) -> int: ...
+
     def draw(self, n: int, generator: torch.Generator) -> Any: ...
 
     __call__: Callable[..., list[Any]]

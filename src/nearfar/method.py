@@ -78,6 +78,8 @@ class Method(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
+    pictures_only: ClassVar[bool] = False
+    """Whether it takes the views apart as pictures."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     margin: float | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nearfar.encoders.image import ImageEncoder
+from nearfar.encoders import AnyEncoder
 from nearfar.export import TOLERANCE
 from nearfar.files import replace
 
@@ -18,8 +18,8 @@ BATCHES = (1, 5)
 """Sizes at which the file is compared with the encoder; it is traced at neither."""
 
 
-def export_onnx(encoder: ImageEncoder, folder: str | Path) -> tuple[Path, float]:
-    """Write encoder.onnx to `folder`: pictures in [0, 1], N x C x S x S as `pixels`, to `features`, N x dim, any N.
+def export_onnx(encoder: AnyEncoder, folder: str | Path) -> tuple[Path, float]:
+    """Write encoder.onnx to `folder`: `input` (of pictures, N x C x S x S in [0, 1]) to `features`, N x dim, any N.
 
     Gives the path, and the largest difference to the encoder, over the largest output. Raises ModuleNotFoundError where
     the extra "export" is not installed, and ValueError where onnxruntime computes something else than torch.
@@ -34,7 +34,6 @@ def export_onnx(encoder: ImageEncoder, folder: str | Path) -> tuple[Path, float]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     encoder = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
-    channels, side = encoder.spec["channels"], encoder.spec["size"]
     generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staged = Path(name) / "encoder.onnx"
@@ -42,9 +41,9 @@ def export_onnx(encoder: ImageEncoder, folder: str | Path) -> tuple[Path, float]
             warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(
                 encoder,
-                (torch.rand(3, channels, side, side, generator=generator),),
+                (encoder.example(3, generator),),
                 staged,
-                input_names=["pixels"],
+                input_names=["input"],
                 output_names=["features"],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1 << 20)},),
                 dynamo=True,
@@ -54,10 +53,10 @@ def export_onnx(encoder: ImageEncoder, folder: str | Path) -> tuple[Path, float]
         session = onnxruntime.InferenceSession(staged, providers=["CPUExecutionProvider"])
         worst = 0.0
         for batch in BATCHES:
-            pixels = torch.rand(batch, channels, side, side, generator=generator)
+            given = encoder.example(batch, generator)
             with torch.no_grad():
-                own = encoder(pixels)
-            other = torch.from_numpy(session.run(["features"], {"pixels": pixels.numpy()})[0])
+                own = encoder(given)
+            other = torch.from_numpy(session.run(["features"], {"input": given.numpy()})[0])
             if other.shape != own.shape:
                 raise ValueError(f"the ONNX file gives {tuple(other.shape)} for a batch of {batch}, the encoder not")
             worst = max(worst, float((other - own).abs().max() / own.abs().max().clamp(min=1e-12)))

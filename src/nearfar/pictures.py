@@ -1,18 +1,103 @@
-"""Pictures as training sees them: opened, measured, and turned into views, as the settings of a run say."""
+"""Pictures as a kind of data: opened, measured, and turned into views, as the settings of a run say."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from PIL.Image import Image
+from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
+from nearfar.duplicates import duplicates
+from nearfar.encoders.image import ImageEncoder, image_encoder
 from nearfar.plans import DRAWINGS
 from nearfar.settings import Settings
 from nearfar.views import image as views
+from nearfar.views.sheet import contact_sheet
+
+RAW = "raw pixels"
+
+
+def open_samples(data: Any, settings: Settings) -> Images:
+    """The data of a run."""
+    return open_pictures(data, settings)
+
+
+def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Images:
+    """Data in the form in which the encoder of a run saw its training data."""
+    if isinstance(data, Images):
+        return data
+    if isinstance(data, str) and data == DRAWINGS:
+        return drawings("train")
+    images = open_images(data, labels=labels, label_column=label_column, side=made["side"], max_bad=max_bad)
+    if images.channels != made["channels"]:
+        raise ValueError(
+            f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} "
+            f"have {images.channels}: convert them first"
+        )
+    return images
+
+
+def facts(data: Images, settings: Settings) -> dict[str, Any]:
+    """Channels, the side of the stored squares, and the side of the views."""
+    return {"channels": data.channels, "side": data.side, "size": view_size(settings, data.side)}
+
+
+def make_encoder(data: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
+    """The encoder that the settings name, behind a normalisation measured on the data."""
+    mean, std = pixel_statistics(data)
+    return image_encoder(settings.encoder, channels=data.channels, size=facts["size"], mean=mean, std=std)
+
+
+def make_views(data: Images, settings: Settings, facts: dict[str, Any]) -> views.Views:
+    """The views that the settings name."""
+    return named_views(settings, facts["size"])
+
+
+@torch.no_grad()
+def insist_fitting(encoder: ImageEncoder, viewer: views.Views) -> None:
+    """Raise ValueError where a view is too small for the encoder."""
+    channels, size, name = (encoder.spec[key] for key in ("channels", "size", "name"))
+    for side in sorted({view.size for view in viewer.views} - {size}):
+        try:
+            encoder.eval()(torch.zeros(1, channels, side, side))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
+
+
+def plain(encoder: ImageEncoder) -> views.Views:
+    """The middle of each picture."""
+    return views.plain(encoder.spec["size"])
+
+
+def raw(encoder: ImageEncoder) -> views.Views:
+    """The same, at 32 px at most."""
+    return views.plain(min(32, encoder.spec["size"]))
+
+
+def told(facts: dict[str, Any]) -> str:
+    return f"at {facts['size']} px"
+
+
+def sheet(data: Images, viewer: views.Views, index: Tensor, draws: views.Draws) -> Image:
+    """A contact sheet of some pictures and their views."""
+    return contact_sheet(*data.fetch(index), viewer, draws, [data.names[i] for i in index.tolist()])
+
+
+def copies(data: Images) -> Tensor:
+    """Which pictures are the same, or nearly."""
+    return duplicates(data).group
+
+
+def shown(data: Images) -> tuple[Sequence[str], Callable[[Tensor], Tensor], Tensor]:
+    """For reports: names, what gives the squares of some pictures, and aspects."""
+    return data.names, data.pixels, data.aspect
 
 
 def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Images:
@@ -40,8 +125,8 @@ def view_size(settings: Settings, side: int) -> int:
     return settings.size or (side if side <= 64 else 128)
 
 
-def make_views(settings: Settings, size: int) -> views.Views:
-    """The views that the settings name."""
+def named_views(settings: Settings, size: int) -> views.Views:
+    """The views of that side that the settings name. Raises ValueError for those of another kind of data."""
     match settings.views:
         case "simclr":
             return views.simclr(size)
@@ -67,6 +152,10 @@ def make_views(settings: Settings, size: int) -> views.Views:
             return views.looc_drawing(size)
         case "relicv2":
             return views.relicv2(size, crops=settings.crops)
+        case _:
+            raise ValueError(
+                f"--views {settings.views!r} is not for pictures: `nearfar views DATA` shows those that are"
+            )
 
 
 def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:

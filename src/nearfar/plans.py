@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import inspect
+import itertools
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,15 +87,40 @@ def own_flags(method: str) -> dict[str, inspect.Parameter]:
 
 
 def suited_recipe(data: Any) -> str:
-    """photos for a folder, archive, table or list, drawings for those in the package, small_images for arrays."""
+    """What the data look like: drawings (those in the package), photos (a folder, archive, list), tables, or arrays,
+    which are small_images."""
     if isinstance(data, str | os.PathLike) and str(data):
         if str(data) == DRAWINGS:
             return "drawings"
         path = Path(data)
+        if _is_table(path):
+            return "tables"
         return (
             "photos" if path.is_dir() or path.suffix in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
         )
-    return "small_images"
+    return "tables" if hasattr(data, "columns") or isinstance(data, Mapping) else "small_images"
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file holds rows to learn from, and not a list of pictures or pictures themselves."""
+    if path.name.endswith((".tsv", ".csv.gz", ".tsv.gz")):
+        return True
+    if path.suffix == ".csv" and path.is_file():
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in itertools.islice(csv.reader(file), 2) if row]
+        listed = any("path" in row or (path.parent / row[0]).is_file() for row in rows)
+        return not listed and any(len(row) > 1 for row in rows)
+    if path.suffix in (".parquet", ".pq") and path.is_file():
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError):
+            return False  # whoever opens it will say what is wrong with it
+        held = any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in schema.types)
+        return not held and not {"path", "image_path", "file", "file_name", "filename"} & set(schema.names)
+    return False
 
 
 def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
@@ -115,7 +143,7 @@ def _check(settings: Settings) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
     if settings.micro_batch < 0 or settings.micro_batch == 1:
         raise ValueError(f"--micro-batch {settings.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
-    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "max_bad"):
+    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "corruption", "max_bad"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")

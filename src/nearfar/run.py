@@ -13,14 +13,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from nearfar import checkpoints, plans, probing, training
+from nearfar import checkpoints, kinds, plans, probing, training
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests
-from nearfar.data.drawings import drawings
-from nearfar.data.image import Images, open_images
+from nearfar.data.samples import Samples
 from nearfar.data.splits import folds
-from nearfar.duplicates import duplicates
-from nearfar.encoders.image import ImageEncoder, from_spec
+from nearfar.encoders import AnyEncoder, from_spec
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export import ExportReport, export_encoder, load_encoder
@@ -28,7 +26,6 @@ from nearfar.files import replace_text
 from nearfar.report.page import report
 from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
 from nearfar.settings import Settings
-from nearfar.views import image as views
 
 Which = Literal["last", "best"]
 
@@ -45,11 +42,13 @@ class Run:
         if not config.is_file():
             raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-        settings = self.config["settings"]
-        self.settings = Settings(**settings | {"crops": tuple(settings["crops"])})
+        settings: dict[str, Any] = self.config["settings"]
+        lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+        self.settings = Settings(**settings | lists)
+        self.kind = kinds.of(self.settings.kind)
 
     @cached_property
-    def encoder(self) -> ImageEncoder:
+    def encoder(self) -> AnyEncoder:
         """The trained encoder, ready to embed: on the CPU, in eval mode."""
         folder = self.path / "checkpoints"
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
@@ -70,43 +69,36 @@ class Run:
         encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)})
         return encoder.eval()
 
-    def untrained(self) -> ImageEncoder:
+    def untrained(self) -> AnyEncoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
         return from_spec(self.config["made"]["encoder"]).eval()
 
-    def open(self, data: Any, *, labels: Any = None, label_column: str = "label") -> Images:
-        """Data in the form in which this encoder saw its training data."""
-        if isinstance(data, Images):
-            return data
-        made = self.config["made"]
-        if isinstance(data, str) and data == plans.DRAWINGS:
-            return drawings("train")
-        images = open_images(
-            data, labels=labels, label_column=label_column, side=made["side"], max_bad=self.settings.max_bad
+    def open(self, data: Any, *, labels: Any = None, label_column: str = "") -> Samples:
+        """Data in the form in which this encoder saw its training data. label_column: "" is that of training."""
+        return self.kind.open_as(
+            data,
+            self.config["made"],
+            labels=labels,
+            label_column=label_column or self.settings.label_column,
+            max_bad=self.settings.max_bad,
         )
-        if images.channels != made["channels"]:
-            raise ValueError(
-                f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} "
-                f"have {images.channels}: convert them first"
-            )
-        return images
 
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
-        return probing.embed(self.encoder, views.plain(self.config["made"]["size"]), self.open(data))
+        return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
 
-    def seen(self, images: Images) -> Tensor:
+    def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their pixels: N, bool."""
         known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
-        return torch.tensor([digest in known for digest in digests(images)])
+        return torch.tensor([digest in known for digest in digests(samples)])
 
     def evaluate(
         self,
         data: Any,
         *,
         labels: Any = None,
-        label_column: str = "label",
+        label_column: str = "",
         test: Any = None,
         test_labels: Any = None,
         seed: int = 0,
@@ -121,23 +113,22 @@ class Run:
         parts = [self.open(data, labels=labels, label_column=label_column)]
         if test is not None:
             parts.append(self.open(test, labels=test_labels, label_column=label_column))
-        for note in [note for images in parts for note in images.notes]:
+        for note in [note for samples in parts for note in samples.notes]:
             say(note)
         label, classes, group = _together(parts)
         splits, tested = self.splits(parts[0], seed) if test is None else _apart(parts, label)
-        seen = torch.cat([self.seen(images) for images in parts])[tested]
-        plain = views.plain(self.config["made"]["size"])
-        small = views.plain(min(32, self.config["made"]["size"]))
-        pixels = torch.cat(
+        seen = torch.cat([self.seen(samples) for samples in parts])[tested]
+        plain, raw = self.kind.plain(self.encoder), self.kind.raw(self.encoder)
+        untouched = torch.cat(
             [
-                small(*images.fetch(i))[0].flatten(1).cpu()
-                for images in parts
-                for i in torch.arange(len(images)).split(512)
+                kinds.seen(raw, samples, index, torch.device("cpu")).flatten(1)
+                for samples in parts
+                for index in torch.arange(len(samples)).split(512)
             ]
         )
         first = self.untrained()
-        trained = torch.cat([probing.embed(self.encoder, plain, images) for images in parts])
-        untrained = torch.cat([probing.embed(first, plain, images) for images in parts])
+        trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
+        untrained = torch.cat([probing.embed(first, plain, samples) for samples in parts])
         bank = int((label[splits[0][0]] != MISSING).sum())
         found = {
             name: evaluate(
@@ -152,7 +143,7 @@ class Run:
                 seed=seed,
             )
             for name, features in (
-                ("raw pixels", pixels),
+                (self.kind.RAW, untouched),
                 ("untrained encoder", untrained),
                 ("trained encoder", trained),
             )
@@ -164,38 +155,34 @@ class Run:
         self.write("evaluate", table)
         return table
 
-    def splits(self, images: Images, seed: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    def splits(self, samples: Samples, seed: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """The split that the data name, or five stratified folds; and the positions that are tested.
 
         Raises ValueError where no labels are known.
         """
-        known = images.label != MISSING
+        known = samples.label != MISSING
         if not known.any():
             raise ValueError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
-        test = torch.tensor([split == "test" for split in images.split]) & known
-        train = torch.tensor([split in ("", "train") for split in images.split]) & known
+        test = torch.tensor([split == "test" for split in samples.split]) & known
+        train = torch.tensor([split in ("", "train") for split in samples.split]) & known
         if test.any() and train.any():
             return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
-        parts = folds(images.label, images.group, seed=seed)
+        parts = folds(samples.label, samples.group, seed=seed)
         return parts, torch.cat([tested for _, tested in parts])
 
-    def look(self, data: Any, *, labels: Any = None, label_column: str = "label", most: int = 5000) -> None:
+    def look(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
         """Prepare the pictures of the report: a map of the embeddings, nearest neighbours, copies and outliers."""
-        images = self.open(data, labels=labels, label_column=label_column)
-        if len(images) > most:
+        samples = self.open(data, labels=labels, label_column=label_column)
+        if len(samples) > most:
             generator = torch.Generator().manual_seed(self.settings.seed)
-            images = images.subset(torch.randperm(len(images), generator=generator)[:most].sort().values)
-        features = self.embed(images)
-        known = {
-            "names": images.names,
-            "label": images.label,
-            "classes": images.classes,
-            "aspect": images.aspect,
-        }
-        self.write("neighbours", neighbour_grid(features, images.pixels, **known))
-        self.write("map", embedding_map(features, images.pixels, **known))
-        self.write("copies", copy_sets(features, duplicates(images).group, images.pixels, **known))
-        self.write("outliers", outliers(features, images.pixels, **known))
+            samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
+        features = self.embed(samples)
+        names, pixels, aspect = self.kind.shown(samples)
+        known = {"names": names, "label": samples.label, "classes": samples.classes, "aspect": aspect}
+        self.write("neighbours", neighbour_grid(features, pixels, **known))
+        self.write("map", embedding_map(features, pixels, **known))
+        self.write("copies", copy_sets(features, self.kind.copies(samples), pixels, **known))
+        self.write("outliers", outliers(features, pixels, **known))
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""
@@ -211,20 +198,20 @@ class Run:
         return export_encoder(self.encoder, folder or self.path / "export")
 
 
-def _together(parts: list[Images]) -> tuple[Tensor, list[str], Tensor]:
+def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
     """Label, classes and group of several data as of one: classes are the same by name, groups never."""
-    classes = list(dict.fromkeys(name for images in parts for name in images.classes))
+    classes = list(dict.fromkeys(name for samples in parts for name in samples.classes))
     number = {name: i for i, name in enumerate(classes)}
     label, group, used = [], [], 0
-    for images in parts:
-        of = torch.tensor([number[name] for name in images.classes] + [MISSING])  # the last stands for MISSING, -1
-        label.append(of[images.label])
-        group.append(torch.where(images.group == MISSING, MISSING, images.group + used))
-        used += int(images.group.max().clamp(min=-1)) + 1
+    for samples in parts:
+        of = torch.tensor([number[name] for name in samples.classes] + [MISSING])  # the last stands for MISSING, -1
+        label.append(of[samples.label])
+        group.append(torch.where(samples.group == MISSING, MISSING, samples.group + used))
+        used += int(samples.group.max().clamp(min=-1)) + 1
     return torch.cat(label), classes, torch.cat(group)
 
 
-def _apart(parts: list[Images], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """The first data to learn from and the second to test, as one split."""
     known = label != MISSING
     is_test = torch.arange(len(label)) >= len(parts[0])

@@ -6,7 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ViewsName = Literal[
-    "simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "looc", "looc_drawing", "relicv2", "sce"
+    "simclr",
+    "moco_v1",
+    "moco_v2",
+    "byol",
+    "barlow",
+    "swav",
+    "supcon",
+    "drawing",
+    "sce",
+    "looc",
+    "looc_drawing",
+    "relicv2",
+    "scarf",
+    "corrupted",
+    "blanked",
+    "mixed",
 ]
 OptimiserName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
@@ -21,14 +36,26 @@ class Settings:
     """Samples in a step, on all processes together; never more than there are samples."""
     micro_batch: int = 0
     """Samples that pass the encoder at a time, where the batch is larger; the loss sees all. 0 finds what fits."""
+    kind: Literal["pictures", "tables"] = "pictures"
+    """What the samples are; recipes know it."""
     encoder: str = "resnet18"
-    """conv4, or the name of any timm model."""
+    """For pictures conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout."""
     views: ViewsName = "simclr"
-    """What random views are made of each sample; `nearfar views DATA` shows them."""
+    """What random views are made of each sample; `nearfar views DATA` shows them. The last four are for tables."""
     size: int = 0
     """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
     crops: tuple[int, int] = (2, 0)
+<<<<<<< HEAD
     """Large and small views of each sample, for views swav and relicv2 only."""
+=======
+    """Large and small views of each sample, for views swav only."""
+    corruption: float = 0.6
+    """Share of a row's columns that take the values of other rows, for views scarf and corrupted."""
+    drop: tuple[str, ...] = ()
+    """Columns of a table to leave out."""
+    categorical: tuple[str, ...] = ()
+    """Columns of a table whose whole numbers are codes."""
+>>>>>>> 966953b (Tables as a second kind of data: columns, views, encoders, and what training asks of a kind)
     optimiser: OptimiserName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
     lr: float = 0.06

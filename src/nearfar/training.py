@@ -20,29 +20,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from torch import nn
 
-from nearfar import distributed, methods, optim
+from nearfar import distributed, kinds, methods, optim
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.image import Images
+from nearfar.data.samples import Samples
 from nearfar.data.splits import holdout
-from nearfar.encoders.image import ImageEncoder, image_encoder
+from nearfar.encoders import AnyEncoder
 from nearfar.export import export_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
 from nearfar.fit import fit
 from nearfar.journal import Journal
-from nearfar.loop import Loop
+from nearfar.loop import Loop, Viewer
 from nearfar.machine import free_memory, pick_device
 from nearfar.method import Method, mix
 from nearfar.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.norms import synchronise_norms
-from nearfar.pictures import make_views, open_pictures, pixel_statistics, view_size
 from nearfar.plans import Plan
 from nearfar.probing import look, probe
-from nearfar.views import image as views
-from nearfar.views.sheet import contact_sheet
 
 BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png")
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
@@ -87,6 +83,7 @@ class _Job:
     ) -> None:
         self.plan, self.out, self.device, self.say, self.watch = plan, out, device, say, watch
         self.first = distributed.rank() == 0
+        self.kind = kinds.of(plan.settings.kind)
 
     def run(self, resume: bool) -> bool:
         settings = self.plan.settings
@@ -99,32 +96,29 @@ class _Job:
                 f"The run in {str(self.out)!r} is finished: there is nothing to go on with, and it stays as it is."
             )
             return True
-        data, size = self.open()
+        data = self.open()
         batch = self.batch_size(len(data))
         torch.manual_seed(settings.seed)
-        mean, std = pixel_statistics(data)
-        encoder = image_encoder(settings.encoder, channels=data.channels, size=size, mean=mean, std=std)
+        own = self.kind.facts(data, settings)
+        encoder = self.kind.make_encoder(data, settings, own)
         method = methods.build(
             methods.load(self.plan.method),
             encoder,
             self.plan.arguments,
             samples=len(data),
             classes=len(data.classes),
-            channels=data.channels,
+            channels=own["channels"],
         )
-        viewer = make_views(settings, size)
-        _insist_fitting(encoder, data.channels, sorted({view.size for view in viewer.views} - {size}), settings.encoder)
+        viewer = self.kind.make_views(data, settings, own)
+        self.kind.insist_fitting(encoder, viewer)
         for note in encoder.notes:
             self.say(note)
         known = digests(data)
-        facts = {
+        facts = own | {
             "samples": len(data),
             "labelled": int((data.label != MISSING).sum()),
             "groups": len(torch.unique(data.group[data.group != MISSING])),
             "classes": len(data.classes),
-            "channels": data.channels,
-            "side": data.side,
-            "size": size,
             "batch": batch,
             "steps": settings.epochs * (len(data) // batch),
             "lr": settings.lr * batch / 256,
@@ -156,7 +150,7 @@ class _Job:
         data, bank, queries = self.hold_out(data.to(self.device))
         if settings.groups == "ignore":
             data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
-        plain = views.plain(size)
+        plain = self.kind.plain(encoder)
         loop = Loop(
             epochs=settings.epochs,
             batch=batch,
@@ -212,10 +206,10 @@ class _Job:
             clear_leftovers(self.out)
         return None
 
-    def open(self) -> tuple[Images, int]:
-        """The training samples, and the side of the views."""
+    def open(self) -> Samples:
+        """The training samples."""
         settings = self.plan.settings
-        everything = open_pictures(self.plan.data, settings)
+        everything = self.kind.open_samples(self.plan.data, settings)
         for note in everything.notes:
             self.say(note)
         splits = sorted(set(everything.split) - {""})
@@ -229,7 +223,9 @@ class _Job:
             raise ValueError(
                 f"{self.plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
             )
-        return data, view_size(settings, data.side)
+        if methods.load(self.plan.method).pictures_only and settings.kind != "pictures":
+            raise ValueError(f"{self.plan.method!r} is for pictures, and cannot be trained on {settings.kind}")
+        return data
 
     def batch_size(self, samples: int) -> int:
         """The global batch: what was asked for, or less where there are fewer samples, in equal parts for all ranks."""
@@ -243,12 +239,12 @@ class _Job:
             self.say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
         return batch
 
-    def micro_batch(self, encoder: ImageEncoder, facts: dict[str, Any]) -> int:
+    def micro_batch(self, encoder: AnyEncoder, facts: dict[str, Any]) -> int:
         """Samples that pass the encoder at a time: as asked for, else what fits in memory; 0 for all of them."""
-        rows, size = facts["views"] * facts["batch"] // distributed.world(), facts["size"]
+        rows = facts["views"] * facts["batch"] // distributed.world()
         if asked := self.plan.settings.micro_batch:
             return asked if asked < rows else 0
-        view = torch.zeros(min(rows, 4), facts["channels"], size, size, device=self.device)
+        view = encoder.example(min(rows, 4)).to(self.device)
         needed = activation_bytes(encoder.train(), view)
         found = fitting(needed, rows, free_memory(self.device)) or rows
         least = int(-distributed.highest(torch.tensor(-found, device=self.device)))
@@ -287,7 +283,7 @@ class _Job:
             case "adamw":
                 return optim.adamw(groups, lr)
 
-    def hold_out(self, data: Images) -> tuple[Images, Images, Images | None]:
+    def hold_out(self, data: Samples) -> tuple[Samples, Samples, Samples | None]:
         """The data for training, and a bank and queries for the probe, whose labels the method does not see."""
         if len(torch.unique(data.label[data.label != MISSING])) < 2:
             return data, data, None
@@ -312,7 +308,8 @@ class _Job:
         self.say(
             f"{type(method).__name__} on {facts['samples']:,} samples: {settings.epochs} epochs of "
             f"{facts['steps'] // settings.epochs} steps, {batch} samples and {facts['views']} views a step, "
-            f"{settings.encoder} at {facts['size']} px ({weights / 1e6:.1f} M weights in all) on {self.device}{known}."
+            f"{settings.encoder} {self.kind.told(facts)} ({weights / 1e6:.1f} M weights in all) on "
+            f"{self.device}{known}."
         )
         if facts["groups"] and settings.groups == "apart":
             self.say(f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore).")
@@ -325,7 +322,7 @@ class _Job:
             )
 
     def write_down(
-        self, data: Images, known: list[str], encoder: ImageEncoder, viewer: views.Views, facts: dict[str, Any]
+        self, data: Samples, known: list[str], encoder: AnyEncoder, viewer: Viewer, facts: dict[str, Any]
     ) -> None:
         settings = self.plan.settings
         environment = {
@@ -353,7 +350,7 @@ class _Job:
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
         few = torch.linspace(0, len(data) - 1, min(8, len(data))).long()
         draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
-        sheet = contact_sheet(*data.fetch(few), viewer, draws, [data.names[i] for i in few.tolist()])
+        sheet = self.kind.sheet(data, viewer, few, draws)
         replace(self.out / "views.png", lambda temporary: sheet.save(temporary, format="PNG"))
         # The config comes last: a directory with a config has everything that is written before training.
         config = self.plan.saved() | {
@@ -371,16 +368,6 @@ class _Job:
         environment["seconds"] += seconds
         environment["finished"] = finished
         replace_text(path, json.dumps(environment, indent=1))
-
-
-@torch.no_grad()
-def _insist_fitting(encoder: nn.Module, channels: int, sizes: list[int], name: str) -> None:
-    for size in sizes:
-        try:
-            encoder.eval()(torch.zeros(1, channels, size, size))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{name!r} cannot take views of {size} px ({reason}): give a larger --size") from error
 
 
 def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:

@@ -153,6 +153,8 @@ class Look:
     """Whose recipe names the views."""
     views: str = ""
     """Other views than the recipe's: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing."""
+    label_column: str = "label"
+    """The column of a table that holds the labels, and is no input."""
     size: int = 0
     """Side of the views in pixels; 0 as in training."""
     samples: int = 8
@@ -166,17 +168,19 @@ def views(argv: list[str]) -> int:
     look = tyro.cli(Look, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
     import torch
 
-    from nearfar import pictures
+    from nearfar import kinds
     from nearfar.files import replace
-    from nearfar.views.sheet import contact_sheet
 
-    flags: dict[str, Any] = {"size": look.size} | ({"views": look.views} if look.views else {})
+    flags: dict[str, Any] = {"size": look.size, "label_column": look.label_column} | (
+        {"views": look.views} if look.views else {}
+    )
     plan = plans.make(look.method, look.data, None, flags)
-    data = pictures.open_pictures(look.data, plan.settings)
-    viewer = pictures.make_views(plan.settings, pictures.view_size(plan.settings, data.side))
+    kind = kinds.of(plan.settings.kind)
+    data = kind.open_samples(look.data, plan.settings)
+    viewer = kind.make_views(data, plan.settings, kind.facts(data, plan.settings))
     some = torch.linspace(0, len(data) - 1, min(look.samples, len(data))).long().unique()
     draws = viewer.draw(len(some), torch.Generator().manual_seed(look.seed))
-    sheet = contact_sheet(*data.fetch(some), viewer, draws, [data.names[i] for i in some.tolist()])
+    sheet = kind.sheet(data, viewer, some, draws)
     path = replace(Path(look.out), lambda temporary: sheet.save(temporary, format="PNG"))
     for note in data.notes:
         print(note)

@@ -13,7 +13,8 @@ DataArg = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        metavar="DATA", help="A folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."
+        metavar="DATA",
+        help="A folder of pictures, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), or a table.",
     ),
 ]
 
@@ -28,8 +29,8 @@ class Embed:
     """Where the file goes; RUN/embeddings.npz by default. One that exists is not overwritten."""
     labels: str = ""
     """Labels to put beside the features, as in training."""
-    label_column: str = "label"
-    """The column of that file which holds them."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
 
@@ -43,8 +44,8 @@ class Evaluate:
     data: DataArg
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
-    label_column: str = "label"
-    """The column of that file which holds the labels."""
+    label_column: str = ""
+    """The column that holds the labels; that of training if none is named."""
     test: str = ""
     """Other data to test on, while DATA are learnt from."""
     test_labels: str = ""
@@ -66,8 +67,8 @@ class Report:
     """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths, to draw the map of."""
     labels: str = ""
     """Their labels, as in training."""
-    label_column: str = "label"
-    """The column of that file which holds them."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import math
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from nearfar.data import decode
 from nearfar.data.archives import Parts
 from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
+from nearfar.data.samples import Samples
 from nearfar.data.sources import EndToEnd, Files, Opened, find
 from nearfar.machine import cores, free_memory
 
@@ -33,30 +34,18 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
-class Images:
+@dataclass(slots=True, eq=False, kw_only=True)
+class Images(Samples):
     """N pictures as `channels` x `side` x `side` squares (C x S x S) of uint8, and what is known of each.
 
     names: path below DATA with forward slashes, or the index as text for an array.
-    label, group: N, int64, or MISSING.  classes: the name of each class number.  split: N names, "" where unknown.
     C is 1 where all pictures are grey, else 3; any number for arrays, .npy files and TIFF files of many channels.
     aspect: N, float32, width / height of each picture before the squash.
-    skipped: (name, reason) of each bad file.  notes: sentences for the user.
     """
 
-    names: list[str]
-    label: Tensor
-    classes: list[str]
-    group: Tensor
-    split: list[str]
     aspect: Tensor
     store: Cache | OnDemand
     rows: Tensor  # N, where each picture stands in the store
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     @property
     def channels(self) -> int:
@@ -78,6 +67,14 @@ class Images:
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """What views take: the squares of some pictures, and their aspects, n."""
         return self.pixels(index), self.aspect[index]
+
+    def contents(self) -> Iterator[bytes]:
+        """The stored pixels of each picture; its name, if pictures are not in memory."""
+        if not self.cached:
+            yield from (name.encode() for name in self.names)
+            return
+        for index in torch.arange(len(self)).split(512):
+            yield from (picture.contiguous().numpy().tobytes() for picture in self.pixels(index).cpu())
 
     def original(self, i: int) -> Image.Image:
         """Picture i at its full size, upright, on white: mode L or RGB."""

@@ -48,6 +48,50 @@ class ImageEncoder(Encoder):
         x = (x - self.mean) / self.std  # N x C x H x W
         return self.net(x.contiguous(memory_format=torch.channels_last))  # N x dim
 
+    def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures of noise to try it on."""
+        side = self.spec["size"]
+        return torch.rand(n, self.spec["channels"], side, side, generator=generator)
+
+    def source(self) -> tuple[list[str], bool]:
+        """The lines of Python that build `net` from torch and timm alone, and whether it is timm's unchanged."""
+        return source(self)
+
+    def encode_lines(self) -> list[str]:
+        """The lines of Python that make features of pictures."""
+        spec = self.spec
+        return [
+            f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
+            f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
+            "",
+            "",
+            "def encode(x):",
+            f'    """N x {spec["channels"]} x {spec["size"]} x {spec["size"]} pictures in [0, 1] -> N x {self.dim}.',
+            "",
+            f"    Of a picture: {_resize(spec)}.",
+            '    """',
+            "    return net((x - mean) / std)",
+        ]
+
+    def preparation(self) -> dict[str, Any]:
+        """What a picture must be made before it is encoded."""
+        spec = self.spec
+        return {
+            "layout": "N x C x H x W, RGB" if spec["channels"] == 3 else "N x C x H x W",
+            "range": [0, 1],
+            "channels": spec["channels"],
+            "size": spec["size"],
+            "resize": _resize(spec),
+            "mean": spec["mean"],
+            "std": spec["std"],
+        }
+
+
+def _resize(spec: dict[str, Any]) -> str:
+    # The test view of the library (views.image.plain).
+    side = "as large as its short side" if spec["size"] <= 64 else "of 224/256 of its short side"
+    return f"the middle square {side}, resized to {spec['size']} x {spec['size']} (bilinear, antialiased)"
+
 
 def image_encoder(
     name: str,

@@ -1,0 +1,47 @@
+"""What all kinds of data have in common: N samples, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Samples:
+    """N samples, known by position.
+
+    names: of each, by which labels find it.  label, group: N, int64, or MISSING.  classes: the name of each class
+    number.  split: N names, "" where unknown.  skipped: (name, reason) of each that could not be read.
+    notes: sentences for the user.
+    """
+
+    names: list[str]
+    label: Tensor
+    classes: list[str]
+    group: Tensor
+    split: list[str]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def fetch(self, index: Tensor) -> tuple[Any, ...]:
+        """What views take, of some samples."""
+        raise NotImplementedError
+
+    def contents(self) -> Iterator[bytes]:
+        """What each sample is known by, wherever it lies."""
+        raise NotImplementedError
+
+    def subset(self, index: Tensor | Sequence[int]) -> Self:
+        """Some of the samples, in the order given."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same samples, kept on `device` where they fit there."""
+        raise NotImplementedError

@@ -1,0 +1,87 @@
+"""Kinds of data. Training, evaluation and reports know nothing else of what the samples are.
+
+A kind is a module with the functions below: `pictures`, `tables`. It is chosen by `Settings.kind`, which recipes set.
+`made` is what config.yaml keeps of a run under that name: the facts of the kind among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from nearfar.data.samples import Samples
+from nearfar.encoders import AnyEncoder
+from nearfar.loop import Viewer
+from nearfar.settings import Settings
+
+
+class Kind(Protocol):
+    """What is asked of a kind of data."""
+
+    RAW: str
+    """What a representation is compared with that no network has made, such as "raw pixels"."""
+
+    def open_samples(self, data: Any, settings: Settings) -> Samples:
+        """The data of a run."""
+        ...
+
+    def open_as(self, data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Samples:
+        """Data in the form in which the encoder of a run saw its training data."""
+        ...
+
+    def facts(self, data: Any, settings: Settings) -> dict[str, Any]:
+        """What config.yaml keeps of the samples: `inputs` (channels, or columns) among others."""
+        ...
+
+    def make_encoder(self, data: Any, settings: Settings, facts: dict[str, Any]) -> AnyEncoder:
+        """The encoder that the settings name, for these samples."""
+        ...
+
+    def make_views(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Viewer:
+        """The views that the settings name."""
+        ...
+
+    def insist_fitting(self, encoder: AnyEncoder, viewer: Any) -> None:
+        """Raise ValueError where the encoder cannot take one of the views."""
+        ...
+
+    def plain(self, encoder: AnyEncoder) -> Viewer:
+        """The one view without chance, for evaluation."""
+        ...
+
+    def raw(self, encoder: AnyEncoder) -> Viewer:
+        """The view of which the rows are what a representation is compared with."""
+        ...
+
+    def told(self, facts: dict[str, Any]) -> str:
+        """A word on what the encoder takes, such as "at 32 px"."""
+        ...
+
+    def sheet(self, data: Any, viewer: Any, index: Tensor, draws: Any) -> Image:
+        """A picture of some samples and their views."""
+        ...
+
+    def copies(self, data: Any) -> Tensor:
+        """Which samples are copies, or nearly copies, of one another: N, int64, a number for each set, or MISSING."""
+        ...
+
+    def shown(self, data: Any) -> tuple[Sequence[str], Callable[[Tensor], Tensor], Tensor | None]:
+        """For reports: a name for each sample, what gives pictures of some (uint8, n x C x S x S), their aspects."""
+        ...
+
+
+def of(name: str) -> Kind:
+    """The kind called `name`, "pictures" or "tables"."""
+    return import_module(f"nearfar.{name}")  # pyright: ignore[reportReturnType] (a module is a kind by its functions)
+
+
+@torch.no_grad()
+def seen(plain: Viewer, data: Samples, index: Tensor, device: torch.device) -> Tensor:
+    """The plain view of some samples."""
+    (view,) = plain(*(part.to(device) for part in data.fetch(index)))
+    return view

@@ -1,0 +1,112 @@
+"""Tables as a kind of data: opened, and turned into views, as the settings of a run say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.data.columns import Columns
+from nearfar.data.digests import digests
+from nearfar.data.table import Table, open_table
+from nearfar.encoders.table import TableEncoder
+from nearfar.settings import Settings
+from nearfar.views import table as views
+from nearfar.views.rows import row_sheet
+
+RAW = "raw columns"
+
+
+def open_samples(data: Any, settings: Settings) -> Table:
+    """The rows of a run, with the labels that its settings name."""
+    if isinstance(data, Table):
+        rows = data
+    else:
+        rows = open_table(
+            data,
+            labels=settings.labels if settings.labels not in ("", "none") else None,
+            label_column=settings.label_column,
+            drop=settings.drop,
+            categorical=settings.categorical,
+        )
+    if settings.labels == "none":
+        rows = dataclasses.replace(rows, label=torch.full_like(rows.label, MISSING), classes=[])
+    return rows
+
+
+def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Table:
+    """Rows as the encoder of a run saw its training rows."""
+    if isinstance(data, Table):
+        return data
+    columns = Columns.from_spec(made["encoder"]["columns"])
+    return open_table(data, labels=labels, label_column=label_column, columns=columns)
+
+
+def facts(data: Table, settings: Settings) -> dict[str, Any]:
+    """How many inputs a row makes; a method that asks for channels gets that."""
+    return {
+        "channels": data.columns.width,
+        "numbers": len(data.columns.numbers),
+        "categories": len(data.columns.categories),
+    }
+
+
+def make_encoder(data: Table, settings: Settings, facts: dict[str, Any]) -> TableEncoder:
+    """The encoder that the settings name, for these columns."""
+    return TableEncoder(settings.encoder, data.columns)
+
+
+def make_views(data: Table, settings: Settings, facts: dict[str, Any]) -> views.Views:
+    """The views that the settings name; other values of a column are drawn from these rows."""
+    return views.views(settings.views, data.columns, (data.numbers, data.codes), corruption=settings.corruption)
+
+
+def insist_fitting(encoder: TableEncoder, viewer: views.Views) -> None:
+    """Every view has the inputs that the encoder takes."""
+
+
+def plain(encoder: TableEncoder) -> views.Views:
+    """Rows as they are."""
+    return views.plain(encoder.columns)
+
+
+def raw(encoder: TableEncoder) -> views.Views:
+    """The same."""
+    return views.plain(encoder.columns)
+
+
+def told(facts: dict[str, Any]) -> str:
+    return f"on {facts['numbers']} numbers and {facts['categories']} categories"
+
+
+def sheet(data: Table, viewer: views.Views, index: Tensor, draws: views.Draws) -> Image:
+    """Some rows as text, and below each its views, with what was exchanged in colour."""
+    return row_sheet(data, viewer, index, draws)
+
+
+def copies(data: Table) -> Tensor:
+    """Which rows are the same."""
+    known = digests(data)
+    count = Counter(known)
+    numbers = {digest: number for number, digest in enumerate(digest for digest in count if count[digest] > 1)}
+    return torch.tensor([numbers.get(digest, MISSING) for digest in known])
+
+
+def shown(data: Table) -> tuple[Sequence[str], Callable[[Tensor], Tensor], None]:
+    """For reports: each row in words, and its inputs as a pattern of cells."""
+    names = [f"row {name}: {', '.join(word or '-' for word in data.told(i))}" for i, name in enumerate(data.names)]
+    side = max(2, int(data.columns.width**0.5 + 0.999))
+
+    def pattern(index: Tensor) -> Tensor:
+        x = views.expand(data.columns, *data.fetch(index)).cpu()  # n x D
+        cells = torch.zeros(len(x), side * side)
+        cells[:, : x.shape[1]] = x.clamp(-3, 3) / 6 + 0.5
+        return (255 * (1 - cells)).round().byte().view(-1, 1, side, side)
+
+    return names, pattern, None
