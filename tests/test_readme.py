@@ -69,7 +69,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
         raise Parsed
 
     monkeypatch.setattr("nearfar.training.train", stop)  # train, demo
-    monkeypatch.setattr("nearfar.pictures.open_pictures", stop)  # views
+    monkeypatch.setattr("nearfar.pictures.open_samples", stop)  # views
     monkeypatch.setattr("nearfar.doctor.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.comparison.compare", stop)

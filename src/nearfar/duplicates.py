@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests
 from nearfar.data.image import Images
+from nearfar.data.samples import digests
 from nearfar.evaluation.knn import neighbours
 
 THUMB, LOOK = 12, 32

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from nearfar import checkpoints, kinds, plans, probing, training
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests
-from nearfar.data.samples import Samples
+from nearfar.data.samples import Samples, digests
 from nearfar.data.splits import folds
 from nearfar.encoders import AnyEncoder, from_spec
 from nearfar.evaluation.evaluate import evaluate

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.columns import Columns
-from nearfar.data.digests import digests
+from nearfar.data.samples import digests
 from nearfar.data.table import Table, open_table
 from nearfar.encoders.table import TableEncoder
 from nearfar.settings import Settings

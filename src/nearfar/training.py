@@ -24,8 +24,7 @@ import yaml
 from nearfar import distributed, kinds, methods, optim
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints
-from nearfar.data.digests import digests, fingerprint
-from nearfar.data.samples import Samples
+from nearfar.data.samples import Samples, digests, fingerprint
 from nearfar.data.splits import holdout
 from nearfar.encoders import AnyEncoder
 from nearfar.export import export_encoder

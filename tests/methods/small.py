@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from nearfar import methods, recipes
 from nearfar.batch import MISSING, Batch
+from nearfar.data.columns import Column, Columns
 from nearfar.distributed import local, rank
 from nearfar.method import Clock, Look, Method, Step, mix, start_epoch
-from nearfar.views.image import plain
+from nearfar.views import image, table
 
 SIDE = 8  # pixels
 OLD = 64
@@ -38,42 +39,77 @@ class TinyEncoder(nn.Module):
         return self.pool(self.norm(self.conv(x)).relu()).flatten(1)
 
 
+COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
+"""Of the rows in small: ten inputs."""
+
+
+class TinyRows(nn.Module):
+    """The same for rows: N x 10 -> N x 24."""
+
+    dim = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(COLUMNS.width, self.dim, bias=False)
+        self.norm = nn.BatchNorm1d(self.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.line(x)).relu()
+
+
 @dataclass(frozen=True)
 class Form:
-    """A method with arguments small enough for a test."""
+    """A method with arguments small enough for a test, on one kind of data."""
 
     name: str
     arguments: dict[str, Any]
     changed: str = ""
+    kind: Literal["pictures", "tables"] = "pictures"
 
     def __str__(self) -> str:
-        return f"{self.name}{self.changed and '-'}{self.changed}"
+        return f"{self.name}{self.changed and '-'}{self.changed}{'-tables' if self.kind == 'tables' else ''}"
 
     def build(self, *, seed: int = 0, **arguments: Any) -> Method:
         """The method on a tiny encoder, in training mode, at epoch 0."""
         torch.manual_seed(seed)
         kind = methods.load(self.name)
-        method = methods.build(kind, TinyEncoder(), self.arguments | arguments, samples=40, classes=3, channels=3)
+        encoder, channels = (TinyEncoder(), 3) if self.kind == "pictures" else (TinyRows(), COLUMNS.width)
+        known = {"samples": 40, "classes": 3, "channels": channels}
+        method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
         return method.train()
 
     def look(self, method: Method) -> Look:
-        """A pass over the 40 pictures of a training set."""
-        (view,) = plain(SIDE)(*pictures(40, torch.Generator().manual_seed(50)))
+        """A pass over the 40 samples of a training set."""
+        plain = image.plain(SIDE) if self.kind == "pictures" else table.plain(COLUMNS)
+        (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
         view = view.to(next(method.parameters()).dtype)
         return lambda network: network(view)
 
+    def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """N pictures of 3 x SIDE x SIDE, each noise about a colour of its own, and aspects; or N rows."""
+        if self.kind == "tables":
+            numbers = torch.randn(n, 6, generator=generator)
+            numbers[::7, 0] = math.nan
+            return numbers, torch.randint(-1, 3, (n, 1), generator=generator)
+        pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
+        pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
+        return pixels, torch.ones(n)
+
     def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, grouped: bool = False) -> Batch:
-        """N pictures, through the views that the method's recipe names; the last in four has no label.
+        """N samples, through the views that the method's recipe names; the last in four has no label.
 
         grouped: in threes, and every fifth alone.
         """
-        from nearfar.pictures import make_views  # not at the top: the two ranks import this file and do without
-
         generator = torch.Generator().manual_seed(seed)
-        pixels, aspect = pictures(n, generator)
-        views = make_views(recipes.load("small_images", self.name).settings, SIDE)
-        seen = views(pixels, aspect, draws=views.draw(n, generator))
+        given = self.samples(n, generator)
+        if self.kind == "tables":
+            views = table.views("scarf", COLUMNS, self.samples(40, torch.Generator().manual_seed(50)))
+        else:
+            from nearfar.pictures import named_views  # not at the top: the two ranks import this file and do without
+
+            views = named_views(recipes.load("small_images", self.name).settings, SIDE)
+        seen = views(*given, draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
@@ -81,15 +117,8 @@ class Form:
         return Batch([view.to(dtype) for view in seen], index, label, group)
 
 
-def pictures(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """N pictures of 3 x SIDE x SIDE, each noise about a colour of its own, and their aspects."""
-    pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
-    pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
-    return pixels, torch.ones(n)
-
-
 def forms() -> list[Form]:
-    """Each method with its default flags, and with each switch and each choice among them set the other way."""
+    """Each method with its default flags, on each kind of data, and with each switch and choice set the other way."""
     return [form for name in methods.names() for form in _forms(name)]
 
 
@@ -103,6 +132,8 @@ def _forms(name: str) -> Iterator[Form]:
     flags = methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
     yield Form(name, plain)
+    if not methods.load(name).pictures_only:
+        yield Form(name, plain, kind="tables")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
             yield Form(name, plain | {flag: value}, f"{flag}={value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import re
 
@@ -283,7 +284,7 @@ def test_arguments_come_back_from_the_command_line_and_from_yaml(form: Form) -> 
     saved = yaml.safe_load(yaml.safe_dump(arguments))
     assert saved == form.arguments
     assert {k: type(v) for k, v in saved.items()} == {k: type(v) for k, v in form.arguments.items()}
-    one, two = form.build(), Form(form.name, saved).build()
+    one, two = form.build(), dataclasses.replace(form, arguments=saved).build()
     assert type(one) is type(two)
     assert moved(one.state_dict(), two.state_dict()) == set()
 

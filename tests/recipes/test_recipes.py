@@ -10,11 +10,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 
 from nearfar import methods, pictures, plans, recipes, training
+from nearfar.data.columns import Column, Columns
 from nearfar.data.image import open_images
 from nearfar.journal import Journal
 from nearfar.settings import Recipe, Settings
+from nearfar.views import table
 from nearfar.views.image import Views
 
 
@@ -58,7 +61,11 @@ def test_a_recipe_names_what_exists(file: str, function: str) -> None:
     plan = plans.make(method, "anywhere.npz", f"{file}:{function}", {})
     assert plan.settings == recipe.settings
     assert plan.arguments.items() >= recipe.method.items()
-    assert isinstance(pictures.make_views(plan.settings, recipe.settings.size or 32), Views)
+    if plan.settings.kind == "tables":
+        rows = torch.zeros(4, 1), torch.zeros(4, 0, dtype=torch.int64)
+        assert len(table.views(plan.settings.views, Columns([Column("x")]), rows)) == 2
+    else:
+        assert isinstance(pictures.named_views(plan.settings, recipe.settings.size or 32), Views)
 
 
 @pytest.mark.parametrize("file", recipes.names())

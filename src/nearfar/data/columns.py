@@ -91,7 +91,9 @@ class Columns:
         found, notes = [], []
         for name in table.column_names:
             values = table[name].combine_chunks()
-            if values.null_count == len(values) or len(values.drop_null().unique()) < 2:
+            if not (_numeric(values.type) or _nameable(values.type)):
+                notes.append(f"The column {name!r} is of the type {values.type}, and is left out.")
+            elif values.null_count == len(values) or len(values.drop_null().unique()) < 2:
                 notes.append(f"The column {name!r} has one value at most, and is left out.")
             elif _numeric(values.type) and name not in categorical:
                 if _running(values):
@@ -102,9 +104,8 @@ class Columns:
                 found.append(
                     Column(name, mean=float(np.nanmean(numbers)), std=spread or 1.0, gaps=bool(np.isnan(numbers).any()))
                 )
-            elif (texts := _texts(values)) is None:
-                notes.append(f"The column {name!r} is of the type {values.type}, and is left out.")
             else:
+                texts = _texts(values)
                 count = Counter(text for text in texts if text is not None)
                 if len(texts) > 50 and len(count) > len(texts) / 2:
                     notes.append(f"The column {name!r} has {len(count):,} names that hardly repeat, and is left out.")
@@ -143,7 +144,7 @@ class Columns:
             assert column.values is not None
             position: dict[str | None, int] = {value: i for i, value in enumerate(column.values)}
             position[None] = len(column.values) if column.gaps else -1
-            texts = _texts(table[column.name].combine_chunks()) or []
+            texts = _texts(table[column.name].combine_chunks())
             codes[:, b] = torch.tensor([position.get(text, -1) for text in texts])
         return numbers, codes
 
@@ -165,17 +166,19 @@ def _numbers(values: pa.Array) -> np.ndarray:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _texts(values: pa.Array) -> list[str | None] | None:
-    """As text, None where missing; None for what cannot be text."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if not (pa.types.is_boolean(values.type) or pa.types.is_integer(values.type) or _is_text(values.type)):
-        return None
+def _nameable(kind: pa.DataType) -> bool:
+    """Whether values are names, or can be read as such."""
+    if pa.types.is_dictionary(kind):
+        return _nameable(kind.value_type)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+
+
+def _texts(values: pa.Array) -> list[str | None]:
+    """As text, None where missing. Raises ValueError for what cannot be text."""
+    if not _nameable(values.type):
+        raise ValueError(f"a column of categories was wanted, and one of {values.type} given")
     return values.cast(pa.string()).to_pylist()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _running(values: pa.Array) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -45,3 +46,14 @@ class Samples:
     def to(self, device: torch.device | str) -> Self:
         """The same samples, kept on `device` where they fit there."""
         raise NotImplementedError
+
+
+def digests(data: Samples) -> list[str]:
+    """A fingerprint of each sample's contents, by which it is known again, wherever it lies."""
+    return [hashlib.blake2b(content, digest_size=8).hexdigest() for content in data.contents()]
+
+
+def fingerprint(known: list[str], data: Samples) -> str:
+    """One fingerprint of all samples, in order, from their `digests`, their labels and groups."""
+    whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
+    return hashlib.blake2b(whole, digest_size=8).hexdigest()

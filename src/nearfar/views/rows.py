@@ -18,14 +18,15 @@ def row_sheet(data: Table, views: Views, index: Tensor, draws: Draws) -> Image.I
     """Draw each row and below it its views, a line each; what a view has otherwise than the row stands in colour."""
     numbers, codes = data.fetch(index)
     lines: list[tuple[str, list[tuple[str, bool]]]] = []
-    made = [views.exchanged(view, numbers, codes, draws.numbers[:, v]) for v, view in enumerate(views.views)]
+    made = [views.changed(view, numbers, codes, draws.numbers[:, v]) for v, view in enumerate(views.views)]
     names = data.columns.names[:_MOST]
     for i, position in enumerate(index.tolist()):
         own = data.told(position)
         lines.append((f"row {data.names[position]}", [(word, False) for word in own]))
         for v, (a, b) in enumerate(made):
             told = _told(data.columns, a[i : i + 1], b[i : i + 1], data)
-            lines.append((f"view {v + 1}", [(new, new != old) for new, old in zip(told, own, strict=True)]))
+            mixed = f", {draws.weights[i, v]:.0%} own" if views.views[v].mix else ""
+            lines.append((f"view {v + 1}{mixed}", [(new, new != old) for new, old in zip(told, own, strict=True)]))
     font = ImageFont.load_default(12)
     height = 2 * _MARGIN + _LINE * (len(lines) + 1) + 8 * len(index)
     sheet = Image.new("RGB", (2 * _MARGIN + _CELL * (len(names) + 1), height), "white")

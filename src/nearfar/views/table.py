@@ -75,9 +75,12 @@ class Views:
             for v, view in enumerate(self.views)
         ]
 
-    def exchanged(self, view: View, numbers: Tensor, codes: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows with the corrupted columns exchanged."""
+    def changed(self, view: View, numbers: Tensor, codes: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows with columns corrupted and numbers blanked; chance: N x (3M + 1)."""
         columns, first = len(self.columns), numbers.shape[1]
+        if view.blank:
+            gives_way = (chance[:, 2 * columns : 2 * columns + first] < view.blank) & ~numbers.isnan()
+            numbers = numbers.masked_fill(gives_way, 0)
         count = int(view.corrupt * columns)
         if not count or self.reference is None:
             return numbers, codes
@@ -89,11 +92,7 @@ class Views:
         return numbers, torch.where(gives_way[:, first:], other_codes.gather(0, row[:, first:]), codes)
 
     def _view(self, view: View, numbers: Tensor, codes: Tensor, chance: Tensor, weight: Tensor) -> Tensor:
-        numbers, codes = self.exchanged(view, numbers, codes, chance)
-        if view.blank:
-            at = chance[:, 2 * len(self.columns) :][:, : numbers.shape[1]]
-            numbers = numbers.masked_fill((at < view.blank) & ~numbers.isnan(), 0)
-        x = expand(self.columns, numbers, codes)
+        x = expand(self.columns, *self.changed(view, numbers, codes, chance))
         if view.mix and self.reference is not None:
             row = (chance[:, -1] * len(self.reference[0])).long()
             other = expand(self.columns, *(part.to(x.device)[row] for part in self.reference))

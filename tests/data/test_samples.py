@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from nearfar.data.digests import digests, fingerprint
 from nearfar.data.image import open_images
+from nearfar.data.samples import digests, fingerprint
 from tests.tiny import pictures
 
 
