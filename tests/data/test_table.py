@@ -50,12 +50,8 @@ def test_columns_are_learnt_from_the_training_rows(tmp_path: Path) -> None:
 
 def test_other_forms_hold_the_same(tmp_path: Path) -> None:
     first = open_table(write(tmp_path, "a.csv"), label_column="income")
-    arrow = pa.table(
-        {
-            "age": [None if i == 5 else 20 + i for i in range(24)],
-            "town": ["Ulm" if i % 3 else "Bern" for i in range(24)],
-        }
-    )
+    age, town = [None if i == 5 else 20 + i for i in range(24)], ["Ulm" if i % 3 else "Bern" for i in range(24)]
+    arrow = pa.table({"age": age, "town": town})
     arrow = arrow.append_column("split", pa.array(first.split)).append_column("income", pa.array(["low", "high"] * 12))
     pq.write_table(arrow, tmp_path / "a.parquet")
     for data in (arrow, tmp_path / "a.parquet", arrow.to_pydict()):
@@ -94,7 +90,7 @@ def test_labels_of_a_table_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no table at '.*none.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"no table at '.*none\.csv'"):
         open_table(tmp_path / "none.csv")
     with pytest.raises(ValueError, match=r"no table that is known here. Wanted: .csv"):
         open_table(write(tmp_path, "a.xlsx"))

@@ -11,9 +11,8 @@ from torch import Tensor
 from nearfar.data.columns import Column, Columns
 from nearfar.views.table import Draws, View, Views, expand, plain, views
 
-COLUMNS = Columns(
-    [Column("x", gaps=True), Column("y"), Column("k", ("a", "b", "c"), gaps=True), Column("m", ("p", "q"))]
-)
+NUMBERS = [Column("x", gaps=True), Column("y")]
+COLUMNS = Columns([*NUMBERS, Column("k", ("a", "b", "c"), gaps=True), Column("m", ("p", "q"))])
 
 
 def rows(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -21,10 +20,8 @@ def rows(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     numbers = torch.randn(n, 2, generator=generator)
     numbers[:, 1] += 2 * numbers[:, 0]  # so that the two belong together
     numbers[::9, 0] = math.nan
-    codes = torch.stack(
-        [torch.randint(-1, 4, (n,), generator=generator), torch.randint(0, 2, (n,), generator=generator)], 1
-    )
-    return numbers, codes
+    kinds, m = (torch.randint(low, high, (n,), generator=generator) for low, high in ((-1, 4), (0, 2)))
+    return numbers, torch.stack([kinds, m], 1)
 
 
 def made(name: str, n: int = 400, **options: float) -> tuple[Views, Draws]:
@@ -94,7 +91,7 @@ def test_mixed_rows_are_mostly_their_own() -> None:
     weight = draws.weights[:, 0]
     rest = (x - weight[:, None] * own) / (1 - weight)[:, None]  # what was mixed in is a training row
     clear = weight < 0.95
-    assert float(torch.cdist(rest[clear], others).amin(1).max()) < 1e-3
+    assert float(torch.cdist(rest[clear].double(), others.double()).amin(1).max()) < 1e-3
 
 
 def test_draws_are_those_of_the_first_rows_and_can_be_cut() -> None:
