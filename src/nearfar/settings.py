@@ -45,17 +45,13 @@ class Settings:
     size: int = 0
     """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
     crops: tuple[int, int] = (2, 0)
-<<<<<<< HEAD
     """Large and small views of each sample, for views swav and relicv2 only."""
-=======
-    """Large and small views of each sample, for views swav only."""
     corruption: float = 0.6
     """Share of a row's columns that take the values of other rows, for views scarf and corrupted."""
     drop: tuple[str, ...] = ()
     """Columns of a table to leave out."""
     categorical: tuple[str, ...] = ()
     """Columns of a table whose whole numbers are codes."""
->>>>>>> 966953b (Tables as a second kind of data: columns, views, encoders, and what training asks of a kind)
     optimiser: OptimiserName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
     lr: float = 0.06
