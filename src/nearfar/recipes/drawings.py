@@ -58,6 +58,11 @@ def ifnd() -> Recipe:
     return _of(small_images.ifnd(), temperature=0.2, clusters=250)
 
 
+def mice() -> Recipe:
+    """Twenty clusters, and what MoCo takes on so few samples."""
+    return _of(small_images.mice(), experts=20, dim=64, queue=4096, momentum=0.99, temperature=0.2, kappa=1.0)
+
+
 def instdisc() -> Recipe:
     return _of(small_images.instdisc())
 
@@ -126,3 +131,7 @@ def colorization() -> Recipe:
 def sce() -> Recipe:
     """Two views that are made alike: a drawing has no weaker one."""
     return _of(small_images.sce(), temperature=0.2, target_temperature=0.1)
+
+
+def simclrv2() -> Recipe:
+    return _of(small_images.simclrv2(), temperature=0.2)

@@ -78,6 +78,15 @@ def ifnd() -> Recipe:
     return replace(moco(), method=moco().method | {"clusters": 25})
 
 
+def mice() -> Recipe:
+    """The authors' CIFAR-10 recipe, with a cosine where it has steps, and two views where it has three."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet34", views="moco_v1", optimiser="sgd", lr=1.0, weight_decay=1e-4, decay_1d=True, batch=256
+        )
+    )
+
+
 def instdisc() -> Recipe:
     """The authors' CIFAR-10 command, with a cosine where it has steps; its loss has no proximal term."""
     return Recipe(
@@ -213,3 +222,8 @@ def sce() -> Recipe:
         ),
         method={"queue": 4096},
     )
+
+
+def simclrv2() -> Recipe:
+    """SimCLR's command for CIFAR-10, with the deeper projector."""
+    return simclr()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise, total
+from nearfar.losses.mixture import mixture_nce
+from nearfar.method import Encoder, Look, Step
+from nearfar.methods.moco import MoCo
+
+
+class MiCE(MoCo):
+    """Each query finds its key by one of several experts, which are the clusters, among that expert's earlier keys.
+
+    A gate pi gives each picture to experts. Each expert has an embedding f_k and a prototype mu_k of its own, and keys
+    v_k from the slow copy, and discriminates the pictures that it is given. The loss is the bound of EM where it is
+    tight, so the posterior of the experts, which names the cluster, is found as it is descended:
+
+        loss = -log sum_k pi_k phi_k        phi_k = InfoNCE's share of v_k, for the query f_k + mu_k
+        pi = softmax_k(omega_k . g / kappa), with fixed omega_k as far apart as can be
+
+    Use it when clusters are wanted, and their number is known: `assign` gives them. A step costs what MoCo's does, and
+    its last layer, queue and loss once for each expert.
+
+    Decided here: the views are for student, teacher and gate, and of two the gate sees the student's. A cluster that
+    got no sample in an epoch keeps its prototype, which the released code sets to zero.
+
+    experts: number of clusters, at most `dim`.  dim: width of an expert's embedding and of the gate's.
+    queue: number of negatives.  momentum: of the copy.  temperature: 1 in the paper; 0.5 in variants.
+    kappa: temperature of the gate; none takes `temperature`, as the released code does.  splits: as in MoCo.
+
+    Tsai et al. 2021, "MiCE: Mixture of Contrastive Experts for Unsupervised Image Clustering", arXiv 2105.01899.
+    """
+
+    family = "clusters"
+    omega: Tensor
+    sums: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        experts: int = 10,
+        dim: int = 128,
+        queue: int = 16384,
+        momentum: float = 0.999,
+        temperature: float = 1.0,
+        kappa: float | None = None,
+        splits: int = 8,
+    ) -> None:
+        if not 1 <= experts <= dim:
+            raise ValueError(f"{experts} experts in {dim} dimensions; wanted 1 to {dim}: raise --dim")
+        shape = {"dim": experts * dim, "queue": queue, "momentum": momentum, "splits": splits}
+        super().__init__(encoder, temperature=temperature, head="linear", **shape)
+        self.queue.keys.copy_(self.experts(self.queue.keys, experts).flatten(1))
+        self.gate = nn.Linear(encoder.dim, dim)
+        self.mu = nn.Parameter(normalise(torch.randn(experts, dim)))
+        self.register_buffer("omega", normalise(torch.eye(experts, dim) - torch.eye(experts, dim).mean(0)))
+        self.register_buffer("sums", torch.zeros(experts, dim))  # of the keys that each expert was given this epoch
+        self.kappa = temperature if kappa is None else kappa
+
+    @staticmethod
+    def experts(x: Tensor, count: int) -> Tensor:
+        """Rows of all experts' embeddings, each brought to unit length: N x count*dim -> N x count x dim."""
+        return normalise(x.reshape(len(x) * count, -1)).view(len(x), count, -1)
+
+    def mixture(self, f: Tensor, g: Tensor, v: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Loss and posterior, from the student's f: N x experts*dim, the gate's g: N x dim, and keys v."""
+        count = len(self.mu)
+        q = self.experts(f, count) + normalise(self.mu)  # N x experts x dim
+        pi = (normalise(g) @ self.omega.T / self.kappa).log_softmax(1)  # N x experts
+        groups = None if group is None else (group, self.queue.group)
+        queue = self.queue.keys.unflatten(1, (count, -1))  # queue x experts x dim
+        return mixture_nce(q, v, queue, pi, temperature=self.temperature, groups=groups)
+
+    def forward(self, batch: Batch) -> Step:
+        student, teacher, *third = batch.views
+        seen = self.each(self.embed, [student, *third[:1]])  # 1 or 2 of N x encoder.dim
+        v = self.experts(self.key(teacher), len(self.mu))
+        loss, posterior = self.mixture(self.projector(seen[0]), self.gate(seen[-1]), v, batch.group)
+        return Step(loss, carry=(v, posterior.argmax(1), batch))
+
+    @torch.no_grad()
+    def assign(self, view: Any) -> Tensor:
+        """The cluster of each sample of a view, its likeliest expert: N, int64. `.eval()` comes first."""
+        h, v = self.embed(view), self.experts(self.key(view), len(self.mu))
+        return self.mixture(self.projector(h), self.gate(h), v)[1].argmax(1)
+
+    def after_step(self, step: Step) -> None:
+        v, cluster, batch = step.carry
+        super().after_step(Step(step.loss, carry=([v.flatten(1)], batch)))
+        given = nn.functional.one_hot(cluster, len(self.mu)).to(v.dtype)  # N x experts
+        self.sums += total(torch.einsum("nk,nkd->kd", given, v))
+
+    def before_epoch(self, look: Look) -> None:
+        self.mu.copy_(torch.where(self.sums.any(1, keepdim=True), normalise(self.sums), self.mu))
+        self.sums.zero_()
