@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import nearfar
 from nearfar.checkpoints import read
@@ -155,3 +156,19 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     page = run.report().read_text(encoding="utf-8")
     for part in ("copies", "outliers", "confusion", "classes"):
         assert f'<section id="{part}">' in page
+
+
+@pytest.mark.parametrize("white", [16 * 255, "measured"])
+def test_pictures_of_sixteen_bits_are_scaled_for_use_as_for_training(tmp_path: Path, white: Any) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, picture in enumerate(pictures(24)):
+        Image.fromarray(picture.astype(np.uint16) * 16).save(folder / f"{i:02}.png")
+    data, flags = (open_images(folder, white=white), {}) if white == "measured" else (str(folder), {"white": white})
+    run = nearfar.fit(data, out=tmp_path / "run", say=lambda text: None, **SETTINGS | flags)
+    (folder / "23.png").unlink()
+    used = run.open(str(folder))
+    scale = 255 / pictures(24).max() if white == "measured" else 1
+    wanted = np.round(pictures(24)[:23] * scale)
+    assert np.abs(used.pixels(torch.arange(23))[:, 0].numpy() - wanted).max() <= (white == "measured")
+    assert run.seen(used).all()

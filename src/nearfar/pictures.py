@@ -34,7 +34,14 @@ def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, 
         return data
     if isinstance(data, str) and data == DRAWINGS:
         return drawings("train")
-    images = open_images(data, labels=labels, label_column=label_column, side=made["side"], max_bad=max_bad)
+    images = open_images(
+        data,
+        labels=labels,
+        label_column=label_column,
+        side=made["side"],
+        max_bad=max_bad,
+        white=made.get("white"),
+    )
     if images.channels != made["channels"]:
         raise ValueError(
             f"the encoder was trained on pictures of {made['channels']} channel(s), and those in {str(data)!r} "
@@ -44,8 +51,8 @@ def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, 
 
 
 def facts(data: Images, settings: Settings) -> dict[str, Any]:
-    """Channels, the side of the stored squares, and the side of the views."""
-    return {"channels": data.channels, "side": data.side, "size": view_size(settings, data.side)}
+    """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
+    return {"channels": data.channels, "side": data.side, "size": view_size(settings, data.side), "white": data.white}
 
 
 def make_encoder(data: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
@@ -114,6 +121,7 @@ def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Ima
             side=side,
             size=settings.size or 128,
             max_bad=settings.max_bad,
+            white=settings.white or None,
         )
     if settings.labels == "none":
         images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])

@@ -143,7 +143,7 @@ def _check(settings: Settings) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
     if settings.micro_batch < 0 or settings.micro_batch == 1:
         raise ValueError(f"--micro-batch {settings.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
-    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "corruption", "max_bad"):
+    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "corruption", "max_bad", "white"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")

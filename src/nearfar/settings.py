@@ -88,6 +88,8 @@ class Settings:
     """Train on the rows of that split where the data name one, or on all rows."""
     max_bad: float = 0.05
     """Share of image files that may fail to decode."""
+    white: float = 0.0
+    """The value that is white in pictures of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
     probe_every: int = 1
     """Epochs between two kNN probes, where there are labels."""
     save_every: int = 1

@@ -258,7 +258,7 @@ def deep(root: Path, top: int, *, colour: bool = False) -> np.ndarray:
 @pytest.mark.parametrize(
     ("white", "scale", "said"),
     [
-        (None, 65535, "0 to 65,535 (the range of their type) to 0 to 255. None is above about"),
+        (None, 65535, "0 to 65,535 (the range of their type) to 0 to 255. None is above about 4,112"),
         (4095, 4095, "0 to 4,095 (as asked for) to 0 to 255."),
         ("measured", 4000, "0 to 4,000 (the highest value there is) to 0 to 255."),
         (1000, 1000, "0 to 1,000 (as asked for) to 0 to 255."),

@@ -56,6 +56,11 @@ class Images(Samples):
         return self.store.shape[2]
 
     @property
+    def white(self) -> float | None:
+        """The value that became 255 where numbers had 16 bits; None for the highest of their type."""
+        return self.store.white
+
+    @property
     def cached(self) -> bool:
         """Whether the squares are held in memory; else each call of `pixels` decodes."""
         return isinstance(self.store, Cache)
@@ -345,10 +350,7 @@ def _decoded(
             f"{white or 65535:,g} ({scale}) to 0 to 255."
         )
         if white is None and 0 < (most := int(brightest.max())) < 64:
-            notes[-1] += (
-                f" None is above about {257 * most:,}, so they are dark: open_images(..., white={257 * most}), or "
-                'white="measured", would use the whole range.'
-            )
+            notes[-1] += f" None is above about {257 * most:,}, so they are dark: try --white {257 * most}."
     grey = sum(head.channels == 1 for head in heads.values())
     if channels == 3 and grey:
         notes.append(f"{grey} of {len(heads)} pictures are grey; they are read as colour, like the others.")
