@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import Batch
+from nearfar.distributed import local, world
+from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
+from nearfar.method import Encoder
+from nearfar.methods.moco import MoCo
+
+
+class MoCHi(MoCo):
+    """Each query finds its key among the queue of MoCo, and among mixtures of the queue's keys that are hardest for it.
+
+    Few keys of a long queue are hard; mixing the hardest with each other, and with the query itself, makes more. With
+    Q the queue of unit keys, and n_i, n_j drawn from the keys of Q nearest to q,
+
+        loss = -q.k/t + log(exp(q.k/t) + sum_Q exp(q.n/t) + sum_h exp(q.h/t) + sum_h' exp(q.h'/t))
+        h ~ a n_i + (1 - a) n_j,  a in [0, 1),    h' ~ b q + (1 - b) n_j,  b in [0, 1/2),    of unit length
+
+    Use it when MoCo's loss is soon low and the classes are fine; it costs MoCo's step, a search of the queue and
+    rows x (mixed + mixed_query) x dim numbers. Mixtures amplify false negatives, and the share of keys found first
+    drops, which is as it should be. The two keys of a pair may coincide, which the paper does not say. The defaults of
+    hardest, mixed, mixed_query and start lie in what the paper reports as best, from memory (unverified).
+
+    hardest: nearest keys that are mixed.  mixed: mixtures of two keys for each query.  mixed_query: mixtures of a key
+    and the query.  start: epoch from which there are any.
+
+    Kalantidis et al. 2020, "Hard Negative Mixing for Contrastive Learning", arXiv 2010.01028.
+    """
+
+    family = "negatives"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hardest: int = 1024,
+        mixed: int = 512,
+        mixed_query: int = 256,
+        start: int = 10,
+        **moco: Any,
+    ) -> None:
+        super().__init__(encoder, **moco)
+        self.hardest, self.mixed, self.mixed_query, self.start = hardest, mixed, mixed_query, start
+
+    def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
+        if self.clock.epoch < self.start:
+            return super().loss(q, k, batch)
+        queue = self.queue.keys
+        groups = None if batch.group is None else (batch.group, self.queue.group)
+        hard, known = hardest(q, queue, min(self.hardest, len(queue)), groups)
+        draws = torch.rand(world() * len(q), 3 * self.mixed + 2 * self.mixed_query, generator=self.clock.generator(1))
+        pairs, own = local(draws).to(q.device).split([3 * self.mixed, 2 * self.mixed_query], 1)
+        mixed = mixtures(q, queue, hard, known, pairs.unflatten(1, (3, -1)), own.unflatten(1, (2, -1)))
+        return info_nce_mixed(q, k, queue, mixed, temperature=self.temperature, groups=groups)
+
+    def chance(self, batch: int) -> float:
+        mixed = self.mixed + self.mixed_query if self.clock.epoch >= self.start else 0
+        return math.log(1 + len(self.queue.keys) + mixed)
