@@ -24,6 +24,10 @@ def layers(head: nn.Sequential) -> list[str]:
     ("head", "expected"),
     [
         (heads.simclr_head(32, out=8), ["32->32", "BN", "ReLU", "32->8", "BN without offset"]),
+        (
+            heads.simclr_head(32, out=8, layers=3),
+            ["32->32", "BN", "ReLU", "32->32", "BN", "ReLU", "32->8", "BN without offset"],
+        ),
         (heads.moco_v1_head(32, out=8), ["32->8 +b"]),
         (heads.moco_v2_head(32, out=8), ["32->32 +b", "ReLU", "32->8 +b"]),
         (heads.supcon_head(32, out=8), ["32->32 +b", "ReLU", "32->8 +b"]),
@@ -33,7 +37,7 @@ def layers(head: nn.Sequential) -> list[str]:
         (heads.debiased_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8 +b"]),
         (heads.moco_v3_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8", "BN without offset"]),
     ],
-    ids=["simclr", "moco_v1", "moco_v2", "supcon", "byol", "swav", "barlow", "debiased", "moco_v3"],
+    ids=["simclr", "simclrv2", "moco_v1", "moco_v2", "supcon", "byol", "swav", "barlow", "debiased", "moco_v3"],
 )
 def test_heads_are_those_of_the_papers(head: heads.MLP, expected: list[str]) -> None:
     assert layers(head) == expected

@@ -46,12 +46,13 @@ def mlp(
     return MLP(layers, dims[-1])
 
 
-def simclr_head(dim: int, *, out: int = 128) -> MLP:
+def simclr_head(dim: int, *, out: int = 128, layers: int = 2) -> MLP:
     """SimCLR's projector: dim -> dim -> out, batch norm after both layers, the last without offset.
 
     arXiv 2002.05709; the batch norms are those of google-research/simclr, the paper names none.
+    layers: 3 in version 2 (arXiv 2006.10029), all but the last of width dim.
     """
-    return mlp((dim, dim, out), norm=True, bias=False, last_bias=False, last_norm=True, last_offset=False)
+    return mlp((*[dim] * layers, out), norm=True, bias=False, last_bias=False, last_norm=True, last_offset=False)
 
 
 def moco_v1_head(dim: int, *, out: int = 128) -> MLP:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.batch import MISSING
 from nearfar.distributed import normalise
 from nearfar.losses.pairwise import info_nce, info_nce_batch, nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -80,6 +81,27 @@ def test_gradient_is_orthogonal_to_raw_rows() -> None:
     assert float((gradient * raw).sum(1).abs().max().detach()) < 1e-12
 
 
+def test_nt_xent_with_further_negatives_from_a_queue() -> None:
+    z1, z2, queue = unit(4, 4, 0).requires_grad_(), unit(4, 4, 1), unit(9, 4, 2)
+    group, of_queue = torch.tensor([0, MISSING, 1, 0]), torch.tensor([0, 1, MISSING, 0, 2, 1, 0, 3, MISSING])
+    rows, groups = [*z1.detach(), *z2], group.tolist()
+    for ids in (None, group):
+        losses = []
+        for i, anchor in enumerate(rows):
+            mine = MISSING if ids is None else groups[i % 4]
+            free = lambda other: mine == MISSING or other != mine  # noqa: B023
+            kept = [rows[j] for j in range(8) if j == (i + 4) % 8 or (j != i and free(groups[j % 4]))]
+            kept += [x for x, other in zip(queue, of_queue.tolist(), strict=True) if free(other)]
+            push = math.log(sum(math.exp(float(anchor @ x) / 0.2) for x in kept))
+            losses.append(push - float(anchor @ rows[(i + 4) % 8]) / 0.2)
+        got = nt_xent(z1, z2, temperature=0.2, group=ids, queue=(queue, of_queue))
+        assert float(got.detach()) == pytest.approx(sum(losses) / 8)
+        assert got > nt_xent(z1, z2, temperature=0.2, group=ids)
+    empty = nt_xent(z1, z2, temperature=0.2, queue=(queue[:0], of_queue[:0]))
+    torch.testing.assert_close(empty, nt_xent(z1, z2, temperature=0.2))
+    assert torch.autograd.grad(empty, z1)[0].isfinite().all()
+
+
 def test_learnable_temperature() -> None:
     z1, z2, queue = unit(5, 4, 0), unit(5, 4, 1), unit(9, 4, 2)
     tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -144,6 +166,11 @@ def _nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
     return nt_xent(normalise(z1), normalise(z2), temperature=0.2)
 
 
+def _nt_xent_queue(z1: Tensor, z2: Tensor) -> Tensor:
+    queue = unit(20, 4, 9).to(z1.dtype), torch.arange(20)
+    return nt_xent(normalise(z1), normalise(z2), temperature=0.2, queue=queue)
+
+
 def _nt_xent_small_temperature(z1: Tensor, z2: Tensor) -> Tensor:
     return nt_xent(normalise(z1), normalise(z2), temperature=0.02)
 
@@ -156,6 +183,6 @@ def _info_nce_batch(q: Tensor, k: Tensor) -> Tensor:
     return info_nce_batch(normalise(q), normalise(k), temperature=0.2)
 
 
-@pytest.mark.parametrize("loss", [_nt_xent, _nt_xent_small_temperature, _info_nce, _info_nce_batch])
+@pytest.mark.parametrize("loss", [_nt_xent, _nt_xent_queue, _nt_xent_small_temperature, _info_nce, _info_nce_batch])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))

@@ -13,13 +13,21 @@ from nearfar.contrast import far, near
 from nearfar.distributed import gather, rank, share
 
 
-def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor,
+    group: Tensor | None = None,
+    queue: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """NT-Xent: each of the 2N rows finds its other view among the 2N - 1 others.
 
         loss_i = -s_ip + log sum_{j != i} exp(s_ij),    s_ij = z_i . z_j / temperature
 
     z1, z2: N x D, the two views. The mean over 2N rows, as in the paper; the released code returns twice that.
-    Equal rows give log(2N - 1). Chen et al. 2020, arXiv 2002.05709.
+    queue: K x D, further negatives, the same on all ranks, and their groups, K: columns j of the sum (SimCLRv2).
+    Equal rows give log(2N - 1 + K). Chen et al. 2020, arXiv 2002.05709.
     """
     z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
     keys = gather(z)  # W2N x D
@@ -27,9 +35,14 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float | Tensor, group: Tenso
     partner = own.roll(len(z1))
     pull = near(z, keys, partner)
     if group is None:
-        return share(far(z, keys, skip=own) - pull)
-    others = far(z, keys, skip=torch.stack([own, partner], 1), apart=_both(group.repeat(2)))
-    return share(torch.logaddexp(pull, others) - pull)
+        push = far(z, keys, skip=own)
+    else:
+        others = far(z, keys, skip=torch.stack([own, partner], 1), apart=_both(group.repeat(2)))
+        push = torch.logaddexp(pull, others)
+    if queue is not None:
+        apart = None if group is None else (group.repeat(2), queue[1])
+        push = torch.logaddexp(push, far(z * temperature**-0.5, queue[0], apart=apart))
+    return share(push - pull)
 
 
 def dcl(

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import simclr_head
+from nearfar.losses.pairwise import nt_xent
+from nearfar.memory.ema import follow, momentum_copy
+from nearfar.memory.queue import Queue
+from nearfar.method import Encoder, Step
+from nearfar.methods.simclr import SimCLR
+
+
+class SimCLRv2(SimCLR):
+    """Each view finds its other view among all in the batch, and in a memory if asked, behind a deeper projector.
+
+    SimCLR with a projector of three layers, whose first is worth keeping: a classifier for few labels is fine-tuned on
+    what `middle(1)` gives. With a memory Q of what a slow copy of both networks made of earlier views, its rows are
+    further negatives:
+
+        loss_i = -s_ip + log(sum_{j != i} exp(s_ij) + sum_Q exp(z_i . q / temperature))
+
+    Use it for SimCLR with large networks and few labels to come. It costs what SimCLR does; with a memory, one more
+    forward pass of both views, and weights twice. The memory is the paper's, which gains a point from it, and is not in
+    the released code: that the copy makes both views' rows, and writes them after the step, is decided here.
+    Fine-tuning and distillation, the paper's other two steps, are no part of this method.
+
+    layers: of the projector, 2 in SimCLR.  memory: its rows, 65,536 in the paper, 0 for none.  momentum: of the copy.
+
+    Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners", arXiv 2006.10029.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, layers: int = 3, memory: int = 0, momentum: float = 0.999, **simclr: Any
+    ) -> None:
+        super().__init__(encoder, **simclr)
+        dim = self.projector.dim
+        self.projector = simclr_head(encoder.dim, out=dim, layers=layers)
+        self.slow_encoder = momentum_copy(self.encoder) if memory else None
+        self.slow_projector = momentum_copy(self.projector) if memory else None
+        self.queue = Queue(memory, dim) if memory else None
+        self.momentum = momentum
+
+    def forward(self, batch: Batch) -> Step:
+        if self.queue is None:
+            return super().forward(batch)
+        both = torch.cat(batch.views)
+        z = normalise(self.projector(self.embed(both)))  # 2N x dim
+        queue = self.queue.keys, self.queue.group
+        loss = nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group, queue=queue)
+        return Step(loss, carry=(self.slow(both), batch))
+
+    @torch.no_grad()
+    def slow(self, both: Tensor) -> Tensor:
+        assert self.slow_encoder is not None
+        assert self.slow_projector is not None
+        return normalise(self.slow_projector(self.embed(both, self.slow_encoder)))  # 2N x dim
+
+    def after_step(self, step: Step) -> None:
+        if self.queue is None or self.slow_encoder is None or self.slow_projector is None:
+            return
+        follow(self.slow_encoder, self.encoder, self.momentum)
+        follow(self.slow_projector, self.projector, self.momentum)
+        rows, batch = step.carry
+        for z in rows.chunk(2):  # one view after the other, so that the order is that of one process
+            self.queue.enqueue(z, batch.group)
+
+    def middle(self, layer: int = 1) -> nn.Sequential:
+        """The encoder and the first layers of the projector, with norm and ReLU: what fine-tuning starts from.
+
+        layer: how many of them; 0 is the encoder alone, 1 the paper's choice, -1 the whole projector.
+        """
+        parts = list(self.projector)
+        ends = [0, *(at + 1 for at, part in enumerate(parts) if isinstance(part, nn.ReLU)), len(parts)]
+        return nn.Sequential(self.encoder, *parts[: ends[layer]])
+
+    def chance(self, batch: int) -> float:
+        return math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))
