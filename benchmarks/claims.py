@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from torch import nn
 
 from benchmarks.bench.results import environment
 from benchmarks.compare import COMMON, DATA, METHODS, trained
@@ -29,7 +30,6 @@ from nearfar.clustering.kmeans import kmeans
 from nearfar.data.drawings import drawings
 from nearfar.data.image import Images, open_images
 from nearfar.distributed import normalise
-from nearfar.encoders.image import ImageEncoder
 from nearfar.evaluation.clusters import clusters
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
@@ -258,7 +258,7 @@ def data(name: str) -> tuple[Images, Images, Images]:
     return train, train.subset(range(BANK)), open_images(DATA / "cifar10_test.npz")
 
 
-def measure(metric: Metric, encoder: ImageEncoder, bank: Images, test: Images) -> float:
+def measure(metric: Metric, encoder: nn.Module, bank: Images, test: Images) -> float:
     """One number, the larger the better, of an encoder in eval mode."""
     features = probing.embed(encoder, plain(32), test)
     if metric == "nmi":
@@ -272,7 +272,7 @@ def measure(metric: Metric, encoder: ImageEncoder, bank: Images, test: Images) -
     return knn(known, bank.label, features, test.label, k=200, temperature=0.1)["accuracy"]
 
 
-def fgsm(encoder: ImageEncoder, bank: Images, test: Images) -> float:
+def fgsm(encoder: nn.Module, bank: Images, test: Images) -> float:
     """Linear accuracy, in per cent, on pictures that went EPSILON in the direction that hurts (arXiv 1412.6572)."""
     known = probing.embed(encoder, plain(32), bank)
     mean, std = known.mean(0), known.std(0).clamp(min=1e-6)
@@ -297,10 +297,13 @@ def table(claims: dict[str, Claim], seeds: int) -> str:
     ]
     for name, claim in claims.items():
         found = [[json.loads(path.read_text()) for path in paths(side, seeds)] for side in claim.sides()]
-        done = sum(map(len, found))
+        done, names = (
+            sum(map(len, found)),
+            (titled(claim.method, claim.flags), titled(claim.against, claim.against_flags)),
+        )
         said = f"| {name}: {claim.says} | {claim.samples:,} x {claim.epochs} {claim.data} | {SAID[claim.metric]} |"
         if done < 2 * seeds or seeds < 2:
-            rows.append(f"{said} {claim.method} | {claim.against} | | {done} of {2 * max(seeds, 2)} runs | |")
+            rows.append(f"{said} {names[0]} | {names[1]} | | {done} of {2 * max(seeds, 2)} runs | |")
             continue
         values = [[result["value"] for result in results] for results in found]
         means = [sum(v) / seeds for v in values]
@@ -308,11 +311,16 @@ def table(claims: dict[str, Claim], seeds: int) -> str:
         gap = over_seeds([a - b for a, b in zip(*values, strict=True)])
         old = "; a method was changed since" if any(map(outdated, chain(*found))) else ""
         rows.append(
-            f"{said} {claim.method} {means[0]:.1f} | {claim.against} {means[1]:.1f} | "
+            f"{said} {names[0]}: {means[0]:.1f} | {names[1]}: {means[1]:.1f} | "
             f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] | {verdict(gap.low, gap.high)}{old} | "
             f"{seconds[0]:.0f}, {seconds[1]:.0f} |"
         )
     return "\n".join(rows)
+
+
+def titled(method: str, flags: dict[str, Any]) -> str:
+    """A method with the flags that are its side's own."""
+    return " ".join([method, *(f"{name}={value}" for name, value in flags.items())])
 
 
 def outdated(result: dict[str, Any]) -> bool:

@@ -90,7 +90,7 @@ def test_the_table_tells_a_difference_from_none() -> None:
     assert "3 of 6 runs" in table({"toy": TOY}, 3)
     write(theirs, [40.0, 42.1, 40.9])  # moves with the seed, as ours does
     line = table({"toy": TOY}, 3).splitlines()[-1]
-    assert "simclr 51.0 | simclr 41.0 | +10.0 [+9.8, +10.2] | better at this budget |" in line
+    assert "simclr temperature=0.5: 51.0 | simclr: 41.0 | +10.0 [+9.8, +10.2] | better at this budget |" in line
     assert "60, 60" in line
     write(theirs, [50.5, 49.0, 53.0])
     line = table({"toy": TOY}, 3).splitlines()[-1]
