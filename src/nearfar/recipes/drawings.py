@@ -58,6 +58,11 @@ def ifnd() -> Recipe:
     return _of(small_images.ifnd(), temperature=0.2, clusters=250)
 
 
+def interclr() -> Recipe:
+    """A pool of a tenth of the drawings, as the paper's is of ImageNet."""
+    return _of(small_images.interclr(), temperature=0.2, clusters=500, negatives=512, pool=1300)
+
+
 def mice() -> Recipe:
     """Twenty clusters, and what MoCo takes on so few samples."""
     return _of(small_images.mice(), experts=20, dim=64, queue=4096, momentum=0.99, temperature=0.2, kappa=1.0)

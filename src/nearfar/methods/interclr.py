@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import Batch
+from nearfar.clustering.online import OnlineClusters
+from nearfar.distributed import local, normalise, world
+from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
+from nearfar.memory.bank import Bank
+from nearfar.method import Encoder, Look, Step
+from nearfar.methods.moco import MoCo
+
+
+class InterCLR(MoCo):
+    """Each query finds its key in a queue, and another picture of its cluster among rather similar ones of others.
+
+    MoCo tells what stays the same between views of one picture; the second term, what pictures of one cluster share.
+    Clusters are those of a bank with a row for each sample, kept up to date step by step:
+
+        loss = (1 - weight) InfoNCE + weight (log(exp(s) + sum_{j chosen} exp(q . bank_j / temperature)) - s)
+        s = (q . bank_p - margin) / temperature        p any of the query's cluster        chosen: of other clusters
+
+    Use it when pictures of one class differ more than two views of one picture do. A step costs what MoCo's does, and a
+    product of the batch with the whole bank.
+
+    Decided here: negatives are drawn without repetition, fewer where the pool holds fewer; the arc goes on straight.
+
+    weight: of the second term.  clusters: at most one for ten samples.  negatives: of a query, from the bank.
+    sampling: of negatives: any of the `pool` rows most like the query ("semi-hard"), the rows most like it ("hard"),
+    any of the pool least like it ("semi-easy"), or any ("random").  pool: its number of rows; the paper's is a tenth of
+    ImageNet.  margin: on the cosine with the positive; one below 0 is lenient.  arc: on the angle instead.
+    kept: share of a bank's row that stays when its sample is seen.  recentre: steps between two means of the clusters.
+    least: members below which a cluster is taken apart, and no more than half of the mean.  offline: cluster anew
+    before each epoch instead, and not in between.
+
+    Xie et al. 2020, "Delving into Inter-Image Invariance for Unsupervised Visual Representations", arXiv 2008.11702.
+    """
+
+    family = "clusters"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        samples: int,
+        weight: float = 0.25,
+        clusters: int = 10000,
+        negatives: int = 16384,
+        sampling: Literal["semi-hard", "random", "hard", "semi-easy"] = "semi-hard",
+        pool: int = 128000,
+        margin: float = -0.5,
+        arc: bool = False,
+        kept: float = 0.0,
+        recentre: int = 10,
+        least: int = 20,
+        offline: bool = False,
+        **moco: Any,
+    ) -> None:
+        super().__init__(encoder, **moco)
+        count = min(clusters, -(-samples // 10))
+        self.bank = Bank(samples, self.projector.dim)
+        self.clusters = OnlineClusters(samples, count, self.projector.dim, least=min(least, samples // (2 * count)))
+        self.weight, self.kept, self.recentre, self.offline = weight, kept, recentre, offline
+        self.negatives: dict[str, Any] = {"count": negatives, "pool": pool, "sampling": sampling}
+        self.margins: dict[str, Any] = {"margin": margin, "arc": arc}
+
+    def before_epoch(self, look: Look) -> None:
+        if self.bank.seen.all() and not self.offline:
+            return
+        x = look(lambda view: normalise(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        self.bank.rows.copy_(x)
+        self.bank.seen.fill_(True)
+        self.clusters.start(x)
+
+    def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
+        bank, label, draws = self.bank.rows, self.clusters.label, self.clock.generator(1)
+        u = torch.rand(world() * len(q), generator=draws).to(q.device)
+        same = (label[batch.index], label, *(() if batch.group is None else (batch.group, self.bank.group)))
+        p = draw_positive(label[batch.index], label, local(u))
+        u = torch.rand(len(bank), generator=draws).to(q)
+        chosen = draw_negatives(q, bank, same, u, **self.negatives)
+        inter = margin_nce(q, bank[p], bank, chosen, temperature=self.temperature, **self.margins)
+        return (1 - self.weight) * super().loss(q, k, batch) + self.weight * inter
+
+    def after_step(self, step: Step) -> None:
+        super().after_step(step)
+        (*_, v), batch = step.carry  # the keys of the second view
+        self.bank.write(batch.index, v, keep=self.kept, group=batch.group)
+        if not self.offline:
+            self.clusters.assign(batch.index, self.bank.rows[batch.index])
+            if (self.clock.step + 1) % self.recentre == 0:
+                self.clusters.recentre(self.bank.rows)
+            self.clusters.refill(self.bank.rows)
+
+    def chance(self, batch: int) -> None:
+        """It depends on how many negatives there are."""
