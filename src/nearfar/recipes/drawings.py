@@ -140,3 +140,7 @@ def sce() -> Recipe:
 
 def simclrv2() -> Recipe:
     return _of(small_images.simclrv2(), temperature=0.2)
+
+
+def loco() -> Recipe:
+    return _of(small_images.loco(), temperature=0.2)

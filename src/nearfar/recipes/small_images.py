@@ -232,3 +232,8 @@ def sce() -> Recipe:
 def simclrv2() -> Recipe:
     """SimCLR's command for CIFAR-10, with the deeper projector."""
     return simclr()
+
+
+def loco() -> Recipe:
+    """The paper has no such data; as SimCLR (unverified)."""
+    return simclr()
