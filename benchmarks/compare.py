@@ -1,9 +1,9 @@
 """Every method on CIFAR-10 at equal budget, on a CPU: `make compare`, or `python -m benchmarks.compare simclr moco`.
 
 The same small encoder, samples seen and optimiser for all; what a method needs of its own is in METHODS and was chosen
-with --pilot, on 5,000 training pictures held out; one that is not named there has the views and arguments of its recipe.
-kNN on the test set, last epoch. One result file per run, so that a stopped comparison goes on where it was; the table in
-docs/results.md is made from them.
+with --pilot, on 5,000 training pictures held out; one that is not named there has the views and arguments of a recipe.
+kNN on the test set, last epoch. One result file per run, so that a stopped comparison goes on where it was; the table
+in docs/results.md is made from them.
 """
 
 from __future__ import annotations
