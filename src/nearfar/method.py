@@ -67,10 +67,26 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
+class Stage(nn.Sequential):
+    """A part of an encoder. dim: the width of what it gives."""
+
+    def __init__(self, *layers: nn.Module, dim: int) -> None:
+        super().__init__(*layers)
+        self.dim = dim
+
+
 class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim."""
 
     dim: int
+
+    def stages(self) -> list[Stage]:
+        """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
+
+        The first takes a view; all but the last give maps, N x their dim x H x W, and the last makes N x dim of them.
+        The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be had in stages: use conv4, or a ResNet of timm")
 
 
 class Method(nn.Module):

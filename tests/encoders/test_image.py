@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nearfar.encoders.image import ImageEncoder, from_spec, image_encoder, source
+from nearfar.norms import split_norms
 
 
 def pictures(n: int, channels: int, size: int) -> Tensor:
@@ -45,6 +46,40 @@ def test_every_kind_gives_vectors_and_is_built_again_from_its_spec(
     again.load_state_dict(encoder.state_dict())
     x = pictures(2, channels, size)
     torch.testing.assert_close(again.eval()(x), encoder.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "widths"),
+    [
+        ("conv4", 1, 32, [32, 64, 128, 128, 512]),
+        ("test_resnet", 3, 32, [32, 48, 192, 96, 96]),
+        ("test_resnet", 3, 96, [32, 48, 192, 96, 96]),
+        ("resnet18", 3, 32, [64, 128, 256, 512, 512]),
+        ("resnet10t", 3, 64, [64, 128, 256, 512, 512]),
+    ],
+)
+def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: list[int]) -> None:
+    encoder = image_encoder(name, channels=channels, size=size).eval()
+    x, stages = pictures(2, channels, size), encoder.stages()
+    assert [stage.dim for stage in stages] == widths
+    h = x
+    for stage in stages[:-1]:
+        h = stage(h)
+        assert h.dim() == 4
+        assert h.shape[1] == stage.dim
+    torch.testing.assert_close(stages[-1](h), encoder(x))
+    theirs = [p for stage in stages for p in stage.parameters()]
+    assert [id(p) for p in theirs] == [id(p) for p in encoder.parameters()]
+    assert list(encoder.state_dict()) == list(image_encoder(name, channels=channels, size=size).state_dict())
+    # What stands in the encoder now is what they are made of, even where a layer was replaced.
+    split_norms(encoder, 2)
+    norms = [m for stage in encoder.stages() for m in stage.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms == []
+
+
+def test_networks_that_cannot_be_had_in_stages_say_so() -> None:
+    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages: use conv4, or a ResNet"):
+        image_encoder("test_vit", size=96).stages()
 
 
 def test_pictures_are_normalised_first() -> None:

@@ -16,7 +16,7 @@ from nearfar import methods, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.data.columns import Column, Columns
 from nearfar.distributed import local, rank
-from nearfar.method import Clock, Look, Method, Step, mix, start_epoch
+from nearfar.method import Clock, Look, Method, Stage, Step, mix, start_epoch
 from nearfar.views import image, table
 
 SIDE = 8  # pixels
@@ -37,6 +37,11 @@ class TinyEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.norm(self.conv(x)).relu()).flatten(1)
+
+    def stages(self) -> list[Stage]:
+        """Each layer as a stage of its own."""
+        layers = [self.conv, self.norm, nn.ReLU()]
+        return [*(Stage(layer, dim=6) for layer in layers), Stage(self.pool, nn.Flatten(), dim=self.dim)]
 
 
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])

@@ -218,9 +218,9 @@ def overfitted(form: Form, *, write: bool) -> str:
         optimiser.step()
         losses.append(out.loss.item())
         # Twenty steps do for contrast; to tell what was done to a picture of noise takes longer. Where negatives follow
-        # the query, half a nat below chance is far.
+        # the query, 0.4 below chance is far.
         first = min(losses[0], chance or losses[0])
-        if number >= 19 and (losses[-1] < 0.85 * first or (chance is not None and losses[-1] < first - 0.5)):
+        if number >= 19 and (losses[-1] < 0.85 * first or (chance is not None and losses[-1] < first - 0.4)):
             return ""
         if write:
             method.after_step(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nearfar.method import Encoder
+from nearfar.method import Encoder, Stage
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64
@@ -45,8 +45,35 @@ class ImageEncoder(Encoder):
                 f"the encoder takes pictures N x {len(self.mean)} x H x W, got {' x '.join(map(str, x.shape))}; "
                 f"build it with channels={x.shape[1] if x.dim() == 4 else 'C'}, or convert the pictures"
             )
+        return self.net(self._prepared(x))  # N x dim
+
+    def _prepared(self, x: Tensor) -> Tensor:
         x = (x - self.mean) / self.std  # N x C x H x W
-        return self.net(x.contiguous(memory_format=torch.channels_last))  # N x dim
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def stages(self) -> list[Stage]:
+        """Of conv4 its four blocks, of a ResNet of timm its four stages, with the stem in the first; and the pooling.
+
+        Other networks raise ValueError.
+        """
+        parts = dict(self.net.named_children())
+        if self.spec["name"] == "conv4":
+            layers = list(parts.values())
+            blocks = [layers[4 * i : 4 * i + 4] for i in range(len(CONV4))]
+            widths, pool = list(CONV4), layers[4 * len(CONV4) :]
+        elif list(parts) == _RESNET:
+            layers = list(parts.values())
+            blocks = [layers[:5], *([layer] for layer in layers[5:8])]
+            features: Any = self.net.feature_info
+            widths, pool = [features[i]["num_chs"] for i in range(1, 5)], layers[8:]
+        else:
+            raise ValueError(f"{self.spec['name']} cannot be had in stages: use conv4, or a ResNet of timm")
+        stages = [Stage(*block, dim=width) for block, width in zip(blocks, widths, strict=True)]
+        return [
+            Stage(_Prepare(self._prepared), *stages[0], dim=widths[0]),
+            *stages[1:],
+            Stage(*pool, dim=self.dim),
+        ]
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Pictures of noise to try it on."""
@@ -85,6 +112,20 @@ class ImageEncoder(Encoder):
             "mean": spec["mean"],
             "std": spec["std"],
         }
+
+
+_RESNET = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
+
+
+class _Prepare(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 def _resize(spec: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class MoCHi(MoCo):
         *,
         hardest: int = 1024,
         mixed: int = 512,
-        mixed_query: int = 256,
+        mixed_query: int = 128,
         start: int = 10,
         **moco: Any,
     ) -> None:

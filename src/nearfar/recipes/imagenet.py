@@ -83,7 +83,7 @@ def supcon() -> Recipe:
 
 
 def instdisc() -> Recipe:
-    """arXiv 1805.01978: batch 256, SGD 0.03, 200 epochs, with a cosine for steps. 54.0 % linear (paper, not run here)."""
+    """arXiv 1805.01978: batch 256, SGD 0.03, 200 epochs, cosine for steps. 54.0 % linear (paper, not run here)."""
     return Recipe(
         settings=Settings(
             encoder="resnet50", size=224, views="moco_v1", batch=256, epochs=200, optimiser="sgd", lr=0.03,
@@ -147,3 +147,19 @@ def relicv2() -> Recipe:
             optimiser="lars_outside", lr=0.3, weight_decay=1e-6, warmup=10,
         )
     )  # fmt: skip
+
+
+def simclrv2() -> Recipe:
+    """arXiv 2006.10029: batch 4096, LARS 0.1 x sqrt(batch), 800 epochs. 71.7 % linear (repository, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=4096, epochs=800, optimiser="lars", lr=0.4,
+            weight_decay=1e-4, warmup=40,
+        ),
+        method={"temperature": 0.1},
+    )  # fmt: skip
+
+
+def loco() -> Recipe:
+    """arXiv 2008.01342: batch 4096, LARS 0.3, 800 epochs (from memory, unverified). Not run here."""
+    return replace(simclr(), settings=replace(simclr().settings, epochs=800))
