@@ -20,7 +20,7 @@ def default() -> Recipe:
             kind="tables",
             encoder="mlp",
             views="scarf",
-            epochs=30,
+            epochs=10,
             batch=128,
             optimiser="adamw",
             lr=2e-3,  # 1e-3 for a batch of 128
