@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, local, normalise, world
+from nearfar.distributed import normalise
 from nearfar.heads import moco_v1_head, moco_v2_head
 from nearfar.losses.pairwise import info_nce
 from nearfar.memory.ema import follow, momentum_copy
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
-from nearfar.norms import SplitBatchNorm, split_norms
+from nearfar.norms import SplitBatchNorm, shuffled, split_norms
 
 
 class MoCo(Method):
@@ -58,12 +58,10 @@ class MoCo(Method):
 
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
-        if not self.shuffles:
-            return normalise(self.key_projector(self.embed(view, self.key_encoder)))  # N x dim
-        order = torch.randperm(world() * len(view), generator=self.clock.generator()).to(view.device)
-        view = local(gather(view)[order])
-        k = normalise(self.key_projector(self.embed(view, self.key_encoder)))
-        return local(gather(k)[order.argsort()])  # N x dim
+        def network(x: Any) -> Tensor:
+            return normalise(self.key_projector(self.embed(x, self.key_encoder)))  # N x dim
+
+        return shuffled(network, view, self.clock.generator()) if self.shuffles else network(view)
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
