@@ -96,6 +96,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     pictures_only: ClassVar[bool] = False
     """Whether it takes the views apart as pictures."""
+    needs_colour: ClassVar[bool] = False
+    """Whether pictures of another number of channels than 3 give it nothing to learn; it refuses them."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     margin: float | None = None
