@@ -65,10 +65,28 @@ def test_the_map_tells_rows_in_words(trained: tuple[Path, run.Run]) -> None:
     data, opened = trained
     opened.look(str(data))
     drawn = json.loads((opened.path / "results" / "map.json").read_text(encoding="utf-8"))
-    assert drawn["name"][1].startswith("row 1: ")
+    assert drawn["name"][1] == "row 1"
+    assert drawn["columns"] == ["size", "weight", "noise", "colour"]
+    line = data.read_text(encoding="utf-8").splitlines()[2].split(",")
+    assert [float(cell) for cell in drawn["cells"][1][:3]] == pytest.approx([float(line[c]) for c in (1, 2, 4)])
+    assert drawn["cells"][1][3] == line[3]
+    assert drawn["cells"][0][0] == ""
     assert len(drawn["name"]) == 80
     assert opened.report().stat().st_size > 10_000
     assert (opened.path / "views.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("numbers", "words", "kept"), [(20, 20, (7, 7)), (20, 3, (11, 3)), (2, 30, (2, 12))])
+def test_of_many_columns_some_of_each_kind_are_shown(numbers: int, words: int, kept: tuple[int, int]) -> None:
+    from nearfar.data.table import open_table
+    from nearfar.report.shown import Rows
+
+    columns = {f"n{i}": [1.0, 2.0] for i in range(numbers)} | {f"w{i}": ["a", "b"] for i in range(words)}
+    look = kinds.of("tables").shown(open_table(columns)).look
+    assert isinstance(look, Rows)
+    assert (look.numbers, len(look.columns) - look.numbers) == kept
+    assert look.hidden == numbers + words - 14
+    assert look.cells(1) == ["2"] * kept[0] + ["b"] * kept[1]
 
 
 def test_equal_rows_are_copies() -> None:

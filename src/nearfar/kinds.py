@@ -6,7 +6,6 @@ A kind is a module with the functions below: `pictures`, `tables`. It is chosen 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from nearfar.data.samples import Samples
 from nearfar.encoders import AnyEncoder
 from nearfar.loop import Viewer
+from nearfar.report.shown import Shown
 from nearfar.settings import Settings
 
 
@@ -70,8 +70,8 @@ class Kind(Protocol):
         """Which samples are copies, or nearly copies, of one another: N, int64, a number for each set, or MISSING."""
         ...
 
-    def shown(self, data: Any) -> tuple[Sequence[str], Callable[[Tensor], Tensor], Tensor | None]:
-        """For reports: a name for each sample, what gives pictures of some (uint8, n x C x S x S), their aspects."""
+    def shown(self, data: Any) -> Shown:
+        """What reports show of each sample."""
         ...
 
 

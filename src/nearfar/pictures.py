@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from nearfar.data.image import Images, open_images
 from nearfar.duplicates import duplicates
 from nearfar.encoders.image import ImageEncoder, image_encoder
 from nearfar.plans import DRAWINGS
+from nearfar.report.shown import Pictures, Shown
 from nearfar.settings import Settings
 from nearfar.views import image as views
 from nearfar.views.sheet import contact_sheet
@@ -102,9 +102,10 @@ def copies(data: Images) -> Tensor:
     return duplicates(data).group
 
 
-def shown(data: Images) -> tuple[Sequence[str], Callable[[Tensor], Tensor], Tensor]:
-    """For reports: names, what gives the squares of some pictures, and aspects."""
-    return data.names, data.pixels, data.aspect
+def shown(data: Images) -> Shown:
+    """Thumbnails in their true proportions."""
+    look = Pictures(pixels=data.pixels, aspect=data.aspect)
+    return Shown(look=look, names=data.names, label=data.label, classes=data.classes)
 
 
 def open_pictures(data: Any, settings: Settings, side: int | None = None) -> Images:

@@ -23,7 +23,7 @@ from nearfar.evaluation.linear import ridge
 from nearfar.export import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
 from nearfar.report.page import report
-from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
 from nearfar.settings import Settings
 
 Which = Literal["last", "best"]
@@ -170,18 +170,17 @@ class Run:
         return parts, torch.cat([tested for _, tested in parts])
 
     def look(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
-        """Prepare the pictures of the report: a map of the embeddings, nearest neighbours, copies and outliers."""
+        """Prepare the samples of the report: a map of the embeddings, nearest neighbours, copies and outliers."""
         samples = self.open(data, labels=labels, label_column=label_column)
         if len(samples) > most:
             generator = torch.Generator().manual_seed(self.settings.seed)
             samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
         features = self.embed(samples)
-        names, pixels, aspect = self.kind.shown(samples)
-        known = {"names": names, "label": samples.label, "classes": samples.classes, "aspect": aspect}
-        self.write("neighbours", neighbour_grid(features, pixels, **known))
-        self.write("map", embedding_map(features, pixels, **known))
-        self.write("copies", copy_sets(features, self.kind.copies(samples), pixels, **known))
-        self.write("outliers", outliers(features, pixels, **known))
+        shown = self.kind.shown(samples)
+        self.write("neighbours", neighbour_grid(features, shown))
+        self.write("map", embedding_map(features, shown))
+        self.write("copies", copy_sets(features, self.kind.copies(samples), shown))
+        self.write("outliers", outliers(features, shown))
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""

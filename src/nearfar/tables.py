@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +15,15 @@ from nearfar.data.columns import Columns
 from nearfar.data.samples import digests
 from nearfar.data.table import Table, open_table
 from nearfar.encoders.table import TableEncoder
+from nearfar.report.shown import Rows, Shown
 from nearfar.settings import Settings
 from nearfar.views import table as views
 from nearfar.views.rows import row_sheet
 
 RAW = "raw columns"
+
+MOST_COLUMNS = 14
+"""That reports show."""
 
 
 def open_samples(data: Any, settings: Settings) -> Table:
@@ -98,15 +101,16 @@ def copies(data: Table) -> Tensor:
     return torch.tensor([numbers.get(digest, MISSING) for digest in known])
 
 
-def shown(data: Table) -> tuple[Sequence[str], Callable[[Tensor], Tensor], None]:
-    """For reports: each row in words, and its inputs as a pattern of cells."""
-    names = [f"row {name}: {', '.join(word or '-' for word in data.told(i))}" for i, name in enumerate(data.names)]
-    side = max(2, int(data.columns.width**0.5 + 0.999))
+def shown(data: Table) -> Shown:
+    """Rows in words: the first columns, both numbers and categories where there are both."""
+    first, more = len(data.columns.numbers), len(data.columns.categories)
+    numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
+    which = [*range(numbers), *range(first, min(first + more, first + MOST_COLUMNS - numbers))]
 
-    def pattern(index: Tensor) -> Tensor:
-        x = views.expand(data.columns, *data.fetch(index)).cpu()  # n x D
-        cells = torch.zeros(len(x), side * side)
-        cells[:, : x.shape[1]] = x.clamp(-3, 3) / 6 + 0.5
-        return (255 * (1 - cells)).round().byte().view(-1, 1, side, side)
+    def cells(i: int) -> list[str]:
+        told = data.told(i)
+        return [told[c] for c in which]
 
-    return names, pattern, None
+    columns = [data.columns.names[c] for c in which]
+    look = Rows(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which))
+    return Shown(look=look, names=[f"row {name}" for name in data.names], label=data.label, classes=data.classes)

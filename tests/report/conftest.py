@@ -13,12 +13,14 @@ from fake_run import write
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory) -> dict[str, Path]:
-    """Runs that tests only read: a plain one, one without labels, one full of hostile names."""
+    """Runs that tests only read: a plain one, one without labels, one full of hostile names, two of them on a table."""
     folder = tmp_path_factory.mktemp("runs")
     return {
         "plain": write(folder / "plain", n=120),
         "unlabelled": write(folder / "unlabelled", n=40, labels=False),
         "hostile": write(folder / "hostile", n=40, hostile=True),
+        "rows": write(folder / "rows", n=60, table_of=16),
+        "hostile rows": write(folder / "hostile-rows", n=40, table_of=16, hostile=True),
     }
 
 

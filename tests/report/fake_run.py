@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.shown import Pictures, Rows, Shown
 
 CLASSES = ["daisy", "dahlia", "iris", "lily of the valley", "poppy", "sunflower", "tulip"]
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">"\'&`$body'
@@ -60,8 +61,34 @@ def features(label: Tensor, dim: int = 32, seed: int = 0) -> Tensor:
     return centre[label] + 0.75 * torch.randn(len(label), dim, generator=generator)
 
 
-def write(folder: Path, *, n: int = 600, labels: bool = True, hostile: bool = False, seed: int = 0) -> Path:
-    """A finished run in `folder`; with `hostile`, every name in it tries to break out of the page."""
+def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) -> Rows:
+    """Measured flowers: numbers, some unknown, then words; of the columns all but two are shown."""
+    rng = np.random.default_rng(seed)
+    words = ["meadow", "a shady wood by the river", "garden", "roadside"]
+    cells = [
+        [
+            *("" if rng.random() < 0.1 else f"{2 * c + rng.integers(0, 5)}" for _ in range(columns // 2)),
+            *(words[rng.integers(0, 4)] + evil for _ in range(columns - 2 - columns // 2)),
+        ]
+        for c in label.tolist()
+    ]
+    names = [f"petal_{c}_length_mm" if c < columns // 2 else f"habitat_{c}" for c in range(columns - 2)]
+    return Rows(columns=[name + evil for name in names], numbers=columns // 2, cells=cells.__getitem__, hidden=2)
+
+
+def write(
+    folder: Path,
+    *,
+    n: int = 600,
+    labels: bool = True,
+    hostile: bool = False,
+    table_of: int = 0,
+    seed: int = 0,
+) -> Path:
+    """A finished run in `folder`; with `hostile`, every name in it tries to break out of the page.
+
+    table_of: so many columns, in place of pictures.
+    """
     rng = np.random.default_rng(seed)
     (folder / "results").mkdir(parents=True)
     (folder / "checkpoints").mkdir()
@@ -132,15 +159,16 @@ def write(folder: Path, *, n: int = 600, labels: bool = True, hostile: bool = Fa
         if g % 2:  # copies whose labels contradict each other
             label[rows[0]] = (label[rows[0]] + 1) % len(CLASSES)
     label = label if labels else torch.full_like(label, -1)
-    about: dict[str, Any] = {
-        "names": [f"photos/{i:04}{evil}.jpg" for i in range(n)],
-        "label": label,
-        "classes": [name + evil for name in CLASSES],
-    }
-    write_json(folder / "results/map.json", embedding_map(shown, pixels.__getitem__, **about, seed=seed))
-    write_json(folder / "results/neighbours.json", neighbour_grid(shown, pixels.__getitem__, **about, seed=seed))
-    write_json(folder / "results/copies.json", copy_sets(shown, group, pixels.__getitem__, **about))
-    write_json(folder / "results/outliers.json", outliers(shown, pixels.__getitem__, **about))
+    told = Shown(
+        look=measured(label, table_of, evil) if table_of else Pictures(pixels=pixels.__getitem__),
+        names=[f"row {i}{evil}" if table_of else f"photos/{i:04}{evil}.jpg" for i in range(n)],
+        label=label,
+        classes=[name + evil for name in CLASSES],
+    )
+    write_json(folder / "results/map.json", embedding_map(shown, told, seed=seed))
+    write_json(folder / "results/neighbours.json", neighbour_grid(shown, told, seed=seed))
+    write_json(folder / "results/copies.json", copy_sets(shown, group, told))
+    write_json(folder / "results/outliers.json", outliers(shown, told))
     if labels:
         write_json(folder / "results/demo.json", table(evil))
     return folder

@@ -99,13 +99,36 @@ def test_the_page_asks_for_nothing_outside_itself(run):
             assert (attributes["content"] or "").startswith("default-src 'none'")
 
 
-def test_hostile_names_stay_text(written):
-    page = report(written["hostile"])
+@pytest.mark.parametrize("name", ["hostile", "hostile rows"])
+def test_hostile_names_stay_text(written, name):
+    page = report(written[name])
     outline = Outline(page.read_text("utf-8"))
     assert not any(name.startswith("on") for _, attributes in outline.elements for name in attributes)
     assert [tag for tag, _ in outline.elements].count("script") == 3
     assert not any(attributes.get("src") == "x" for _, attributes in outline.elements)
     assert HOSTILE.split("`")[0] in "".join(outline.said)
+
+
+def test_rows_are_shown_as_rows(written):
+    page = report(written["rows"])
+    grid = json.loads((written["rows"] / "results/neighbours.json").read_text())
+    outline = Outline(page.read_text("utf-8"))
+    said = visible(page)
+    assert "14 of 16 columns are shown." in said
+    assert "15 of 60 samples are in 4 sets of copies" in said
+    assert "8 copies, 6 shown" in said
+    assert [a["class"] for tag, a in outline.elements if tag == "table" and a.get("class") == "rows"] == ["rows"] * 10
+    assert not [a for tag, a in outline.elements if tag == "img" and "views" not in (a.get("alt") or "").lower()]
+    differing = sum(
+        a != b
+        for query in grid["queries"]
+        for near in query["neighbours"]
+        for a, b in zip(near["cells"], query["cells"], strict=True)
+    )
+    whole = page.read_text("utf-8")
+    part = whole[whole.index('<section id="neighbours">') :]
+    assert part[: part.index("</section>")].count('differs"') == differing > 0
+    assert "petal_<wbr>0_<wbr>length_<wbr>mm" in part
 
 
 def test_pictures_that_are_no_pictures_are_not_shown(run):

@@ -81,7 +81,7 @@ def until(browser: Any, condition: str) -> None:
     WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda b: b.execute_script(f"return {condition}"))
 
 
-@pytest.mark.parametrize("name", ["plain", "unlabelled", "hostile"])
+@pytest.mark.parametrize("name", ["plain", "unlabelled", "hostile", "rows", "hostile rows"])
 def test_it_loads_without_an_error_or_a_request(browser, pages, name):
     show(browser, pages[name])
     until(browser, "document.querySelector('.map .plot')._fullLayout && !document.querySelector('.no-webgl')")
@@ -122,6 +122,38 @@ def test_pointing_shows_a_picture_and_clicking_its_neighbours(browser, pages, na
     assert browser.execute_script("return typeof window.hacked") == "undefined"
 
 
+@pytest.mark.parametrize("name", ["rows", "hostile rows"])
+def test_rows_are_told_in_words(browser, pages, name):
+    show(browser, pages[name])
+    data = json.loads((pages[name].parent / "results/map.json").read_text())
+
+    def read(where: str) -> list[list[str]]:
+        script = f"return [...document.querySelectorAll('{where} :is(dt, dd)')].map((e) => e.textContent)"
+        texts = browser.execute_script(script)
+        return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+
+    def told(i: int, other: int | None = None) -> list[list[str]]:
+        return [
+            [column, cell or "–"]
+            for c, (column, cell) in enumerate(zip(data["columns"], data["cells"][i], strict=True))
+            if other is None or cell != data["cells"][other][c]
+        ]
+
+    pointing(browser, 5, click=False)
+    until(browser, "!document.querySelector('.hover').hidden")
+    assert read(".hover") in [told(i) for i in range(len(data["x"]))]
+    assert browser.execute_script("return document.querySelector('.hover .sprite')") is None
+
+    pointing(browser, 5, click=True)
+    until(browser, "document.querySelectorAll('.near .tile').length > 0")
+    said = browser.execute_script("return document.querySelector('.near .chosen div').textContent")
+    i = next(i for i in range(len(data["x"])) if said == data["label"][i] + data["name"][i])
+    assert read(".near .chosen") == told(i)
+    for k, j in enumerate(data["near"][i], 1):
+        assert read(f".near .tile:nth-child({k})") == told(j, i)
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+
+
 def test_a_class_can_be_brought_forward(browser, pages):
     show(browser, pages["plain"])
     browser.execute_script("document.querySelector('.chips button').click()")
@@ -133,7 +165,7 @@ def test_a_class_can_be_brought_forward(browser, pages):
     assert faded == [label != first for label in labels]
 
 
-@pytest.mark.parametrize("name", ["plain", "hostile", "unlabelled"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "unlabelled", "rows", "hostile rows"])
 @pytest.mark.parametrize("width", [400, 760, 1600])
 def test_no_window_is_too_narrow(browser, pages, name, width):
     show(browser, pages[name], width)
@@ -151,13 +183,15 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme)
     )
     colours = browser.execute_script(
         """const style = getComputedStyle(document.documentElement);
-        return Object.fromEntries(["page", "panel", "wash", "ink", "soft", "faint", "accent", "good", "unsure", "bad"]
+        return Object.fromEntries(["page", "panel", "wash", "ink", "soft", "faint", "accent", "accent-wash", "good",
+            "unsure", "bad"]
             .map((name) => [name, style.getPropertyValue("--" + name).trim()]))"""
     )
     # WCAG 2.2: 4.5 for text.
     for text in ("ink", "soft", "faint", "accent", "good", "unsure", "bad"):
         for ground in ("page", "panel", "wash") if text in ("ink", "soft") else ("page", "panel"):
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground, colours)
+    assert contrast(colours["accent"], colours["accent-wash"]) >= 4.5
     line = browser.execute_script("return document.querySelector('.curve .plot').data[0].line.color")
     assert line == colours["accent"]
 

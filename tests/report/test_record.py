@@ -59,6 +59,8 @@ def test_a_line_written_twice_by_a_resumed_run_counts_once(tmp_path):
         ("results/copies.json", '{"sets": [{"samples": []}]}'),
         ("results/outliers.json", '{"samples": [{"similarity": 0.3}]}'),
         ("results/map.json", "{}"),
+        ("results/outliers.json", '{"columns": ["a", "b"], "samples": [{"name": "x", "cells": ["1"]}]}'),
+        ("results/outliers.json", '{"columns": ["a"], "samples": [{"name": "x"}]}'),
         ("results/neighbours.json", '{"queries": [{"neighbours": []}]}'),
         ("skipped.csv", "\0"),
     ],

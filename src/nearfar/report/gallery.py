@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from nearfar.report import parts
+from nearfar.report import parts, rows
 from nearfar.report.record import Record
 
 MAP_LEAD = (
@@ -51,16 +51,20 @@ def neighbours(record: Record) -> str:
     if record.neighbours is None:
         why = "results/neighbours.json is absent: no neighbours were looked up."
         return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, parts.missing(why))
-    rows = [
+    protocol = parts.protocol(record.neighbours)
+    if "columns" in record.neighbours:
+        tables = rows.neighbours(record.neighbours)
+        return parts.section("neighbours", "Nearest neighbours", rows.NEIGHBOURS_LEAD, tables, protocol)
+    lines = [
         f'<div class="row">{_tile(query, "query", "query")}'
         + "".join(
-            _tile(near, _agreement(near, query), parts.number(near["similarity"], 2)) for near in query["neighbours"]
+            _tile(near, parts.agreement(near, query), parts.number(near["similarity"], 2))
+            for near in query["neighbours"]
         )
         + "</div>"
         for query in record.neighbours["queries"]
     ]
-    grid = f'<div class="grid">{"".join(rows)}</div>'
-    protocol = parts.protocol(record.neighbours)
+    grid = f'<div class="grid">{"".join(lines)}</div>'
     return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, grid, protocol)
 
 
@@ -68,6 +72,9 @@ def copies(record: Record) -> str:
     """A frame for each set of copies; those whose labels contradict each other say so."""
     if record.copies is None:
         return ""
+    note = f'<p class="finding">{parts.text(record.copies.get("note", ""))}</p>'
+    if "columns" in record.copies:
+        return parts.section("copies", "Copies", rows.COPIES_LEAD, note, rows.copies(record.copies))
     frames = ""
     for found in record.copies["sets"]:
         first, *_ = samples = found["samples"]
@@ -75,7 +82,9 @@ def copies(record: Record) -> str:
         torn = '<span class="torn">✗ labels differ</span>' if found.get("torn") else ""
         tiles = "".join(
             _tile(
-                shown, _agreement(shown, first) if torn and shown is not first else "", shown["name"].rsplit("/", 1)[-1]
+                shown,
+                parts.agreement(shown, first) if torn and shown is not first else "",
+                shown["name"].rsplit("/", 1)[-1],
             )
             for shown in samples
         )
@@ -85,7 +94,6 @@ def copies(record: Record) -> str:
             seen = f'<p class="alike">cosine {parts.number(min(alike), 2)} to {parts.number(max(alike), 2)}</p>'
         frames += f'<div class="set"><h3>{parts.text(head)} {torn}</h3><div class="tiles">{tiles}</div>{seen}</div>'
     shown = f'<div class="sets">{frames}</div>' if frames else ""
-    note = f'<p class="finding">{parts.text(record.copies.get("note", ""))}</p>'
     return parts.section("copies", "Copies", COPIES_LEAD, note, shown)
 
 
@@ -93,13 +101,19 @@ def outliers(record: Record) -> str:
     """The samples that are like few others, the farthest first."""
     if record.outliers is None:
         return ""
+    note, protocol = (
+        f'<p class="finding">{parts.text(record.outliers.get("note", ""))}</p>',
+        parts.protocol(record.outliers),
+    )
+    if "columns" in record.outliers:
+        table = rows.outliers(record.outliers)
+        return parts.section("outliers", "Outliers", rows.OUTLIERS_LEAD, note, table, protocol)
     tiles = "".join(
         _tile(shown, "", parts.number(shown["similarity"], 2), shown["name"].rsplit("/", 1)[-1])
         for shown in record.outliers["samples"]
     )
     shown = f'<div class="row">{tiles}</div>' if tiles else ""
-    note = f'<p class="finding">{parts.text(record.outliers.get("note", ""))}</p>'
-    return parts.section("outliers", "Outliers", OUTLIERS_LEAD, note, shown, parts.protocol(record.outliers))
+    return parts.section("outliers", "Outliers", OUTLIERS_LEAD, note, shown, protocol)
 
 
 def views(record: Record) -> str:
@@ -118,12 +132,6 @@ def drawn_map(record: Record) -> dict[str, Any] | None:
         return None
     sprite = str(record.map.get("sprite"))
     return record.map | {"sprite": sprite if parts.DATA_URI.fullmatch(sprite) else None}
-
-
-def _agreement(near: dict[str, Any], query: dict[str, Any]) -> str:
-    if near.get("label") is None or query.get("label") is None:
-        return ""
-    return "same" if near["label"] == query["label"] else "other"
 
 
 def _tile(shown: dict[str, Any], kind: str, head: str, more: str = "") -> str:

@@ -88,6 +88,21 @@ function sprite(i) {
   return element;
 }
 
+// Of a table: what the columns say of a row, a line each.
+function words(i) {
+  const list = make("dl", "words");
+  map.columns.forEach((name, c) => list.append(make("dt", "", name), make("dd", "", map.cells[i][c] || "–")));
+  return list;
+}
+
+function differences(j, i) {
+  const list = make("dl", "words");
+  map.columns.forEach((name, c) => {
+    if (map.cells[j][c] !== map.cells[i][c]) list.append(make("dt", "", name), make("dd", "", map.cells[j][c] || "–"));
+  });
+  return list.children.length ? list : make("span", "none", map.hidden ? "the same in all these columns" : "the same in every column");
+}
+
 function drawMap() {
   const gl = document.createElement("canvas").getContext("webgl2");
   const type = gl ? "scattergl" : "scatter";
@@ -145,7 +160,9 @@ function showHover(event) {
   if (point.curveNumber !== 0) return;
   const i = point.pointIndex;
   const lines = map.label[i] === null ? [] : [make("b", "", map.label[i])];
-  map.hover.replaceChildren(sprite(i), ...lines, make("span", "", map.name[i]));
+  map.hover.classList.toggle("wide", Boolean(map.cells));
+  if (map.cells) map.hover.replaceChildren(...lines, make("span", "", map.name[i]), words(i));
+  else map.hover.replaceChildren(sprite(i), ...lines, make("span", "", map.name[i]));
   map.hover.hidden = false;
   const { clientX: x, clientY: y } = event.event;
   const { offsetWidth: width, offsetHeight: height } = map.hover;
@@ -161,7 +178,9 @@ function showNear(event) {
   const said = make("div");
   if (map.label[i] !== null) said.append(make("b", "", map.label[i]));
   said.append(map.name[i]);
-  chosen.append(sprite(i), said);
+  if (map.cells) chosen.append(said, words(i));
+  else chosen.append(sprite(i), said);
+  for (const element of [map.panel, chosen]) element.classList.toggle("told", Boolean(map.cells));
   const tiles = make("div", "tiles");
   map.near[i].forEach((j, k) => {
     const same = map.label[i] === null || map.label[j] === null ? "" : map.label[i] === map.label[j] ? "same" : "other";
@@ -170,10 +189,11 @@ function showNear(event) {
     const caption = make("figcaption");
     caption.append(make("b", "", map.similarity[i][k] === null ? "–" : map.similarity[i][k].toFixed(2)));
     caption.append(make("span", "", { same: "✓ ", other: "✗ ", "": "" }[same] + (map.label[j] ?? "")));
-    tile.append(sprite(j), caption);
+    if (map.cells) tile.append(caption, differences(j, i));
+    else tile.append(sprite(j), caption);
     tiles.append(tile);
   });
-  map.panel.replaceChildren(chosen, make("h3", "", "Its nearest neighbours by cosine similarity:"), tiles);
+  map.panel.replaceChildren(chosen, make("h3", "", `Its nearest neighbours by cosine similarity${map.cells ? ", and what they have otherwise" : ""}:`), tiles);
   drawMap();
 }
 

@@ -144,6 +144,13 @@ def picture(uri: object, name: object) -> str:
     return f'<img src="{source}" alt="{text(name)}" title="{text(name)}">'
 
 
+def agreement(near: Mapping[str, Any], query: Mapping[str, Any]) -> str:
+    """Whether two samples have the same label: "same", "other", or "" where one has none."""
+    if near.get("label") is None or query.get("label") is None:
+        return ""
+    return "same" if near["label"] == query["label"] else "other"
+
+
 def protocol(result: Mapping[str, Any]) -> str:
     """How a result was measured, in one small line."""
     said = " · ".join(f"{name} {value}" for name, value in flat(result.get("protocol") or {}))

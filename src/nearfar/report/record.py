@@ -170,13 +170,16 @@ def _table(path: Path) -> dict[str, Any]:
 def _map(path: Path) -> dict[str, Any]:
     """An embedding map whose lists are of one length and whose numbers are finite."""
     drawn = _json(path)
-    counts = {key: len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")}
+    rows = _rows(drawn)
+    lists = ("x", "y", "name", "label", "near", "similarity", *(["cells"] if rows else []))
+    counts = {key: len(drawn[key]) for key in lists}
     if len(set(counts.values())) != 1:
         raise ValueError(f"its lists differ in length: {counts}")
-    if None in map(_finite, [*drawn["x"], *drawn["y"]]) or not all(
-        isinstance(drawn[key], int) for key in ("across", "side")
-    ):
+    numbers = () if rows else ("across", "side")
+    if None in map(_finite, [*drawn["x"], *drawn["y"]]) or not all(isinstance(drawn[key], int) for key in numbers):
         raise ValueError("a coordinate, `across` or `side` is not a number")
+    if rows:
+        drawn["cells"] = [_cells(cells, drawn) for cells in drawn["cells"]]
     drawn["similarity"] = [[_finite(value) for value in row] for row in drawn["similarity"]]
     return drawn
 
@@ -184,30 +187,50 @@ def _map(path: Path) -> dict[str, Any]:
 def _neighbours(path: Path) -> dict[str, Any]:
     """A neighbour grid whose every picture has a name, and whose similarities are finite or None."""
     grid = _json(path)
+    _rows(grid)
     for query in grid["queries"]:
-        _check_tiles([query, *query["neighbours"]])
+        _check_tiles([query, *query["neighbours"]], grid)
     return grid
 
 
 def _copies(path: Path) -> dict[str, Any]:
     """Sets of copies, each with its size."""
     found = _json(path)
+    _rows(found)
     for copies in found["sets"]:
         copies["size"] = int(copies["size"])
-        _check_tiles(copies["samples"])
+        _check_tiles(copies["samples"], found)
     return found
 
 
 def _outliers(path: Path) -> dict[str, Any]:
     """Samples that are like few others."""
     found = _json(path)
-    _check_tiles(found["samples"])
+    _rows(found)
+    _check_tiles(found["samples"], found)
     return found
 
 
-def _check_tiles(tiles: list[dict[str, Any]]) -> None:
+def _rows(found: dict[str, Any]) -> bool:
+    """Whether samples are rows of a table; then their columns have names."""
+    if "columns" not in found:
+        return False
+    found["columns"] = [str(name) for name in found["columns"]]
+    found.update(numbers=int(found.get("numbers", 0)), hidden=int(found.get("hidden", 0)))
+    return True
+
+
+def _cells(cells: list[Any], found: dict[str, Any]) -> list[str]:
+    if len(cells) != len(found["columns"]):
+        raise ValueError(f"a row has {len(cells)} cells for {len(found['columns'])} columns")
+    return [str(cell) for cell in cells]
+
+
+def _check_tiles(tiles: list[dict[str, Any]], found: dict[str, Any]) -> None:
     for shown in tiles:
         shown.update(name=str(shown["name"]), similarity=_finite(shown.get("similarity")))
+        if "columns" in found:
+            shown["cells"] = _cells(shown["cells"], found)
 
 
 def _finite(value: Any) -> float | None:

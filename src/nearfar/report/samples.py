@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -18,19 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-
-Pixels = Callable[[Tensor], Tensor]
-"""From n positions (int64) to their pictures (uint8, n x C x S x S), as `Images.pixels` or `tensor.__getitem__`."""
+from nearfar.report.shown import Shown
 
 
 def neighbour_grid(
     features: Tensor,
-    pixels: Pixels,
+    shown: Shown,
     *,
-    names: Sequence[str],
-    label: Tensor,
-    classes: Sequence[str],
-    aspect: Tensor | None = None,
     queries: int = 8,
     neighbours: int = 7,
     side: int = 72,
@@ -38,13 +28,14 @@ def neighbour_grid(
 ) -> dict[str, Any]:
     """The content of results/neighbours.json: some samples, and the samples nearest to each by cosine.
 
-    features: N x D.  pixels: gives the pictures.  names: N.  label: N, int64, a position in `classes`, or MISSING.
-    aspect: N, width / height of the true pictures, if they were squashed to squares.  queries: how many samples, drawn
-    with `seed` and spread over the classes.  neighbours: how many of each.  side: of a thumbnail, in pixels.
+    features: N x D.  queries: how many samples, drawn with `seed` and spread over the classes.  neighbours: how many of
+    each.  side: of a thumbnail, in pixels.
     Gives {"queries": [{"name", "label", "picture", "neighbours": [{"name", "label", "picture", "similarity"}]}],
-    "protocol": {...}}; a picture is a data URI, a label the name of a class or None.
+    "protocol": {...}}; a picture is a data URI, a label the name of a class or None. Rows have "cells" for a "picture",
+    a text for each of the "columns", which then stand beside "queries"; see `Rows`.
     """
     unit = _unit(features)  # N x D
+    label = shown.label
     order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
     count: Counter[int] = Counter()
     turn = {}
@@ -53,10 +44,10 @@ def neighbour_grid(
         count[int(label[i])] += 1
     chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
     near, similarity = _nearest(unit, chosen, neighbours)  # Q x K, Q x K
-    shown = _tiles(torch.cat([chosen, near.flatten()]), pixels, names, label, classes, aspect, side)
-    return {
+    tiles = shown.tiles(torch.cat([chosen, near.flatten()]), side)
+    return shown.look.head() | {
         "queries": [
-            shown[query] | {"neighbours": [shown[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
+            tiles[query] | {"neighbours": [tiles[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
             for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
         ],
         "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
@@ -65,12 +56,8 @@ def neighbour_grid(
 
 def embedding_map(
     features: Tensor,
-    pixels: Pixels,
+    shown: Shown,
     *,
-    names: Sequence[str],
-    label: Tensor,
-    classes: Sequence[str],
-    aspect: Tensor | None = None,
     limit: int = 5000,
     neighbours: int = 8,
     side: int = 40,
@@ -81,6 +68,7 @@ def embedding_map(
     features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbour_grid`.
     Gives {"x", "y", "name", "label": one of each per point; "near", "similarity": points x K, nearest by cosine among
     the points; "sprite": data URI of all thumbnails; "across": thumbnails in a row of it; "side", "note", "protocol"}.
+    Rows have for the sprite "cells", a list for each point, and "columns".
     Raises ValueError for features that are not finite.
     """
     if not features.isfinite().all():
@@ -93,20 +81,14 @@ def embedding_map(
     unit = _unit(features[chosen])  # n x D
     near, similarity = _nearest(unit, torch.arange(len(unit)), neighbours)  # n x K, n x K
     place, how = _place(unit, seed)  # n x 2
-    tiles = _thumbnails(pixels, chosen, aspect, side)  # n x C x side x side
-    across = math.ceil(math.sqrt(len(tiles)))
-    tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
-    sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    return {
+    looks = shown.look.head() | shown.look.all(chosen, side)
+    return looks | {
         "x": place[:, 0].tolist(),
         "y": place[:, 1].tolist(),
-        "name": [names[i] for i in chosen.tolist()],
-        "label": [_class_name(label[i], classes) for i in chosen.tolist()],
+        "name": [shown.names[i] for i in chosen.tolist()],
+        "label": [shown.class_name(i) for i in chosen.tolist()],
         "near": near.tolist(),
         "similarity": [[round(s, 4) for s in row] for row in similarity.tolist()],
-        "sprite": _data_uri(sprite),
-        "across": across,
-        "side": side,
         "note": f"{len(chosen):,} of {len(features):,} samples. {how}",
         "protocol": {"version": 1, "method": "t-SNE", "similarity": "cosine", "seed": seed},
     }
@@ -115,12 +97,8 @@ def embedding_map(
 def copy_sets(
     features: Tensor,
     group: Tensor,
-    pixels: Pixels,
+    shown: Shown,
     *,
-    names: Sequence[str],
-    label: Tensor,
-    classes: Sequence[str],
-    aspect: Tensor | None = None,
     sets: int = 12,
     samples: int = 6,
     side: int = 72,
@@ -133,16 +111,14 @@ def copy_sets(
     Gives {"sets": [{"size": of the whole set, "torn": whether its labels differ, "samples": [{"name", "label",
     "picture", "similarity": to the first of the set}]}], "note", "protocol"}.
     """
+    label = shown.label
     rows_of: dict[int, list[int]] = {}
     for i in (group != MISSING).nonzero()[:, 0].tolist():
         rows_of.setdefault(int(group[i]), []).append(i)
     torn = {g: len({int(y) for y in label[rows] if int(y) != MISSING}) > 1 for g, rows in rows_of.items()}
     chosen = sorted(rows_of, key=lambda g: (not torn[g], -len(rows_of[g]), g))[:sets]
     rows = {g: rows_of[g][:samples] for g in chosen}
-    shown = _tiles(
-        torch.tensor([i for some in rows.values() for i in some], dtype=torch.int64),
-        *(pixels, names, label, classes, aspect, side),
-    )
+    tiles = shown.tiles(torch.tensor([i for some in rows.values() for i in some], dtype=torch.int64), side)
     likeness = {g: (_unit(features[some]) @ _unit(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()}
     found = len(rows_of)
     said = f"Among {len(group):,} samples there are no copies."
@@ -151,12 +127,12 @@ def copy_sets(
         said = f"{copies:,} of {len(group):,} samples are in {found:,} {'set' if found == 1 else 'sets'} of copies"
         said += f"; of {sum(torn.values()):,} the labels contradict each other" if any(torn.values()) else ""
         said += f". Shown: {len(chosen)}." if found > len(chosen) else "."
-    return {
+    return shown.look.head() | {
         "sets": [
             {
                 "size": len(rows_of[g]),
                 "torn": torn[g],
-                "samples": [shown[i] | {"similarity": round(s, 4)} for i, s in zip(rows[g], likeness[g], strict=True)],
+                "samples": [tiles[i] | {"similarity": round(s, 4)} for i, s in zip(rows[g], likeness[g], strict=True)],
             }
             for g in chosen
         ],
@@ -167,12 +143,8 @@ def copy_sets(
 
 def outliers(
     features: Tensor,
-    pixels: Pixels,
+    shown: Shown,
     *,
-    names: Sequence[str],
-    label: Tensor,
-    classes: Sequence[str],
-    aspect: Tensor | None = None,
     neighbours: int = 10,
     count: int = 16,
     side: int = 72,
@@ -190,9 +162,9 @@ def outliers(
         worst = nearness.argsort(stable=True)[:count].tolist()
         mean = nearness[worst].tolist()
         said = f"For half of the {len(unit):,} samples this mean is above {nearness.median():.2f}."
-    shown = _tiles(torch.tensor(worst, dtype=torch.int64), pixels, names, label, classes, aspect, side)
-    return {
-        "samples": [shown[i] | {"similarity": round(s, 4)} for i, s in zip(worst, mean, strict=True)],
+    tiles = shown.tiles(torch.tensor(worst, dtype=torch.int64), side)
+    return shown.look.head() | {
+        "samples": [tiles[i] | {"similarity": round(s, 4)} for i, s in zip(worst, mean, strict=True)],
         "note": said,
         "protocol": {"version": 1, "similarity": f"mean cosine with the {k} nearest", "gallery": len(unit)},
     }
@@ -230,52 +202,3 @@ def _nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]
         cosine[torch.arange(len(some)), some] = -math.inf
         found.append(cosine.topk(count, dim=1))
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
-
-
-def _tiles(
-    index: Tensor,
-    pixels: Pixels,
-    names: Sequence[str],
-    label: Tensor,
-    classes: Sequence[str],
-    aspect: Tensor | None,
-    side: int,
-) -> dict[int, dict[str, Any]]:
-    """Name, label and thumbnail of each of these samples, by its position."""
-    index = index.unique()
-    if not len(index):
-        return {}
-    pictures = map(_data_uri, _thumbnails(pixels, index, aspect, side))
-    return {
-        i: {"name": names[i], "label": _class_name(label[i], classes), "picture": picture}
-        for i, picture in zip(index.tolist(), pictures, strict=True)
-    }
-
-
-def _thumbnails(pixels: Pixels, index: Tensor, aspect: Tensor | None, side: int) -> Tensor:
-    """Square cuts from the middle of the pictures, in their true proportions: uint8, n x 1 or 3 x side x side."""
-    tiles = []
-    for some in index.split(256):
-        pictures = pixels(some).cpu()  # n x C x S x S
-        pictures = pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1]
-        for i, picture in zip(some.tolist(), pictures, strict=True):
-            size = picture.shape[-1]
-            ratio = 1.0 if aspect is None else float(aspect[i])
-            height, width = max(1, round(size * min(1, ratio))), max(1, round(size * min(1, 1 / ratio)))
-            top, left = (size - height) // 2, (size - width) // 2
-            cut = picture[None, :, top : top + height, left : left + width].float()
-            tile = F.interpolate(cut, (side, side), mode="bilinear", antialias=True, align_corners=False)
-            tiles.append(tile.round().clamp(0, 255).byte())
-    return torch.cat(tiles)
-
-
-def _data_uri(picture: Tensor) -> str:
-    """A picture (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
-    array = picture.permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _class_name(label: Tensor, classes: Sequence[str]) -> str | None:
-    return None if int(label) == MISSING else classes[int(label)]

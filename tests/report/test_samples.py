@@ -9,9 +9,14 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.report.parts import DATA_URI
-from nearfar.report.pictures import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.shown import Pictures, Rows, Shown
 
-ABOUT = {"classes": CLASSES}
+
+def shown(pixels: Tensor, label: Tensor, aspect: Tensor | None = None) -> Shown:
+    """Pictures that are named by their positions."""
+    look = Pictures(pixels=pixels.__getitem__, aspect=aspect)
+    return Shown(look=look, names=[str(i) for i in range(len(label))], label=label, classes=CLASSES)
 
 
 def opened(uri: str) -> Image.Image:
@@ -27,8 +32,7 @@ def slow_neighbours(vectors: Tensor, i: int, count: int) -> list[int]:
 def test_the_grid_shows_the_nearest_of_a_slow_search():
     pixels, label = pictures(40, side=24)
     vectors = features(label)
-    names = [str(i) for i in range(40)]
-    grid = neighbour_grid(vectors, pixels.__getitem__, names=names, label=label, queries=6, neighbours=5, **ABOUT)
+    grid = neighbour_grid(vectors, shown(pixels, label), queries=6, neighbours=5)
     assert len(grid["queries"]) == 6
     for query in grid["queries"]:
         assert [int(near["name"]) for near in query["neighbours"]] == slow_neighbours(vectors, int(query["name"]), 5)
@@ -41,11 +45,8 @@ def test_the_map_is_seeded_and_its_neighbours_are_of_the_features():
     pixels, label = pictures(60, side=24)
     label[:5] = MISSING
     vectors = features(label)
-    names = [str(i) for i in range(60)]
-    drawn = embedding_map(vectors, pixels.__getitem__, names=names, label=label, limit=50, neighbours=4, **ABOUT)
-    assert drawn == embedding_map(
-        vectors, pixels.__getitem__, names=names, label=label, limit=50, neighbours=4, **ABOUT
-    )
+    drawn = embedding_map(vectors, shown(pixels, label), limit=50, neighbours=4)
+    assert drawn == embedding_map(vectors, shown(pixels, label), limit=50, neighbours=4)
     assert {len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")} == {50}
     assert max(map(abs, drawn["x"] + drawn["y"])) == 1
     kept = [int(name) for name in drawn["name"]]
@@ -58,9 +59,7 @@ def test_the_map_is_seeded_and_its_neighbours_are_of_the_features():
 def test_each_tile_of_the_sprite_is_where_the_page_looks_for_it():
     shade = torch.arange(10, dtype=torch.uint8) * 25
     pixels = shade[:, None, None, None].expand(10, 1, 8, 8)
-    drawn = embedding_map(
-        torch.randn(10, 4), pixels.__getitem__, names=["x"] * 10, label=torch.zeros(10).long(), **ABOUT
-    )
+    drawn = embedding_map(torch.randn(10, 4), shown(pixels, torch.zeros(10).long()))
     sprite = opened(drawn["sprite"])
     for i in range(10):
         x, y = i % drawn["across"] * drawn["side"], i // drawn["across"] * drawn["side"]
@@ -71,8 +70,7 @@ def test_a_squashed_picture_is_shown_in_its_true_proportions():
     square = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     square[0, :, :, 10:30] = 255  # of a picture twice as wide as high, the middle half is its central square
     square[1, :, 10:30, :] = 255
-    about = {"names": ["wide", "high"], "label": torch.full((2,), MISSING), "aspect": torch.tensor([2.0, 0.5]), **ABOUT}
-    grid = neighbour_grid(torch.eye(2), square.__getitem__, **about)
+    grid = neighbour_grid(torch.eye(2), shown(square, torch.full((2,), MISSING), torch.tensor([2.0, 0.5])))
     for query in grid["queries"]:
         assert opened(query["picture"]).getextrema() == ((255, 255),) * 3
         assert query["label"] is None
@@ -81,7 +79,7 @@ def test_a_squashed_picture_is_shown_in_its_true_proportions():
 @pytest.mark.parametrize("n", [1, 4, 9])
 def test_a_collapsed_encoder_or_a_handful_of_samples_gives_a_map_that_says_so(n):
     pixels, label = pictures(n, side=8)
-    drawn = embedding_map(torch.ones(n, 6), pixels.__getitem__, names=["x"] * n, label=label, **ABOUT)
+    drawn = embedding_map(torch.ones(n, 6), shown(pixels, label))
     assert drawn["x"] == [0.0] * n
     assert ("collapsed" if n > 4 else "too few") in drawn["note"]
 
@@ -91,12 +89,12 @@ def test_features_that_are_not_finite_are_refused():
     broken = torch.ones(9, 6)
     broken[2, 3] = torch.nan
     with pytest.raises(ValueError, match="1 of 9 features hold NaN"):
-        embedding_map(broken, pixels.__getitem__, names=["x"] * 9, label=label, **ABOUT)
+        embedding_map(broken, shown(pixels, label))
 
 
 def test_pictures_of_many_channels_are_shown_by_their_first_three():
     pixels = torch.randint(0, 255, (3, 5, 8, 8), dtype=torch.uint8)
-    grid = neighbour_grid(torch.eye(3), pixels.__getitem__, names=["x"] * 3, label=torch.full((3,), MISSING), **ABOUT)
+    grid = neighbour_grid(torch.eye(3), shown(pixels, torch.full((3,), MISSING)))
     assert opened(grid["queries"][0]["picture"]).mode == "RGB"
 
 
@@ -108,8 +106,7 @@ def test_copies_come_with_contradicting_labels_first_then_the_largest_sets():
         group[rows], label[rows] = g, 3
     label[20], label[21] = 4, MISSING  # a sample without a label contradicts nothing
     vectors = features(label)
-    about = {"names": [str(i) for i in range(40)], "label": label, **ABOUT}
-    found = copy_sets(vectors, group, pixels.__getitem__, sets=3, samples=4, **about)
+    found = copy_sets(vectors, group, shown(pixels, label), sets=3, samples=4)
     assert [[int(s["name"]) for s in copies["samples"]] for copies in found["sets"]] == [
         [10, 20],
         [1, 2, 3, 4],
@@ -128,8 +125,7 @@ def test_copies_come_with_contradicting_labels_first_then_the_largest_sets():
 
 def test_no_copies_are_said_to_be_none():
     pixels, label = pictures(5, side=8)
-    about = {"names": ["x"] * 5, "label": label, **ABOUT}
-    found = copy_sets(torch.eye(5), torch.full((5,), MISSING), pixels.__getitem__, **about)
+    found = copy_sets(torch.eye(5), torch.full((5,), MISSING), shown(pixels, label))
     assert (found["sets"], found["note"]) == ([], "Among 5 samples there are no copies.")
 
 
@@ -141,8 +137,7 @@ def test_outliers_are_those_of_a_slow_search():
         sum(float(torch.cosine_similarity(vectors[i], vectors[j], dim=0)) for j in slow_neighbours(vectors, i, 5)) / 5
         for i in range(40)
     ]
-    about = {"names": [str(i) for i in range(40)], "label": label, **ABOUT}
-    found = outliers(vectors, pixels.__getitem__, neighbours=5, count=4, **about)
+    found = outliers(vectors, shown(pixels, label), neighbours=5, count=4)
     assert [int(s["name"]) for s in found["samples"]] == sorted(range(40), key=mean.__getitem__)[:4]
     assert found["samples"][0]["name"] == "17"
     assert found["samples"][2]["similarity"] == pytest.approx(sorted(mean)[2], abs=1e-4)
@@ -151,5 +146,24 @@ def test_outliers_are_those_of_a_slow_search():
 @pytest.mark.parametrize("n", [1, 2])
 def test_outliers_of_a_handful(n):
     pixels, label = pictures(n, side=8)
-    found = outliers(torch.eye(2)[:n], pixels.__getitem__, names=["x"] * n, label=label, **ABOUT)
+    found = outliers(torch.eye(2)[:n], shown(pixels, label))
     assert len(found["samples"]) == n * (n - 1)
+
+
+def test_rows_are_told_by_their_cells():
+    told = [["1", "red"], ["2", ""], ["1", "x" * 100]]
+    look = Rows(columns=["size", "colour"], numbers=1, cells=told.__getitem__, hidden=3)
+    rows = Shown(look=look, names=["a", "b", "c"], label=torch.tensor([0, 1, MISSING]), classes=CLASSES)
+    cells = {"a": ["1", "red"], "b": ["2", ""], "c": ["1", "x" * 79 + "…"]}
+    grid = neighbour_grid(torch.eye(3), rows)
+    assert (grid["columns"], grid["numbers"], grid["hidden"]) == (["size", "colour"], 1, 3)
+    for query in grid["queries"]:
+        for tile in [query, *query["neighbours"]]:
+            assert tile["cells"] == cells[tile["name"]]
+            assert "picture" not in tile
+    drawn = embedding_map(torch.eye(3), rows)
+    assert drawn["cells"] == list(cells.values())
+    assert "sprite" not in drawn
+    found = copy_sets(torch.eye(3), torch.tensor([0, MISSING, 0]), rows)
+    assert [tile["cells"] for tile in found["sets"][0]["samples"]] == [cells["a"], cells["c"]]
+    assert {tile["name"]: tile["cells"] for tile in outliers(torch.eye(3), rows)["samples"]} == cells
