@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -24,8 +25,10 @@ import tyro
 from benchmarks.bench.results import environment
 from nearfar import methods, plans, probing, training
 from nearfar.data.drawings import alphabets, drawings
+from nearfar.data.image import Images, open_images
 from nearfar.evaluation.intervals import difference
 from nearfar.evaluation.kshot import episodes
+from nearfar.lab import lab_to_rgb
 from nearfar.run import load
 from nearfar.views.image import plain
 
@@ -67,13 +70,14 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     flags: dict[str, Any] = {"epochs": epochs, "seed": seed, "probe_every": 1000}
     if not methods.load(name).needs_labels:
         flags["labels"] = "none"
-    test = drawings("test")
-    names = sorted(set(alphabets(test)))
-    alphabet = torch.tensor([names.index(a) for a in alphabets(test)])
+    coloured = methods.load(name).needs_colour
+    data = inked(drawings("train"), chroma=40) if coloured else plans.DRAWINGS
+    test = inked(drawings("test"), chroma=0) if coloured else drawings("test")
+    alphabet = numbered_alphabets(test)
     folder = Path(tempfile.mkdtemp())
     try:
         began = time.perf_counter()
-        plan = plans.make(name, plans.DRAWINGS, None, flags)
+        plan = plans.make(name, data, "drawings", flags)
         if not training.train(plan, folder / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         seconds = time.perf_counter() - began
@@ -96,11 +100,33 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
         "seed": seed,
         "flags": flags,
         "recipe": "drawings",
+        "data": "drawings, inked in a hue for each alphabet" if coloured else "drawings",
         "protocol": after["protocol"],
         "command": f"python -m benchmarks.learn {name}",
         "threads": torch.get_num_threads(),
         "environment": environment(),
     }
+
+
+def inked(images: Images, *, chroma: float) -> Images:
+    """The drawings in colour, for methods that learn from it: ink of one lightness, in a hue for each alphabet.
+
+    So colour tells of what is drawn, as that of grass and skin does in photographs. Without chroma the ink is grey.
+    """
+    alphabet = numbered_alphabets(images)
+    angle = 2 * math.pi * alphabet / (alphabet.max() + 1)
+    lab = torch.stack([torch.full_like(angle, 70), chroma * angle.cos(), chroma * angle.sin()], 1)  # N x 3
+    rgb = lab_to_rgb(lab[..., None, None]).clamp(0, 1)  # N x 3 x 1 x 1
+    pixels = (images.pixels(torch.arange(len(images))) * rgb).round().byte()  # N x 3 x S x S
+    made = open_images(pixels.permute(0, 2, 3, 1).numpy())
+    made.label, made.classes, made.names, made.split = images.label, images.classes, images.names, images.split
+    return made
+
+
+def numbered_alphabets(images: Images) -> torch.Tensor:
+    """The alphabet of each drawing, from 0: N."""
+    names = sorted(set(alphabets(images)))
+    return torch.tensor([names.index(a) for a in alphabets(images)])
 
 
 def source(name: str) -> str:
