@@ -183,7 +183,8 @@ def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
 
 @every_form
 def test_two_ranks_are_one_in_single_precision(two_ranks: Pool, form: Form) -> None:
-    hold_two_ranks_to_one(two_ranks, form, grown(form), [form.batch(16)], tolerance=1e-5)
+    # Rounding alone takes 2e-5 of a gradient that is a sum over the pixels of a thousand patches.
+    hold_two_ranks_to_one(two_ranks, form, grown(form), [form.batch(16)], tolerance=4e-5)
 
 
 @every_form

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from nearfar.methods.cpc import CPC, Rows
+from nearfar.patches import cut
+
+from .small import form, freeze_norms
+
+cpc = form("cpc")
+
+
+def build(**arguments: Any) -> CPC:
+    return cast(CPC, cpc.build(**arguments))
+
+
+def test_a_context_knows_its_own_row_and_those_above_alone() -> None:
+    torch.manual_seed(0)
+    rows, z = Rows(5, 6, layers=3), torch.rand(2, 5, 4, 4)
+    want = rows(z)
+    assert want.shape == (2, 6, 4, 4)
+    for row in range(4):
+        other = z.clone()
+        other[:, :, row] += 1
+        changed = (rows(other) != want).any(1).any(0).any(1)
+        assert changed.tolist() == [r >= row for r in range(4)]
+
+
+def test_a_context_knows_its_neighbours_to_both_sides() -> None:
+    torch.manual_seed(0)
+    rows, z = Rows(5, 6, layers=1), torch.rand(1, 5, 4, 5)
+    other = z.clone()
+    other[:, :, 0, 2] += 1
+    changed = (rows(other) != rows(z)).any(1)[0]
+    assert changed.tolist() == [
+        [False, True, True, True, False],
+        [False, True, True, True, False],
+        [False] * 5,
+        [False] * 5,
+    ]
+
+
+def test_loss_is_that_of_a_loop() -> None:
+    method, batch = build(grid=4, skip=1, steps=3).double(), cpc.batch(3, dtype=torch.float64)
+    freeze_norms(method)
+    patches = cut(batch.views[0], 4, overlap=0.5, share=0.94, generator=method.clock.generator())
+    z = torch.stack([method.encoder(picture) for picture in patches])  # N x 16 x dim
+    c = method.context(z.mT.unflatten(2, (4, 4)))  # N x width x 4 x 4
+    every, terms = z.flatten(0, 1), list[Tensor]()
+    for k, w in ((2, method.maps[0]), (3, method.maps[1])):
+        for n in range(3):
+            for row in range(4 - k):
+                for column in range(4):
+                    scores = every @ w(c[n, :, row, column])
+                    terms.append(scores.logsumexp(0) - scores[16 * n + 4 * (row + k) + column])
+    assert len(terms) == 3 * (2 + 1) * 4
+    torch.testing.assert_close(method(batch).loss, torch.stack(terms).mean())
+
+
+def test_chance_counts_all_patches_of_the_batch() -> None:
+    assert build(grid=5).chance(8) == pytest.approx(math.log(8 * 25))
+
+
+def test_steps_reach_no_farther_than_the_grid() -> None:
+    assert list(build(grid=7).steps) == [2, 3, 4, 5]
+    assert list(build(grid=3).steps) == [2]
+    with pytest.raises(ValueError, match="nothing is left to predict in 2 rows"):
+        build(grid=2)
