@@ -31,6 +31,7 @@ class Rotation(Method):
     """
 
     family = "pretext"
+    pictures_only = True
 
     def __init__(self, encoder: Encoder, *, all_turns: bool = True) -> None:
         super().__init__(encoder)
