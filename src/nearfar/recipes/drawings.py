@@ -69,7 +69,7 @@ def mice() -> Recipe:
 
 
 def instdisc() -> Recipe:
-    return _of(small_images.instdisc())
+    return _of(small_images.instdisc(), first="look")
 
 
 def alignuniform() -> Recipe:
@@ -144,3 +144,21 @@ def simclrv2() -> Recipe:
 
 def loco() -> Recipe:
     return _of(small_images.loco(), temperature=0.2)
+
+
+def pirl() -> Recipe:
+    return _of(small_images.pirl())
+
+
+def cpc() -> Recipe:
+    return _of(small_images.cpc(), grid=3)
+
+
+def infomin() -> Recipe:
+    return _of(small_images.infomin(), temperature=0.2)
+
+
+def cmc() -> Recipe:
+    """Drawings have one channel: two networks see it, each in a view of its own."""
+    recipe = _of(small_images.cmc(), first="look")
+    return replace(recipe, settings=replace(recipe.settings, encoder="0+0:conv4"))

@@ -163,3 +163,35 @@ def simclrv2() -> Recipe:
 def loco() -> Recipe:
     """arXiv 2008.01342: batch 4096, LARS 0.3, 800 epochs (from memory, unverified). Not run here."""
     return replace(simclr(), settings=replace(simclr().settings, epochs=800))
+
+
+def pirl() -> Recipe:
+    """arXiv 1912.01991: batch 1024, SGD 0.03 (per 256), 800 epochs, cosine. 63.6 % linear (paper, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="moco_v2", batch=1024, epochs=800, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, warmup=0, floor=0.001,
+        ),
+        method={"side": 64},
+    )  # fmt: skip
+
+
+def infomin() -> Recipe:
+    """arXiv 2005.10243: MoCo, batch 256, SGD 0.03, 200 epochs; without RandAugment. 70.1 % linear (authors' code, not run here)."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=256, epochs=200, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        ),
+        method={"side": 64},
+    )  # fmt: skip
+
+
+def cmc() -> Recipe:
+    """arXiv 1906.05849: batch 256, SGD 0.03, 240 epochs, cosine for steps; two whole networks. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="ycbcr:resnet50", size=224, views="cmc", batch=256, epochs=240, optimiser="sgd", lr=0.03,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        )
+    )  # fmt: skip

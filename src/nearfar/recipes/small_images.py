@@ -237,3 +237,41 @@ def simclrv2() -> Recipe:
 def loco() -> Recipe:
     """The paper has no such data; as SimCLR (unverified)."""
     return simclr()
+
+
+def pirl() -> Recipe:
+    """The paper has no such data; as many negatives as InstDisc takes on CIFAR-10 (unverified)."""
+    return Recipe(
+        settings=Settings(
+            views="moco_v2", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=256
+        ),
+        method={"negatives": 4096, "temperature": 0.1, "grid": 2},
+    )
+
+
+def cpc() -> Recipe:
+    """The paper has no such data; a grid of 5 x 5 and its optimiser (unverified)."""
+    return Recipe(
+        settings=Settings(views="moco_v2", optimiser="adamw", lr=1e-3, weight_decay=1e-5, batch=256),
+        method={"grid": 5},
+    )
+
+
+def infomin() -> Recipe:
+    """MoCo's demonstration with InfoMin's loss; four patches (unverified)."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", optimiser="sgd", lr=0.03, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512
+        ),
+        method={"queue": 4096, "momentum": 0.99, "grid": 2},
+    )
+
+
+def cmc() -> Recipe:
+    """The authors' optimiser and, from STL-10, temperature, with a cosine for steps; fewer negatives (unverified)."""
+    return Recipe(
+        settings=Settings(
+            encoder="ycbcr:resnet18", views="cmc", optimiser="sgd", lr=0.03, weight_decay=1e-4, decay_1d=True, warmup=0
+        ),
+        method={"temperature": 0.1, "negatives": 4096},
+    )
