@@ -69,7 +69,7 @@ def mice() -> Recipe:
 
 
 def instdisc() -> Recipe:
-    return _of(small_images.instdisc(), first="look")
+    return _of(small_images.instdisc(), contrast="infonce", temperature=0.2, first="look")
 
 
 def alignuniform() -> Recipe:
@@ -160,5 +160,5 @@ def infomin() -> Recipe:
 
 def cmc() -> Recipe:
     """Drawings have one channel: two networks see it, each in a view of its own."""
-    recipe = _of(small_images.cmc(), first="look")
+    recipe = _of(small_images.cmc(), contrast="infonce", temperature=0.2, first="look")
     return replace(recipe, settings=replace(recipe.settings, encoder="0+0:conv4"))

@@ -39,3 +39,24 @@ def barlow() -> Recipe:
 
 def supcon() -> Recipe:
     return _of(small_images.supcon())
+
+
+_BANK = {"contrast": "infonce", "temperature": 0.2, "negatives": 4096, "first": "look"}
+"""Hundreds of steps are too few for a bank that begins as noise."""
+
+
+def cmc() -> Recipe:
+    recipe = replace(_of(small_images.cmc()), method=_BANK)
+    return replace(recipe, settings=replace(recipe.settings, encoder="ycbcr:resnet18"))
+
+
+def instdisc() -> Recipe:
+    return replace(_of(small_images.instdisc()), method=_BANK | {"proximal": 0.0})
+
+
+def mochi() -> Recipe:
+    return replace(_of(small_images.mochi()), method=moco().method | {"hardest": 256, "mixed": 128, "mixed_query": 64})
+
+
+def sce() -> Recipe:
+    return _of(small_images.sce())
