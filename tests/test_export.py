@@ -43,6 +43,9 @@ def exported(tmp_path: Path) -> tuple[ImageEncoder, Path]:
     ("name", "channels", "size", "unchanged"),
     [
         ("conv4", 1, 32, False),
+        ("0+0:conv4", 1, 32, False),
+        ("ycbcr:test_resnet", 3, 32, False),
+        ("ycbcr:test_resnet", 3, 96, False),
         ("test_resnet", 3, 96, True),
         ("test_resnet", 3, 32, False),
         ("resnet10t", 1, 32, False),

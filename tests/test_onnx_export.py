@@ -10,7 +10,7 @@ from nearfar.encoders.image import image_encoder
 from nearfar.onnx_export import export_onnx
 
 
-@pytest.mark.parametrize("name", ["conv4", "test_resnet"])
+@pytest.mark.parametrize("name", ["conv4", "test_resnet", "ycbcr:conv4"])
 def test_any_batch_gives_the_features_of_the_encoder(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra export)")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed (the extra export)")

@@ -67,14 +67,6 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
-class Stage(nn.Sequential):
-    """A part of an encoder. dim: the width of what it gives."""
-
-    def __init__(self, *layers: nn.Module, dim: int) -> None:
-        super().__init__(*layers)
-        self.dim = dim
-
-
 class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim."""
 
@@ -87,6 +79,27 @@ class Encoder(nn.Module):
         The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
         """
         raise ValueError(f"{type(self).__name__} cannot be had in stages: use conv4, or a ResNet of timm")
+
+    def streams(self) -> list[Stage]:
+        """The networks of which the encoder is made, for methods that contrast what they see: each takes a view.
+
+        What they give, side by side, is what the encoder gives. Raises ValueError where there is one network.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is one network, and several are wanted, each for some channels: name an encoder "
+            "such as ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
+        )
+
+
+class Stage(Encoder):
+    """A part of an encoder: layers one after the other. dim: the width of what they give."""
+
+    def __init__(self, *layers: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.layers, self.dim = nn.Sequential(*layers), dim
+
+    def forward(self, x: Any) -> Tensor:
+        return self.layers(x)
 
 
 class Method(nn.Module):

@@ -155,6 +155,8 @@ def named_views(settings: Settings, size: int) -> views.Views:
             return views.drawing(size)
         case "sce":
             return views.sce(size)
+        case "cmc":
+            return views.cmc(size)
         case "looc":
             return views.looc(size)
         case "looc_drawing":

@@ -15,6 +15,7 @@ ViewsName = Literal[
     "supcon",
     "drawing",
     "sce",
+    "cmc",
     "looc",
     "looc_drawing",
     "relicv2",

@@ -26,6 +26,8 @@ def pictures(n: int, channels: int, size: int) -> Tensor:
         ("conv4", 3, 16, 512),
         ("conv4", 1, 105, 512),
         ("test_resnet", 3, 32, 96),
+        ("ycbcr:test_resnet", 3, 32, 192),
+        ("0+0:conv4", 1, 32, 1024),
         ("resnet10t", 1, 32, 512),
         ("test_vit", 3, 96, 64),
         ("test_vit", 3, 160, 64),
@@ -40,7 +42,7 @@ def test_every_kind_gives_vectors_and_is_built_again_from_its_spec(
     assert encoder.dim == dim
     assert encoder.training
     encoder(pictures(3, channels, size)).square().mean().backward()
-    assert all(p.grad is not None for p in encoder.parameters())
+    assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
     again = from_spec(json.loads(json.dumps(encoder.spec)))
     assert again.spec == encoder.spec
     again.load_state_dict(encoder.state_dict())
@@ -80,6 +82,59 @@ def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: lis
 def test_networks_that_cannot_be_had_in_stages_say_so() -> None:
     with pytest.raises(ValueError, match=r"test_vit cannot be had in stages: use conv4, or a ResNet"):
         image_encoder("test_vit", size=96).stages()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "sees"),
+    [
+        ("0+0:conv4", 1, 32, [[0], [0]]),
+        ("0,2+1:conv4", 3, 16, [[0, 2], [1]]),
+        ("0+1+2,3,4:conv4", 5, 16, [[0], [1], [2, 3, 4]]),
+        ("0,1,2+3:test_resnet", 4, 32, [[0, 1, 2], [3]]),
+    ],
+)
+def test_streams_see_their_channels_and_are_the_encoder_side_by_side(
+    name: str, channels: int, size: int, sees: list[list[int]]
+) -> None:
+    encoder = image_encoder(name, channels=channels, size=size).eval()
+    x, streams = pictures(2, channels, size), encoder.streams()
+    parts = [stream(x) for stream in streams]
+    assert [stream.dim for stream in streams] == [part.shape[1] for part in parts]
+    torch.testing.assert_close(torch.cat(parts, 1), encoder(x))
+    assert encoder.dim == sum(stream.dim for stream in streams)
+    for channel in range(channels):
+        other = x.clone()
+        other[:, channel] = 1 - other[:, channel]
+        felt = [not torch.allclose(stream(other), part) for stream, part in zip(streams, parts, strict=True)]
+        assert felt == [channel in part for part in sees]
+    theirs = {id(p) for stream in streams for p in stream.parameters()}
+    assert theirs == {id(p) for p in encoder.parameters()}
+
+
+def test_lightness_and_colour_are_streams_of_their_own() -> None:
+    encoder = image_encoder("ycbcr:conv4", size=16, mean=[0.4, 0.5, 0.6], std=[0.1, 0.2, 0.3]).eval()
+    light, colour = encoder.streams()
+    x = 0.3 + 0.4 * pictures(2, 3, 16)
+    brighter = x + 0.1  # as much of each colour: a change of lightness alone
+    assert not torch.allclose(light(x), light(brighter), atol=1e-3)
+    torch.testing.assert_close(colour(x), colour(brighter), atol=1e-4, rtol=1e-4)
+    redder = x + 0.1 * torch.tensor([1.0, -0.299 / 0.587, 0.0]).view(3, 1, 1)
+    torch.testing.assert_close(light(x), light(redder), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(colour(x), colour(redder), atol=1e-3)
+
+
+def test_streams_that_are_none_are_named() -> None:
+    with pytest.raises(ValueError, match=r"ycbcr is for colour pictures, and these have 1 channel"):
+        image_encoder("ycbcr:conv4", channels=1, size=16)
+    for sights in ("0", "0+3", "0+a", "0,1", "0+-1"):
+        with pytest.raises(ValueError, match=r"channels from 0 to 2 for two networks"):
+            image_encoder(f"{sights}:conv4", size=16)
+    with pytest.raises(ValueError, match=r"ImageEncoder is one network.* such as ycbcr:resnet18"):
+        image_encoder("conv4", size=16).streams()
+    with pytest.raises(ValueError, match=r'"resnt18".*resnet18'):
+        image_encoder("ycbcr:resnt18")
+    with pytest.raises(ValueError, match="ycbcr:conv4 cannot be had in stages"):
+        image_encoder("ycbcr:conv4", size=16).stages()
 
 
 def test_pictures_are_normalised_first() -> None:

@@ -44,6 +44,22 @@ class TinyEncoder(nn.Module):
         return [*(Stage(layer, dim=6) for layer in layers), Stage(self.pool, nn.Flatten(), dim=self.dim)]
 
 
+class TinyStreams(nn.Module):
+    """Two of them side by side: N x 48."""
+
+    dim = 48
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([TinyEncoder(), TinyEncoder()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([net(x) for net in self.nets], 1)
+
+    def streams(self) -> list[Stage]:
+        return [Stage(net, dim=24) for net in self.nets]
+
+
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
 """Of the rows in small: ten inputs."""
 
@@ -78,7 +94,11 @@ class Form:
         """The method on a tiny encoder, in training mode, at epoch 0."""
         torch.manual_seed(seed)
         kind = methods.load(self.name)
-        encoder, channels = (TinyEncoder(), 3) if self.kind == "pictures" else (TinyRows(), COLUMNS.width)
+        # A recipe whose encoder has a name such as ycbcr:resnet18 is for a method that wants several networks.
+        several = ":" in recipes.load("small_images", self.name).settings.encoder
+        encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
+        if self.kind == "tables":
+            encoder, channels = TinyRows(), COLUMNS.width
         known = {"samples": 40, "classes": 3, "channels": channels}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)

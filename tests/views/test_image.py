@@ -290,6 +290,7 @@ RECIPES = [
     image.swav,
     image.supcon,
     image.sce,
+    image.cmc,
     image.drawing,
     image.looc,
     image.looc_drawing,

@@ -68,11 +68,16 @@ class ImageEncoder(Encoder):
             widths, pool = [features[i]["num_chs"] for i in range(1, 5)], layers[8:]
         else:
             raise ValueError(f"{self.spec['name']} cannot be had in stages: use conv4, or a ResNet of timm")
-        stages = [Stage(*block, dim=width) for block, width in zip(blocks, widths, strict=True)]
+        blocks = [[_Prepare(self._prepared), *blocks[0]], *blocks[1:], pool]
+        return [Stage(*block, dim=width) for block, width in zip(blocks, [*widths, self.dim], strict=True)]
+
+    def streams(self) -> list[Stage]:
+        """The networks of an encoder such as ycbcr:resnet18, each of which takes the picture and sees its part."""
+        if not isinstance(self.net, Streams):
+            return super().streams()
         return [
-            Stage(_Prepare(self._prepared), *stages[0], dim=widths[0]),
-            *stages[1:],
-            Stage(*pool, dim=self.dim),
+            Stage(_Prepare(self._prepared), stream, dim=dim)
+            for stream, dim in zip(self.net, self.net.dims, strict=True)
         ]
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -114,6 +119,24 @@ class ImageEncoder(Encoder):
         }
 
 
+class Streams(nn.ModuleList):
+    """Networks side by side, each behind a fixed 1x1 convolution that chooses or mixes channels: -> N x sum of widths.
+
+    mixes: c x C for each network, the channels that it sees, in those of the picture.  dims: their widths.
+    """
+
+    def __init__(self, nets: list[nn.Module], mixes: list[Tensor], dims: list[int]) -> None:
+        super().__init__()
+        self.dims = dims
+        for net, mix in zip(nets, mixes, strict=True):
+            conv = nn.Conv2d(mix.shape[1], mix.shape[0], 1, bias=False).requires_grad_(False)
+            conv.weight.copy_(mix[:, :, None, None])
+            self.append(nn.Sequential(conv, net))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([stream(x) for stream in self], 1)
+
+
 _RESNET = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
 
 
@@ -146,6 +169,8 @@ def image_encoder(
 ) -> ImageEncoder:
     """The encoder called `name`: "conv4", or any network of timm, with random weights unless `weights` are given.
 
+    "ycbcr:NAME" is two networks of that name side by side, for the lightness of a colour picture and for its two
+    chroma channels; "0,1,2+3:NAME" is one for the channels 0 to 2 and one for channel 3, and so on.
     channels: 1 for grey pictures, 3 for colour.  size: the side of the views in pixels; transformers take no other.
     mean, std: per channel, in units of [0, 1]; ImageNet's for three channels and 0.5 otherwise.
     small_stem: 3x3 convolution of stride 1 and no max-pool at the start of a ResNet (arXiv 2002.05709, B.9);
@@ -163,12 +188,7 @@ def image_encoder(
         std = IMAGENET_STD if channels == 3 else (0.5,) * channels
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(f"mean {list(mean)} and std {list(std)} must have {channels} values each, and std be positive")
-    if name == "conv4":
-        if small_stem:
-            raise ValueError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
-        net, small_stem, notes = conv4(channels), False, []
-    else:
-        net, small_stem, notes = _timm_net(name, channels=channels, size=size, small_stem=small_stem)
+    net, small_stem, notes = _net(name, channels=channels, size=size, small_stem=small_stem, std=std)
     spec = {
         "name": name,
         "channels": channels,
@@ -200,7 +220,29 @@ def from_spec(spec: dict[str, Any]) -> ImageEncoder:
 
 def source(encoder: ImageEncoder) -> tuple[list[str], bool]:
     """The lines of Python that build `encoder.net` from torch and timm alone, and whether it is timm's unchanged."""
-    name, channels, size = encoder.spec["name"], encoder.spec["channels"], encoder.spec["size"]
+    name, channels, net = encoder.spec["name"], encoder.spec["channels"], encoder.net
+    if not isinstance(net, Streams):
+        return _source(encoder.spec, name, channels, net)
+    lines = ["streams = []"]
+    for stream in net.children():
+        mix, inner = stream.children()
+        seen = mix.get_parameter("weight").shape[0]
+        lines += _source(encoder.spec, name.rpartition(":")[2], seen, inner)[0]
+        lines.append(f"streams.append(torch.nn.Sequential(torch.nn.Conv2d({channels}, {seen}, 1, bias=False), net))")
+    return [
+        *lines,
+        "",
+        "",
+        "class Streams(torch.nn.ModuleList):",
+        "    def forward(self, x):",
+        "        return torch.cat([stream(x) for stream in self], 1)",
+        "",
+        "",
+        "net = Streams(streams)",
+    ], False
+
+
+def _source(spec: dict[str, Any], name: str, channels: int, net: Any) -> tuple[list[str], bool]:
     if name == "conv4":
         return [
             "def block(a, b):",
@@ -211,14 +253,13 @@ def source(encoder: ImageEncoder) -> tuple[list[str], bool]:
             "blocks = " + ", ".join(f"*block({a}, {b})" for a, b in pairwise((channels, *CONV4))),
             "net = torch.nn.Sequential(*blocks, torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())",
         ], False
-    img_size = f", img_size={size}" if _fixed(name) not in (None, size) else ""
+    img_size = f", img_size={spec['size']}" if _fixed(name) not in (None, spec["size"]) else ""
     lines = [f'net = timm.create_model("{name}", num_classes=0, in_chans={channels}{img_size})']
-    if encoder.spec["small_stem"]:
-        conv: Any = encoder.net.conv1
-        if isinstance(conv, nn.Sequential):
+    if spec["small_stem"]:
+        if isinstance(net.conv1, nn.Sequential):
             lines.append("net.conv1[0].stride = (1, 1)")
         else:
-            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False)")
+            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, {net.conv1.out_channels}, 3, padding=1, bias=False)")
         lines.append("net.maxpool = torch.nn.Identity()")
     return lines, len(lines) == 1 and not img_size
 
@@ -237,6 +278,51 @@ def conv4(channels: int) -> nn.Sequential:
         layers.append(nn.Conv2d(before, after, 3, padding=1, bias=False))
         layers += [nn.MaxPool2d(2), nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def _net(
+    name: str, *, channels: int, size: int, small_stem: bool | None, std: Sequence[float]
+) -> tuple[nn.Module, bool, list[str]]:
+    sights, colon, inner = name.rpartition(":")
+    if not colon:
+        if name != "conv4":
+            return _timm_net(name, channels=channels, size=size, small_stem=small_stem)
+        if small_stem:
+            raise ValueError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
+        return conv4(channels), False, []
+    mixes = _mixes(sights, channels, std)
+    made = [_net(inner, channels=len(mix), size=size, small_stem=small_stem, std=std) for mix in mixes]
+    nets = [net for net, _, _ in made]
+    dims = [_width(net, inner, channels=len(mix), size=size) for net, mix in zip(nets, mixes, strict=True)]
+    with torch.no_grad():
+        return Streams(nets, mixes, dims), made[0][1], made[0][2]
+
+
+def _mixes(sights: str, channels: int, std: Sequence[float]) -> list[Tensor]:
+    """What each stream sees: c x C, of unit length a row, for pictures that were divided by `std`."""
+    if sights == "ycbcr":
+        if channels != 3:
+            raise ValueError(
+                f"ycbcr is for colour pictures, and these have {channels} channel(s): name the channels of each "
+                "network instead, such as 0+0:conv4 for two that see the same one"
+            )
+        rows = torch.tensor(_YCBCR) * torch.tensor(std)  # undoes the division
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        return [rows[:1], rows[1:]]
+    try:
+        numbers = [[int(word) for word in part.split(",")] for part in sights.split("+")]
+    except ValueError:
+        numbers = []
+    if len(numbers) < 2 or not all(0 <= number < channels for part in numbers for number in part):
+        raise ValueError(
+            f'"{sights}:" does not say what each of several networks sees: wanted ycbcr, or channels from 0 to '
+            f"{channels - 1} for two networks or more, such as 0,1+2:conv4"
+        )
+    return [torch.eye(channels)[part] for part in numbers]
+
+
+_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+"""Lightness, and how blue and how red (ITU-R BT.601), of red, green and blue."""
 
 
 def _timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) -> tuple[nn.Module, bool, list[str]]:

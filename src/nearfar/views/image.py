@@ -575,6 +575,11 @@ def supcon(size: int) -> Views:
     return Views([view, view])
 
 
+def cmc(size: int) -> Views:
+    """The views of CMC: crop and flip, in the picture's own colours (Tian et al. 2020, arXiv 1906.05849)."""
+    return Views([View(size=size, area=(0.2, 1.0), flip=0.5)] * 2)
+
+
 def sce(size: int, *, blur: float = 0.5) -> Views:
     """The strong and the weak view of SCE: MoCo v2's, and crop and flip alone (Denize et al. 2021, arXiv 2111.14585).
 

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import moco_v1_head
+from nearfar.memory.bank import Bank
+from nearfar.method import Encoder, Look, Step
+from nearfar.methods.instdisc import InstDisc
+
+
+class CMC(InstDisc):
+    """Each part of a sample's channels finds the stored embeddings of its other parts among those of random others.
+
+    What lightness and colour, or picture and depth, have in common is what they show. Each part has a network, a
+    projector and a bank of its own; with v^a the embedding of part a and M^b the bank of part b,
+
+        L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with a constant Z for each pair
+
+    Use it where channels come from different sensors; each network sees one part of one view, so that two cost what
+    SimCLR does. The encoder must be one of several networks: ycbcr:resnet18 (better than Lab, say the authors), or
+    0,1,2+3:resnet18 with the numbers of channels; 0+0:NAME, two for the same channel, where there is no other. What is
+    exported and evaluated is all of them side by side, the paper's representation. Each part takes the next view in
+    turn, as what is met in a bank is of another epoch anyway; the paper has one view for all. Networks have their full
+    width, as in the authors' second version; the first had half of it.
+
+    dim: width of the embeddings.  temperature: 0.07 in the paper.  negatives: K.  contrast, momentum, first: as in
+    InstDisc: "nce", "infonce" or "softmax"; what is left of a row; "noise", or a "look" at all samples.  core: contrast
+    the first part with each of the others alone, not all with all.
+
+    Tian et al. 2019, "Contrastive Multiview Coding", arXiv 1906.05849.
+    """
+
+    family = "views"
+    pictures_only = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        samples: int,
+        dim: int = 128,
+        temperature: float = 0.07,
+        negatives: int = 16384,
+        contrast: Literal["nce", "infonce", "softmax"] = "nce",
+        momentum: float = 0.5,
+        first: Literal["noise", "look"] = "noise",
+        core: bool = False,
+    ) -> None:
+        super().__init__(
+            encoder, samples=samples, dim=dim, temperature=temperature, negatives=negatives, contrast=contrast,
+            momentum=momentum, first=first, proximal=0.0,
+        )  # fmt: skip
+        streams = encoder.streams()
+        del self.projector, self.bank  # one each instead
+        self.projectors = nn.ModuleList(moco_v1_head(stream.dim, out=dim) for stream in streams)
+        self.banks = nn.ModuleList(Bank(samples, dim) for _ in streams)
+        self.pairs = [(a, b) for a, b in permutations(range(len(streams)), 2) if not core or 0 in (a, b)]
+        self.register_buffer("log_z", torch.zeros(len(self.pairs)))
+
+    @property
+    def stored(self) -> list[Bank]:
+        return [bank for bank in self.banks if isinstance(bank, Bank)]
+
+    def parts(self, views: list[Tensor]) -> list[Tensor]:
+        streams = self.encoder.streams()
+        h = [self.embed(views[a % len(views)], stream) for a, stream in enumerate(streams)]  # N x widths of the streams
+        if self.representations is not None:
+            self.representations.append(torch.cat(h, 1).detach())
+        return [normalise(project(x)) for project, x in zip(self.projectors, h, strict=True)]  # N x dim each
+
+    def before_epoch(self, look: Look) -> None:
+        if self.first == "look" and not self.stored[0].seen.any():
+            rows = look(lambda view: torch.cat(self.parts([view]), 1)).chunk(len(self.banks), 1)
+            for bank, part in zip(self.stored, rows, strict=True):
+                bank.rows.copy_(part)
+
+    def forward(self, batch: Batch) -> Step:
+        v = self.parts(batch.views)
+        found = [self.found(v[a], batch, self.stored[b], z) for (a, b), z in zip(self.pairs, self.log_z, strict=True)]
+        losses, log_z = map(torch.stack, zip(*found, strict=True))
+        return Step(losses.sum(), carry=(v, log_z, batch))
+
+    def after_step(self, step: Step) -> None:
+        v, log_z, batch = step.carry
+        self.log_z.copy_(log_z)
+        for bank, part in zip(self.stored, v, strict=True):
+            bank.write(batch.index, part, keep=self.momentum, group=batch.group)
+
+    def chance(self, batch: int) -> float | None:
+        once = super().chance(batch)
+        return None if once is None else len(self.pairs) * once
