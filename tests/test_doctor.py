@@ -7,7 +7,7 @@ import pytest
 
 from nearfar.cli import main
 from nearfar.data.image import open_images
-from nearfar.doctor import examine
+from nearfar.doctor.pictures import examine
 from tests.test_duplicates import planted, scene
 from tests.tiny import FLAGS, array_file
 

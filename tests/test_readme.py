@@ -57,6 +57,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "photos", 4)
     (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "people.csv").write_text("age,income\n39,low\n50,high\n", encoding="utf-8")
     (tmp_path / "mine.py").write_text((ROOT / "src" / "nearfar" / "methods" / "simclr.py").read_text(encoding="utf-8"))
     if words[0] == "methods":
         assert main(words) == 0
@@ -70,7 +71,8 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("nearfar.training.train", stop)  # train, demo
     monkeypatch.setattr("nearfar.pictures.open_samples", stop)  # views
-    monkeypatch.setattr("nearfar.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.doctor.pictures.examine", stop)
+    monkeypatch.setattr("nearfar.doctor.tables.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.comparison.compare", stop)
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, report, export

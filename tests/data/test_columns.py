@@ -100,3 +100,11 @@ def test_infinite_numbers_are_missing() -> None:
     columns, _ = Columns.learn(pa.table({"x": [1.0, 2.0, math.inf, math.nan, 3.0]}))
     assert columns.numbers[0].gaps
     assert columns.numbers[0].mean == 2
+
+
+def test_running_numbers_are_seen_though_only_some_rows_are_learnt_from() -> None:
+    table = pa.table({"id": list(range(40)), "x": [float(i % 7) for i in range(40)]})
+    columns, notes = Columns.learn(table, rows=list(range(0, 40, 3)))
+    assert columns.names == ["x"]
+    assert columns.numbers[0].mean == pytest.approx(sum(i % 7 for i in range(0, 40, 3)) / 14)
+    assert "'id' numbers the rows" in notes[0]

@@ -13,15 +13,20 @@ from nearfar.cli.use import DataArg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Look at pictures before training: broken files, copies, uneven classes; and how to train on what is there."""
+    """Look at pictures or a table before training: broken files, copies, uneven classes, columns that are empty or give
+    the label away; and how to train on what is there."""
 
     data: DataArg
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label; or the word folders."""
     label_column: str = "label"
-    """The column of that file which holds the labels."""
-    encoder: str = "resnet18"
-    """The network to time a step of."""
+    """The column of that file, or of the table, which holds the labels."""
+    drop: tuple[str, ...] = ()
+    """Columns of a table to leave out."""
+    categorical: tuple[str, ...] = ()
+    """Columns of a table whose whole numbers are codes."""
+    encoder: str = ""
+    """The network to time a step of; resnet18, and mlp for tables, if none is named."""
     size: int = 0
     """Side of the views to time it with; 0 takes the pictures' own up to 64, else 128."""
     groups: str = "groups.csv"
@@ -37,33 +42,46 @@ def doctor(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from nearfar.batch import MISSING
-    from nearfar.doctor import examine
+    from nearfar import plans
+    from nearfar.doctor import pictures, tables
     from nearfar.pictures import open_pictures, view_size
-    from nearfar.settings import Settings
+    from nearfar.tables import open_samples
 
-    settings = Settings(labels=asked.labels, label_column=asked.label_column, size=asked.size, max_bad=1)
-    images = open_pictures(asked.data, settings)
-    found = examine(images, encoder=asked.encoder, size=view_size(settings, images.side))
+    names = ("labels", "label_column", "drop", "categorical", "size")
+    flags = {name: getattr(asked, name) for name in names} | {"max_bad": 1.0}
+    settings = plans.make("simclr", asked.data, None, flags).settings
+    is_table = settings.kind == "tables"
+    if is_table:
+        samples = open_samples(asked.data, settings)
+        found = tables.examine(samples, encoder=asked.encoder or "mlp", label_column=asked.label_column)
+    else:
+        samples = open_pictures(asked.data, settings)
+        size = view_size(settings, samples.side)
+        found = pictures.examine(samples, encoder=asked.encoder or "resnet18", size=size)
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in found.facts:
         facts.add_row(name, text)
     console.print(facts)
-    for note in images.notes:
+    for note in samples.notes:
         console.print(note, markup=False)
     console.print()
     for warning in found.warnings:
         console.print(f"- {warning}", markup=False)
     if not found.warnings:
-        console.print("Nothing to mend: no broken files, no copies, no uneven classes.")
-    command = found.command(shlex.quote(asked.data))
-    if (found.copies.group != MISSING).any():
+        console.print(f"Nothing to mend: {found.sound}.")
+    command, grouped = found.command(shlex.quote(asked.data)), any(a.value == "GROUPS" for a in found.advice)
+    if grouped:
         found.write_groups(path)
         console.print(f"The sets of copies: {path}", markup=False)
         command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
     elif asked.labels:
         command += f" --labels {shlex.quote(asked.labels)}"
+    if asked.label_column != "label" and (is_table or (asked.labels and not grouped)):
+        command += f" --label-column {shlex.quote(asked.label_column)}"
+    for flag in ("drop", "categorical"):
+        if getattr(asked, flag):
+            command += f" --{flag} {shlex.join(getattr(asked, flag))}"
     console.print()
     for advice in found.advice:
         console.print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}", markup=False)

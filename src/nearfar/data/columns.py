@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,21 +83,25 @@ class Columns:
         )
 
     @classmethod
-    def learn(cls, table: pa.Table, categorical: tuple[str, ...] = ()) -> tuple[Columns, list[str]]:
+    def learn(
+        cls, table: pa.Table, categorical: tuple[str, ...] = (), rows: Sequence[int] | None = None
+    ) -> tuple[Columns, list[str]]:
         """What the columns of some rows mean, and notes on those that are left out.
 
-        categorical: columns of whole numbers that are codes. Left out are constants, names that hardly repeat, running
-        numbers, and what is neither number nor text. Raises ValueError if nothing is left.
+        rows: which to learn from; all, if not given.  categorical: columns of whole numbers that are codes.
+        Left out are constants, names that hardly repeat, running numbers, and what is neither number nor text.
+        Raises ValueError if nothing is left.
         """
         found, notes = [], []
         for name in table.column_names:
-            values = table[name].combine_chunks()
+            whole = table[name].combine_chunks()
+            values = whole if rows is None else whole.take(pa.array(rows, pa.int64()))
             if not (_numeric(values.type) or _nameable(values.type)):
                 notes.append(f"The column {name!r} is of the type {values.type}, and is left out.")
             elif values.null_count == len(values) or len(values.drop_null().unique()) < 2:
                 notes.append(f"The column {name!r} has one value at most, and is left out.")
             elif _numeric(values.type) and name not in categorical:
-                if _running(values):
+                if _running(whole):  # of some rows it would not be seen
                     notes.append(f"The column {name!r} numbers the rows, and is left out.")
                     continue
                 numbers = _numbers(values)

@@ -120,7 +120,7 @@ def open_table(
     if columns is None:
         inputs = [name for name in table.column_names if name not in (*RESERVED, label_column, *drop)]
         learn = [i for i, part in enumerate(split) if part in ("", "train")] or range(len(table))
-        columns, more = Columns.learn(table.select(inputs).take(list(learn)), tuple(categorical))
+        columns, more = Columns.learn(table.select(inputs), tuple(categorical), learn)
         notes += more
     elif known is not None and label_column in columns.names:
         notes.append(f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell.")
