@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check learn compare bench clean
+.PHONY: demo test check learn compare cost pages bench clean
 
 demo: $(READY)
 	$(BIN)/nearfar demo
@@ -22,6 +22,12 @@ learn: $(READY)
 
 compare: $(READY)
 	$(BIN)/python -m benchmarks.compare
+
+cost: $(READY)
+	$(BIN)/python -m benchmarks.cost
+
+pages: $(READY)
+	$(BIN)/python -m benchmarks.pages
 
 # The other libraries live in an environment of their own. make bench ARGS="losses --threads 1 --quick"
 bench: .bench-venv/.ready

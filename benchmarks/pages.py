@@ -1,0 +1,244 @@
+"""A page for each method, made of what is known of it: `python -m benchmarks.pages` writes docs/methods/.
+
+What a method is comes from its docstring and its signature, how to train it from the recipes, and the numbers from
+benchmarks/results, whatever they are; one that is missing, or older than the method's file, is said to be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks import claims, compare, cost, learn
+from nearfar import methods, recipes
+from nearfar.cli.train import flag_texts
+from nearfar.files import replace_text
+from nearfar.methods import Page
+
+DOCS = Path(__file__).parents[1] / "docs" / "methods"
+RESULTS = "## Our result"
+"""The heading below which a page changes with what was measured."""
+MADE = "<!-- Made by `python -m benchmarks.pages` from the method's docstring and results: change those. -->\n"
+DECIDED = re.compile(
+    r"[Dd]ecided here|verified|left out|leaves? (it )?open|released (code|script)|authors' code|is not (here|made)"
+    r"|no part of|paper (does|has|lacks|leaves|gives|takes|makes)|^Here "
+)
+"""Tells a sentence on what was decided, left out or not verified."""
+
+
+def main() -> None:
+    """Write all pages, and take away those of methods that are gone."""
+    DOCS.mkdir(parents=True, exist_ok=True)
+    pages = {f"{name}.md": page(name) for name in methods.names()} | {"README.md": index()}
+    for path in set(DOCS.glob("*.md")) - {DOCS / name for name in pages}:
+        path.unlink()
+    for name, text in pages.items():
+        replace_text(DOCS / name, text)
+    print(f"{len(pages)} pages in {DOCS}")
+
+
+def page(name: str) -> str:
+    """The page of a method."""
+    known = methods.page(name)
+    said = parts(known)
+    papers = ", ".join(f"[arXiv {paper}](https://arxiv.org/abs/{paper})" for paper in known.paper.split(", ") if paper)
+    extends = f", extends [{known.base}]({known.base}.md)" if known.base else ""
+    sections = {
+        f"# {known.title}": f"[All methods](README.md) · `{name}`: {known.family}{extends} · {papers}\n\n"
+        f"**{prose(known.summary)}**",
+        "## The idea": "\n\n".join(said["idea"]),
+        "## When to use it": "\n".join(said["use"]),
+        "## Decided, left out, or not verified": "\n".join(f"- {sentence}" for sentence in said["decided"]),
+        "## Training": training(name),
+        "## Flags": flags(name),
+        "## Source": "\n".join(said["source"]),
+        RESULTS: result(name),
+        "## Cost": costs(name),
+    }
+    return MADE + "\n".join(f"{heading}\n\n{text}\n" for heading, text in sections.items() if text)
+
+
+def parts(known: Page) -> dict[str, list[str]]:
+    """What a docstring says below its first line, in Markdown: the idea with its equation, when to use the method, what
+    was decided, the source. What is said of flags is left to their table."""
+    found: dict[str, list[str]] = {"idea": [], "use": [], "decided": [], "source": []}
+    names = list(methods.listed_flags(known.name))
+    for paragraph in re.split(r"\n\s*\n", known.text)[1:]:
+        text = " ".join(paragraph.split())
+        if paragraph.startswith("    "):
+            found["idea"].append(f"```text\n{textwrap.dedent(paragraph)}\n```")
+        elif re.search(r"\b(19|20)\d\d, \"", text):
+            found["source"].append(prose(text))
+        elif not text.startswith(tuple(f"{flag}{end}" for flag in flag_texts(text, names) for end in ":,")):
+            own: dict[str, list[str]] = {"idea": [], "use": [], "decided": []}
+            part = "idea"
+            for sentence in re.split(r"(?<=[.]) (?=[A-Z])", text):
+                part = "use" if sentence.startswith("Use it ") else part
+                bound = sentence.startswith("Use it ") or sentence[-1] in ":,"  # an equation follows
+                aside = not bound and DECIDED.search(sentence)
+                own["decided" if aside else part].append(prose(sentence))
+            found["idea"] += ["\n".join(own.pop("idea"))]
+            for part, sentences in own.items():
+                found[part] += sentences
+    return found | {"idea": [text for text in found["idea"] if text]}
+
+
+def prose(text: str) -> str:
+    """Words as Markdown shows them: outside of code, nothing is a sign but for line ends."""
+    code = re.compile(r"(`[^`\n]+`)")
+    signs = re.compile(r"[\\*<~\[`]|(?<!\w)_|_(?!\w)")
+    return "".join(bit if code.fullmatch(bit) else signs.sub(r"\\\g<0>", bit) for bit in code.split(text))
+
+
+def row(*cells: str) -> str:
+    """A row of a table; cells are Markdown."""
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def literal(code: str) -> str:
+    """Code as Markdown, whatever it holds."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{code}{fence}" if len(fence) == 1 else f"{fence} {code} {fence}"
+
+
+def flags(name: str) -> str:
+    """The flags of a method, and of which method they are where it takes them over."""
+    listed = methods.listed_flags(name)
+    said = flag_texts(methods.page(name).flag_text, list(listed))
+    rows = [row("flag", "type", "default", "", "of"), "|---|---|---|---|---|"]
+    for flag, text in listed.items():
+        kind, _, default = text.partition(" = ")
+        owner = origin(name, flag)
+        link = "" if owner == name else f"[{owner}]({owner}.md)"
+        words = (literal(word) for word in (f"--{flag.replace('_', '-')}", kind, default))
+        rows.append(row(*words, prose(said.get(flag, "")), link))
+    return "\n".join(rows) + "\n\nDefaults are the paper's where they are known; recipes may set others."
+
+
+def origin(name: str, flag: str) -> str:
+    """The method whose own constructor names a flag."""
+    known = methods.page(name)
+    own = vars(methods.load(name)).get("__init__")
+    if not known.base or (own is not None and flag in own.__kwdefaults__):
+        return name
+    return origin(known.base, flag)
+
+
+def training(name: str) -> str:
+    """The command, what it takes, and the recipes there are of that name, or that begin with it."""
+    kind = methods.load(name)
+    takes = "Pictures only." if kind.pictures_only else "Pictures, or rows of tables."
+    takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
+    rows = [row("recipe", "views", "optimiser, rate", "batch", "flags", ""), "|---|---|---|---|---|---|"]
+    for file in recipes.names():
+        module = import_module(f"nearfar.recipes.{file}")
+        for word in sorted(word for word in vars(module) if word == name or word.startswith(f"{name}_")):
+            made = getattr(module, word)
+            recipe = made()
+            chosen, its = recipe.settings, ", ".join(f"{flag} {value}" for flag, value in recipe.method.items())
+            called = literal(file if word == name else f"{file}:{word}")
+            how = chosen.views, f"{chosen.optimiser} {chosen.lr:g}", str(chosen.batch), its, made.__doc__ or ""
+            rows.append(row(called, *map(prose, how)))
+    there = "\n".join(rows) if len(rows) > 2 else "No recipe of its own: the defaults of the kind of data."
+    return f"    nearfar train {name} DATA\n\n{takes}\n\n{there}"
+
+
+def result(name: str) -> str:
+    """What was measured of what a method learns."""
+    said = f"Learning check: not run yet (`python -m benchmarks.learn {name}`)."
+    if (path := learn.RESULTS / f"{name}.json").exists():
+        known = read(path)
+        asked, epochs = known["protocol"], known["flags"]["epochs"]
+        labels = "without" if known["flags"].get("labels") == "none" else "with"
+        said = (
+            f"{asked['ways']}-way {asked['shots']}-shot accuracy on drawings of alphabets never seen, of conv4 after "
+            f"{epochs} passes over 13,180 drawings {labels} labels: **{known['trained']:.1f} %**, against "
+            f"{known['untrained']:.1f} % untrained. Gain in points: {known['gain']}, over alphabets; seed "
+            f"{known['seed']}.{'' if known['learnt'] else ' **It has not learnt.**'} "
+            f"{origins(known, learn.stale(name))}"
+        )
+    rows = compare.table(compare.Compare(methods=(name,)))
+    if rows.count("\n") > 1:
+        said += (
+            "\n\nOn CIFAR-10 at equal budget ([results](../results.md), `python -m benchmarks.compare`; a change of "
+        )
+        said += f"the method since would not show):\n\n{rows}"
+    held = {key: claim for key, claim in claims.CLAIMS.items() if name in (claim.method, claim.against)}
+    if held:
+        said += "\n\nWhat papers say, at a small budget (`python -m benchmarks.claims`):\n\n" + claims.table(held, 3)
+    return said
+
+
+def costs(name: str) -> str:
+    """What was measured of a method's step."""
+    if not (path := cost.RESULTS / f"{name}.json").exists():
+        return f"Not measured yet (`python -m benchmarks.cost {name}`)."
+    known = read(path)
+    ratio, step, peak = (known[key] for key in ("ratio", "step_ms", "MiB"))
+    share = step["simclr"] / known["batch"]
+    left = f", {known['crops_left_out']} left out as too small for conv4" if known["crops_left_out"] else ""
+    lines = [
+        f"A step takes **{ratio['median']:.2f} times** SimCLR's ({ratio['low']:.2f} to {ratio['high']:.2f} over "
+        f"{known['turns']} turns): {step['method']:.0f} ms of {known['clock']} against {step['simclr']:.0f} ms.",
+        f"Networks, memories, gradients, optimiser and activations take {told(peak['method'])} at the peak; SimCLR's "
+        f"take {told(peak['simclr'])}.",
+    ]
+    for when, spent in known["epoch_ms_per_sample"].items():
+        if spent > 0.01 * share:
+            epoch = "the first epoch" if when == "first" else "a later epoch"
+            lines.append(f"Before {epoch} it works {spent:.2f} ms a sample; a step of SimCLR, {share:.2f} ms a sample.")
+    lines.append(
+        f"{known['encoder']}{'' if known['encoder'] == 'conv4' else ' (SimCLR: conv4)'}, {known['batch']} of "
+        f"{known['samples']:,} noise pictures of 32 px, flags of the recipe "
+        f"{known['recipe']}, {known['views']} views made beforehand{left}, of which SimCLR has the first 2; "
+        f"{known['threads']} thread. The peak is what a fresh process's resident memory grew by, without the views. "
+        f"{origins(known, cost.stale(name))}"
+    )
+    return "\n".join(lines)
+
+
+def told(peak: float | str) -> str:
+    return peak if isinstance(peak, str) else f"{peak:.0f} MiB"
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def origins(known: dict[str, Any], stale: bool) -> str:
+    """Where a result is from, and whether it still holds."""
+    where, aged = known["environment"], " **The method was changed since.**" if stale else ""
+    return f"`{known['command']}`, {where['date'][:10]}, {where['cpu']}, torch {where['versions']['torch']}.{aged}"
+
+
+def index() -> str:
+    """All methods, by family."""
+    pages = sorted((methods.page(name) for name in methods.names()), key=lambda known: (known.family, known.name))
+    lines = [
+        f"{MADE}# The methods\n",
+        "A gain is of 20-way 1-shot accuracy on drawings of alphabets never seen, in points over the same network",
+        "untrained, after three passes over other drawings (`python -m benchmarks.learn`).",
+    ]
+    for family, members in groupby(pages, key=lambda known: known.family):
+        lines += [f"\n## {family[0].upper()}{family[1:]}\n", row("method", "", "arXiv", "gain"), "|---|---|---|---|"]
+        for known in members:
+            link = f"[{known.name}]({known.name}.md)"
+            lines.append(row(link, prose(known.summary), known.paper, gain(known.name)))
+    return "\n".join(lines) + "\n"
+
+
+def gain(name: str) -> str:
+    """The gain of the learning check, and whether it still holds."""
+    path = learn.RESULTS / f"{name}.json"
+    if not path.exists():
+        return "not run yet"
+    return read(path)["gain"] + ("; changed since" if learn.stale(name) else "")
+
+
+if __name__ == "__main__":
+    main()
