@@ -85,7 +85,8 @@ def _line(line: Line, numbers: int) -> str:
     label = "" if shown.get("label") is None else f"<span>{sign}{parts.text(shown['label'])}</span>"
     cells = ""
     for c, cell in enumerate(shown["cells"]):
-        kind = "number " * (c < numbers) + "differs" * (beside is not None and cell != beside[c])
+        compared = "" if beside is None else "alike" if cell == beside[c] else "differs"
+        kind = "number " * (c < numbers) + compared
         cells += f'<td class="{kind}" title="{parts.text(cell)}">{parts.text(cell) or "–"}</td>'
     name = parts.text(shown["name"])
     last = "" if line.kind == "query" else name
