@@ -20,7 +20,7 @@ from nearfar.fit import fit
 from nearfar.loop import Loop
 from nearfar.losses.pairwise import nt_xent
 from nearfar.methods.simclr import SimCLR
-from nearfar.views import image as views
+from nearfar.views import named
 
 FLOOR = "three matrix products"
 TEMPERATURE = 0.1
@@ -120,7 +120,7 @@ def _epoch(found: Found, device: torch.device, *, quick: bool) -> None:
             precision="float32" if quick else "bf16",
             say=lambda text: None,
         )
-        return lambda: fit(method, data, views.simclr(32), optimiser, loop)
+        return lambda: fit(method, data, named.simclr(32), optimiser, loop)
 
     def networks() -> Run:
         def run() -> None:

@@ -24,7 +24,7 @@ from nearfar.fit import fit
 from nearfar.journal import Journal
 from nearfar.loop import Loop
 from nearfar.methods.simclr import SimCLR
-from nearfar.views import image as views
+from nearfar.views import named
 
 BY_HAND, GIVEN = "loop by hand", "same network, views given"
 BARE, EQUAL = "bare loop by hand", "loop by hand with schedule, norm, log"
@@ -72,7 +72,7 @@ def simclr_contenders(pixels: Tensor, batch: int, folder: Path) -> dict[str, Con
         method, data = _simclr(), open_images(pixels.permute(0, 2, 3, 1).numpy())
         optimiser = _sgd(method)
         loop = _loop(batch, folder / "metrics.jsonl")
-        return lambda: fit(method, data, views.simclr(32), optimiser, loop)
+        return lambda: fit(method, data, named.simclr(32), optimiser, loop)
 
     return {BY_HAND: by_hand, GIVEN: given, OURS: ours}
 
@@ -192,7 +192,7 @@ def measure(setting: Setting) -> Found:
             rate=(batch * steps, "pairs/s"),
         )
         found.add(row, "SimCLR step")
-        images, simclr = open_images(pixels.permute(0, 2, 3, 1).numpy()), views.simclr(32)
+        images, simclr = open_images(pixels.permute(0, 2, 3, 1).numpy()), named.simclr(32)
         generator, rows = torch.Generator().manual_seed(0), torch.arange(batch)
         alone = compare(
             "its input alone, 1 step",

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, Run, clock_for, compare
 from nearfar.data.image import open_images
-from nearfar.views import image as views
+from nearfar.views import named
 
 TORCHVISION, LIGHTLY, KORNIA, ALBUMENTATIONS = (
     "torchvision v2, per sample",
@@ -143,7 +143,7 @@ def small_contenders(pixels: Tensor) -> dict[str, Contender]:
         return lambda: [to_tensor([view(a) for a in arrays]) for _ in range(2)]
 
     def ours() -> Run:
-        simclr = views.simclr(32)
+        simclr = named.simclr(32)
         generator, aspect = torch.Generator().manual_seed(0), torch.ones(len(pixels))
         return lambda: simclr(pixels, aspect, simclr.draw(len(pixels), generator))
 
@@ -193,7 +193,7 @@ def photograph_contenders(paths: list[Path], folder: Path, threads: int) -> dict
         return run
 
     def ours() -> Run:
-        simclr = views.simclr(224)
+        simclr = named.simclr(224)
         listed = folder / "list.txt"
         listed.write_text("\n".join(path.relative_to(folder).as_posix() for path in paths) + "\n", encoding="utf-8")
         images = open_images(listed, size=224, memory=0, workers=threads)  # nothing is kept: each fetch decodes
@@ -229,7 +229,7 @@ def pair_contenders(pixels: Tensor, batch: int) -> dict[str, Contender]:
         return lambda: [None for _ in loader]
 
     def ours() -> Run:
-        images, simclr = open_images(pixels.permute(0, 2, 3, 1).numpy()), views.simclr(32)
+        images, simclr = open_images(pixels.permute(0, 2, 3, 1).numpy()), named.simclr(32)
         generator = torch.Generator().manual_seed(0)
 
         def run() -> None:

@@ -18,6 +18,7 @@ from nearfar.plans import DRAWINGS
 from nearfar.report.shown import Pictures, Shown
 from nearfar.settings import Settings
 from nearfar.views import image as views
+from nearfar.views import named
 from nearfar.views.sheet import contact_sheet
 
 RAW = "raw pixels"
@@ -138,31 +139,31 @@ def named_views(settings: Settings, size: int) -> views.Views:
     """The views of that side that the settings name. Raises ValueError for those of another kind of data."""
     match settings.views:
         case "simclr":
-            return views.simclr(size)
+            return named.simclr(size)
         case "moco_v1":
-            return views.moco_v1(size)
+            return named.moco_v1(size)
         case "moco_v2":
-            return views.moco_v2(size)
+            return named.moco_v2(size)
         case "byol":
-            return views.byol(size)
+            return named.byol(size)
         case "barlow":
-            return views.barlow(size)
+            return named.barlow(size)
         case "swav":
-            return views.swav(size, crops=settings.crops)
+            return named.swav(size, crops=settings.crops)
         case "supcon":
-            return views.supcon(size)
+            return named.supcon(size)
         case "drawing":
-            return views.drawing(size)
+            return named.drawing(size)
         case "sce":
-            return views.sce(size)
+            return named.sce(size)
         case "cmc":
-            return views.cmc(size)
+            return named.cmc(size)
         case "looc":
-            return views.looc(size)
+            return named.looc(size)
         case "looc_drawing":
-            return views.looc_drawing(size)
+            return named.looc_drawing(size)
         case "relicv2":
-            return views.relicv2(size, crops=settings.crops)
+            return named.relicv2(size, crops=settings.crops)
         case _:
             raise ValueError(
                 f"--views {settings.views!r} is not for pictures: `nearfar views DATA` shows those that are"

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from nearfar import machine
-from nearfar.views import colour, image
+from nearfar.views import colour, image, named
 from nearfar.views.image import Affine, View, Views
 
 GREY_LEVEL = 1 / 255
@@ -281,44 +281,6 @@ def test_plain_shows_the_middle_of_a_wide_picture() -> None:
     assert (image.plain(64)(wide, torch.full((4,), 2.0))[0] - wanted).abs().mean() < 0.02
 
 
-RECIPES = [
-    image.simclr,
-    image.moco_v1,
-    image.moco_v2,
-    image.byol,
-    image.barlow,
-    image.swav,
-    image.supcon,
-    image.sce,
-    image.cmc,
-    image.drawing,
-    image.looc,
-    image.looc_drawing,
-    image.relicv2,
-    image.plain,
-]
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("size", [32, 64])
-def test_recipes(recipe, channels: int, size: int) -> None:
-    pixels, aspect = pictures(6, channels, 48), torch.tensor([0.3, 0.5, 1.0, 1.5, 2.0, 7.0])
-    views: Views = recipe(size)
-    draws = views.draw(6, seeded())
-    made = views(pixels, aspect, draws)
-    assert [tuple(x.shape) for x in made] == [(6, channels, view.size, view.size) for view in views.views]
-    for x in made:
-        assert x.dtype == torch.float32
-        assert x.isfinite().all()
-        assert x.min() >= 0
-        assert x.max() <= 1
-    again = views(pixels, aspect, views.draw(6, seeded()))
-    assert all(torch.equal(x, y) for x, y in zip(made, again, strict=True))
-    part = views(pixels[2:5], aspect[2:5], draws.rows(slice(2, 5)))
-    assert all(torch.allclose(x[2:5], y, atol=1e-6) for x, y in zip(made, part, strict=True))
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     n=st.integers(1, 5),
@@ -342,13 +304,13 @@ def test_any_shape(n: int, channels: int, side: int, size: int, aspect: float, a
 
 
 def test_draws_depend_on_position_only() -> None:
-    views = image.simclr(32)
+    views = named.simclr(32)
     assert torch.equal(views.draw(100, seeded()).numbers[:7], views.draw(7, seeded()).numbers)
     assert len(views.draw(100, seeded()).rows(slice(50, 75))) == 25
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    views, pixels, aspect = image.byol(64), pictures(9, side=64), torch.ones(9)
+    views, pixels, aspect = named.byol(64), pictures(9, side=64), torch.ones(9)
     draws = views.draw(9, seeded())
     whole = views(pixels, aspect, draws)
     monkeypatch.setattr(image, "_chunk", lambda *_: 2)
@@ -358,7 +320,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_both_ways_to_resize_agree(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    views, pixels, aspect = image.swav(224), pictures(5, channels, 150), torch.tensor([0.5, 1, 1, 1.5, 2])
+    views, pixels, aspect = named.swav(224), pictures(5, channels, 150), torch.tensor([0.5, 1, 1, 1.5, 2])
     draws = views.draw(5, seeded())
     kernel = views(pixels, aspect, draws)
     monkeypatch.setattr(image, "_native", lambda *_: False)
@@ -371,7 +333,7 @@ def test_both_ways_to_resize_agree(channels: int, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(machine.opencv() is None, reason="OpenCV is not installed (the extra fast)")
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_opencv_rounds_and_changes_nothing_else(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    views, pixels, aspect = image.byol(112), pictures(8, channels, 150), torch.tensor([0.5, 1, 1, 2] * 2)
+    views, pixels, aspect = named.byol(112), pictures(8, channels, 150), torch.tensor([0.5, 1, 1, 2] * 2)
     draws = views.draw(8, seeded())
     fast = views(pixels, aspect, draws)
     monkeypatch.setattr(image, "opencv", lambda: None)
@@ -381,22 +343,6 @@ def test_opencv_rounds_and_changes_nothing_else(channels: int, monkeypatch: pyte
         # Half a level is rounding; OpenCV's colour matrix has 10 bits, which adds at most 3 * 255 / 2048 of a level.
         assert (x - y).abs().max() < 0.9 * GREY_LEVEL
         assert (x - y).abs().mean() < 0.3 * GREY_LEVEL
-
-
-def test_recipes_have_the_papers_numbers() -> None:
-    view = image.simclr(224).views[0]
-    assert (view.area, view.jitter, view.brightness, view.hue, view.grey) == ((0.08, 1.0), 0.8, 0.8, 0.2, 0.2)
-    assert (view.blur, view.kernel, view.sigma) == (0.5, 23, (0.1, 2.0))
-    small = image.simclr(32).views[0]
-    assert (small.blur, small.saturation, small.hue) == (0.0, 0.4, 0.1)
-    first, second = image.byol(224).views
-    assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
-    crops = image.swav(224).views
-    assert [x.size for x in crops] == [224] * 2 + [96] * 6
-    assert crops[-1].area == (0.05, 0.14)
-    crops = image.relicv2(224).views
-    assert [x.size for x in crops] == [224] * 4 + [96] * 2
-    assert [x.solarise for x in crops[:4]] == [0.0, 0.2, 0.0, 0.2]
 
 
 @pytest.mark.parametrize("side", [24, 100])
@@ -424,22 +370,8 @@ def test_shared_parameters_make_the_same_view() -> None:
         assert not torch.allclose(free, query)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "steps"), [(image.looc, ("colour", "turn")), (image.looc_drawing, ("affine", "turn"))]
-)
-def test_each_key_of_looc_shares_one_step_with_the_query_and_no_more(recipe, steps: tuple[str, str]) -> None:
-    views: Views = recipe(32)
-    numbers = views.draw(50, seeded()).numbers
-    for view in (1, 2, 3):
-        same = (numbers[:, view] == numbers[:, 0]).all(0)
-        wanted = torch.zeros_like(same)
-        if view > 1:
-            wanted[image._STEPS[steps[view - 2]]] = True
-        assert torch.equal(same, wanted)
-
-
 def test_wrong_input_is_named() -> None:
-    views = image.simclr(32)
+    views = named.simclr(32)
     draws = views.draw(2, seeded())
     with pytest.raises(ValueError, match="uint8"):
         views(torch.rand(2, 3, 32, 32), torch.ones(2), draws)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nearfar.views import image
+from nearfar.views import image, named
 from nearfar.views.image import Views
 from nearfar.views.sheet import contact_sheet
 
@@ -17,7 +17,7 @@ def sheet(views: Views, channels: int = 3, captions: list[str] | None = None, as
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_any_channels_are_drawn_on_white(channels: int) -> None:
-    drawn = sheet(image.simclr(32), channels)
+    drawn = sheet(named.simclr(32), channels)
     assert drawn.mode == "RGB"
     assert drawn.getpixel((0, 0)) == (255, 255, 255)
     assert drawn.getpixel((drawn.width - 1, drawn.height - 1)) == (255, 255, 255)
@@ -36,9 +36,9 @@ def test_originals_have_their_true_shape_and_views_are_squares() -> None:
 
 
 def test_views_add_columns_and_captions_add_height() -> None:
-    plain, two, many = (sheet(recipe(32)) for recipe in (image.plain, image.simclr, image.swav))
+    plain, two, many = (sheet(recipe(32)) for recipe in (image.plain, named.simclr, named.swav))
     assert plain.width < two.width < many.width
-    assert sheet(image.simclr(32), captions=["a", "b"]).height > two.height
+    assert sheet(named.simclr(32), captions=["a", "b"]).height > two.height
 
 
 def test_a_long_caption_stays_inside() -> None:
