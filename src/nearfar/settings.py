@@ -40,7 +40,8 @@ class Settings:
     kind: Literal["pictures", "tables"] = "pictures"
     """What the samples are; recipes know it."""
     encoder: str = "resnet18"
-    """For pictures conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout."""
+    """For pictures conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout. ycbcr:NAME, or
+    0,1+2:NAME with numbers of channels, is such a network for each part of a picture's channels, as CMC wants."""
     views: ViewsName = "simclr"
     """What random views are made of each sample; `nearfar views DATA` shows them. The last four are for tables."""
     size: int = 0
