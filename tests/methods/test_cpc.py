@@ -62,6 +62,14 @@ def test_loss_is_that_of_a_loop() -> None:
     torch.testing.assert_close(method(batch).loss, torch.stack(terms).mean())
 
 
+def test_latents_may_have_layer_norm() -> None:
+    method, batch, seen = build(norm=True), cpc.batch(3), list[Tensor]()
+    method.context.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    method(batch)
+    torch.testing.assert_close(seen[0].mean(1), torch.zeros(3, 7, 7), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0].square().mean(1), torch.ones(3, 7, 7), atol=1e-2, rtol=0)
+
+
 def test_chance_counts_all_patches_of_the_batch() -> None:
     assert build(grid=5).chance(8) == pytest.approx(math.log(8 * 25))
 

@@ -44,12 +44,12 @@ class CPC(Method):
     Use it where what is near in a picture, or in time, tells of the rest, and where views that change colours would
     harm. Patches cost: with a grid of 7 and half overlap twelve pictures' worth of pixels for each, six times SimCLR's.
     Only the first view is used. Rows that overlap are not predicted, as that is trivial. The paper has layer norm in
-    its later version; batch norm in an encoder sees all patches together, which lets a little leak.
+    its later version (`norm`); batch norm in an encoder sees all patches together, which lets a little leak.
 
     grid: patches along a side.  overlap: of neighbours, as a share of their side.  share: side of the random crop of a
     patch over that of the patch (60 of 64 px).  side: of the patches as the encoder gets them, in pixels; 0 leaves them
     as they are cut, but never below 16.  skip, steps: rows below that are not predicted, and the farthest that is.
-    width, layers: of the masked convolution.
+    width, layers: of the masked convolution.  norm: layer norm on z, as in the later version (arXiv 1905.09272).
 
     van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", arXiv 1807.03748. There is
     no released code: what the paper leaves open is decided here, and its numbers are not reproduced.
@@ -70,19 +70,23 @@ class CPC(Method):
         steps: int = 5,
         width: int = 256,
         layers: int = 3,
+        norm: bool = False,
     ) -> None:
         super().__init__(encoder)
+        self.norm = nn.LayerNorm(encoder.dim, elementwise_affine=False) if norm else nn.Identity()
         self.steps = range(skip + 1, min(steps, grid - 1) + 1)
         if not self.steps:
             raise ValueError(f"nothing is left to predict in {grid} rows from {skip + 1} to {steps} below")
         self.context = Rows(encoder.dim, width, layers)
         self.maps = nn.ModuleList(nn.Linear(width, encoder.dim, bias=False) for _ in self.steps)
+        for w in self.maps.parameters():
+            nn.init.normal_(w, std=(width * encoder.dim) ** -0.5)  # scores of the size of 1
         self.grid, self.overlap, self.share, self.side = grid, overlap, share, side
 
     def forward(self, batch: Batch) -> Step:
         g, generator = self.grid, self.clock.generator()
         patches = cut(batch.views[0], g, overlap=self.overlap, share=self.share, side=self.side, generator=generator)
-        z = each_patch(self.embed, patches)  # N x g**2 x dim
+        z = self.norm(each_patch(self.embed, patches))  # N x g**2 x dim
         place = torch.arange(z.shape[0] * g**2, device=z.device).view(-1, g, g)
         c = self.context(z.mT.unflatten(2, (g, g))).movedim(1, -1)  # N x g x g x width
         pairs = list(zip(self.steps, self.maps, strict=True))

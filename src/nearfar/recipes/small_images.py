@@ -250,10 +250,10 @@ def pirl() -> Recipe:
 
 
 def cpc() -> Recipe:
-    """The paper has no such data; a grid of 5 x 5 and its optimiser (unverified)."""
+    """The paper has no such data; a grid of 5 x 5, layer norm, and its optimiser (unverified)."""
     return Recipe(
         settings=Settings(views="moco_v2", optimiser="adamw", lr=1e-3, weight_decay=1e-5, batch=256),
-        method={"grid": 5},
+        method={"grid": 5, "norm": True},
     )
 
 
