@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.losses.pairwise import info_nce
+from nearfar.losses.pretext_invariant import told_apart
+from nearfar.methods.pirl import PIRL
+
+from .small import Form, clock, copied_state, form, freeze_norms, sgd, step
+
+pirl = form("pirl")
+
+
+def build(form: Form = pirl, **arguments: Any) -> PIRL:
+    return cast(PIRL, form.build(**arguments))
+
+
+def drawn(method: PIRL, purpose: int) -> Tensor:
+    generator = method.clock.generator(purpose)
+    return method.bank.rows[torch.randint(40, (method.negatives,), generator=generator)]
+
+
+@pytest.mark.parametrize("contrast", ["paper", "infonce"])
+def test_patches_and_pictures_both_look_for_the_same_row_among_draws_of_their_own(contrast: str) -> None:
+    method = build(form("pirl", contrast=contrast, weight=0.3)).double()
+    batch, loss = pirl.batch(6, dtype=torch.float64), {"paper": told_apart, "infonce": info_nce}[contrast]
+    freeze_norms(method)
+    own = method.bank.rows[batch.index]
+    v = normalise(method.projector(method.encoder(batch.views[0])))
+    want = 0.3 * loss(method.shuffled(batch.views[1]), own, drawn(method, 2), temperature=0.07)
+    want = want + 0.7 * loss(v, own, drawn(method, 3), temperature=0.07)
+    torch.testing.assert_close(method(batch).loss, want)
+    assert not torch.equal(drawn(method, 2), drawn(method, 3))
+
+
+@pytest.mark.parametrize("contrast", ["paper", "nce", "infonce"])
+def test_loss_is_linear_in_the_weight(contrast: str) -> None:
+    method, batch = build(form("pirl", contrast=contrast)).double(), pirl.batch(6, dtype=torch.float64)
+    values = []
+    for method.weight in (0.0, 0.5, 1.0):
+        values.append(float(method(batch).loss.detach()))
+    assert values[1] == pytest.approx((values[0] + values[2]) / 2)
+    assert values[0] != pytest.approx(values[2])
+
+
+def test_the_bank_is_made_of_whole_pictures_alone() -> None:
+    method, batch = build(weight=1.0, momentum=0.25), pirl.batch(8)
+    before = method.bank.rows.clone()
+    optimiser = sgd(method)
+    out = step(method, optimiser, batch)
+    assert not any(
+        cast(Tensor, p.grad).any() for p in method.projector.parameters()
+    )  # weight 1: no gradient of the picture's branch
+    v = out.carry[0]
+    want = normalise(0.25 * before[batch.index] + 0.75 * v)
+    torch.testing.assert_close(method.bank.rows[batch.index], want)
+    rest = [i for i in range(40) if i not in batch.index.tolist()]
+    assert torch.equal(method.bank.rows[rest], before[rest])
+    other = build(weight=1.0, momentum=0.25)
+    views = [batch.views[0], torch.rand_like(batch.views[1])]
+    again = other(Batch(views, batch.index, batch.label))
+    torch.testing.assert_close(again.carry[0], v)
+
+
+def test_patches_do_not_move_statistics_and_pictures_do() -> None:
+    method, batch = build(), pirl.batch(8)
+    method(batch)
+    got = copied_state(method.encoder)
+    alone = build()
+    alone.embed(batch.views[0])
+    for name, value in alone.encoder.state_dict().items():
+        assert torch.equal(got[name], value), name
+
+
+def test_order_changes_the_patches_embedding_only_by_the_places_of_codes() -> None:
+    method, view = build().double(), pirl.batch(4, dtype=torch.float64).views[1]
+    freeze_norms(method)
+    first = method.shuffled(view)
+    torch.testing.assert_close(method.shuffled(view), first)
+    method.clock = clock(1)
+    assert not torch.allclose(method.shuffled(view), first)
+    with torch.no_grad():  # a head that gives all places one weight feels no order
+        whole = cast(nn.Linear, method.patches.whole)
+        whole.weight.copy_(torch.eye(whole.out_features).repeat(1, 9))
+        method.share, method.clock = 1.0, clock(0)
+        first = method.shuffled(view)
+        method.clock = clock(1)
+        torch.testing.assert_close(method.shuffled(view), first)
+
+
+def test_the_constant_comes_from_the_patches_of_the_first_batch_and_stays() -> None:
+    method = build(form("pirl", contrast="nce"))
+    optimiser = sgd(method)
+    out = step(method, optimiser, pirl.batch(8))
+    z = method.log_z.clone()
+    assert z != 0
+    assert torch.equal(out.carry[1], z)
+    method.clock = clock(1)
+    step(method, optimiser, pirl.batch(8, seed=1))
+    assert torch.equal(method.log_z, z)
