@@ -22,7 +22,7 @@ def test_any_batch_gives_the_features_of_the_encoder(name: str, tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == ["encoder.onnx"]
     session = onnxruntime.InferenceSession(path)
     pixels = torch.rand(7, 3, 32, 32)
-    (features,) = session.run(None, {"pixels": pixels.numpy()})
+    (features,) = session.run(None, {"input": pixels.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(features), encoder.eval()(pixels), rtol=1e-3, atol=1e-4)
 

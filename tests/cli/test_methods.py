@@ -33,7 +33,7 @@ def test_a_page_tells_flags_paper_and_use(name: str, capsys: pytest.CaptureFixtu
 def test_an_unknown_method_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "simlcr"]) == 2
     err = capsys.readouterr().err
-    assert "there is no method 'simlcr'; did you mean simclr?" in err
+    assert "there is no method 'simlcr'; did you mean simclr or" in err
     assert err.count("\n") == 1
 
 

@@ -90,7 +90,7 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["simlcr", "drawings"], "there is no method 'simlcr'; did you mean simclr?"),
+        (["simlcr", "drawings"], "there is no method 'simlcr'; did you mean simclr or"),
         (["./mine.py", "drawings"], "there is no method file './mine.py'"),
         (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are drawings"),
         (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a finite number, 0 or more"),
