@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nearfar import methods
+from nearfar import methods, recipes
 from nearfar.cli import main
 from nearfar.cli.train import flag_texts, parse
 from nearfar.export import load_encoder
@@ -64,7 +64,7 @@ def test_every_method_has_help_with_its_own_flags(name: str, capsys: pytest.Capt
     said = capsys.readouterr().out
     for flag in methods.flags(methods.load(name)):
         assert re.search(rf"--{flag.replace('_', '-')}[ ,]", said)
-    told = flag_texts(methods.page(name).text, list(methods.flags(methods.load(name))))
+    told = flag_texts(methods.page(name).flag_text, list(methods.flags(methods.load(name))))
     assert set(told) == set(methods.flags(methods.load(name))), "the docstring says something of every flag"
 
 
@@ -206,8 +206,10 @@ def test_one_picture_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_two_pictures_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--labels", "folders"] if method == "supcon" else []
     views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []
+    streams, colon, _ = recipes.load("small_images", method).settings.encoder.rpartition(":")
+    networks = ["--encoder", f"{streams}:conv4"] if colon else []
     two = folder(tmp_path / "two", 2, 2, nested=True)
-    status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, "--out", tmp_path / "run")
+    status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, *networks, "--out", tmp_path / "run")
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said
 
