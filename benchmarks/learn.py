@@ -35,6 +35,12 @@ from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
+UNLEARNT = {
+    "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
+    "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
+    "relativeposition": "loses, as jigsaw",
+}
+"""Methods of which the committed result is that they have not learnt from these drawings, and what is thought of it."""
 
 
 @dataclass(frozen=True)

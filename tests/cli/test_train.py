@@ -26,17 +26,21 @@ SIMCLR = (
         "epochs",
         "batch",
         "micro-batch",
+        "kind",
         "encoder",
         "views",
         "size",
         "crops",
+        "corruption",
+        "drop",
+        "categorical",
         "optimiser",
         "lr",
         "lr-1d",
         "sgd-momentum",
     ),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed"),
-    *("labels", "label-column", "groups", "split", "max-bad", "probe-every", "save-every", "keep"),
+    *("labels", "label-column", "groups", "split", "max-bad", "white", "probe-every", "save-every", "keep"),
 )
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 
@@ -208,8 +212,13 @@ def test_two_pictures_train(method: str, tmp_path: Path, capsys: pytest.CaptureF
     views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []
     several = ":" in recipes.load("small_images", method).settings.encoder
     networks = ["--encoder", "0+0:conv4"] if several else []  # the pictures are grey
+    views = ["--views", "looc"] if method == "looc" else views
     two = folder(tmp_path / "two", 2, 2, nested=True)
     status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, *networks, "--out", tmp_path / "run")
+    if method == "colorization":
+        assert status == 2
+        assert "rotation" in err, "grey pictures have no colours to tell: another method is named"
+        return
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said
 

@@ -57,7 +57,7 @@ def test_the_bank_is_made_of_whole_pictures_alone() -> None:
     assert not any(
         cast(Tensor, p.grad).any() for p in method.projector.parameters()
     )  # weight 1: no gradient of the picture's branch
-    v = out.carry[0]
+    (v,) = out.carry[0]
     want = normalise(0.25 * before[batch.index] + 0.75 * v)
     torch.testing.assert_close(method.bank.rows[batch.index], want)
     rest = [i for i in range(40) if i not in batch.index.tolist()]

@@ -1,23 +1,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
-from nearfar.heads import moco_v1_head
 from nearfar.losses.instances import log_partition, nce
 from nearfar.losses.pairwise import info_nce
 from nearfar.losses.pretext_invariant import told_apart
-from nearfar.memory.bank import Bank
-from nearfar.method import Encoder, Method, Step, frozen_statistics
+from nearfar.method import Encoder, Step, frozen_statistics
+from nearfar.methods.instdisc import InstDisc
 from nearfar.patches import PatchHead, cut, each_patch, orders, shuffle
 
 
-class PIRL(Method):
+class PIRL(InstDisc):
     """A picture, and its shuffled patches, both find the stored embedding of their sample among those of random others.
 
     The jigsaw's tiles are not put in order: what they mean shall not depend on it. With v the embedding of one view,
@@ -31,15 +30,14 @@ class PIRL(Method):
     dim: width of the embeddings, and of a patch's code.  weight: of the patches' term.  temperature: of both.
     negatives: K.  contrast: "paper", each negative told from the others too; "nce", as released, InstDisc's with one
     constant Z from the patches of the first batch; "infonce", a softmax over own and drawn rows.  momentum: what is
-    left of a row, when its sample is seen.  grid: cells along a side.  share: side of a patch over that of its cell.
-    side: of the patches as the encoder gets them, in pixels; 0 leaves them as they are cut, but never below 16.
+    left of a row, when its sample is seen.  first: what the bank begins as, "noise" or a "look" at all samples.
+    grid: cells along a side.  share: side of a patch over that of its cell.  side: of the patches as the encoder gets
+    them, in pixels; 0 leaves them as they are cut, but never below 16.
 
     Misra and van der Maaten 2019, "Self-Supervised Learning of Pretext-Invariant Representations", arXiv 1912.01991.
     """
 
-    family = "queue and bank"
     pictures_only = True
-    log_z: Tensor
 
     def __init__(
         self,
@@ -52,25 +50,23 @@ class PIRL(Method):
         negatives: int = 32000,
         contrast: Literal["paper", "nce", "infonce"] = "paper",
         momentum: float = 0.5,
+        first: Literal["noise", "look"] = "noise",
         grid: int = 3,
         share: float = 0.75,
         side: int = 0,
     ) -> None:
-        super().__init__(encoder)
-        self.projector = moco_v1_head(encoder.dim, out=dim)
+        bank: dict[str, Any] = {"samples": samples, "momentum": momentum, "first": first, "proximal": 0.0}
+        super().__init__(encoder, dim=dim, temperature=temperature, negatives=negatives, **bank)
         self.patches = PatchHead(nn.Linear(encoder.dim, dim), nn.Linear(grid**2 * dim, dim))
-        self.bank = Bank(samples, dim)
-        self.register_buffer("log_z", torch.zeros(()))
-        self.weight, self.temperature, self.negatives, self.contrast = weight, temperature, negatives, contrast
-        self.momentum, self.grid, self.share, self.side = momentum, grid, share, side
+        self.weight, self.form, self.grid, self.share, self.side = weight, contrast, grid, share, side
 
     def forward(self, batch: Batch) -> Step:
-        v = normalise(self.projector(self.embed(batch.views[0])))  # N x dim
+        v = self.represent(batch.views[0])  # N x dim
         with frozen_statistics(self.encoder):
             v_t = self.shuffled(batch.views[1])  # N x dim
-        first, log_z = self.found(v_t, batch, self.log_z, 2)
-        second, log_z = self.found(v, batch, log_z, 3)
-        return Step(self.weight * first + (1 - self.weight) * second, carry=(v.detach(), log_z, batch))
+        first, log_z = self.score(v_t, batch, self.log_z, 2)
+        second, log_z = self.score(v, batch, log_z, 3)
+        return Step(self.weight * first + (1 - self.weight) * second, carry=([v.detach()], log_z, batch))
 
     def shuffled(self, view: Tensor) -> Tensor:
         generator = self.clock.generator()
@@ -78,23 +74,18 @@ class PIRL(Method):
         order = orders(len(view), self.grid**2, generator=generator)
         return normalise(self.patches(each_patch(self.embed, shuffle(patches, order))))
 
-    def found(self, v: Tensor, batch: Batch, log_z: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
+    def score(self, v: Tensor, batch: Batch, log_z: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
         bank, n, t = self.bank, len(self.bank.rows), self.temperature
         picked = torch.randint(n, (self.negatives,), generator=self.clock.generator(purpose)).to(v.device)
         own, drawn = bank.rows[batch.index], bank.rows[picked]
         groups = None if batch.group is None else (batch.group, bank.group[picked])
-        if self.contrast != "nce":
-            loss = told_apart if self.contrast == "paper" else info_nce
+        if self.form != "nce":
+            loss = told_apart if self.form == "paper" else info_nce
             return loss(v, own, drawn, temperature=t, groups=groups), log_z
         if purpose == 2 and not bank.seen.any():
             log_z = log_partition(v, own, drawn, temperature=t, samples=n)
         return nce(v, own, drawn, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
 
-    def after_step(self, step: Step) -> None:
-        v, log_z, batch = step.carry
-        self.log_z.copy_(log_z)
-        self.bank.write(batch.index, v, keep=self.momentum, group=batch.group)
-
     def chance(self, batch: int) -> float | None:
-        k, paper = self.negatives, self.contrast == "paper"
-        return None if self.contrast == "nce" else math.log(1 + k) + paper * k * math.log(1 + 1 / k)
+        k, paper = self.negatives, self.form == "paper"
+        return None if self.form == "nce" else math.log(1 + k) + paper * k * math.log(1 + 1 / k)

@@ -147,7 +147,8 @@ def loco() -> Recipe:
 
 
 def pirl() -> Recipe:
-    return _of(small_images.pirl())
+    """As instdisc."""
+    return _of(small_images.pirl(), first="look", contrast="infonce", temperature=0.2)
 
 
 def cpc() -> Recipe:

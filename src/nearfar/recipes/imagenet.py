@@ -177,7 +177,7 @@ def pirl() -> Recipe:
 
 
 def infomin() -> Recipe:
-    """arXiv 2005.10243: MoCo, batch 256, SGD 0.03, 200 epochs; without RandAugment. 70.1 % linear (authors' code, not run here)."""
+    """arXiv 2005.10243: MoCo, batch 256, SGD 0.03, 200 epochs, no RandAugment. 70.1 % linear (authors, not run)."""
     return Recipe(
         settings=Settings(
             encoder="resnet50", size=224, views="simclr", batch=256, epochs=200, optimiser="sgd", lr=0.03,

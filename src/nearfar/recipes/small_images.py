@@ -190,7 +190,7 @@ def bregman() -> Recipe:
 
 
 def rotation() -> Recipe:
-    """The authors' CIFAR-10 settings, with a cosine for their steps; milder views than those of contrast (unverified)."""
+    """The authors' CIFAR-10 settings, a cosine for steps; milder views than those of contrast (unverified)."""
     return Recipe(
         settings=Settings(
             views="moco_v2", optimiser="sgd", lr=0.2, weight_decay=5e-4, decay_1d=True, batch=128, epochs=200, warmup=0
@@ -222,9 +222,7 @@ def colorization() -> Recipe:
 def sce() -> Recipe:
     """The paper's CIFAR-10 recipe: a strong and a weak view, SGD 0.06, a queue of 4,096."""
     return Recipe(
-        settings=Settings(
-            views="sce", optimiser="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=5, batch=256
-        ),
+        settings=Settings(views="sce", optimiser="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=5, batch=256),
         method={"queue": 4096},
     )
 
