@@ -23,7 +23,12 @@ from .small import OLD, Form, clock, copied_state, forms, freeze_norms, grown, n
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)
 every_method = pytest.mark.parametrize("name", methods.names())
-ages = pytest.mark.parametrize("age", [0, OLD], ids=["young", "old"])
+aged = pytest.mark.parametrize(
+    ("form", "age"),
+    [(form, age) for form in forms() for age in (0, OLD) if age or not form.changed],
+    ids=lambda value: {0: "young", OLD: "old"}.get(value, str(value)) if isinstance(value, int) else str(value),
+)
+"""Each form when all has started; those that are as they come also before."""
 
 
 def of_age(form: Form, age: int, **kwargs: torch.dtype) -> Method:
@@ -43,8 +48,7 @@ def trained(method: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in method.named_parameters() if p.requires_grad}
 
 
-@every_form
-@ages
+@aged
 def test_forward_reads_state(form: Form, age: int) -> None:
     method, batch = of_age(form, age), form.batch(8)
     before = copied_state(method)
@@ -61,8 +65,7 @@ def test_forward_reads_state(form: Form, age: int) -> None:
     assert moved(before, method.state_dict()) == set()
 
 
-@every_form
-@ages
+@aged
 def test_micro_batches_give_the_step_of_the_whole_batch(form: Form, age: int) -> None:
     whole, batch = of_age(form, age, dtype=torch.float64), form.batch(8, dtype=torch.float64)
     parts = copy.deepcopy(whole)
@@ -85,8 +88,7 @@ def test_micro_batches_move_statistics_once(form: Form) -> None:
     assert all(norm.num_batches_tracked == 1 for norm in norms(method.encoder).values())
 
 
-@every_form
-@ages
+@aged
 def test_forward_may_be_called_again(form: Form, age: int) -> None:
     method, batch = of_age(form, age), form.batch(8)
     losses = []
@@ -97,8 +99,7 @@ def test_forward_may_be_called_again(form: Form, age: int) -> None:
     assert torch.equal(losses[0], losses[1])
 
 
-@every_form
-@ages
+@aged
 def test_gradients_reach_what_is_trained_and_nothing_else(form: Form, age: int) -> None:
     method, batch = of_age(form, age), form.batch(8)
     out = method(batch)
@@ -121,8 +122,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(form: Form, age: int) 
     assert not any(value.requires_grad for value in out.log.values()), "numbers to show must be detached"
 
 
-@every_form
-@ages
+@aged
 def test_after_step_writes_memory_only(form: Form, age: int) -> None:
     method, batch = of_age(form, age), form.batch(8)
     optimiser = sgd(method)
@@ -173,8 +173,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(form: Form) -> None:
     assert moved(method.state_dict(), again.state_dict()) == set()
 
 
-@every_form
-@ages
+@aged
 def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
     method = of_age(form, age, dtype=torch.float64)
     batches = [form.batch(16, seed=seed, dtype=torch.float64, grouped=seed == 2) for seed in range(3)]
@@ -232,8 +231,7 @@ def with_labels(batch: Batch, label: Tensor) -> Batch:
     return Batch(batch.views, batch.index, label, batch.group)
 
 
-@every_form
-@ages
+@aged
 def test_any_number_of_rows_and_labels(form: Form, age: int) -> None:
     method = of_age(form, age)
     optimiser = sgd(method, lr=0.01)

@@ -65,7 +65,7 @@ def test_the_bank_is_made_of_whole_pictures_alone() -> None:
     other = build(weight=1.0, momentum=0.25)
     views = [batch.views[0], torch.rand_like(batch.views[1])]
     again = other(Batch(views, batch.index, batch.label))
-    torch.testing.assert_close(again.carry[0], v)
+    torch.testing.assert_close(again.carry[0][0], v)
 
 
 def test_patches_do_not_move_statistics_and_pictures_do() -> None:

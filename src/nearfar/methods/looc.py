@@ -38,6 +38,7 @@ class LooC(MoCo):
     """
 
     family = "views"
+    pictures_only = True
 
     def __init__(
         self,
