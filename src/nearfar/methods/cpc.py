@@ -42,7 +42,7 @@ class CPC(Method):
     nothing is normalised, as in the paper.
 
     Use it where what is near in a picture, or in time, tells of the rest, and where views that change colours would
-    harm. Patches cost: with a grid of 7 and half overlap twelve pictures' worth of pixels for each, against SimCLR's two.
+    harm. Patches cost: with a grid of 7 and half overlap twelve pictures' worth of pixels for each, SimCLR has two.
     Only the first view is used. Rows that overlap are not predicted, as that is trivial. The paper has layer norm in
     its later version (`norm`); batch norm in an encoder sees all patches together, which lets a little leak.
 
