@@ -127,6 +127,11 @@ def local(x: Tensor) -> Tensor:
     return x.tensor_split(world())[rank()] if world() > 1 else x
 
 
+def columns(rows: Tensor) -> Tensor:
+    """Where this rank's rows stand among those that `gather` makes of them: N, int64."""
+    return rank() * len(rows) + torch.arange(len(rows), device=rows.device)
+
+
 def normalise(x: Tensor) -> Tensor:
     """Rows of unit length, in at least float32: N x D."""
     return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)

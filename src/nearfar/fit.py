@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
 from nearfar.batch import MISSING, Batch
-from nearfar.contrast import Watch, watched
+from nearfar.contrast import watched
 from nearfar.feeder import Feeder
 from nearfar.log import DRAIN, Log
 from nearfar.loop import Diverged, Loop, Source, Viewer
@@ -93,10 +93,10 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             optimiser.zero_grad(set_to_none=True)
             with (
                 torch.autocast(device.type, dtype=half, enabled=loop.precision != "float32"),
-                watched() if drains else nullcontext(Watch()) as watch,
+                watched() if drains else nullcontext() as watch,
             ):
                 out = net(batch)
-            negatives = watch.negatives()  # before the optimiser and the memories move
+            negatives = watch.negatives() if watch else None  # before the optimiser and the memories move
             scaler.scale(out.loss).backward()
             scaler.unscale_(optimiser)
             method.before_step()

@@ -35,7 +35,7 @@ class Kind(Protocol):
         ...
 
     def facts(self, data: Any, settings: Settings) -> dict[str, Any]:
-        """What config.yaml keeps of the samples: `inputs` (channels, or columns) among others."""
+        """What config.yaml keeps of the samples: `channels` (of a row, its inputs) among others."""
         ...
 
     def make_encoder(self, data: Any, settings: Settings, facts: dict[str, Any]) -> AnyEncoder:

@@ -137,37 +137,10 @@ def view_size(settings: Settings, side: int) -> int:
 
 def named_views(settings: Settings, size: int) -> views.Views:
     """The views of that side that the settings name. Raises ValueError for those of another kind of data."""
-    match settings.views:
-        case "simclr":
-            return named.simclr(size)
-        case "moco_v1":
-            return named.moco_v1(size)
-        case "moco_v2":
-            return named.moco_v2(size)
-        case "byol":
-            return named.byol(size)
-        case "barlow":
-            return named.barlow(size)
-        case "swav":
-            return named.swav(size, crops=settings.crops)
-        case "supcon":
-            return named.supcon(size)
-        case "drawing":
-            return named.drawing(size)
-        case "sce":
-            return named.sce(size)
-        case "cmc":
-            return named.cmc(size)
-        case "looc":
-            return named.looc(size)
-        case "looc_drawing":
-            return named.looc_drawing(size)
-        case "relicv2":
-            return named.relicv2(size, crops=settings.crops)
-        case _:
-            raise ValueError(
-                f"--views {settings.views!r} is not for pictures: `nearfar views DATA` shows those that are"
-            )
+    make = getattr(named, settings.views, None)
+    if make is None:
+        raise ValueError(f"--views {settings.views!r} is not for pictures: `nearfar views DATA` shows those that are")
+    return make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
 
 
 def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:

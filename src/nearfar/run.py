@@ -88,7 +88,7 @@ class Run:
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
 
     def seen(self, samples: Samples) -> Tensor:
-        """Which samples were in the training of this encoder, known by their pixels: N, bool."""
+        """Which samples were in the training of this encoder, known by their contents: N, bool."""
         known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
         return torch.tensor([digest in known for digest in digests(samples)])
 

@@ -152,7 +152,7 @@ class Look:
     method: str = "simclr"
     """Whose recipe names the views."""
     views: str = ""
-    """Other views than the recipe's: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing."""
+    """Other views than the recipe's; `nearfar train METHOD --help` names them all."""
     label_column: str = "label"
     """The column of a table that holds the labels, and is no input."""
     size: int = 0

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.data.columns import Columns
 from nearfar.data.labels import array_labels, table_labels
 from nearfar.data.samples import Samples
@@ -100,7 +101,7 @@ def open_table(
     if absent := [name for name in (*drop, *categorical) if name not in table.column_names]:
         raise ValueError(f"{given} has no column {absent[0]!r}; it has {', '.join(map(repr, table.column_names))}")
     names = list(map(str, range(len(table))))
-    missing = torch.full((len(table),), -1)
+    missing = torch.full((len(table),), MISSING)
     if isinstance(labels, str | Path):
         known = table_labels(labels, names, column=label_column)
     elif labels is not None:

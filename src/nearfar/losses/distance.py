@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nearfar.contrast import far
-from nearfar.distributed import gather, normalise, rank, share
+from nearfar.distributed import columns, gather, normalise, share
 from nearfar.losses.negatives import group_sizes
 
 
@@ -40,7 +39,7 @@ def uniform(x: Tensor, *, t: float = 2, group: Tensor | None = None) -> Tensor:
     keys = gather(x)
     if len(keys) < 2:
         raise ValueError(f"uniform compares pairs of rows, so it wants at least 2, not {len(keys)}")
-    own = rank() * len(x) + torch.arange(len(x), device=x.device)
+    own = columns(x)
     every = None if group is None else gather(group)
     pairs = len(keys) * (len(keys) - 1) if every is None else int((len(keys) - group_sizes(every)).sum())
     if not pairs:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.contrast import Ids, far
-from nearfar.distributed import gather, rank, share, total
+from nearfar.distributed import columns, gather, share, total
 
 ROWS = 512
 """Rows whose scores with all columns are held at a time."""
@@ -28,7 +28,7 @@ def find_alike(
     Huynh et al. 2020, arXiv 2011.11765.
     """
     candidates = gather(torch.cat(views))  # WVN x D
-    sample = rank() * len(views[0]) + torch.arange(len(views[0]), device=candidates.device)
+    sample = columns(views[0])
     of = gather(sample.repeat(len(views)))
     found = []
     for rows in torch.arange(len(sample), device=sample.device).split(ROWS):
@@ -61,7 +61,7 @@ def nt_xent_found(
     """
     z = torch.cat(views) * temperature**-0.5  # VN x D
     keys, v, n = gather(z), len(views), len(views[0])
-    own = rank() * len(z) + torch.arange(len(z), device=z.device).view(v, n)
+    own = columns(z).view(v, n)
     partners = torch.stack([own.roll(-shift, 0) for shift in range(1, v)], 2).flatten(0, 1)  # VN x V-1
     apart = None if group is None else (group.repeat(v), gather(group.repeat(v)))
     found = found.repeat(v, 1)  # VN x m

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near
-from nearfar.distributed import gather, rank, share
+from nearfar.distributed import columns, gather, share
 
 
 def leave_one_out(
@@ -32,7 +32,7 @@ def leave_one_out(
     pull = near(q, k, torch.arange(len(q), device=q.device))
     terms = [pull, far(q, queue, apart=groups), *((q * other).sum(1) for other in others)]
     if batch:
-        own = rank() * len(q) + torch.arange(len(q), device=q.device)
+        own = columns(q)
         apart = None if groups is None else (groups[0], gather(groups[0]))
         terms += [far(q, gather(other), skip=own, apart=apart) for other in others]
     return share(torch.stack(terms).logsumexp(0) - pull)

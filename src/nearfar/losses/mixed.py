@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near
-from nearfar.distributed import gather, normalise, rank, share
+from nearfar.distributed import columns, gather, normalise, share
 
 
 def mixed_info_nce(
@@ -32,7 +32,7 @@ def mixed_info_nce(
     group: N, or MISSING; samples of the group of either sample are no negatives. Equal rows give log(WN + K).
     """
     q, keys = q / temperature, gather(k)
-    own = rank() * len(q) + torch.arange(len(q), device=q.device)
+    own = columns(q)
     pull = lam * near(q, keys, own) + (1 - lam) * near(q, keys, partner)
     keys = keys if queue is None else torch.cat([keys, queue[0]])
     if group is None:

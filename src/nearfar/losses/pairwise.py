@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near
-from nearfar.distributed import gather, rank, share
+from nearfar.distributed import columns, gather, share
 
 
 def nt_xent(
@@ -31,7 +31,7 @@ def nt_xent(
     """
     z = torch.cat([z1, z2]) * temperature**-0.5  # 2N x D
     keys = gather(z)  # W2N x D
-    own = _columns(z)
+    own = columns(z)
     partner = own.roll(len(z1))
     pull = near(z, keys, partner)
     if group is None:
@@ -66,7 +66,7 @@ def dcl(
     keys = gather(z)  # W2N x D
     if len(keys) < 4:
         raise ValueError("dcl has no negatives with 1 sample; it wants at least 2")
-    own = _columns(z)
+    own = columns(z)
     partner = own.roll(len(z1))
     apart = None if group is None else _both(group.repeat(2))
     others = far(z, keys, skip=torch.stack([own, partner], 1), apart=apart)
@@ -103,16 +103,11 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: 
     van den Oord et al. 2018, arXiv 1807.03748.
     """
     q, keys = q / temperature, gather(k)
-    own = _columns(q)
+    own = columns(q)
     pull = near(q, keys, own)
     if group is None:
         return share(far(q, keys) - pull)
     return share(torch.logaddexp(pull, far(q, keys, skip=own, apart=_both(group))) - pull)
-
-
-def _columns(rows: Tensor) -> Tensor:
-    """Where this rank's rows stand among those of all ranks."""
-    return rank() * len(rows) + torch.arange(len(rows), device=rows.device)
 
 
 def _both(group: Tensor) -> tuple[Tensor, Tensor]:

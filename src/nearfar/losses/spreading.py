@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.distributed import gather, rank, share
+from nearfar.distributed import columns, gather, share
 
 
 def spreading(
@@ -20,7 +20,7 @@ def spreading(
     Ye et al. 2019, arXiv 1904.03436.
     """
     z = torch.cat([z1, z2])  # 2N x D
-    own = rank() * len(z) + torch.arange(len(z), device=z.device)
+    own = columns(z)
     partner = own.roll(len(z1))[:, None]
     # The matrix is held, 2N x W2N: each pair has a logarithm of its own.
     logits = z @ gather(z.detach()).T / temperature

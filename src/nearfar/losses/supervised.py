@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near_mean
-from nearfar.distributed import gather, rank, share
+from nearfar.distributed import columns, gather, share
 
 
 def supcon(
@@ -76,7 +76,7 @@ class _Anchors:
     def of(cls, views: list[Tensor], label: Tensor, temperature: float | Tensor) -> _Anchors:
         z = torch.cat(views) * temperature**-0.5
         ids = _identity(label).repeat(len(views))
-        return cls(z, gather(z), (ids, gather(ids)), rank() * len(z) + torch.arange(len(z), device=z.device))
+        return cls(z, gather(z), (ids, gather(ids)), columns(z))
 
     def far(self, group: Tensor | None) -> Tensor:
         if group is None:
@@ -92,5 +92,5 @@ class _Anchors:
 
 def _identity(label: Tensor) -> Tensor:
     """The label, or a negative number of its own for each sample that has none."""
-    index = rank() * len(label) + torch.arange(len(label), device=label.device)
+    index = columns(label)
     return torch.where(label < 0, -1 - index, label)
