@@ -42,6 +42,20 @@ def test_groups_go_where_their_keys_go() -> None:
     assert (queue.group >= 0).sum() == 4, "a key without a group must not have that of the key before it"
 
 
+def test_labels_go_where_their_keys_go_in_a_labelled_queue_alone() -> None:
+    queue = Queue(5, 2, labelled=True)
+    assert queue.label.tolist() == [-1] * 5
+    for first, n in ((0, 3), (3, 4), (7, 9)):
+        queue.enqueue(keys(n, first=first), label=torch.arange(first, first + n))
+        written = queue.label >= 0
+        assert written.sum() == min(first + n, 5)
+        assert torch.equal(queue.keys[written, 0], queue.label[written].float())
+    queue.enqueue(keys(1))
+    assert (queue.label >= 0).sum() == 4, "a key without a label must not have that of the key before it"
+    assert set(queue.state_dict()) - set(Queue(5, 2).state_dict()) == {"label"}
+    Queue(5, 2).enqueue(keys(3), label=torch.arange(3))  # keeps none
+
+
 def test_slots_not_yet_written_keep_their_random_unit_rows() -> None:
     torch.manual_seed(0)
     queue = Queue(6, 3)
@@ -75,9 +89,9 @@ def test_a_saved_queue_goes_on_at_its_slot() -> None:
 
 def _enqueue(size: int, parts: list[Tensor]) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    queue = Queue(size, 2)
+    queue = Queue(size, 2, labelled=True)
     for part in parts:
-        queue.enqueue(local(part))
+        queue.enqueue(local(part), label=local(part[:, 0].long()))
     return queue.state_dict()
 
 

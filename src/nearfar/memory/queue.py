@@ -10,7 +10,7 @@ from nearfar.distributed import gather, normalise
 
 
 class Queue(nn.Module):
-    """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722).
+    """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722); with their labels, where it is `labelled`.
 
     It starts full of random unit rows, drawn from torch's global generator: ranks seeded alike hold alike.
     The slot that is written next is `count` modulo `size`. Any number of keys may be put in at once; the oldest give
@@ -20,24 +20,29 @@ class Queue(nn.Module):
     keys: Tensor  # size x dim, unit rows
     group: Tensor  # size, int64, of the sample that each key is of, or MISSING
     count: Tensor  # (), how many keys were ever put in
+    label: Tensor  # size, int64, or MISSING: of a labelled queue alone
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, *, labelled: bool = False) -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"a queue of {size} keys was asked for; it must hold at least 1")
         self.register_buffer("keys", normalise(torch.randn(size, dim)))
         self.register_buffer("group", torch.full((size,), MISSING))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        if labelled:
+            self.register_buffer("label", torch.full((size,), MISSING))
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor, group: Tensor | None = None) -> None:
-        """Put in the keys (N x dim) of every rank, in rank order; and their groups (N), if there are any."""
+    def enqueue(self, keys: Tensor, group: Tensor | None = None, label: Tensor | None = None) -> None:
+        """Put in the keys (N x dim) of every rank, in rank order; and their groups and labels (N), if there are any."""
         size = len(self.keys)
         keys = gather(keys.detach()).to(self.keys.dtype)
         surplus = max(len(keys) - size, 0)
         slots = (self.count + surplus + torch.arange(len(keys) - surplus, device=keys.device)) % size
         self.keys[slots] = keys[surplus:]
         self.group[slots] = MISSING if group is None else gather(group)[surplus:]
+        if "label" in self._buffers:
+            self.label[slots] = MISSING if label is None else gather(label)[surplus:]
         self.count += len(keys)
 
     @torch.no_grad()
