@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import local, normalise
 from nearfar.losses.pairwise import nt_xent
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -137,6 +137,32 @@ def test_gradient_of_one_anchor_is_that_of_the_paper() -> None:
     torch.testing.assert_close(full - others, want)
 
 
+AMONG = torch.tensor([True, False, True, True, False, True, True, False])
+
+
+def test_among_some_is_the_loss_of_these_alone() -> None:
+    views, label = [unit(8, 4, 0).requires_grad_(), unit(8, 4, 1)], torch.tensor([0, 1, 0, MISSING, 1, 2, 7, MISSING])
+    group = torch.tensor([3, 3, 3, 4, 4, 4, MISSING, MISSING])
+    for ids in (None, group):
+        few = None if ids is None else ids[AMONG]
+        want = supcon([view[AMONG] for view in views], label[AMONG], temperature=0.2, group=few)
+        got = supcon(views, label, temperature=0.2, group=ids, among=AMONG)
+        torch.testing.assert_close(got, want)
+        slopes = [torch.autograd.grad(loss, views[0])[0] for loss in (got, want)]
+        torch.testing.assert_close(*slopes)
+        assert not slopes[0][~AMONG].any()
+    every = supcon(views, label, temperature=0.2, among=torch.ones(8, dtype=torch.bool))
+    torch.testing.assert_close(every, supcon(views, label, temperature=0.2))
+
+
+def test_among_none_there_is_nothing_to_lose() -> None:
+    views, label = [unit(6, 4, 0).requires_grad_(), unit(6, 4, 1)], torch.arange(6)
+    for group in (None, torch.zeros(6, dtype=torch.long)):
+        loss = supcon(views, label, temperature=0.2, among=torch.zeros(6, dtype=torch.bool), group=group)
+        assert float(loss.detach()) == 0
+        assert not torch.autograd.grad(loss, views[0])[0].any()
+
+
 def _supcon(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     return supcon([normalise(z1), normalise(z2)], label, temperature=0.2)
 
@@ -149,7 +175,18 @@ def _one_view(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     return supcon([normalise(z1)], label, temperature=0.2) + 0 * z2.sum()
 
 
-@pytest.mark.parametrize("loss", [_supcon, _supcon_in, _one_view])
+def _among(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
+    return supcon([normalise(z1), normalise(z2)], label, temperature=0.2, among=local(AMONG))
+
+
+def _among_rows_of_one_rank(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
+    group = torch.zeros_like(label)
+    return supcon(
+        [normalise(z1), normalise(z2)], label, temperature=0.2, group=group, among=local(torch.arange(8) < 4)
+    )
+
+
+@pytest.mark.parametrize("loss", [_supcon, _supcon_in, _one_view, _among, _among_rows_of_one_rank])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     # Classes span the ranks; anchors with a positive are not the same number on both.
     label = torch.tensor([0, 1, 0, MISSING, 1, 2, 7, MISSING])
@@ -161,6 +198,4 @@ def test_share_with_positive_on_two_ranks(two_ranks: Pool) -> None:
 
 
 def _share() -> float:
-    from nearfar.distributed import local
-
     return float(share_with_positive(local(torch.tensor([0, 1, 2, MISSING, 0, 1, 7, MISSING])), 1))

@@ -23,17 +23,23 @@ def supcon(
     temperature: float | Tensor,
     base_temperature: float | None = None,
     group: Tensor | None = None,
+    among: Tensor | None = None,
+    anchors: Tensor | None = None,
 ) -> Tensor:
     """SupCon (L_out): the mean over the positives p of  -s_ip + log sum_{j != i} exp(s_ij).
 
     views: V tensors, N x D; label: N, int64, or MISSING. The mean over VN rows, as in the paper; `base_temperature`
     multiplies it by temperature / base_temperature, as in the released code (0.07).  group: N, or MISSING; rows of one
-    group that are not positives are not negatives either.
+    group that are not positives are not negatives either.  among: N, bool, the samples that take part, as anchors and as
+    candidates; 0 where there are none.  anchors: N, bool, the samples whose losses are added up; others are candidates.
     Khosla et al. 2020, arXiv 2004.11362.
     """
-    it = _Anchors.of(views, label, temperature)
+    it = _Anchors.of(views, label, temperature, group, among)
     pull, count = near_mean(it.z, it.keys, it.ids, own=it.own)
-    loss = share(it.far(group) - pull, count > 0)
+    counted = count > 0
+    if anchors is not None:
+        counted = counted & (anchors if among is None else anchors[among]).repeat(len(views))
+    loss = share(it.far() - pull, counted)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
@@ -49,11 +55,11 @@ def supcon_in(
 
     Arguments as in `supcon`, which is never smaller, and which the paper recommends.
     """
-    it = _Anchors.of(views, label, temperature)
+    it = _Anchors.of(views, label, temperature, group)
     count = near_mean(it.z.detach(), it.keys.detach(), it.ids, own=it.own)[1]
     pull = far(it.z, it.keys, skip=it.own, together=it.ids)
     pull = pull - count.clamp(min=1).to(pull.dtype).log()
-    loss = share(it.far(group) - pull, count > 0)
+    loss = share(it.far() - pull, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
@@ -61,7 +67,7 @@ def share_with_positive(label: Tensor, views: int) -> Tensor:
     """The part of the anchors of all ranks that have a positive, 0 to 1, for N labels and V views."""
     if views > 1:
         return torch.ones((), device=label.device)
-    _, code, count = torch.unique(gather(_identity(label)), return_inverse=True, return_counts=True)
+    _, code, count = torch.unique(gather(identity(label)), return_inverse=True, return_counts=True)
     return (count[code] > 1).float().mean()
 
 
@@ -71,18 +77,36 @@ class _Anchors:
     keys: Tensor  # WVN x D
     ids: tuple[Tensor, Tensor]  # VN, WVN: rows of equal id are positives
     own: Tensor  # VN, the column that is the row itself
+    group: tuple[Tensor, Tensor] | None  # VN, WVN
 
     @classmethod
-    def of(cls, views: list[Tensor], label: Tensor, temperature: float | Tensor) -> _Anchors:
+    def of(
+        cls,
+        views: list[Tensor],
+        label: Tensor,
+        temperature: float | Tensor,
+        group: Tensor | None,
+        among: Tensor | None = None,
+    ) -> _Anchors:
         z = torch.cat(views) * temperature**-0.5
-        ids = _identity(label).repeat(len(views))
-        return cls(z, gather(z), (ids, gather(ids)), columns(z))
+        keys, own = gather(z), columns(z)
+        ids = identity(label).repeat(len(views))
+        every_id = gather(ids)
+        groups = None if group is None else (group.repeat(len(views)), gather(group.repeat(len(views))))
+        if among is None:
+            return cls(z, keys, (ids, every_id), own, groups)
+        # Rows are left out here, after ranks have exchanged them, for each rank may have another number.
+        mine = among.repeat(len(views))
+        every, alone = gather(mine), keys is z
+        z, place = z[mine], every.cumsum(0) - 1
+        keys = z if alone else keys[every]
+        groups = None if groups is None else (groups[0][mine], groups[1][every])
+        return cls(z, keys, (ids[mine], every_id[every]), place[own[mine]], groups)
 
-    def far(self, group: Tensor | None) -> Tensor:
-        if group is None:
+    def far(self) -> Tensor:
+        if self.group is None:
             return far(self.z, self.keys, skip=self.own)
-        mine = group.repeat(len(self.z) // len(group))
-        every, (ids, all_ids) = gather(mine), self.ids
+        (mine, every), (ids, all_ids) = self.group, self.ids
 
         def keep(i: Tensor, j: Tensor) -> Tensor:
             return (mine[i] != every[j]) | (mine[i] < 0) | (ids[i] == all_ids[j])
@@ -90,7 +114,7 @@ class _Anchors:
         return far(self.z, self.keys, skip=self.own, rule=keep)
 
 
-def _identity(label: Tensor) -> Tensor:
+def identity(label: Tensor) -> Tensor:
     """The label, or a negative number of its own for each sample that has none."""
     index = columns(label)
     return torch.where(label < 0, -1 - index, label)
