@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.linear import _holdouts, _standardise, linear, linear_scores, logistic, ridge
+from nearfar.evaluation.linear import _holdouts, _standardise, linear, linear_fit, linear_scores, logistic, ridge
 
 
 def clouds(rows, dim, classes, seed=0, noise=2.0):
@@ -123,3 +123,15 @@ def test_missing_labels_and_errors():
         linear(x, y, x, torch.full((100,), MISSING))
     with pytest.raises(ValueError, match=r"shape \(100, 4\) and its labels \(99,\)"):
         linear(x, y[:99], x, y)
+
+
+def test_a_fit_folds_into_weights_for_features_as_they_are():
+    x, y = clouds(90, 6, 3)
+    label = torch.tensor([1, 4, 5])[y]
+    fit = linear_fit(x[:60], label[:60])
+    weight, bias = fit.folded()
+    scores = fit.scores(x[60:])
+    torch.testing.assert_close(x[60:] @ weight + bias, scores[:, [1, 4, 5]], atol=1e-4, rtol=1e-4)
+    assert fit.present.tolist() == [1, 4, 5]
+    assert scores[:, [0, 2, 3]].eq(-torch.inf).all()
+    torch.testing.assert_close(linear_scores(x[:60], label[:60], x[60:])[0], scores)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -140,6 +141,48 @@ def linear_scores(
     seed: int = 0,
 ) -> tuple[Tensor, dict[str, object], list[str]]:
     """The class scores of the test rows, M x C, what was chosen, and notes on it. As `linear`, all rows labelled."""
+    fit = linear_fit(train, train_label, group=group, solver=solver, strengths=strengths, seed=seed)
+    return fit.scores(test), fit.config, fit.notes
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFit:
+    """A linear classifier that was fitted, on features standardised by mean and scale, D each.
+
+    present: K, the classes that had a training row.  weight: D x K.  bias: K.
+    config: what was chosen.  notes: sentences on it.
+    """
+
+    present: Tensor
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    config: dict[str, object]
+    notes: list[str]
+
+    def scores(self, features: Tensor) -> Tensor:
+        """The class scores of rows M x D: M x C, -inf for a class without a training row."""
+        scores = torch.full((len(features), int(self.present[-1]) + 1), -torch.inf, device=features.device)
+        scores[:, self.present] = (features - self.mean) * self.scale @ self.weight + self.bias
+        return scores
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight D x K and bias K that give the same scores from features as they are."""
+        weight = self.scale[:, None] * self.weight
+        return weight, self.bias - self.mean @ weight
+
+
+def linear_fit(
+    train: Tensor,
+    train_label: Tensor,
+    *,
+    group: Tensor | None = None,
+    solver: Solver = logistic,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+) -> LinearFit:
+    """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labelled."""
     present, y = train_label.unique(return_inverse=True)  # classes without a training row are left out of the fit
     if len(present) < 2:
         raise ValueError(
@@ -160,10 +203,8 @@ def linear_scores(
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
     elif len(grid) > 1:
         notes.append(f"too few labels to choose a strength; {grid[best]:g}, the middle of the grid, was taken")
-    x, rest = _standardise(train, test)
+    x, mean, scale = _standardised(train)
     weight, bias = next(solver(x, y, len(present), [grid[best]]))
-    scores = torch.full((len(test), int(present[-1]) + 1), -torch.inf, device=x.device)
-    scores[:, present] = rest @ weight + bias
     config: dict[str, object] = {
         "features": "standardised on train",
         "strength": grid[best],
@@ -171,7 +212,7 @@ def linear_scores(
         "held_out_accuracy": accuracy,
         "held_out_parts": len(held),
     }
-    return scores, config, notes
+    return LinearFit(present, mean, scale, weight, bias, config, notes)
 
 
 def _held_out(
@@ -185,11 +226,17 @@ def _held_out(
 
 def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Both with the mean and deviation of the first; a feature that never varies becomes 0."""
-    mean = train.mean(0)
-    centred = train - mean
+    x, mean, scale = _standardised(train)
+    return x, (test - mean) * scale
+
+
+def _standardised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows with mean 0 and deviation 1, their mean, and 1 / deviation, which is 0 for what never varies."""
+    mean = x.mean(0)
+    centred = x - mean
     deviation = centred.square().mean(0).sqrt()  # torch.std takes ten times as long along the first dimension
     scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0)
-    return centred.mul_(scale), (test - mean) * scale
+    return centred.mul_(scale), mean, scale
 
 
 def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
