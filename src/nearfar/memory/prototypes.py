@@ -1,10 +1,13 @@
-"""Learnt prototypes on the unit sphere."""
+"""Prototypes on the unit sphere, learnt or led."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nearfar.batch import MISSING
+from nearfar.distributed import gather
 
 
 class Prototypes(nn.Module):
@@ -24,3 +27,27 @@ class Prototypes(nn.Module):
     @torch.no_grad()
     def renormalise(self) -> None:
         self.weight.copy_(F.normalize(self.weight, dim=1))
+
+
+class MovingPrototypes(Prototypes):
+    """Prototypes that no gradient moves: each follows the rows that are said to be its own (arXiv 2208.02764)."""
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__(count, dim)
+        self.weight.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, z: Tensor, own: Tensor, *, keep: float) -> None:
+        """weight_c <- normalise(keep * weight_c + (1 - keep) * z_i), for one row after the other, of every rank.
+
+        z: N x dim, unit rows.  own: N, int64, the prototype c of each row, or MISSING for those that move none.
+        """
+        z, own = gather(z.detach()).to(self.weight.dtype), gather(own)
+        of, order = own.sort(stable=True)
+        of, order = of[of != MISSING], order[of != MISSING]
+        count = torch.bincount(of, minlength=len(self.weight))
+        turn = torch.arange(len(of), device=of.device) - (count.cumsum(0) - count)[of]
+        # Prototypes do not wait for each other: the first row of each is taken, then the second.
+        for now in range(int(count.max())):
+            c, rows = of[turn == now], order[turn == now]
+            self.weight[c] = F.normalize(keep * self.weight[c] + (1 - keep) * z[rows], dim=1)
