@@ -24,6 +24,8 @@ RECIPES = [
     named.looc,
     named.looc_drawing,
     named.relicv2,
+    named.excon,
+    named.excon_drawing,
     image.plain,
 ]
 
@@ -76,3 +78,15 @@ def test_each_key_of_looc_shares_one_step_with_the_query_and_no_more(recipe, ste
         if view > 1:
             wanted[image._STEPS[steps[view - 2]]] = True
         assert torch.equal(same, wanted)
+
+
+@pytest.mark.parametrize(("recipe", "pair"), [(named.excon, named.supcon), (named.excon_drawing, named.drawing)])
+@pytest.mark.parametrize("size", [32, 96])
+def test_excon_begins_with_the_picture_as_it_is(recipe, pair, size: int) -> None:
+    views: Views = recipe(size)
+    assert views.views[1:] == pair(size).views
+    pixels, aspect = pictures(4, 3, 48), torch.tensor([0.5, 1.0, 1.5, 2.0])
+    (want,) = image.plain(size)(pixels, aspect)
+    for seed in (0, 1):
+        made = views(pixels, aspect, views.draw(4, seeded(seed)))
+        torch.testing.assert_close(made[0], want)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nearfar.views.image import Affine, View, Views
+from nearfar.views.image import Affine, View, Views, plain
 
 
 def simclr(size: int, *, strength: float | None = None, blur: float | None = None) -> Views:
@@ -211,6 +211,16 @@ def relicv2(size: int, *, crops: tuple[int, int] = (4, 2), blur: tuple[float, fl
     small = round(size * 96 / 224)
     large = [replace(pair[number % 2], area=(0.14, 1.0)) for number in range(crops[0])]
     return Views(large + [replace(pair[n % 2], size=small, area=(0.05, 0.14)) for n in range(crops[1])])
+
+
+def excon(size: int) -> Views:
+    """The views of ExCon: the middle of the picture as it is, then SupCon's two (Zhang et al. 2021, arXiv 2111.14271)."""
+    return Views([*plain(size).views, *supcon(size).views])
+
+
+def excon_drawing(size: int) -> Views:
+    """The views of `excon` for drawings: the drawing as it is, then two of `drawing`."""
+    return Views([*plain(size).views, *drawing(size).views])
 
 
 def _chance(blur: float | None, size: int) -> float:
