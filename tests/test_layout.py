@@ -21,7 +21,7 @@ FLOORS = [
     ["batch", "distributed", "files", "optim", "machine"],
     ["contrast", "method"],
     ["losses"],
-    ["clustering", "colour_flow", "heads", "lab", "memory", "mixing", "norms", "patches"],
+    ["attacks", "clustering", "colour_flow", "heads", "lab", "memory", "mixing", "norms", "patches"],
     ["methods"],
 ]
 """From the ground up: a room imports from lower floors, and from its own room."""

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.distributed import local, normalise, rank
-from nearfar.losses.false_negatives import detected, detection, find_alike, info_nce_found, nt_xent_found
+from nearfar.losses import false_negatives
+from nearfar.losses.false_negatives import (
+    detected,
+    detected_columns,
+    detection,
+    find_alike,
+    info_nce_found,
+    nt_xent_found,
+    same_class,
+)
 from nearfar.losses.pairwise import info_nce, nt_xent
 from nearfar.losses.supervised import supcon
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -204,6 +213,44 @@ def test_pairs_are_counted() -> None:
     )
 
 
+@pytest.mark.parametrize("attract", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_long_lists_are_left_out_by_a_mask_to_the_same_end(
+    monkeypatch: pytest.MonkeyPatch, *, attract: bool, grouped: bool
+) -> None:
+    group = torch.tensor([0, 0, MISSING, 1, 1]) if grouped else None
+    got = []
+    for listed in (0, 16):
+        monkeypatch.setattr(false_negatives, "LISTED", listed)
+        views = [view.requires_grad_() for view in three()[:2]]
+        loss = nt_xent_found(views, FOUND, temperature=0.2, attract=attract, group=group)
+        got.append([loss, *torch.autograd.grad(loss, views)])
+    torch.testing.assert_close(*got)
+
+
+def test_the_columns_of_a_class_are_those_of_other_samples() -> None:
+    label = torch.tensor([1, 0, 1, MISSING, 0, 1, MISSING])
+    found = sets(same_class(label, 2))
+    for i, mine in enumerate(label.tolist()):
+        others = [j for j in range(14) if j % 7 != i]
+        assert found[i] == {j for j in others if mine == int(label[j % 7]) != MISSING}
+    assert same_class(torch.tensor([3, 1, 2]), 2).shape == (3, 0)
+    assert same_class(torch.full((3,), MISSING), 2).shape == (3, 0)
+
+
+def test_pairs_in_lists_are_counted_one_by_one() -> None:
+    label = torch.tensor([0, 0, 1, MISSING, 1])
+    right = told = same = 0
+    for i in range(5):
+        for j in (j for j in range(10) if j % 5 != i):
+            if min(int(label[i]), int(label[j % 5])) == MISSING:
+                continue
+            same += bool(label[i] == label[j % 5])
+            told += j in FOUND[i]
+            right += j in FOUND[i] and bool(label[i] == label[j % 5])
+    assert detected_columns(FOUND, label, 2).tolist() == [right, told, same]
+
+
 def test_detection_is_told_in_shares() -> None:
     got = detection(torch.tensor([3, 4, 12]))
     assert {name: float(value) for name, value in got.items()} == {"precision": 0.75, "recall": 0.25}
@@ -225,6 +272,12 @@ def _eliminate(z1: Tensor, z2: Tensor) -> Tensor:
     return _both(z1, z2, attract=False)
 
 
+def _oracle(z1: Tensor, z2: Tensor) -> Tensor:
+    label = rank() * len(z1) + torch.arange(len(z1))
+    z1, z2 = normalise(z1), normalise(z2)
+    return nt_xent_found([z1, z2], same_class(label // 3, 2), temperature=0.2)
+
+
 def _queue(q: Tensor, k: Tensor) -> Tensor:
     alike = rank() * len(q) + torch.arange(len(q)), torch.arange(12) % 9
     queue = unit(12, 4, 5).to(q.dtype)
@@ -233,7 +286,7 @@ def _queue(q: Tensor, k: Tensor) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("loss", [_attract, _eliminate, _queue])
+@pytest.mark.parametrize("loss", [_attract, _eliminate, _oracle, _queue])
 def test_two_ranks(two_ranks: Pool, loss) -> None:  # type: ignore[no-untyped-def]
     hold_ranks_to_one(two_ranks, loss, unit(8, 4, 0), unit(8, 4, 1))
 

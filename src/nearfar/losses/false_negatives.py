@@ -13,6 +13,8 @@ from nearfar.distributed import columns, gather, share, total
 
 ROWS = 512
 """Rows whose scores with all columns are held at a time."""
+LISTED = 16
+"""Columns that each row leaves out one after the other; more are left out by a mask, one byte a pair."""
 
 
 @torch.no_grad()
@@ -64,12 +66,36 @@ def nt_xent_found(
     own = columns(z).view(v, n)
     partners = torch.stack([own.roll(-shift, 0) for shift in range(1, v)], 2).flatten(0, 1)  # VN x V-1
     apart = None if group is None else (group.repeat(v), gather(group.repeat(v)))
+    same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(found, len(keys))
     found = found.repeat(v, 1)  # VN x m
-    push = far(z, keys, skip=torch.cat([own.view(-1, 1), partners, found], 1), apart=apart)
+    if hidden is None:
+        push = far(z, keys, skip=torch.cat([same, found], 1), apart=apart)
+    else:
+        push = far(z, keys, skip=same, apart=apart, rule=lambda i, j: ~hidden[i % n, j])
     positive = torch.cat([partners, found], 1) if attract else partners
     s = (z[:, None] * keys[positive.clamp(min=0)]).sum(2)  # VN x positives
     pull = s.masked_fill(positive < 0, 0).sum(1) / (positive >= 0).sum(1)
     return share(torch.cat([s.masked_fill(positive < 0, float("-inf")), push[:, None]], 1).logsumexp(1) - pull)
+
+
+def _mask(found: Tensor, width: int) -> Tensor | None:
+    """Long lists of columns, N x m, as a mask N x width."""
+    if found.shape[1] <= LISTED:
+        return None
+    mask = torch.zeros(len(found), width + 1, dtype=torch.bool, device=found.device)  # the last stands for -1
+    return mask.scatter_(1, torch.where(found < 0, width, found), True)[:, :width]
+
+
+def same_class(label: Tensor, views: int) -> Tensor:
+    """What detection without error would find: the columns of all other samples of the same class.
+
+    label: N, or MISSING.  views: V. Columns as `find_alike` gives them: N x the most that a row has, -1 where fewer.
+    """
+    every, of = (gather(x.repeat(views)) for x in (label, columns(label)))  # WVN
+    same = (label[:, None] == every) & (label[:, None] >= 0) & (columns(label)[:, None] != of)
+    best = same.byte().sort(dim=1, descending=True, stable=True)
+    most = int(same.sum(1).max())
+    return torch.where(best.values[:, :most] > 0, best.indices[:, :most], -1)
 
 
 def info_nce_found(
@@ -122,6 +148,15 @@ def detected(alike: Ids, label: Ids) -> Tensor:
     known = [torch.where(of < 0, -1, ids) for ids, of in zip(alike, label, strict=True)]
     both = [torch.where(ids < 0, -1, ids * classes + of) for ids, of in zip(known, label, strict=True)]
     return torch.stack([_equal_pairs(*both), _equal_pairs(*known), _equal_pairs(*label)])
+
+
+def detected_columns(found: Tensor, label: Tensor, views: int) -> Tensor:
+    """The same three numbers for lists of columns: found, N x m, as `find_alike` gives them for V views; label: N."""
+    every = gather(label.repeat(views))  # WVN
+    known = (found >= 0) & (label[:, None] >= 0) & (every[found] >= 0)
+    right = known & (every[found] == label[:, None])
+    same = ((every == label[:, None]) & (label[:, None] >= 0)).sum() - views * (label >= 0).sum()
+    return torch.stack([right.sum(), known.sum(), same])
 
 
 def _equal_pairs(rows: Tensor, columns: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nearfar.attacks import ascend
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.losses.pairwise import info_nce_batch, nt_xent
@@ -58,10 +59,8 @@ class CLAE(SimCLR):
 
     def attack(self, x: Tensor, z: Tensor, group: Tensor | None) -> Tensor:
         """The views x a step of eps from where they were, uphill: N x ..., without a graph."""
-        x, z = x.detach().requires_grad_(), z.detach()
-        with torch.enable_grad(), frozen_statistics(self):
-            (slope,) = torch.autograd.grad(self.loss(z, self.changed(x), group), x)
-        return x.detach() + self.eps * slope.sign()
+        with frozen_statistics(self):
+            return ascend(lambda at: self.loss(z.detach(), self.changed(at), group), x, epsilon=self.eps)
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views

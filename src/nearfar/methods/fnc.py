@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import normalise
 from nearfar.heads import mlp
-from nearfar.losses.false_negatives import detection, find_alike, nt_xent_found
+from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.method import Encoder, Method, Step, frozen_statistics
 
 
@@ -72,15 +72,8 @@ class FNC(Method):
                 support = self.project(batch.views[learning:])
         found = find_alike(z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score)  # N x top
         loss = nt_xent_found(z, found, temperature=self.temperature, attract=self.attract, group=batch.group)
-        return Step(loss, self.quality(found, batch.label, learning) if self.labelled else {})
-
-    def quality(self, found: Tensor, label: Tensor, views: int) -> dict[str, Tensor]:
-        """How good detection was. found: N x top, columns of the embeddings of all ranks; label: N."""
-        every = gather(label.repeat(views))  # WVN
-        known = (found >= 0) & (label[:, None] >= 0) & (every[found] >= 0)
-        right = known & (every[found] == label[:, None])
-        same = ((every == label[:, None]) & (label[:, None] >= 0)).sum() - views * (label >= 0).sum()
-        return detection(torch.stack([right.sum(), known.sum(), same]))
+        log = detection(detected_columns(found, batch.label, learning)) if self.labelled else {}
+        return Step(loss, log)
 
     def chance(self, batch: int) -> float | None:
         return None if self.attract or self.support_learns else math.log(2 * batch - 1)

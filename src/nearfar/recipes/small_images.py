@@ -73,6 +73,11 @@ def fnc() -> Recipe:
     return replace(simclr(), settings=replace(simclr().settings, views="swav", crops=(4, 0)))
 
 
+def robust() -> Recipe:
+    """SimCLR's recipe, for ten classes; what the paper has is not known (unverified)."""
+    return replace(simclr(), method=simclr().method | {"rho": 0.1})
+
+
 def ifnd() -> Recipe:
     """MoCo's recipe; clusters from 2.5 to 10 times the classes of CIFAR-10 (unverified)."""
     return replace(moco(), method=moco().method | {"clusters": 25})
