@@ -25,7 +25,7 @@ from nearfar.fit import fit
 from nearfar.journal import Journal
 from nearfar.log import Log
 from nearfar.loop import Diverged, Loop, Precision
-from nearfar.method import Method, Step
+from nearfar.method import Look, Method, Step
 from nearfar.methods.moco import MoCo
 from nearfar.methods.simclr import SimCLR
 from nearfar.norms import synchronise_norms
@@ -42,7 +42,7 @@ class Vectors:
     def __init__(self) -> None:
         self.input = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
         self.label = torch.arange(N) % 4
-        self.group = torch.full((N,), MISSING)
+        self.group = self.attribute = torch.full((N,), MISSING)
         self.seen: list[list[int]] = []
 
     def __len__(self) -> int:
@@ -306,7 +306,7 @@ class Looking(SimCLR):
 def test_a_method_is_shown_all_samples_before_each_epoch() -> None:
     torch.manual_seed(0)
     data, method = Vectors(), Looking(Encoder())
-    fit(method, data, Noise(), optimiser("sgd", method), loop(None, look=lambda network: network(data.input)))
+    fit(method, data, Noise(), optimiser("sgd", method), loop(None, look=Look(lambda network: network(data.input))))
     assert method.looks == [(epoch * PER_EPOCH, N, False, False) for epoch in range(EPOCHS)]
     assert method.training
 
@@ -509,7 +509,8 @@ def test_quick_inputs_are_taken_at_once_and_slow_ones_ahead(monkeypatch: pytest.
     for bound, ahead in ((3600.0, False), (-1.0, True)):
         monkeypatch.setattr(module, "AT_ONCE", bound)
         data = Vectors()
-        with Feeder(data, batch=BATCH, seed=0, mine=slice(0, BATCH), device=torch.device("cpu")) as feed:
+        cpu, order = torch.device("cpu"), lambda generator: torch.randperm(N, generator=generator)
+        with Feeder(data, batch=BATCH, seed=0, mine=slice(0, BATCH), device=cpu, order=order) as feed:
             for step in range(STEPS):
                 feed(step, more=step + 1 < STEPS)
                 assert (feed.ahead is not None) == ahead

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 MISSING = -1
-"""The label or group of a sample that has none. Users' own labels, -1 included, are names and are numbered from 0."""
+"""The label, group or attribute of a sample that has none. Users' own labels, -1 included, are names and are numbered from 0."""
 
 
 @dataclass(slots=True)
@@ -19,12 +19,14 @@ class Batch:
     index: N, int64, the position of each sample in its data set.
     label: N, int64, the class of each sample, or MISSING.
     group: N, int64, what must not be pushed apart (clip, patient, duplicates), or MISSING; None where there are none.
+    attribute: N, int64, a second label (a bias, a camera, a domain), or MISSING; None where there are none.
     """
 
     views: list[Any]
     index: Tensor
     label: Tensor
     group: Tensor | None = None
+    attribute: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)

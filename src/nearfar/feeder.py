@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,11 +21,22 @@ class Feeder:
     """The inputs of each step, fetched one step ahead in a thread where that takes long: decoding hides behind the
     model. What lies in memory is quicker to take than a thread to wake.
 
-    mine: the rows of the global batch that are this rank's.
+    order: from an epoch's generator, the samples of all its steps.  mine: the rows of the global batch that are this
+    rank's.
     """
 
-    def __init__(self, data: Source, *, batch: int, seed: int, mine: slice, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: Source,
+        *,
+        batch: int,
+        seed: int,
+        mine: slice,
+        device: torch.device,
+        order: Callable[[torch.Generator], Tensor],
+    ) -> None:
         self.data, self.batch, self.seed, self.mine = data, batch, seed, mine
+        self.draw = order
         self.pin = device.type == "cuda"  # a copy from pinned memory does not wait for the device
         self.order: tuple[int, Tensor] | None = None
         self.ahead: tuple[int, Future[tuple[Any, ...]]] | None = None
@@ -42,7 +54,7 @@ class Feeder:
         epoch, at = divmod(step, len(self.data) // self.batch)
         if self.order is None or self.order[0] != epoch:
             generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-            self.order = epoch, torch.randperm(len(self.data), generator=generator)
+            self.order = epoch, self.draw(generator)
         return self.order[1][at * self.batch : (at + 1) * self.batch][self.mine]
 
     def fetch(self, rows: Tensor) -> tuple[Any, ...]:

@@ -16,9 +16,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from nearfar import distributed
+from nearfar import distributed, samplers
 from nearfar.batch import MISSING, Batch
 from nearfar.contrast import watched
 from nearfar.feeder import Feeder
@@ -62,11 +63,24 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         net = DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
     method.train()
-    grouped = bool((data.group != MISSING).any())
+    grouped, marked = (bool((known != MISSING).any()) for known in (data.group, data.attribute))
     trained = [p for p in method.parameters() if p.requires_grad]
+    named = type(method).identities is not Method.identities  # then who is drawn is known only when an epoch begins
+
+    def order(generator: torch.Generator) -> Tensor:
+        drawn_by = method.identities()
+        return samplers.order(
+            loop.sampler or method.sampler,
+            data.label if drawn_by is None else drawn_by,
+            batch=loop.batch,
+            steps=per_epoch,
+            per_class=loop.per_class or method.per_class,
+            generator=generator,
+        )
+
     with (
         _stop_requested() as stop,
-        Feeder(data, batch=loop.batch, seed=loop.seed, mine=mine, device=device) as feed,
+        Feeder(data, batch=loop.batch, seed=loop.seed, mine=mine, device=device, order=order) as feed,
         loop.checkpoints or nullcontext(),
     ):
         done = start
@@ -76,13 +90,15 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             if loop.look is not None and step % per_epoch == 0:
                 start_epoch(method, loop.look)
             began = time.perf_counter()
-            rows, inputs = feed(step, more=step + 1 < steps)
+            last = (step + 1) % per_epoch == 0
+            rows, inputs = feed(step, more=step + 1 < steps and not (named and last))
             with torch.no_grad():
                 inputs = tuple(part.to(device, non_blocking=True) for part in inputs)
                 draws = views.draw(loop.batch, torch.Generator().manual_seed(mix(loop.seed, step, 1)))
                 seen = views(*inputs, draws=draws.rows(mine))
                 group = data.group[rows].to(device) if grouped else None
-                batch = Batch(seen, rows.to(device), data.label[rows].to(device), group)
+                attribute = data.attribute[rows].to(device) if marked else None
+                batch = Batch(seen, rows.to(device), data.label[rows].to(device), group, attribute)
             log.input_seconds += time.perf_counter() - began
             _seed(mix(loop.seed, step, 2, rank), device)
 

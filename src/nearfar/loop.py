@@ -21,6 +21,7 @@ class Source(Protocol):
 
     label: Tensor  # N int64, or MISSING
     group: Tensor  # N int64, or MISSING
+    attribute: Tensor  # N int64, or MISSING
 
     def __len__(self) -> int: ...
     def fetch(self, index: Tensor) -> tuple[Any, ...]:
@@ -57,6 +58,7 @@ class Loop:
     epochs, batch: passes over the data; samples in a step on all ranks together.
     schedule: factor on each group's learning rate, from (step, steps).
     clip: largest gradient norm, or None.  save_every: epochs between checkpoints.
+    sampler, per_class: how samples are drawn, and how many of a class, where it is not as the method says.
     look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
         checkpoint.
@@ -72,6 +74,8 @@ class Loop:
     journal: Journal | None = None
     checkpoints: Checkpoints | None = None
     save_every: float = 1.0
+    sampler: str = ""
+    per_class: int = 0
     look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
     probe_every: int = 1

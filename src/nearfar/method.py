@@ -19,8 +19,23 @@ from torch.utils.checkpoint import checkpoint
 from nearfar.batch import Batch
 
 Context = AbstractContextManager[None]
-Look = Callable[[Callable[[Any], Tensor]], Tensor]
-"""What a network makes of the plain view of every training sample, in their order, on every rank: N x whatever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All training samples, as a method may see them before an epoch.
+
+    through: what a network makes of the plain view of each, in their order, on every rank: N x whatever; calling the
+    look does the same.  label, attribute: N, int64, or MISSING; None where the caller knows none.
+    """
+
+    through: Callable[[Callable[[Any], Tensor]], Tensor]
+    label: Tensor | None = None
+    attribute: Tensor | None = None
+
+    def __call__(self, network: Callable[[Any], Tensor]) -> Tensor:
+        return self.through(network)
+
 
 
 @dataclass(slots=True)
@@ -113,6 +128,12 @@ class Method(nn.Module):
     """Whether pictures of another number of channels than 3 give it nothing to learn; it refuses them."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
+    classifies: ClassVar[bool] = False
+    """Whether it has a classifier of its own: `classify(view)` gives its logits, N x classes."""
+    sampler: str = "shuffled"
+    """How the samples of a step are drawn, where the user leaves it to the method: see `nearfar.samplers`."""
+    per_class: int = 4
+    """Samples of each class in a step, where they are drawn by class."""
     margin: float | None = None
     """Of a method with a margin: the loss where all samples are represented alike. One that stays there is told."""
 
@@ -162,8 +183,20 @@ class Method(nn.Module):
     def before_epoch(self, look: Look) -> None:
         """Write state from all training samples (an E-step, a clustering), before the first step of an epoch.
 
-        In eval mode and without gradient. look(network): what `network` makes of every sample's plain view: N x dim.
+        In eval mode and without gradient. look(network): what `network` makes of every sample's plain view: N x dim;
+        look.label: what is known of them.
         """
+
+    def identities(self) -> Tensor | None:
+        """What stands for the label where samples are drawn by class, from a buffer: N, or None for the label itself.
+
+        It is asked for when an epoch begins, after `before_epoch`.
+        """
+        return None
+
+    def classify(self, view: Any) -> Tensor:
+        """The logits of a method that `classifies`: N x classes."""
+        raise NotImplementedError(f"{type(self).__name__} has no classifier")
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError

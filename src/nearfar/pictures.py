@@ -140,7 +140,8 @@ def named_views(settings: Settings, size: int) -> views.Views:
     make = getattr(named, settings.views, None)
     if make is None:
         raise ValueError(f"--views {settings.views!r} is not for pictures: `nearfar views DATA` shows those that are")
-    return make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
+    made = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
+    return made.repeated(settings.view_count) if settings.view_count else made
 
 
 def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:

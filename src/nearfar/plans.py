@@ -138,9 +138,12 @@ def _check(settings: Settings) -> None:
         if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
             known = ", ".join(get_args(kind))
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)!r} is none of {known}")
-    for name in ("epochs", "keep", "save_every", "probe_every"):
+    for name in ("epochs", "keep", "save_every"):
         if getattr(settings, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
+    for name in ("probe_every", "view_count", "per_class"):
+        if getattr(settings, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: 0 or more is needed")
     if settings.micro_batch < 0 or settings.micro_batch == 1:
         raise ValueError(f"--micro-batch {settings.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
     for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "corruption", "max_bad", "white"):

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from nearfar import checkpoints, kinds, plans, probing, training
+from nearfar import checkpoints, kinds, methods, plans, probing, training
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples, digests
 from nearfar.data.splits import folds
@@ -22,6 +22,7 @@ from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
+from nearfar.method import Method
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
 from nearfar.settings import Settings
@@ -49,24 +50,42 @@ class Run:
     @cached_property
     def encoder(self) -> AnyEncoder:
         """The trained encoder, ready to embed: on the CPU, in eval mode."""
-        folder = self.path / "checkpoints"
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
             return load_encoder(self.path).eval()
+        encoder, prefix = from_spec(self.config["made"]["encoder"]), "encoder."
+        state = self.state()
+        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        return encoder.eval()
+
+    @cached_property
+    def method(self) -> Method:
+        """The trained method, heads and memories with it: on the CPU, in eval mode."""
+        made, given = self.config["made"], self.config["arguments"]
+        method = methods.build(
+            methods.load(self.config["method"]),
+            from_spec(made["encoder"]),
+            {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+            samples=made["samples"],
+            classes=len(made["classes"]),
+            counts=tuple(made["counts"]),
+            channels=made["channels"],
+        )
+        method.load_state_dict(self.state())
+        return method.eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the checkpoint holds of the method."""
+        folder = self.path / "checkpoints"
         if self.checkpoint == "best":
             if not (folder / "best.pt").exists():
                 raise FileNotFoundError(
                     f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
                 )
-            state = checkpoints.read(folder / "best.pt")
-        else:
-            found, _ = checkpoints.Checkpoints(folder).newest()
-            if found is None:
-                raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
-            state = found
-        encoder = from_spec(self.config["made"]["encoder"])
-        prefix = "encoder."
-        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)})
-        return encoder.eval()
+            return checkpoints.read(folder / "best.pt")["method"]
+        found, _ = checkpoints.Checkpoints(folder).newest()
+        if found is None:
+            raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
+        return found["method"]
 
     def untrained(self) -> AnyEncoder:
         """The encoder as it was before training, with the same random weights."""

@@ -19,11 +19,14 @@ ViewsName = Literal[
     "looc",
     "looc_drawing",
     "relicv2",
+    "excon",
+    "excon_drawing",
     "scarf",
     "corrupted",
     "blanked",
     "mixed",
 ]
+SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
 OptimiserName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
 
@@ -46,6 +49,8 @@ class Settings:
     """What random views are made of each sample; `nearfar views DATA` shows them. The last four are for tables."""
     size: int = 0
     """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
+    view_count: int = 0
+    """Views of each sample; 0 is as many as `views` makes."""
     crops: tuple[int, int] = (2, 0)
     """Large and small views of each sample, for views swav and relicv2 only."""
     corruption: float = 0.6
@@ -84,6 +89,13 @@ class Settings:
     """A CSV or Parquet file of path (or index) and label, if you like split and group; or the word folders, or none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
+    sampler: SamplerName = "method"
+    """How the samples of a step are drawn: as the method wants it; shuffled; balanced (every class as likely);
+    aware (round after round over the classes); pk (classes with --per-class samples each)."""
+    per_class: int = 0
+    """Samples of each class in a step, for pk; 0 as the method wants it."""
+    start: str = ""
+    """A run whose encoder training begins with, instead of random weights."""
     groups: Literal["apart", "ignore"] = "apart"
     """Samples of one group (duplicates, frames, patients): never each other's negatives, or as any others."""
     split: Literal["train", "all"] = "train"
@@ -93,7 +105,7 @@ class Settings:
     white: float = 0.0
     """The value that is white in pictures of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
     probe_every: int = 1
-    """Epochs between two kNN probes, where there are labels."""
+    """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
     save_every: int = 1
     """Epochs between two checkpoints."""
     keep: int = 2

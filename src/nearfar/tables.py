@@ -67,7 +67,13 @@ def make_encoder(data: Table, settings: Settings, facts: dict[str, Any]) -> Tabl
 
 def make_views(data: Table, settings: Settings, facts: dict[str, Any]) -> views.Views:
     """The views that the settings name; other values of a column are drawn from these rows."""
-    return views.views(settings.views, data.columns, (data.numbers, data.codes), corruption=settings.corruption)
+    return views.views(
+        settings.views,
+        data.columns,
+        (data.numbers, data.codes),
+        corruption=settings.corruption,
+        count=settings.view_count,
+    )
 
 
 def insist_fitting(encoder: TableEncoder, viewer: views.Views) -> None:

@@ -27,13 +27,13 @@ from nearfar.checkpoints import Checkpoints
 from nearfar.data.samples import Samples, digests, fingerprint
 from nearfar.data.splits import holdout
 from nearfar.encoders import AnyEncoder
-from nearfar.export import export_encoder
+from nearfar.export import export_encoder, load_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
 from nearfar.fit import fit
 from nearfar.journal import Journal
 from nearfar.loop import Loop, Viewer
 from nearfar.machine import free_memory, pick_device
-from nearfar.method import Method, mix
+from nearfar.method import Look, Method, mix
 from nearfar.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.norms import synchronise_norms
 from nearfar.plans import Plan
@@ -100,12 +100,16 @@ class _Job:
         torch.manual_seed(settings.seed)
         own = self.kind.facts(data, settings)
         encoder = self.kind.make_encoder(data, settings, own)
+        if settings.start:
+            _begin_with(settings.start, encoder)
+        counts = torch.bincount(data.label[data.label != MISSING], minlength=len(data.classes)).tolist()
         method = methods.build(
             methods.load(self.plan.method),
             encoder,
             self.plan.arguments,
             samples=len(data),
             classes=len(data.classes),
+            counts=tuple(counts),
             channels=own["channels"],
         )
         viewer = self.kind.make_views(data, settings, own)
@@ -118,6 +122,7 @@ class _Job:
             "labelled": int((data.label != MISSING).sum()),
             "groups": len(torch.unique(data.group[data.group != MISSING])),
             "classes": len(data.classes),
+            "counts": counts,
             "batch": batch,
             "steps": settings.epochs * (len(data) // batch),
             "lr": settings.lr * batch / 256,
@@ -160,7 +165,9 @@ class _Job:
             journal=Journal(self.out / "metrics.jsonl"),
             checkpoints=Checkpoints(self.out / "checkpoints", settings.keep),
             save_every=settings.save_every,
-            look=lambda encode: look(encode, plain, data, self.device),
+            sampler="" if settings.sampler == "method" else settings.sampler,
+            per_class=settings.per_class,
+            look=Look(lambda encode: look(encode, plain, data, self.device), data.label, data.attribute),
             probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
             probe_every=settings.probe_every,
             watch=self.watch,
@@ -284,7 +291,7 @@ class _Job:
 
     def hold_out(self, data: Samples) -> tuple[Samples, Samples, Samples | None]:
         """The data for training, and a bank and queries for the probe, whose labels the method does not see."""
-        if len(torch.unique(data.label[data.label != MISSING])) < 2:
+        if not self.plan.settings.probe_every or len(torch.unique(data.label[data.label != MISSING])) < 2:
             return data, data, None
         try:
             rest, held = holdout(data.label, data.group, share=0.1, seed=self.plan.settings.seed)
@@ -312,6 +319,7 @@ class _Job:
         )
         if facts["groups"] and settings.groups == "apart":
             self.say(f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore).")
+        self.explain_sampler(method)
         if method.micro_batch and sees_batch(method.encoder):
             seen = method.micro_batch * distributed.world()
             self.say(
@@ -319,6 +327,22 @@ class _Job:
                 f"whole batch's, but batch norm sees {seen:,} views at a time. An encoder without batch norm (a ViT, a "
                 "ConvNeXt) is trained as if all passed at once."
             )
+
+    def explain_sampler(self, method: Method) -> None:
+        """Say how samples are drawn, where it is not each once an epoch."""
+        settings = self.plan.settings
+        sampler = method.sampler if settings.sampler == "method" else settings.sampler
+        match sampler:
+            case "balanced":
+                self.say("Samples are drawn so that every class is as likely (--sampler shuffled draws each once).")
+            case "aware":
+                self.say("Samples are drawn class after class, in rounds (--sampler shuffled draws each once).")
+            case "pk":
+                several = settings.per_class or method.per_class
+                self.say(
+                    f"Samples are drawn by class, {several} of each in a step where there are so many (--per-class; "
+                    "--sampler shuffled draws each once)."
+                )
 
     def write_down(
         self, data: Samples, known: list[str], encoder: AnyEncoder, viewer: Viewer, facts: dict[str, Any]
@@ -367,6 +391,21 @@ class _Job:
         environment["seconds"] += seconds
         environment["finished"] = finished
         replace_text(path, json.dumps(environment, indent=1))
+
+
+def _begin_with(start: str, encoder: AnyEncoder) -> None:
+    """Give an encoder the weights of another run's. Raises ValueError where they are of another network."""
+    if not (Path(start) / "encoder.safetensors").is_file():
+        raise FileNotFoundError(f"--start {start!r} holds no encoder.safetensors: name the directory of a finished run")
+    given = load_encoder(start)
+    try:
+        encoder.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        names = [encoder.spec.get("name"), given.spec.get("name")]
+        raise ValueError(
+            f"--start {start!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, whose "
+            f"weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
+        ) from error
 
 
 def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:

@@ -99,7 +99,7 @@ class Form:
         encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
         if self.kind == "tables":
             encoder, channels = TinyRows(), COLUMNS.width
-        known = {"samples": 40, "classes": 3, "channels": channels}
+        known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
         return method.train()
@@ -109,7 +109,8 @@ class Form:
         plain = image.plain(SIDE) if self.kind == "pictures" else table.plain(COLUMNS)
         (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
         view = view.to(next(method.parameters()).dtype)
-        return lambda network: network(view)
+        index = torch.arange(40)
+        return Look(lambda network: network(view), torch.where(index < 30, index % 3, MISSING), index % 2)
 
     def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """N pictures of 3 x SIDE x SIDE, each noise about a colour of its own, and aspects; or N rows."""
@@ -139,7 +140,7 @@ class Form:
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
-        return Batch([view.to(dtype) for view in seen], index, label, group)
+        return Batch([view.to(dtype) for view in seen], index, label, group, attribute=index % 2)
 
 
 def forms() -> list[Form]:
@@ -248,5 +249,5 @@ def freeze_norms(method: Method) -> None:
 
 
 def rows_of_rank(batch: Batch) -> Batch:
-    group = None if batch.group is None else local(batch.group)
-    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), group)
+    known = [None if known is None else local(known) for known in (batch.group, batch.attribute)]
+    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), *known)

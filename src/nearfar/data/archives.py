@@ -67,10 +67,14 @@ def tar_parts(path: Path, is_picture: Any) -> tuple[Parts, list[str], list[str]]
     return Parts(path, *map(list, zip(*(members[name] for name in names), strict=True))), names, notes
 
 
+KNOWN = ("group", "attribute", "split")
+"""What a table may say of a picture beside its label."""
+
+
 @dataclass(slots=True)
 class Table:
     """A Parquet table of pictures. data, offsets: as `EndToEnd` has them; or paths, relative to the table.
-    columns: label, group and split as far as there are any. classes: names of numbered labels."""
+    columns: label, group, attribute and split as far as there are any. classes: names of numbered labels."""
 
     names: list[str]
     data: np.ndarray | None
@@ -94,10 +98,10 @@ def read_table(path: Path, label: str) -> Table:
             f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(PICTURES)} with encoded "
             f"pictures, or one of {', '.join(PATHS)} with paths."
         )
-    wanted = [n for n in (encoded, *texts[:1], label, "group", "split") if n is not None and n in schema.names]
+    wanted = [n for n in (encoded, *texts[:1], label, *KNOWN) if n is not None and n in schema.names]
     table = file.read(columns=list(dict.fromkeys(wanted)))
     rows = table.num_rows
-    columns = {n: table[n].to_pylist() for n in (label, "group", "split") if n in table.column_names}
+    columns = {n: table[n].to_pylist() for n in (label, *KNOWN) if n in table.column_names}
     classes = _class_names(schema, label)
     paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
     if encoded is None:

@@ -94,6 +94,7 @@ class Images(Samples):
             names=[self.names[i] for i in which],
             label=self.label[index],
             group=self.group[index],
+            attribute=self.attribute[index],
             split=[self.split[i] for i in which],
             aspect=self.aspect[index],
             rows=self.rows[index.to(self.rows.device)],
@@ -138,11 +139,11 @@ def open_images(
             Without images, every .npy file: H x W, H x W x C, or C x H x W where C is the smallest of the three;
         a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the column path, or the first);
         a .tar that is not compressed; a .parquet table whose rows hold encoded pictures (bytes, as the datasets library
-        writes them too) or paths, and optional label, group, split;
+        writes them too) or paths, and optional label, group, attribute, split;
         an array or tensor, uint8, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;
         a pair (array, labels);
         a .npz file with such an array as images, x or data, or with encoded pictures end to end as jpeg and their N + 1
-        offsets; optional labels or y, names (of the classes), group, split.
+        offsets; optional labels or y, names (of the classes), group, attribute, split.
     labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that
         the data bring, else none.  label_column: the table's column.
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
@@ -172,6 +173,7 @@ def open_images(
         label=known.label,
         classes=known.classes,
         group=known.group,
+        attribute=known.attribute,
         split=known.split,
         aspect=aspect,
         store=store,

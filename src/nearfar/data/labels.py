@@ -36,8 +36,8 @@ UNLABELLED = ("unlabelled", "unlabeled", "unsup")
 class Labels:
     """What is known of N samples.
 
-    label, group: N, int64, or MISSING.  classes: the name of each class number.
-    split: N names, "" where unknown.  notes: sentences for the user.
+    label, group, attribute: N, int64, or MISSING; attribute is None where none is known.
+    classes: the name of each class number.  split: N names, "" where unknown.  notes: sentences for the user.
     """
 
     label: Tensor
@@ -45,6 +45,7 @@ class Labels:
     group: Tensor
     split: list[str]
     notes: list[str] = field(default_factory=list)
+    attribute: Tensor | None = None
 
 
 def natural(text: str) -> tuple:
@@ -105,8 +106,8 @@ def folder_labels(names: Sequence[str]) -> Labels:
 def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label", root: Path | None = None) -> Labels:
     """The labels of a CSV or Parquet table with a row a picture.
 
-    Columns: path (relative to DATA) or, for pictures from an array, index (from 0); label (or `column`); optional split
-    and group. Others are ignored. A row may leave label, split or group empty, and pictures may have no row.
+    Columns: path (relative to DATA) or, for pictures from an array, index (from 0); label (or `column`); optional
+    split, group and attribute. Others are ignored. A row may leave any of them empty, and pictures may have no row.
 
     path: the table.  names: of the N pictures.  root: DATA's folder, to understand absolute paths.
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
@@ -130,7 +131,7 @@ def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label
     if not rows:
         raise ValueError(f"'{path}' has a header but no rows; one row a picture is wanted.")
 
-    kept: dict[str, list[str]] = {name: [""] * len(names) for name in (column, "split", "group")}
+    kept: dict[str, list[str]] = {name: [""] * len(names) for name in (column, "split", "group", "attribute")}
     first: dict[tuple[str, int], str] = {}
     stray = []
     for where, row in rows:
@@ -157,7 +158,7 @@ def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label
         )
     label, classes = number(kept[column])
     split = kept["split"] if any(kept["split"]) else [cut[0] for cut in map(_folders(names), names)]
-    labels = Labels(label, classes, number(kept["group"])[0], split)
+    labels = Labels(label, classes, number(kept["group"])[0], split, attribute=number(kept["attribute"])[0])
     if stray:
         labels.notes.append(
             f"{len(stray)} of {len(rows)} rows of '{path}' name no picture of DATA and were ignored ({some(stray)})."

@@ -10,14 +10,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Samples:
     """N samples, known by position.
 
-    names: of each, by which labels find it.  label, group: N, int64, or MISSING.  classes: the name of each class
-    number.  split: N names, "" where unknown.  skipped: (name, reason) of each that could not be read.
-    notes: sentences for the user.
+    names: of each, by which labels find it.  label, group: N, int64, or MISSING; attribute, a second label, likewise.
+    classes: the name of each class number.  split: N names, "" where unknown.
+    skipped: (name, reason) of each that could not be read.  notes: sentences for the user.
     """
 
     names: list[str]
@@ -27,6 +29,11 @@ class Samples:
     split: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    attribute: Tensor = None  # pyright: ignore[reportAssignmentType] (where none is given, it is MISSING for all)
+
+    def __post_init__(self) -> None:
+        if self.attribute is None:
+            self.attribute = torch.full((len(self.names),), MISSING)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,6 +61,8 @@ def digests(data: Samples) -> list[str]:
 
 
 def fingerprint(known: list[str], data: Samples) -> str:
-    """One fingerprint of all samples, in order, from their `digests`, their labels and groups."""
+    """One fingerprint of all samples, in order, from their `digests`, their labels, groups and attributes."""
     whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
+    if (data.attribute != MISSING).any():
+        whole += data.attribute.numpy().tobytes()
     return hashlib.blake2b(whole, digest_size=8).hexdigest()

@@ -173,7 +173,8 @@ def _open_npz(path: Path, file: Any) -> Opened:
             "(N x H x W or N x H x W x C, uint8), or encoded pictures as jpeg and offsets."
         )
     values, classes, group, split = first("labels", "y"), first("names"), first("group"), first("split")
-    if values is None and group is None and split is None:
+    attribute = first("attribute")
+    if values is None and group is None and split is None and attribute is None:
         return opened
     labels = (
         no_labels(opened.names)
@@ -182,6 +183,8 @@ def _open_npz(path: Path, file: Any) -> Opened:
     )
     if group is not None:
         labels.group = array_labels(group, n).label
+    if attribute is not None:
+        labels.attribute = array_labels(attribute, n).label
     if split is not None:
         labels.split = [str(name) for name in split]
     return replace(opened, labels=labels)
@@ -200,6 +203,8 @@ def _open_table(path: Path, label_column: str) -> Opened:
         labels = no_labels(table.names) if values is None else array_labels(values, n, names=table.classes)
         if "group" in table.columns:
             labels.group = array_labels(table.columns["group"], n).label
+        if "attribute" in table.columns:
+            labels.attribute = array_labels(table.columns["attribute"], n).label
         if "split" in table.columns:
             labels.split = [str(name or "") for name in table.columns["split"]]
     return Opened(str(path), source, table.names, path.parent, labels=labels)

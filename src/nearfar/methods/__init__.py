@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nearfar.method import Method
 
-FILLED = ("self", "encoder", "samples", "classes", "channels")
+FILLED = ("self", "encoder", "samples", "classes", "counts", "channels")
 """Arguments of a method's constructor that a run fills; all others are flags."""
 
 
@@ -173,8 +173,9 @@ def _parameters(method: type[Method]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: int) -> Method:
-    """The method on an encoder; of what the run knows (`samples`, `classes`, `channels`) it gets what it asks for."""
+def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: Any) -> Method:
+    """The method on an encoder; of what the run knows (`samples`, `classes`, `counts` of
+    each class, `channels`) it gets what it asks for."""
     wanted = _parameters(method)
     return method(encoder, **{name: value for name, value in known.items() if name in wanted}, **arguments)
 

@@ -45,6 +45,27 @@ def supcon() -> Recipe:
     return _of(small_images.supcon())
 
 
+def supinfonce() -> Recipe:
+    return _of(small_images.supinfonce())
+
+
+def triplet() -> Recipe:
+    return _of(small_images.triplet())
+
+
+def margin() -> Recipe:
+    return _of(small_images.margin())
+
+
+def npairs() -> Recipe:
+    return _of(small_images.npairs())
+
+
+def crossentropy() -> Recipe:
+    recipe = _of(small_images.crossentropy())
+    return replace(recipe, settings=replace(recipe.settings, view_count=1))
+
+
 def pcl() -> Recipe:
     return _of(small_images.pcl(), temperature=0.2, clusters=250, start=1, restarts=1)
 
@@ -170,3 +191,9 @@ def cmc() -> Recipe:
     """Drawings have one channel: two networks see it, each in a view of its own."""
     recipe = _of(small_images.cmc(), contrast="infonce", temperature=0.2, first="look")
     return replace(recipe, settings=replace(recipe.settings, encoder="0+0:conv4"))
+
+
+def excon() -> Recipe:
+    """Two views of a drawing, and the drawing as it is."""
+    recipe = _of(small_images.excon())
+    return replace(recipe, settings=replace(recipe.settings, views="excon_drawing"))

@@ -41,6 +41,11 @@ def supcon() -> Recipe:
     return _of(small_images.supcon())
 
 
+def crossentropy() -> Recipe:
+    recipe = _of(small_images.crossentropy())
+    return replace(recipe, settings=replace(recipe.settings, view_count=1))
+
+
 _BANK = {"contrast": "infonce", "temperature": 0.2, "negatives": 4096, "first": "look"}
 """Hundreds of steps are too few for a bank that begins as noise."""
 

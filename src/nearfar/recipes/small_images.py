@@ -63,6 +63,34 @@ def supcon() -> Recipe:
     )
 
 
+def supinfonce() -> Recipe:
+    """SupCon's recipe, as the authors have it for CIFAR."""
+    return supcon()
+
+
+def triplet() -> Recipe:
+    """SupCon's recipe with a batch of 64 classes of 4, half its rate, and fewer epochs (unverified)."""
+    settings = replace(supcon().settings, lr=0.06, batch=256, epochs=200)
+    return Recipe(settings=settings)
+
+
+def margin() -> Recipe:
+    """As triplet."""
+    return triplet()
+
+
+def npairs() -> Recipe:
+    """As triplet, with 128 classes of 2 in a batch."""
+    return triplet()
+
+
+def crossentropy() -> Recipe:
+    """The authors' baseline of SupCon's CIFAR recipe, with one view."""
+    return Recipe(
+        settings=Settings(views="supcon", view_count=1, optimiser="sgd", lr=0.2, weight_decay=1e-4, decay_1d=True),
+    )
+
+
 def pcl() -> Recipe:
     """MoCo's recipe; the paper has no such data. Clusters from 2.5 to 10 times the classes of CIFAR-10 (unverified)."""
     return replace(moco(), method=moco().method | {"clusters": 25})
@@ -277,4 +305,14 @@ def cmc() -> Recipe:
             encoder="ycbcr:resnet18", views="cmc", optimiser="sgd", lr=0.03, weight_decay=1e-4, decay_1d=True, warmup=0
         ),
         method={"temperature": 0.1, "negatives": 4096},
+    )
+
+
+def excon() -> Recipe:
+    """The authors' command for CIFAR-100, without its background (ExConB), on ResNet-18."""
+    return Recipe(
+        settings=Settings(
+            views="excon", optimiser="sgd", lr=0.5, weight_decay=1e-4, decay_1d=True, warmup=0, floor=0.001, batch=256,
+            epochs=200,
+        )
     )

@@ -52,3 +52,8 @@ def barlow() -> Recipe:
 
 def supcon() -> Recipe:
     return _of(small_images.supcon())
+
+
+def crossentropy() -> Recipe:
+    recipe = _of(small_images.crossentropy())
+    return replace(recipe, settings=replace(recipe.settings, views="corrupted", view_count=1))

@@ -112,6 +112,12 @@ class Views:
     def __len__(self) -> int:
         return len(self.views)
 
+    def repeated(self, count: int) -> Views:
+        """So many views: the first of these, or all of them again."""
+        out = Views([self.views[v % len(self)] for v in range(count)])
+        out.shared = tuple(pair for pair in self.shared if pair[0] < count)
+        return out
+
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw the parameters of `n` samples from a CPU generator. The first rows do not depend on `n`."""
         numbers = torch.rand(n, len(self.views), _NUMBERS, generator=generator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -110,9 +111,12 @@ def expand(columns: Columns, numbers: Tensor, codes: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def views(name: str, columns: Columns, reference: tuple[Tensor, Tensor], *, corruption: float = 0.6) -> Views:
+def views(
+    name: str, columns: Columns, reference: tuple[Tensor, Tensor], *, corruption: float = 0.6, count: int = 0
+) -> Views:
     """The views called `name`: scarf (a row as it is, and corrupted), corrupted (both), blanked, or mixed.
 
+    count: so many of them, the first, or all of them again; 0 as many as there are.
     Raises ValueError for another name.
     """
     known = {
@@ -123,7 +127,7 @@ def views(name: str, columns: Columns, reference: tuple[Tensor, Tensor], *, corr
     }
     if name not in known:
         raise ValueError(f"--views {name!r} is not for tables: choose one of {', '.join(known)}")
-    return Views(known[name], columns, reference)
+    return Views(list(islice(cycle(known[name]), count or len(known[name]))), columns, reference)
 
 
 def plain(columns: Columns) -> Views:

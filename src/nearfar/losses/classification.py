@@ -1,0 +1,30 @@
+"""Losses of a classifier. A sample without a label takes no part in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.distributed import share
+
+
+def cross_entropy(logits: Tensor, label: Tensor, *, log_prior: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """-log softmax(logits + log_prior)_y, the mean over the rows that have a label; 0 where none has.
+
+    logits: N x C; label: N, int64, or MISSING.  log_prior: C, from `log_prior`; with it this is the balanced softmax,
+    whose logits say what classes look like and not how frequent they are.  smoothing: of the targets.
+    Ren et al. 2020, arXiv 2007.10740.
+    """
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = logits if log_prior is None else logits + log_prior.to(logits.dtype)
+    loss = F.cross_entropy(logits, label.clamp(min=0), reduction="none", label_smoothing=smoothing)
+    return share(loss, label >= 0)
+
+
+def log_prior(counts: Sequence[int]) -> Tensor:
+    """The logarithm of each class's share of the labelled samples: C. A class without one counts as a billionth."""
+    known = torch.tensor(counts, dtype=torch.float64)
+    return (known / known.sum().clamp(min=1)).clamp(min=1e-9).log().float()
