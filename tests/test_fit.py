@@ -311,6 +311,46 @@ def test_a_method_is_shown_all_samples_before_each_epoch() -> None:
     assert method.training
 
 
+class Naming(Looking):
+    """Draws steps of one class each, by what it writes down before each epoch: low or high, then odd or even."""
+
+    sampler, per_class = "pk", BATCH
+    known: Tensor
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__(encoder)
+        self.register_buffer("known", torch.zeros(N, dtype=torch.int64))
+        self.batches: list[Tensor] = []
+
+    def before_epoch(self, look: Callable[..., Tensor]) -> None:
+        self.known.copy_(torch.arange(N) % 2 if self.clock.epoch % 2 else torch.arange(N) // (N // 2))
+
+    def identities(self) -> Tensor:
+        return self.known
+
+    def forward(self, batch: Batch) -> Step:
+        self.batches.append(batch.index)
+        return super().forward(batch)
+
+
+def test_samples_are_drawn_by_what_a_method_has_just_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["nearfar.feeder"], "AT_ONCE", -1.0)  # always ahead, where it may
+    torch.manual_seed(0)
+    data, method = Vectors(), Naming(Encoder())
+    fit(method, data, Noise(), optimiser("sgd", method), loop(None, look=Look(lambda network: network(data.input))))
+    for step, index in enumerate(method.batches):
+        classes = index % 2 if step // PER_EPOCH % 2 else index // (N // 2)
+        assert len(torch.unique(classes)) == 1
+        assert len(torch.unique(index)) == BATCH
+
+
+def test_the_user_may_draw_samples_otherwise() -> None:
+    torch.manual_seed(0)
+    data, method = Vectors(), Naming(Encoder())
+    fit(method, data, Noise(), optimiser("sgd", method), loop(None, sampler="shuffled"))
+    assert len(torch.unique(torch.cat(method.batches[:PER_EPOCH]))) == PER_EPOCH * BATCH
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     method = Breaks(12, loss=True)
     said = (

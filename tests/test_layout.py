@@ -21,7 +21,7 @@ FLOORS = [
     ["batch", "distributed", "files", "optim", "machine"],
     ["contrast", "method"],
     ["losses"],
-    ["attacks", "clustering", "colour_flow", "heads", "lab", "memory", "mixing", "norms", "patches"],
+    ["attacks", "clustering", "colour_flow", "explanation", "heads", "lab", "memory", "mixing", "norms", "patches"],
     ["methods"],
 ]
 """From the ground up: a room imports from lower floors, and from its own room."""
@@ -31,6 +31,7 @@ ABOVE_METHODS = {
     "log",
     "loop",
     "feeder",
+    "samplers",
     "health",
     "data",
     "views",
@@ -45,6 +46,8 @@ ABOVE_METHODS = {
     "doctor",
     "onnx_export",
     "comparison",
+    "classifier",
+    "finetuning",
     "training",
     "run",
     "cli",
@@ -67,6 +70,7 @@ TORCH_FREE = [
         "cli/demo.py",
         "cli/doctor.py",
         "cli/compare.py",
+        "cli/fewlabels.py",
         "cli/console.py",
     ),
     *sorted(name for name in FILES if name.startswith("recipes/")),

@@ -48,6 +48,18 @@ def test_the_encoder_is_that_of_the_last_checkpoint_or_the_best(trained: nearfar
         assert all(torch.equal(value, state[f"encoder.{key}"]) for key, value in weights.items())
 
 
+def test_the_method_comes_back_with_its_heads(trained: nearfar.Run) -> None:
+    state = read(trained.path / "checkpoints" / "step-000000006.pt")["method"]
+    again = trained.method.state_dict()
+    assert list(again) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in again.items())
+    assert not trained.method.training
+    best = nearfar.load(trained.path, "best").method.state_dict()
+    assert torch.equal(
+        best["projector.0.weight"], read(trained.path / "checkpoints/best.pt")["method"]["projector.0.weight"]
+    )
+
+
 def test_before_the_end_the_newest_sound_checkpoint_serves(copy: Path) -> None:
     (copy / "encoder.safetensors").unlink()
     newest, before = (copy / "checkpoints" / f"step-00000000{step}.pt" for step in (6, 3))

@@ -14,11 +14,14 @@ import torch
 import yaml
 
 from nearfar import machine, plans, training
-from nearfar.batch import MISSING
+from nearfar.batch import MISSING, Batch
 from nearfar.checkpoints import Checkpoints, read
 from nearfar.data.image import open_images
+from nearfar.export import load_encoder
 from nearfar.journal import Journal
 from nearfar.loop import Diverged
+from nearfar.method import Step
+from nearfar.methods.supcon import SupCon
 from nearfar.pictures import pixel_statistics
 from nearfar.settings import Settings
 from tests.test_checkpoints import damage
@@ -400,3 +403,48 @@ def test_settings_have_help() -> None:
     text = Path(training.__file__).with_name("settings.py").read_text()
     for name in Settings.__dataclass_fields__:
         assert f"    {name}: " in text
+
+
+def test_training_may_begin_with_another_runs_encoder(data: Path, done: Path, tmp_path: Path) -> None:
+    start = str(done)
+    assert train("supcon", data, tmp_path / "run", start=start, epochs=1, lr=0.0, lr_1d=0.0)[0]
+    first = read(tmp_path / "run" / "checkpoints" / "step-000000003.pt")["method"]
+    weights = load_encoder(done).state_dict()
+    moving = [name for name in weights if "running" in name or "tracked" in name]
+    for name, value in weights.items():
+        assert torch.equal(first[f"encoder.{name}"], value) or name in moving, name
+    with pytest.raises(ValueError, match=r"--start '.*' has the encoder 'conv4' .* do not fit 'resnet10t' here"):
+        train("supcon", data, tmp_path / "other", start=start, encoder="resnet10t")
+    with pytest.raises(FileNotFoundError, match=r"--start '.*' holds no encoder.safetensors"):
+        train("supcon", data, tmp_path / "none", start=str(tmp_path))
+    assert not (tmp_path / "other").exists()
+
+
+def test_without_a_probe_no_label_is_held_back(data: Path, tmp_path: Path) -> None:
+    counted = []
+
+    class Counts(SupCon):
+        def forward(self, batch: Batch) -> Step:
+            counted.append(int((batch.label != MISSING).sum()))
+            return super().forward(batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["nearfar.methods.supcon"], "SupCon", Counts)
+        patch.setattr(Counts, "__module__", "nearfar.methods.supcon")
+        train("supcon", data, tmp_path / "all", probe_every=0, epochs=1)
+        whole = sum(counted)
+        counted.clear()
+        train("supcon", data, tmp_path / "some", epochs=1)
+    assert sum(counted) < whole == 48
+    assert not (tmp_path / "all" / "checkpoints" / "best.pt").exists()
+
+
+def test_how_samples_are_drawn_is_said(data: Path, tmp_path: Path) -> None:
+    said = train("supcon", data, tmp_path / "run", sampler="pk", per_class=3, epochs=1)[1]
+    assert any("drawn by class, 3 of each" in line for line in said)
+    assert not any("drawn" in line for line in train("supcon", data, tmp_path / "plain", epochs=1)[1])
+
+
+def test_a_view_may_be_enough(data: Path, tmp_path: Path) -> None:
+    said = train("crossentropy", data, tmp_path / "run", view_count=1, epochs=1)[1]
+    assert any(" 1 views a step" in line for line in said)
