@@ -1,0 +1,86 @@
+"""Re-identification: finding an identity (a person, a car) in what other cameras saw of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.batch import MISSING
+from nearfar.evaluation.intervals import bootstrap
+from nearfar.evaluation.protocol import Result, labelled, result
+
+
+def identities(
+    query: Tensor,
+    query_identity: Tensor,
+    query_camera: Tensor,
+    gallery: Tensor | None = None,
+    gallery_identity: Tensor | None = None,
+    gallery_camera: Tensor | None = None,
+    *,
+    ranks: Sequence[int] = (1, 5, 10),
+    seed: int = 0,
+    chunk: int | None = None,
+) -> Result:
+    """mAP and CMC when a gallery is ranked by cosine for each query; ties to the lowest index.
+
+    query: Q x D; query_identity, query_camera: Q.  gallery: N x D and likewise; without one, each query ranks all the
+    others. For each query the items of its identity from its own camera are removed: they are too easy, being a moment
+    later. Queries of which nothing is left to find are skipped and counted, and rows without an identity take no part,
+    be they queries or items; a row without a camera shares it with none.
+    In per cent: mAP, the mean of average precision, with its 95 % bootstrap interval over queries (low, high); cmc@k,
+    the share of queries whose first right item is among the first k (Zheng et al. 2015, Market-1501). On unit rows the
+    ranking is that by Euclidean distance.
+    """
+    given = [part is None for part in (gallery, gallery_identity, gallery_camera)]
+    if any(given) != all(given):
+        raise ValueError("gallery, gallery_identity and gallery_camera go together; give all or none")
+    q, q_identity, rows = labelled(query, query_identity, "query")
+    q, q_camera = F.normalize(q, dim=1), query_camera.to(q.device)[rows]
+    own = torch.arange(len(q), device=q.device)
+    if gallery is None or gallery_identity is None or gallery_camera is None:
+        g, g_identity, g_camera = q, q_identity, q_camera
+    else:
+        g, g_identity, rows = labelled(gallery.to(q.device), gallery_identity, "gallery")
+        g, g_camera = F.normalize(g, dim=1), gallery_camera.to(q.device)[rows]
+        own = own + len(g)  # none of the items
+    found: list[Tensor] = []
+    item = torch.arange(len(g), device=q.device)
+    for part in torch.arange(len(q), device=q.device).split(chunk or max(1, (1 << 21) // len(g))):
+        same = q_identity[part, None] == g_identity  # c x N
+        camera = q_camera[part, None]
+        junk = (same & (camera == g_camera) & (camera != MISSING)) | (own[part, None] == item)
+        likeness = (q[part] @ g.T).masked_fill(junk, -torch.inf)
+        order = likeness.argsort(dim=1, descending=True, stable=True)  # what is removed comes last
+        found.append(_measured((same & ~junk).gather(1, order), ranks))
+    every = torch.cat(found).cpu()
+    kept = every[~every[:, 0].isnan()]
+    if not len(kept):
+        raise ValueError(f"none of the {len(q)} queries has an item of its identity from another camera to find")
+    mean, low, high = bootstrap(100 * kept[:, 0], seed=seed, draws=2000)
+    share = (100 * kept[:, 1:].mean(0)).tolist()
+    numbers = {
+        "mAP": mean,
+        "low": low,
+        "high": high,
+        **{f"cmc@{k}": value for k, value in zip(ranks, share, strict=True)},
+        "queries": len(kept),
+        "skipped": len(q) - len(kept),
+    }
+    config = {"similarity": "cosine", "gallery": len(g), "same_camera": "removed", "seed": seed}
+    return result("identities", numbers, config)
+
+
+def _measured(hit: Tensor, ranks: Sequence[int]) -> Tensor:
+    """Average precision, NaN where there is no hit, and whether the first is among the first k: c x (1 + K).
+
+    hit: c x N, bool, the best first.
+    """
+    rank = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+    precision = hit.cumsum(1).double() / rank
+    first = torch.where(hit, rank, hit.shape[1] + 1).amin(1)
+    average = (precision * hit).sum(1) / hit.sum(1)
+    return torch.stack([average, *((first <= k).double() for k in ranks)], 1)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.clustering.jaccard import jaccard
+from nearfar.clustering.self_paced import self_paced
+from nearfar.distributed import normalise
+from nearfar.losses.unified import unified
+from nearfar.memory.hybrid import Hybrid
+from nearfar.method import Encoder, Look, Method, Step
+
+
+class SpCL(Method):
+    """Each view finds its class, its cluster, or its sample where it is in none, among all of these in one memory.
+
+    Samples with a label are the source domain, and their classes its identities; the others are the target. A memory
+    holds a row for each class and each target sample. Before each epoch DBSCAN clusters the target's rows by what their
+    neighbourhoods share; only clusters that a larger and a smaller radius find too are kept, few at first.
+
+        loss_i = -f_i . c_l(i) / temperature + log sum_l exp(f_i . c_l / temperature),    c_l: mean row of an identity
+
+    The means over source and target are added. Then v <- momentum v + (1 - momentum) f, of unit length, in turn.
+
+    Use it when few or none of many identities, such as people, have names. A step costs what SimCLR's does; each epoch
+    besides compares all target samples, some seconds for ten thousand. Left out: that samples of other cameras come
+    first in a batch, that each domain fills half of it and has its own batch norms. The paper makes one view of a
+    sample; here all there are count. Batches hold a few samples of each identity.
+
+    temperature: 0.05 in the paper.  momentum: what is left of a row, when its sample is seen.  eps: radius of clusters,
+    a Jaccard distance.  gap: by how much the other radii differ; 0 keeps all clusters.  core: samples within it that
+    make one the core of a cluster.  k1, k2: neighbours that make the distance, at most a third of all, and smooth it.
+
+    Ge et al. 2020, "Self-paced Contrastive Learning with Hybrid Memory for Domain Adaptive Object Re-ID",
+    arXiv 2006.02713.
+    """
+
+    family = "clusters"
+    sampler = "pk"
+    threshold: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        samples: int,
+        classes: int,
+        temperature: float = 0.05,
+        momentum: float = 0.2,
+        eps: float = 0.6,
+        gap: float = 0.02,
+        core: int = 4,
+        k1: int = 30,
+        k2: int = 6,
+    ) -> None:
+        super().__init__(encoder)
+        self.norm = nn.BatchNorm1d(encoder.dim)
+        self.norm.bias.requires_grad_(False)
+        self.memory = Hybrid(samples, classes, encoder.dim)
+        self.register_buffer("threshold", torch.tensor(-1.0))  # of independence, fixed by the first clusters
+        self.temperature, self.momentum, self.k1, self.k2 = temperature, momentum, k1, k2
+        self.eps, self.gap, self.core = eps, gap, core
+
+    def represent(self, view: Any) -> Tensor:
+        return normalise(self.norm(self.embed(view)))  # N x dim
+
+    def before_epoch(self, look: Look) -> None:
+        memory = self.memory
+        if not memory.seen.any():
+            memory.fill(look(self.represent), look.label)
+        v = memory.rows[memory.place[~memory.source]]  # target samples x dim
+        if len(v) > 1:
+            near = jaccard(v, k1=min(self.k1, -(-len(v) // 3)), k2=self.k2, limit=self.eps + self.gap)
+            found = self_paced(near, eps=self.eps, gap=self.gap, least=self.core, threshold=float(self.threshold))
+            memory.name(found.label)
+            self.threshold.fill_(found.threshold)
+
+    def identities(self) -> Tensor:
+        return self.memory.identity[self.memory.place]  # samples
+
+    def forward(self, batch: Batch) -> Step:
+        f, times = self.represent(torch.cat(batch.views)), len(batch.views)  # VN x dim
+        c, column, group = self.memory.prototypes()
+        own, source = (known[batch.index].repeat(times) for known in (column, self.memory.source))
+        groups = None if batch.group is None else (batch.group.repeat(times), group)
+        loss = unified(f, c, own, temperature=self.temperature, source=source, groups=groups)
+        return Step(loss, carry=(f.chunk(times), batch))
+
+    def after_step(self, step: Step) -> None:
+        views, batch = step.carry
+        for f in views:  # one view after the other, so that the order is that of one process
+            self.memory.write(batch.index, f, keep=self.momentum, group=batch.group)
+
+    def chance(self, batch: int) -> float | None:
+        mixed = len(self.memory.source.unique()) > 1
+        return None if mixed or not self.memory.seen.any() else math.log(len(self.memory.prototypes().centroids))
