@@ -82,6 +82,17 @@ def supcon() -> Recipe:
     )  # fmt: skip
 
 
+def opencon() -> Recipe:
+    """arXiv 2208.02764: 100 classes, 50 with labels, batch 512, SGD 0.01, 120 epochs, cosine for steps. Not run."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="simclr", batch=512, epochs=120, optimiser="sgd", lr=0.005,
+            weight_decay=1e-4, decay_1d=True, warmup=0,
+        ),
+        method={"novel": 50, "tau_u": 0.6, "rise": 60},
+    )  # fmt: skip
+
+
 def instdisc() -> Recipe:
     """arXiv 1805.01978: batch 256, SGD 0.03, 200 epochs, cosine for steps. 54.0 % linear (paper, not run here)."""
     return Recipe(
