@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.explanation import essence, gradcam, saliency
+from nearfar.losses.classification import cross_entropy
+from nearfar.losses.supervised import supcon
+from nearfar.method import Encoder, Step
+from nearfar.methods.supcon import SupCon
+
+
+class ExCon(SupCon):
+    """Each view finds those of its class; one view is what is left of the picture where the class is recognised.
+
+    With e a map, scaled to [0, 1], of what speaks for the label to a classifier, and m the mean colour,
+
+        x' = x where e > threshold, else m      views: v_1, and x' if the classifier still names the label, else v_2
+
+    Use it when a random crop may miss the object; two passes in eval mode, and one back, come to the cost of SimCLR.
+    The classifier is linear and learns in the same step from the features of v_1, to which it passes no gradient; the
+    paper trains it in epochs between. Maps are made in eval mode, where the released code takes the batch's statistics,
+    and keep their sign, as there. A sample without a label is not explained. m is the encoder's mean, or else 0.5.
+
+    explain: by "gradcam", where the encoder has stages, or by "saliency", the slope at the pixels.  stage: what gradcam
+    looks at: 2 for 32 px and 4 for 64 in the released code.  threshold: of the map.  background: an x' that is not
+    recognised is "none", or (ExConB) a further row, one of the "negatives" of all or of a "class" of its own; all x'
+    then pass the encoder, and such a row counts once a view.  after: the share of training that is SupCon's alone, a
+    quarter in the authors' command for CIFAR-100.  dim, temperature, base_temperature: as in SupCon.
+
+    Zhang et al. 2021, "ExCon: Explanation-driven Supervised Contrastive Learning for Image Classification",
+    arXiv 2111.14271.
+    """
+
+    pictures_only = True
+    classifies = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        classes: int,
+        explain: Literal["gradcam", "saliency"] = "gradcam",
+        stage: int = 2,
+        threshold: float = 0.5,
+        background: Literal["none", "negatives", "class"] = "none",
+        after: float = 0.25,
+        dim: int = 128,
+        temperature: float = 0.1,
+        base_temperature: float | None = None,
+    ) -> None:
+        super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
+        if explain == "gradcam" and not (maps := len(encoder.stages()) - 1) >= stage > 0:
+            raise ValueError(f"stage={stage} has no map to look at: those from 1 to {maps} of this encoder have one")
+        self.classifier = nn.Linear(encoder.dim, classes)
+        self.explain = partial(gradcam, stage=stage) if explain == "gradcam" else saliency
+        self.threshold, self.background, self.after = threshold, background, after
+
+    def classify(self, view: Any) -> Tensor:
+        return self.classifier(self.embed(view))  # N x classes
+
+    def forward(self, batch: Batch) -> Step:
+        if len(batch.views) != 3:
+            raise ValueError(f"excon wants a picture and two views of it, not {len(batch.views)} views: --views excon")
+        x, v1, v2 = batch.views
+        views, right = [v1, v2], torch.zeros_like(batch.label, dtype=torch.bool)
+        if self.clock.progress >= self.after:
+            how = self.explain, self.encoder, self.classifier
+            masked, right = essence(*how, x, batch.label, threshold=self.threshold, at_once=self.micro_batch)
+            views = [v1, torch.where(right[:, None, None, None], masked, v2)]
+            views += [masked] if self.background != "none" else []
+        h = self.embed(torch.cat(views))  # 2N or 3N x encoder.dim
+        z = normalise(self.projector(h)).split(len(x))  # N x dim each
+        entropy = cross_entropy(self.classifier(h[: len(x)].detach()), batch.label)
+        loss = self.contrast(z, batch, ~right & (batch.label >= 0)) + entropy
+        return Step(loss, {"explained": right.float().mean(), "entropy": entropy.detach()})
+
+    def contrast(self, z: Sequence[Tensor], batch: Batch, wrong: Tensor) -> Tensor:
+        loss = partial(supcon, temperature=self.temperature, base_temperature=self.base_temperature)
+        if len(z) == 2:
+            return loss(list(z), batch.label, group=batch.group)
+        # Each sample brings a background, which the loss leaves out where there is none: ranks exchange equal numbers.
+        label = torch.cat([batch.label, torch.full_like(batch.label, self.classifier.out_features)])
+        sample = torch.ones_like(wrong)
+        anchors = torch.cat([sample, ~sample]) if self.background == "negatives" else None
+        group = None if batch.group is None else batch.group.repeat(2)
+        both = [torch.cat([view, z[2]]) for view in z[:2]]  # 2N x dim
+        return loss(both, label, group=group, among=torch.cat([sample, wrong]), anchors=anchors)
+
+    def chance(self, batch: int) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        known = super().chance(batch) + math.log(self.classifier.out_features)
+        return known if self.background == "none" else None
