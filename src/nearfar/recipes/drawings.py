@@ -70,6 +70,10 @@ def pcl() -> Recipe:
     return _of(small_images.pcl(), temperature=0.2, clusters=250, start=1, restarts=1)
 
 
+def spcl() -> Recipe:
+    return _of(small_images.spcl())
+
+
 def fnc() -> Recipe:
     """Few of a batch are of one class, so few are taken for false negatives."""
     return _of(small_images.fnc(), temperature=0.2, top=2, threshold=0.9)

@@ -96,6 +96,15 @@ def pcl() -> Recipe:
     return replace(moco(), method=moco().method | {"clusters": 25})
 
 
+def spcl() -> Recipe:
+    """The paper has no such data; its optimiser, with a cosine for steps, its batch and its one view (unverified)."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", view_count=1, optimiser="adamw", lr=1.4e-3, weight_decay=5e-4, batch=64, epochs=50, warmup=0
+        )
+    )
+
+
 def fnc() -> Recipe:
     """SimCLR's recipe; the paper has no such data. Two further views to find by (unverified)."""
     return replace(simclr(), settings=replace(simclr().settings, views="swav", crops=(4, 0)))
