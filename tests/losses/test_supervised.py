@@ -51,6 +51,42 @@ def test_both_forms(label: list[int], count: int) -> None:
         assert float(share_with_positive(torch.tensor(label), count)) == pytest.approx(anchors)
 
 
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_queue_has_further_candidates_and_those_of_a_class_are_positives(label: list[int], grouped: bool) -> None:
+    views, queue, tau = [unit(6, 4, 0), unit(6, 4, 1)], unit(7, 4, 2), 0.2
+    of_queue, queue_group = [0, 1, MISSING, 0, 5, 9, MISSING], [3, MISSING, 1, 1, 3, 1, MISSING]
+    group = [1, 1, 3, MISSING, 3, 1] if grouped else [MISSING] * 6
+    same = lambda a, b: a == b and a != MISSING
+    sums = {False: 0.0, True: 0.0}
+    for i in range(12):
+        mine, anchor = i % 6, views[i // 6][i % 6]
+        others = [(views[j // 6][j % 6], j % 6 == mine, label[j % 6], group[j % 6]) for j in range(12) if j != i]
+        others += [(x, False, y, g) for x, y, g in zip(queue, of_queue, queue_group, strict=True)]
+        found = [(math.exp(float(anchor @ x) / tau), own or same(label[mine], y), g) for x, own, y, g in others]
+        total = sum(value for value, positive, g in found if positive or not same(group[mine], g))
+        terms = [value / total for value, positive, _ in found if positive]
+        sums[False] -= sum(map(math.log, terms)) / len(terms) / 12
+        sums[True] -= math.log(sum(terms) / len(terms)) / 12
+    for loss, inside in ((supcon, False), (supcon_in, True)):
+        ids = torch.tensor(group) if grouped else None
+        given = queue, torch.tensor(of_queue), torch.tensor(queue_group)
+        got = loss(views, torch.tensor(label), temperature=tau, group=ids, queue=given)
+        assert float(got) == pytest.approx(sums[inside], abs=1e-12)
+    empty = queue[:0], torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    for loss in (supcon, supcon_in):
+        want = loss(views, torch.tensor(label), temperature=tau)
+        torch.testing.assert_close(loss(views, torch.tensor(label), temperature=tau, queue=empty), want)
+
+
+def test_a_queue_beside_some_of_the_samples_is_that_beside_them_alone() -> None:
+    views, label, some = [unit(6, 4, 0), unit(6, 4, 1)], torch.tensor(LABELS[4]), torch.arange(6) % 2 == 0
+    queue = unit(7, 4, 2), torch.arange(7) - 1, torch.full((7,), MISSING)
+    got = supcon(views, label, temperature=0.2, among=some, queue=queue)
+    want = supcon([view[some] for view in views], label[some], temperature=0.2, queue=queue)
+    torch.testing.assert_close(got, want)
+
+
 def test_unlabelled_and_unique_labels_are_nt_xent() -> None:
     views = [unit(6, 4, 0), unit(6, 4, 1)]
     want = nt_xent(*views, temperature=0.1)
@@ -163,6 +199,20 @@ def test_among_none_there_is_nothing_to_lose() -> None:
         assert not torch.autograd.grad(loss, views[0])[0].any()
 
 
+def test_the_mean_is_over_the_anchors_and_all_rows_are_candidates() -> None:
+    views, label = [unit(8, 4, 0), unit(8, 4, 1)], torch.tensor([0, 1, 0, MISSING, 1, 2, 7, MISSING])
+    some = torch.tensor([True, False, True, True, False, True, False, False])
+    for among, few in ((None, some), (AMONG, some & AMONG)):
+        count = 8 if among is None else int(among.sum())
+        whole, one, other = (
+            supcon(views, label, temperature=0.2, among=among, anchors=anchors) for anchors in (None, some, ~some)
+        )
+        torch.testing.assert_close(whole * count, one * few.sum() + other * (count - few.sum()))
+    z = [view.clone().requires_grad_() for view in views]
+    slope = torch.autograd.grad(supcon(z, label, temperature=0.2, anchors=some), z[0])[0]
+    assert slope[~some].any(), "those that are no anchors push the others"
+
+
 def _supcon(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     return supcon([normalise(z1), normalise(z2)], label, temperature=0.2)
 
@@ -181,9 +231,7 @@ def _among(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
 
 def _among_rows_of_one_rank(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     group = torch.zeros_like(label)
-    return supcon(
-        [normalise(z1), normalise(z2)], label, temperature=0.2, group=group, among=local(torch.arange(8) < 4)
-    )
+    return supcon([normalise(z1), normalise(z2)], label, temperature=0.2, group=group, among=local(torch.arange(8) < 4))
 
 
 @pytest.mark.parametrize("loss", [_supcon, _supcon_in, _one_view, _among, _among_rows_of_one_rank])

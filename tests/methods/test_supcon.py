@@ -10,7 +10,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Method
 
-from .small import Form, form
+from .small import Form, form, sgd, step
 
 supcon, inside = form("supcon"), form("supcon", mean="inside")
 LABEL = torch.tensor([0, 1, 0, MISSING, 2, 0, 1, MISSING])
@@ -87,3 +87,59 @@ def test_one_view_counts_the_anchors_that_have_a_positive() -> None:
     assert nobody.loss == 0
     nobody.loss.backward()
     assert all(not p.grad.any() for p in method.parameters() if p.grad is not None)
+
+
+queued = form("supcon", queue=16, momentum=0.5)
+
+
+def test_without_a_queue_there_is_no_second_network() -> None:
+    method = supcon.build()
+    assert {name.split(".")[0] for name in method.state_dict()} == {"encoder", "projector"}
+    assert method(batch(LABEL, *(view.float() for view in supcon.batch(8).views))).carry is None
+
+
+def test_a_queue_that_is_not_yet_written_is_further_negatives() -> None:
+    method, these = queued.build().double(), batch()
+    z, queue = embeddings(method, these), method.get_buffer("queue.keys")
+    s = torch.cat([z @ z.T / 0.1, z @ queue.T / 0.1], 1)
+    s[:, :16].fill_diagonal_(-math.inf)
+    names = torch.where(LABEL == MISSING, -10 - torch.arange(8), LABEL).repeat(2)
+    positive = (names[:, None] == names).fill_diagonal_(False)
+    pull = torch.where(positive, s[:, :16], 0).sum(1) / positive.sum(1)
+    torch.testing.assert_close(method(these).loss.detach(), (s.logsumexp(1) - pull).mean())
+    assert method.chance(8) == pytest.approx(math.log(15 + 16))
+
+
+def test_the_queue_gets_what_the_copy_made_of_each_view_with_labels_and_groups() -> None:
+    method, made = queued.build(), supcon.batch(4, grouped=True)
+    these = Batch(made.views, made.index, LABEL[:4], made.group)
+    with torch.no_grad():
+        h = method.get_submodule("slow_encoder")(torch.cat(these.views))
+        keys = torch.nn.functional.normalize(method.get_submodule("slow_projector")(h))
+    slow = [p.clone() for p in method.get_submodule("slow_projector").parameters()]
+    step(method, sgd(method), these)
+    torch.testing.assert_close(method.get_buffer("queue.keys")[:8], keys)
+    assert method.get_buffer("queue.label").tolist() == [*LABEL[:4].tolist() * 2, *[MISSING] * 8]
+    assert these.group is not None
+    assert method.get_buffer("queue.group").tolist() == [*these.group.tolist() * 2, *[MISSING] * 8]
+    now = zip(slow, *(method.get_submodule(f"{name}projector").parameters() for name in ("", "slow_")), strict=True)
+    for before, fast, after in now:
+        torch.testing.assert_close(after, (before + fast) / 2)
+
+
+def test_keys_of_a_class_are_positives_wherever_they_stand() -> None:
+    method, these = queued.build().double(), batch()
+    step(method, sgd(method), these)
+    z, queue = embeddings(method, these), method.get_buffer("queue.keys")
+    names = torch.where(LABEL == MISSING, -10 - torch.arange(8), LABEL).repeat(2)
+    every = torch.cat([names, torch.where(LABEL == MISSING, -99, LABEL).repeat(2)])
+    s = torch.cat([z @ z.T, z @ queue.T], 1) / 0.1
+    s.fill_diagonal_(-math.inf)
+    positive = names[:, None] == every
+    positive.fill_diagonal_(False)
+    want = s.logsumexp(1) - torch.where(positive, s, 0).sum(1) / positive.sum(1)
+    torch.testing.assert_close(method(these).loss.detach(), want.mean())
+    shuffle = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    for name in ("keys", "label", "group"):
+        method.get_buffer(f"queue.{name}").copy_(method.get_buffer(f"queue.{name}")[shuffle])
+    torch.testing.assert_close(method(these).loss.detach(), want.mean())
