@@ -46,6 +46,21 @@ def mlp(
     return MLP(layers, dims[-1])
 
 
+def first_layers(head: nn.Module, layer: int) -> nn.Sequential:
+    """The first layers of a projector, each with its norm and ReLU, with the modules of the projector itself.
+
+    layer: how many linear layers; 0 is none of it, -1 the whole projector.
+    Raises ValueError where the projector is no stack of layers, or has fewer.
+    """
+    if not isinstance(head, nn.Sequential):
+        raise ValueError(f"a {type(head).__name__} is no stack of layers of which some could be kept")
+    parts = list(head)
+    ends = [0, *(at + 1 for at, part in enumerate(parts) if isinstance(part, nn.ReLU)), len(parts)]
+    if not -1 <= layer < len(ends):
+        raise ValueError(f"layer {layer} of a projector of {len(ends) - 1} layers; wanted -1 to {len(ends) - 1}")
+    return nn.Sequential(*parts[: ends[layer]])
+
+
 def simclr_head(dim: int, *, out: int = 128, layers: int = 2) -> MLP:
     """SimCLR's projector: dim -> dim -> out, batch norm after both layers, the last without offset.
 
@@ -95,3 +110,13 @@ def moco_v3_head(dim: int, *, hidden: int = 4096, out: int = 256) -> MLP:
     head = mlp((dim, hidden, out), norm=True, bias=False, last_bias=False, last_norm=True)
     head[-1].requires_grad_(False)
     return head
+
+
+def paco_head(dim: int, *, out: int = 128) -> MLP:
+    """PaCo's projector, and ResCom's: dim -> dim -> out with batch norm between (arXiv 2107.12028)."""
+    return mlp((dim, dim, out), norm=True, bias=True, last_bias=True)
+
+
+def gpaco_head(dim: int, *, out: int = 128) -> MLP:
+    """GPaCo's projector: dim -> dim -> dim -> out without batch norm (arXiv 2209.12400)."""
+    return mlp((dim, dim, dim, out), norm=False, bias=True, last_bias=True)

@@ -10,7 +10,7 @@ import pytest
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
 
-SURFACE = ["demo", "doctor", "train", "embed", "evaluate", "report", "export", "compare", "views", "methods"]
+SURFACE = ["demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "report", "export", "compare", "views", "methods"]
 """Frozen: a new command is a deliberate act."""
 
 

@@ -35,7 +35,7 @@ def test_the_middle_of_the_head() -> None:
     assert method.middle(2)(view).shape == (8, method.encoder.dim)
     torch.testing.assert_close(method.middle(3)(view), method.projector(h))
     torch.testing.assert_close(method.middle(-1)(view), method.projector(h))
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="layer 4 of a projector of 3 layers"):
         method.middle(4)
     own = {id(p) for p in method.parameters()}
     assert all(id(p) in own for p in method.middle(1).parameters())  # tuned in place

@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("train", "METHOD DATA: train an encoder; METHOD is a name or a .py file of your own."),
     "embed": ("use", "RUN DATA: one vector for every sample, as a .npz file."),
     "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
+    "finetune": ("fewlabels", "RUN DATA: a classifier on few labels."),
+    "predict": ("fewlabels", "CLASSIFIER FILES: what new samples are, how surely, and which labelled ones are near."),
     "report": ("use", "RUN: one HTML page about a run."),
     "export": ("use", "RUN: weights that load without nearfar."),
     "compare": ("compare", "METHODS DATA: several methods at equal budget, over seeds."),

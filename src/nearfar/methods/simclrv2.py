@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
-from nearfar.heads import simclr_head
+from nearfar.heads import first_layers, simclr_head
 from nearfar.losses.pairwise import nt_xent
 from nearfar.memory.ema import follow, momentum_copy
 from nearfar.memory.queue import Queue
@@ -28,7 +28,7 @@ class SimCLRv2(SimCLR):
     Use it for SimCLR with large networks and few labels to come. It costs what SimCLR does; with a memory, one more
     forward pass of both views, and weights twice. The memory is the paper's, which gains a point from it, and is not in
     the released code: that the copy makes both views' rows, and writes them after the step, is decided here.
-    Fine-tuning and distillation, the paper's other two steps, are no part of this method.
+    The paper's other two steps are `nearfar finetune RUN DATA --train full --layer 1` and `nearfar distill`.
 
     layers: of the projector, 2 in SimCLR.  memory: its rows, 65,536 in the paper, 0 for none.  momentum: of the copy.
 
@@ -75,9 +75,7 @@ class SimCLRv2(SimCLR):
 
         layer: how many of them; 0 is the encoder alone, 1 the paper's choice, -1 the whole projector.
         """
-        parts = list(self.projector)
-        ends = [0, *(at + 1 for at, part in enumerate(parts) if isinstance(part, nn.ReLU)), len(parts)]
-        return nn.Sequential(self.encoder, *parts[: ends[layer]])
+        return nn.Sequential(self.encoder, *first_layers(self.projector, layer))
 
     def chance(self, batch: int) -> float:
         return math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))

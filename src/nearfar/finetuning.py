@@ -1,0 +1,435 @@
+"""From a run and a few labels to a classifier: a linear layer on frozen features, or the whole network fine-tuned.
+
+Labelled rows of the split test are only measured; those of the split val, where there are any, choose and calibrate;
+of the others so many are learnt from as were asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar import optim, plans, probing
+from nearfar.batch import MISSING
+from nearfar.checkpoints import copied
+from nearfar.classifier import Classifier, publish
+from nearfar.data.samples import Samples
+from nearfar.data.splits import folds, holdout
+from nearfar.evaluation.calibration import fit_temperature, nll
+from nearfar.evaluation.linear import LinearFit, linear_fit
+from nearfar.files import is_leftover
+from nearfar.fit import fit
+from nearfar.heads import first_layers
+from nearfar.journal import Journal
+from nearfar.loop import Loop
+from nearfar.machine import pick_device
+from nearfar.method import Stage, mix
+from nearfar.methods.crossentropy import CrossEntropy
+from nearfar.run import Run
+
+Say = Callable[[str], None]
+Watch = Callable[[int, int, dict[str, float]], None]
+
+FEWEST_HELD = 20
+"""Labelled rows without which no temperature is fitted and no epoch chosen: fewer would say too little."""
+FEWEST_EACH = 4
+"""Labelled rows a class, on the average, from which some are held out of fine-tuning the whole network."""
+LOOKS = 30
+"""At held-out rows during fine-tuning, of which the best is kept."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Positions of labelled samples: to learn from, to choose and calibrate by, to measure by.
+
+    held is empty where the data name no split val. classes: the numbers of the classes that are learnt, in order.
+    """
+
+    learn: Tensor
+    held: Tensor
+    test: Tensor
+    classes: list[int]
+
+    def number(self, label: Tensor) -> Tensor:
+        """Labels as positions among the classes that are learnt; another class gets a number behind theirs."""
+        size = int(label.max().clamp(min=max(self.classes))) + 2  # the last stands for MISSING, -1
+        place = torch.arange(size) + len(self.classes)
+        place[torch.tensor(self.classes)] = torch.arange(len(self.classes))
+        place[-1] = MISSING
+        return place[label]
+
+
+def labelled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, seed: int = 0) -> Rows:
+    """Which labelled samples are learnt from, and which measure.
+
+    share, per_class: how many of each class are learnt from, drawn by the seed: so many, or an equal part of that share
+    of all labelled training rows, at least one (Chen et al. 2020 draw 1 % of ImageNet so); neither takes all. More of
+    the same seed hold the fewer.
+    Raises ValueError where there are fewer than two classes to learn.
+    """
+    if share and per_class:
+        raise ValueError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
+    if not 0 <= share <= 1 or per_class < 0:
+        raise ValueError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
+    known = samples.label != MISSING
+    part = {name: torch.tensor([split == name for split in samples.split]) & known for name in ("test", "val")}
+    pool = torch.tensor([split in ("", "train") for split in samples.split]) & known
+    rows = pool.nonzero()[:, 0]
+    if not len(rows):
+        raise ValueError(
+            "no sample to learn from has a label: give --labels FILE with a column split that is empty or train, or "
+            "--labels folders"
+        )
+    classes = samples.label[rows].unique().tolist()
+    if len(classes) < 2:
+        raise ValueError(f"every label is {samples.classes[classes[0]]!r}: a classifier needs two classes or more")
+    if share:
+        per_class = max(1, int(share * len(rows) / len(classes)))
+    if per_class:
+        generator = torch.Generator().manual_seed(mix(seed, 4))
+        drawn = rows[torch.randperm(len(rows), generator=generator)]
+        rows = torch.cat([drawn[samples.label[drawn] == c][:per_class] for c in classes]).sort().values
+    held, test = (part[name].nonzero()[:, 0] for name in ("val", "test"))
+    return Rows(learn=rows, held=held, test=test, classes=classes)
+
+
+def frozen(
+    features: Tensor,
+    label: Tensor,
+    *,
+    group: Tensor | None = None,
+    held: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+) -> tuple[nn.Linear, float | None, dict[str, Any]]:
+    """A linear classifier on cached features: the layer, its temperature if one can be fitted, and what was chosen.
+
+    features: N x D.  label: N, each of 0 to C - 1 at least once.  group: N, rows that stay together.
+    held: features and labels of other rows, which fit the temperature. Without them it is fitted on what classifiers of
+    the other folds say of each row, at the strength that was chosen, and all rows are learnt from.
+    """
+    chosen = linear_fit(features, label, group=group, seed=seed)
+    layer = _layer(chosen)
+    if held is not None and len(held[1]):
+        logits, truth = held[0] @ layer.weight.T.detach() + layer.bias.detach(), held[1]
+    else:
+        logits, truth = _across_folds(features, label, group, chosen, seed)
+    temperature, said = calibrated(logits, truth)
+    facts = {key: chosen.config[key] for key in ("strength", "held_out_accuracy", "held_out_parts")}
+    return layer, temperature, {**facts, "calibration": said, "notes": chosen.notes}
+
+
+def _layer(chosen: LinearFit) -> nn.Linear:
+    weight, bias = chosen.folded()
+    layer = nn.Linear(weight.shape[0], weight.shape[1])
+    layer.load_state_dict({"weight": weight.T.contiguous(), "bias": bias})
+    return layer
+
+
+def _across_folds(
+    features: Tensor, label: Tensor, group: Tensor | None, chosen: LinearFit, seed: int
+) -> tuple[Tensor, Tensor]:
+    """What is said of each row by a classifier that has not learnt from it: logits n x C, and labels n."""
+    most = int(torch.bincount(label).max())
+    try:
+        parts = folds(label, group, folds=min(5, most), seed=seed)
+    except ValueError:  # one row a class, or all rows of one group
+        return features.new_empty(0, len(chosen.present)), label[:0]
+    logits = []
+    for learn, rest in parts:
+        if len(label[learn].unique()) < 2:
+            return features.new_empty(0, len(chosen.present)), label[:0]
+        own = None if group is None else group[learn]
+        part = linear_fit(features[learn], label[learn], group=own, strengths=[float(str(chosen.config["strength"]))])
+        scores = part.scores(features[rest])
+        short = len(chosen.present) - scores.shape[1]
+        logits.append(torch.nn.functional.pad(scores, (0, short), value=-torch.inf))
+    return torch.cat(logits), label[torch.cat([rest for _, rest in parts])]
+
+
+def calibrated(logits: Tensor, label: Tensor) -> tuple[float | None, str]:
+    """The temperature that fits rows the classifier has not learnt from, None where they are too few; and how it came.
+
+    logits: N x C.  label: N. Rows of a class that the classifier does not know are left out. Where it is right on all
+    of them, no finite confidence would be too much: then as if it had been wrong on one more, on which it was as sure
+    as on the middle one.
+    """
+    known = label < logits.shape[1]
+    logits, label = logits[known], label[known]
+    possible = logits.gather(1, label[:, None])[:, 0] > -torch.inf
+    logits, label = logits[possible], label[possible]
+    if (count := len(label)) < FEWEST_HELD:
+        return None, f"not calibrated, as {FEWEST_HELD} labelled rows to do it by are wanted and there are {count}"
+    if bool((logits.argmax(1) == label).all()):
+        lead = logits.topk(2).values.diff(dim=1)[:, 0]
+        middle = logits[lead.argsort()[len(lead) // 2]]
+        logits = torch.cat([logits, middle[None]])
+        label = torch.cat([label, middle.topk(2).indices[1:]])
+    return fit_temperature(
+        logits, label
+    ), f"temperature fitted on {count} labelled rows, each named without knowing its label"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How a whole network is fine-tuned.
+
+    epochs: 0 is 60, or as many as make 300 steps.  batch: at most as many as there are rows.
+    lr: peak learning rate of the network; the new layer has ten times that.
+    """
+
+    epochs: int = 0
+    batch: int = 64
+    lr: float = 3e-4
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch < 2 or not self.lr > 0:
+            raise ValueError(
+                f"--epochs {self.epochs} --batch {self.batch} --lr {self.lr:g}: epochs of 0 (as many as suit) or more, "
+                "a batch of 2 or more and a rate above 0 are wanted"
+            )
+
+    def passes(self, rows: int) -> int:
+        """The epochs."""
+        return self.epochs or max(60, -(-300 // (rows // min(self.batch, rows))))
+
+
+def tune(
+    network: Stage,
+    run: Run,
+    data: Samples,
+    held: Samples | None,
+    *,
+    classes: int,
+    tuning: Tuning,
+    views: str = "",
+    journal: Journal | None = None,
+    watch: Watch = lambda step, steps, numbers: None,
+) -> tuple[CrossEntropy, dict[str, Any]]:
+    """Fine-tune a network with a fresh linear layer, which begins at zero; and what was chosen.
+
+    network: the encoder of `run` (trained or not) and what follows it; tuned in place.  data: labelled 0 to C - 1.
+    held: other labelled samples, on which the best of some thirty looks is chosen; without them it is the last epoch.
+    views: of which one is made of each sample; by default `mild(run)`.
+    """
+    device = pick_device(tuning.device)
+    label, epochs, batch = data.label, tuning.passes(len(data)), min(tuning.batch, len(data))
+    torch.manual_seed(tuning.seed)
+    method = CrossEntropy(network, classes=classes, counts=tuple(torch.bincount(label, minlength=classes).tolist()))
+    nn.init.zeros_(method.classifier.weight)
+    nn.init.zeros_(method.classifier.bias)
+    method = method.to(device)
+    settings = dataclasses.replace(run.settings, views=views or mild(run), view_count=1)
+    viewer = run.kind.make_views(data, settings, run.config["made"])
+    groups = [
+        {"params": list(network.parameters()), "weight_decay": 0.0},
+        {"params": list(method.classifier.parameters()), "weight_decay": 0.0, "lr": 10 * tuning.lr},
+    ]
+    plain = run.kind.plain(run.encoder)
+    best: dict[str, Any] = {"score": None, "state": None, "look": 0}
+    looks = 0
+
+    def probe() -> dict[str, float]:
+        nonlocal looks
+        assert held is not None
+        looks += 1
+        logits = probing.embed(nn.Sequential(network, method.classifier), plain, held)
+        found = float((logits.argmax(1) == held.label).double().mean()), -nll(logits, held.label)
+        if best["score"] is None or found > best["score"]:
+            best.update(score=found, state=copied(method.state_dict()), look=looks)
+        return {"held_out_accuracy": 100 * found[0], "held_out_loss": -found[1]}
+
+    every = max(1, epochs // LOOKS)
+    loop = Loop(
+        epochs=epochs,
+        batch=batch,
+        schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
+        seed=tuning.seed,
+        clip=1.0,
+        journal=journal,
+        probe=None if held is None else probe,
+        probe_every=every,
+        watch=watch,
+        say=lambda text: None,
+    )
+    if not fit(method, data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):
+        raise KeyboardInterrupt
+    if best["state"] is not None:
+        method.load_state_dict(best["state"])
+    chosen = min(epochs, best["look"] * every) if held is not None else epochs
+    return method.cpu().eval(), {
+        "epochs": epochs,
+        "batch": batch,
+        "lr": tuning.lr,
+        "views": settings.views,
+        "epoch": chosen,
+        "chosen": "the last epoch" if held is None else f"the best of {looks} looks at {len(held)} held-out rows",
+    }
+
+
+def mild(run: Run) -> str:
+    """The views of which fine-tuning takes the first: crop and flip; for drawings a mild map, for rows none."""
+    if run.settings.kind == "tables":
+        return "scarf"
+    return "drawing" if run.settings.views.endswith("drawing") else "cmc"
+
+
+def hold_out(rows: Rows, label: Tensor, group: Tensor, seed: int) -> tuple[Tensor, Tensor, str]:
+    """The rows to fine-tune on, those to choose by, and a sentence: a stratified fifth, where labels are many enough.
+
+    label: of all samples, as numbers of classes.  group: of all samples.
+    """
+    if len(rows.held):
+        return rows.learn, rows.held, f"The {len(rows.held)} labelled rows of the split val choose the epoch."
+    each = len(rows.learn) / len(rows.classes)
+    known = torch.full_like(label, MISSING)
+    known[rows.learn] = label[rows.learn]
+    none = rows.learn[:0]
+    try:
+        learn, held = holdout(known, group, share=0.2, seed=seed)
+    except ValueError:
+        learn, held = rows.learn, none
+    if each < FEWEST_EACH or len(held) < FEWEST_HELD or len(label[learn].unique()) < len(rows.classes):
+        return (
+            rows.learn,
+            none,
+            f"{len(rows.learn)} labels of {len(rows.classes)} classes are too few to hold some out: all are learnt "
+            "from, the last epoch is kept, and probabilities are not calibrated.",
+        )
+    return learn, held, f"{len(held)} of {len(rows.learn)} labelled rows are held out: they choose the epoch."
+
+
+def finetune(
+    run: Run | str | Path,
+    data: Any,
+    *,
+    labels: Any = None,
+    label_column: str = "",
+    share: float = 0.0,
+    per_class: int = 0,
+    train: Literal["frozen", "full"] = "frozen",
+    layer: int = 0,
+    views: str = "",
+    tuning: Tuning | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    say: Say = print,
+    watch: Watch = lambda step, steps, numbers: None,
+) -> Classifier:
+    """A classifier on few labels, from the encoder of a run, written to a directory of its own.
+
+    run: a run, or its directory; it is left as it is.  data: samples of which some have labels.  labels, label_column:
+    as in training.  share, per_class: how many of each class are learnt from, see `labelled_rows`; all by default.
+    train: "frozen" fits a linear layer to the features; "full" fine-tunes the whole network, as `tuning` says.
+    layer: of the method's projector, up to which it is kept: 0 none of it, 1 as SimCLRv2 has it (arXiv 2006.10029).
+    out: the directory, new; runs/finetune-DATA-N by default.
+    """
+    began = time.perf_counter()
+    run = Run(run) if isinstance(run, str | Path) else run
+    if train not in ("frozen", "full"):
+        raise ValueError(f"--train {train!r} is neither frozen nor full")
+    folder = Path(out) if out is not None else plans.free_directory("finetune", data)
+    insist_new(folder)
+    samples = run.open(data, labels=labels, label_column=label_column)
+    for note in samples.notes:
+        say(note)
+    rows = labelled_rows(samples, share=share, per_class=per_class, seed=seed)
+    label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
+    encoder, head = copy.deepcopy(run.encoder), _head(run, layer)
+    network = Stage(encoder, *head, dim=_width(encoder.dim, head)).eval()
+    which = "the encoder" if not layer else f"the encoder and the projector up to layer {layer}"
+    say(f"{len(rows.learn)} labels of {len(names)} classes, on {which} of {str(run.path)!r}, {train}.")
+    facts: dict[str, Any] = {
+        "run": str(run.path),
+        "checkpoint": run.checkpoint,
+        "data": str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory",
+        "labels": str(labels or ""),
+        "label_column": label_column,
+        "share": share,
+        "per_class": per_class,
+        "train": train,
+        "layer": layer,
+        "seed": seed,
+    }
+    if train == "frozen":
+        learnt, kept = (
+            probing.embed(network, run.kind.plain(encoder), samples.subset(part)) for part in (rows.learn, rows.held)
+        )
+        group = samples.group[rows.learn]
+        last, temperature, chosen = frozen(
+            learnt,
+            label[rows.learn],
+            group=group if bool((group != MISSING).any()) else None,
+            held=(kept, label[rows.held]) if len(rows.held) else None,
+            seed=seed,
+        )
+        known = rows.learn
+    else:
+        learn, held, said = hold_out(rows, label, samples.group, seed)
+        say(said)
+        folder.mkdir(parents=True, exist_ok=True)
+        method, chosen = tune(
+            network,
+            run,
+            relabelled(samples, label, names, learn),
+            relabelled(samples, label, names, held) if len(held) else None,
+            classes=len(names),
+            tuning=dataclasses.replace(tuning or Tuning(), seed=seed),
+            views=views,
+            journal=Journal(folder / "metrics.jsonl"),
+            watch=watch,
+        )
+        last = method.classifier
+        logits = probing.embed(nn.Sequential(network, last), run.kind.plain(encoder), samples.subset(held))
+        temperature, chosen["calibration"] = calibrated(logits, label[held])
+        known = torch.cat([learn, held]).unique()
+    return publish(
+        folder,
+        run,
+        encoder,
+        [*head, last],
+        samples,
+        label=label,
+        classes=names,
+        known=known,
+        test=rows.test,
+        temperature=temperature,
+        facts=facts | {"learnt": len(rows.learn)} | chosen,
+        trained_on=None if train == "frozen" else samples.subset(known),
+        seconds=time.perf_counter() - began,
+        say=say,
+    )
+
+
+def insist_new(folder: Path) -> None:
+    """Raise FileExistsError where a directory holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
+        raise FileExistsError(f"{str(folder)!r} is there already and is never overwritten: name another --out")
+
+
+def relabelled(samples: Samples, label: Tensor, classes: list[str], rows: Tensor) -> Samples:
+    """Some samples with other labels, N numbers of `classes`."""
+    part = samples.subset(rows)
+    return dataclasses.replace(part, label=label[rows], classes=classes)
+
+
+def _head(run: Run, layer: int) -> nn.Sequential:
+    """The projector of a run up to a layer, apart from it."""
+    if not layer:
+        return nn.Sequential()
+    projector = getattr(run.method, "projector", None)
+    if projector is None:
+        raise ValueError(f"--layer {layer}: {run.config['method']!r} has no projector; 0 is the encoder alone")
+    return copy.deepcopy(first_layers(projector, layer))
+
+
+def _width(dim: int, head: nn.Sequential) -> int:
+    return next((part.out_features for part in reversed(head) if isinstance(part, nn.Linear)), dim)
