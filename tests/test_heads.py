@@ -36,8 +36,10 @@ def layers(head: nn.Sequential) -> list[str]:
         (heads.barlow_head(32, out=48), ["32->48", "BN", "ReLU", "48->48", "BN", "ReLU", "48->48"]),
         (heads.debiased_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8 +b"]),
         (heads.moco_v3_head(32, hidden=64, out=8), ["32->64", "BN", "ReLU", "64->8", "BN without offset"]),
+        (heads.paco_head(32, out=8), ["32->32 +b", "BN", "ReLU", "32->8 +b"]),
+        (heads.gpaco_head(32, out=8), ["32->32 +b", "ReLU", "32->32 +b", "ReLU", "32->8 +b"]),
     ],
-    ids=["simclr", "simclrv2", "moco_v1", "moco_v2", "supcon", "byol", "swav", "barlow", "debiased", "moco_v3"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_heads_are_those_of_the_papers(head: heads.MLP, expected: list[str]) -> None:
     assert layers(head) == expected

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.data.splits import folds, holdout
+from nearfar.data.splits import as_many_of_each, folds, holdout, long_tail
 
 
 def some_labels(n: int, classes: int) -> torch.Tensor:
@@ -80,3 +80,43 @@ def test_holding_out_with_few_labels_and_with_groups():
         holdout(label, share=0.9)
     with pytest.raises(ValueError, match="2 folds were asked for"):
         holdout(torch.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "factor", "total"), [(10, 5000, 100, 12_406), (100, 500, 100, 10_847), (3, 7, 1, 21)]
+)
+def test_a_long_tail_has_the_known_sizes(classes: int, each: int, factor: float, total: int) -> None:
+    label = some_labels(classes * each, classes)
+    kept = long_tail(label, factor=factor)
+    sizes = torch.bincount(label[kept], minlength=classes)
+    assert len(kept) == total
+    assert (sizes[0], sizes[-1]) == (each, each // factor)
+    assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
+    assert kept.tolist() == sorted(set(kept.tolist()))
+
+
+def test_a_long_tail_by_hand():
+    label = torch.cat([torch.zeros(9), torch.ones(8), torch.full((30,), 2), torch.full((5,), MISSING)]).long()
+    assert torch.bincount(label[long_tail(label, factor=4)]).tolist() == [8, 4, 2]  # 8 x (1, 1/2, 1/4)
+    assert torch.bincount(label[long_tail(label, factor=4, profile="step")]).tolist() == [8, 8, 2]
+    assert long_tail(label, seed=1, factor=4).tolist() == long_tail(label, seed=1, factor=4).tolist()
+    assert long_tail(label, seed=1, factor=4).tolist() != long_tail(label, seed=2, factor=4).tolist()
+    assert torch.bincount(label[long_tail(label, factor=3)]).tolist() == [8, 4, 2]  # 8 / sqrt 3 and 8 / 3, cut off
+
+
+def test_what_cannot_have_a_long_tail():
+    with pytest.raises(ValueError, match=r"is to be 0.5 times the smallest; wanted: 1 or more"):
+        long_tail(torch.arange(4), factor=0.5)
+    with pytest.raises(ValueError, match=r"The samples of each class are \[2, 0, 1\]"):
+        long_tail(torch.tensor([0, 0, 2, MISSING]))
+    with pytest.raises(ValueError, match=r"The samples of each class are \[\]"):
+        long_tail(torch.tensor([MISSING]))
+
+
+def test_classes_are_made_even_by_repeating():
+    label = torch.tensor([0, 1, 1, 1, 1, 1, MISSING, 0, 3])
+    rows = as_many_of_each(label, seed=1)
+    assert torch.bincount(label[rows]).tolist() == [5, 5, 0, 5]
+    assert sorted(torch.bincount(rows, minlength=9).tolist()) == [0, 1, 1, 1, 1, 1, 2, 3, 5]
+    assert rows.tolist() == as_many_of_each(label, seed=1).tolist() != as_many_of_each(label, seed=2).tolist()
+    assert as_many_of_each(torch.full((3,), MISSING)).tolist() == []

@@ -1,0 +1,51 @@
+"""A first-in first-out store of recent keys with as many slots for every class, the same on every rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import MISSING
+from nearfar.distributed import gather, normalise
+
+
+class ClassQueue(nn.Module):
+    """The newest `slots` keys of each class, of all ranks; class c owns the rows from c * slots on (arXiv 2203.11506).
+
+    It starts full of random unit rows, drawn from torch's global generator: ranks seeded alike hold alike. Keys of
+    rare classes stay for long.
+    """
+
+    keys: Tensor  # classes * slots x dim, unit rows
+    group: Tensor  # classes * slots, int64, of the sample that each key is of, or MISSING
+    label: Tensor  # classes * slots, int64, the class that owns a row: no state
+    count: Tensor  # classes, how many keys of each were ever put in
+
+    def __init__(self, classes: int, slots: int, dim: int) -> None:
+        super().__init__()
+        if classes < 1 or slots < 1:
+            raise ValueError(f"a queue of {slots} keys for each of {classes} classes was asked for; wanted: 1 or more")
+        self.slots = slots
+        self.register_buffer("keys", normalise(torch.randn(classes * slots, dim)))
+        self.register_buffer("group", torch.full((classes * slots,), MISSING))
+        self.register_buffer("label", torch.arange(classes).repeat_interleave(slots), persistent=False)
+        self.register_buffer("count", torch.zeros(classes, dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, label: Tensor, group: Tensor | None = None) -> None:
+        """Put in the keys (N x dim) of every rank, in rank order, where their labels say; those without are left out.
+
+        label: N, int64, or MISSING.  group: N, if there are any.
+        """
+        keys, label = gather(keys.detach()).to(self.keys.dtype), gather(label)
+        group = torch.full_like(label, MISSING) if group is None else gather(group)
+        order = label.argsort(stable=True)
+        order = order[label[order] >= 0]  # by class, in each the oldest first
+        label = label[order]
+        new = torch.bincount(label, minlength=len(self.count))  # classes
+        place = torch.arange(len(label), device=label.device) - (new.cumsum(0) - new)[label]  # among those of its class
+        kept = place >= new[label] - self.slots  # of more than fit the last
+        order, label, place = order[kept], label[kept], place[kept]
+        slot = label * self.slots + (self.count[label] + place) % self.slots
+        self.keys[slot], self.group[slot] = keys[order], group[order]
+        self.count += new
