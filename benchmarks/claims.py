@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.bench.results import environment
 from benchmarks.compare import COMMON, DATA, METHODS, trained
@@ -44,11 +44,12 @@ BANK, ATTACKED = 10_000, 2_000
 EPSILON = 2 / 255
 """The length of an attack, as a share of the range of pixels."""
 
-Metric = Literal["knn", "nmi", "fgsm"]
+Metric = Literal["knn", "nmi", "fgsm", "clusters"]
 SAID = {
     "knn": "kNN accuracy, %",
     "nmi": "NMI of k-means, x 100",
     "fgsm": "linear accuracy under FGSM, %",
+    "clusters": "Hungarian accuracy of clusters, a method's own or k-means, %",
 }
 
 
@@ -105,6 +106,7 @@ class Claim:
 
 
 MOCO = {name: METHODS["moco"][name] for name in ("temperature", "queue", "momentum")}
+MICE = MOCO | {"temperature": 1.0, "experts": 10}
 CLAIMS = {
     "hcl": Claim(
         says="hard negatives help, arXiv 2010.04592",
@@ -165,6 +167,22 @@ CLAIMS = {
         against="simclr",
         both={"temperature": 0.5},
         metric="fgsm",
+    ),
+    "mice": Claim(
+        says="experts find better clusters than k-means on MoCo's embeddings, arXiv 2105.01899",
+        method="mice",
+        flags=MICE,
+        against="moco",
+        against_flags=MOCO,
+        metric="clusters",
+    ),
+    "mice-simclr": Claim(
+        says="the same, on SimCLR's, arXiv 2105.01899",
+        method="mice",
+        flags=MICE,
+        against="simclr",
+        against_flags={"temperature": 0.2},
+        metric="clusters",
     ),
 }
 
@@ -234,6 +252,8 @@ def one(side: Side, seed: int) -> dict[str, Any]:
     train, bank, test = data(side.data)
     with trained(side.plan(train.subset(range(side.samples)), seed)) as (run, took):
         value, untrained = (measure(side.metric, encoder, bank, test) for encoder in (run.encoder, run.untrained()))
+        if side.metric == "clusters" and hasattr(run.method, "assign"):
+            value = clusters(assigned(run.method, test), test.label)["accuracy"]
     return {
         **side.__dict__,
         "seed": seed,
@@ -264,12 +284,27 @@ def measure(metric: Metric, encoder: nn.Module, bank: Images, test: Images) -> f
     if metric == "nmi":
         found = kmeans(normalise(features), len(torch.unique(test.label)), seed=0)
         return 100 * clusters(found.assigned, test.label)["nmi"]
+    if metric == "clusters":
+        found = best_of(features, len(torch.unique(test.label)))
+        return clusters(found, test.label)["accuracy"]
     if metric == "fgsm":
         return fgsm(encoder, bank, test.subset(range(min(ATTACKED, len(test)))))
     if bank is test:
         return knn(features, test.label, features, test.label, k=10, temperature=0.1, exclude_self=True)["accuracy"]
     known = probing.embed(encoder, plain(32), bank)
     return knn(known, bank.label, features, test.label, k=200, temperature=0.1)["accuracy"]
+
+
+def best_of(features: Tensor, k: int, restarts: int = 10) -> Tensor:
+    """The cluster of each row, by the k-means with the least spread of several, on rows of unit length: N."""
+    every = [kmeans(normalise(features), k, seed=seed) for seed in range(restarts)]
+    return min(every, key=lambda found: float(found.distance.square().sum())).assigned
+
+
+@torch.no_grad()
+def assigned(method: Any, data: Images) -> Tensor:
+    """The cluster of each picture by a method, in eval mode, that has `assign`: N."""
+    return torch.cat([method.assign(*plain(32)(*data.fetch(index))) for index in torch.arange(len(data)).split(256)])
 
 
 def fgsm(encoder: nn.Module, bank: Images, test: Images) -> float:

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.claims import CLAIMS, Ask, Claim, Side, budgeted, ensure, measure, obstacle, table, verdict
+from benchmarks.claims import (
+    CLAIMS,
+    Ask,
+    Claim,
+    Side,
+    assigned,
+    best_of,
+    budgeted,
+    ensure,
+    measure,
+    obstacle,
+    table,
+    verdict,
+)
 
 from benchmarks import claims
 from nearfar import methods
@@ -136,6 +149,43 @@ def test_measures_are_above_chance_and_below_all(few: tuple[ImageEncoder, Images
     learnt, asked = (images.subset(range(start, 60, 2)) for start in (0, 1))
     assert 25 < measure("knn", encoder, learnt, asked) < 100
     assert 10 < measure("nmi", encoder, learnt, images) < 100
+
+
+def test_clusters_are_those_of_the_method_itself_where_it_assigns(
+    few: tuple[ImageEncoder, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, images = few
+    k_means = measure("clusters", encoder, images, images)
+    assert 25 < k_means < 100
+    monkeypatch.setattr(claims, "data", lambda name: (images, images, images))
+    values = {}
+    for method, flags in (("mice", {"experts": 5, "dim": 8, "queue": 16}), ("simclr", {})):
+        claim = Claim(says="", method=method, flags=flags, against="simclr", data="drawings", metric="clusters")
+        side, _ = budgeted(claim, Ask(samples=60, epochs=1)).sides()
+        monkeypatch.setattr(claims, "assigned", lambda method, data: data.label)
+        values[method] = claims.one(side, 0)["value"]
+    assert values["mice"] == 100
+    assert values["simclr"] < 100
+
+
+def test_assigned_asks_for_every_picture_in_order(few: tuple[ImageEncoder, Images]) -> None:
+    class Brightness:
+        def assign(self, view: torch.Tensor) -> torch.Tensor:
+            return (view.mean((1, 2, 3)) * 1000).long()
+
+    _, images = few
+    many = images.subset([*range(60)] * 5)
+    want = (images.pixels(torch.arange(60)).double().mean((1, 2, 3)) / 255 * 1000).long()
+    torch.testing.assert_close(assigned(Brightness(), many), want.repeat(5), atol=1, rtol=0)
+
+
+def test_the_best_of_several_k_means_is_kept() -> None:
+    angle = torch.arange(4) * torch.pi / 2
+    corners = torch.stack([angle.cos(), angle.sin()], 1).repeat_interleave(10, 0)
+    rows = corners + 0.05 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    found = best_of(rows, 4)
+    assert sorted(torch.bincount(found).tolist()) == [10] * 4
+    assert all(len(torch.unique(part)) == 1 for part in found.split(10))
 
 
 def test_an_attack_costs_accuracy_the_more_the_longer_it_is(
