@@ -82,7 +82,7 @@ class MoCo(Method):
         follow(self.key_projector, self.projector, self.momentum)
         views, batch = step.carry
         for keys in views:  # one view after the other, so that the order is that of one process
-            self.queue.enqueue(keys, batch.group)
+            self.queue.enqueue(keys, batch.group, batch.label)
 
     def chance(self, batch: int) -> float | None:
         return math.log(1 + len(self.queue.keys))

@@ -66,6 +66,10 @@ def crossentropy() -> Recipe:
     return replace(recipe, settings=replace(recipe.settings, view_count=1))
 
 
+def opencon() -> Recipe:
+    return _of(small_images.opencon(), rise=1)
+
+
 def pcl() -> Recipe:
     return _of(small_images.pcl(), temperature=0.2, clusters=250, start=1, restarts=1)
 
@@ -201,3 +205,29 @@ def excon() -> Recipe:
     """Two views of a drawing, and the drawing as it is."""
     recipe = _of(small_images.excon())
     return replace(recipe, settings=replace(recipe.settings, views="excon_drawing"))
+
+
+def unicon() -> Recipe:
+    return _of(small_images.unicon())
+
+
+def kcl() -> Recipe:
+    return _of(small_images.kcl(), momentum=0.99)
+
+
+def paco() -> Recipe:
+    """A faster copy, and an embedding as wide as others have: the classes are many."""
+    return _of(small_images.paco(), dim=128, momentum=0.99)
+
+
+def gpaco() -> Recipe:
+    return _of(small_images.gpaco(), dim=128)
+
+
+def rescom() -> Recipe:
+    """Fewer keys a class, of which there are a hundred times as many."""
+    return _of(small_images.rescom(), dim=128, slots=2)
+
+
+def esupcon() -> Recipe:
+    return _of(small_images.esupcon())

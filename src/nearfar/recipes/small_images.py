@@ -91,6 +91,15 @@ def crossentropy() -> Recipe:
     )
 
 
+def opencon() -> Recipe:
+    """The authors' CIFAR-10 command, with a cosine where it has steps; they train SimCLR's last stage."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", optimiser="sgd", lr=0.01, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512, epochs=200
+        )
+    )
+
+
 def pcl() -> Recipe:
     """MoCo's recipe; the paper has no such data. Clusters from 2.5 to 10 times the classes of CIFAR-10 (unverified)."""
     return replace(moco(), method=moco().method | {"clusters": 25})
@@ -323,5 +332,59 @@ def excon() -> Recipe:
         settings=Settings(
             views="excon", optimiser="sgd", lr=0.5, weight_decay=1e-4, decay_1d=True, warmup=0, floor=0.001, batch=256,
             epochs=200,
+        )
+    )
+
+
+def unicon() -> Recipe:
+    """The authors' command for CIFAR-100, with as many epochs as the others here, where it has 1000."""
+    return Recipe(
+        settings=Settings(
+            views="supcon", optimiser="sgd", lr=0.05, weight_decay=1e-4, decay_1d=True, batch=256, floor=0.001
+        )
+    )
+
+
+def kcl() -> Recipe:
+    """The paper's rate and decay, which it has for larger pictures; fewer keys (unverified). Crops and flips alone."""
+    return Recipe(
+        settings=Settings(
+            views="cmc", optimiser="sgd", lr=0.1, weight_decay=5e-4, decay_1d=True, batch=256, epochs=200, warmup=0
+        ),
+        method={"queue": 4096, "temperature": 0.1},
+    )
+
+
+def paco() -> Recipe:
+    """The authors' settings for CIFAR-100 with a long tail, a cosine for steps, without AutoAugment and Cutout."""
+    return Recipe(
+        settings=Settings(
+            views="supcon", optimiser="sgd", lr=0.1, weight_decay=5e-4, decay_1d=True, batch=128, epochs=400
+        ),
+        method={"dim": 32, "queue": 1024, "temperature": 0.05, "alpha": 0.01, "splits": 1},
+    )
+
+
+def gpaco() -> Recipe:
+    """As PaCo."""
+    recipe = paco()
+    return replace(recipe, method={name: value for name, value in recipe.method.items() if name != "splits"})
+
+
+def rescom() -> Recipe:
+    """The authors' file for CIFAR-100 with a long tail, a cosine for steps, without AutoAugment and Cutout."""
+    return Recipe(
+        settings=Settings(
+            views="supcon", optimiser="sgd", lr=0.2, weight_decay=5e-4, decay_1d=True, batch=128, epochs=400
+        ),
+        method={"dim": 32},
+    )
+
+
+def esupcon() -> Recipe:
+    """The paper's is not known; as classifiers of CIFAR are trained, on SupCon's views (unverified)."""
+    return Recipe(
+        settings=Settings(
+            views="supcon", optimiser="sgd", lr=0.1, weight_decay=5e-4, decay_1d=True, batch=256, epochs=200
         )
     )

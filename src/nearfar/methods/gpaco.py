@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import gpaco_head
+from nearfar.losses.classification import log_prior
+from nearfar.losses.parametric import parametric
+from nearfar.memory.queue import Queue
+from nearfar.method import Encoder, Method, Step
+
+
+class GPaCo(Method):
+    """Each view finds the learnt centre of its class and the samples of it, among all centres, the batch and a queue.
+
+    PaCo without a slow copy: one network sees both views, and both are anchors. With b the logits of a linear
+    classifier plus the log of each class's share, and s the similarities with both views and the queue,
+
+        loss_i = log D_i - (beta b_iy + alpha sum_p s_ip) / (beta + alpha |P_i|)
+        D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = z_i . k_j / temperature
+
+    Use it to classify, where some classes are rare and also where they are not (`--no-prior --smoothing 0.1`); it costs
+    what SimCLR does. Both views pass through the network together; the second view's embeddings enter the queue, which
+    starts without labels. Samples without a label are told from samples alone. The paper's views have RandAugment,
+    which is not here.
+
+    dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier embeddings.  temperature: of the
+    similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.  beta: weight of the centre.
+    gamma: of the samples in D.  smoothing: the part of beta that other centres share.  scale: what b is divided by.
+    prior: whether b has the classes' shares; they are left out of `classify`.
+
+    Cui et al. 2022, "Generalized Parametric Contrastive Learning", arXiv 2209.12400.
+    """
+
+    family = "labels"
+    needs_labels = True
+    classifies = True
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        classes: int,
+        counts: tuple[int, ...],
+        dim: int = 128,
+        queue: int = 8192,
+        temperature: float = 0.2,
+        alpha: float = 0.045,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        smoothing: float = 0.0,
+        scale: float = 1.0,
+        prior: bool = True,
+    ) -> None:
+        super().__init__(encoder)
+        self.projector = gpaco_head(encoder.dim, out=dim)
+        self.classifier = nn.Linear(encoder.dim, classes)
+        self.queue = Queue(queue, dim, labelled=True)
+        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes))
+        self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma, "smoothing": smoothing}
+        self.temperature, self.scale = temperature, scale
+
+    def classify(self, view: Any) -> Tensor:
+        return self.classifier(self.embed(view))  # N x classes
+
+    def forward(self, batch: Batch) -> Step:
+        h = self.embed(torch.cat(batch.views))  # 2N x encoder.dim
+        z = normalise(self.projector(h))
+        b = (self.classifier(h) + self.log_prior) / self.scale  # 2N x classes
+        earlier = self.queue.keys, self.queue.label, self.queue.group
+        none = z[:0]
+        loss = parametric(
+            z, b, batch.label, none, earlier, temperature=self.temperature, group=batch.group, **self.weights
+        )
+        return Step(loss, carry=(z.chunk(2)[1], batch))
+
+    def after_step(self, step: Step) -> None:
+        z, batch = step.carry
+        self.queue.enqueue(z, batch.group, batch.label)

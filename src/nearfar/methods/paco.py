@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.heads import paco_head
+from nearfar.losses.classification import log_prior
+from nearfar.losses.parametric import parametric
+from nearfar.memory.ema import momentum_copy
+from nearfar.memory.queue import Queue
+from nearfar.method import Encoder, Step
+from nearfar.methods.moco import MoCo
+
+
+class PaCo(MoCo):
+    """Each query finds the learnt centre of its class and the samples of it, among all centres, the batch and a queue.
+
+    Where classes are of uneven sizes, SupCon learns from the frequent ones, whose pairs are most. Centres are positives
+    of which every class has one. With b the logits of a linear classifier plus the log of each class's share, and s the
+    similarities with queries, keys and queue,
+
+        loss_i = log D_i - (beta b_iy + alpha sum_p s_ip) / (beta + alpha |P_i|)
+        D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = q_i . k_j / temperature
+
+    Use it to classify where some classes are rare; it is trained in one stage, at the cost of MoCo. Samples without a
+    label are told from samples alone, as in MoCo. The queue starts without labels, where the released code draws them
+    at random, and holds keys of all processes, as do the rows that are contrasted with. The slow copy of the classifier
+    is left out, as nothing reads it. The paper's first view has AutoAugment and Cutout, which are not here.
+
+    dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier keys.  momentum: of the copy.
+    temperature: of the similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.
+    beta: weight of the centre.  gamma: of the samples in D.  scale: what b is divided by.  prior: whether b has the
+    classes' shares; they are left out of `classify`.  splits: of the batch norm, as in MoCo; 1 on one device there.
+
+    Cui et al. 2021, "Parametric Contrastive Learning", arXiv 2107.12028.
+    """
+
+    family = "labels"
+    needs_labels = True
+    classifies = True
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        classes: int,
+        counts: tuple[int, ...],
+        dim: int = 128,
+        queue: int = 8192,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+        alpha: float = 0.05,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        scale: float = 1.0,
+        prior: bool = True,
+        splits: int = 8,
+    ) -> None:
+        super().__init__(encoder, dim=dim, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
+        self.projector = paco_head(encoder.dim, out=dim)
+        self.key_projector = momentum_copy(self.projector)
+        self.queue = Queue(queue, dim, labelled=True)
+        self.classifier = nn.Linear(encoder.dim, classes)
+        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes))
+        self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
+        self.scale = scale
+
+    def classify(self, view: Any) -> Tensor:
+        return self.classifier(self.embed(view))  # N x classes
+
+    def forward(self, batch: Batch) -> Step:
+        v1, v2 = batch.views
+        h = self.embed(v1)
+        q, b = normalise(self.projector(h)), (self.classifier(h) + self.log_prior) / self.scale
+        k = self.key(v2)
+        queue = self.queue.keys, self.queue.label, self.queue.group
+        loss = parametric(q, b, batch.label, k, queue, temperature=self.temperature, group=batch.group, **self.weights)
+        return Step(loss, carry=([k], batch))
+
+    def chance(self, batch: int) -> None:
+        return None  # it depends on the labels of the batch
