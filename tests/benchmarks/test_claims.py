@@ -157,12 +157,13 @@ def test_clusters_are_those_of_the_method_itself_where_it_assigns(
     encoder, images = few
     k_means = measure("clusters", encoder, images, images)
     assert 25 < k_means < 100
-    monkeypatch.setattr(claims, "data", lambda name: (images, images, images))
+    train = drawings("train")
+    monkeypatch.setattr(claims, "data", lambda name: (train, images, images))
+    monkeypatch.setattr(claims, "assigned", lambda method, data: data.label)
     values = {}
     for method, flags in (("mice", {"experts": 5, "dim": 8, "queue": 16}), ("simclr", {})):
         claim = Claim(says="", method=method, flags=flags, against="simclr", data="drawings", metric="clusters")
         side, _ = budgeted(claim, Ask(samples=60, epochs=1)).sides()
-        monkeypatch.setattr(claims, "assigned", lambda method, data: data.label)
         values[method] = claims.one(side, 0)["value"]
     assert values["mice"] == 100
     assert values["simclr"] < 100
