@@ -66,6 +66,10 @@ class Kind(Protocol):
         """A picture of some samples and their views."""
         ...
 
+    def grid(self, data: Any, index: Tensor, captions: list[str]) -> Image:
+        """A picture of some samples, with a word on each: two lines at most."""
+        ...
+
     def copies(self, data: Any) -> Tensor:
         """Which samples are copies, or nearly copies, of one another: N, int64, a number for each set, or MISSING."""
         ...

@@ -19,7 +19,7 @@ from nearfar.report.shown import Pictures, Shown
 from nearfar.settings import Settings
 from nearfar.views import image as views
 from nearfar.views import named
-from nearfar.views.sheet import contact_sheet
+from nearfar.views.sheet import contact_sheet, picture_grid
 
 RAW = "raw pixels"
 
@@ -96,6 +96,11 @@ def told(facts: dict[str, Any]) -> str:
 def sheet(data: Images, viewer: views.Views, index: Tensor, draws: views.Draws) -> Image:
     """A contact sheet of some pictures and their views."""
     return contact_sheet(*data.fetch(index), viewer, draws, [data.names[i] for i in index.tolist()])
+
+
+def grid(data: Images, index: Tensor, captions: list[str]) -> Image:
+    """Some pictures, each over its caption."""
+    return picture_grid(data.pixels(index).cpu(), data.aspect[index], captions)
 
 
 def copies(data: Images) -> Tensor:

@@ -99,6 +99,12 @@ def sheet(data: Table, viewer: views.Views, index: Tensor, draws: views.Draws) -
     return row_sheet(data, viewer, index, draws)
 
 
+def grid(data: Table, index: Tensor, captions: list[str]) -> Image:
+    """Some rows as text; what would stand under a picture is in the list beside them."""
+    viewer = views.Views([], data.columns)
+    return row_sheet(data, viewer, index, viewer.draw(len(index), torch.Generator()))
+
+
 def copies(data: Table) -> Tensor:
     """Which rows are the same."""
     known = digests(data)

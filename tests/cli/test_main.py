@@ -10,7 +10,10 @@ import pytest
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
 
-SURFACE = ["demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "report", "export", "compare", "views", "methods"]
+SURFACE = [
+    *("demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "distill"),
+    *("label-plan", "helps", "report", "export", "compare", "views", "methods"),
+]
 """Frozen: a new command is a deliberate act."""
 
 

@@ -14,6 +14,9 @@ COMMANDS = {
     "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
     "finetune": ("fewlabels", "RUN DATA: a classifier on few labels."),
     "predict": ("fewlabels", "CLASSIFIER FILES: what new samples are, how surely, and which labelled ones are near."),
+    "distill": ("fewlabels", "CLASSIFIER DATA: another network learns from it on samples without labels."),
+    "label-plan": ("advice", "RUN DATA: which samples to label next, as a table to fill in and a picture."),
+    "helps": ("advice", "DATA: whether pre-training helps, by accuracy against the number of labels."),
     "report": ("use", "RUN: one HTML page about a run."),
     "export": ("use", "RUN: weights that load without nearfar."),
     "compare": ("compare", "METHODS DATA: several methods at equal budget, over seeds."),
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(usage(), file=sys.stderr)
         return 2
     try:
-        command = getattr(importlib.import_module(f"nearfar.cli.{COMMANDS[argv[0]][0]}"), argv[0])
+        command = getattr(importlib.import_module(f"nearfar.cli.{COMMANDS[argv[0]][0]}"), argv[0].replace("-", "_"))
         return command(argv[1:]) or 0
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it once more at exit)

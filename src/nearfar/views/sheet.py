@@ -64,6 +64,28 @@ def contact_sheet(
     return sheet
 
 
+def picture_grid(
+    pixels: Tensor, aspect: Tensor, captions: Sequence[str], *, height: int = 128, across: int = 5
+) -> Image.Image:
+    """Draw pictures in their true shapes, some in a line, each over its caption, on white.
+
+    pixels, aspect: N x C x S x S, uint8, and N.  height: of a picture in pixels.  across: pictures in a line.
+    """
+    shown = [_true_shape(x, float(a), height) for x, a in zip(pixels, aspect, strict=True)]
+    small, margin, caption = ImageFont.load_default(11), 20, 34
+    wide, pitch = max(120, *(x.width for x in shown)) + 16, height + caption
+    lines = -(-len(shown) // across)
+    sheet = Image.new("RGB", (2 * margin + wide * min(across, len(shown)), 2 * margin + pitch * lines), "white")
+    pen = ImageDraw.Draw(sheet)
+    for n, (x, name) in enumerate(zip(shown, captions, strict=True)):
+        left, top = margin + wide * (n % across), margin + pitch * (n // across)
+        sheet.paste(x, (left, top + (height - x.height) // 2))
+        head, _, rest = name.partition("\n")
+        pen.text((left, top + height + 9), _shortened(head, small, wide - 16), fill=_INK, font=small, anchor="lm")
+        pen.text((left, top + height + 22), _shortened(rest, small, wide - 16), fill=_FAINT, font=small, anchor="lm")
+    return sheet
+
+
 def _picture(x: Tensor) -> Image.Image:
     """C x H x W, uint8, as a picture."""
     channels = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)

@@ -1,0 +1,309 @@
+"""Will pre-training help me? Accuracy on one's own data against the number of labels, with and without it."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar import kinds, plans, probing, training
+from nearfar.batch import MISSING
+from nearfar.data.samples import Samples
+from nearfar.data.splits import holdout
+from nearfar.encoders import AnyEncoder
+from nearfar.evaluation.intervals import Interval, over_seeds
+from nearfar.files import replace, replace_text
+from nearfar.finetuning import Rows, Tuning, frozen, labelled_rows, relabelled, tune
+from nearfar.method import Stage
+from nearfar.run import Run
+
+SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
+    "from scratch",
+    "linear on untrained",
+    "linear on pre-trained",
+    "pre-trained, fine-tuned",
+    "linear on given weights",
+)
+WITHOUT = (SCRATCH, UNTRAINED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is asked. Everything is saved in helps.json, and an answer is gone on with only for the same.
+
+    method: that pre-trains, for so many epochs (0 as its recipe has it).  run: a run that was pre-trained before,
+    instead.  weights: a file of weights off the shelf, for the network `shelf` of timm.
+    budgets: labels of each class.  seeds: draws of the labels, and of all else that is random in a classifier.
+    tuning: epochs of training from scratch and of fine-tuning; 0 as they suit.  flags: of the pre-training.
+    """
+
+    data: str
+    labels: str = ""
+    label_column: str = "label"
+    method: str = "simclr"
+    epochs: int = 0
+    run: str = ""
+    weights: str = ""
+    shelf: str = ""
+    budgets: tuple[int, ...] = (1, 2, 5, 10, 25)
+    seeds: int = 3
+    tuning: int = 0
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    def saved(self) -> dict[str, Any]:
+        return json.loads(json.dumps(self.__dict__))
+
+
+def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """Pre-train on the training part, without its labels; then classify with and without. None: told to stop.
+
+    Rows of the split test are tested; where there are none, a stratified fifth is, which no training sees.
+    Results are kept as they come, so that a stopped answer goes on where it was.
+    Raises ValueError where `out` holds another answer, or there are not two seeds and two classes.
+    """
+    if ask.seeds < 2 or not ask.budgets or min(ask.budgets) < 1:
+        raise ValueError(
+            f"--seeds {ask.seeds} --budgets {' '.join(map(str, ask.budgets))}: two seeds are needed to tell a "
+            "difference from luck, and budgets of 1 label a class or more"
+        )
+    saved = out / "helps.json"
+    if saved.exists() and json.loads(saved.read_text(encoding="utf-8"))["asked"] != ask.saved():
+        raise ValueError(f"{str(out)!r} holds another answer: give the same flags to go on with it, or another --out")
+    plan = _plan(ask)
+    if ask.weights and plan.settings.kind != "pictures":
+        raise ValueError(f"--weights {ask.weights!r}: there are none off the shelf for {plan.settings.kind}")
+    samples = _split(_opened(ask, plan), say)
+    if not saved.exists():
+        labelled_rows(samples)  # before anything is written: whether there is anything to learn
+        out.mkdir(parents=True, exist_ok=True)
+        replace_text(saved, json.dumps({"asked": ask.saved(), "accuracies": {}}, indent=1))
+    if not ask.run and not _pretrained(plan, samples, out / "pretrained", say):
+        return None
+    run = Run(ask.run or out / "pretrained")
+    tested = torch.tensor([split == "test" for split in samples.split]) & (samples.label != MISSING)
+    if seen := int(run.seen(samples.subset(tested.nonzero()[:, 0])).sum()):
+        say(f"{seen} of {int(tested.sum())} samples that are tested were in the pre-training of {ask.run!r}.")
+    made = json.loads(saved.read_text(encoding="utf-8"))
+    _measured(ask, run, samples, made["accuracies"], say, lambda: replace_text(saved, json.dumps(made)))
+    made |= {"tested": int(tested.sum()), "seen": seen, **judged(made["accuracies"])}
+    replace_text(saved, json.dumps(made, indent=1))
+    _write_table(made, out)
+    _draw(made, out)
+    return made
+
+
+def _plan(ask: Ask) -> plans.Plan:
+    flags = ask.flags | {"labels": ask.labels, "label_column": ask.label_column, "probe_every": 0}
+    return plans.make(ask.method, ask.data, None, flags | ({"epochs": ask.epochs} if ask.epochs else {}))
+
+
+def _opened(ask: Ask, plan: plans.Plan) -> Samples:
+    if ask.run:
+        return Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
+    return kinds.of(plan.settings.kind).open_samples(plan.data, plan.settings)
+
+
+def _split(samples: Samples, say: Callable[[str], None]) -> Samples:
+    """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
+    known = samples.label != MISSING
+    if any(split == "test" and bool(k) for split, k in zip(samples.split, known, strict=True)):
+        return samples
+    if not known.any():
+        raise ValueError("no sample has a label: give --labels FILE, or --labels folders")
+    rest = torch.tensor([split in ("", "train") for split in samples.split])
+    label = torch.where(rest, samples.label, MISSING)
+    _, test = holdout(label, samples.group, share=0.2, seed=0)
+    held = set(test.tolist())
+    say(f"The labels name no split test: {len(held)} labelled samples are held out, and no training sees them.")
+    return dataclasses.replace(samples, split=["test" if i in held else split for i, split in enumerate(samples.split)])
+
+
+def _pretrained(plan: plans.Plan, samples: Samples, out: Path, say: Callable[[str], None]) -> bool:
+    part = samples.subset([i for i, split in enumerate(samples.split) if split in ("", "train")])
+    part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
+    say(f"Pre-training {plan.method} on {len(part):,} samples, without their labels.")
+    plan = dataclasses.replace(plan, data=part)
+    return training.train(plan, out, resume=out.exists(), say=lambda text: None)
+
+
+def _measured(
+    ask: Ask,
+    run: Run,
+    samples: Samples,
+    known: dict[str, dict[str, list[float]]],
+    say: Callable[[str], None],
+    save: Callable[[], object],
+) -> None:
+    """Fill in what is missing of `known`, accuracies by way and budget, seed after seed."""
+    features: dict[str, Tensor] = {}
+    for seed in range(ask.seeds):
+        for budget in ask.budgets:
+            rows = labelled_rows(samples, per_class=budget, seed=seed)
+            if budget > 1 and len(rows.learn) == len(labelled_rows(samples, per_class=_before(ask, budget)).learn):
+                continue  # no class has more labels than the smaller budget takes
+            for way, encoder, tuned in _ways(ask, run):
+                done = known.setdefault(way, {}).setdefault(str(budget), [])
+                if len(done) > seed:
+                    continue
+                done.append(round(_accuracy(ask, run, encoder, tuned, samples, rows, seed, features, way), 2))
+                save()
+            told = ", ".join(f"{way} {done[str(budget)][seed]:.1f} %" for way, done in known.items())
+            say(f"{budget} label{'s' * (budget > 1)} a class, draw {seed + 1} of {ask.seeds}: {told}")
+
+
+def _before(ask: Ask, budget: int) -> int:
+    return max((other for other in ask.budgets if other < budget), default=0) or budget
+
+
+def _ways(ask: Ask, run: Run) -> Iterator[tuple[str, AnyEncoder, bool]]:
+    """Each way to a classifier: its name, an encoder of its own, and whether the whole network is trained."""
+    yield SCRATCH, run.untrained(), True
+    yield UNTRAINED, run.untrained(), False
+    yield LINEAR, run.encoder, False
+    yield TUNED, copy.deepcopy(run.encoder), True
+    if ask.weights:
+        from nearfar.encoders.image import image_encoder
+
+        made = run.config["made"]
+        shelf = image_encoder(ask.shelf, channels=made["channels"], size=made["size"], weights=ask.weights)
+        yield SHELF, shelf.eval(), False
+
+
+def _accuracy(
+    ask: Ask,
+    run: Run,
+    encoder: AnyEncoder,
+    tuned: bool,
+    samples: Samples,
+    rows: Rows,
+    seed: int,
+    features: dict[str, Tensor],
+    way: str,
+) -> float:
+    """On the rows that are tested, in per cent."""
+    label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
+    plain = run.kind.plain(encoder)
+    if tuned:
+        method, _ = tune(
+            Stage(encoder, dim=encoder.dim),
+            run,
+            relabelled(samples, label, names, rows.learn),
+            None,
+            classes=len(names),
+            tuning=Tuning(epochs=ask.tuning, seed=seed),
+        )
+        said = probing.embed(nn.Sequential(encoder.eval(), method.classifier), plain, samples.subset(rows.test))
+    else:
+        if way not in features:
+            features[way] = probing.embed(encoder.eval(), plain, samples)
+        last, *_ = frozen(features[way][rows.learn], label[rows.learn], seed=seed)
+        with torch.no_grad():
+            said = last(features[way][rows.test])
+    return 100 * float((said.argmax(1) == label[rows.test]).double().mean())
+
+
+def judged(accuracies: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Means with 95 % t-intervals, and at each budget the gain of `LINEAR` over the better way without pre-training.
+
+    The better of the two is taken by its mean on the tested rows, which favours doing without; no such choice is made
+    among the ways with pre-training.
+    """
+    means = {way: {b: over_seeds(v)._asdict() for b, v in done.items()} for way, done in accuracies.items()}
+    gains: dict[str, dict[str, Any]] = {}
+    for budget in accuracies[LINEAR]:
+        rival = max(WITHOUT, key=lambda way: means[way][budget]["mean"])
+        pairs = zip(accuracies[LINEAR][budget], accuracies[rival][budget], strict=True)
+        gains[budget] = {"over": rival, **over_seeds([a - b for a, b in pairs])._asdict()}
+    return {"means": means, "gains": gains, "sentence": sentence(gains, means)}
+
+
+def sentence(gains: dict[str, dict[str, Any]], means: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The answer."""
+    better = [b for b, gain in gains.items() if gain["low"] > 0]
+    worse = [b for b, gain in gains.items() if gain["high"] < 0]
+    equal = [b for b in gains if b not in better and b not in worse]
+
+    def told(b: str) -> str:
+        gain = gains[b]
+        it = Interval(*(gain[key] for key in Interval._fields))
+        labels = f"{b} label{'s' * (b != '1')} a class"
+        return (
+            f"with {labels} a linear classifier on the pre-trained encoder names {means[LINEAR][b]['mean']:.1f} % "
+            f"right, and the better way without ({gain['over']}) {means[gain['over']][b]['mean']:.1f} %: "
+            f"{it.mean:+.1f} points, 95 % interval {it.low:+.1f} to {it.high:+.1f}"
+        )
+
+    if better:
+        first = max(better, key=lambda b: gains[b]["mean"])
+        out = f"Yes: {told(first)}."
+    elif worse:
+        out = f"No: {told(min(worse, key=lambda b: gains[b]['mean']))}."
+    else:
+        first = max(gains, key=lambda b: gains[b]["mean"])
+        out = f"No difference seen: {told(first)}."
+    if better and equal:
+        out += f" No difference is seen with {' or '.join(equal)} labels a class."
+    if better and worse:
+        out += f" With {' or '.join(worse)} labels a class it does worse than doing without."
+    return out
+
+
+def lines(made: dict[str, Any]) -> list[list[str]]:
+    """The table: a header, and a row for each way to a classifier."""
+    budgets = list(made["gains"])
+    rows = [["", *(f"{b} label{'s' * (b != '1')} a class" for b in budgets)]]
+    rows += [[way, *(_cell(done[b]) for b in budgets)] for way, done in made["means"].items()]
+    return [*rows, ["gain", *(_cell(made["gains"][b], sign=True) for b in budgets)]]
+
+
+def _cell(interval: dict[str, float], *, sign: bool = False) -> str:
+    mean = f"{interval['mean']:+.1f}" if sign else f"{interval['mean']:.1f}"
+    return f"{mean} [{interval['low']:.1f}, {interval['high']:.1f}]"
+
+
+def _write_table(made: dict[str, Any], out: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines(made))
+    replace_text(out / "helps.csv", text.getvalue())
+
+
+def _draw(made: dict[str, Any], out: Path) -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for way, done in made["means"].items():
+        cells = list(done.values())
+        figure.add_trace(
+            go.Scatter(
+                x=[int(b) for b in done],
+                y=[cell["mean"] for cell in cells],
+                mode="lines+markers",
+                name=way,
+                line={"dash": "dot" if way in WITHOUT else "solid"},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [cell["high"] - cell["mean"] for cell in cells],
+                    "arrayminus": [cell["mean"] - cell["low"] for cell in cells],
+                },
+            )
+        )
+    budgets = [int(b) for b in made["gains"]]
+    figure.update_layout(
+        title={"text": "Does pre-training help?", "subtitle": {"text": made["sentence"]}},
+        template="simple_white",
+        xaxis={"type": "log", "title": "labels of each class", "tickvals": budgets, "ticktext": budgets},
+        yaxis={"title": "test samples named right (%)"},
+        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 110},
+    )
+    replace(out / "helps.html", lambda temporary: figure.write_html(temporary, include_plotlyjs=True))
