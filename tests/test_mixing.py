@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.distributed import local
-from nearfar.mixing import cutmix, input_mix, mixup
+from nearfar.mixing import cutmix, input_mix, mixup, universum
 from tests.two_ranks import Pool
 
 
@@ -80,9 +80,58 @@ def test_two_views_of_a_sample_get_different_company() -> None:
     assert input_mix([view, view], 0, alpha=1.0, generator=seeded())[0] is view
 
 
+IDS = torch.tensor([5, 0, 5, 5, -3, 0, 5, -7])
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_a_universum_is_half_a_row_and_half_one_of_another_class_as_the_first_view_shows_it(box: bool) -> None:
+    views = [pictures(8, 0), pictures(8, 1)]
+    mixed, partner = universum(views, IDS, lam=0.5, generator=seeded(), box=box) or ([], IDS)
+    for new, view, of in zip(mixed, views, partner.chunk(2), strict=True):
+        assert (IDS[of] != IDS).all()
+        if not box:
+            torch.testing.assert_close(new, (view + views[0][of]) / 2)
+            continue
+        own = new == view
+        assert (own | (new == views[0][of])).all()
+        assert (own == own[:1, :1]).all(), "the box is the same for all"
+        rows, columns = own[0, 0].any(1), own[0, 0].any(0)
+        assert torch.equal(own[0, 0], rows[:, None] & columns), "it is a box"
+        assert own[0, 0].double().mean() == pytest.approx(0.5, abs=0.02)
+    assert not torch.equal(*partner.chunk(2)), "two views of a sample have partners of their own"
+
+
+def test_every_sample_of_another_class_is_as_likely() -> None:
+    counts = torch.zeros(8, 8)
+    for seed in range(1000):
+        _, partner = universum([torch.zeros(8, 1)] * 2, IDS, lam=0.5, generator=seeded(seed)) or ([], IDS)
+        counts.index_put_((torch.arange(8).repeat(2), partner), torch.ones(16), accumulate=True)
+    strangers = IDS[:, None] != IDS
+    assert not counts[~strangers].any()
+    want = 2000 / strangers.sum(1, keepdim=True).expand(8, 8)
+    assert ((counts - want).abs()[strangers] < 5 * want[strangers].sqrt()).all()
+
+
+def test_lam_is_the_share_of_the_other_and_one_class_alone_has_no_universum() -> None:
+    x = pictures(8)
+    for lam, want in ((0.0, x), (1.0, None), (0.3, None)):
+        mixed, partner = universum([x], IDS, lam=lam, generator=seeded()) or ([], IDS)
+        torch.testing.assert_close(mixed[0], (1 - lam) * x + lam * x[partner] if want is None else want)
+    boxes = [universum([x], IDS, lam=0.25, generator=seeded(seed), box=True) or ([], IDS) for seed in range(20)]
+    for mixed, _ in boxes:
+        assert (mixed[0] == x).double().mean() == pytest.approx(0.75, abs=0.03)
+    assert len({tuple((mixed[0] == x)[0, 0].flatten().tolist()) for mixed, _ in boxes}) > 1, "at a random place"
+    assert universum([x], torch.ones(8, dtype=torch.long), lam=0.5, generator=seeded()) is None
+    with pytest.raises(ValueError, match=r"\(8, 3\)"):
+        universum([torch.zeros(8, 3)], IDS, lam=0.5, generator=seeded(), box=True)
+
+
 def _mixed(x: Tensor) -> list[Tensor]:
     x = local(x)
     parts = [*mixup(x, alpha=0.5, generator=seeded()), *cutmix(x, alpha=1.0, generator=seeded(3))]
+    for box in (False, True):
+        made, partner = universum([x, x + 1], local(IDS), lam=0.5, generator=seeded(5), box=box) or ([], x)
+        parts += [*made, *partner.chunk(2)]
     return [*parts, *input_mix([x, x], 2, alpha=1.0, generator=seeded())]
 
 

@@ -81,6 +81,60 @@ def input_mix(views: list[Tensor], others: int, *, alpha: float, generator: torc
     return [local(view) for view in mixed.chunk(len(views))]
 
 
+def universum(
+    views: list[Tensor], identity: Tensor, *, lam: float, generator: torch.Generator, box: bool = False
+) -> tuple[list[Tensor], Tensor] | None:
+    """Rows of neither class: (1 - lam) x_i + lam x_partner(i), where the partner is of another class than i.
+
+    views: V tensors N x ... of one shape; each row has a partner of its own, any sample, in its first view.
+    identity: N, int64, what partners may not have in common.  box: for pictures; instead of sums, a box at a random
+    place keeps its own 1 - lam of the picture, as nearly as whole pixels allow, around it is the partner. Gives V such
+    tensors, and the partners, counted over all ranks: VN. None where all of the batch have one identity.
+    Han et al. 2022, arXiv 2204.10695.
+    """
+    partner = _strangers(gather(identity), len(views), generator)
+    if partner is None:
+        return None
+    partner = torch.stack([local(part) for part in partner])  # V x N
+    other = gather(views[0])
+    if not box:
+        mixed = [(1 - lam) * view + lam * other[part] for view, part in zip(views, partner, strict=True)]
+        return mixed, partner.flatten()
+    if other.dim() != 4:
+        raise ValueError(
+            f"a box is pasted into pictures, N x C x H x W, not {tuple(views[0].shape)}: sums take anything"
+        )
+    rows, columns = _box(other.shape[2], other.shape[3], 1 - lam, generator)
+    mixed = [other[part] for part in partner]
+    for new, view in zip(mixed, views, strict=True):
+        new[:, :, rows, columns] = view[:, :, rows, columns]
+    return mixed, partner.flatten()
+
+
+def _strangers(identity: Tensor, times: int, generator: torch.Generator) -> Tensor | None:
+    """For each of n rows, so many times, a row of another identity, each as likely: times x n."""
+    order = identity.argsort(stable=True)
+    _, code, count = torch.unique(identity, return_inverse=True, return_counts=True)
+    if len(count) < 2:
+        return None
+    # Those of one identity are neighbours in the order: a place among all others leaps over them.
+    alike, start = count[code], (count.cumsum(0) - count)[code]  # n
+    drawn = torch.rand(times, len(identity), generator=generator, dtype=torch.float64).to(identity.device)
+    place = (drawn * (len(identity) - alike)).long()
+    return order[place + alike * (place >= start)]
+
+
+def _box(height: int, width: int, share: float, generator: torch.Generator) -> tuple[slice, slice]:
+    """A box inside a picture, of that share of it as nearly as its shape allows, at a random place."""
+    tall = min(height, max(1, round(math.sqrt(share) * height)))
+    wide = min(width, max(1, round(share * height * width / tall)))
+    top, left = (
+        int(u * (free + 1))
+        for u, free in zip(torch.rand(2, generator=generator).tolist(), (height - tall, width - wide), strict=True)
+    )
+    return slice(top, top + tall), slice(left, left + wide)
+
+
 def _larger_shares(n: int, alpha: float, generator: torch.Generator) -> Tensor:
     share = torch.from_numpy(_numpy(generator).beta(alpha, alpha, n))
     return torch.maximum(share, 1 - share)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import Batch
+from nearfar.distributed import normalise
+from nearfar.losses.supervised import identity, share_with_positive
+from nearfar.losses.universum import universum
+from nearfar.method import Encoder, Step
+from nearfar.methods.supcon import SupCon
+from nearfar.mixing import universum as halves
+
+
+class UniCon(SupCon):
+    """Each view finds the mixtures that are half of its class among all mixtures of two classes in the batch.
+
+    A picture that is half of one class and half of another is of neither, which makes it a hard candidate. With v_j the
+    embedding of (1 - lam) x_j + lam x_r, r being any sample of another class, and p the rows of the class of i,
+
+        loss_i = -mean_p z_i . v_p / T + log sum_{j != i} exp(z_i . v_j / T)
+
+    Use it when batches are small; it costs twice what SupCon does. That is the released code, which never compares two
+    samples, and draws a row to the middle between its class and others. What the paper says, that mixtures are pushed
+    from all, is had by `--no-pull`: SupCon with the mixtures in its denominators. Which of them its equation says is
+    unverified. A batch of one class has no mixtures: there the loss is SupCon's. A sample without a label is a class
+    by itself. Each of the two passes has its own batch statistics; one of them, in turn, moves the running ones. The
+    box of "cutmix" lies inside the picture, where the released code draws one that may be cut off until it fits.
+
+    pull: find mixtures; off, find samples among samples and mixtures.  mix: "mixup" adds, "cutmix" pastes a box of a
+    picture into the other.  lam: share of the other sample; far from 0.5 it is no universum.  dim, temperature,
+    base_temperature: as in SupCon.
+
+    Han et al. 2022, "Universum-inspired Supervised Contrastive Learning", arXiv 2204.10695.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        pull: bool = True,
+        mix: Literal["mixup", "cutmix"] = "mixup",
+        lam: float = 0.5,
+        dim: int = 128,
+        temperature: float = 0.1,
+        base_temperature: float | None = None,
+    ) -> None:
+        super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
+        self.pull, self.box, self.lam = pull, mix == "cutmix", lam
+
+    def embedded(self, x: Tensor) -> Tensor:
+        return normalise(self.projector(self.embed(x)))  # VN x dim
+
+    def forward(self, batch: Batch) -> Step:
+        views, n = batch.views, len(batch.views)
+        made = halves(views, identity(batch.label), lam=self.lam, generator=self.clock.generator(), box=self.box)
+        if made is None:
+            return super().forward(batch)
+        mixed, partner = made
+        z, v = self.each(self.embedded, [torch.cat(views), torch.cat(mixed)])
+        loss = universum(
+            list(z.chunk(n)),
+            list(v.chunk(n)),
+            batch.label,
+            partner,
+            temperature=self.temperature,
+            pull=self.pull,
+            base_temperature=self.base_temperature,
+            group=batch.group,
+        )
+        return Step(loss, {"with_positive": share_with_positive(batch.label, n)})
+
+    def chance(self, batch: int) -> float:
+        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
+        return scale * math.log(2 * batch - 1 if self.pull else 4 * batch - 1)
