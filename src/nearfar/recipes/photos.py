@@ -65,3 +65,8 @@ def mochi() -> Recipe:
 
 def sce() -> Recipe:
     return _of(small_images.sce())
+
+
+def excon() -> Recipe:
+    """The last stage explains, as at 64 px in the authors' code."""
+    return replace(_of(small_images.excon()), method={"stage": 4})
