@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nearfar.classifier import Classifier
     from nearfar.data.drawings import drawings
     from nearfar.data.image import Images, open_images
+    from nearfar.distillation import distill
     from nearfar.encoders.image import image_encoder
     from nearfar.finetuning import finetune
     from nearfar.method import Clock, Method, Step
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from nearfar.settings import Recipe, Settings
 
 _HOME = {
-    "MISSING": "batch", "Batch": "batch", "Classifier": "classifier", "drawings": "data.drawings",
-    "Images": "data.image", "open_images": "data.image", "finetune": "finetuning", "image_encoder": "encoders.image",
-    "Clock": "method", "Method": "method", "Step": "method", "Run": "run", "fit": "run", "load": "run",
-    "Recipe": "settings", "Settings": "settings",
+    "MISSING": "batch", "Batch": "batch", "Classifier": "classifier", "distill": "distillation",
+    "drawings": "data.drawings", "Images": "data.image", "open_images": "data.image", "finetune": "finetuning",
+    "image_encoder": "encoders.image", "Clock": "method", "Method": "method", "Step": "method", "Run": "run",
+    "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
 }  # fmt: skip
 
 __all__ = [
-    "MISSING", "Batch", "Classifier", "Clock", "Images", "Method", "Recipe", "Run", "Settings", "Step", "drawings",
-    "finetune", "fit", "image_encoder", "load", "open_images",
+    "MISSING", "Batch", "Classifier", "Clock", "Images", "Method", "Recipe", "Run", "Settings", "Step", "distill",
+    "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
 ]  # fmt: skip
 
 

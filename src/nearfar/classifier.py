@@ -16,7 +16,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -40,7 +41,7 @@ from nearfar.evaluation.calibration import calibration_error
 from nearfar.evaluation.evaluate import judged
 from nearfar.evaluation.knn import neighbours
 from nearfar.export import export_encoder
-from nearfar.files import replace, replace_text
+from nearfar.files import is_leftover, replace, replace_text
 from nearfar.run import Run
 
 FORMAT = 1
@@ -229,6 +230,23 @@ def _write(
     replace_text(folder / "classifier.json", json.dumps(held, indent=1) + "\n")
 
 
+@contextmanager
+def new_directory(folder: Path) -> Iterator[None]:
+    """Within: a directory of ours, which is gone again if an error comes before it is a run's.
+
+    Raises FileExistsError where it is there already and holds anything.
+    """
+    if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
+        raise FileExistsError(f"{str(folder)!r} is there already and is never overwritten: name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not (folder / "config.yaml").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def publish(
     folder: Path,
     run: Run,
@@ -252,7 +270,6 @@ def publish(
     `Rows.number` gives it.  known: rows of the labelled samples that it rests on.  trained_on: what moved the encoder
     after it left `run`; None where nothing did, and what is told of its training is what `run` tells.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     export_encoder(encoder, folder)
     plain = run.kind.plain(encoder)
     named = samples.subset(known)
@@ -279,6 +296,7 @@ def publish(
     replace_text(folder / "environment.json", json.dumps(environment, indent=1))
     config = run.config | {"encoder": encoder.spec["name"], "classifier": facts}
     config["made"] = run.config["made"] | {"encoder": encoder.spec}
+    config["settings"] = run.config["settings"] | {"encoder": encoder.spec["name"]}
     if trained_on is not None:
         config |= {"epochs": facts["epochs"], "batch": facts["batch"], "samples": len(trained_on)}
     replace_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

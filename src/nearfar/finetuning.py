@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from nearfar import optim, plans, probing
 from nearfar.batch import MISSING
 from nearfar.checkpoints import copied
-from nearfar.classifier import Classifier, publish
+from nearfar.classifier import Classifier, is_classifier, new_directory, publish
 from nearfar.data.samples import Samples
 from nearfar.data.splits import folds, holdout
 from nearfar.evaluation.calibration import fit_temperature, nll
 from nearfar.evaluation.linear import LinearFit, linear_fit
-from nearfar.files import is_leftover
 from nearfar.fit import fit
 from nearfar.heads import first_layers
 from nearfar.journal import Journal
@@ -178,11 +177,13 @@ def calibrated(logits: Tensor, label: Tensor) -> tuple[float | None, str]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How a whole network is fine-tuned.
+    """How a whole network is trained on, by AdamW.
 
-    epochs: 0 is 60, or as many as make 300 steps.  batch: at most as many as there are rows.
-    lr: peak learning rate of the network; the new layer has ten times that.
+    epochs: 0 is `least`, or as many as make 300 steps.  batch: at most as many as there are rows.
+    lr: peak learning rate; in fine-tuning, the new layer has ten times that.
     """
+
+    least: ClassVar[int] = 60
 
     epochs: int = 0
     batch: int = 64
@@ -199,7 +200,7 @@ class Tuning:
 
     def passes(self, rows: int) -> int:
         """The epochs."""
-        return self.epochs or max(60, -(-300 // (rows // min(self.batch, rows))))
+        return self.epochs or max(self.least, -(-300 // (rows // min(self.batch, rows))))
 
 
 def tune(
@@ -221,9 +222,10 @@ def tune(
     views: of which one is made of each sample; by default `mild(run)`.
     """
     device = pick_device(tuning.device)
-    label, epochs, batch = data.label, tuning.passes(len(data)), min(tuning.batch, len(data))
+    epochs = tuning.passes(len(data))
     torch.manual_seed(tuning.seed)
-    method = CrossEntropy(network, classes=classes, counts=tuple(torch.bincount(label, minlength=classes).tolist()))
+    counts = torch.bincount(data.label, minlength=classes).tolist()
+    method = CrossEntropy(network, classes=classes, counts=tuple(counts))
     nn.init.zeros_(method.classifier.weight)
     nn.init.zeros_(method.classifier.bias)
     method = method.to(device)
@@ -235,7 +237,7 @@ def tune(
     ]
     plain = run.kind.plain(run.encoder)
     best: dict[str, Any] = {"score": None, "state": None, "look": 0}
-    looks = 0
+    looks, every = 0, max(1, epochs // LOOKS)
 
     def probe() -> dict[str, float]:
         nonlocal looks
@@ -247,19 +249,8 @@ def tune(
             best.update(score=found, state=copied(method.state_dict()), look=looks)
         return {"held_out_accuracy": 100 * found[0], "held_out_loss": -found[1]}
 
-    every = max(1, epochs // LOOKS)
-    loop = Loop(
-        epochs=epochs,
-        batch=batch,
-        schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
-        seed=tuning.seed,
-        clip=1.0,
-        journal=journal,
-        probe=None if held is None else probe,
-        probe_every=every,
-        watch=watch,
-        say=lambda text: None,
-    )
+    loop = quiet_loop(tuning, len(data), journal, watch)
+    loop.probe, loop.probe_every = None if held is None else probe, every
     if not fit(method, data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):
         raise KeyboardInterrupt
     if best["state"] is not None:
@@ -267,12 +258,26 @@ def tune(
     chosen = min(epochs, best["look"] * every) if held is not None else epochs
     return method.cpu().eval(), {
         "epochs": epochs,
-        "batch": batch,
+        "batch": loop.batch,
         "lr": tuning.lr,
         "views": settings.views,
         "epoch": chosen,
         "chosen": "the last epoch" if held is None else f"the best of {looks} looks at {len(held)} held-out rows",
     }
+
+
+def quiet_loop(tuning: Tuning, rows: int, journal: Journal | None, watch: Watch) -> Loop:
+    """The loop over so many rows, which tells nobody of epochs: a warm-up of a twentieth, a cosine, norms up to 1."""
+    return Loop(
+        epochs=tuning.passes(rows),
+        batch=min(tuning.batch, rows),
+        schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
+        seed=tuning.seed,
+        clip=1.0,
+        journal=journal,
+        watch=watch,
+        say=lambda text: None,
+    )
 
 
 def mild(run: Run) -> str:
@@ -317,6 +322,7 @@ def finetune(
     per_class: int = 0,
     train: Literal["frozen", "full"] = "frozen",
     layer: int = 0,
+    weights: Literal["trained", "untrained"] = "trained",
     views: str = "",
     tuning: Tuning | None = None,
     seed: int = 0,
@@ -330,89 +336,86 @@ def finetune(
     as in training.  share, per_class: how many of each class are learnt from, see `labelled_rows`; all by default.
     train: "frozen" fits a linear layer to the features; "full" fine-tunes the whole network, as `tuning` says.
     layer: of the method's projector, up to which it is kept: 0 none of it, 1 as SimCLRv2 has it (arXiv 2006.10029).
+    weights: of the encoder; "untrained" are those that the run began with, which shows what it is worth.
     out: the directory, new; runs/finetune-DATA-N by default.
     """
     began = time.perf_counter()
     run = Run(run) if isinstance(run, str | Path) else run
-    if train not in ("frozen", "full"):
-        raise ValueError(f"--train {train!r} is neither frozen nor full")
+    if train not in ("frozen", "full") or weights not in ("trained", "untrained"):
+        raise ValueError(f"--train {train!r} --weights {weights!r}: frozen or full, trained or untrained are wanted")
+    if layer and weights == "untrained":
+        raise ValueError(f"--layer {layer} keeps a part of what was learnt, and --weights untrained nothing: give one")
     folder = Path(out) if out is not None else plans.free_directory("finetune", data)
-    insist_new(folder)
-    samples = run.open(data, labels=labels, label_column=label_column)
-    for note in samples.notes:
-        say(note)
-    rows = labelled_rows(samples, share=share, per_class=per_class, seed=seed)
-    label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
-    encoder, head = copy.deepcopy(run.encoder), _head(run, layer)
-    network = Stage(encoder, *head, dim=_width(encoder.dim, head)).eval()
-    which = "the encoder" if not layer else f"the encoder and the projector up to layer {layer}"
-    say(f"{len(rows.learn)} labels of {len(names)} classes, on {which} of {str(run.path)!r}, {train}.")
-    facts: dict[str, Any] = {
-        "run": str(run.path),
-        "checkpoint": run.checkpoint,
-        "data": str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory",
-        "labels": str(labels or ""),
-        "label_column": label_column,
-        "share": share,
-        "per_class": per_class,
-        "train": train,
-        "layer": layer,
-        "seed": seed,
-    }
-    if train == "frozen":
-        learnt, kept = (
-            probing.embed(network, run.kind.plain(encoder), samples.subset(part)) for part in (rows.learn, rows.held)
-        )
-        group = samples.group[rows.learn]
-        last, temperature, chosen = frozen(
-            learnt,
-            label[rows.learn],
-            group=group if bool((group != MISSING).any()) else None,
-            held=(kept, label[rows.held]) if len(rows.held) else None,
-            seed=seed,
-        )
-        known = rows.learn
-    else:
-        learn, held, said = hold_out(rows, label, samples.group, seed)
-        say(said)
-        folder.mkdir(parents=True, exist_ok=True)
-        method, chosen = tune(
-            network,
+    with new_directory(folder):
+        samples = run.open(data, labels=labels, label_column=label_column)
+        for note in samples.notes:
+            say(note)
+        rows = labelled_rows(samples, share=share, per_class=per_class, seed=seed)
+        label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
+        encoder = copy.deepcopy(run.encoder) if weights == "trained" else run.untrained()
+        head = _head(run, layer)
+        network = Stage(encoder, *head, dim=_width(encoder.dim, head)).eval()
+        which = f"the {weights} encoder" + (f" and the projector up to layer {layer}" if layer else "")
+        say(f"{len(rows.learn)} labels of {len(names)} classes, on {which} of {str(run.path)!r}, {train}.")
+        facts: dict[str, Any] = {
+            "run": str(run.path),
+            "checkpoint": run.checkpoint,
+            "data": str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory",
+            "labels": str(labels or ""),
+            "label_column": label_column,
+            "share": share,
+            "per_class": per_class,
+            "train": train,
+            "layer": layer,
+            "weights": weights,
+            "seed": seed,
+        }
+        if train == "frozen":
+            plain = run.kind.plain(encoder)
+            learnt, kept = (probing.embed(network, plain, samples.subset(part)) for part in (rows.learn, rows.held))
+            group = samples.group[rows.learn]
+            last, temperature, chosen = frozen(
+                learnt,
+                label[rows.learn],
+                group=group if bool((group != MISSING).any()) else None,
+                held=(kept, label[rows.held]) if len(rows.held) else None,
+                seed=seed,
+            )
+            known = rows.learn
+        else:
+            learn, held, said = hold_out(rows, label, samples.group, seed)
+            say(said)
+            method, chosen = tune(
+                network,
+                run,
+                relabelled(samples, label, names, learn),
+                relabelled(samples, label, names, held) if len(held) else None,
+                classes=len(names),
+                tuning=dataclasses.replace(tuning or Tuning(), seed=seed),
+                views=views,
+                journal=Journal(folder / "metrics.jsonl"),
+                watch=watch,
+            )
+            last = method.classifier
+            logits = probing.embed(nn.Sequential(network, last), run.kind.plain(encoder), samples.subset(held))
+            temperature, chosen["calibration"] = calibrated(logits, label[held])
+            known = torch.cat([learn, held]).unique()
+        return publish(
+            folder,
             run,
-            relabelled(samples, label, names, learn),
-            relabelled(samples, label, names, held) if len(held) else None,
-            classes=len(names),
-            tuning=dataclasses.replace(tuning or Tuning(), seed=seed),
-            views=views,
-            journal=Journal(folder / "metrics.jsonl"),
-            watch=watch,
+            encoder,
+            [*head, last],
+            samples,
+            label=label,
+            classes=names,
+            known=known,
+            test=rows.test,
+            temperature=temperature,
+            facts=facts | {"learnt": len(rows.learn)} | chosen,
+            trained_on=None if train == "frozen" else samples.subset(known),
+            seconds=time.perf_counter() - began,
+            say=say,
         )
-        last = method.classifier
-        logits = probing.embed(nn.Sequential(network, last), run.kind.plain(encoder), samples.subset(held))
-        temperature, chosen["calibration"] = calibrated(logits, label[held])
-        known = torch.cat([learn, held]).unique()
-    return publish(
-        folder,
-        run,
-        encoder,
-        [*head, last],
-        samples,
-        label=label,
-        classes=names,
-        known=known,
-        test=rows.test,
-        temperature=temperature,
-        facts=facts | {"learnt": len(rows.learn)} | chosen,
-        trained_on=None if train == "frozen" else samples.subset(known),
-        seconds=time.perf_counter() - began,
-        say=say,
-    )
-
-
-def insist_new(folder: Path) -> None:
-    """Raise FileExistsError where a directory holds anything."""
-    if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
-        raise FileExistsError(f"{str(folder)!r} is there already and is never overwritten: name another --out")
 
 
 def relabelled(samples: Samples, label: Tensor, classes: list[str], rows: Tensor) -> Samples:
@@ -425,6 +428,8 @@ def _head(run: Run, layer: int) -> nn.Sequential:
     """The projector of a run up to a layer, apart from it."""
     if not layer:
         return nn.Sequential()
+    if is_classifier(run.path):
+        raise ValueError(f"--layer {layer}: {str(run.path)!r} is a classifier, and has no projector")
     projector = getattr(run.method, "projector", None)
     if projector is None:
         raise ValueError(f"--layer {layer}: {run.config['method']!r} has no projector; 0 is the encoder alone")

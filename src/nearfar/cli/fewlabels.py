@@ -1,4 +1,4 @@
-"""`nearfar finetune` and `predict`: from a run and a few labels to names for new samples."""
+"""`nearfar finetune`, `predict` and `distill`: from a run and a few labels to names for new samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import tyro
 
 from nearfar.cli.use import DataArg, RunArg
 
+ClassifierArg = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="CLASSIFIER", help="A directory that `nearfar finetune` or distill made."),
+]
 SHOWN = 20
 """Samples whose predictions are shown in the terminal; those of more go to a file."""
 
@@ -36,6 +41,8 @@ class Finetune:
     """frozen fits a linear layer to the features (seconds); full trains the whole network on."""
     layer: int = 0
     """Keep the method's projector up to this layer: 0 is none of it, 1 is SimCLRv2's choice."""
+    weights: Literal["trained", "untrained"] = "trained"
+    """untrained begins with the random weights that the run began with: what the labels alone give."""
     views: str = ""
     """For full: the views of which one is made of each sample; by default crop and flip, for drawings a mild map."""
     epochs: int = 0
@@ -61,9 +68,7 @@ class Predict:
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
     near_1, near_1_label, near_1_similarity, and so on."""
 
-    classifier: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="CLASSIFIER", help="A directory of `nearfar finetune`.")
-    ]
+    classifier: ClassifierArg
     data: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
@@ -73,6 +78,43 @@ class Predict:
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
     near: int = 3
     """Labelled samples to name beside each."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
+    arXiv 2006.10029). Samples of the splits val and test take no part; labelled ones of test are measured."""
+
+    classifier: ClassifierArg
+    data: DataArg
+    student: str = ""
+    """The network that learns: conv4, or the name of any timm model; by default that of the classifier."""
+    start: str = ""
+    """A run whose encoder the student begins with, instead of random weights."""
+    labels: str = ""
+    """Labels of some samples, as in finetune: to measure, and to learn from where --alpha is below 1."""
+    label_column: str = ""
+    """The column that holds the labels; that of training if none is named."""
+    alpha: float = 1.0
+    """The share of the teacher in the loss; the rest is that of the labels."""
+    temperature: float = 1.0
+    """That teacher's and student's logits are divided by: 0.1 makes the teacher sure of what it says."""
+    scaled: bool = False
+    """Multiply the teacher's part by the temperature squared, as the released code does."""
+    views: str = ""
+    """The views of which one is made of each sample; by default crop and flip, for drawings a mild map."""
+    epochs: int = 0
+    """Passes over the samples; 0 is 20, or as many as make 300 steps."""
+    batch: int = 256
+    """Samples in a step."""
+    lr: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    device: str = "auto"
+    """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
+    out: str = ""
+    """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    seed: int = 0
+    """All that is random follows from it."""
 
 
 def _parse(kind: Any, name: str, argv: list[str]) -> Any:
@@ -97,9 +139,40 @@ def finetune(argv: list[str]) -> int:
             per_class=asked.per_class,
             train=asked.train,
             layer=asked.layer,
+            weights=asked.weights,
             views=asked.views,
             tuning=Tuning(epochs=asked.epochs, batch=asked.batch, lr=asked.lr, device=asked.device),
             seed=asked.seed,
+            out=asked.out or None,
+            say=console.say,
+            watch=console.watch,
+        )
+    _told(made)
+    return 0
+
+
+def distill(argv: list[str]) -> int:
+    """Teach another network."""
+    asked: Distill = _parse(Distill, "distill", argv)
+    from nearfar.classifier import Classifier
+    from nearfar.cli.console import Console
+    from nearfar.distillation import DistillTuning
+    from nearfar.distillation import distill as run
+
+    tuning = DistillTuning(epochs=asked.epochs, batch=asked.batch, lr=asked.lr, seed=asked.seed, device=asked.device)
+    with Console() as console:
+        made = run(
+            Classifier(asked.classifier),
+            asked.data,
+            student=asked.student,
+            start=asked.start,
+            labels=asked.labels or None,
+            label_column=asked.label_column,
+            alpha=asked.alpha,
+            temperature=asked.temperature,
+            scaled=asked.scaled,
+            views=asked.views,
+            tuning=tuning,
             out=asked.out or None,
             say=console.say,
             watch=console.watch,
