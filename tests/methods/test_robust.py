@@ -36,7 +36,7 @@ def embedded(method: Robust, seen: Batch) -> list[Tensor]:
 
 
 def test_removal_begins_and_grows_and_stays() -> None:
-    method = build(rho=0.25, start=0.2, full=0.6)
+    method = build(rho=0.25, onset=0.2, full=0.6)
     most = []
     for step in range(101):
         method.clock = Clock(step=step, steps=100)
@@ -131,8 +131,8 @@ def test_an_attack_of_no_size_changes_nothing() -> None:
 def test_what_cannot_be_meant_is_refused() -> None:
     kind = methods.load("robust")
     known = {"samples": 40, "channels": 3}
-    for wrong in ({"rho": 1.0}, {"start": 0.5, "full": 0.5}, {"full": 1.5}):
-        with pytest.raises(ValueError, match="0 <= start < full <= 1"):
+    for wrong in ({"rho": 1.0}, {"onset": 0.5, "full": 0.5}, {"full": 1.5}):
+        with pytest.raises(ValueError, match="0 <= onset < full <= 1"):
             methods.build(kind, TinyEncoder(), wrong, classes=3, **known)
     with pytest.raises(ValueError, match="there are no labels"):
         methods.build(kind, TinyEncoder(), {"oracle": True}, classes=0, **known)

@@ -22,7 +22,7 @@ class Robust(SimCLR):
     a sample, probably of its class, do not push it: none at first, while likeness tells little, then more:
 
         loss_i = -s_ip + log(exp(s_ip) + sum_{j not in F_i} exp(s_ij))
-        |F_i| <= rho min(1, max(0, (t - start) / (full - start))) of others' rows,    t: the share of training done
+        |F_i| <= rho min(1, max(0, (t - onset) / (full - onset))) of others' rows,    t: the share of training done
 
     Use it when attacks matter and the batch holds several samples of each class. It costs what SimCLR does; with
     `adversarial`, each step of the attack adds a third of that, and the look at clean views another.
@@ -31,7 +31,7 @@ class Robust(SimCLR):
     both views of a sample support it; F_i is found on clean views; the attack starts at random, takes steps of 2.5 eps
     / steps, holds the other view still and is not clipped to pixels; labels remove from the first step on.
 
-    rho: largest share of the rows of others that is left out, below 1; 1 / classes where these are balanced.  start,
+    rho: largest share of the rows of others that is left out, below 1; 1 / classes where these are balanced.  onset,
     full: shares of training at which removal begins, and is complete.  threshold: least cosine of what is left out.
     score: "max" over both views, or "mean".  oracle: leave out the rows of the same class, by its labels, as the best
     detection would.  adversarial: attack the first view.  eps: largest change of a number.  steps: of the attack.
@@ -48,7 +48,7 @@ class Robust(SimCLR):
         *,
         classes: int,
         rho: float = 0.1,
-        start: float = 0.1,
+        onset: float = 0.1,
         full: float = 0.6,
         threshold: float = 0.0,
         score: Literal["max", "mean"] = "max",
@@ -59,17 +59,17 @@ class Robust(SimCLR):
         **simclr: Any,
     ) -> None:
         super().__init__(encoder, **simclr)
-        if not (0 <= rho < 1 and 0 <= start < full <= 1):
-            raise ValueError(f"wanted 0 <= rho < 1 and 0 <= start < full <= 1, not {rho}, {start} and {full}")
+        if not (0 <= rho < 1 and 0 <= onset < full <= 1):
+            raise ValueError(f"wanted 0 <= rho < 1 and 0 <= onset < full <= 1, not {rho}, {onset} and {full}")
         if oracle and not classes:
             raise ValueError("oracle leaves out samples of the same class, and there are no labels: give some")
-        self.rho, self.start, self.full, self.eps, self.steps = rho, start, full, eps, steps
+        self.rho, self.onset, self.full, self.eps, self.steps = rho, onset, full, eps, steps
         self.labelled, self.oracle, self.adversarial = classes > 0, oracle, adversarial
         self.alike = partial(find_alike, threshold=threshold, score=score)
 
     def most(self, samples: int) -> int:
         """How many rows may be left out for each sample at this step, of those of the others in the global batch."""
-        ramp = (self.clock.progress - self.start) / (self.full - self.start)
+        ramp = (self.clock.progress - self.onset) / (self.full - self.onset)
         return int(self.rho * min(1.0, max(0.0, ramp)) * 2 * (samples - 1))
 
     def project(self, *views: Tensor) -> list[Tensor]:
