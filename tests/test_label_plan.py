@@ -67,6 +67,7 @@ def test_a_plan_leaves_out_what_is_labelled_or_for_testing(run: nearfar.Run, tmp
     assert [int(row["index"]) for row in rows] == [*plan.chosen.tolist(), *range(6)]
     assert [row["label"] for row in rows] == [""] * 5 + ["a", "b"] * 3
     assert rows[0]["why"] == f"stands for {int(plan.stands_for[0])} of 48"
+    assert len(label_plan(run, images, labels="none", count=38).chosen) == 38
     with pytest.raises(ValueError, match="--count 40: 32 of 48 samples have no label"):
         label_plan(run, images, count=40)
     with pytest.raises(ValueError, match="make one with `nearfar finetune"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,7 @@ def label_plan(
 ) -> LabelPlan:
     """Choose `count` samples to label, among those without a label that are in no split test or val.
 
+    labels: as in training; "none" takes the samples as if none had a label.
     by: "coverage" takes those to which, with the labelled ones, all samples lie nearest: each in turn is the one that
     raises the sum of everyone's cosine to its nearest the most (facility location).  "uncertainty" weighs that sum by
     how unsure a classifier is of each.  By default coverage for a run, uncertainty for a classifier.
@@ -89,7 +91,9 @@ def label_plan(
     if by == "uncertainty" and classifier is None:
         raise ValueError("--by uncertainty asks a classifier: make one with `nearfar finetune RUN DATA --labels FILE`")
     opened = run.run if isinstance(run, Classifier) else run
-    samples = opened.open(data, labels=labels, label_column=label_column)
+    samples = opened.open(data, labels=None if labels == "none" else labels, label_column=label_column)
+    if labels == "none":
+        samples = dataclasses.replace(samples, label=torch.full_like(samples.label, MISSING), classes=[])
     free = torch.tensor([split not in ("test", "val") for split in samples.split]) & (samples.label == MISSING)
     if not 0 < count <= int(free.sum()):
         raise ValueError(

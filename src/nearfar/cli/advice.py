@@ -25,7 +25,7 @@ class Plan:
     ]
     data: DataArg
     labels: str = ""
-    """The labels there are: a CSV or Parquet file of path (or index) and label; or the word folders."""
+    """The labels there are: a CSV or Parquet file of path (or index) and label; or the word folders; or none."""
     label_column: str = ""
     """The column that holds the labels; that of training if none is named."""
     count: int = 20
