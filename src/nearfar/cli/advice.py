@@ -62,8 +62,8 @@ def label_plan(argv: list[str]) -> int:
         seed=asked.seed,
     )
     kind = run.run.kind if isinstance(run, Classifier) else run.kind
-    names = [f"{n + 1}  {made.samples.names[i]}" for n, i in enumerate(made.chosen.tolist())]
-    whys = [f"stands for {n}" for n in made.stands_for.tolist()]
+    names = [made.samples.names[i] for i in made.chosen.tolist()]
+    whys = [f"{place}: stands for {n}" for place, n in enumerate(made.stands_for.tolist(), 1)]
     if made.guess is not None:
         whys = [f"{why}; {made.guess[i]}?" for why, i in zip(whys, made.chosen.tolist(), strict=True)]
     captions = [f"{name}\n{why}" for name, why in zip(names, whys, strict=True)]
