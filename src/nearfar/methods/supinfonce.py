@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import torch
+from torch import nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
@@ -34,7 +35,9 @@ class SupInfoNCE(Method):
     in the released code; rows paired with themselves count in "released" alone. A row that lacks a label or an
     attribute takes no part in it. The weight of the contrastive loss, of which the released code has a flag, is 1.
 
-    dim: width of the embedding.  temperature: 0.1 in the paper.  epsilon: the margin, 0 to 0.5 in the paper.
+    dim: width of the embedding.  head: "mlp", or "none", as the authors have it where a bias is to go: then the penalty
+    is of the very representation that is used later, and dim of no use.  temperature: 0.1 in the paper.
+    epsilon: the margin, 0 to 0.5 in the paper.
     form: which positives are in the denominator: "out", the one that is pulled; "in", their mean, with the sum over
     positives inside the logarithm; "supcon", all of them, each times exp(-epsilon).  base_temperature: scale the loss
     by temperature over this, as the released code does with 0.07.  fairkl: the weight of the penalty; above 0 it needs
@@ -52,6 +55,7 @@ class SupInfoNCE(Method):
         encoder: Encoder,
         *,
         dim: int = 128,
+        head: Literal["mlp", "none"] = "mlp",
         temperature: float = 0.1,
         epsilon: float = 0.25,
         form: Literal["out", "in", "supcon"] = "out",
@@ -60,7 +64,7 @@ class SupInfoNCE(Method):
         penalty: Literal["kl", "released"] = "kl",
     ) -> None:
         super().__init__(encoder)
-        self.projector = supcon_head(encoder.dim, out=dim)
+        self.projector = supcon_head(encoder.dim, out=dim) if head == "mlp" else nn.Identity()
         self.temperature, self.epsilon, self.base_temperature = temperature, epsilon, base_temperature
         self.form, self.fairkl, self.penalty = form, fairkl, penalty
 
