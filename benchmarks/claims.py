@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,8 @@ from nearfar.distributed import normalise
 from nearfar.evaluation.clusters import clusters
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
-from nearfar.evaluation.linear import logistic
+from nearfar.evaluation.linear import linear_fit
+from nearfar.evaluation.robustness import accuracy_under, fgsm
 from nearfar.files import replace_text
 from nearfar.views.image import plain
 
@@ -288,7 +289,7 @@ def measure(metric: Metric, encoder: nn.Module, bank: Images, test: Images) -> f
         found = best_of(features, len(torch.unique(test.label)))
         return clusters(found, test.label)["accuracy"]
     if metric == "fgsm":
-        return fgsm(encoder, bank, test.subset(range(min(ATTACKED, len(test)))))
+        return attacked(encoder, bank, test.subset(range(min(ATTACKED, len(test)))))
     if bank is test:
         return knn(features, test.label, features, test.label, k=10, temperature=0.1, exclude_self=True)["accuracy"]
     known = probing.embed(encoder, plain(32), bank)
@@ -307,21 +308,11 @@ def assigned(method: Any, data: Images) -> Tensor:
     return torch.cat([method.assign(*plain(32)(*data.fetch(index))) for index in torch.arange(len(data)).split(256)])
 
 
-def fgsm(encoder: nn.Module, bank: Images, test: Images) -> float:
-    """Linear accuracy, in per cent, on pictures that went EPSILON in the direction that hurts (arXiv 1412.6572)."""
-    known = probing.embed(encoder, plain(32), bank)
-    mean, std = known.mean(0), known.std(0).clamp(min=1e-6)
-    weight, bias = next(logistic((known - mean) / std, bank.label, len(bank.classes), (1e-3,)))
-    hits = 0
-    for index in torch.arange(len(test)).split(256):
-        (x,) = plain(32)(*test.fetch(index))
-        x = x.requires_grad_()
-        logits = (encoder(x) - mean) / std @ weight + bias
-        (slope,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, test.label[index]), x)
-        with torch.no_grad():
-            attacked = (x + EPSILON * slope.sign()).clamp(0, 1)
-            hits += int(((encoder(attacked) - mean) / std @ weight + bias).argmax(1).eq(test.label[index]).sum())
-    return 100 * hits / len(test)
+def attacked(encoder: nn.Module, bank: Images, test: Images) -> float:
+    """Linear accuracy, in per cent, on pictures that went EPSILON in the direction that hurts."""
+    fit = linear_fit(probing.embed(encoder, plain(32), bank), bank.label, strengths=(1e-3,))
+    (x,) = plain(32)(*test.fetch(torch.arange(len(test))))
+    return accuracy_under(partial(fgsm, epsilon=EPSILON), lambda at: fit.scores(encoder(at)), x, test.label)
 
 
 def table(claims: dict[str, Claim], seeds: int) -> str:
