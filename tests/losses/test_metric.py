@@ -80,7 +80,7 @@ def test_triplets_are_those_of_a_loop(group: list[int], soft: bool, squared: boo
 def test_of_each_anchor_the_hardest_is_no_less_than_the_mean() -> None:
     for seed in range(5):
         z, label = [unit(8, 3, seed), unit(8, 3, 50 + seed)], torch.arange(8) % 3
-        assert triplet(z, label, margin=0.2) >= triplet(z, label, margin=0.2, mining="all")
+        assert triplet(z, label, margin=0.2, mining="batch_hard") >= triplet(z, label, margin=0.2, mining="all")
 
 
 def test_semi_hard_triplets_are_active_and_hard_ones_are_others() -> None:
@@ -136,7 +136,7 @@ def test_a_class_of_one_sample_is_skipped_by_triplets_as_an_anchor() -> None:
         for i, p, others in ((0, 1, (2, 3, 4)), (1, 0, (2, 3, 4)), (2, 3, (0, 1, 4)), (3, 2, (0, 1, 4)))
     ]
     want = mean([max(0.0, near - far + 0.5) for near, far in every])
-    assert float(triplet([z], label, margin=0.5)) == pytest.approx(want)
+    assert float(triplet([z], label, margin=0.5, mining="batch_hard")) == pytest.approx(want)
 
 
 @pytest.mark.parametrize("group", [GROUP, [MISSING] * 8])
@@ -171,6 +171,7 @@ def _all(z1: Tensor, z2: Tensor, label: Tensor) -> list[Tensor]:
     order = torch.arange(len(label))
     return [
         triplet([z1, z2], label, margin=0.3),
+        triplet([z1, z2], label, margin=0.3, mining="batch_hard"),
         triplet([z1, z2], label, margin=0.3, mining="all"),
         pairs([z1, z2], label, margin=1.1),
         n_pairs(z1, z2, label, order),
@@ -187,8 +188,8 @@ def test_turned_rows_have_the_same_loss() -> None:
 def test_permuted_samples_have_the_same_loss() -> None:
     z1, z2, label = unit(8, 4, 0), unit(8, 4, 1), torch.tensor(LABEL)
     shuffle = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
-    got = _all(z1[shuffle], z2[shuffle], label[shuffle])[:3]
-    for a, b in zip(got, _all(z1, z2, label)[:3], strict=True):
+    got = _all(z1[shuffle], z2[shuffle], label[shuffle])[:4]
+    for a, b in zip(got, _all(z1, z2, label)[:4], strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -197,7 +198,7 @@ def test_supcon_of_one_positive_and_one_negative_at_one_distance_pulls_as_a_trip
     positive = torch.eye(3, dtype=torch.float64)[0]
     anchor = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64, requires_grad=True)
     z, label = torch.stack([anchor, positive, -positive]), torch.tensor([0, 0, 1])
-    losses = supcon([z], label, temperature=0.05), triplet([z], label, margin=0.2, squared=True)
+    losses = supcon([z], label, temperature=0.05), triplet([z], label, margin=0.2, squared=True, mining="all")
     one, other = (F.normalize(torch.autograd.grad(loss, anchor, retain_graph=True)[0], dim=0) for loss in losses)
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(other, -positive)
@@ -269,11 +270,11 @@ def _group(z: Tensor) -> Tensor:
 
 
 def _batch_hard(z1: Tensor, z2: Tensor) -> Tensor:
-    return triplet([z1, z2], _label(z1), margin=0.3, active=True, group=_group(z1))
+    return triplet([z1, z2], _label(z1), margin=0.3, mining="batch_hard", active=True, group=_group(z1))
 
 
 def _semi_hard(z1: Tensor, z2: Tensor) -> Tensor:
-    return triplet([z1, z2], _label(z1), margin=0.3, mining="semi_hard", squared=True)
+    return triplet([z1, z2], _label(z1), margin=0.3, squared=True)
 
 
 def _every(z1: Tensor, z2: Tensor) -> Tensor:

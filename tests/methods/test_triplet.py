@@ -20,7 +20,7 @@ plain = form("triplet")
 LABEL = torch.tensor([0, 1, 0, MISSING, 2, 0, 1, MISSING])
 
 
-@pytest.mark.parametrize("arguments", [{}, {"mining": "semi_hard", "squared": True}, {"mining": "all", "margin": 0.7}])
+@pytest.mark.parametrize("arguments", [{}, {"mining": "batch_hard", "squared": True}, {"mining": "all", "margin": 0.7}])
 def test_loss_is_that_of_unit_embeddings_of_both_views(arguments: dict[str, Any]) -> None:
     method, made = form("triplet", **arguments).build().double(), plain.batch(8, dtype=torch.float64)
     z = normalise(method.get_submodule("projector")(method.encoder(torch.cat(made.views))))
@@ -30,7 +30,7 @@ def test_loss_is_that_of_unit_embeddings_of_both_views(arguments: dict[str, Any]
 
 
 def test_one_view_of_each_sample_will_do() -> None:
-    method, made = plain.build(), plain.batch(8)
+    method, made = form("triplet", mining="all").build(), plain.batch(8)
     loss = method(Batch(made.views[:1], made.index, LABEL)).loss
     assert loss > 0
     nobody = method(Batch(made.views[:1], made.index, torch.full((8,), MISSING))).loss
@@ -41,7 +41,7 @@ def test_one_view_of_each_sample_will_do() -> None:
 
 def test_its_margin_is_the_loss_of_a_network_that_makes_one_row_of_all() -> None:
     for arguments, margin in (({}, 0.2), ({"margin": 0.6, "squared": True}, 0.6), ({"soft": True}, math.log(2))):
-        method = form("triplet", **arguments).build()
+        method = form("triplet", mining="batch_hard", **arguments).build()
         with torch.no_grad():
             for p in method.parameters():
                 p.zero_()
@@ -52,7 +52,12 @@ def test_its_margin_is_the_loss_of_a_network_that_makes_one_row_of_all() -> None
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [({}, ["stuck at the margin"]), ({"soft": True}, ["stuck at the margin"]), ({"mining": "all"}, [])],
+    [
+        ({"mining": "batch_hard"}, ["stuck at the margin"]),
+        ({"mining": "batch_hard", "soft": True}, ["stuck at the margin"]),
+        ({"mining": "all"}, []),
+        ({}, []),
+    ],
 )
 def test_batch_hard_triplets_that_cannot_be_told_apart_collapse_and_are_caught(
     arguments: dict[str, Any], told: list[str], tmp_path: Path

@@ -23,7 +23,7 @@ def triplet(
     label: Tensor,
     *,
     margin: float,
-    mining: Literal["batch_hard", "semi_hard", "hard", "all"] = "batch_hard",
+    mining: Literal["semi_hard", "batch_hard", "hard", "all"] = "semi_hard",
     soft: bool = False,
     squared: bool = False,
     active: bool = False,
@@ -32,9 +32,10 @@ def triplet(
     """Triplets: the mean of  max(0, d_ap - d_an + margin)  over anchors a, positives p and negatives n.
 
     views: V tensors, N x D, of unit length; label: N, int64, or MISSING. d is the distance, `squared` its square.
-    mining: of each anchor with both, the farthest positive and the nearest negative ("batch_hard"); or all triplets,
-    those with d_ap < d_an < d_ap + margin ("semi_hard"), or those with d_an <= d_ap ("hard").  soft: log(1 + exp(d_ap -
-    d_an)).  active: the mean over those that are not 0. Without a triplet it is 0, where all rows are equal the margin.
+    mining: triplets with d_ap < d_an < d_ap + margin ("semi_hard"), those with d_an <= d_ap ("hard"), all; or of each
+    anchor with both, the farthest positive and the nearest negative ("batch_hard").  soft: log(1 + exp(d_ap - d_an)).
+    active: the mean over those that are not 0. Without a triplet it is 0. Equal rows give the margin, where they are
+    not so equal that no triplet is semi-hard.
     Schroff et al. 2015, arXiv 1503.03832; Hermans et al. 2017, arXiv 1703.07737.
     """
     d, positive, negative = _compared(views, label, group)  # VN x WVN

@@ -21,14 +21,14 @@ class Triplet(Method):
 
         L = mean over triplets (a, p, n) of max(0, d_ap - d_an + m)
 
-    Use it when distances are to be used as they are, for retrieval and verification; it costs what SimCLR does. The
-    default is batch-hard, with which training that is hard collapses: the loss stays at the margin, of which an alarm
-    tells; then take "semi_hard", or "all". A sample without a label has its own views as positives. Rows are of unit
-    length, as in FaceNet; "semi_hard" takes all such triplets, where FaceNet takes one for each pair.
+    Use it when distances are to be used as they are, for retrieval and verification; it costs what SimCLR does. From
+    the start, the hardest triplets often draw all samples to one row, where the loss is the margin: an alarm tells. So
+    the default is FaceNet's "semi_hard"; it takes all such triplets, where FaceNet takes one for each pair. A sample
+    without a label has its own views as positives. Rows are of unit length, as in FaceNet.
 
-    dim: width of the embedding.  margin: 0.2 in FaceNet.  mining: of each anchor the farthest positive and nearest
-    negative ("batch_hard"), or every triplet of which d_an lies above d_ap by less than the margin ("semi_hard"), or
-    not above it ("hard"), or every one ("all").  soft: log(1 + exp(d_ap - d_an)) in place of the hinge.  squared:
+    dim: width of the embedding.  margin: 0.2 in FaceNet.  mining: triplets with d_ap < d_an < d_ap + m ("semi_hard"),
+    those with d_an <= d_ap ("hard"), every one ("all"), or each anchor's farthest positive and nearest negative
+    ("batch_hard", Hermans).  soft: log(1 + exp(d_ap - d_an)) in place of the hinge, as Hermans prefers.  squared:
     squares of distances, as FaceNet has.  active: the mean over triplets that are not yet fulfilled.
 
     Schroff et al. 2015, "FaceNet: A Unified Embedding for Face Recognition and Clustering", arXiv 1503.03832;
@@ -45,7 +45,7 @@ class Triplet(Method):
         *,
         dim: int = 128,
         margin: float = 0.2,
-        mining: Literal["batch_hard", "semi_hard", "hard", "all"] = "batch_hard",
+        mining: Literal["semi_hard", "batch_hard", "hard", "all"] = "semi_hard",
         soft: bool = False,
         squared: bool = False,
         active: bool = False,
