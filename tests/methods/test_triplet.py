@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nearfar import methods
 from nearfar.batch import MISSING, Batch
 from nearfar.distributed import normalise
+from nearfar.fit import fit
 from nearfar.journal import Journal
 from nearfar.losses.metric import triplet
 from nearfar.methods.triplet import Triplet
+from tests.test_fit import Noise, Vectors, loop, optimiser
 from tests.test_health import Plain, run, warnings
 
 from .small import form
@@ -68,3 +72,13 @@ def test_batch_hard_triplets_that_cannot_be_told_apart_collapse_and_are_caught(
     assert warnings(said) == told
     last = [line["loss"] for line in Journal(tmp_path / "metrics.jsonl").read() if "loss" in line][-1]
     assert (last == pytest.approx(method.margin, rel=0.01)) == bool(told)
+
+
+@pytest.mark.parametrize(("name", "each"), [("triplet", 4), ("margin", 4), ("npairs", 2)])
+def test_a_batch_holds_some_samples_of_each_of_its_classes(name: str, each: int) -> None:
+    method = methods.load(name)(Plain(), dim=4)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    data = Vectors()
+    fit(method, data, Noise(), optimiser("sgd", method, 0.01), loop(None, epochs=1))
+    assert len(data.seen) == 5
+    for rows in data.seen:
+        assert list(Counter(data.label[rows].tolist()).values()) == [each] * (8 // each)
