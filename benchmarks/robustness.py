@@ -65,7 +65,7 @@ ENTRIES = {
 AGAINST = {"robust": "simclr", "robust, attacked": "simclr", "clae": "simclr", "excon": "supcon"}
 COLUMNS = {
     "clean": "clean",
-    "fgsm 2": "FGSM 2/255",
+    "fgsm 1": "FGSM 1/255",
     "pgd 2": "PGD 2/255",
     "pgd l2": "PGD l2 0.25",
     "spoilt": "corrupted",
