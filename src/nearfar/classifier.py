@@ -132,7 +132,7 @@ class Classifier:
 
     def features(self, samples: Samples) -> Tensor:
         """What the last layer sees of every sample: N x D."""
-        return probing.embed(self.network, self.run.kind.plain(self.run.encoder), samples)
+        return embedded(self.network, self.run, samples)
 
     def open(self, data: Any) -> Samples:
         """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
@@ -185,13 +185,19 @@ class Classifier:
 
     def _nearest(self, features: Tensor, most: int) -> list[list[tuple[str, str, float]]]:
         known = self.evidence
-        if not len(known) or not most or not len(features):
+        if not len(known) or most < 1 or not len(features):
             return [[] for _ in features]
         cosine, index = neighbours(features, known.features, min(most, len(known)))
         return [
             [(known.names[i], self.classes[int(known.label[i])], s) for i, s in zip(row, values, strict=True)]
             for row, values in zip(index.tolist(), cosine.tolist(), strict=True)
         ]
+
+
+def embedded(network: nn.Module, run: Run, samples: Samples) -> Tensor:
+    """What a network makes of the plain view of every sample: N x whatever; N x 0 where there is none."""
+    # Some networks cannot be given no picture at all.
+    return probing.embed(network, run.kind.plain(run.encoder), samples) if len(samples) else torch.empty(0, 0)
 
 
 def is_classifier(path: str | Path) -> bool:
@@ -271,9 +277,8 @@ def publish(
     after it left `run`; None where nothing did, and what is told of its training is what `run` tells.
     """
     export_encoder(encoder, folder)
-    plain = run.kind.plain(encoder)
     named = samples.subset(known)
-    features = probing.embed(nn.Sequential(encoder, *layers[:-1]).eval(), plain, named)
+    features = embedded(nn.Sequential(encoder, *layers[:-1]).eval(), run, named)
     evidence = Evidence(names=named.names, digests=digests(named), label=label[known], features=features)
     _write(folder, layers=layers, classes=classes, temperature=temperature, evidence=evidence, facts=facts)
     for name in ("views.png", *(("metrics.jsonl", "skipped.csv") if trained_on is None else ())):

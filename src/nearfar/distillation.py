@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nearfar import optim, plans, probing
+from nearfar import optim, plans
 from nearfar.batch import MISSING, Batch
-from nearfar.classifier import Classifier, new_directory, publish
+from nearfar.classifier import Classifier, embedded, new_directory, publish
 from nearfar.data.samples import Samples, digests
 from nearfar.encoders import AnyEncoder
 from nearfar.evaluation.calibration import fit_temperature
@@ -219,16 +219,15 @@ def _confidence(
     teacher: Classifier, method: Distillation, samples: Samples, learn: Tensor, held: Tensor, label: Tensor, seed: int
 ) -> tuple[float | None, str]:
     """The student's temperature: by held-out labels where there are enough, else by what its teacher believes."""
-    plain = teacher.run.kind.plain(teacher.run.encoder)
     student = nn.Sequential(method.encoder, method.classifier).eval()
-    temperature, said = calibrated(probing.embed(student, plain, samples.subset(held)), label[held])
+    temperature, said = calibrated(embedded(student, teacher.run, samples.subset(held)), label[held])
     if temperature is not None or teacher.temperature is None:
         return temperature, said
     generator = torch.Generator().manual_seed(seed)
     part = samples.subset(learn[torch.randperm(len(learn), generator=generator)[:COMPARED]])
     believed = (teacher.logits(teacher.features(part)) / teacher.temperature).softmax(1)
     drawn = torch.multinomial(believed, 4, replacement=True, generator=generator)  # as labels would be, if it is right
-    logits = probing.embed(student, plain, part).repeat_interleave(4, dim=0)
+    logits = embedded(student, teacher.run, part).repeat_interleave(4, dim=0)
     return fit_temperature(logits, drawn.flatten()), "temperature brought to what the calibrated teacher believes"
 
 

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from nearfar import optim, plans, probing
+from nearfar import optim, plans
 from nearfar.batch import MISSING
 from nearfar.checkpoints import copied
-from nearfar.classifier import Classifier, is_classifier, new_directory, publish
+from nearfar.classifier import Classifier, embedded, is_classifier, new_directory, publish
 from nearfar.data.samples import Samples
 from nearfar.data.splits import folds, holdout
 from nearfar.evaluation.calibration import fit_temperature, nll
@@ -159,10 +159,11 @@ def calibrated(logits: Tensor, label: Tensor) -> tuple[float | None, str]:
     of them, no finite confidence would be too much: then as if it had been wrong on one more, on which it was as sure
     as on the middle one.
     """
-    known = label < logits.shape[1]
-    logits, label = logits[known], label[known]
-    possible = logits.gather(1, label[:, None])[:, 0] > -torch.inf
-    logits, label = logits[possible], label[possible]
+    if len(label):
+        known = label < logits.shape[1]
+        logits, label = logits[known], label[known]
+        possible = logits.gather(1, label[:, None])[:, 0] > -torch.inf
+        logits, label = logits[possible], label[possible]
     if (count := len(label)) < FEWEST_HELD:
         return None, f"not calibrated, as {FEWEST_HELD} labelled rows to do it by are wanted and there are {count}"
     if bool((logits.argmax(1) == label).all()):
@@ -235,7 +236,6 @@ def tune(
         {"params": list(network.parameters()), "weight_decay": 0.0},
         {"params": list(method.classifier.parameters()), "weight_decay": 0.0, "lr": 10 * tuning.lr},
     ]
-    plain = run.kind.plain(run.encoder)
     best: dict[str, Any] = {"score": None, "state": None, "look": 0}
     looks, every = 0, max(1, epochs // LOOKS)
 
@@ -243,7 +243,7 @@ def tune(
         nonlocal looks
         assert held is not None
         looks += 1
-        logits = probing.embed(nn.Sequential(network, method.classifier), plain, held)
+        logits = embedded(nn.Sequential(network, method.classifier), run, held)
         found = float((logits.argmax(1) == held.label).double().mean()), -nll(logits, held.label)
         if best["score"] is None or found > best["score"]:
             best.update(score=found, state=copied(method.state_dict()), look=looks)
@@ -371,8 +371,7 @@ def finetune(
             "seed": seed,
         }
         if train == "frozen":
-            plain = run.kind.plain(encoder)
-            learnt, kept = (probing.embed(network, plain, samples.subset(part)) for part in (rows.learn, rows.held))
+            learnt, kept = (embedded(network, run, samples.subset(part)) for part in (rows.learn, rows.held))
             group = samples.group[rows.learn]
             last, temperature, chosen = frozen(
                 learnt,
@@ -397,7 +396,7 @@ def finetune(
                 watch=watch,
             )
             last = method.classifier
-            logits = probing.embed(nn.Sequential(network, last), run.kind.plain(encoder), samples.subset(held))
+            logits = embedded(nn.Sequential(network, last), run, samples.subset(held))
             temperature, chosen["calibration"] = calibrated(logits, label[held])
             known = torch.cat([learn, held]).unique()
         return publish(
