@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from nearfar import distributed
 from nearfar.batch import MISSING
+from nearfar.losses import metric
 from nearfar.losses.metric import n_pairs, pairs, triplet, turns
 from nearfar.losses.pairwise import info_nce_batch
 from nearfar.losses.supervised import supcon
@@ -127,6 +128,19 @@ def test_without_a_positive_or_a_negative_there_is_no_triplet_and_half_of_the_pa
     distances = [math.dist(a, b) for a, b in combinations(z.tolist(), 2)]
     assert pairs([z], one_class, margin=0.3).item() == pytest.approx(mean([d**2 for d in distances]))
     assert pairs([z], no_two, margin=2.0).item() == pytest.approx(mean([(2 - d) ** 2 for d in distances]))
+
+
+@pytest.mark.parametrize("mining", ["semi_hard", "hard", "all"])
+def test_some_triplets_at_a_time_are_all_of_them(mining: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = [unit(8, 3, seed).requires_grad_() for seed in (0, 1)]
+    losses = [triplet(z, torch.tensor(LABEL), margin=0.3, mining=mining)]
+    for most in (1, 40):
+        monkeypatch.setattr(metric, "TRIPLETS", most)
+        losses.append(triplet(z, torch.tensor(LABEL), margin=0.3, mining=mining))
+    want, *gradients = (torch.cat(torch.autograd.grad(loss, z)) for loss in losses)
+    for loss, gradient in zip(losses[1:], gradients, strict=True):
+        torch.testing.assert_close(loss, losses[0])
+        torch.testing.assert_close(gradient, want)
 
 
 def test_a_class_of_one_sample_is_skipped_by_triplets_as_an_anchor() -> None:

@@ -7,15 +7,20 @@ with those of all ranks, so that mining does not depend on their number, and ret
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nearfar.contrast import far, near
-from nearfar.distributed import columns, gather, share
+from nearfar.distributed import columns, gather, share, total, world
 from nearfar.losses.supervised import identity
+
+TRIPLETS = 2**22
+"""Those that are looked at at a time: 16 MiB of float32, a few times over."""
 
 
 def triplet(
@@ -40,18 +45,30 @@ def triplet(
     """
     d, positive, negative = _compared(views, label, group)  # VN x WVN
     d = d.square() if squared else d
-    if mining == "batch_hard":
-        farthest, nearest = d.masked_fill(~positive, -torch.inf).amax(1), d.masked_fill(~negative, torch.inf).amin(1)
-        gap, keep = farthest - nearest, positive.any(1) & negative.any(1)  # VN
-    else:  # mining compares every negative with every positive: one row for each of T pairs
-        anchor, other = positive.nonzero(as_tuple=True)
+
+    def summed(gap: Tensor, keep: Tensor) -> Tensor:
+        loss = F.softplus(gap) if soft else (gap + margin).clamp(min=0)
+        keep = keep & (loss > 0) if active else keep
+        return torch.stack([torch.where(keep, loss, 0).sum(), keep.sum().to(loss.dtype)])
+
+    def of_pairs(d: Tensor, pairs: Tensor) -> Tensor:
+        anchor, other = pairs.unbind(1)
         gap, keep = d[anchor, other][:, None] - d[anchor], negative[anchor]  # T x WVN
         if mining == "semi_hard":
             keep = keep & (gap < 0) & (gap > -margin)
         if mining == "hard":
             keep = keep & (gap >= 0)
-    loss = F.softplus(gap) if soft else (gap + margin).clamp(min=0)
-    return share(loss, keep & (loss > 0) if active else keep)
+        return summed(gap, keep)
+
+    if mining == "batch_hard":
+        farthest, nearest = d.masked_fill(~positive, -torch.inf).amax(1), d.masked_fill(~negative, torch.inf).amin(1)
+        sums = summed(farthest - nearest, positive.any(1) & negative.any(1))
+    else:  # as many as there are rows, cubed, where classes are few: some at a time, and again in the backward pass
+        parts = positive.nonzero().split(max(1, TRIPLETS // d.shape[1]))  # T x 2
+        again = partial(checkpoint, of_pairs, d, use_reentrant=False, preserve_rng_state=False)
+        made = [of_pairs(d, parts[0])] if len(parts) == 1 else [again(part) for part in parts]
+        sums = torch.stack(made).sum(0)
+    return sums[0] * world() / total(sums[1].detach()).clamp(min=1)
 
 
 def pairs(
