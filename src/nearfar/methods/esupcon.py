@@ -58,7 +58,7 @@ class ESupCon(Method):
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim)
         self.prototypes = nn.Parameter(torch.randn(classes, dim))
-        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes))
+        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes), persistent=False)
         self.temperature, self.beta, self.joint = temperature, beta, joint
 
     def logits(self, z: Tensor) -> Tensor:
