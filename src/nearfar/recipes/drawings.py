@@ -75,7 +75,8 @@ def pcl() -> Recipe:
 
 
 def spcl() -> Recipe:
-    return _of(small_images.spcl())
+    """As many neighbours as a character has drawings, and a radius at which most of a cluster is one character."""
+    return _of(small_images.spcl(), eps=0.4, k1=20)
 
 
 def fnc() -> Recipe:
