@@ -117,6 +117,11 @@ def test_how_sure_it_may_be(teacher: Classifier, tmp_path: Path) -> None:
     data = samples(160, split=("", "val", "test", ""))
     by_labels = distill(teacher, data, tuning=tuning, out=tmp_path / "b", **QUIET)
     assert by_labels.facts["calibration"].startswith("temperature fitted on 40 labelled rows")
+    known = Classifier(teacher.path)
+    known.evidence.held[:] = True  # as of a teacher that was fine-tuned, which holds some out
+    by_held = distill(known, samples(), tuning=tuning, out=tmp_path / "d", **QUIET)
+    assert by_held.facts["calibration"].startswith("temperature fitted on 20 labelled rows")
+    assert by_held.evidence.held.all()
     doubtful = Classifier(teacher.path)
     doubtful.temperature = None
     unknown = distill(doubtful, samples(), tuning=tuning, out=tmp_path / "c", **QUIET)

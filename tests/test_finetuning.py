@@ -101,7 +101,7 @@ def test_classes_are_numbered_anew_and_strange_ones_come_behind() -> None:
 def test_frozen_is_the_linear_classifier_on_all_rows() -> None:
     x, y = features(60, 3)
     layer, temperature, facts = frozen(x, y, seed=3)
-    fit = linear_fit(x, y, seed=3)
+    fit = linear_fit(x, y, scale="one", seed=3)
     torch.testing.assert_close(layer(x), fit.scores(x), atol=1e-4, rtol=1e-4)
     assert facts["strength"] == fit.config["strength"]
     assert temperature is not None
@@ -217,6 +217,7 @@ def test_a_classifier_is_made_measured_and_a_run(trained: Run, tmp_path: Path, t
     assert found["protocol"]["layer"] == layer
     assert not trained.seen(test).all()
     assert len(made.evidence) == 48
+    assert not made.evidence.held.any()  # too few to hold some out, or all learnt from in turn
     assert set(made.evidence.names) == {str(i) for i in range(96) if data.split[i] == ""}
     again = nearfar.load(made.path)
     again.report()

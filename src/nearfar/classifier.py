@@ -52,12 +52,13 @@ class Evidence:
     """The labelled samples that a classifier rests on: N of them.
 
     names, digests: by which they are known, the latter by their contents.  label: N, int64, numbers of classes.
-    features: N x D, what the classifier sees of them.
+    held: N, bool, those that were not learnt from, but chose or calibrated.  features: N x D, what the classifier sees.
     """
 
     names: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     label: Tensor
+    held: Tensor
     features: Tensor
 
     def __len__(self) -> int:
@@ -122,6 +123,7 @@ class Classifier:
             names=held["names"],
             digests=held["digests"],
             label=tensors["evidence.label"],
+            held=tensors["evidence.held"],
             features=tensors["evidence.features"],
         )
 
@@ -220,7 +222,8 @@ def _write(
     """
     stack = nn.Sequential(*layers)
     tensors = {f"layers.{name}": value.detach().cpu().contiguous() for name, value in stack.state_dict().items()}
-    tensors |= {"evidence.label": evidence.label.contiguous(), "evidence.features": evidence.features.contiguous()}
+    parts = {"label": evidence.label, "held": evidence.held, "features": evidence.features}
+    tensors |= {f"evidence.{name}": value.contiguous() for name, value in parts.items()}
     content = save(tensors, metadata={"format": "pt"})
     replace(folder / "classifier.safetensors", lambda temporary: temporary.write_bytes(content))
     held = {
@@ -263,6 +266,7 @@ def publish(
     label: Tensor,
     classes: list[str],
     known: Tensor,
+    held: Tensor,
     test: Tensor,
     temperature: float | None,
     facts: dict[str, Any],
@@ -273,13 +277,20 @@ def publish(
     """Write a classifier and all that makes its directory a run's, then measure it on the rows `test`, if any.
 
     encoder, layers: the network, of which the last layer names the classes.  label: N, of the samples, as
-    `Rows.number` gives it.  known: rows of the labelled samples that it rests on.  trained_on: what moved the encoder
-    after it left `run`; None where nothing did, and what is told of its training is what `run` tells.
+    `Rows.number` gives it.  known: rows of the labelled samples that it rests on.  held: those of them that were not
+    learnt from.  trained_on: what moved the encoder after it left `run`; None where nothing did, and what is told of
+    its training is what `run` tells.
     """
     export_encoder(encoder, folder)
     named = samples.subset(known)
     features = embedded(nn.Sequential(encoder, *layers[:-1]).eval(), run, named)
-    evidence = Evidence(names=named.names, digests=digests(named), label=label[known], features=features)
+    evidence = Evidence(
+        names=named.names,
+        digests=digests(named),
+        label=label[known],
+        held=torch.isin(known, held),
+        features=features,
+    )
     _write(folder, layers=layers, classes=classes, temperature=temperature, evidence=evidence, facts=facts)
     for name in ("views.png", *(("metrics.jsonl", "skipped.csv") if trained_on is None else ())):
         if (run.path / name).is_file():

@@ -147,8 +147,9 @@ def distill(
         if not fit(method, part.to(device), viewer, optimiser, loop):
             raise KeyboardInterrupt
         method.cpu().eval()
+        rests_on, unlearnt, label = _evidence(teacher, samples, label, learn if alpha < 1 else learn[:0])
+        held = torch.cat([held, unlearnt]).unique()
         fitted, said = _confidence(teacher, method, samples, learn, held, label, tuning.seed)
-        rests_on, label = _evidence(teacher, samples, label, learn if alpha < 1 else learn[:0])
         if not len(rests_on):
             say("None of the labelled samples behind the teacher is in DATA: predictions name no labelled neighbours.")
         facts: dict[str, Any] = {
@@ -174,6 +175,7 @@ def distill(
             label=label,
             classes=teacher.classes,
             known=rests_on,
+            held=unlearnt,
             test=test,
             temperature=fitted,
             facts=facts | {"epochs": loop.epochs, "batch": loop.batch, "lr": tuning.lr, "seed": tuning.seed},
@@ -218,7 +220,8 @@ def _student(teacher: Classifier, samples: Samples, name: str, start: str | Path
 def _confidence(
     teacher: Classifier, method: Distillation, samples: Samples, learn: Tensor, held: Tensor, label: Tensor, seed: int
 ) -> tuple[float | None, str]:
-    """The student's temperature: by held-out labels where there are enough, else by what its teacher believes."""
+    """The student's temperature: by labels that nobody has learnt where there are enough, else by what its teacher
+    believes, which is too little where the student has become the better of the two."""
     student = nn.Sequential(method.encoder, method.classifier).eval()
     temperature, said = calibrated(embedded(student, teacher.run, samples.subset(held)), label[held])
     if temperature is not None or teacher.temperature is None:
@@ -231,13 +234,17 @@ def _confidence(
     return fit_temperature(logits, drawn.flatten()), "temperature brought to what the calibrated teacher believes"
 
 
-def _evidence(teacher: Classifier, samples: Samples, label: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples that are labelled ones behind the teacher, by their contents, and all labels with theirs.
+def _evidence(teacher: Classifier, samples: Samples, label: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows that are labelled samples behind the teacher, by their contents; those of them that neither has learnt
+    the label of; and all labels with theirs.
 
-    learnt: rows whose own labels were learnt from, and count as well.
+    learnt: rows whose own labels the student has learnt from: they count as well.
     """
-    own = dict(zip(teacher.evidence.digests, teacher.evidence.label.tolist(), strict=True))
-    found = torch.tensor([own.get(digest, MISSING) for digest in digests(samples)])
+    own = {digest: i for i, digest in enumerate(teacher.evidence.digests)}
+    place = torch.tensor([own.get(digest, MISSING) for digest in digests(samples)])
+    there = (place != MISSING).nonzero()[:, 0]
+    label = label.clone()
     taught = learnt[(label[learnt] != MISSING) & (label[learnt] < len(teacher.classes))]
-    found[taught] = label[taught]
-    return (found != MISSING).nonzero()[:, 0], torch.where(found != MISSING, found, label)
+    label[there] = teacher.evidence.label[place[there]]
+    held = there[teacher.evidence.held[place[there]]]
+    return torch.cat([there, taught]).unique(), held[~torch.isin(held, taught)], label

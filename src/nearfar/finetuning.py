@@ -113,7 +113,7 @@ def frozen(
     held: features and labels of other rows, which fit the temperature. Without them it is fitted on what classifiers of
     the other folds say of each row, at the strength that was chosen, and all rows are learnt from.
     """
-    chosen = linear_fit(features, label, group=group, seed=seed)
+    chosen = linear_fit(features, label, group=group, scale="one", seed=seed)
     layer = _layer(chosen)
     if held is not None and len(held[1]):
         logits, truth = held[0] @ layer.weight.T.detach() + layer.bias.detach(), held[1]
@@ -145,7 +145,8 @@ def _across_folds(
         if len(label[learn].unique()) < 2:
             return features.new_empty(0, len(chosen.present)), label[:0]
         own = None if group is None else group[learn]
-        part = linear_fit(features[learn], label[learn], group=own, strengths=[float(str(chosen.config["strength"]))])
+        strength = float(str(chosen.config["strength"]))
+        part = linear_fit(features[learn], label[learn], group=own, strengths=[strength], scale="one")
         scores = part.scores(features[rest])
         short = len(chosen.present) - scores.shape[1]
         logits.append(torch.nn.functional.pad(scores, (0, short), value=-torch.inf))
@@ -380,7 +381,7 @@ def finetune(
                 held=(kept, label[rows.held]) if len(rows.held) else None,
                 seed=seed,
             )
-            known = rows.learn
+            known, held = torch.cat([rows.learn, rows.held]).sort().values, rows.held
         else:
             learn, held, said = hold_out(rows, label, samples.group, seed)
             say(said)
@@ -408,6 +409,7 @@ def finetune(
             label=label,
             classes=names,
             known=known,
+            held=held,
             test=rows.test,
             temperature=temperature,
             facts=facts | {"learnt": len(rows.learn)} | chosen,

@@ -12,7 +12,8 @@ def test_the_table_takes_differences_seed_by_seed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fewlabels, "RESULTS", tmp_path)
     for arm, budget in fewlabels.arms():
         for seed in range(3):
-            value = {"scratch": 20, "frozen": 30, "full": 40, "distilled": 40 + seed - 1}[arm] + budget + 5 * seed
+            first = {"scratch": 20, "frozen": 30, "middle": 35, "full": 40, "distilled": 39 + seed}[arm]
+            value = first + budget + 5 * seed
             fewlabels.path("drawings", arm, budget, seed).write_text(json.dumps({"accuracy": value, "cpu_seconds": 7}))
     rows = {line.split(" | ")[0].strip("| "): line for line in fewlabels.table("drawings", 3).splitlines()}
     assert "| 26.0 [13.6, 38.4] |" in rows["from scratch"]  # 21, 26, 31: mean, and t-interval of two degrees

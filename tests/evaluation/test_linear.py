@@ -135,3 +135,17 @@ def test_a_fit_folds_into_weights_for_features_as_they_are():
     assert fit.present.tolist() == [1, 4, 5]
     assert scores[:, [0, 2, 3]].eq(-torch.inf).all()
     torch.testing.assert_close(linear_scores(x[:60], label[:60], x[60:])[0], scores)
+
+
+def test_one_scale_for_all_features():
+    x, y = clouds(60, 6, 3)
+    x = x * torch.tensor([1.0, 1, 1, 1, 1, 1e-3])
+    fit = linear_fit(x[:40], y[:40], scale="one", strengths=[0.1])
+    centred = x[:40] - x[:40].mean(0)
+    torch.testing.assert_close(fit.scale, (1 / centred.square().mean().sqrt()).expand(6))
+    weight, bias = next(logistic(centred * fit.scale, y[:40], 3, [0.1]))
+    torch.testing.assert_close(fit.scores(x[40:]), (x[40:] - x[:40].mean(0)) * fit.scale @ weight + bias)
+    assert fit.folded()[0][-1].abs().max() < linear_fit(x[:40], y[:40], strengths=[0.1]).folded()[0][-1].abs().max()
+    assert "one deviation" in str(fit.config["features"])
+    constant = linear_fit(torch.ones(6, 2), torch.arange(6) % 2, scale="one", strengths=[0.1])
+    assert constant.scores(torch.ones(1, 2)).isfinite().all()

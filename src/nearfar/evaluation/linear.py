@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from nearfar.batch import MISSING
 from nearfar.evaluation.protocol import Result, labelled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
+
+Scale = Literal["each", "one"]
 
 Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor, Tensor]]]
 """(standardised features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
@@ -147,7 +150,7 @@ def linear_scores(
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """A linear classifier that was fitted, on features standardised by mean and scale, D each.
+    """A linear classifier that was fitted, on features of which the mean was taken, and times scale: D each.
 
     present: K, the classes that had a training row.  weight: D x K.  bias: K.
     config: what was chosen.  notes: sentences on it.
@@ -180,9 +183,14 @@ def linear_fit(
     group: Tensor | None = None,
     solver: Solver = logistic,
     strengths: Sequence[float] = STRENGTHS,
+    scale: Scale = "each",
     seed: int = 0,
 ) -> LinearFit:
-    """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labelled."""
+    """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labelled.
+
+    scale: divides each feature by its own deviation on the training rows, or all by one. Of few rows that of each is
+    hardly known: one that does not vary in them counts for much in others.
+    """
     present, y = train_label.unique(return_inverse=True)  # classes without a training row are left out of the fit
     if len(present) < 2:
         raise ValueError(
@@ -194,7 +202,7 @@ def linear_fit(
     accuracy: list[float] = []
     best = len(grid) // 2
     if held:
-        fits = [_held_out(train, y, out, len(present), solver, grid) for out in held]
+        fits = [_held_out(train, y, out, len(present), solver, grid, scale) for out in held]
         # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that.
         while len(accuracy) < len(grid) and not (len(accuracy) > 2 and max(accuracy[-2:]) < max(accuracy)):
             accuracy.append(sum(next(fit) for fit in fits) / len(fits))
@@ -203,40 +211,43 @@ def linear_fit(
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
     elif len(grid) > 1:
         notes.append(f"too few labels to choose a strength; {grid[best]:g}, the middle of the grid, was taken")
-    x, mean, scale = _standardised(train)
+    x, mean, factor = _standardised(train, scale)
     weight, bias = next(solver(x, y, len(present), [grid[best]]))
     config: dict[str, object] = {
-        "features": "standardised on train",
+        "features": "standardised on train" if scale == "each" else "centred on train, and divided by one deviation",
         "strength": grid[best],
         "grid": grid,
         "held_out_accuracy": accuracy,
         "held_out_parts": len(held),
     }
-    return LinearFit(present, mean, scale, weight, bias, config, notes)
+    return LinearFit(present, mean, factor, weight, bias, config, notes)
 
 
 def _held_out(
-    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float]
+    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], scale: Scale
 ) -> Iterator[float]:
     """The accuracy on the rows of the mask `out`, in per cent, for each strength in turn."""
-    learn, test = _standardise(x[~out], x[out])
+    learn, test = _standardise(x[~out], x[out], scale)
     for weight, bias in solver(learn, y[~out], classes, grid):
         yield 100 * float(((test @ weight + bias).argmax(1) == y[out]).double().mean())
 
 
-def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+def _standardise(train: Tensor, test: Tensor, scale: Scale = "each") -> tuple[Tensor, Tensor]:
     """Both with the mean and deviation of the first; a feature that never varies becomes 0."""
-    x, mean, scale = _standardised(train)
-    return x, (test - mean) * scale
+    x, mean, factor = _standardised(train, scale)
+    return x, (test - mean) * factor
 
 
-def _standardised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _standardised(x: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
     """The rows with mean 0 and deviation 1, their mean, and 1 / deviation, which is 0 for what never varies."""
     mean = x.mean(0)
     centred = x - mean
+    if scale == "one":
+        whole = centred.square().mean().sqrt().clamp(min=1e-12)
+        return centred.div_(whole), mean, (1 / whole).expand(x.shape[1])
     deviation = centred.square().mean(0).sqrt()  # torch.std takes ten times as long along the first dimension
-    scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0)
-    return centred.mul_(scale), mean, scale
+    factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0)
+    return centred.mul_(factor), mean, factor
 
 
 def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
