@@ -75,8 +75,7 @@ def pcl() -> Recipe:
 
 
 def spcl() -> Recipe:
-    """As many neighbours as a character has drawings, and a radius at which most of a cluster is one character."""
-    return _of(small_images.spcl(), eps=0.4, k1=20)
+    return _of(small_images.spcl())
 
 
 def fnc() -> Recipe:
