@@ -8,8 +8,8 @@ removes the query itself alone.
 
 Every line sees as many samples. spcl unsupervised and simclr see both domains without names, supcon the source alone,
 spcl adaptive both, and the source's names. The paper begins with a network trained on ImageNet; here all begin with
-random weights, and with the settings of the recipe `drawings`. Where LINES says 0.4, that is spcl's radius, and clusters
-come from fewer neighbours: chosen on four more alphabets, by how pure clusters are; else both are the paper's.
+random weights, and with the settings of the recipe `drawings`. Where LINES says 0.4, that is spcl's radius, with fewer
+neighbours: both were chosen on four more alphabets, by how pure clusters are; else they are the paper's.
 
 --pilot: a look at those four, of which nothing is kept. One result file per run, so that a stopped series goes on where
 it was.
