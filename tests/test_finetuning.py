@@ -225,6 +225,7 @@ def test_a_classifier_is_made_measured_and_a_run(trained: Run, tmp_path: Path, t
     assert again.export().dim == trained.encoder.dim
     assert again.evaluate(data)["rows"]
     assert again.config["classifier"]["train"] == train
+    assert again.config["method"] == ("simclr" if train == "frozen" else "simclr, fine-tuned")
 
 
 def test_the_middle_of_the_projector_is_the_methods(trained: Run, tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("nearfar.doctor.tables.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.comparison.compare", stop)
-    monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, report, export
+    monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
+    monkeypatch.setattr("nearfar.classifier.Classifier", stop)  # predict, distill
     with pytest.raises(Parsed):
         main(words)
 

@@ -314,7 +314,9 @@ def publish(
     config["made"] = run.config["made"] | {"encoder": encoder.spec}
     config["settings"] = run.config["settings"] | {"encoder": encoder.spec["name"]}
     if trained_on is not None:
-        config |= {"epochs": facts["epochs"], "batch": facts["batch"], "samples": len(trained_on)}
+        how = "distilled" if facts["train"] == "distilled" else "fine-tuned"
+        config |= {"method": f"{run.config['method']}, {how}", "samples": len(trained_on)}
+        config |= {"epochs": facts["epochs"], "batch": facts["batch"]}
     replace_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     classifier = Classifier(folder)
     if len(test):
@@ -347,7 +349,7 @@ def measured(classifier: Classifier, samples: Samples, label: Tensor, classes: l
         f"give {found['chance']:.1f} %."
     )
     note += f" {strange:,} are of classes without a label to learn from, and count as wrong." if strange else ""
-    note += f" {seen:,} were in training without their labels." if seen else ""
+    note += f" {seen:,} were in pre-training without their labels." if seen else ""
     each = [
         {"name": classes[c], "values": {column: {"value": value}}} for c, value in sorted(found["per_class"].items())
     ]

@@ -382,6 +382,10 @@ def finetune(
                 seed=seed,
             )
             known, held = torch.cat([rows.learn, rows.held]).sort().values, rows.held
+            if across := chosen["held_out_accuracy"]:
+                say(
+                    f"In {chosen['held_out_parts']} folds, {max(across):.1f} % are named right by a classifier of the others."
+                )
         else:
             learn, held, said = hold_out(rows, label, samples.group, seed)
             say(said)

@@ -42,6 +42,7 @@ def test_finetune_says_what_came_of_it(
     assert main(["finetune", *given, "--per-class", "3"]) == 0
     said = capsys.readouterr().out
     assert f"12 labels of 4 classes, on the trained encoder of {str(run)!r}, frozen." in said
+    assert "In 3 folds, " in said
     assert "of 20 test samples are named right (95 % interval" in said
     assert "Probabilities: not calibrated, as 20 labelled rows to do it by are wanted and there are 12." in said
     assert f"Classifier: {out}\n" in said
