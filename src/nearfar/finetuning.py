@@ -383,9 +383,8 @@ def finetune(
             )
             known, held = torch.cat([rows.learn, rows.held]).sort().values, rows.held
             if across := chosen["held_out_accuracy"]:
-                say(
-                    f"In {chosen['held_out_parts']} folds, {max(across):.1f} % are named right by a classifier of the others."
-                )
+                told = f"{max(across):.1f} % are named right by a classifier of the others"
+                say(f"In {chosen['held_out_parts']} folds, {told}.")
         else:
             learn, held, said = hold_out(rows, label, samples.group, seed)
             say(said)
