@@ -172,9 +172,8 @@ def calibrated(logits: Tensor, label: Tensor) -> tuple[float | None, str]:
         middle = logits[lead.argsort()[len(lead) // 2]]
         logits = torch.cat([logits, middle[None]])
         label = torch.cat([label, middle.topk(2).indices[1:]])
-    return fit_temperature(
-        logits, label
-    ), f"temperature fitted on {count} labelled rows, each named without knowing its label"
+    said = f"temperature fitted on {count} labelled rows, each named without knowing its label"
+    return fit_temperature(logits, label), said
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
