@@ -33,7 +33,7 @@ SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
     "pre-trained, fine-tuned",
     "linear on given weights",
 )
-WITHOUT = (SCRATCH, UNTRAINED)
+WITH, WITHOUT = (LINEAR, TUNED), (SCRATCH, UNTRAINED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,17 +212,16 @@ def _accuracy(
 
 
 def judged(accuracies: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Means with 95 % t-intervals, and at each budget the gain of `LINEAR` over the better way without pre-training.
+    """Means with 95 % t-intervals, and at each budget the gain of the better way with pre-training over that without.
 
-    The better of the two is taken by its mean on the tested rows, which favours doing without; no such choice is made
-    among the ways with pre-training.
+    The better of two is taken by its mean on the tested rows, on both sides alike; the gain is taken draw by draw.
     """
     means = {way: {b: over_seeds(v)._asdict() for b, v in done.items()} for way, done in accuracies.items()}
     gains: dict[str, dict[str, Any]] = {}
     for budget in accuracies[LINEAR]:
-        rival = max(WITHOUT, key=lambda way: means[way][budget]["mean"])
-        pairs = zip(accuracies[LINEAR][budget], accuracies[rival][budget], strict=True)
-        gains[budget] = {"over": rival, **over_seeds([a - b for a, b in pairs])._asdict()}
+        ours, theirs = (max(ways, key=lambda way: means[way][budget]["mean"]) for ways in (WITH, WITHOUT))
+        pairs = zip(accuracies[ours][budget], accuracies[theirs][budget], strict=True)
+        gains[budget] = {"of": ours, "over": theirs, **over_seeds([a - b for a, b in pairs])._asdict()}
     return {"means": means, "gains": gains, "sentence": sentence(gains, means)}
 
 
@@ -236,10 +235,11 @@ def sentence(gains: dict[str, dict[str, Any]], means: dict[str, dict[str, dict[s
         gain = gains[b]
         it = Interval(*(gain[key] for key in Interval._fields))
         labels = f"{b} label{'s' * (b != '1')} a class"
+        ours, theirs = (means[gain[side]][b]["mean"] for side in ("of", "over"))
         return (
-            f"with {labels} a linear classifier on the pre-trained encoder names {means[LINEAR][b]['mean']:.1f} % "
-            f"right, and the better way without ({gain['over']}) {means[gain['over']][b]['mean']:.1f} %: "
-            f"{it.mean:+.1f} points, 95 % interval {it.low:+.1f} to {it.high:+.1f}"
+            f"with {labels} the better way with pre-training ({gain['of']}) names {ours:.1f} % right, and the better "
+            f"way without ({gain['over']}) {theirs:.1f} %: {it.mean:+.1f} points, 95 % interval {it.low:+.1f} to "
+            f"{it.high:+.1f}"
         )
 
     if better:
