@@ -175,6 +175,7 @@ CLAIMS = {
         flags=MICE,
         against="moco",
         against_flags=MOCO,
+        samples=5_000,
         metric="clusters",
     ),
     "mice-simclr": Claim(
@@ -183,6 +184,7 @@ CLAIMS = {
         flags=MICE,
         against="simclr",
         against_flags={"temperature": 0.2},
+        samples=5_000,
         metric="clusters",
     ),
 }

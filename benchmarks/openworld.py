@@ -47,7 +47,6 @@ ROWS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "simclr": [SIMCLR],
     "supcon": [("supcon", {"temperature": 0.1})],
     "opencon": [("opencon", {})],
-    "simclr, then opencon": [SIMCLR, ("opencon", {})],
     "simclr, then opencon's last stage": [SIMCLR, ("opencon", {"train": "last"})],
 }
 """What is trained, one after the other, with the flags of each."""
