@@ -70,7 +70,7 @@ def test_the_table_says_what_is_gained_and_what_is_missing(capsys: pytest.Captur
     shown = table(tuple(ROWS), asked)
     assert "| opencon (changed since) | prototypes | 42.0 [39.5, 44.5] |" in shown
     assert "| supcon | | | | | 0 of 3 runs |" in shown
-    gained = "| opencon | simclr | +21.0 [+21.0, +21.0], better at this budget | +20.0 [+20.0, +20.0]"
+    gained = "| opencon | prototypes | simclr | +21.0 [+21.0, +21.0], better at this budget | +20.0 [+20.0, +20.0]"
     assert gained in shown
     assert "+0.0 [+0.0, +0.0], no difference seen at this budget |" in shown
     main(asked)
