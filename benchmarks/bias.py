@@ -183,7 +183,7 @@ def table(asked: Bias) -> str:
         runs = [json.loads(path.read_text(encoding="utf-8"))["results"] for path in paths if path.exists()]
         if len(runs) == asked.seeds > 1:
             if "untrained" in runs[0]:
-                found.setdefault("untrained", [run["untrained"] for run in runs])
+                found = {"untrained": [run["untrained"] for run in runs]} | found
             found[line] = [run[line] for run in runs]
     rows = [
         "| | unbiased % | aligned % | conflicting % | worst of 20 groups % | of 100 | unbiased, over supcon |",
