@@ -62,7 +62,7 @@ ENTRIES = {
     "supcon": Entry("supcon", COMMON | METHODS["supcon"]),
     "excon": Entry("excon", COMMON | METHODS["supcon"] | {"views": "excon"}),
 }
-AGAINST = {"robust": "simclr", "robust, attacked": "simclr", "clae": "simclr", "excon": "supcon"}
+AGAINST = {"supcon": "simclr", "robust": "simclr", "robust, attacked": "simclr", "clae": "simclr", "excon": "supcon"}
 COLUMNS = {
     "clean": "clean",
     "fgsm 1": "FGSM 1/255",
@@ -193,7 +193,10 @@ def measured(encoder: nn.Module, known: Images, held: Images, test: Images) -> d
 
 
 def table(asked: Robustness) -> str:
-    """Means over seeds, and differences from each method's baseline, seed by seed, with 95 % t-intervals."""
+    """Means over seeds, and differences from each method's baseline, seed by seed, with 95 % t-intervals.
+
+    none seen: no difference seen at this budget, as the interval holds 0.
+    """
     found = {name: _found(name, asked) for name in (UNTRAINED, *(asked.methods or ENTRIES))}
     found = {name: results for name, results in found.items() if len(results) > 1}
     head = " | ".join(COLUMNS.values())
@@ -222,8 +225,7 @@ def _gap(ours: list[dict[str, Any]], name: str, theirs: list[dict[str, Any]], ot
     if len(seeds) < 2:
         return ""
     gap = over_seeds([one[seed] - two[seed] for seed in seeds])
-    unseen = ": no difference seen at this budget" if gap.low <= 0 <= gap.high else ""
-    return f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]{unseen}"
+    return f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]{', none seen' if gap.low <= 0 <= gap.high else ''}"
 
 
 def _interval(values: list[float]) -> str:

@@ -47,7 +47,7 @@ def test_only_what_is_missing_runs(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     main(Robustness(("simclr",), seeds=2))
     main(Robustness(table=True, seeds=5))
     assert len(ran) == 4
-    assert "| robust, attacked - simclr | +0.0 [+0.0, +0.0]: no difference seen" in capsys.readouterr().out
+    assert "| robust, attacked - simclr | +0.0 [+0.0, +0.0], none seen" in capsys.readouterr().out
     with pytest.raises(ValueError, match="there is no 'nothing' here"):
         main(Robustness(("nothing",)))
 
