@@ -110,7 +110,7 @@ def one(row: str, seed: int, epochs: int, everything: Images) -> dict[str, Any]:
             given = SHARED | own | {"epochs": share, "seed": seed}
             if method == "opencon":
                 given |= {"novel": CLASSES - KNOWN, "rise": share // 2}  # half of training, as in the paper
-            start = {} if run is None else {"start": str(run.path)}
+            start = {} if run is None else {"from_run": str(run.path)}
             plan = plans.make(method, data, "small_images:default", given | start)
             run, seconds = stack.enter_context(trained(plan))
             took.append(seconds)

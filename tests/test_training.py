@@ -407,16 +407,16 @@ def test_settings_have_help() -> None:
 
 def test_training_may_begin_with_another_runs_encoder(data: Path, done: Path, tmp_path: Path) -> None:
     start = str(done)
-    assert train("supcon", data, tmp_path / "run", start=start, epochs=1, lr=0.0, lr_1d=0.0)[0]
+    assert train("supcon", data, tmp_path / "run", from_run=start, epochs=1, lr=0.0, lr_1d=0.0)[0]
     first = read(tmp_path / "run" / "checkpoints" / "step-000000003.pt")["method"]
     weights = load_encoder(done).state_dict()
     moving = [name for name in weights if "running" in name or "tracked" in name]
     for name, value in weights.items():
         assert torch.equal(first[f"encoder.{name}"], value) or name in moving, name
-    with pytest.raises(ValueError, match=r"--start '.*' has the encoder 'conv4' .* do not fit 'resnet10t' here"):
-        train("supcon", data, tmp_path / "other", start=start, encoder="resnet10t")
-    with pytest.raises(FileNotFoundError, match=r"--start '.*' holds no encoder.safetensors"):
-        train("supcon", data, tmp_path / "none", start=str(tmp_path))
+    with pytest.raises(ValueError, match=r"--from-run '.*' has the encoder 'conv4' .* do not fit 'resnet10t' here"):
+        train("supcon", data, tmp_path / "other", from_run=start, encoder="resnet10t")
+    with pytest.raises(FileNotFoundError, match=r"--from-run '.*' holds no encoder.safetensors"):
+        train("supcon", data, tmp_path / "none", from_run=str(tmp_path))
     assert not (tmp_path / "other").exists()
 
 

@@ -94,7 +94,7 @@ class Settings:
     aware (round after round over the classes); pk (classes with --per-class samples each)."""
     per_class: int = 0
     """Samples of each class in a step, for pk; 0 as the method wants it."""
-    start: str = ""
+    from_run: str = ""
     """A run whose encoder training begins with, instead of random weights."""
     groups: Literal["apart", "ignore"] = "apart"
     """Samples of one group (duplicates, frames, patients): never each other's negatives, or as any others."""

@@ -100,8 +100,8 @@ class _Job:
         torch.manual_seed(settings.seed)
         own = self.kind.facts(data, settings)
         encoder = self.kind.make_encoder(data, settings, own)
-        if settings.start:
-            _begin_with(settings.start, encoder)
+        if settings.from_run:
+            _begin_with(settings.from_run, encoder)
         counts = torch.bincount(data.label[data.label != MISSING], minlength=len(data.classes)).tolist()
         method = methods.build(
             methods.load(self.plan.method),
@@ -396,14 +396,16 @@ class _Job:
 def _begin_with(start: str, encoder: AnyEncoder) -> None:
     """Give an encoder the weights of another run's. Raises ValueError where they are of another network."""
     if not (Path(start) / "encoder.safetensors").is_file():
-        raise FileNotFoundError(f"--start {start!r} holds no encoder.safetensors: name the directory of a finished run")
+        raise FileNotFoundError(
+            f"--from-run {start!r} holds no encoder.safetensors: name the directory of a finished run"
+        )
     given = load_encoder(start)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:
         names = [encoder.spec.get("name"), given.spec.get("name")]
         raise ValueError(
-            f"--start {start!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, whose "
+            f"--from-run {start!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, whose "
             f"weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
         ) from error
 

@@ -18,7 +18,7 @@ class CrossEntropy(Method):
 
         loss_i = -log softmax(W h_i + b)_y
 
-    Use it for a baseline, or with `--start RUN` to fine-tune an encoder. It costs half of what SimCLR does with one
+    Use it for a baseline, or with `--from-run RUN` to fine-tune an encoder. It costs half of what SimCLR does with one
     view (`--view-count 1`). A sample without a label takes no part.
 
     prior: add the logarithm of each class's share to the logits in training (balanced softmax), for classes of uneven

@@ -29,7 +29,7 @@ class OpenCon(Method):
     SimCLR's does, and two further losses on parts of the batch.
 
     Decided here: rows move prototypes in the order of the batch, which is random. The paper trains the last stage of
-    what SimCLR has learnt (`--start RUN --train last`); without that, stages below would stay random: so "all".
+    what SimCLR has learnt (`--from-run RUN --train last`); without that, stages below would stay random: so "all".
 
     novel: number of classes beside the labelled ones, rather too many.  dim: width of the embedding.  tau_u, tau_l,
     tau_n: temperatures.  lambda_u, lambda_l, lambda_n: weights.  rise: epochs in which the last of them rises from 0;

@@ -28,7 +28,7 @@ class SupCon(Method):
     is for small batches; the paper reports 79.1 % on ImageNet with one, without details, and the released code has
     none: that rows are contrasted with the batch and the queue, and the copy makes keys of all views for later steps,
     is decided here. Training has two stages: a classifier is fitted afterwards, on the frozen encoder (`nearfar
-    finetune RUN DATA`), or is trained with it (`nearfar train crossentropy DATA --start RUN`).
+    finetune RUN DATA`), or is trained with it (`nearfar train crossentropy DATA --from-run RUN`).
 
     dim: width of the embedding.  temperature: 0.1 in the paper.  mean: over the positives "outside" the logarithm
     (L_out, which the paper recommends) or "inside" it (L_in).  base_temperature: scale the loss by temperature over
