@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 MISSING = -1
-"""The label, group or attribute of a sample that has none. Users' own labels, -1 included, are names and are numbered from 0."""
+"""The label, group or attribute of a sample without one. Users' own labels, -1 included, are names, numbered from 0."""
 
 
 @dataclass(slots=True)

@@ -37,7 +37,6 @@ class Look:
         return self.through(network)
 
 
-
 @dataclass(slots=True)
 class Step:
     """What one forward pass gives: the loss to descend, numbers to show, and what `after_step` needs."""

@@ -405,8 +405,8 @@ def _begin_with(start: str, encoder: AnyEncoder) -> None:
     except RuntimeError as error:
         names = [encoder.spec.get("name"), given.spec.get("name")]
         raise ValueError(
-            f"--from-run {start!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, whose "
-            f"weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
+            f"--from-run {start!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, "
+            f"whose weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
         ) from error
 
 

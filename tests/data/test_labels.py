@@ -88,7 +88,6 @@ def test_a_table_of_some_labels(tmp_path, form):
     assert labels.classes == ["cat", "dog"]
     assert labels.label.tolist() == [0, -1, 1, -1]
     assert labels.group.tolist() == [0, 0, 1, -1]
-    assert labels.attribute is not None
     assert labels.attribute.tolist() == [-1, 0, 1, -1]
     assert labels.split == ["train", "", "test", ""]
     assert labels.notes == [f"2 pictures are of 4 without a label in '{path}'."]

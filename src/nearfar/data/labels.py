@@ -36,8 +36,8 @@ UNLABELLED = ("unlabelled", "unlabeled", "unsup")
 class Labels:
     """What is known of N samples.
 
-    label, group, attribute: N, int64, or MISSING; attribute is None where none is known.
-    classes: the name of each class number.  split: N names, "" where unknown.  notes: sentences for the user.
+    label, group, attribute: N, int64, or MISSING.  classes: the name of each class number.
+    split: N names, "" where unknown.  notes: sentences for the user.
     """
 
     label: Tensor
@@ -45,7 +45,11 @@ class Labels:
     group: Tensor
     split: list[str]
     notes: list[str] = field(default_factory=list)
-    attribute: Tensor | None = None
+    attribute: Tensor = None  # pyright: ignore[reportAssignmentType] (where none is given, it is MISSING for all)
+
+    def __post_init__(self) -> None:
+        if self.attribute is None:
+            self.attribute = torch.full_like(self.label, MISSING)
 
 
 def natural(text: str) -> tuple:

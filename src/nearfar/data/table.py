@@ -132,7 +132,7 @@ def open_table(
         label=missing if known is None else known.label,
         classes=[] if known is None else known.classes,
         group=group,
-        attribute=None if known is None else known.attribute,
+        attribute=missing if known is None else known.attribute,
         split=split,
         notes=notes,
         columns=columns,

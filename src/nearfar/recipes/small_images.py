@@ -330,7 +330,14 @@ def excon() -> Recipe:
     """The authors' command for CIFAR-100, without its background (ExConB), on ResNet-18."""
     return Recipe(
         settings=Settings(
-            views="excon", optimiser="sgd", lr=0.5, weight_decay=1e-4, decay_1d=True, warmup=0, floor=0.001, batch=256,
+            views="excon",
+            optimiser="sgd",
+            lr=0.5,
+            weight_decay=1e-4,
+            decay_1d=True,
+            warmup=0,
+            floor=0.001,
+            batch=256,
             epochs=200,
         )
     )

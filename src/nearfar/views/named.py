@@ -214,7 +214,8 @@ def relicv2(size: int, *, crops: tuple[int, int] = (4, 2), blur: tuple[float, fl
 
 
 def excon(size: int) -> Views:
-    """The views of ExCon: the middle of the picture as it is, then SupCon's two (Zhang et al. 2021, arXiv 2111.14271)."""
+    """The views of ExCon: the middle of the picture as it is, then SupCon's two (Zhang et al. 2021, arXiv
+    2111.14271)."""
     return Views([*plain(size).views, *supcon(size).views])
 
 
