@@ -40,8 +40,9 @@ WITH, WITHOUT = (LINEAR, TUNED), (SCRATCH, UNTRAINED)
 class Ask:
     """What is asked. Everything is saved in helps.json, and an answer is gone on with only for the same.
 
-    method: that pre-trains, for so many epochs (0 as its recipe has it).  run: a run that was pre-trained before,
-    instead.  weights: a file of weights off the shelf, for the network `shelf` of timm.
+    method: that pre-trains, for so many epochs (0 as its recipe has it).  recipe: of pre-training, where it is not by
+    the kind of data.  run: a run that was pre-trained before, instead.  weights: a file of weights off the shelf, for
+    the network `shelf` of timm.
     budgets: labels of each class.  seeds: draws of the labels, and of all else that is random in a classifier.
     tuning: epochs of training from scratch and of fine-tuning; 0 as they suit.  flags: of the pre-training.
     """
@@ -51,6 +52,7 @@ class Ask:
     label_column: str = "label"
     method: str = "simclr"
     epochs: int = 0
+    recipe: str = ""
     run: str = ""
     weights: str = ""
     shelf: str = ""
@@ -103,7 +105,7 @@ def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[st
 
 def _plan(ask: Ask) -> plans.Plan:
     flags = ask.flags | {"labels": ask.labels, "label_column": ask.label_column, "probe_every": 0}
-    return plans.make(ask.method, ask.data, None, flags | ({"epochs": ask.epochs} if ask.epochs else {}))
+    return plans.make(ask.method, ask.data, ask.recipe or None, flags | ({"epochs": ask.epochs} if ask.epochs else {}))
 
 
 def _opened(ask: Ask, plan: plans.Plan) -> Samples:

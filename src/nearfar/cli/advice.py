@@ -97,6 +97,8 @@ class Helps:
     """What pre-trains."""
     epochs: int = 0
     """Of pre-training; 0 as the method's recipe has it."""
+    recipe: str = ""
+    """Where defaults of pre-training come from, as in training; its views matter most."""
     run: str = ""
     """A run that was pre-trained before, on samples that are not tested, instead."""
     weights: str = ""
