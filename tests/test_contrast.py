@@ -467,3 +467,14 @@ def test_a_watch_changes_nothing() -> None:
     with contrast.watched():
         during = gradients()
     assert all(torch.equal(a, b) for a, b in zip(before, during, strict=True))
+
+
+def test_nobody_is_watched_without_harm() -> None:
+    none, some = torch.empty(0, 4), torch.randn(3, 4)
+    own = torch.empty(0, dtype=torch.int64)
+    with contrast.watched() as watch:
+        assert far(none, none, skip=own).shape == (0,)
+        assert far(some, none).tolist() == [-math.inf] * 3
+        assert watch.negatives() is None
+        far(some, some)
+        assert watch.negatives() is not None

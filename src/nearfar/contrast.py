@@ -159,6 +159,8 @@ class Watch:
 
     @torch.no_grad()
     def push(self, given: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, rules: _Rules) -> None:
+        if not len(q) or not len(k):
+            return
         rows, columns = slice(0, self.few(len(q), len(k))), slice(0, len(k))
         with torch.autocast(q.device.type, enabled=False):
             logits = q[rows] @ k.T  # n x M

@@ -30,6 +30,7 @@ SIMCLR = (
         "encoder",
         "views",
         "size",
+        "view-count",
         "crops",
         "corruption",
         "drop",
@@ -40,7 +41,20 @@ SIMCLR = (
         "sgd-momentum",
     ),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed"),
-    *("labels", "label-column", "groups", "split", "max-bad", "white", "probe-every", "save-every", "keep"),
+    *(
+        "labels",
+        "label-column",
+        "sampler",
+        "per-class",
+        "from-run",
+        "groups",
+        "split",
+        "max-bad",
+        "white",
+        "probe-every",
+        "save-every",
+        "keep",
+    ),
 )
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 
@@ -208,11 +222,11 @@ def test_one_picture_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("method", methods.names())
 def test_two_pictures_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--labels", "folders"] if method == "supcon" else []
+    argv = ["--labels", "folders"] if methods.load(method).needs_labels else []
     views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []
     several = ":" in recipes.load("small_images", method).settings.encoder
     networks = ["--encoder", "0+0:conv4"] if several else []  # the pictures are grey
-    views = ["--views", "looc"] if method == "looc" else views
+    views = ["--views", method] if method in ("looc", "excon") else views
     two = folder(tmp_path / "two", 2, 2, nested=True)
     status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, *networks, "--out", tmp_path / "run")
     if method == "colorization":
