@@ -264,7 +264,7 @@ def _cell(values: list[float], signed: bool = False) -> str:
         return f"{len(values)} runs"
     mean, low, high = over_seeds(values)
     if not signed:
-        return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+        return f"{mean:.1f} [{max(0.0, low):.1f}, {min(100.0, high):.1f}]"
     seen = "" if low > 0 or high < 0 else ": no difference seen"
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{seen}"
 
