@@ -210,7 +210,9 @@ def _student(teacher: Classifier, samples: Samples, name: str, start: str | Path
     if start:
         encoder = load_encoder(start)
         if name and encoder.spec["name"] != name:
-            raise ValueError(f"--start {str(start)!r} has the encoder {encoder.spec['name']!r}, not --student {name!r}")
+            raise ValueError(
+                f"--from-run {str(start)!r} has the encoder {encoder.spec['name']!r}, not --student {name!r}"
+            )
         return encoder
     torch.manual_seed(seed)
     settings = dataclasses.replace(run.settings, encoder=name or run.settings.encoder)

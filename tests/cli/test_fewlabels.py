@@ -144,7 +144,7 @@ def test_distill_makes_a_classifier(
     made: Path, run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "s"
-    asked = ["--labels", str(photos / "labels.csv"), "--start", str(run), "--epochs", "2", "--batch", "16"]
+    asked = ["--labels", str(photos / "labels.csv"), "--from-run", str(run), "--epochs", "2", "--batch", "16"]
     assert main(["distill", str(made), str(photos / "photos"), *asked, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "learns from" in said

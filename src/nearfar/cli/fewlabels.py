@@ -89,7 +89,7 @@ class Distill:
     data: DataArg
     student: str = ""
     """The network that learns: conv4, or the name of any timm model; by default that of the classifier."""
-    start: str = ""
+    from_run: str = ""
     """A run whose encoder the student begins with, instead of random weights."""
     labels: str = ""
     """Labels of some samples, as in finetune: to measure, and to learn from where --alpha is below 1."""
@@ -165,7 +165,7 @@ def distill(argv: list[str]) -> int:
             Classifier(asked.classifier),
             asked.data,
             student=asked.student,
-            start=asked.start,
+            start=asked.from_run,
             labels=asked.labels or None,
             label_column=asked.label_column,
             alpha=asked.alpha,
