@@ -33,4 +33,4 @@ def test_a_batch_without_labels_is_finite() -> None:
     method, batch = ENTROPY.build(), ENTROPY.batch(8)
     out = method(Batch(batch.views, batch.index, torch.full_like(batch.label, MISSING)))
     assert out.loss == 0
-    assert out.log["accuracy"] == 0
+    assert out.log["right"] == 0

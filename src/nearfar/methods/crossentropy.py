@@ -55,7 +55,7 @@ class CrossEntropy(Method):
         label = batch.label.repeat(len(batch.views))
         loss = cross_entropy(logits, label, log_prior=self.log_prior, smoothing=self.smoothing)
         right = (logits.detach().argmax(1) == label)[label >= 0].float()
-        return Step(loss, {"accuracy": right.sum() / max(1, len(right))})
+        return Step(loss, {"right": right.sum() / max(1, len(right))})
 
     def chance(self, batch: int) -> float:
         return self.entropy
