@@ -74,12 +74,12 @@ def main(asked: Adult) -> int:
     print(f"\n{'':<18}{'accuracy':<26}mean over classes")
     for name, runs in rows.items():
         means = (over_seeds([run[key] for run in runs]) for key in ("accuracy", "class_accuracy"))
-        print(f"{name:<18}" + "".join(f"{m.mean:.1f} ({m.low:.1f} to {m.high:.1f})".ljust(26) for m in means))
+        print(f"{name:<18}" + "".join(f"{m:.1f}".ljust(26) for m in means))
     for method in asked.methods:
         for other in ("untrained", "raw columns"):
             gain = over_seeds([a["accuracy"] - b["accuracy"] for a, b in zip(rows[method], rows[other], strict=True)])
             seen = "" if gain.low > 0 or gain.high < 0 else ": no difference seen"
-            print(f"{method} over {other}: {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}){seen}")
+            print(f"{method} over {other}: {gain:+.1f}{seen}")
     return 0
 
 
@@ -126,9 +126,9 @@ def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, fla
 
 def _parts(table: Table, pilot: int | None) -> tuple[Table, Table]:
     """The rows to learn from and those to test: the test part, or for a pilot a tenth of the training part."""
-    train = [i for i, part in enumerate(table.split) if part == "train"]
+    train = table.of_split("train").nonzero()[:, 0].tolist()
     if pilot is None:
-        return table.subset(train), table.subset([i for i, part in enumerate(table.split) if part == "test"])
+        return table.subset(train), table.subset(table.of_split("test").nonzero()[:, 0])
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1000 + pilot)).tolist()
     held = {train[i] for i in order[: len(train) // 10]}
     return table.subset([i for i in train if i not in held]), table.subset(sorted(held))

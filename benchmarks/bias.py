@@ -195,8 +195,8 @@ def table(asked: Bias) -> str:
         if "supcon" in found and line != "supcon":
             gap = over_seeds([a["accuracy"] - b["accuracy"] for a, b in zip(runs, found["supcon"], strict=True)])
             seen = gap.low > 0 or gap.high < 0
-            gain = f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]" + ("" if seen else ": no difference seen")
-        cells = (f"{m.mean:.1f} [{m.low:.1f}, {m.high:.1f}]" for m in means)
+            gain = f"{gap:+.1f}" + ("" if seen else ": no difference seen")
+        cells = (f"{m:.1f}" for m in means)
         rows.append(f"| {line} | {' | '.join(cells)} | {gain} |")
     return "\n".join(rows)
 

@@ -340,7 +340,7 @@ def table(claims: dict[str, Claim], seeds: int) -> str:
         old = "; a method was changed since" if any(map(outdated, chain(*found))) else ""
         rows.append(
             f"{said} {names[0]}: {means[0]:.1f} | {names[1]}: {means[1]:.1f} | "
-            f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] | {verdict(gap.low, gap.high)}{old} | "
+            f"{gap:+.1f} | {verdict(gap.low, gap.high)}{old} | "
             f"{seconds[0]:.0f}, {seconds[1]:.0f} |"
         )
     return "\n".join(rows)

@@ -2,8 +2,8 @@
 
 The same small encoder, samples seen and optimiser for all; what a method needs of its own is in METHODS and was chosen
 with --pilot, on 5,000 training pictures held out; one that is not named there has the views and arguments of a recipe.
-kNN on the test set with the training pictures that were seen as bank, last epoch. One result file per run, so that a stopped comparison goes on where it was; the table
-in docs/results.md is made from them.
+kNN on the test set with the training pictures that were seen as bank, last epoch. One result file per run, so that a
+stopped comparison goes on where it was; the tables in docs/results.md are made from them.
 """
 
 from __future__ import annotations
@@ -156,10 +156,7 @@ def table(asked: Compare) -> str:
             )
         )
         seconds = sum(result["cpu_seconds"] for result in found) / len(found)
-        rows.append(
-            f"| {method} | {before.mean:.1f} | {after.mean:.1f} | "
-            f"+{gain.mean:.1f} [{gain.low:.1f}, {gain.high:.1f}] | {seconds:.0f} |"
-        )
+        rows.append(f"| {method} | {before.mean:.1f} | {after.mean:.1f} | {gain:+.1f} | {seconds:.0f} |")
     return "\n".join(rows)
 
 

@@ -193,7 +193,7 @@ def table(asked: Identities) -> str:
             rows.append(f"| {line} | {len(several)} of {asked.seeds} runs | | | | |")
             continue
         spread = [over_seeds([v[name] for v in several]) for name in MEASURES]
-        told = [f"{s.mean:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in spread]
+        told = [f"{s:.1f}" for s in spread]
         told += [_gap(several, values[other]) if other != line else "" for other in ("supcon, source", "simclr")]
         seconds = [result["cpu_seconds"] for result in found.get(line, [])]
         told.append(f"{sum(seconds) / len(seconds):.0f}" if seconds else "")
@@ -206,7 +206,7 @@ def _gap(one: list[dict[str, float]], other: list[dict[str, float]]) -> str:
         return ""
     gap = over_seeds([a["mAP"] - b["mAP"] for a, b in zip(one, other, strict=True)])
     seen = "" if gap.low > 0 or gap.high < 0 else "no difference seen at this budget: "
-    return f"{seen}{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+    return f"{seen}{gap:+.1f}"
 
 
 def _found(line: str, asked: Identities) -> list[dict[str, Any]]:

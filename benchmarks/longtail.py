@@ -179,7 +179,7 @@ def table(rows: tuple[str, ...], seeds: int, epochs: int) -> str:
             if row != AGAINST and len(base) == len(found):
                 pairs = zip(values["all"], (result["results"][kind]["all"] for result in base), strict=True)
                 held = over_seeds([a - b for a, b in pairs])
-                gap = f"{held.mean:+.1f} [{held.low:+.1f}, {held.high:+.1f}] | {verdict(held.low, held.high)}"
+                gap = f"{held:+.1f} | {verdict(held.low, held.high)}"
             old = "; the method was changed since" if any(r["source"] != source(r["method"]) for r in found) else ""
             seconds = sum(result["cpu_seconds"] for result in found) / len(found)
             lines.append(f"| {row} | {kind} | {means} | {gap}{old} | {seconds:.0f} |")

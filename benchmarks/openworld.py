@@ -164,7 +164,7 @@ def table(rows: tuple[str, ...], asked: OpenWorld) -> str:
         for readout in found[0]["results"]:
             done[row, readout] = [result["results"][readout] for result in found]
             numbers = [over_seeds([result[name] for result in done[row, readout]]) for name in MEASURES]
-            cells = " | ".join(f"{x.mean:.1f} [{x.low:.1f}, {x.high:.1f}]" for x in numbers)
+            cells = " | ".join(f"{x:.1f}" for x in numbers)
             lines.append(f"| {row}{' (changed since)' if old else ''} | {readout} | {cells} | {seconds:.0f} |")
     lines += ["", "| gain of | read by | over k-means of | all | known | new |", "|---|---|---|---|---|---|"]
     for row, readout in done:
@@ -172,9 +172,7 @@ def table(rows: tuple[str, ...], asked: OpenWorld) -> str:
             if "opencon" in row and (other, "k-means") in done:
                 pairs = list(zip(done[row, readout], done[other, "k-means"], strict=True))
                 gaps = [over_seeds([a[name] - b[name] for a, b in pairs]) for name in MEASURES]
-                cells = " | ".join(
-                    f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}], {verdict(gap.low, gap.high)}" for gap in gaps
-                )
+                cells = " | ".join(f"{gap:+.1f}, {verdict(gap.low, gap.high)}" for gap in gaps)
                 lines.append(f"| {row} | {readout} | {other} | {cells} |")
     return "\n".join(lines)
 

@@ -225,7 +225,7 @@ def _gap(ours: list[dict[str, Any]], name: str, theirs: list[dict[str, Any]], ot
     if len(seeds) < 2:
         return ""
     gap = over_seeds([one[seed] - two[seed] for seed in seeds])
-    return f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]{', none seen' if gap.low <= 0 <= gap.high else ''}"
+    return f"{gap:+.1f}{', none seen' if gap.low <= 0 <= gap.high else ''}"
 
 
 def _interval(values: list[float]) -> str:

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
+from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text
 
 
 def test_a_file_is_made_with_its_folders(tmp_path: Path) -> None:
     path = replace_text(tmp_path / "a" / "b.txt", "whole")
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_table_is_quoted_where_it_must_be(tmp_path: Path) -> None:
+    path = replace_csv(tmp_path / "a.csv", iter([("name", "why"), ("a, b.png", 3)]))
+    assert path.read_bytes() == b'name,why\n"a, b.png",3\n'
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), KeyboardInterrupt()])

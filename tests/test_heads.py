@@ -79,3 +79,15 @@ def test_simclrs_last_norm_scales_without_shift() -> None:
 def test_a_head_needs_two_widths() -> None:
     with pytest.raises(ValueError, match=r"\[8\]"):
         heads.mlp([8], norm=False, bias=True, last_bias=True)
+
+
+def test_a_linear_classifier_knows_the_shares_and_its_logits_do_without() -> None:
+    h = torch.randn(5, 4)
+    torch.manual_seed(0)
+    plain = nn.Linear(4, 3)
+    for prior, share in ((True, torch.tensor([0.5, 0.3, 0.2])), (False, torch.ones(3))):
+        torch.manual_seed(0)
+        classifier = heads.LinearClassifier(4, (5, 3, 2), prior=prior)
+        assert torch.equal(classifier(h), plain(h))
+        torch.testing.assert_close(classifier.balanced(h), plain(h) + share.log())
+        assert list(classifier.state_dict()) == list(plain.state_dict())

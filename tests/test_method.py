@@ -49,6 +49,21 @@ def test_the_moments_of_a_method_do_nothing_unless_they_are_filled() -> None:
         Method(network())(batch(2))
 
 
+class Naming(Plain):
+    classifies = True
+
+    def __init__(self) -> None:
+        super().__init__(network())
+        self.classifier = nn.Linear(2, 3)
+
+
+def test_who_classifies_goes_by_its_classifier() -> None:
+    method, x = Naming().eval(), torch.randn(5, 3)
+    assert torch.equal(method.classify(x), method.classifier(method.encoder(x)))
+    with pytest.raises(NotImplementedError, match="Plain has no classifier"):
+        Plain(network()).classify(x)
+
+
 def test_each_view_has_its_own_statistics_and_one_of_them_moves_the_running_ones() -> None:
     method, these = Plain(network()), batch(3)
     for step in range(6):

@@ -8,19 +8,15 @@ classifier.json          class names, temperature, names of the labelled samples
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +37,8 @@ from nearfar.evaluation.calibration import calibration_error
 from nearfar.evaluation.evaluate import judged
 from nearfar.evaluation.knn import neighbours
 from nearfar.export import export_encoder
-from nearfar.files import is_leftover, replace, replace_text
+from nearfar.files import is_leftover, replace, replace_csv, replace_text
+from nearfar.machine import session
 from nearfar.run import Run
 
 FORMAT = 1
@@ -89,16 +86,14 @@ class Predictions:
         most = max(map(len, self.near), default=0)
         heads = [f"near_{i}{part}" for i in range(1, most + 1) for part in ("", "_label", "_similarity")]
 
-        def fill(temporary: Path) -> None:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                lines = csv.writer(file, lineterminator="\n")
-                lines.writerow(["path", "label", "probability", "calibrated", *heads])
-                told = "yes" if self.calibrated else "no"
-                for name, label, p, near in zip(self.names, self.label, self.probability, self.near, strict=True):
-                    cells = [cell for other, own, s in near for cell in (other, own, f"{s:.3f}")]
-                    lines.writerow([name, label, f"{float(p):.4f}", told, *cells])
+        def rows() -> Iterator[list[str]]:
+            yield ["path", "label", "probability", "calibrated", *heads]
+            told = "yes" if self.calibrated else "no"
+            for name, label, p, near in zip(self.names, self.label, self.probability, self.near, strict=True):
+                cells = [cell for other, own, s in near for cell in (other, own, f"{s:.3f}")]
+                yield [name, label, f"{float(p):.4f}", told, *cells]
 
-        return replace(Path(path), fill)
+        return replace_csv(Path(path), rows())
 
 
 class Classifier:
@@ -301,10 +296,7 @@ def publish(
         seen = pa.concat_tables([seen, more])
     replace(folder / "samples.parquet", lambda temporary: pq.write_table(seen, temporary))
     environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8")) | {
-        "nearfar": version("nearfar"),
-        "torch": torch.__version__,
-        "command": " ".join(Path(word).name if i == 0 else word for i, word in enumerate(sys.argv)),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **session(),
         "seconds": round(seconds, 1),
         "finished": True,
         "notes": [*encoder.notes, *facts.get("notes", [])],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any
 
 from nearfar import plans, training
 from nearfar.evaluation.intervals import Interval, over_seeds
-from nearfar.files import replace, replace_text
+from nearfar.files import replace, replace_csv, replace_text
 from nearfar.run import load
 
 MEASURES = ("kNN (%)", "linear (%)")
@@ -72,7 +70,7 @@ def compare(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[
             results[method].append(_evaluated(ask, out / name))
     made = {"asked": ask.saved(), "epochs": epochs, **judged(results)}
     replace_text(saved, json.dumps(made, indent=1))
-    _write_table(made, out)
+    replace_csv(out / "compare.csv", lines(made))
     _draw(made, out)
     return made
 
@@ -149,8 +147,8 @@ def lines(made: dict[str, Any]) -> list[Sequence[str]]:
         rows.append(
             (
                 method,
-                *(_cell(mean[m]) for m in MEASURES),
-                _cell(gain, sign=True),
+                *(f"{Interval(**mean[m]):.1f}" for m in MEASURES),
+                f"{Interval(**gain):+.1f}",
                 str(made["epochs"][method]),
                 f"{mean['samples seen']['mean']:,.0f}",
                 f"{mean['minutes']['mean']:.1f}",
@@ -160,15 +158,14 @@ def lines(made: dict[str, Any]) -> list[Sequence[str]]:
     return rows
 
 
-def _cell(interval: dict[str, float], *, sign: bool = False) -> str:
-    mean = f"{interval['mean']:+.1f}" if sign else f"{interval['mean']:.1f}"
-    return f"{mean} [{interval['low']:.1f}, {interval['high']:.1f}]"
-
-
-def _write_table(made: dict[str, Any], out: Path) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines(made))
-    replace_text(out / "compare.csv", text.getvalue())
+def error_bars(cells: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Intervals, mean, low and high each, as plotly draws them around the means."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [cell["high"] - cell["mean"] for cell in cells],
+        "arrayminus": [cell["mean"] - cell["low"] for cell in cells],
+    }
 
 
 def _draw(made: dict[str, Any], out: Path) -> None:
@@ -185,12 +182,7 @@ def _draw(made: dict[str, Any], out: Path) -> None:
                 mode="markers",
                 name=measure,
                 marker={"size": 10},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [cell["high"] - cell["mean"] for cell in cells],
-                    "arrayminus": [cell["mean"] - cell["low"] for cell in cells],
-                },
+                error_x=error_bars(cells),
             )
         )
     untrained = made["means"][order[-1]][f"{made['measure']} untrained"]["mean"]

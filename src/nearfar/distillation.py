@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nearfar import optim, plans
 from nearfar.batch import MISSING, Batch
 from nearfar.classifier import Classifier, embedded, new_directory, publish
-from nearfar.data.samples import Samples, digests
+from nearfar.data.samples import LEARNT, Samples, digests
 from nearfar.encoders import AnyEncoder
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export import load_encoder
@@ -187,9 +187,8 @@ def distill(
 
 def _parts(samples: Samples, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The rows to learn from, labelled or not, and the labelled ones of the splits val and test."""
-    learn = torch.tensor([split in ("", "train") for split in samples.split])
-    held, test = (torch.tensor([s == name for s in samples.split]) & (label != MISSING) for name in ("val", "test"))
-    return learn.nonzero()[:, 0], held.nonzero()[:, 0], test.nonzero()[:, 0]
+    held, test = (samples.of_split(name) & (label != MISSING) for name in ("val", "test"))
+    return samples.of_split(*LEARNT).nonzero()[:, 0], held.nonzero()[:, 0], test.nonzero()[:, 0]
 
 
 def _numbers(samples: Samples, classes: list[str], say: Say) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
     return replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
+    """`replace` for a table, of which the first row names the columns."""
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+    return replace(path, fill)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from nearfar import optim, plans
 from nearfar.batch import MISSING
 from nearfar.checkpoints import copied
 from nearfar.classifier import Classifier, embedded, is_classifier, new_directory, publish
-from nearfar.data.samples import Samples
+from nearfar.data.samples import LEARNT, Samples
 from nearfar.data.splits import folds, holdout
 from nearfar.evaluation.calibration import fit_temperature, nll
 from nearfar.evaluation.linear import LinearFit, linear_fit
@@ -78,9 +78,7 @@ def labelled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, s
     if not 0 <= share <= 1 or per_class < 0:
         raise ValueError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
     known = samples.label != MISSING
-    part = {name: torch.tensor([split == name for split in samples.split]) & known for name in ("test", "val")}
-    pool = torch.tensor([split in ("", "train") for split in samples.split]) & known
-    rows = pool.nonzero()[:, 0]
+    rows, held, test = ((samples.of_split(*of) & known).nonzero()[:, 0] for of in (LEARNT, ("val",), ("test",)))
     if not len(rows):
         raise ValueError(
             "no sample to learn from has a label: give --labels FILE with a column split that is empty or train, or "
@@ -95,7 +93,6 @@ def labelled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, s
         generator = torch.Generator().manual_seed(mix(seed, 4))
         drawn = rows[torch.randperm(len(rows), generator=generator)]
         rows = torch.cat([drawn[samples.label[drawn] == c][:per_class] for c in classes]).sort().values
-    held, test = (part[name].nonzero()[:, 0] for name in ("val", "test"))
     return Rows(learn=rows, held=held, test=test, classes=classes)
 
 

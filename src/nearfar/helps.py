@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar import kinds, plans, probing, training
+from nearfar import kinds, plans, training
 from nearfar.batch import MISSING
-from nearfar.data.samples import Samples
+from nearfar.classifier import embedded
+from nearfar.comparison import error_bars
+from nearfar.data.samples import LEARNT, Samples
 from nearfar.data.splits import holdout
 from nearfar.encoders import AnyEncoder
 from nearfar.evaluation.intervals import Interval, over_seeds
-from nearfar.files import replace, replace_text
+from nearfar.files import replace, replace_csv, replace_text
 from nearfar.finetuning import Rows, Tuning, frozen, labelled_rows, relabelled, tune
 from nearfar.method import Stage
 from nearfar.run import Run
@@ -91,14 +91,14 @@ def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[st
     if not ask.run and not _pretrained(plan, samples, out / "pretrained", say):
         return None
     run = Run(ask.run or out / "pretrained")
-    tested = torch.tensor([split == "test" for split in samples.split]) & (samples.label != MISSING)
+    tested = samples.of_split("test") & (samples.label != MISSING)
     if seen := int(run.seen(samples.subset(tested.nonzero()[:, 0])).sum()):
         say(f"{seen} of {int(tested.sum())} samples that are tested were in the pre-training of {ask.run!r}.")
     made = json.loads(saved.read_text(encoding="utf-8"))
     _measured(ask, run, samples, made["accuracies"], say, lambda: replace_text(saved, json.dumps(made)))
     made |= {"tested": int(tested.sum()), "seen": seen, **judged(made["accuracies"])}
     replace_text(saved, json.dumps(made, indent=1))
-    _write_table(made, out)
+    replace_csv(out / "helps.csv", lines(made))
     _draw(made, out)
     return made
 
@@ -117,12 +117,11 @@ def _opened(ask: Ask, plan: plans.Plan) -> Samples:
 def _split(samples: Samples, say: Callable[[str], None]) -> Samples:
     """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
     known = samples.label != MISSING
-    if any(split == "test" and bool(k) for split, k in zip(samples.split, known, strict=True)):
+    if (samples.of_split("test") & known).any():
         return samples
     if not known.any():
         raise ValueError("no sample has a label: give --labels FILE, or --labels folders")
-    rest = torch.tensor([split in ("", "train") for split in samples.split])
-    label = torch.where(rest, samples.label, MISSING)
+    label = torch.where(samples.of_split(*LEARNT), samples.label, MISSING)
     _, test = holdout(label, samples.group, share=0.2, seed=0)
     held = set(test.tolist())
     say(f"The labels name no split test: {len(held)} labelled samples are held out, and no training sees them.")
@@ -130,7 +129,7 @@ def _split(samples: Samples, say: Callable[[str], None]) -> Samples:
 
 
 def _pretrained(plan: plans.Plan, samples: Samples, out: Path, say: Callable[[str], None]) -> bool:
-    part = samples.subset([i for i, split in enumerate(samples.split) if split in ("", "train")])
+    part = samples.subset(samples.of_split(*LEARNT).nonzero()[:, 0])
     part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
     say(f"Pre-training {plan.method} on {len(part):,} samples, without their labels.")
     plan = dataclasses.replace(plan, data=part)
@@ -146,55 +145,45 @@ def _measured(
     save: Callable[[], object],
 ) -> None:
     """Fill in what is missing of `known`, accuracies by way and budget, seed after seed."""
+    samples = samples.subset((samples.label != MISSING).nonzero()[:, 0])
+    ways = [SCRATCH, UNTRAINED, LINEAR, TUNED, *([SHELF] if ask.weights else [])]
     features: dict[str, Tensor] = {}
     for seed in range(ask.seeds):
-        for budget in ask.budgets:
+        learnt = 0
+        for budget in sorted(ask.budgets):
             rows = labelled_rows(samples, per_class=budget, seed=seed)
-            if budget > 1 and len(rows.learn) == len(labelled_rows(samples, per_class=_before(ask, budget)).learn):
+            if len(rows.learn) == learnt:
                 continue  # no class has more labels than the smaller budget takes
-            for way, encoder, tuned in _ways(ask, run):
+            learnt = len(rows.learn)
+            for way in ways:
                 done = known.setdefault(way, {}).setdefault(str(budget), [])
                 if len(done) > seed:
                     continue
-                done.append(round(_accuracy(ask, run, encoder, tuned, samples, rows, seed, features, way), 2))
+                done.append(round(_accuracy(ask, run, way, samples, rows, seed, features), 2))
                 save()
             told = ", ".join(f"{way} {done[str(budget)][seed]:.1f} %" for way, done in known.items())
             say(f"{budget} label{'s' * (budget > 1)} a class, draw {seed + 1} of {ask.seeds}: {told}")
 
 
-def _before(ask: Ask, budget: int) -> int:
-    return max((other for other in ask.budgets if other < budget), default=0) or budget
+def _encoder(ask: Ask, run: Run, way: str) -> AnyEncoder:
+    """What a way to a classifier begins with, in eval mode, to be trained or not."""
+    if way in WITHOUT:
+        return run.untrained()
+    if way in WITH:
+        return copy.deepcopy(run.encoder)
+    from nearfar.encoders.image import image_encoder
 
-
-def _ways(ask: Ask, run: Run) -> Iterator[tuple[str, AnyEncoder, bool]]:
-    """Each way to a classifier: its name, an encoder of its own, and whether the whole network is trained."""
-    yield SCRATCH, run.untrained(), True
-    yield UNTRAINED, run.untrained(), False
-    yield LINEAR, run.encoder, False
-    yield TUNED, copy.deepcopy(run.encoder), True
-    if ask.weights:
-        from nearfar.encoders.image import image_encoder
-
-        made = run.config["made"]
-        shelf = image_encoder(ask.shelf, channels=made["channels"], size=made["size"], weights=ask.weights)
-        yield SHELF, shelf.eval(), False
+    made = run.config["made"]
+    return image_encoder(ask.shelf, channels=made["channels"], size=made["size"], weights=ask.weights).eval()
 
 
 def _accuracy(
-    ask: Ask,
-    run: Run,
-    encoder: AnyEncoder,
-    tuned: bool,
-    samples: Samples,
-    rows: Rows,
-    seed: int,
-    features: dict[str, Tensor],
-    way: str,
+    ask: Ask, run: Run, way: str, samples: Samples, rows: Rows, seed: int, features: dict[str, Tensor]
 ) -> float:
-    """On the rows that are tested, in per cent."""
+    """On the rows that are tested, in per cent. features: of all samples, by way, kept from seed to seed."""
     label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
-    plain = run.kind.plain(encoder)
-    if tuned:
+    if way in (SCRATCH, TUNED):
+        encoder = _encoder(ask, run, way)
         method, _ = tune(
             Stage(encoder, dim=encoder.dim),
             run,
@@ -203,10 +192,10 @@ def _accuracy(
             classes=len(names),
             tuning=Tuning(epochs=ask.tuning, seed=seed),
         )
-        said = probing.embed(nn.Sequential(encoder.eval(), method.classifier), plain, samples.subset(rows.test))
+        said = embedded(nn.Sequential(encoder.eval(), method.classifier), run, samples.subset(rows.test))
     else:
         if way not in features:
-            features[way] = probing.embed(encoder.eval(), plain, samples)
+            features[way] = embedded(_encoder(ask, run, way), run, samples)
         last, *_ = frozen(features[way][rows.learn], label[rows.learn], seed=seed)
         with torch.no_grad():
             said = last(features[way][rows.test])
@@ -235,7 +224,7 @@ def sentence(gains: dict[str, dict[str, Any]], means: dict[str, dict[str, dict[s
 
     def told(b: str) -> str:
         gain = gains[b]
-        it = Interval(*(gain[key] for key in Interval._fields))
+        it = _gain(gain)
         labels = f"{b} label{'s' * (b != '1')} a class"
         ours, theirs = (means[gain[side]][b]["mean"] for side in ("of", "over"))
         return (
@@ -263,19 +252,12 @@ def lines(made: dict[str, Any]) -> list[list[str]]:
     """The table: a header, and a row for each way to a classifier."""
     budgets = list(made["gains"])
     rows = [["", *(f"{b} label{'s' * (b != '1')} a class" for b in budgets)]]
-    rows += [[way, *(_cell(done[b]) for b in budgets)] for way, done in made["means"].items()]
-    return [*rows, ["gain", *(_cell(made["gains"][b], sign=True) for b in budgets)]]
+    rows += [[way, *(f"{Interval(**done[b]):.1f}" for b in budgets)] for way, done in made["means"].items()]
+    return [*rows, ["gain", *(f"{_gain(made['gains'][b]):+.1f}" for b in budgets)]]
 
 
-def _cell(interval: dict[str, float], *, sign: bool = False) -> str:
-    mean = f"{interval['mean']:+.1f}" if sign else f"{interval['mean']:.1f}"
-    return f"{mean} [{interval['low']:.1f}, {interval['high']:.1f}]"
-
-
-def _write_table(made: dict[str, Any], out: Path) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines(made))
-    replace_text(out / "helps.csv", text.getvalue())
+def _gain(told: dict[str, Any]) -> Interval:
+    return Interval(*(told[key] for key in Interval._fields))
 
 
 def _draw(made: dict[str, Any], out: Path) -> None:
@@ -291,12 +273,7 @@ def _draw(made: dict[str, Any], out: Path) -> None:
                 mode="lines+markers",
                 name=way,
                 line={"dash": "dot" if way in WITHOUT else "solid"},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [cell["high"] - cell["mean"] for cell in cells],
-                    "arrayminus": [cell["mean"] - cell["low"] for cell in cells],
-                },
+                error_y=error_bars(cells),
             )
         )
     budgets = [int(b) for b in made["gains"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.classifier import Classifier
 from nearfar.data.samples import Samples
-from nearfar.files import replace
+from nearfar.files import replace_csv
 from nearfar.run import Run
 
 CANDIDATES = 5000
@@ -49,23 +48,16 @@ class LabelPlan:
         Samples that have a label follow, so that it holds all labels there are.
         """
         samples = self.samples
-        by_index = samples.names == list(map(str, range(len(samples))))
-        pictures = len(samples)
-
-        def fill(temporary: Path) -> None:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                lines = csv.writer(file, lineterminator="\n")
-                lines.writerow(["index" if by_index else "path", label_column, "split", "why"])
-                for i, n in zip(self.chosen.tolist(), self.stands_for.tolist(), strict=True):
-                    why = f"stands for {n} of {pictures}"
-                    if self.guess is not None and self.unsure is not None:
-                        why += f"; a guess is {self.guess[i]}, unsure by {float(self.unsure[i]):.2f}"
-                    lines.writerow([samples.names[i], "", samples.split[i], why])
-                for i in (samples.label != MISSING).nonzero()[:, 0].tolist():
-                    known = samples.classes[int(samples.label[i])]
-                    lines.writerow([samples.names[i], known, samples.split[i], "was labelled before"])
-
-        return replace(Path(path), fill)
+        rows = [["index" if samples.numbered else "path", label_column, "split", "why"]]
+        for i, n in zip(self.chosen.tolist(), self.stands_for.tolist(), strict=True):
+            why = f"stands for {n} of {len(samples)}"
+            if self.guess is not None and self.unsure is not None:
+                why += f"; a guess is {self.guess[i]}, unsure by {float(self.unsure[i]):.2f}"
+            rows.append([samples.names[i], "", samples.split[i], why])
+        for i in (samples.label != MISSING).nonzero()[:, 0].tolist():
+            known = samples.classes[int(samples.label[i])]
+            rows.append([samples.names[i], known, samples.split[i], "was labelled before"])
+        return replace_csv(Path(path), rows)
 
 
 def label_plan(
@@ -94,7 +86,7 @@ def label_plan(
     samples = opened.open(data, labels=None if labels == "none" else labels, label_column=label_column)
     if labels == "none":
         samples = dataclasses.replace(samples, label=torch.full_like(samples.label, MISSING), classes=[])
-    free = torch.tensor([split not in ("test", "val") for split in samples.split]) & (samples.label == MISSING)
+    free = ~samples.of_split("test", "val") & (samples.label == MISSING)
     if not 0 < count <= int(free.sum()):
         raise ValueError(
             f"--count {count}: {int(free.sum())} of {len(samples)} samples have no label and are in no split test or "

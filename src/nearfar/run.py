@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nearfar import checkpoints, kinds, methods, plans, probing, training
 from nearfar.batch import MISSING
-from nearfar.data.samples import Samples, digests
+from nearfar.data.samples import LEARNT, Samples, digests
 from nearfar.data.splits import folds
 from nearfar.encoders import AnyEncoder, from_spec
 from nearfar.evaluation.evaluate import evaluate
@@ -181,8 +181,8 @@ class Run:
         known = samples.label != MISSING
         if not known.any():
             raise ValueError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
-        test = torch.tensor([split == "test" for split in samples.split]) & known
-        train = torch.tensor([split in ("", "train") for split in samples.split]) & known
+        test = samples.of_split("test") & known
+        train = samples.of_split(*LEARNT) & known
         if test.any() and train.any():
             return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
         parts = folds(samples.label, samples.group, seed=seed)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +20,15 @@ import yaml
 from nearfar import distributed, kinds, methods, optim
 from nearfar.batch import MISSING
 from nearfar.checkpoints import Checkpoints
-from nearfar.data.samples import Samples, digests, fingerprint
+from nearfar.data.samples import LEARNT, Samples, digests, fingerprint
 from nearfar.data.splits import holdout
 from nearfar.encoders import AnyEncoder
 from nearfar.export import export_encoder, load_encoder
-from nearfar.files import clear_leftovers, is_leftover, replace, replace_text
+from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text
 from nearfar.fit import fit
 from nearfar.journal import Journal
 from nearfar.loop import Loop, Viewer
-from nearfar.machine import free_memory, pick_device
+from nearfar.machine import free_memory, pick_device, session
 from nearfar.method import Look, Method, mix
 from nearfar.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.norms import synchronise_norms
@@ -221,7 +217,7 @@ class _Job:
         splits = sorted(set(everything.split) - {""})
         data = everything
         if settings.split == "train" and splits not in ([], ["train"]):
-            data = everything.subset([i for i, split in enumerate(everything.split) if split in ("", "train")])
+            data = everything.subset(everything.of_split(*LEARNT).nonzero()[:, 0])
             self.say(f"Training on {len(data)} of {len(everything)} samples: those that are not in another split.")
         if len(data) < 2:
             raise ValueError(f"{len(data)} sample to train on in {str(self.plan.data)!r}: contrast needs at least 2")
@@ -349,24 +345,19 @@ class _Job:
     ) -> None:
         settings = self.plan.settings
         environment = {
-            "nearfar": version("nearfar"),
+            **session(),
             "python": platform.python_version(),
-            "torch": torch.__version__,
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "paper": methods.page(self.plan.method).paper,
             "notes": [*data.notes, *encoder.notes],
             "seconds": 0.0,
             "finished": False,
         }
         if data.skipped:
-            rows = io.StringIO()
-            csv.writer(rows, lineterminator="\n").writerows([("name", "reason"), *data.skipped])
-            replace_text(self.out / "skipped.csv", rows.getvalue())
+            replace_csv(self.out / "skipped.csv", [("name", "reason"), *data.skipped])
             self.say(f"{len(data.skipped)} files could not be read: see {self.out / 'skipped.csv'}")
         replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
         table = pa.table({"name": data.names, "digest": known})

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.intervals import bootstrap, difference, over_seeds, wilson
+from nearfar.evaluation.intervals import Interval, bootstrap, difference, over_seeds, wilson
 
 
 def test_bootstrap_agrees_with_scipy():
@@ -77,3 +77,9 @@ def test_difference_is_paired_and_says_when_there_is_none():
     assert str(none).startswith("no difference seen")
     with pytest.raises(ValueError, match="100 and 99 units cannot be paired"):
         difference(a, a[:99], seed=0)
+
+
+def test_an_interval_is_written_with_its_mean():
+    it = Interval(2.25, -1.0, 5.5)
+    assert f"{it:.1f}" == "2.2 [-1.0, 5.5]"
+    assert f"{it:+.0f}" == "+2 [-1, +6]"

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -107,13 +108,21 @@ def folder_labels(names: Sequence[str]) -> Labels:
     return labels
 
 
-def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label", root: Path | None = None) -> Labels:
+def table_labels(
+    path: str | Path,
+    names: Sequence[str],
+    *,
+    column: str = "label",
+    root: Path | None = None,
+    files: Sequence[str] = (),
+) -> Labels:
     """The labels of a CSV or Parquet table with a row a picture.
 
     Columns: path (relative to DATA) or, for pictures from an array, index (from 0); label (or `column`); optional
     split, group and attribute. Others are ignored. A row may leave any of them empty, and pictures may have no row.
 
     path: the table.  names: of the N pictures.  root: DATA's folder, to understand absolute paths.
+    files: of the N pictures, where some are pages of one; a row of a file is for all its pages.
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
     range, rows contradict each other, or no row names a picture of DATA. Rows that name none are counted in notes.
     """
@@ -129,7 +138,10 @@ def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label
             f"'{path}' has the columns {', '.join(map(repr, columns)) or 'none'} but no {' and no '.join(lacking)}. "
             "Rename them, or choose the label's column with --label-column."
         )
-    by_name = {_plain(name, root): i for i, name in enumerate(names)}
+    by_name: dict[str, list[int]] = {}
+    for i, known_as in enumerate(zip(names, files or names, strict=True)):
+        for name in dict.fromkeys(known_as):
+            by_name.setdefault(_plain(name, root), []).append(i)
     if key == "index":
         _check_index(path, rows, len(names), by_name)
     if not rows:
@@ -139,11 +151,10 @@ def table_labels(path: str | Path, names: Sequence[str], *, column: str = "label
     first: dict[tuple[str, int], str] = {}
     stray = []
     for where, row in rows:
-        i = by_name.get(_plain(row[key], root))
-        if i is None:
+        found = by_name.get(_plain(row[key], root), [])
+        if not found:
             stray.append(f"{where}: {row[key]!r}")
-            continue
-        for name, values in kept.items():
+        for i, (name, values) in product(found, kept.items()):
             value = row.get(name, "")
             if (name, i) in first and value != values[i]:
                 raise ValueError(
@@ -252,7 +263,7 @@ def _read_csv(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
     return rows, columns
 
 
-def _check_index(path: Path, rows: list[tuple[str, dict[str, str]]], n: int, by_name: dict[str, int]) -> None:
+def _check_index(path: Path, rows: list[tuple[str, dict[str, str]]], n: int, by_name: dict[str, list[int]]) -> None:
     if "0" not in by_name:
         raise ValueError(
             f"'{path}' names pictures by index, which is for arrays. The pictures of DATA are named by path: give a "

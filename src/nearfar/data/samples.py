@@ -12,6 +12,9 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 
+LEARNT = ("", "train")
+"""The splits that are trained on: named so, or not at all."""
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Samples:
@@ -37,6 +40,15 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether names are positions, so that tables find samples by index and not by path."""
+        return self.names == [str(i) for i in range(len(self))]
+
+    def of_split(self, *names: str) -> Tensor:
+        """Which samples are of one of these splits: N, bool. That of LEARNT is what a method may see."""
+        return torch.tensor([split in names for split in self.split], dtype=torch.bool)
 
     def fetch(self, index: Tensor) -> tuple[Any, ...]:
         """What views take, of some samples."""

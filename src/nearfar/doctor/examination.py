@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections import Counter
@@ -17,7 +15,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.data.samples import Samples
 from nearfar.duplicates import Duplicates
 from nearfar.encoders import AnyEncoder
-from nearfar.files import replace_text
+from nearfar.files import replace_csv
 from nearfar.machine import free_memory
 from nearfar.methods.simclr import SimCLR
 from nearfar.micro_batch import activation_bytes
@@ -56,16 +54,14 @@ class Examination:
 
     def write_groups(self, path: Path) -> None:
         """The samples that have a copy, as a table that --labels reads: path (or index), label, group."""
-        samples, rows = self.samples, io.StringIO()
-        by_index = all(name == str(i) for i, name in enumerate(samples.names))
-        table = csv.writer(rows, lineterminator="\n")
-        table.writerow(["index" if by_index else "path", self.label_column, "group"])
+        samples = self.samples
+        rows = [["index" if samples.numbered else "path", self.label_column, "group"]]
         for i, name in enumerate(samples.names):
             label, group = int(samples.label[i]), int(self.copies.group[i])
             if group != MISSING or label != MISSING:
                 known = samples.classes[label] if label != MISSING else ""
-                table.writerow([name, known, f"copies-{group}" if group != MISSING else ""])
-        replace_text(path, rows.getvalue())
+                rows.append([name, known, f"copies-{group}" if group != MISSING else ""])
+        replace_csv(path, rows)
 
 
 def labelled(samples: Samples) -> str:

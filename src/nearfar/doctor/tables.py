@@ -130,8 +130,8 @@ def telling(rows: Table, seed: int = 0, most: int = 50_000) -> Iterator[tuple[st
 
 def _across(rows: Table, copies: Duplicates) -> list[str]:
     """Rows that are tested and also learnt from."""
-    learnt = {int(g) for g, part in zip(copies.group, rows.split, strict=True) if part == "train"} - {MISSING}
-    both = sum(int(g) in learnt for g, part in zip(copies.group, rows.split, strict=True) if part == "test")
+    learnt = copies.group[rows.of_split("train")]
+    both = int(torch.isin(copies.group[rows.of_split("test")], learnt[learnt != MISSING]).sum())
     return [f"{both:,} rows of the split test are in train as well: leave them out of the test."] if both else []
 
 

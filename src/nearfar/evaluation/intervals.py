@@ -21,6 +21,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        """`mean [low, high]`, each number by `spec`: f"{gain:+.1f}" is +2.2 [+1.7, +2.7]."""
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
 
 def bootstrap(
     values: Tensor | Sequence[float],
