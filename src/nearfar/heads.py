@@ -1,11 +1,14 @@
-"""Projectors and predictors: the small networks between the representation and the loss, as each paper has them."""
+"""Projectors, predictors and classifiers: the small networks on the representation, as each paper has them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from nearfar.losses.classification import log_prior
 
 
 class MLP(nn.Sequential):
@@ -120,3 +123,21 @@ def paco_head(dim: int, *, out: int = 128) -> MLP:
 def gpaco_head(dim: int, *, out: int = 128) -> MLP:
     """GPaCo's projector: dim -> dim -> dim -> out without batch norm (arXiv 2209.12400)."""
     return mlp((dim, dim, dim, out), norm=False, bias=True, last_bias=True)
+
+
+class LinearClassifier(nn.Linear):
+    """A linear classifier that knows how frequent classes are: N x dim -> N x classes, logits of what they look like.
+
+    counts: labelled samples of each class.  prior: whether their shares count; if not, classes count alike.
+    """
+
+    log_prior: Tensor  # classes, the logarithm of each one's share, or 0: no state
+
+    def __init__(self, dim: int, counts: Sequence[int], *, prior: bool = True) -> None:
+        super().__init__(dim, len(counts))
+        known = log_prior(counts) if prior else torch.zeros(len(counts))
+        self.register_buffer("log_prior", known, persistent=False)
+
+    def balanced(self, h: Tensor) -> Tensor:
+        """The logits of training, with the shares: the balanced softmax (Ren et al. 2020, arXiv 2007.10740)."""
+        return self(h) + self.log_prior

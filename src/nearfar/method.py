@@ -128,7 +128,7 @@ class Method(nn.Module):
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     classifies: ClassVar[bool] = False
-    """Whether it has a classifier of its own: `classify(view)` gives its logits, N x classes."""
+    """Whether it has a classifier of its own, by default the module `classifier`: `classify(view)` gives its logits."""
     sampler: str = "shuffled"
     """How the samples of a step are drawn, where the user leaves it to the method: see `nearfar.samplers`."""
     per_class: int = 4
@@ -194,8 +194,10 @@ class Method(nn.Module):
         return None
 
     def classify(self, view: Any) -> Tensor:
-        """The logits of a method that `classifies`: N x classes."""
-        raise NotImplementedError(f"{type(self).__name__} has no classifier")
+        """The logits of a method that `classifies`, by default those of its module `classifier`: N x classes."""
+        if not self.classifies:
+            raise NotImplementedError(f"{type(self).__name__} has no classifier")
+        return self.get_submodule("classifier")(self.embed(view))
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError

@@ -25,7 +25,7 @@ def test_every_view_is_told_by_its_label() -> None:
 
 def test_the_prior_is_that_of_the_labels() -> None:
     method = ENTROPY.build(prior=True)
-    torch.testing.assert_close(method.log_prior, torch.full((3,), -math.log(3)))
+    torch.testing.assert_close(method.classifier.log_prior, torch.full((3,), -math.log(3)))
     assert method.chance(8) == torch.tensor(-math.log(1 / 3)).item() or abs(method.chance(8) - math.log(3)) < 1e-6
 
 

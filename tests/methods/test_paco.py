@@ -25,7 +25,7 @@ def test_queries_are_anchors_and_keys_and_queue_are_only_found() -> None:
     with torch.no_grad():
         method.queue.label.copy_(torch.arange(len(method.queue.label)) % 3)
         h = method.encoder(batch.views[0])
-        q, logits = normalise(method.projector(h)), method.classifier(h) + method.log_prior
+        q, logits = normalise(method.projector(h)), method.classifier(h) + method.classifier.log_prior
         queue = method.queue.keys, method.queue.label, method.queue.group
         k = method.key(batch.views[1])
         want = parametric(q, logits, batch.label, k, queue, temperature=0.2, alpha=0.05)
@@ -38,9 +38,9 @@ def test_with_centres_alone_it_is_the_balanced_softmax() -> None:
     for prior in (True, False):
         method = build(alpha=0.0, gamma=0.0, prior=prior)
         logits = method.classify(batch.views[0])[known]
-        want = F.cross_entropy(logits + method.log_prior, batch.label[known])
+        want = F.cross_entropy(logits + method.classifier.log_prior, batch.label[known])
         torch.testing.assert_close(method(batch).loss, want)
-    assert not method.log_prior.any()
+    assert not method.classifier.log_prior.any()
 
 
 def test_scale_divides_logits_and_prior_and_classify_gives_neither() -> None:
@@ -48,7 +48,7 @@ def test_scale_divides_logits_and_prior_and_classify_gives_neither() -> None:
     plain, scaled = build(alpha=0.0, gamma=0.0), build(alpha=0.0, gamma=0.0, scale=2.0)
     known = batch.label >= 0
     logits = plain.classify(batch.views[0])[known]
-    want = F.cross_entropy((logits + plain.log_prior) / 2, batch.label[known])
+    want = F.cross_entropy((logits + plain.classifier.log_prior) / 2, batch.label[known])
     torch.testing.assert_close(scaled(batch).loss, want)
     assert torch.equal(logits, plain.classifier(plain.encoder(batch.views[0]))[known])
 

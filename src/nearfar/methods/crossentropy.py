@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.heads import LinearClassifier
+from nearfar.losses.classification import cross_entropy
 from nearfar.method import Encoder, Method, Step
 
 
@@ -30,7 +29,6 @@ class CrossEntropy(Method):
     family = "labels"
     needs_labels = True
     classifies = True
-    log_prior: Tensor
 
     def __init__(
         self,
@@ -42,18 +40,14 @@ class CrossEntropy(Method):
         smoothing: float = 0.0,
     ) -> None:
         super().__init__(encoder)
-        self.classifier = nn.Linear(encoder.dim, classes)
-        known = log_prior(counts)
-        self.register_buffer("log_prior", known if prior else torch.zeros(classes), persistent=False)
+        self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
+        known = self.classifier.log_prior
         self.smoothing, self.entropy = smoothing, float(-(known.exp() * known).sum()) if prior else math.log(classes)
 
-    def classify(self, view: Any) -> Tensor:
-        return self.classifier(self.embed(view))  # N x classes
-
     def forward(self, batch: Batch) -> Step:
-        logits = self.classify(torch.cat(batch.views))  # VN x classes
+        logits = self.classifier(self.embed(torch.cat(batch.views)))  # VN x classes
         label = batch.label.repeat(len(batch.views))
-        loss = cross_entropy(logits, label, log_prior=self.log_prior, smoothing=self.smoothing)
+        loss = cross_entropy(logits, label, log_prior=self.classifier.log_prior, smoothing=self.smoothing)
         right = (logits.detach().argmax(1) == label)[label >= 0].float()
         return Step(loss, {"right": right.sum() / max(1, len(right))})
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +62,6 @@ class ExCon(SupCon):
         self.classifier = nn.Linear(encoder.dim, classes)
         self.explain = partial(gradcam, stage=stage) if explain == "gradcam" else saliency
         self.threshold, self.background, self.after = threshold, background, after
-
-    def classify(self, view: Any) -> Tensor:
-        return self.classifier(self.embed(view))  # N x classes
 
     def forward(self, batch: Batch) -> Step:
         if len(batch.views) != 3:

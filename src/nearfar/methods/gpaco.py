@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
-from nearfar.heads import gpaco_head
-from nearfar.losses.classification import log_prior
+from nearfar.heads import LinearClassifier, gpaco_head
 from nearfar.losses.parametric import parametric
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
@@ -39,13 +35,11 @@ class GPaCo(Method):
     family = "labels"
     needs_labels = True
     classifies = True
-    log_prior: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        classes: int,
         counts: tuple[int, ...],
         dim: int = 128,
         queue: int = 8192,
@@ -59,19 +53,15 @@ class GPaCo(Method):
     ) -> None:
         super().__init__(encoder)
         self.projector = gpaco_head(encoder.dim, out=dim)
-        self.classifier = nn.Linear(encoder.dim, classes)
+        self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
         self.queue = Queue(queue, dim, labelled=True)
-        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes))
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma, "smoothing": smoothing}
         self.temperature, self.scale = temperature, scale
-
-    def classify(self, view: Any) -> Tensor:
-        return self.classifier(self.embed(view))  # N x classes
 
     def forward(self, batch: Batch) -> Step:
         h = self.embed(torch.cat(batch.views))  # 2N x encoder.dim
         z = normalise(self.projector(h))
-        b = (self.classifier(h) + self.log_prior) / self.scale  # 2N x classes
+        b = self.classifier.balanced(h) / self.scale  # 2N x classes
         earlier = self.queue.keys, self.queue.label, self.queue.group
         none = z[:0]
         loss = parametric(

@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
-from nearfar.heads import paco_head
-from nearfar.losses.classification import log_prior
+from nearfar.heads import LinearClassifier, paco_head
 from nearfar.losses.parametric import parametric
 from nearfar.memory.ema import momentum_copy
 from nearfar.memory.queue import Queue
@@ -42,13 +36,11 @@ class PaCo(MoCo):
     family = "labels"
     needs_labels = True
     classifies = True
-    log_prior: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        classes: int,
         counts: tuple[int, ...],
         dim: int = 128,
         queue: int = 8192,
@@ -65,18 +57,14 @@ class PaCo(MoCo):
         self.projector = paco_head(encoder.dim, out=dim)
         self.key_projector = momentum_copy(self.projector)
         self.queue = Queue(queue, dim, labelled=True)
-        self.classifier = nn.Linear(encoder.dim, classes)
-        self.register_buffer("log_prior", log_prior(counts) if prior else torch.zeros(classes))
+        self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         self.scale = scale
-
-    def classify(self, view: Any) -> Tensor:
-        return self.classifier(self.embed(view))  # N x classes
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
         h = self.embed(v1)
-        q, b = normalise(self.projector(h)), (self.classifier(h) + self.log_prior) / self.scale
+        q, b = normalise(self.projector(h)), self.classifier.balanced(h) / self.scale
         k = self.key(v2)
         queue = self.queue.keys, self.queue.label, self.queue.group
         loss = parametric(q, b, batch.label, k, queue, temperature=self.temperature, group=batch.group, **self.weights)

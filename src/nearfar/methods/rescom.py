@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
-from nearfar.heads import paco_head
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.heads import LinearClassifier, paco_head
+from nearfar.losses.classification import cross_entropy
 from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.memory.class_queue import ClassQueue
 from nearfar.method import Encoder, Method, Step
@@ -40,14 +38,12 @@ class ResCom(Method):
     family = "labels"
     needs_labels = True
     classifies = True
-    log_prior: Tensor
     weights: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        classes: int,
         counts: tuple[int, ...],
         dim: int = 128,
         temperature: float = 0.2,
@@ -61,21 +57,17 @@ class ResCom(Method):
         if positives > slots:
             raise ValueError(f"{positives} hard positives were asked for, and a class has {slots} slots in the queue")
         self.projector = paco_head(encoder.dim, out=dim)
-        self.classifier = nn.Linear(encoder.dim, classes)
-        self.queue = ClassQueue(classes, slots, dim)
-        self.register_buffer("log_prior", log_prior(counts))
-        self.register_buffer("weights", class_weights(counts, effective))
+        self.classifier = LinearClassifier(encoder.dim, counts)
+        self.queue = ClassQueue(len(counts), slots, dim)
+        self.register_buffer("weights", class_weights(counts, effective), persistent=False)
         self.mined = {"positives": positives, "negatives": negatives}
         self.temperature, self.weight = temperature, weight
-
-    def classify(self, view: Any) -> Tensor:
-        return self.classifier(self.embed(view))  # N x classes
 
     def forward(self, batch: Batch) -> Step:
         views, label, queue, group = len(batch.views), batch.label, self.queue, batch.group
         h = self.embed(torch.cat(batch.views))  # VN x encoder.dim
         z = normalise(self.projector(h))
-        classified = cross_entropy(self.classifier(h), label.repeat(views), log_prior=self.log_prior)
+        classified = cross_entropy(self.classifier.balanced(h), label.repeat(views))
         groups = None if group is None else (group.repeat(views), queue.group)
         mined = mine(z, label.repeat(views), queue.keys, queue.label, groups=groups, **self.mined)
         weight = torch.where(label < 0, 1, self.weights[label.clamp(min=0)])
