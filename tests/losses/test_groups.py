@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.losses.groups import equal_ids, foreign, or_positive
 from nearfar.losses.pairwise import dcl, info_nce, info_nce_batch, nt_xent
 from nearfar.losses.supervised import supcon, supcon_in
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -27,6 +28,25 @@ LABEL = [0, 1, 1, 0, MISSING, 1]
 
 def same(a: int, b: int) -> bool:
     return a == b and a != MISSING
+
+
+def test_the_rules_pair_by_pair() -> None:
+    mine, first, second, ids = [0, 1, MISSING, 2], [1, MISSING, 0, 2, 1], [2, 0, MISSING, 1, 1], [3, 3, 4, 0]
+    of_columns = [3, 4, 0, 3, 5]
+    rows, one, two = torch.tensor(mine), torch.tensor(first), torch.tensor(second)
+    i, j = torch.arange(4)[:, None], torch.arange(5)[None]
+    alike = [[same(a, b) for b in first] for a in mine]
+    of_either = [[same(a, b) or same(a, c) for b, c in zip(first, second, strict=True)] for a in mine]
+    positive = [[a == b for b in of_columns] for a in ids]
+    assert equal_ids(rows[:, None], one).tolist() == alike
+    assert foreign(rows, one)(i, j).tolist() == [[not hidden for hidden in row] for row in alike]
+    rule = foreign(rows, one, two)
+    assert rule(i, j).tolist() == [[not hidden for hidden in row] for row in of_either]
+    kept = or_positive(rule, (torch.tensor(ids), torch.tensor(of_columns)))(i, j)
+    assert kept.tolist() == [
+        [not a or b for a, b in zip(*both, strict=True)] for both in zip(of_either, positive, strict=True)
+    ]
+    assert torch.equal(rule(i, j)[2:4, 1:3], rule(i[2:4], j[:, 1:3]))
 
 
 def slow(z1: Tensor, z2: Tensor, group: list[int], tau: float, *, decoupled: bool = False) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nearfar.contrast import far, near_mean
 from nearfar.distributed import columns, gather, share
+from nearfar.losses.groups import foreign
 from nearfar.losses.strips import strips
 
 
@@ -120,9 +121,4 @@ class _Rows:
         if group is None:
             return far(self.z, self.keys, apart=self.ids)
         mine = group.repeat(len(self.z) // len(group))
-        every = gather(mine)
-
-        def keep(i: Tensor, j: Tensor) -> Tensor:
-            return (mine[i] != every[j]) | (mine[i] < 0)
-
-        return far(self.z, self.keys, apart=self.ids, rule=keep)
+        return far(self.z, self.keys, apart=self.ids, rule=foreign(mine, gather(mine)))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nearfar.distributed import columns, gather, total
+from nearfar.losses.groups import equal_ids
 from nearfar.losses.strips import strips
 
 
@@ -74,7 +75,7 @@ def _moments(z: Tensor, label: Tensor, attribute: Tensor, group: Tensor | None, 
         same = label[where, None] == labels
         other = ~same
         if group is not None and groups is not None:
-            other &= (group[where, None] != groups) | (groups < 0)
+            other &= ~equal_ids(group[where, None], groups)
         aligned = attribute[where, None] == attributes
         found = []
         for kind in (same & aligned, same & ~aligned, other & aligned, other & ~aligned):

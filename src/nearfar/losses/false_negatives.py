@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nearfar.contrast import Ids, far
 from nearfar.distributed import columns, gather, share, total
+from nearfar.losses.groups import equal_ids
 
 ROWS = 512
 """Rows whose scores with all columns are held at a time."""
@@ -92,7 +93,7 @@ def same_class(label: Tensor, views: int) -> Tensor:
     label: N, or MISSING.  views: V. Columns as `find_alike` gives them: N x the most that a row has, -1 where fewer.
     """
     every, of = (gather(x.repeat(views)) for x in (label, columns(label)))  # WVN
-    same = (label[:, None] == every) & (label[:, None] >= 0) & (columns(label)[:, None] != of)
+    same = equal_ids(label[:, None], every) & (columns(label)[:, None] != of)
     best = same.byte().sort(dim=1, descending=True, stable=True)
     most = int(same.sum(1).max())
     return torch.where(best.values[:, :most] > 0, best.indices[:, :most], -1)
@@ -135,7 +136,7 @@ def info_nce_found(
 
 def _equal(ids: Ids, i: Tensor, j: Tensor) -> Tensor:
     rows, columns = ids
-    return (rows[i] == columns[j]) & (rows[i] >= 0)
+    return equal_ids(rows[i], columns[j])
 
 
 def detected(alike: Ids, label: Ids) -> Tensor:
@@ -155,7 +156,7 @@ def detected_columns(found: Tensor, label: Tensor, views: int) -> Tensor:
     every = gather(label.repeat(views))  # WVN
     known = (found >= 0) & (label[:, None] >= 0) & (every[found] >= 0)
     right = known & (every[found] == label[:, None])
-    same = ((every == label[:, None]) & (label[:, None] >= 0)).sum() - views * (label >= 0).sum()
+    same = equal_ids(label[:, None], every).sum() - views * (label >= 0).sum()
     return torch.stack([right.sum(), known.sum(), same])
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nearfar.contrast import far, near
 from nearfar.distributed import gather, share
+from nearfar.losses.groups import equal_ids
 
 Ids = tuple[Tensor, Tensor]
 
@@ -42,8 +43,7 @@ def nce(
     # log h is a log-sigmoid: a sum of these over K needs each logit, so here a matrix of N x K is held.
     pull, push = _logits(v, own, drawn, temperature)
     if groups is not None:
-        rows, columns = groups[0][:, None], groups[1]
-        push = push.masked_fill((rows == columns) & (rows >= 0), -math.inf)
+        push = push.masked_fill(equal_ids(groups[0][:, None], groups[1]), -math.inf)
     return share(-F.logsigmoid(pull - shift) - F.logsigmoid(shift - push).sum(1))
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nearfar.contrast import far
 from nearfar.distributed import share
+from nearfar.losses.groups import equal_ids
 
 Sampling = Literal["semi-hard", "random", "hard", "semi-easy"]
 ROWS = 64
@@ -42,7 +43,7 @@ def draw_negatives(
     for rows in torch.arange(len(q), device=q.device).split(ROWS):
         alike = chosen[rows]
         for mine, theirs in zip(same[::2], same[1::2], strict=True):
-            alike |= (mine[rows, None] == theirs) & (mine[rows, None] >= 0)
+            alike |= equal_ids(mine[rows, None], theirs)
         score = u.expand(len(rows), -1) if sampling == "random" else q[rows] @ bank.T
         if sampling in ("semi-hard", "semi-easy"):
             within = (score if sampling == "semi-hard" else -score).topk(min(pool, len(bank))).indices

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nearfar.contrast import far, near
 from nearfar.distributed import columns, gather, share, total, world
+from nearfar.losses.groups import equal_ids
 from nearfar.losses.supervised import identity
 
 TRIPLETS = 2**22
@@ -146,6 +147,6 @@ def _compared(views: list[Tensor], label: Tensor, group: Tensor | None) -> tuple
     negative = ~alike
     if group is not None:
         of = group.repeat(len(views))
-        negative &= (of[:, None] != gather(of)) | (of < 0)[:, None]
+        negative &= ~equal_ids(of[:, None], gather(of))
     itself = torch.zeros_like(alike).scatter(1, columns(z)[:, None], True)
     return d, alike & ~itself, negative

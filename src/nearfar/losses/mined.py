@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nearfar.contrast import far, near_mean
 from nearfar.distributed import columns, gather, share
-from nearfar.losses.parametric import kept
+from nearfar.losses.groups import equal_ids, foreign, or_positive
 from nearfar.losses.supervised import identity
 from nearfar.losses.synthetic import hardest
 
@@ -57,8 +57,7 @@ def mine(
     count = min(negatives, len(queue) - slots)
     near = hardest(z, queue.to(z.dtype), count, (label, of_queue))[0]
     if groups is not None:
-        own = (groups[0][:, None] == groups[1][near]) & (groups[0][:, None] >= 0)
-        near = near.masked_fill(own, -1)
+        near = near.masked_fill(equal_ids(groups[0][:, None], groups[1][near]), -1)
     return hard.masked_fill(~known, -1), near.masked_fill(~known, -1)
 
 
@@ -87,7 +86,7 @@ def supcon_mined(
     rule = None
     if group is not None:
         mine = group.repeat(len(views))
-        rule = kept(both, (mine, gather(mine)))
+        rule = or_positive(foreign(mine, gather(mine)), both)
     z = z / temperature
     pull, count = near_mean(z, keys, both, own=own)
     hard = mined[0].shape[1]

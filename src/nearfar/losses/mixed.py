@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nearfar.contrast import far, near
 from nearfar.distributed import columns, gather, normalise, share
+from nearfar.losses.groups import equal_ids
 
 
 def mixed_info_nce(
@@ -41,8 +42,8 @@ def mixed_info_nce(
     theirs = every[partner]
 
     def keep(i: Tensor, j: Tensor) -> Tensor:
-        foreign = (every[j] != group[i]) & (every[j] != theirs[i])
-        return foreign | (every[j] < 0) | (j == own[i]) | (j == partner[i])
+        hidden = equal_ids(group[i], every[j]) | equal_ids(theirs[i], every[j])
+        return ~hidden | (j == own[i]) | (j == partner[i])
 
     return share(far(q, keys, rule=keep) - pull)
 

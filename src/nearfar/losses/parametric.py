@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Rule, far, near_mean
+from nearfar.contrast import far, near_mean
 from nearfar.distributed import columns, gather, share
+from nearfar.losses.groups import foreign, or_positive
 from nearfar.losses.supervised import identity
 
 
@@ -50,8 +51,8 @@ def parametric(
     of_every = torch.cat([gather(rows), gather(others), of_queue])
     rule = None
     if group is not None:
-        groups = _views(group, z), torch.cat([gather(_views(group, z)), gather(_views(group, keys)), queue[2]])
-        rule = kept((rows, of_every), groups)
+        theirs = torch.cat([gather(_views(group, z)), gather(_views(group, keys)), queue[2]])
+        rule = or_positive(foreign(_views(group, z), theirs), (rows, of_every))
     own, z = columns(z), z / temperature
     pull, count = near_mean(z, every, (rows, of_every), own=own)
     b = logits.to(pull.dtype)
@@ -71,13 +72,3 @@ def parametric(
 def _views(value: Tensor, rows: Tensor) -> Tensor:
     """What is known of N samples, for each row of their views: VN."""
     return value.repeat(len(rows) // len(value))
-
-
-def kept(ids: tuple[Tensor, Tensor], groups: tuple[Tensor, Tensor]) -> Rule:
-    """Which columns count for a row: not those of its group, but for its positives. Of rows and of columns each."""
-
-    def keep(i: Tensor, j: Tensor) -> Tensor:
-        mine = groups[0][i]
-        return (mine != groups[1][j]) | (mine < 0) | (ids[0][i] == ids[1][j])
-
-    return keep

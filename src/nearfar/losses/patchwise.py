@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nearfar.contrast import far, near
 from nearfar.distributed import gather, rank, share
+from nearfar.losses.groups import equal_ids
 
 
 def info_nce_parts(p: Tensor, z: Tensor, positive: Tensor, *, group: Tensor | None = None) -> Tensor:
@@ -32,6 +33,6 @@ def info_nce_parts(p: Tensor, z: Tensor, positive: Tensor, *, group: Tensor | No
 
     def keep(i: Tensor, j: Tensor) -> Tensor:
         mine, theirs = first + i // rows, j // parts
-        return (groups[mine] != groups[theirs]) | (groups[mine] < 0) | (mine == theirs)
+        return ~equal_ids(groups[mine], groups[theirs]) | (mine == theirs)
 
     return share(far(p, keys, rule=keep) - pull)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Rule, far, near
+from nearfar.contrast import Ids, far, near
 from nearfar.distributed import share
-
-Ids = tuple[Tensor, Tensor]
+from nearfar.losses.groups import foreign
 
 
 def chosen(label: Tensor, of_queue: Tensor, count: int, draws: Tensor | None = None) -> Tensor:
@@ -66,7 +65,8 @@ def info_nce_chosen(
     if constant:
         left = _class(ids[0], ids[1].sort().values)[1] - found.sum(1)
         push = torch.logaddexp(push, left.to(push.dtype).log())
-        return share(torch.logaddexp(push, far(q, queue, apart=ids, rule=_apart(groups))) - pull)
+        rule = None if groups is None else foreign(*groups)
+        return share(torch.logaddexp(push, far(q, queue, apart=ids, rule=rule)) - pull)
     return share(torch.logaddexp(push, far(q, queue, skip=columns, apart=groups)) - pull)
 
 
@@ -74,7 +74,3 @@ def _class(label: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
     """Where the class of each query begins among ordered labels, and how many keys are of it: N and N."""
     start, stop = (torch.searchsorted(ordered, label, right=right) for right in (False, True))
     return start, (stop - start) * (label >= 0)
-
-
-def _apart(groups: Ids | None) -> Rule | None:
-    return None if groups is None else lambda i, j: (groups[0][i] != groups[1][j]) | (groups[0][i] < 0)

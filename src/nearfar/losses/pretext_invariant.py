@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.distributed import share
+from nearfar.losses.groups import equal_ids
 
 Ids = tuple[Tensor, Tensor]
 
@@ -34,8 +35,7 @@ def told_apart(
         # The second term is no log-sum-exp: it needs each logit, so a matrix of N x K is held.
         pull, push = (v * own).sum(1), v @ drawn.T  # N, N x K
     if groups is not None:
-        rows, columns = groups[0][:, None], groups[1]
-        push = push.masked_fill((rows == columns) & (rows >= 0), -math.inf)
+        push = push.masked_fill(equal_ids(groups[0][:, None], groups[1]), -math.inf)
     far = push.logsumexp(1)  # N; -inf where no negative is left
     some = far.isfinite()
     apart = F.softplus(push - torch.where(some, far, 0)[:, None]).sum(1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar.distributed import columns, gather, share
+from nearfar.losses.groups import equal_ids
 
 
 def spreading(
@@ -27,7 +28,7 @@ def spreading(
     hidden = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, own[:, None], True)
     if group is not None:
         group = group.repeat(2)
-        hidden |= (group[:, None] == gather(group)) & (group[:, None] >= 0)
+        hidden |= equal_ids(group[:, None], gather(group))
         hidden.scatter_(1, partner, False)
     log_p = logits.masked_fill(hidden, -torch.inf).log_softmax(1)
     pull = log_p.gather(1, partner)[:, 0]

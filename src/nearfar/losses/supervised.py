@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nearfar.contrast import far, near_mean
 from nearfar.distributed import columns, gather, share
+from nearfar.losses.groups import foreign, or_positive
 
 Queued = tuple[Tensor, Tensor, Tensor]
 """Keys, K x D, their labels and their groups, K."""
@@ -119,12 +120,7 @@ class _Anchors:
     def far(self) -> Tensor:
         if self.group is None:
             return far(self.z, self.keys, skip=self.own)
-        (mine, every), (ids, all_ids) = self.group, self.ids
-
-        def keep(i: Tensor, j: Tensor) -> Tensor:
-            return (mine[i] != every[j]) | (mine[i] < 0) | (ids[i] == all_ids[j])
-
-        return far(self.z, self.keys, skip=self.own, rule=keep)
+        return far(self.z, self.keys, skip=self.own, rule=or_positive(foreign(*self.group), self.ids))
 
 
 def identity(label: Tensor) -> Tensor:

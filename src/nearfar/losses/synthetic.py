@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nearfar.contrast import far
 from nearfar.distributed import share
+from nearfar.losses.groups import equal_ids
 
 Ids = tuple[Tensor, Tensor]
 BLOCK = 4096
@@ -32,8 +33,7 @@ def hardest(q: Tensor, queue: Tensor, count: int, groups: Ids | None = None) -> 
         columns = torch.arange(start, min(start + BLOCK, len(queue)), device=q.device)
         block = q @ queue[part].T  # N x BLOCK
         if groups is not None:
-            rows, others = groups[0][:, None], groups[1][part]
-            block = block.masked_fill((rows == others) & (rows >= 0), -math.inf)
+            block = block.masked_fill(equal_ids(groups[0][:, None], groups[1][part]), -math.inf)
         best, order = torch.cat([best, block], 1).topk(count)
         where = torch.cat([where, columns.expand(len(q), -1)], 1).gather(1, order)
     return where, best.isfinite().sum(1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Ids, Rule, far, near_mean
+from nearfar.contrast import far, near_mean
 from nearfar.distributed import columns, gather, share
+from nearfar.losses.groups import foreign, or_positive
 from nearfar.losses.supervised import identity
 
 
@@ -40,25 +41,11 @@ def universum(
     if group is not None:
         mine = group.repeat(len(views))
         first, second = gather(mine), gather(gather(group)[partner])
-        of_mixed = _foreign(mine, [first, second])
-        of_keys = _or_positive(of_mixed if pull else _foreign(mine, [first]), both)
+        of_mixed = foreign(mine, first, second)
+        of_keys = or_positive(of_mixed if pull else foreign(mine, first), both)
     near, count = near_mean(q, keys, both, own=own)
     push = far(q, keys, skip=own, rule=of_keys)
     if not pull:
         push = torch.logaddexp(push, far(q, v, rule=of_mixed))
     loss = share(push - near, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
-
-
-def _foreign(mine: Tensor, theirs: list[Tensor]) -> Rule:
-    """Which columns have, in none of several parts, the group of the row."""
-
-    def keep(i: Tensor, j: Tensor) -> Tensor:
-        alike = torch.stack([mine[i] == part[j] for part in theirs]).any(0)
-        return ~alike | (mine[i] < 0)
-
-    return keep
-
-
-def _or_positive(rule: Rule, ids: Ids) -> Rule:
-    return lambda i, j: rule(i, j) | (ids[0][i] == ids[1][j])
