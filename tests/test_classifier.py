@@ -93,6 +93,11 @@ def test_files_are_named_as_they_were_given(made: Classifier, tmp_path: Path, mo
         assert found.names == list(given)
         torch.testing.assert_close(found.probabilities, whole.probabilities[[4, 1]])
     assert made.predict(Path("photos/004.png")).names == ["photos/004.png"]
+    pages = [Image.open(photos / name) for name in ("000.png", "002.png")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    paged = made.predict(["photos/004.png", "pages.tif"])
+    assert paged.names == ["photos/004.png", "pages.tif#1", "pages.tif#2"]
+    torch.testing.assert_close(paged.probabilities, whole.probabilities[[4, 0, 2]])
     (photos / "001.png").write_bytes(b"no picture")
     opened = made.open(["photos/004.png", str(photos / "001.png")])
     assert opened.names == ["photos/004.png"]

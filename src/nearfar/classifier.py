@@ -146,10 +146,15 @@ class Classifier:
             listed = Path(folder) / "files.txt"
             listed.write_text("\n".join(given) + "\n", encoding="utf-8")
             samples = self._opened(listed)
+
+        def named(name: str) -> str:  # as given; a page of a file has a number behind it
+            file, mark, page = (name, "", "") if name in given else name.rpartition("#")
+            return given[file] + mark + page
+
         return dataclasses.replace(
             samples,
-            names=[given[name] for name in samples.names],
-            skipped=[(given[name], why) for name, why in samples.skipped],
+            names=[named(name) for name in samples.names],
+            skipped=[(named(name), why) for name, why in samples.skipped],
         )
 
     def _opened(self, data: Any) -> Samples:

@@ -39,6 +39,14 @@ def test_top_folders_train_and_test_are_splits():
     assert labels.split == ["train", "test", "test", "val", "train"]
 
 
+def test_a_row_of_a_file_is_for_all_its_pages(tmp_path):
+    names, files = ["a.tif#1", "a.tif#2", "b.png", "c.tif#1", "c.tif#2"], ["a.tif", "a.tif", "b.png", "c.tif", "c.tif"]
+    path = table(tmp_path, "path,label\na.tif,old\nb.png,young\nc.tif#2,young\nc.tif#3,old\n")
+    labels = table_labels(path, names, files=files)
+    assert labels.label.tolist() == [0, 0, 1, -1, 1]
+    assert "1 of 4 rows" in labels.notes[0]
+
+
 def test_a_folder_named_train_among_others_is_a_class():
     labels = folder_labels(["train/1.png", "car/1.png"])
     assert labels.classes == ["car", "train"]

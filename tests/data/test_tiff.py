@@ -113,6 +113,119 @@ def test_a_damaged_file_is_an_error(cut):
         tiff.read(data[:cut])
 
 
+def several(pages: list[Image.Image], **options) -> bytes:
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:], **options)
+    return file.getvalue()
+
+
+def pages_of(mode: str, n: int = 4) -> list[Image.Image]:
+    if mode == "I;16":
+        return [Image.fromarray(random(23, 31) // (i + 1)) for i in range(n)]
+    if mode == "1":
+        return [noise(23, 31, seed=i, mode="L").convert("1") for i in range(n)]
+    if mode == "P":
+        return [noise(23, 31, seed=i).quantize(16) for i in range(n)]
+    return [noise(23 + i, 31, seed=i, mode=mode) for i in range(n)]  # pages may differ in size
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16", "1", "P"])
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_page_as_a_file_of_its_own_is_what_pillow_finds_there(mode, options, big):
+    data = several(pages_of(mode), big_tiff=big, **options)
+    found = tiff.pictures(io.BytesIO(data))
+    assert found is not None
+    assert len(found) == 4
+    for number, page in enumerate(found):
+        with Image.open(io.BytesIO(data)) as whole, Image.open(io.BytesIO(tiff.extract(io.BytesIO(data), page))) as one:
+            whole.seek(number)
+            assert (one.mode, one.size) == (whole.mode, whole.size)
+            assert np.array_equal(np.asarray(one.convert("RGBA")), np.asarray(whole.convert("RGBA")))
+
+
+@pytest.mark.parametrize(("mode", "compression"), [("RGB", "jpeg"), ("L", "jpeg"), ("1", "group4"), ("L", "packbits")])
+def test_pages_that_are_packed_in_other_ways(mode, compression):
+    data = several(pages_of(mode), compression=compression)
+    found = tiff.pictures(io.BytesIO(data))
+    assert found is not None
+    with Image.open(io.BytesIO(data)) as whole, Image.open(io.BytesIO(tiff.extract(io.BytesIO(data), found[2]))) as one:
+        whole.seek(2)
+        assert np.array_equal(np.asarray(one), np.asarray(whole))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("piece", [None, (16, 16)])
+def test_a_page_of_many_channels(order, planes, piece):
+    values = random(21, 37, 7)
+    data = written(values, order=order, planes=planes, piece=piece, deflate=True, predictor=2)
+    assert tiff.pictures(io.BytesIO(data)) is None
+    assert np.array_equal(tiff.read(tiff.extract(io.BytesIO(data), [tiff._begin(io.BytesIO(data))[1]])), values)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_pages_as_channels_of_one_picture(mode, compression):
+    pages = [page.crop((0, 0, 31, 23)) for page in pages_of(mode)]
+    data = several(pages, compression=compression, tiffinfo={270: "ImageJ=1.54\nchannels=4\n"})
+    found = tiff.pictures(io.BytesIO(data))
+    assert found is not None
+    assert len(found) == 1
+    read = tiff.read(tiff.extract(io.BytesIO(data), found[0]))
+    assert np.array_equal(read, np.stack([np.asarray(page) for page in pages], axis=2))
+    differing = several(pages_of("L"), tiffinfo={270: "ImageJ=1.54\nchannels=4\n"})
+    with pytest.raises(ValueError, match="differ in form"):
+        tiff.extract(io.BytesIO(differing), (tiff.pictures(io.BytesIO(differing)) or [])[0])
+
+
+@pytest.mark.parametrize(
+    ("described", "wanted"),
+    [
+        ("", [[i] for i in range(6)]),
+        ("scanned", [[i] for i in range(6)]),
+        ("ImageJ=1.54\nimages=6\nslices=6\n", [[i] for i in range(6)]),
+        ("ImageJ=1.54\nimages=6\nchannels=2\nframes=3\n", [[0, 1], [2, 3], [4, 5]]),
+        ("ImageJ=1.54\nimages=6\nchannels=4\n", [[i] for i in range(6)]),  # it does not come out
+        ('<OME><Pixels DimensionOrder="XYCZT" SizeC="3" SizeZ="2" SizeT="1"/></OME>', [[0, 1, 2], [3, 4, 5]]),
+        ('<OME><Pixels DimensionOrder="XYZCT" SizeC="3" SizeZ="2" SizeT="1"/></OME>', [[0, 2, 4], [1, 3, 5]]),
+        ('<OME><Pixels DimensionOrder="XYTZC" SizeC="2" SizeZ="1" SizeT="3" /></OME>', [[0, 3], [1, 4], [2, 5]]),
+        (2 * '<ome:Pixels SizeC="3" SizeZ="1" SizeT="1"></ome:Pixels>', [[0, 1, 2], [3, 4, 5]]),
+        ('<OME><Pixels DimensionOrder="XYCZT" SizeC="3" SizeZ="9" SizeT="1"/></OME>', [[i] for i in range(6)]),
+    ],
+)
+def test_which_pages_are_channels_is_what_the_description_says(described, wanted):
+    data = several([noise(8, 8, mode="L")] * 6, tiffinfo={270: described} if described else {})
+    found = tiff.pictures(io.BytesIO(data))
+    assert found is not None
+    every = sorted(page for pages in found for page in pages)  # Pillow writes them in order
+    assert found == [tuple(every[i] for i in row) for row in wanted]
+
+
+@pytest.mark.parametrize(("tag", "value", "copies"), [(254, 1, 2), (254, 4, 2), (255, 2, 2), (254, 2, 0), (254, 0, 0)])
+def test_small_copies_and_masks_are_no_pages(tag, value, copies):
+    large, small = noise(16, 16, mode="L"), noise(8, 8, mode="L")
+    small.encoderinfo = {"tiffinfo": {tag: value}}
+    data = several([large, small, small])
+    found = tiff.pictures(io.BytesIO(data))
+    assert (1 if found is None else len(found)) == 3 - copies
+
+
+def test_what_imagej_writes_without_pages_is_an_error():
+    data = several([noise(8, 8, mode="L")], tiffinfo={270: "ImageJ=1.54\nimages=900\nslices=900\n"})
+    with pytest.raises(ValueError, match=r"holds 900 pictures by ImageJ's count and lists 1"):
+        tiff.pictures(io.BytesIO(data))
+
+
+def test_pages_in_a_circle_are_an_error():
+    data = bytearray(several(pages_of("L")))
+    _, first = tiff._begin(io.BytesIO(bytes(data)))
+    at = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
+    data[at : at + 4] = struct.pack("<I", first)
+    with pytest.raises(ValueError, match="what follows page 1 of it came before"):
+        tiff.pictures(io.BytesIO(bytes(data)))
+
+
 def test_a_folder_of_many_channels_is_opened(tmp_path):
     values = random(12, 20, 13)
     for i in range(4):

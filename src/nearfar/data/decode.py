@@ -36,6 +36,8 @@ def head(file: BinaryIO) -> Head:
         return Head(min(shape[:2]), shape[2], dtype.itemsize > 1 and dtype.kind in "iu")
     bits = start[24] if start.startswith(_PNG) and len(start) > 24 else 8
     if start.startswith(tiff.MARKS):
+        if pages := tiff.pictures(file):
+            raise ValueError(f"a TIFF file of {len(pages)} pictures under another name: let it end in .tif")
         layout = tiff.layout(file)
         bits = max(layout.bits) if layout.kind != "f" else 8
         if layout.many:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from nearfar.data import decode
 from nearfar.data.archives import Parts
 from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
+from nearfar.data.pages import Pages, apart, grouped
 from nearfar.data.samples import Samples
 from nearfar.data.sources import EndToEnd, Files, Opened, find
 from nearfar.machine import cores, free_memory
@@ -144,6 +145,8 @@ def open_images(
         a pair (array, labels);
         a .npz file with such an array as images, x or data, or with encoded pictures end to end as jpeg and their N + 1
         offsets; optional labels or y, names (of the classes), group, attribute, split.
+        A TIFF file of several pages is as many pictures, named FILE#1 and so on, of one group, with the labels of the
+        file and their own; a page for each channel makes one picture where ImageJ or OME has written that down.
     labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that
         the data bring, else none.  label_column: the table's column.
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
@@ -157,8 +160,9 @@ def open_images(
     Raises FileNotFoundError where there is nothing at `data`, ValueError where it holds no pictures, too many bad ones,
     labels that do not fit, or files of different numbers of channels; grey ones only are read as colour beside others.
     """
-    opened = find(data, label_column)
-    known = _labels(opened, labels, label_column)
+    given = find(data, label_column)
+    opened, of = apart(given, workers or cores())
+    known = grouped(_labels(opened, labels, label_column, [given.names[i] for i in of]), of)
     notes = [*opened.notes, *known.notes]
     skipped: dict[int, str] = {}
     if isinstance(opened.source, np.ndarray):
@@ -193,7 +197,7 @@ class Cache:
     """Squares held in memory: N x C x S x S, uint8."""
 
     squares: Tensor
-    source: Files | Parts | EndToEnd | np.ndarray
+    source: Files | Parts | EndToEnd | Pages | np.ndarray
     source_rows: Tensor  # N, where the picture of each square stands in the source
     white: float | None = None  # see `open_images`
 
@@ -216,7 +220,7 @@ class Cache:
 class OnDemand:
     """Squares that are decoded each time they are asked for, by threads."""
 
-    source: Files | Parts | EndToEnd
+    source: Files | Parts | EndToEnd | Pages
     shape: torch.Size
     workers: int
     white: float | None = None  # see `open_images`
@@ -245,20 +249,22 @@ def _colours_last(n: int, shape: torch.Size) -> Tensor:
     return torch.empty(n, side, side, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def _original(source: Files | Parts | EndToEnd | np.ndarray, row: int, white: float | None) -> Image.Image:
+def _original(source: Files | Parts | EndToEnd | Pages | np.ndarray, row: int, white: float | None) -> Image.Image:
     if not isinstance(source, np.ndarray):
         return decode.picture(source.read(row), white)
     picture = source[row]  # H x W x C
     return Image.fromarray(np.ascontiguousarray(picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]))
 
 
-def _labels(opened: Opened, labels: str | Path | Sequence | np.ndarray | Tensor | None, column: str) -> Labels:
+def _labels(
+    opened: Opened, labels: str | Path | Sequence | np.ndarray | Tensor | None, column: str, files: list[str]
+) -> Labels:
     if labels is None:
         return opened.labels or no_labels(opened.names)
     if not isinstance(labels, str | Path):
         return array_labels(labels, len(opened.names))
     if str(labels) != "folders":
-        return table_labels(labels, opened.names, column=column, root=opened.root)
+        return table_labels(labels, opened.names, column=column, root=opened.root, files=files)
     if opened.root is None:
         raise ValueError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
     return folder_labels(opened.names)
