@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalise
+from nearfar.memory.turns import turns
 
 
 class ClassQueue(nn.Module):
@@ -39,13 +40,10 @@ class ClassQueue(nn.Module):
         """
         keys, label = gather(keys.detach()).to(self.keys.dtype), gather(label)
         group = torch.full_like(label, MISSING) if group is None else gather(group)
-        order = label.argsort(stable=True)
-        order = order[label[order] >= 0]  # by class, in each the oldest first
-        label = label[order]
-        new = torch.bincount(label, minlength=len(self.count))  # classes
-        place = torch.arange(len(label), device=label.device) - (new.cumsum(0) - new)[label]  # among those of its class
-        kept = place >= new[label] - self.slots  # of more than fit the last
-        order, label, place = order[kept], label[kept], place[kept]
+        new = torch.bincount(label[label >= 0], minlength=len(self.count))  # classes
+        place = turns(label)  # among those of its class
+        kept = (label >= 0) & (place >= new[label] - self.slots)  # of more than fit the last
+        label, place = label[kept], place[kept]
         slot = label * self.slots + (self.count[label] + place) % self.slots
-        self.keys[slot], self.group[slot] = keys[order], group[order]
+        self.keys[slot], self.group[slot] = keys[kept], group[kept]
         self.count += new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalise
 from nearfar.memory.bank import Bank
+from nearfar.memory.turns import in_turns
 
 
 class Prototypes(NamedTuple):
@@ -30,9 +30,7 @@ class Hybrid(Bank):
     It starts as random unit rows, each sample being of the target and an identity of its own. SpCL, arXiv 2006.02713.
     """
 
-    identity: (
-        Tensor  # classes + samples, int64: rows of one identity are one prototype; MISSING where a row is not used
-    )
+    identity: Tensor  # classes + samples, int64: rows of one are one prototype; MISSING where a row is not used
     place: Tensor  # samples, int64, the row of each sample
 
     def __init__(self, samples: int, classes: int, dim: int) -> None:
@@ -78,7 +76,7 @@ class Hybrid(Bank):
         row, v = self.place[gather(index)], gather(v.detach()).to(self.rows.dtype)
         known = self.seen[row] & (row >= self.classes)  # a class moves with who is seen, not with the encoder alone
         self.moved = 1 - ((self.rows[row] * normalise(v)).sum(1) * known).sum() / known.sum()  # NaN where none is
-        for now in _turns(row):
+        for now in in_turns(row):
             self.rows[row[now]] = normalise(keep * self.rows[row[now]] + (1 - keep) * v[now])
         self.seen[row] = True
         if group is not None:
@@ -98,13 +96,3 @@ class Hybrid(Bank):
             for way in ("amin", "amax")
         )
         return Prototypes(centroids / count[:, None], column[self.place], torch.where(least == most, least, MISSING))
-
-
-def _turns(row: Tensor) -> Iterator[Tensor]:
-    """The places in which each row is named for the first time, for the second, and so on."""
-    order = row.argsort(stable=True)
-    _, counts = torch.unique_consecutive(row[order], return_counts=True)
-    turn = torch.empty_like(row)
-    turn[order] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    for number in range(int(counts.max())):
-        yield (turn == number).nonzero()[:, 0]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather
+from nearfar.memory.turns import in_turns
 
 
 class Prototypes(nn.Module):
@@ -43,11 +44,7 @@ class MovingPrototypes(Prototypes):
         z: N x dim, unit rows.  own: N, int64, the prototype c of each row, or MISSING for those that move none.
         """
         z, own = gather(z.detach()).to(self.weight.dtype), gather(own)
-        of, order = own.sort(stable=True)
-        of, order = of[of != MISSING], order[of != MISSING]
-        count = torch.bincount(of, minlength=len(self.weight))
-        turn = torch.arange(len(of), device=of.device) - (count.cumsum(0) - count)[of]
-        # Prototypes do not wait for each other: the first row of each is taken, then the second.
-        for now in range(int(count.max())):
-            c, rows = of[turn == now], order[turn == now]
-            self.weight[c] = F.normalize(keep * self.weight[c] + (1 - keep) * z[rows], dim=1)
+        z, own = z[own != MISSING], own[own != MISSING]
+        for now in in_turns(own):  # prototypes do not wait for each other
+            c = own[now]
+            self.weight[c] = F.normalize(keep * self.weight[c] + (1 - keep) * z[now], dim=1)
