@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.losses.prediction import classify, solved, weighted_classes
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -35,6 +36,8 @@ def test_solved() -> None:
     logits = torch.eye(4)[[0, 1, 1, 3]]
     assert float(solved(logits, torch.tensor([0, 1, 2, 3]))) == 0.75
     assert float(solved(logits.view(2, 2, 4), torch.tensor([[0, 1], [1, 0]]))) == 0.75
+    assert float(solved(logits, torch.tensor([0, MISSING, 2, MISSING]))) == 0.5
+    assert float(solved(logits, torch.full((4,), MISSING))) == 0
 
 
 def test_weighted_classes() -> None:

@@ -18,10 +18,15 @@ def cross_entropy(logits: Tensor, label: Tensor, *, log_prior: Tensor | None = N
     whose logits say what classes look like and not how frequent they are.  smoothing: of the targets.
     Ren et al. 2020, arXiv 2007.10740.
     """
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = single(logits)
     logits = logits if log_prior is None else logits + log_prior.to(logits.dtype)
     loss = F.cross_entropy(logits, label.clamp(min=0), reduction="none", label_smoothing=smoothing)
     return share(loss, label >= 0)
+
+
+def single(logits: Tensor) -> Tensor:
+    """Logits in single precision, or in double where they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def log_prior(counts: Sequence[int]) -> Tensor:

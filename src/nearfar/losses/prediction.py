@@ -5,11 +5,10 @@ With W ranks, a rank returns its share of the mean over the rows of all ranks (s
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nearfar.distributed import share
+from nearfar.losses.classification import cross_entropy, single
 
 
 def classify(logits: Tensor, target: Tensor) -> Tensor:
@@ -17,12 +16,15 @@ def classify(logits: Tensor, target: Tensor) -> Tensor:
 
     logits: ... x K; target: ..., int64. Equal logits give log K.
     """
-    return share(F.cross_entropy(_single(logits).flatten(0, -2), target.flatten(), reduction="none"))
+    return cross_entropy(logits.flatten(0, -2), target.flatten())
 
 
 def solved(logits: Tensor, target: Tensor) -> Tensor:
-    """How often the largest logit is that of the target, 0 to 1: this rank's share, without gradient."""
-    return share((logits.detach().argmax(-1) == target).float().flatten())
+    """How often the largest logit is that of the target, 0 to 1: this rank's share, without gradient.
+
+    logits, target: as in `classify`; where the target is MISSING, a row is not counted.
+    """
+    return share((logits.detach().argmax(-1) == target).float().flatten(), (target >= 0).flatten())
 
 
 def weighted_classes(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -32,9 +34,5 @@ def weighted_classes(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     so that weights of mean 1 leave its size; equal logits give the mean weight times log K.
     Zhang et al. 2016, arXiv 1603.08511.
     """
-    picked = (target * _single(logits).log_softmax(-1)).sum(-1)
+    picked = (target * single(logits).log_softmax(-1)).sum(-1)
     return share(-(weight * picked).flatten())
-
-
-def _single(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -7,6 +7,7 @@ import torch
 from nearfar.batch import Batch
 from nearfar.heads import LinearClassifier
 from nearfar.losses.classification import cross_entropy
+from nearfar.losses.prediction import solved
 from nearfar.method import Encoder, Method, Step
 
 
@@ -48,8 +49,7 @@ class CrossEntropy(Method):
         logits = self.classifier(self.embed(torch.cat(batch.views)))  # VN x classes
         label = batch.label.repeat(len(batch.views))
         loss = cross_entropy(logits, label, log_prior=self.classifier.log_prior, smoothing=self.smoothing)
-        right = (logits.detach().argmax(1) == label)[label >= 0].float()
-        return Step(loss, {"right": right.sum() / max(1, len(right))})
+        return Step(loss, {"right": solved(logits, label)})
 
     def chance(self, batch: int) -> float:
         return self.entropy
