@@ -48,6 +48,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "mice": {"lr": 2e-3, "queue": 4096, "momentum": 0.99},
     "kcl": {"lr": 2e-3, "momentum": 0.99},
     "paco": {"lr": 2e-3, "momentum": 0.99},
+    # conv4 takes no smaller crops, and cmc wants a network for each stream.
+    "fnc": {"lr": 2e-3, "views": "simclr"},
+    "relicv2": {"lr": 2e-3, "crops": (2, 0)},
+    "cmc": {"lr": 2e-3, "encoder": "ycbcr:conv4"},
 }
 
 
