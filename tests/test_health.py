@@ -13,6 +13,7 @@ from nearfar.batch import Batch
 from nearfar.fit import fit
 from nearfar.health import USUAL, Alarm, Judge, alarms, readings
 from nearfar.journal import Journal
+from nearfar.log import OWN
 from nearfar.losses.distance import align
 from nearfar.method import Method, Step
 from tests.test_fit import Encoder, Noise, Vectors, loop, make, optimiser
@@ -193,6 +194,19 @@ def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
         assert not any("drift" in line for line in looks)
     else:
         assert all("drift" in line for line in looks)
+    assert {name for line in looks for name in line} <= OWN
+
+
+class Shadow(Triplet):
+    """It gives a number of its own the name of a reading."""
+
+    def forward(self, batch: Batch) -> Step:
+        return Step(super().forward(batch).loss, {"accuracy": torch.ones(())})
+
+
+def test_a_number_with_the_name_of_a_reading_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Shadow logs 'accuracy'"):
+        run(Shadow(Plain(), alike=0.0), tmp_path, epochs=1)  # pyright: ignore[reportArgumentType]
 
 
 def test_looking_changes_nothing() -> None:

@@ -124,7 +124,7 @@ def fit(method: Method, data: Source, views: Viewer, optimiser: torch.optim.Opti
             scaler.update()
             method.after_step(out)
 
-            log.add({"loss": out.loss, "gradient_norm": norm} | out.log, optimiser.param_groups[0]["lr"])
+            log.add(out.loss, norm, out.log, optimiser.param_groups[0]["lr"])
             if drains:
                 log.drain(done, negatives)
                 method.representations = None

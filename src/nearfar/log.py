@@ -16,6 +16,11 @@ from nearfar.method import Method
 
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
 LINE = 10  # steps that share a line of the journal
+OWN = {
+    *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
+    *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives"),
+}
+"""What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 
 
 class Log:
@@ -36,7 +41,11 @@ class Log:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def add(self, numbers: dict[str, Tensor], lr: float) -> None:
+    def add(self, loss: Tensor, norm: Tensor, more: dict[str, Tensor], lr: float) -> None:
+        """The numbers of a step. more: what the method shows."""
+        if taken := OWN & more.keys():
+            raise ValueError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
+        numbers = {"loss": loss, "gradient_norm": norm} | more
         self.kept.append({name: value.detach() for name, value in numbers.items()})
         self.rates.append(lr)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nearfar import methods, plans, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import flag_texts, parse
+from nearfar.log import OWN
 from nearfar.method import Method, frozen_statistics, start_epoch
 from tests.two_ranks import Pool
 
@@ -61,8 +62,9 @@ def test_forward_reads_state(form: Form, age: int) -> None:
     before = copied_state(method)
     with frozen_statistics(method):
         method(batch)
-        method(batch)
+        told = method(batch).log
     assert moved(before, method.state_dict()) == set()
+    assert not OWN & told.keys()
 
 
 @aged
