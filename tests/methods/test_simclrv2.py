@@ -57,13 +57,11 @@ def test_memory_adds_negatives() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 def test_the_copy_follows_and_fills_the_memory_after_the_step(momentum: float) -> None:
     method, batch = build(memory=20, momentum=momentum), v2.batch(8)
-    assert method.slow_encoder is not None
-    assert method.slow_projector is not None
-    rows = method.slow(torch.cat(batch.views))
-    before = [p.clone() for p in method.slow_encoder.parameters()]
-    step(method, sgd(method), batch)
     assert method.queue is not None
+    rows = torch.cat(method.queue.made(method, batch.views))
+    before = [p.clone() for p in method.queue.encoder.parameters()]
+    step(method, sgd(method), batch)
     torch.testing.assert_close(method.queue.keys[:16], rows)
-    for old, slow, fast in zip(before, method.slow_encoder.parameters(), method.encoder.parameters(), strict=True):
+    for old, slow, fast in zip(before, method.queue.encoder.parameters(), method.encoder.parameters(), strict=True):
         torch.testing.assert_close(slow, momentum * old + (1 - momentum) * fast)
         assert slow.grad is None

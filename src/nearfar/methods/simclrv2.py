@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.heads import first_layers, simclr_head
 from nearfar.losses.pairwise import nt_xent
-from nearfar.memory.ema import follow, momentum_copy
-from nearfar.memory.queue import Queue
+from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Step
 from nearfar.methods.simclr import SimCLR
 
@@ -41,34 +40,22 @@ class SimCLRv2(SimCLR):
         super().__init__(encoder, **simclr)
         dim = self.projector.dim
         self.projector = simclr_head(encoder.dim, out=dim, layers=layers)
-        self.slow_encoder = momentum_copy(self.encoder) if memory else None
-        self.slow_projector = momentum_copy(self.projector) if memory else None
-        self.queue = Queue(memory, dim) if memory else None
-        self.momentum = momentum
+        self.queue = None
+        if memory:
+            self.queue = SlowQueue(memory, dim, self.encoder, self.projector, momentum=momentum)
 
     def forward(self, batch: Batch) -> Step:
         if self.queue is None:
             return super().forward(batch)
-        both = torch.cat(batch.views)
-        z = normalise(self.projector(self.embed(both)))  # 2N x dim
+        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
         queue = self.queue.keys, self.queue.group
         loss = nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group, queue=queue)
-        return Step(loss, carry=(self.slow(both), batch))
-
-    @torch.no_grad()
-    def slow(self, both: Tensor) -> Tensor:
-        assert self.slow_encoder is not None
-        assert self.slow_projector is not None
-        return normalise(self.slow_projector(self.embed(both, self.slow_encoder)))  # 2N x dim
+        return Step(loss, carry=(self.queue.made(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
-        if self.queue is None or self.slow_encoder is None or self.slow_projector is None:
-            return
-        follow(self.slow_encoder, self.encoder, self.momentum)
-        follow(self.slow_projector, self.projector, self.momentum)
-        rows, batch = step.carry
-        for z in rows.chunk(2):  # one view after the other, so that the order is that of one process
-            self.queue.enqueue(z, batch.group)
+        if self.queue is not None:
+            self.queue.follow(self.encoder, self.projector)
+            self.queue.write(*step.carry)
 
     def middle(self, layer: int = 1) -> nn.Sequential:
         """The encoder and the first layers of the projector, with norm and ReLU: what fine-tuning starts from.

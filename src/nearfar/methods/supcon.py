@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.heads import supcon_head
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
-from nearfar.memory.ema import follow, momentum_copy
-from nearfar.memory.queue import Queue
+from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step
 
 
@@ -54,39 +52,30 @@ class SupCon(Method):
     ) -> None:
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim)
-        self.temperature, self.base_temperature, self.momentum = temperature, base_temperature, momentum
+        self.temperature, self.base_temperature = temperature, base_temperature
         self.loss = supcon if mean == "outside" else supcon_in
-        self.slow_encoder = momentum_copy(self.encoder) if queue else None
-        self.slow_projector = momentum_copy(self.projector) if queue else None
-        self.queue = Queue(queue, dim, labelled=True) if queue else None
+        self.queue = None
+        if queue:
+            self.queue = SlowQueue(queue, dim, self.encoder, self.projector, momentum=momentum, labelled=True)
 
     def forward(self, batch: Batch) -> Step:
-        views, seen, memory = len(batch.views), torch.cat(batch.views), self.queue
-        z = normalise(self.projector(self.embed(seen)))  # VN x dim
+        views, queue = len(batch.views), self.queue
+        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         loss = self.loss(
             list(z.chunk(views)),
             batch.label,
             temperature=self.temperature,
             base_temperature=self.base_temperature,
             group=batch.group,
-            queue=None if memory is None else (memory.keys, memory.label, memory.group),
+            queue=None if queue is None else (queue.keys, queue.label, queue.group),
         )
         log = {"with_positive": share_with_positive(batch.label, views)}
-        return Step(loss, log, None if memory is None else (self.keys(seen).chunk(views), batch))
-
-    @torch.no_grad()
-    def keys(self, seen: Any) -> Tensor:
-        assert self.slow_projector is not None
-        return normalise(self.slow_projector(self.embed(seen, self.slow_encoder)))  # VN x dim
+        return Step(loss, log, None if queue is None else (queue.made(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
-        if self.queue is None or self.slow_encoder is None or self.slow_projector is None:
-            return
-        follow(self.slow_encoder, self.encoder, self.momentum)
-        follow(self.slow_projector, self.projector, self.momentum)
-        views, batch = step.carry
-        for keys in views:  # one view after the other, so that the order is that of one process
-            self.queue.enqueue(keys, batch.group, batch.label)
+        if self.queue is not None:
+            self.queue.follow(self.encoder, self.projector)
+            self.queue.write(*step.carry)
 
     def chance(self, batch: int) -> float:
         scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import torch
+from torch import nn
+
+from nearfar.batch import MISSING, Batch
+from nearfar.memory.slow_queue import SlowQueue
+from nearfar.method import Encoder, Method
+
+
+class Plain(Method):
+    """An encoder and a projector."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Encoder, nn.Linear(3, 4)))
+        self.projector = nn.Linear(4, 2)
+
+
+def build(*, labelled: bool = True) -> tuple[Plain, SlowQueue]:
+    torch.manual_seed(0)
+    method = Plain()
+    return method, SlowQueue(10, 2, method.encoder, method.projector, momentum=0.9, labelled=labelled)
+
+
+def batch() -> Batch:
+    views = list(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)))
+    return Batch(views, torch.arange(3), torch.tensor([1, MISSING, 0]), torch.tensor([4, 4, MISSING]))
+
+
+def test_keys_are_unit_rows_of_the_copy_view_by_view() -> None:
+    method, queue = build()
+    want = [queue.projector(queue.encoder(view)) for view in batch().views]
+    with torch.no_grad():
+        for p in method.parameters():
+            p.zero_()  # the copy stands on its own
+    made = queue.made(method, batch().views)
+    assert not any(keys.requires_grad for keys in made)
+    for keys, rows in zip(made, want, strict=True):
+        torch.testing.assert_close(keys, rows.detach() / rows.detach().norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_it_is_written_view_after_view_and_only_when_asked(labelled: bool) -> None:
+    method, queue = build(labelled=labelled)
+    made = queue.made(method, batch().views)
+    assert queue.count == 0
+    queue.write(made, batch())
+    assert torch.equal(queue.keys[:6], torch.cat(made))
+    assert queue.group.tolist() == [4, 4, MISSING] * 2 + [MISSING] * 4
+    assert not labelled or queue.label.tolist() == [1, MISSING, 0] * 2 + [MISSING] * 4
+
+
+def test_the_copy_follows_and_never_learns() -> None:
+    method, queue = build()
+    before = [p.clone() for p in queue.parameters()]
+    assert not any(p.requires_grad for p in queue.parameters())
+    with torch.no_grad():
+        for p in method.parameters():
+            p.add_(1)
+    queue.follow(method.encoder, method.projector)
+    for old, new in zip(before, queue.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.1)
