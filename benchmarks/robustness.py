@@ -57,12 +57,23 @@ _SHARED = COMMON | {"lr": 2e-3, "views": "simclr", "temperature": 0.5}
 ENTRIES = {
     "simclr": Entry("simclr", _SHARED),
     "robust": Entry("robust", _SHARED | {"rho": 0.1}),
+    "robust, oracle": Entry("robust", _SHARED | {"oracle": True}),
     "robust, attacked": Entry("robust", _SHARED | {"rho": 0.1, "adversarial": True, "eps": 4 * PIXEL, "steps": 3}),
+    "attacked alone": Entry("robust", _SHARED | {"rho": 0.0, "adversarial": True, "eps": 4 * PIXEL, "steps": 3}),
     "clae": Entry("clae", _SHARED),
     "supcon": Entry("supcon", COMMON | METHODS["supcon"]),
     "excon": Entry("excon", COMMON | METHODS["supcon"] | {"views": "excon"}),
 }
-AGAINST = {"supcon": "simclr", "robust": "simclr", "robust, attacked": "simclr", "clae": "simclr", "excon": "supcon"}
+AGAINST = (
+    ("supcon", "simclr"),
+    ("robust", "simclr"),
+    ("robust, oracle", "simclr"),
+    ("robust, attacked", "simclr"),
+    ("attacked alone", "simclr"),
+    ("robust, attacked", "attacked alone"),
+    ("clae", "simclr"),
+    ("excon", "supcon"),
+)
 COLUMNS = {
     "clean": "clean",
     "fgsm 1": "FGSM 1/255",
@@ -206,7 +217,7 @@ def table(asked: Robustness) -> str:
         seconds = "" if name == UNTRAINED else f"{sum(result['cpu_seconds'] for result in results) / len(results):.0f}"
         rows.append(f"| {name} | {' | '.join(cells)} | {seconds} |")
     rows += ["", f"| difference | {head} |", "|---|" + "---|" * len(COLUMNS)]
-    for name, other in AGAINST.items():
+    for name, other in AGAINST:
         if name in found and other in found:
             cells = [_gap(found[name], name, found[other], other, key) for key in COLUMNS]
             rows.append(f"| {name} - {other} | {' | '.join(cells)} |")
