@@ -106,7 +106,7 @@ def photos() -> Task:
         folder = Path(name) / "grocery_photos"
         images = open_images(folder, labels=folder / "labels.csv", label_column="coarse_name", side=40)
     images = dataclasses.replace(images, group=torch.full_like(images.group, MISSING))
-    learn = images.subset([i for i, part in enumerate(images.split) if part == "train"])
+    learn = images.subset(images.of_split("train").nonzero()[:, 0])
     unlabelled = dataclasses.replace(learn, label=torch.full_like(learn.label, MISSING), classes=[])
     return Task(unlabelled, images, "photos", {"epochs": 30, "batch": 128, "size": 32, "views": "simclr"})
 
@@ -209,7 +209,7 @@ def numbers(made: Classifier) -> dict[str, float]:
 
 def pilot(run: Run, task: Task) -> None:
     """Other learning rates, at 5 labels a class, tested on the last third of the samples that are learnt from."""
-    learn = task.labelled.subset([i for i, part in enumerate(task.labelled.split) if part == "train"])
+    learn = task.labelled.subset(task.labelled.of_split("train").nonzero()[:, 0])
     order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(0)).tolist()
     held = set(order[: len(learn) // 3])
     data = dataclasses.replace(learn, split=["test" if i in held else "train" for i in range(len(learn))])
@@ -252,11 +252,6 @@ def table(name: str, seeds: int) -> str:
             cells.append(_cell([a["accuracy"] - b["accuracy"] for a, b in pairs], signed=True))
         rows.append(f"| {SAID[arm]} over {SAID[other]} | {' | '.join(cells)} | |")
     return "\n".join(rows)
-
-
-def _kept(name: str, arm: str, budget: int, seeds: int) -> list[dict[str, Any]]:
-    paths = (path(name, arm, budget, seed) for seed in range(seeds))
-    return [json.loads(one.read_text()) for one in paths if one.exists()]
 
 
 def _cell(values: list[float], signed: bool = False) -> str:
