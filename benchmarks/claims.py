@@ -169,6 +169,14 @@ CLAIMS = {
         both={"temperature": 0.5},
         metric="fgsm",
     ),
+    "supcon-queue": Claim(
+        says="a queue of earlier keys makes up for small batches, arXiv 2004.11362",
+        method="supcon",
+        flags={"queue": 4096, "momentum": 0.99},
+        against="supcon",
+        both={"batch": 32, "temperature": 0.1, "views": "drawing"},
+        data="drawings",
+    ),
     "mice": Claim(
         says="experts find better clusters than k-means on MoCo's embeddings, arXiv 2105.01899",
         method="mice",
