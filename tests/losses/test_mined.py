@@ -43,7 +43,7 @@ def test_what_is_mined_is_the_hardest(positives: int, negatives: int, grouped: b
 
 
 def slow(
-    views: list[Tensor], queue: Tensor, mined: tuple[Tensor, Tensor], weight: Tensor, group: Tensor | None
+    views: list[Tensor], queue: Tensor, mined: tuple[Tensor, Tensor], weights: Tensor, group: Tensor | None
 ) -> float:
     z, n, terms = torch.cat(views), len(LABEL), []
     for i in range(len(z)):
@@ -58,7 +58,7 @@ def slow(
                 if j >= 0:
                     below += math.exp(float(z[i] @ queue[j]) / 0.2)
                     positive += [float(z[i] @ queue[j]) / 0.2] if hard else []
-        terms.append(float(weight[i % n]) * (math.log(below) - sum(positive) / len(positive)))
+        terms.append((1 if y == MISSING else float(weights[y])) * (math.log(below) - sum(positive) / len(positive)))
     return sum(terms) / len(terms)
 
 
@@ -67,11 +67,11 @@ def test_the_loss_is_that_of_a_loop(group: Tensor | None) -> None:
     views, queue = list(rows()), unit(C * SLOTS, D, 2)
     mined = mine(torch.cat(views), LABEL.repeat(2), queue, OF_QUEUE, positives=2, negatives=3)
     mined[1][0, 1] = -1
-    weight = torch.linspace(0.5, 2, N, dtype=torch.float64)
-    got = supcon_mined(views, LABEL, queue, mined, temperature=0.2, weight=weight, group=group)
-    assert float(got) == pytest.approx(slow(views, queue, mined, weight, group), rel=1e-12)
+    weights = torch.linspace(0.5, 2, C, dtype=torch.float64)
+    got = supcon_mined(views, LABEL, queue, mined, temperature=0.2, weight=weights, group=group)
+    assert float(got) == pytest.approx(slow(views, queue, mined, weights, group), rel=1e-12)
     even = supcon_mined(views, LABEL, queue, mined, temperature=0.2)
-    torch.testing.assert_close(even, supcon_mined(views, LABEL, queue, mined, temperature=0.2, weight=torch.ones(N)))
+    torch.testing.assert_close(even, supcon_mined(views, LABEL, queue, mined, temperature=0.2, weight=torch.ones(C)))
 
 
 def test_without_a_queue_it_is_supcon() -> None:
@@ -128,8 +128,8 @@ def _loss(z1: Tensor, z2: Tensor) -> Tensor:
     queue, label, group = unit(C * SLOTS, D, 9).to(z1.dtype), local(LABEL), local(GROUP)
     groups = group.repeat(2), GROUP_OF_QUEUE
     mined = mine(torch.cat([z1, z2]), label.repeat(2), queue, OF_QUEUE, positives=1, negatives=3, groups=groups)
-    weight = torch.tensor([0.5, 1, 2])[label.clamp(min=0)]
-    return supcon_mined([z1, z2], label, queue, mined, temperature=0.2, weight=weight, group=group)
+    weights = torch.tensor([0.5, 1, 2])
+    return supcon_mined([z1, z2], label, queue, mined, temperature=0.2, weight=weights, group=group)
 
 
 def test_two_ranks_are_one(two_ranks: Pool) -> None:

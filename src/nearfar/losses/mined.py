@@ -77,7 +77,8 @@ def supcon_mined(
 
     views: V tensors, N x D; label: N, int64, or MISSING: such a sample has its own other views as positives.  queue:
     K x D.  mined: hard positives P_i and hard negatives N_i of the VN rows, columns of the queue, or -1, from `mine`.
-    B_i are all other rows of the batch, p its rows of the class, and P_i.  weight: w, N, of the samples; 1 if None.
+    B_i are all other rows of the batch, p its rows of the class, and P_i.  weight: C, w of each class; it is
+    1 for rows without a label, and for all if None.
     group: N, or MISSING; rows of one group that are no positives are no negatives.  The mean over VN rows.
     Zhong et al. 2022, arXiv 2203.11506.
     """
@@ -97,4 +98,7 @@ def supcon_mined(
     total = pull * count + torch.where(found > 0, s[:, :hard], 0).sum(1)
     pull = total / (count + found.sum(1)).clamp(min=1)
     push = torch.cat([far(z, keys, skip=own, rule=rule)[:, None], s], 1).logsumexp(1)
-    return share(push - pull if weight is None else weight.repeat(len(views)) * (push - pull), count > 0)
+    if weight is None:
+        return share(push - pull, count > 0)
+    weight = torch.where(label < 0, 1, weight[label.clamp(min=0)]).repeat(len(views))
+    return share(weight * (push - pull), count > 0)

@@ -70,12 +70,10 @@ class ResCom(Method):
         classified = cross_entropy(self.classifier.balanced(h), label.repeat(views))
         groups = None if group is None else (group.repeat(views), queue.group)
         mined = mine(z, label.repeat(views), queue.keys, queue.label, groups=groups, **self.mined)
-        weight = torch.where(label < 0, 1, self.weights[label.clamp(min=0)])
         z = list(z.chunk(views))
-        loss = supcon_mined(z, label, queue.keys, mined, temperature=self.temperature, weight=weight, group=group)
+        loss = supcon_mined(z, label, queue.keys, mined, temperature=self.temperature, weight=self.weights, group=group)
         log = {"classified": classified.detach(), "contrast": loss.detach()}
-        return Step(classified + self.weight * loss, log, carry=(z[0], batch))
+        return Step(classified + self.weight * loss, log, carry=(z[0], label, group))
 
     def after_step(self, step: Step) -> None:
-        z, batch = step.carry
-        self.queue.enqueue(z, batch.label, batch.group)
+        self.queue.enqueue(*step.carry)

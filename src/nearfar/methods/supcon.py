@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -53,7 +54,8 @@ class SupCon(Method):
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim)
         self.temperature, self.base_temperature = temperature, base_temperature
-        self.loss = supcon if mean == "outside" else supcon_in
+        loss = supcon if mean == "outside" else supcon_in
+        self.loss = partial(loss, temperature=temperature, base_temperature=base_temperature)
         self.queue = None
         if queue:
             self.queue = SlowQueue(queue, dim, self.encoder, self.projector, momentum=momentum, labelled=True)
@@ -61,14 +63,8 @@ class SupCon(Method):
     def forward(self, batch: Batch) -> Step:
         views, queue = len(batch.views), self.queue
         z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
-        loss = self.loss(
-            list(z.chunk(views)),
-            batch.label,
-            temperature=self.temperature,
-            base_temperature=self.base_temperature,
-            group=batch.group,
-            queue=None if queue is None else (queue.keys, queue.label, queue.group),
-        )
+        earlier = None if queue is None else (queue.keys, queue.label, queue.group)
+        loss = self.loss(list(z.chunk(views)), batch.label, group=batch.group, queue=earlier)
         log = {"with_positive": share_with_positive(batch.label, views)}
         return Step(loss, log, None if queue is None else (queue.made(self, batch.views), batch))
 
