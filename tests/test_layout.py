@@ -21,7 +21,10 @@ FLOORS = [
     ["batch", "distributed", "files", "optim", "machine"],
     ["contrast", "method"],
     ["losses"],
-    ["attacks", "clustering", "colour_flow", "explanation", "heads", "lab", "memory", "mixing", "norms", "patches"],
+    [
+        *("attacks", "clustering", "colour_flow", "explanation", "heads", "lab", "local", "memory", "mixing", "norms"),
+        "patches",
+    ],
     ["methods"],
 ]
 """From the ground up: a room imports from lower floors, and from its own room."""

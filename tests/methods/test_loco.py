@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,13 +67,11 @@ def test_gradients_are_those_of_each_loss_within_its_unit_summed(reach: int, blo
 def test_a_loss_reaches_the_stages_of_its_unit_alone_though_all_below_change_it(reach: int) -> None:
     method = build(reach=reach)
     parts = of_stages(method)
-    losses: list[Tensor] = []
-    method.loss = lambda z, batch: losses.append(nt_xent(*normalise(z).chunk(2), temperature=0.1)) or losses[-1]
     for u in range(len(method.projectors)):
         method.zero_grad(set_to_none=True)
-        losses.clear()
-        method(batch)
-        losses[u].backward()
+        weights = iter([float(other == u) for other in range(len(method.projectors))])
+        method.loss = lambda z, batch, weights=weights: LoCo.loss(method, z, batch) * next(weights)
+        method(batch).loss.backward()
         reached = [s for s, part in enumerate(parts) if any(p.grad is not None and p.grad.any() for p in part)]
         assert reached == list(range(u, u + reach))
     with frozen_statistics(method):
@@ -113,3 +113,21 @@ def test_encoders_without_stages_and_units_without_any_are_refused() -> None:
         LoCo(image_encoder("test_vit", size=96))
     with pytest.raises(ValueError, match="reach=0"):
         build(reach=0)
+
+
+def test_a_unit_is_freed_before_the_next_begins() -> None:
+    method = build()
+    held: list[int] = []
+
+    def watched(module: nn.Module, inputs: object, out: Tensor) -> None:
+        gone.append(weakref.ref(out))
+        held.append(sum(ref() is not None for ref in gone))
+
+    gone: list[weakref.ref[Tensor]] = []
+    for projector in method.projectors:
+        projector.register_forward_hook(watched)
+    out = method(batch)
+    assert held == [1, 1, 1]
+    assert all(p.grad is None for p in method.parameters())
+    out.loss.backward()
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

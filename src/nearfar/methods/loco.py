@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from nearfar.batch import Batch
 from nearfar.distributed import normalise
 from nearfar.heads import simclr_head
+from nearfar.local import at_once
 from nearfar.losses.pairwise import nt_xent
-from nearfar.method import Encoder, Method, Step, frozen_statistics
+from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
 
 
 class LoCo(Method):
@@ -21,9 +23,10 @@ class LoCo(Method):
 
         L = sum_u NT-Xent(head_u(stage_{u+1}(stage_u(sg(x_{u-1})))))
 
-    Use it to learn what local learning loses; it costs more than SimCLR, as each stage but the outermost runs once in
-    each of its units. The paper's saving of memory, by freeing a unit before the next, is not made: there is one
-    backward pass. A middle stage gets the sum of its gradients, and its running statistics move in one of its passes.
+    Use it to learn what local learning loses, or where the activations of one unit fit into memory and those of the
+    network do not: a unit's are freed before the next begins, but in float16. It costs more time than SimCLR, as each
+    stage but the outermost runs once in each of its units. A middle stage gets the sum of its gradients, and its
+    running statistics move in one of its passes.
     The decoder, of which little is published, is decided here: convolutions of 3x3 and stride 2, each with norm and
     ReLU, of the stage's own width; then the mean of the map, or in the last unit the encoder's own pooling.
 
@@ -49,12 +52,33 @@ class LoCo(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        h = self.embed(torch.cat(batch.views), _Units(self.encoder, self.decoders))  # 2N x sum of widths
-        *units, whole = h.split([*self.widths, self.encoder.dim], 1)
+        x, losses = torch.cat(batch.views), []
         if self.representations is not None:
-            self.representations.append(whole.detach())
-        losses = torch.stack([self.loss(project(u), batch) for project, u in zip(self.projectors, units, strict=True)])
-        return Step(losses.sum(), {"last": losses[-1].detach()})
+            with torch.no_grad(), frozen_statistics(self):
+                self.embed(x)
+        for parts in self.units():
+            loss, x = at_once(partial(self.of_unit, x, batch, *parts), nn.ModuleList(parts).parameters())
+            losses.append(loss)
+        return Step(torch.stack(losses).sum(), {"last": losses[-1].detach()})
+
+    def units(self) -> Iterator[tuple[Stage, Stage, nn.Module]]:
+        """Of each the first stage, the others with the decoder, and the projector."""
+        *stages, pool = self.encoder.stages()
+        reach = len(stages) - len(self.decoders) + 1
+        for u, decode in enumerate(self.decoders):
+            *lower, last = stages[u : u + reach]
+            if u > 0:  # the unit below has run them: the values are the same again
+                lower = [_Again(stage, dim=stage.dim) for stage in lower]
+            top = pool if u + reach == len(stages) else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            first, *others = *lower, last
+            yield first, Stage(*others, decode, top, dim=self.widths[u]), self.projectors[u]
+
+    def of_unit(
+        self, x: Tensor, batch: Batch, first: Stage, others: Stage, project: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a unit, and what its first stage gives: the unit above begins with that."""
+        h = self.embed(x, first)
+        return self.loss(project(self.embed(h, others)), batch), h.detach()
 
     def loss(self, z: Tensor, batch: Batch) -> Tensor:
         return nt_xent(*normalise(z).chunk(2), temperature=self.temperature, group=batch.group)
@@ -63,26 +87,12 @@ class LoCo(Method):
         return len(self.widths) * math.log(2 * batch - 1)
 
 
-class _Units(Encoder):
-    """What every unit makes of a view, and last the encoder, without gradient: N x the sum of their widths."""
-
-    def __init__(self, encoder: Encoder, decoders: nn.ModuleList) -> None:
-        super().__init__()
-        self.encoder, self.decoders = encoder, decoders
+class _Again(Stage):
+    """A stage whose running statistics another pass moves."""
 
     def forward(self, x: Tensor) -> Tensor:
-        *stages, pool = self.encoder.stages()
-        reach, out, below = len(stages) - len(self.decoders) + 1, [], x
-        h = x
-        for u, decode in enumerate(self.decoders):
-            h = below.detach()
-            for s in range(u, u + reach):
-                # The unit below has run all stages of this one but the last: the values are the same again.
-                with frozen_statistics(stages[s]) if u > 0 and s < u + reach - 1 else nullcontext():
-                    h = stages[s](h)
-                below = h if s == u else below
-            out.append(decode(h).mean((2, 3)) if u + reach < len(stages) else pool(decode(h)))
-        return torch.cat([*out, pool(h).detach()], 1)
+        with frozen_statistics(self):
+            return super().forward(x)
 
 
 def _down(width: int) -> nn.Sequential:
