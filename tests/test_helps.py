@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from nearfar.helps import LINEAR, SCRATCH, TUNED, UNTRAINED, Ask, helps, judged
+from nearfar.encoders.image import image_encoder
+from nearfar.helps import LINEAR, SCRATCH, SHELF, TUNED, UNTRAINED, Ask, helps, judged
 from tests.tiny import pictures
 
 FLAGS = {"encoder": "conv4", "batch": 16, "device": "cpu"}
@@ -85,3 +87,18 @@ def test_bad_questions(data: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has a label"):
         helps(Ask(data=data, labels="none"), tmp_path / "helps")
     assert not (tmp_path / "helps").exists()
+
+
+def test_weights_off_the_shelf_are_tried_too(data: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = image_encoder("test_resnet", size=160, small_stem=False).net
+    torch.save(net.state_dict(), tmp_path / "shelf.pth")
+    asked = {"data": data, "epochs": 1, "budgets": (2,), "seeds": 2, "tuning": 1, "flags": FLAGS}
+    weights = str(tmp_path / "shelf.pth")
+    made = helps(Ask(**asked, weights=weights, shelf="test_resnet"), tmp_path / "helps", say=lambda text: None)
+    assert made is not None
+    assert len(made["accuracies"][SHELF]["2"]) == 2
+    assert SHELF in (tmp_path / "helps" / "helps.csv").read_text()
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        helps(Ask(**asked, weights=weights, shelf="test_vit"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()

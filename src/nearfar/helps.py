@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar import kinds, plans, training
+from nearfar import kinds, plans, probing, training
 from nearfar.batch import MISSING
 from nearfar.classifier import embedded
 from nearfar.comparison import error_bars
 from nearfar.data.samples import LEARNT, Samples
 from nearfar.data.splits import holdout
-from nearfar.encoders import AnyEncoder
 from nearfar.evaluation.intervals import Interval, over_seeds
 from nearfar.files import replace, replace_csv, replace_text
 from nearfar.finetuning import Rows, Tuning, frozen, labelled_rows, relabelled, tune
@@ -84,6 +83,8 @@ def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[st
     if ask.weights and plan.settings.kind != "pictures":
         raise ValueError(f"--weights {ask.weights!r}: there are none off the shelf for {plan.settings.kind}")
     samples = _split(_opened(ask, plan), say)
+    if ask.weights:
+        _shelf(ask, samples)  # before anything takes its time: whether they can be read
     if not saved.exists():
         labelled_rows(samples)  # before anything is written: whether there is anything to learn
         out.mkdir(parents=True, exist_ok=True)
@@ -165,16 +166,27 @@ def _measured(
             say(f"{budget} label{'s' * (budget > 1)} a class, draw {seed + 1} of {ask.seeds}: {told}")
 
 
-def _encoder(ask: Ask, run: Run, way: str) -> AnyEncoder:
-    """What a way to a classifier begins with, in eval mode, to be trained or not."""
-    if way in WITHOUT:
-        return run.untrained()
-    if way in WITH:
-        return copy.deepcopy(run.encoder)
-    from nearfar.encoders.image import image_encoder
+def _shelf(ask: Ask, samples: Samples) -> tuple[nn.Module, Any]:
+    """The network off the shelf, and the views that it takes: of its own size, grey pictures as three equal channels.
 
-    made = run.config["made"]
-    return image_encoder(ask.shelf, channels=made["channels"], size=made["size"], weights=ask.weights).eval()
+    Raises FileNotFoundError or ValueError where the weights are not its own.
+    """
+    from timm import get_pretrained_cfg
+
+    from nearfar.encoders.image import image_encoder
+    from nearfar.views.image import plain
+
+    cfg, channels = get_pretrained_cfg(ask.shelf, allow_unregistered=True), getattr(samples, "channels", 0)
+    if channels not in (1, 3):
+        raise ValueError(f"--weights {ask.weights!r} are for colour pictures, and these have {channels} channels")
+    size = cfg.input_size[-1] if cfg is not None else 224
+    encoder = image_encoder(ask.shelf, size=size, small_stem=False, weights=ask.weights).eval()
+    return encoder if channels == 3 else nn.Sequential(_Thrice(), encoder), plain(size)
+
+
+class _Thrice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
 
 
 def _accuracy(
@@ -183,7 +195,7 @@ def _accuracy(
     """On the rows that are tested, in per cent. features: of all samples, by way, kept from seed to seed."""
     label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
     if way in (SCRATCH, TUNED):
-        encoder = _encoder(ask, run, way)
+        encoder = run.untrained() if way == SCRATCH else copy.deepcopy(run.encoder)
         method, _ = tune(
             Stage(encoder, dim=encoder.dim),
             run,
@@ -195,7 +207,9 @@ def _accuracy(
         said = embedded(nn.Sequential(encoder.eval(), method.classifier), run, samples.subset(rows.test))
     else:
         if way not in features:
-            features[way] = embedded(_encoder(ask, run, way), run, samples)
+            encoder = run.untrained() if way == UNTRAINED else run.encoder
+            network, view = _shelf(ask, samples) if way == SHELF else (encoder.eval(), run.kind.plain(encoder))
+            features[way] = probing.embed(network, view, samples)
         last, *_ = frozen(features[way][rows.learn], label[rows.learn], seed=seed)
         with torch.no_grad():
             said = last(features[way][rows.test])
