@@ -77,9 +77,9 @@ def supcon_mined(
 
     views: V tensors, N x D; label: N, int64, or MISSING: such a sample has its own other views as positives.  queue:
     K x D.  mined: hard positives P_i and hard negatives N_i of the VN rows, columns of the queue, or -1, from `mine`.
-    B_i are all other rows of the batch, p its rows of the class, and P_i.  weight: C, w of each class; it is
-    1 for rows without a label, and for all if None.
-    group: N, or MISSING; rows of one group that are no positives are no negatives.  The mean over VN rows.
+    B_i are all other rows of the batch, p its rows of the class, and P_i.  weight: C, w of each class; 1 for rows
+    without a label, and for all if None.  group: N, or MISSING; rows of one group that are no positives are no
+    negatives.  The mean over VN rows.
     Zhong et al. 2022, arXiv 2203.11506.
     """
     z, ids = torch.cat(views), identity(label).repeat(len(views))
