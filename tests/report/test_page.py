@@ -173,9 +173,42 @@ def test_numbers(value, places, said):
     assert parts.number(value, places) == said
 
 
+def test_a_classifier_is_called_one(run):
+    facts = {"run": "runs/moco-1", "data": "few.npz", "train": "frozen", "learnt": 150, "calibration": "not calibrated"}
+    (run / "classifier.json").write_text(json.dumps({"classes": ["a", "b", "c"], "facts": facts}))
+    said = visible(report(run))
+    for part in (
+        "A classifier of 3 classes",
+        "Labels learnt from 150",
+        "of the run runs/moco-1",
+        "Does it name well?",
+        "Training of the encoder",
+        "nearfar predict",
+    ):
+        assert part in said, part
+    assert "Which checkpoint?" not in said
+    (run / "classifier.json").write_text("{}")
+    assert "classifier.json could not be read" in visible(report(run))
+
+
+def test_what_is_bounded_is_drawn_from_zero():
+    lines = [{"step": i, "loss": 2.0, "spread": 0.5, "knn": 40.0} for i in range(3)]
+    assert {c["key"]: c["zero"] for c in curves(Record(Path(), metrics=lines))} == {
+        "loss": False,
+        "knn": False,
+        "spread": True,
+    }
+
+
+def test_a_protocol_is_short():
+    told = {"protocol": {"temperature": 1.3636058919101133, "notes": [], "labels": "", "parts": [56.0, 59.3333333]}}
+    assert parts.protocol(told) == '<p class="protocol">Protocol: temperature 1.364 · parts [56.0, 59.33]</p>'
+
+
 @pytest.mark.parametrize(("values", "places"), [([81.2, 3.1], 1), ([0.61, 0.2], 3), ([3.0, 12.0, None], 0), ([], 0)])
 def test_a_column_has_one_number_of_decimals(values, places):
     assert parts.decimals(values) == places
+    assert parts.decimals(values, "accuracy (%)") == min(places, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from nearfar.report.record import Record
-from nearfar.report.verdict import checkpoint, helping, working
+from nearfar.report.verdict import answers, checkpoint, helping, working
 
 
 def losses(*values: float, chance: float | None = 5.5) -> Record:
@@ -76,3 +76,41 @@ def test_the_checkpoint_is_the_last_unless_the_probe_fell(knn, mood, said):
     answer = checkpoint(Record(Path(), metrics=[{"step": i, "epoch": i, "knn": v} for i, v in enumerate(knn)]))
     assert answer.mood == mood
     assert said in answer.text
+
+
+def classifier(low: float, high: float, calibration: str, **tables) -> Record:
+    cells = {"accuracy (%)": {"value": 59.0, "low": low, "high": high}}
+    cells |= {"calibration error (%)": {"value": 7.787, "low": None, "high": None}}
+    table = {"title": "", "columns": list(cells), "rows": [{"name": "this classifier", "values": cells}]}
+    table |= {"confusion": {"classes": ["a", "b"], "counts": [[0, 0, 40], [0, 1, 10], [1, 1, 30], [1, 0, 20]]}}
+    return Record(Path(), classifier={"classes": 2, "calibration": calibration}, tables={"finetune": table} | tables)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mood", "said"),
+    [
+        (
+            53.0,
+            64.3,
+            "good",
+            "Better than chance. 59.0 % of the test samples are named right, 95 % interval 53.0 to 64.3;",
+        ),
+        (49.0, 64.3, "unsure", "always naming the most frequent class would give 50.0 %."),
+        (30.0, 40.0, "bad", "Not shown."),
+    ],
+)
+def test_a_classifier_is_judged_against_the_most_frequent_class(low, high, mood, said):
+    _, naming, trusting = answers(classifier(low, high, "temperature fitted on 150 labelled rows"))
+    assert naming.mood == mood
+    assert said in naming.text
+    assert trusting.mood == "good"
+    assert trusting.text.endswith("150 labelled rows. On the test split they are off by 7.8 points on average.")
+
+
+def test_a_classifier_that_was_not_tried_or_calibrated_says_so():
+    record = classifier(53.0, 64.3, "not calibrated: there are too few labels")
+    record.tables = {}
+    _, naming, trusting = answers(record)
+    assert (naming.mood, trusting.mood) == ("unsure", "unsure")
+    assert naming.text == "Not known: the labels name no split `test` to try it on."
+    assert trusting.text == "Not calibrated: there are too few labels."

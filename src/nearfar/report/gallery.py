@@ -136,9 +136,10 @@ def drawn_map(record: Record) -> dict[str, Any] | None:
 
 def _tile(shown: dict[str, Any], kind: str, head: str, more: str = "") -> str:
     label = "" if shown.get("label") is None else parts.text(shown["label"])
-    sign = {"same": "✓ ", "other": "✗ "}.get(kind, "")
+    broken = label.replace("/", "/<wbr>")  # between lines where it may be
+    sign = {"same": "✓&nbsp;", "other": "✗&nbsp;"}.get(kind, "")
     more = f"<span>{parts.text(more)}</span>" if more else ""
     return (
         f'<figure class="tile {kind}">{parts.picture(shown.get("picture"), shown["name"])}'
-        f'<figcaption><b>{parts.text(head)}</b>{more}<span title="{label}">{sign}{label}</span></figcaption></figure>'
+        f'<figcaption><b>{parts.text(head)}</b>{more}<span title="{label}">{sign}{broken}</span></figcaption></figure>'
     )

@@ -50,7 +50,7 @@ function drawCurve(figure) {
     margin: { l: 44, r: 8, t: curve.beside ? 34 : 10, b: 36 }, annotations: notes, hovermode: "closest",
     showlegend: Boolean(curve.beside), legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     xaxis: { ...axis, showgrid: false, rangemode: "tozero", title: { text: curve.axis, standoff: 6 }, nticks: 7 },
-    yaxis: { ...axis, nticks: 6, exponentformat: "power" },
+    yaxis: { ...axis, nticks: 6, exponentformat: "power", rangemode: curve.zero ? "tozero" : "normal" },
   }), { responsive: true, displayModeBar: false });
 }
 
@@ -65,19 +65,21 @@ const map = {
   hover: document.querySelector(".hover"),
   shown: null, // the class that is brought forward, or null for all
   chosen: null, // the point that was clicked
+  named: palette.length, // so many classes have a colour
 };
 
 function classesOf(labels) {
   const count = new Map();
   for (const label of labels) if (label !== null) count.set(label, (count.get(label) || 0) + 1);
   const byCount = [...count.keys()].sort((a, b) => count.get(b) - count.get(a));
-  return [...byCount.slice(0, palette.length).sort(), ...byCount.slice(palette.length).sort()];
+  if (byCount.length > palette.length) map.named = palette.length - 2; // the rest is grey, so no class may be
+  return [...byCount.slice(0, map.named).sort(), ...byCount.slice(map.named).sort()];
 }
 
 function colourOf(label) {
   const place = map.classes.indexOf(label);
   if (!map.classes.length) return token("accent");
-  return place >= 0 && place < palette.length ? palette[place] : token("faint");
+  return place >= 0 && place < map.named ? palette[place] : token("faint");
 }
 
 function sprite(i) {
@@ -106,28 +108,32 @@ function differences(j, i) {
 function drawMap() {
   const gl = document.createElement("canvas").getContext("webgl2");
   const type = gl ? "scattergl" : "scatter";
-  const bright = (label) => map.shown === null || map.shown === label;
-  const axis = { visible: false, range: [-1.06, 1.06] };
+  const opacity = (label) => {
+    if (map.shown !== null) return map.shown === label ? 0.85 : 0.08;
+    return map.classes.length > map.named && map.classes.indexOf(label) >= map.named ? 0.4 : 0.85;
+  };
+  const axis = { visible: false };
+  const ends = (values) => [Math.min(-0.1, ...values) - 0.05, Math.max(0.1, ...values) + 0.05];
   const near = map.chosen === null ? [] : map.near[map.chosen];
   const rings = map.chosen === null ? [] : [map.chosen, ...near];
   Plotly.react(map.plot, [{
     x: map.x, y: map.y, type, mode: "markers", hoverinfo: "none",
     marker: {
       size: map.x.length > 1500 ? 5 : 7, color: map.label.map(colourOf), line: { width: 0 },
-      opacity: map.label.map((label) => (bright(label) ? 0.85 : 0.08)),
+      opacity: map.label.map(opacity),
     },
   }, {
     x: rings.map((i) => map.x[i]), y: rings.map((i) => map.y[i]), type: "scatter", mode: "markers", hoverinfo: "skip",
     marker: { symbol: "circle-open", size: rings.map((_, k) => (k ? 12 : 18)), color: token("ink"), line: { width: rings.map((_, k) => (k ? 1.5 : 3)) } },
   }], layout({
-    margin: { l: 0, r: 0, t: 8, b: 0 }, xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, hovermode: "closest", hoverdistance: 12,
-    uirevision: "keep",
+    margin: { l: 0, r: 0, t: 8, b: 0 }, hovermode: "closest", hoverdistance: 12, uirevision: "keep",
+    xaxis: { ...axis, range: ends(map.x) }, yaxis: { ...axis, range: ends(map.y), scaleanchor: "x" },
   }), { responsive: true, displayModeBar: false, scrollZoom: false, doubleClick: "reset" });
 }
 
 function drawChips() {
   if (!map.classes.length) return;
-  const top = map.classes.slice(0, palette.length);
+  const top = map.classes.slice(0, map.named);
   const press = (label) => {
     map.shown = map.shown === label ? null : label;
     for (const chip of map.chips.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.label === map.shown));
@@ -188,7 +194,7 @@ function showNear(event) {
     tile.title = map.name[j];
     const caption = make("figcaption");
     caption.append(make("b", "", map.similarity[i][k] === null ? "–" : map.similarity[i][k].toFixed(2)));
-    caption.append(make("span", "", { same: "✓ ", other: "✗ ", "": "" }[same] + (map.label[j] ?? "")));
+    caption.append(make("span", "", { same: "✓\u00a0", other: "✗\u00a0", "": "" }[same] + (map.label[j] ?? "").replaceAll("/", "/\u200b")));
     if (map.cells) tile.append(caption, differences(j, i));
     else tile.append(sprite(j), caption);
     tiles.append(tile);

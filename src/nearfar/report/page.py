@@ -39,12 +39,13 @@ def write(target: Path, text: str) -> Path:
 def page(record: Record) -> str:
     """The whole page as text; the same record gives the same text."""
     drawn = curves(record)
+    frozen = record.classifier is not None and record.classifier.get("train") == "frozen"
     body = [
         header(record),
         verdict(answers(record)),
         cards(record),
         *results(record),
-        training(drawn),
+        training(drawn, "Training of the encoder" if frozen else "Training"),
         embedding(record),
         neighbours(record),
         outliers(record),
@@ -82,6 +83,8 @@ def document(heading: str, body: Sequence[str], data: object) -> str:
 
 def title(record: Record) -> str:
     """What was trained on what."""
+    if record.classifier is not None:
+        return f"A classifier of {record.classifier['classes']:,} classes"
     data = record.fact("data")
     return str(record.fact("method") or "Run") + (f" on {Path(str(data)).name or data}" if data else "")
 
@@ -89,19 +92,28 @@ def title(record: Record) -> str:
 def header(record: Record) -> str:
     """Name, and the facts of the run."""
     started, seconds, samples = (record.fact(name) for name in ("started", "seconds", "samples"))
-    facts = parts.facts(
-        [
-            ("Method", record.fact("method")),
-            ("Paper", record.fact("paper")),
+    when = [
+        ("Started", str(started).replace("T", " ")[:16] if started else None),
+        ("Duration", parts.duration(seconds) if isinstance(seconds, int | float) else None),
+    ]
+    trained = [
+        ("Method", record.fact("method")),
+        ("Paper", record.fact("paper")),
+        ("Encoder", record.fact("encoder")),
+        ("Data", record.fact("data")),
+        ("Samples", f"{samples:,}" if isinstance(samples, int) else samples),
+        ("Epochs", record.fact("epochs")),
+        ("Batch", record.fact("batch")),
+    ]
+    if (own := record.classifier) is not None:
+        trained = [
+            ("Labels learnt from", own.get("learnt")),
+            ("Labelled data", own.get("data")),
             ("Encoder", record.fact("encoder")),
-            ("Data", record.fact("data")),
-            ("Samples", f"{samples:,}" if isinstance(samples, int) else samples),
-            ("Epochs", record.fact("epochs")),
-            ("Batch", record.fact("batch")),
-            ("Started", str(started).replace("T", " ")[:16] if started else None),
-            ("Duration", parts.duration(seconds) if isinstance(seconds, int | float) else None),
+            ("of the run", own.get("run")),
+            ("was", {"full": "fine-tuned"}.get(str(own.get("train")), own.get("train"))),
         ]
-    )
+    facts = parts.facts([*trained, *when])
     return f'<header><p class="eyebrow">nearfar report</p><h1>{parts.text(title(record))}</h1>{facts}</header>'
 
 
@@ -124,7 +136,7 @@ def cards(record: Record, most: int = 8) -> str:
         for column in table["columns"]:
             cell = row["values"].get(column, {})
             if cell.get("value") is not None:
-                places = parts.decimals([cell["value"]])
+                places = parts.decimals(cell.values(), column)
                 interval = parts.interval(cell, places)
                 detail = f"95 % interval {interval}" if interval else "no interval was measured"
                 shown.append(parts.card(column, parts.number(cell["value"], places), detail))
@@ -196,8 +208,13 @@ def details(record: Record) -> str:
 def commands(record: Record) -> str:
     """What to do next."""
     run = shlex.quote(str(record.folder))
+    naming = [("Name files", f"nearfar predict {run} your-files/")] if record.classifier is not None else []
     steps = [
-        ("Measure it with your labels", f"nearfar evaluate {run}"),
+        *naming,
+        (
+            "Measure the encoder" if naming else "Measure it with your labels",
+            f"nearfar evaluate {run} your-files/ --labels labels.csv",
+        ),
         ("Turn files into embeddings", f"nearfar embed {run} your-files/"),
         ("Take the encoder elsewhere", f"nearfar export {run}"),
     ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+ENDS = ("value", "low", "high")
 DATA_URI = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+")
 
 
@@ -68,12 +69,12 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
             )
 
 
-def decimals(values: Iterable[float | None]) -> int:
+def decimals(values: Iterable[float | None], column: str = "") -> int:
     """How many decimals a column of numbers needs: all get the same, so that they stand under one another."""
     known = [abs(v) for v in values if v is not None]
     if all(v == int(v) for v in known):
         return 0
-    return 1 if max(known) >= 10 else 3
+    return 1 if max(known) >= 10 or "%" in column else 3
 
 
 def number(value: float | None, places: int = 3) -> str:
@@ -89,7 +90,7 @@ def interval(cell: Mapping[str, float | None], places: int) -> str:
 
 def results_table(table: Mapping[str, Any], main: Mapping[str, Any] | None) -> str:
     """Rows against columns; each value with its 95 % interval in a column of its own, so that digits align."""
-    places = {c: decimals(_of(table, c, "value")) for c in table["columns"]}
+    places = {c: decimals([v for key in ENDS for v in _of(table, c, key)], c) for c in table["columns"]}
     ranged = {c: any(v is not None for v in _of(table, c, "low")) for c in table["columns"]}
     head = "".join(f'<th scope="col" class="number"{" colspan=2" * ranged[c]}>{text(c)}</th>' for c in table["columns"])
     body = []
@@ -110,7 +111,7 @@ def dots(table: Mapping[str, Any], main: Mapping[str, Any] | None) -> str:
 
 
 def _panel(table: Mapping[str, Any], column: str, main: Mapping[str, Any] | None) -> str:
-    ends = [v for key in ("value", "low", "high") for v in _of(table, column, key) if v is not None]
+    ends = [v for key in ENDS for v in _of(table, column, key) if v is not None]
     bottom, top = (min(ends), max(ends)) if ends else (0, 0)
     if bottom == top:
         return ""
@@ -131,7 +132,7 @@ def _panel(table: Mapping[str, Any], column: str, main: Mapping[str, Any] | None
         lines.append(
             f'<div class="line{" main" * (row is main)}"><span>{text(row["name"])}</span><div>{bar}{dot}</div></div>'
         )
-    places = decimals(ends)
+    places = decimals(ends, column)
     ends_shown = f"<u>{number(low, places)}</u><u>{number(high, places)}</u>"
     scale = f'<div class="line scale"><span></span><div>{ends_shown}</div></div>'
     inner = f"<figcaption>{text(column)}</figcaption>{''.join(lines)}{scale}"
@@ -153,7 +154,8 @@ def agreement(near: Mapping[str, Any], query: Mapping[str, Any]) -> str:
 
 def protocol(result: Mapping[str, Any]) -> str:
     """How a result was measured, in one small line."""
-    said = " · ".join(f"{name} {value}" for name, value in flat(result.get("protocol") or {}))
+    told = flat({name: _short(value) for name, value in (result.get("protocol") or {}).items()})
+    said = " · ".join(f"{name} {value}" for name, value in told if value not in ("", "[]"))
     return f'<p class="protocol">Protocol: {text(said)}</p>' if said else ""
 
 
@@ -169,6 +171,15 @@ def embedded_json(value: object) -> str:
     """JSON that may stand inside <script>: no name in it can end the element, nor open a comment."""
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _short(value: Any) -> Any:
+    """A number with as many digits as one reads; of lists and mappings, each."""
+    if isinstance(value, Mapping):
+        return {name: _short(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _of(table: Mapping[str, Any], column: str, key: str) -> list[float | None]:

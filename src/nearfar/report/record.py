@@ -8,6 +8,7 @@ run that crashed is worth more than none.
 - `environment.json`: free; the header shows `started` (ISO time), `seconds`, `paper`; `notes` is a list of sentences,
   `timings` maps a part of the work to seconds.
 - `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn"}`.
+- `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learnt`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbours.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbour_grid`,
   `copy_sets` and `outliers`.
@@ -54,6 +55,7 @@ class Record:
     neighbours: dict[str, Any] | None = None
     copies: dict[str, Any] | None = None
     outliers: dict[str, Any] | None = None
+    classifier: dict[str, Any] | None = None
     views: bytes | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
@@ -96,6 +98,7 @@ def read(run_dir: str | Path) -> Record:
     record.config = attempt("config.yaml", lambda path: _mapping(yaml.safe_load(path.read_text("utf-8"))), {})
     record.environment = attempt("environment.json", _json, {})
     record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.notes), [])
+    record.classifier = attempt("classifier.json", _classifier, None)
     record.skipped = attempt("skipped.csv", _skipped, [])
     record.views = attempt("views.png", Path.read_bytes, None)
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
@@ -138,6 +141,12 @@ def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if broken:
         notes.append(f"Lines of metrics.jsonl that could not be read and were left out: {broken}.")
     return lines
+
+
+def _classifier(path: Path) -> dict[str, Any]:
+    """The facts of a classifier, with the number of its classes."""
+    found = _json(path)
+    return {str(name): value for name, value in found["facts"].items()} | {"classes": len(found["classes"])}
 
 
 def _skipped(path: Path) -> list[tuple[str, str]]:

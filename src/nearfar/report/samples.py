@@ -89,7 +89,7 @@ def embedding_map(
         "label": [shown.class_name(i) for i in chosen.tolist()],
         "near": near.tolist(),
         "similarity": [[round(s, 4) for s in row] for row in similarity.tolist()],
-        "note": f"{len(chosen):,} of {len(features):,} samples. {how}",
+        "note": f"{len(chosen):,}{f' of {len(features):,}' if len(features) > len(chosen) else ''} samples. {how}",
         "protocol": {"version": 1, "method": "t-SNE", "similarity": "cosine", "seed": seed},
     }
 

@@ -31,6 +31,9 @@ CURVES = {
 }
 """The metrics that have a name of their own; all other numbers are drawn after them, under their key."""
 
+FROM_ZERO = frozenset(CURVES) - {"loss", "knn", "lr"}
+"""Readings whose size says something: drawn from 0, so that a wobble of a hundredth looks like one."""
+
 LEAD = (
     "How the run went. A falling loss shows that views are matched; whether that is of use, only a measure with labels "
     "can tell."
@@ -52,7 +55,7 @@ def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
         size = math.ceil(len(lines) / points)
         bins = [lines[i : i + size] for i in range(0, len(lines), size)]
         title, gloss = CURVES.get(key, (key, "A number that the method reports."))
-        curve = {"key": key, "title": title, "gloss": gloss, "axis": axis}
+        curve = {"key": key, "title": title, "gloss": gloss, "axis": axis, "zero": key in FROM_ZERO}
         curve |= {"x": [_mean(b, axis) for b in bins], "y": [_mean(b, key) for b in bins]}
         if key == "loss":
             curve["chance"] = [_mean(b, "chance") for b in bins]
@@ -60,17 +63,17 @@ def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
     return drawn
 
 
-def training(drawn: list[dict[str, Any]]) -> str:
+def training(drawn: list[dict[str, Any]], title: str = "Training") -> str:
     """A place for each curve, with what it means; the page's script draws them."""
     if not drawn:
         why = "metrics.jsonl is absent or empty: training has not written a line yet."
-        return parts.section("training", "Training", LEAD, parts.missing(why))
+        return parts.section("training", title, LEAD, parts.missing(why))
     figures = [
         f'<figure class="curve" data-curve="{i}"><figcaption><b>{parts.text(curve["title"])}</b> '
         f'{parts.text(curve["gloss"])}</figcaption><div class="plot"></div></figure>'
         for i, curve in enumerate(drawn)
     ]
-    return parts.section("training", "Training", LEAD, f'<div class="curves">{"".join(figures)}</div>')
+    return parts.section("training", title, LEAD, f'<div class="curves">{"".join(figures)}</div>')
 
 
 def _mean(lines: Iterable[dict[str, Any]], key: str) -> float | None:

@@ -11,6 +11,8 @@ from nearfar.health import alarms
 from nearfar.report import parts
 from nearfar.report.record import Record
 
+ACCURACY, CALIBRATION = "accuracy (%)", "calibration error (%)"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -22,7 +24,9 @@ class Answer:
 
 
 def answers(record: Record) -> list[Answer]:
-    """Is it working, will it help me, which checkpoint."""
+    """Is it working, will it help me, which checkpoint; of a classifier, whether it names well, and knows how well."""
+    if record.classifier is not None:
+        return [working(record), naming(record), trusting(record)]
     return [working(record), helping(record), checkpoint(record)]
 
 
@@ -69,7 +73,7 @@ def helping(record: Record) -> Answer:
             continue
         best = max(others, key=lambda row: _value(row, column) or 0.0)
         ours, theirs = main["values"][column], best["values"][column]
-        places = parts.decimals([ours["value"], theirs["value"]])
+        places = parts.decimals([cell[key] for cell in (ours, theirs) for key in parts.ENDS], column)
         said = (
             f"{column}: {main['name']} {_said(ours, places)}; "
             f"the best of the rest, {best['name']}, {_said(theirs, places)}"
@@ -107,6 +111,38 @@ def checkpoint(record: Record) -> Answer:
         f"Look at {where}: kNN accuracy was {best['knn']:.1f} % there and fell to {last['knn']:.1f} % at the end.",
         "unsure",
     )
+
+
+def naming(record: Record) -> Answer:
+    """Judged by the test split, against always naming its most frequent class."""
+    question = "Does it name well?"
+    table = next((table for table in record.tables.values() if ACCURACY in table["columns"]), None)
+    if table is None:
+        return Answer(question, "Not known: the labels name no split `test` to try it on.", "unsure")
+    cell, counts = record.main_row(table)["values"][ACCURACY], (table.get("confusion") or {}).get("counts") or []
+    places = parts.decimals(cell.values(), ACCURACY)
+    text = f"{parts.number(cell['value'], places)} % of the test samples are named right"
+    if not counts or cell["low"] is None or cell["high"] is None:
+        return Answer(question, f"{text}.", "unsure")
+    text = f"{text}, 95 % interval {parts.interval(cell, places)}"
+    sizes: dict[int, int] = {}
+    for truth, _, n in counts:
+        sizes[truth] = sizes.get(truth, 0) + n
+    usual = 100 * max(sizes.values()) / sum(sizes.values())
+    text = f"{text}; always naming the most frequent class would give {usual:.1f} %."
+    if cell["low"] > usual:
+        return Answer(question, f"Better than chance. {text}", "good")
+    return Answer(question, f"Not shown. {text}", "bad" if cell["high"] < usual else "unsure")
+
+
+def trusting(record: Record) -> Answer:
+    """Judged by whether its probabilities were calibrated, with how far they are off on the test split."""
+    said = str((record.classifier or {}).get("calibration") or "not known how they were calibrated")
+    rows = [record.main_row(table)["values"].get(CALIBRATION, {}) for table in record.tables.values()]
+    off = next((row["value"] for row in rows if row.get("value") is not None), None)
+    text = f"{said[:1].upper()}{said[1:]}."
+    text += "" if off is None else f" On the test split they are off by {off:.1f} points on average."
+    return Answer("Are its probabilities right?", text, "unsure" if said.startswith("not") else "good")
 
 
 def _value(row: dict[str, Any], column: str) -> float | None:
