@@ -22,14 +22,13 @@ import tyro
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from nearfar import kinds, plans, probing, training
 from nearfar.batch import MISSING
 from nearfar.data.table import Table, open_table
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear, logistic
 from nearfar.evaluation.protocol import scored
-from nearfar.files import replace_text
 from nearfar.run import load
 
 RESULTS = Path(__file__).parent / "results" / "adult"
@@ -63,7 +62,7 @@ def main(asked: Adult) -> int:
             if asked.pilot or not path.exists():
                 found = measured(method, train, test, few, seed, json.loads(asked.flags))
                 if not asked.pilot:
-                    replace_text(path, json.dumps(found, indent=1) + "\n")
+                    keep(path, found)
             else:
                 found = json.loads(path.read_text(encoding="utf-8"))
             for name, numbers in found["results"].items():
@@ -120,7 +119,6 @@ def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, fla
         "settings": plan.saved()["settings"],
         "arguments": plan.saved()["arguments"],
         "command": f"python -m benchmarks.adult {method}",
-        "environment": environment(),
     }
 
 

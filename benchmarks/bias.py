@@ -25,7 +25,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import trained
 from nearfar import plans, probing
 from nearfar.data.drawings import alphabets, drawers, drawings
@@ -33,7 +33,6 @@ from nearfar.data.image import Images, open_images
 from nearfar.evaluation.groups import group_accuracy
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_scores
-from nearfar.files import replace_text
 from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "bias"
@@ -96,7 +95,7 @@ def main(asked: Bias) -> int:
                 found = one(line, seed, asked)
                 print(f"{line} {asked.flags} seed {seed}: {found['results']} {found['seconds']:.0f} s", flush=True)
                 if not asked.pilot:
-                    replace_text(path, json.dumps(found, indent=1) + "\n")
+                    keep(path, found)
     if not asked.pilot:
         print(table(asked))
     return 0
@@ -125,7 +124,6 @@ def one(line: str, seed: int, asked: Bias) -> dict[str, Any]:
         "protocol": {"name": "linear", "learns_from": "the biased training drawings", "epoch": "last"},
         "command": f"python -m benchmarks.bias {line!r}",
         "threads": torch.get_num_threads(),
-        "environment": environment(),
     }
 
 

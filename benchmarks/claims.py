@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
 from nearfar import methods, plans, probing
@@ -35,7 +35,6 @@ from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
 from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import accuracy_under, fgsm
-from nearfar.files import replace_text
 from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "claims"
@@ -253,8 +252,7 @@ def ensure(side: Side, seed: int, command: str) -> None:
     path = side.path(seed)
     if not path.exists():
         result = one(side, seed) | {"command": command, "threads": torch.get_num_threads()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(result | {"environment": environment()}, indent=1) + "\n")
+        keep(path, result)
         print(f"{path.stem}: {result['untrained']} untrained, {result['value']}, {result['seconds']} s", flush=True)
 
 

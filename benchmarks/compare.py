@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from nearfar import methods, plans, probing, training
 from nearfar.data.image import Images, open_images
 from nearfar.evaluation.intervals import over_seeds
@@ -83,8 +83,7 @@ def main(asked: Compare) -> None:
                 result = one(method, seed, asked, bank, test)
                 print(json.dumps(result), flush=True)
                 if not asked.pilot:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(json.dumps(result, indent=1) + "\n")
+                    keep(path, result)
     if not asked.pilot:
         print(table(asked))
 
@@ -115,7 +114,6 @@ def one(method: str, seed: int, asked: Compare, bank: Images, test: Images) -> d
         },
         "command": f"python -m benchmarks.compare {method} --epochs {asked.epochs} --samples {asked.samples}",
         "threads": torch.get_num_threads(),
-        "environment": environment(),
     }
 
 

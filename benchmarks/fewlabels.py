@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import DATA, trained
 from nearfar import plans
 from nearfar.batch import MISSING
@@ -35,7 +35,6 @@ from nearfar.classifier import Classifier
 from nearfar.data.image import Images, open_images
 from nearfar.distillation import DistillTuning, distill
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.files import replace_text
 from nearfar.finetuning import Tuning, finetune
 from nearfar.run import Run
 
@@ -168,9 +167,8 @@ def series(name: str, run: Run, task: Task, budget: int, seed: int, took: dict[s
                 "facts": {k: v for k, v in made.facts.items() if k not in ("run", "teacher", "start", "notes")},
                 "settings": run.config["settings"],
                 "command": f"python -m benchmarks.fewlabels {name}",
-                "environment": environment(),
             }
-            replace_text(where, json.dumps(found, indent=1) + "\n")
+            keep(where, found)
             print(f"{name} {arm} {budget} seed {seed}: {found['accuracy']:.1f} %", flush=True)
     finally:
         shutil.rmtree(folder)

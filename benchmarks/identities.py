@@ -28,7 +28,7 @@ import torch
 import tyro
 from torch import nn
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import trained
 from nearfar import plans, probing
 from nearfar.batch import MISSING
@@ -36,7 +36,6 @@ from nearfar.data.drawings import alphabets, drawers, drawings
 from nearfar.data.image import Images
 from nearfar.evaluation.identities import identities
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.files import replace_text
 from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "identities"
@@ -105,8 +104,7 @@ def main(asked: Identities) -> int:
                 found = one(line, seed, asked)
                 print(f"{line} {asked.flags} seed {seed}: {found['results']} {found['cpu_seconds']:.0f} s", flush=True)
                 if not asked.pilot:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    replace_text(path, json.dumps(found, indent=1) + "\n")
+                    keep(path, found)
     if not asked.pilot:
         print(table(asked))
     return 0
@@ -137,7 +135,6 @@ def one(name: str, seed: int, asked: Identities) -> dict[str, Any]:
         "protocol": {"name": "identities", "camera": "drawer", "epoch": "last"},
         "command": f"python -m benchmarks.identities {name!r}",
         "threads": torch.get_num_threads(),
-        "environment": environment(),
     }
 
 

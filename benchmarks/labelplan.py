@@ -20,14 +20,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import trained
 from benchmarks.fewlabels import COMMON, TASKS, Task
 from nearfar import plans
 from nearfar.batch import MISSING
 from nearfar.data.image import Images
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.files import replace_text
 from nearfar.finetuning import finetune, frozen
 from nearfar.label_plan import label_plan
 from nearfar.run import Run
@@ -61,8 +60,7 @@ def main(asked: Ask) -> None:
                 plan = plans.make("simclr", task.unlabelled, task.recipe, COMMON | task.flags | {"seed": seed})
                 with trained(plan) as (run, took):
                     found = {"data": name, "seed": seed, "budgets": measured(run, task, seed), "pretraining": took}
-                made = {"command": f"python -m benchmarks.labelplan {name}", "environment": environment()}
-                replace_text(where, json.dumps(found | made, indent=1) + "\n")
+                keep(where, found | {"command": f"python -m benchmarks.labelplan {name}"})
                 print(f"{where.stem}: {found['budgets']}", flush=True)
         print(table(name), end="\n\n")
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from nearfar import methods, plans, probing, training
 from nearfar.data.drawings import alphabets, drawings
 from nearfar.data.image import Images, open_images
@@ -59,8 +59,7 @@ def main(asked: Learn) -> int:
     failed = 0
     for name in names:
         result = check(name)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        keep(RESULTS / f"{name}.json", result)
         failed += not result["learnt"]
         print(
             f"{name:<10} untrained {result['untrained']:.1f}  trained {result['trained']:.1f}  gain {result['gain']}  "
@@ -111,7 +110,6 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
         "protocol": after["protocol"],
         "command": f"python -m benchmarks.learn {name}",
         "threads": torch.get_num_threads(),
-        "environment": environment(),
     }
 
 

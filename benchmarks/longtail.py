@@ -27,7 +27,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.claims import verdict
 from benchmarks.compare import COMMON, DATA, trained
 from benchmarks.learn import source
@@ -37,7 +37,6 @@ from nearfar.data.splits import as_many_of_each, long_tail
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_scores
 from nearfar.evaluation.longtail import long_tail as accuracies
-from nearfar.files import replace_text
 from nearfar.method import Method
 from nearfar.run import Run
 from nearfar.views.image import plain
@@ -98,8 +97,7 @@ def ensure(row: str, seed: int, epochs: int) -> None:
         everything, test = open_images(DATA / "cifar10_train.npz"), open_images(DATA / "cifar10_test.npz")
         train = everything.subset(long_tail(everything.label, factor=FACTOR, seed=seed).tolist())
         result = one(row, seed, epochs, train, test)
-        where.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(where, json.dumps(result, indent=1) + "\n")
+        keep(where, result)
         said = {name: round(found["all"], 1) for name, found in result["results"].items()}
         print(f"{where.stem}: {said}, {result['cpu_seconds']} s", flush=True)
 
@@ -122,7 +120,6 @@ def one(row: str, seed: int, epochs: int, train: Images, test: Images) -> dict[s
         "factor": FACTOR,
         "command": f"python -m benchmarks.longtail {row!r} --epochs {epochs}",
         "threads": torch.get_num_threads(),
-        "environment": environment(),
     }
 
 

@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.claims import assigned, best_of, verdict
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
@@ -35,7 +35,6 @@ from nearfar.batch import MISSING
 from nearfar.data.image import Images, open_images
 from nearfar.evaluation.clusters import named, open_world
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.files import replace_text
 from nearfar.run import Run
 from nearfar.views.image import plain
 
@@ -92,10 +91,8 @@ def ensure(row: str, seed: int, asked: OpenWorld) -> None:
     if not where.exists():
         everything = open_images(DATA / "cifar10_train.npz").subset(range(asked.samples))
         result = one(row, seed, asked.epochs, everything)
-        where.parent.mkdir(parents=True, exist_ok=True)
         command = f"python -m benchmarks.openworld {row!r} --samples {asked.samples} --epochs {asked.epochs}"
-        known = {"command": command, "threads": torch.get_num_threads(), "environment": environment()}
-        replace_text(where, json.dumps(result | known, indent=1) + "\n")
+        keep(where, result | {"command": command, "threads": torch.get_num_threads()})
         said = {readout: [round(found[name], 1) for name in MEASURES] for readout, found in result["results"].items()}
         print(f"{where.stem}: {said}, {result['cpu_seconds']} s", flush=True)
 

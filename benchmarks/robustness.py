@@ -21,7 +21,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
 from nearfar import methods, plans, probing
@@ -32,7 +32,6 @@ from nearfar.evaluation.corruptions import SEVERITIES, corrupt
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import Attack, accuracy_under, fgsm, pgd
-from nearfar.files import replace_text
 from nearfar.views.image import plain
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
@@ -111,8 +110,7 @@ def main(asked: Robustness) -> None:
             path = _path(name, asked, seed)
             if not path.exists():
                 result = one(name, seed, asked)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace_text(path, json.dumps(result | {"environment": environment()}, indent=1) + "\n")
+                keep(path, result)
                 print(f"{path.stem}: {_row(result['results'][name])}, {result['seconds']} s", flush=True)
     print(table(asked))
 

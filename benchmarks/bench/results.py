@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.timing import OURS, Row, Spread
+from nearfar.files import replace_text
 
 PACKAGES = [
     "nearfar",
@@ -75,6 +76,11 @@ class Found:
 def machine_kind() -> str:
     """A short name for machines of one kind."""
     return f"{platform.machine()}-{os.cpu_count()}-cores"
+
+
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Write the result of a run down, with where it was found; whole or not at all, as a series may be stopped."""
+    replace_text(path, json.dumps(result | {"environment": environment()}, indent=1) + "\n")
 
 
 def environment() -> dict[str, Any]:
