@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,9 +26,12 @@ def _step(loss: Loss, arguments: list[Tensor], weight: Tensor) -> tuple[Tensor, 
     return value.detach(), gradients[0], list(gradients[1:])
 
 
-def hold_ranks_to_one(pool: Pool, loss: Loss, *arguments: Tensor) -> None:
+def hold_ranks_to_one(
+    pool: Pool, loss: Loss, *arguments: Tensor, dtypes: Sequence[torch.dtype] = (torch.float64, torch.float32)
+) -> None:
     """In float64 to 1e-10 and in float32 to 1e-5, relative to the largest number."""
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+    for dtype in dtypes:
+        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
         these = [x.to(dtype) if x.is_floating_point() else x for x in arguments]
         width = next(x.shape[1] for x in these if x.is_floating_point())
         weight = torch.eye(width, dtype=dtype) + 0.1 * torch.linspace(-1, 1, width**2, dtype=dtype).view(width, width)
