@@ -9,7 +9,7 @@ import pytest
 
 from nearfar import comparison
 from nearfar.cli import main
-from nearfar.comparison import judged
+from nearfar.comparison import judged, sentences
 from tests.tiny import folder
 
 
@@ -25,6 +25,12 @@ def test_a_difference_inside_the_interval_is_not_one() -> None:
     assert made["verdicts"]["c"].startswith("behind a by 10.0 points, 95 % interval 10.0 to 10.0")
     assert made["gain"]["a"]["low"] > 0 > made["gain"]["d"]["low"]
     assert made["means"]["a"]["kNN (%)"]["mean"] == 51
+
+
+def test_a_method_that_learnt_nothing_is_said_to() -> None:
+    a, b = sentences(judged({"a": runs(50, 52, 51), "b": runs(29, 31, 30)}))
+    assert a == "a: best"
+    assert b.endswith("; no gain in kNN over the untrained network seen (+0.0 [-2.5, +2.5] points)")
 
 
 def test_seeds_are_paired() -> None:
@@ -60,7 +66,8 @@ def test_the_whole_command_resumes_and_measures_once(
     assert rows[0]["verdict"] == "best"
     assert {row["samples seen"] for row in rows} == {"32"}
     assert json.loads((out / "compare.json").read_text())["epochs"] == {"simclr": 1, "supcon": 1}
-    assert "plotly" in (out / "compare.html").read_text(encoding="utf-8")[:5000].lower()
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert all(f">{part}<" in page for part in ("What can be told", "untrained", "simclr", "supcon", "kNN (%)"))
     assert main([*call[:-2], "--batch", "8", "--out", str(out)]) == 2
     assert "holds another comparison" in capsys.readouterr().err
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from nearfar import plans, training
 from nearfar.evaluation.intervals import Interval, over_seeds
-from nearfar.files import replace, replace_csv, replace_text
+from nearfar.files import replace_csv, replace_text
+from nearfar.report.compared import compared
 from nearfar.run import load
 
 MEASURES = ("kNN (%)", "linear (%)")
@@ -64,10 +65,13 @@ def compare(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[
     for seed in range(ask.seeds):
         for method in ask.methods:
             name = f"{Path(method).stem}-seed{seed}"
-            say(f"{name}: {epochs[method]} epochs")
+            number = sum(map(len, results.values())) + 1
+            say(f"Run {number} of {ask.seeds * len(ask.methods)}, {name}: {epochs[method]} epochs")
             if not _train(ask, method, out / name, epochs[method], seed):
                 return None
-            results[method].append(_evaluated(ask, out / name))
+            results[method].append(found := _evaluated(ask, out / name))
+            measured = ", ".join(f"{m.removesuffix(' (%)')} {found[m]:.1f} %" for m in MEASURES)
+            say(f"    {measured}; {found['minutes']:.1f} minutes of training")
     made = {"asked": ask.saved(), "epochs": epochs, **judged(results)}
     replace_text(saved, json.dumps(made, indent=1))
     replace_csv(out / "compare.csv", lines(made))
@@ -168,26 +172,31 @@ def error_bars(cells: Sequence[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _draw(made: dict[str, Any], out: Path) -> None:
-    import plotly.graph_objects as go
+def sentences(made: dict[str, Any]) -> list[str]:
+    """What can be told of each method, the best first: against the best, and against the untrained network."""
+    said = []
+    for method in made["order"]:
+        gain = Interval(**made["gain"][method])
+        nothing = f"; no gain in kNN over the untrained network seen ({gain:+.1f} points)" if gain.low <= 0 else ""
+        said.append(f"{method}: {made['verdicts'].get(method, 'best')}{nothing}")
+    return said
 
-    figure = go.Figure()
-    order = made["order"][::-1]
-    for measure in MEASURES:
-        cells = [made["means"][method][measure] for method in order]
-        figure.add_trace(
-            go.Scatter(
-                x=[cell["mean"] for cell in cells],
-                y=order,
-                mode="markers",
-                name=measure,
-                marker={"size": 10},
-                error_x=error_bars(cells),
-            )
-        )
-    untrained = made["means"][order[-1]][f"{made['measure']} untrained"]["mean"]
-    figure.add_vline(x=untrained, line_dash="dash", annotation_text="untrained, kNN")
-    seeds = made["asked"]["seeds"]
-    title = f"Accuracy at equal budget, mean and 95 % t-interval over {seeds} seeds"
-    figure.update_layout(title=title, xaxis_title="accuracy (%)", template="simple_white", height=200 + 60 * len(order))
-    replace(out / "compare.html", lambda temporary: figure.write_html(temporary, include_plotlyjs=True))
+
+def _draw(made: dict[str, Any], out: Path) -> None:
+    """The page of the comparison."""
+    asked, order, means = made["asked"], made["order"], made["means"]
+
+    def row(name: str, of: dict[str, Any], suffix: str = "") -> dict[str, Any]:
+        cells = {m: of[m + suffix] for m in MEASURES}
+        return {
+            "name": name,
+            "values": {m: {"value": c["mean"], "low": c["low"], "high": c["high"]} for m, c in cells.items()},
+        }
+
+    rows = [row(method, means[method]) for method in order] + [row("untrained", means[order[0]], " untrained")]
+    budget = {"Epochs": ", ".join(dict.fromkeys(str(made["epochs"][method]) for method in order))}
+    budget |= {"Seeds": asked["seeds"], "Samples seen": f"{means[order[0]]['samples seen']['mean']:,.0f}"}
+    budget |= {name.capitalize(): value for name, value in asked["flags"].items() if value}
+    heading = f"{', '.join(map(str, order))} on {Path(asked['data']).name}"
+    table = {"columns": list(MEASURES), "rows": rows}
+    compared(out / "compare.html", heading, budget, sentences(made), table)

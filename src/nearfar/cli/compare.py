@@ -45,7 +45,7 @@ class Compare:
 def compare(argv: list[str]) -> int:
     """Run what is missing, and print the table."""
     asked = tyro.cli(Compare, args=argv, prog="nearfar compare", config=(tyro.conf.OmitArgPrefixes,))
-    from nearfar.comparison import Ask, lines
+    from nearfar.comparison import Ask, lines, sentences
     from nearfar.comparison import compare as run
 
     ask = Ask(
@@ -62,18 +62,21 @@ def compare(argv: list[str]) -> int:
     if made is None:
         print(f"Stopped and saved. Go on with: nearfar compare {' '.join(argv)}")
         return 130
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     header, *rows = lines(made)
-    table = Table(title=f"Equal budget, {ask.seeds} seeds; means and 95 % t-intervals", title_justify="left")
-    for name in header[:-1]:
-        table.add_column(name, justify="left" if name == "method" else "right")
+    title = f"Equal budget, {ask.seeds} seeds; means and 95 % t-intervals"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    shown = [i for i, name in enumerate(header) if name not in ("samples seen", "verdict")]  # these are in the CSV
+    for i in shown:
+        name = header[i].replace("gain over ", "gain over\n")
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(cell.replace(" [", "\n[") for cell in row[:-1]), end_section=True)
+        table.add_row(*(row[i].replace(" [", "\n[") for i in shown), end_section=True)
     Console().print(table)
-    for row in rows:
-        print(f"{row[0]}: {row[-1]}")
+    print("\n".join(sentences(made)))
     print()
-    print(f"Table: {Path(asked.out) / 'compare.csv'}\nPlot:  {Path(asked.out) / 'compare.html'}")
+    print(f"Table: {Path(asked.out) / 'compare.csv'}\nPage:  {Path(asked.out) / 'compare.html'}")
     return 0

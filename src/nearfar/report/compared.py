@@ -1,0 +1,32 @@
+"""Several methods side by side: what came out of each, with intervals over seeds, and what cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nearfar.report import parts
+from nearfar.report.page import document, write
+
+LEAD = (
+    "Each row is the mean over seeds; bars and the small numbers are its 95 % t-interval. The methods are held against "
+    "each other seed by seed, which tells more than whether two bars overlap: see the sentences above."
+)
+
+
+def compared(
+    target: Path, heading: str, facts: Mapping[str, object], sentences: Sequence[str], table: Mapping[str, Any]
+) -> Path:
+    """Write the page of a comparison. table: of the form of results/NAME.json, the best method first."""
+    said = "".join(f"<li>{parts.text(sentence)}</li>" for sentence in sentences)
+    head = f"<h1>{parts.text(heading)}</h1>{parts.facts(facts.items())}"
+    best = table["rows"][0]
+    body = [
+        f'<header><p class="eyebrow">nearfar compare</p>{head}</header>',
+        parts.section(
+            "said", "What can be told", "At this budget, and on these data.", f'<ul class="notes">{said}</ul>'
+        ),
+        parts.section("results", "Accuracy", LEAD, parts.dots(table, best), parts.results_table(table, best)),
+    ]
+    return write(target, document(heading, body, {"curves": [], "map": None}))
