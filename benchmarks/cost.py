@@ -28,7 +28,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.data.image import Images, open_images
 from nearfar.encoders.image import image_encoder
 from nearfar.files import replace_text
-from nearfar.method import Clock, Method, start_epoch
+from nearfar.method import Clock, Look, Method, start_epoch
 from nearfar.views.image import Views, plain
 
 RESULTS = Path(__file__).parent / "results" / "cost"
@@ -41,12 +41,13 @@ LATE = 1000
 
 @dataclass(frozen=True)
 class Size:
-    """How large: samples in a step, and in all; at least as many turns, and about so many seconds of them."""
+    """How large: samples in a step, and in all, and the encoder; at least so many turns, and about so many seconds."""
 
     batch: int = 256
     samples: int = 2048
     turns: int = 5
     seconds: float = 8.0
+    encoder: str = "conv4"
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,17 @@ class Ask:
     """All of them."""
     peak: bool = False
     """Print the peak of the one method named, of this fresh process, and keep nothing."""
+    encoder: str = "conv4"
+    """Of a --peak."""
+    batch: int = 256
+    """Samples in a step of a --peak."""
 
 
 def main(asked: Ask) -> None:
     """Measure, and keep the results."""
     torch.set_num_threads(1)
     if asked.peak:
-        memory.answer(lambda: peak(asked.methods[0], Size()))
+        memory.answer(lambda: peak(asked.methods[0], Size(batch=asked.batch, encoder=asked.encoder)))
         return
     for name in asked.methods or [name for name in methods.names() if asked.everything or stale(name)]:
         result = cost(name, Size()) | {"MiB": {"method": fresh_peak(name), "simclr": fresh_peak("simclr")}}
@@ -153,7 +158,8 @@ def given(name: str, size: Size) -> tuple[Images, list[Batch]]:
 def built(name: str, size: Size) -> Method:
     """A method on conv4, in training, late."""
     torch.manual_seed(0)
-    encoder = image_encoder(plan(name).settings.encoder, channels=3, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3)
+    called = plan(name).settings.encoder.replace("conv4", size.encoder)
+    encoder = image_encoder(called, channels=3, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3)
     known = {"samples": size.samples, "classes": CLASSES, "channels": 3}
     method = methods.build(methods.load(name), encoder, plan(name).arguments, **known).train()
     per_epoch = size.samples // size.batch
@@ -168,7 +174,7 @@ def before_epoch(method: Method, images: Images, epoch: int) -> float:
     clock, was = clock_for(torch.get_num_threads()), method.clock
     method.clock = replace(was, epoch=epoch, step=was.step * epoch // LATE)
     began = clock()
-    start_epoch(method, lambda network: probing.look(network, plain(SIDE), images, torch.device("cpu")))
+    start_epoch(method, Look(lambda network: probing.look(network, plain(SIDE), images, torch.device("cpu"))))
     spent, method.clock = clock() - began, was
     return spent
 
@@ -205,7 +211,7 @@ def peak(name: str, size: Size) -> float:
         for _ in range(3):
             step()
 
-    tiny = Size(batch=8, samples=size.samples)
+    tiny = replace(size, batch=8)
     return memory.extra(
         lambda: lambda: train(name, size, batches), warm=lambda: train("simclr", tiny, given("simclr", tiny)[1])
     )

@@ -1,4 +1,4 @@
-"""A line plot on logarithmic axes, as an SVG file."""
+"""A line plot on logarithmic axes, or a curve on plain ones, as an SVG file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,7 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
         v = HEIGHT - BOTTOM - (math.log10(y) - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
         return round(h, 1), round(v, 1)
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
-    ]
+    parts = _begun(title, across, up)
     for power in range(bottom, top + 1):
         _, v = place(columns[0], 10.0**power)
         parts.append(f'<path d="M{LEFT} {v}H{WIDTH - RIGHT}" stroke="#ddd"/>')
@@ -42,10 +37,6 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
     for x in columns:
         h, v = place(x, 10.0**bottom)
         parts.append(f'<text x="{h}" y="{v + 18}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>')
-    half = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text transform="translate(16 {half}) rotate(-90)" text-anchor="middle">{escape(up)}</text>')
     ends = {name: place(*max(line))[1] for name, line in series.items() if line}
     labels = _apart(ends)
     for number, (name, line) in enumerate(series.items()):
@@ -60,6 +51,49 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
         parts += [f'<circle cx="{h}" cy="{v}" r="3" fill="{colour}"/>' for h, v in places]
         parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{labels[name] + 4}" fill="{colour}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
+
+
+def curve(title: str, across: str, up: str, points: dict[str, tuple[float, float, float, float]]) -> str:
+    """An SVG of named points (x, y, and the interval of y) on plain axes, joined in the order of x."""
+    if not points:
+        raise ValueError("there are no points to be drawn")
+    columns = sorted(x for x, *_ in points.values())
+    low, high = (f(value for _, *of in points.values() for value in of) for f in (min, max))
+    first, last, bottom, top = columns[0], columns[-1], math.floor(low), math.ceil(high)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        h = LEFT + 20 + (x - first) / max(last - first, 1e-9) * (WIDTH - LEFT - RIGHT - 40)
+        v = HEIGHT - BOTTOM - (y - bottom) / max(top - bottom, 1) * (HEIGHT - TOP - BOTTOM)
+        return round(h, 1), round(v, 1)
+
+    parts = _begun(title, across, up)
+    for level in range(bottom, top + 1):
+        _, v = place(first, level)
+        parts.append(f'<path d="M{LEFT} {v}H{WIDTH - RIGHT}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{v + 4}" text-anchor="end">{level}</text>')
+    for half_unit in range(math.ceil(2 * first), math.floor(2 * last) + 1):
+        h, v = place(half_unit / 2, bottom)
+        parts.append(f'<text x="{h}" y="{v + 18}" text-anchor="middle">{half_unit / 2:g}</text>')
+    line = " ".join("{},{}".format(*place(x, y)) for x, y, *_ in sorted(points.values()))
+    parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[0]}" stroke-width="2"/>')
+    for name, (x, y, least, most) in points.items():
+        (h, v), (_, under), (_, over) = (place(x, at) for at in (y, least, most))
+        parts.append(f'<path d="M{h} {under}V{over}" stroke="{COLOURS[0]}"/><circle cx="{h}" cy="{v}" r="4"/>')
+        parts.append(f'<text x="{h + 8}" y="{v - 8}">{escape(name)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _begun(title: str, across: str, up: str) -> list[str]:
+    """Paper, title, and what the axes show."""
+    middle, half = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>',
+        f'<text transform="translate(16 {half}) rotate(-90)" text-anchor="middle">{escape(up)}</text>',
+    ]
 
 
 def _apart(heights: dict[str, float], gap: float = 16) -> dict[str, float]:

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from benchmarks.bench.plot import loglog
+from benchmarks.bench.plot import curve, loglog
 from benchmarks.bench.results import Found, Setting, environment, machine_kind, save
 from benchmarks.bench.section import SECTIONS
 from benchmarks.bench.targets import TARGETS, reports, table
@@ -57,3 +57,16 @@ def test_plot_is_a_picture_with_every_name() -> None:
     assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 4
     with pytest.raises(ValueError, match="positive"):
         loglog("t", "x", "y", {"nearfar": [(0, 1.0)]})
+
+
+def test_a_curve_shows_each_point_with_its_interval() -> None:
+    svg = curve("a < b", "x", "y", {"right": (2.0, 41.0, 40.5, 41.5), "left": (1.0, 40.0, 39.2, 40.8)})
+    root = ET.fromstring(svg)
+    texts = {element.text for element in root.iter() if element.tag.endswith("text")}
+    assert {"a < b", "left", "right", "39", "42", "1.5"} <= texts
+    (line,) = (element for element in root.iter() if element.tag.endswith("polyline"))
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in line.get("points", "").split())
+    assert x1 < x2
+    assert y1 > y2  # up is less
+    with pytest.raises(ValueError, match="no points"):
+        curve("t", "x", "y", {})
