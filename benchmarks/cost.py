@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import tyro
+from torch import Tensor
 
 from benchmarks.bench import memory
 from benchmarks.bench.results import environment
@@ -90,9 +91,9 @@ def stale(name: str) -> bool:
 def cost(name: str, size: Size) -> dict[str, Any]:
     """Time of a step beside SimCLR's, and of what is done before the first and before a later epoch."""
     images, batches = given(name, size)
-    two = [replace(batch, views=batch.views[:2]) for batch in batches]
-    method = built(name, size)
-    before = {"first": before_epoch(method, images, 0), "later": before_epoch(method, images, LATE)}
+    two = [replace(batch, views=(batch.views * 2)[:2]) for batch in batches]  # of one view, the same again
+    method, seen = built(name, size), labels(name, size)
+    before = {"first": before_epoch(method, images, seen, 0), "later": before_epoch(method, images, seen, LATE)}
     row = compare(
         f"a step of {name}",
         {"Batch": size.batch},
@@ -146,8 +147,7 @@ def given(name: str, size: Size) -> tuple[Images, list[Batch]]:
     """The samples, and two batches of the views that the method's recipe names; with labels where it needs them."""
     images, draws = noise(size), torch.Generator().manual_seed(1)
     views = views_of(name)
-    label = torch.arange(size.samples) % CLASSES
-    label = label if methods.load(name).needs_labels else torch.full_like(label, MISSING)
+    label = labels(name, size)
     batches = []
     for rows in torch.randperm(size.samples, generator=draws)[: 2 * size.batch].split(size.batch):
         seen = views(*images.fetch(rows), draws=views.draw(len(rows), draws))
@@ -155,26 +155,33 @@ def given(name: str, size: Size) -> tuple[Images, list[Batch]]:
     return images, batches
 
 
+def labels(name: str, size: Size) -> Tensor:
+    """The classes of the samples, evenly; MISSING for a method that has no use for them."""
+    label = torch.arange(size.samples) % CLASSES
+    return label if methods.load(name).needs_labels else torch.full_like(label, MISSING)
+
+
 def built(name: str, size: Size) -> Method:
     """A method on conv4, in training, late."""
     torch.manual_seed(0)
     called = plan(name).settings.encoder.replace("conv4", size.encoder)
     encoder = image_encoder(called, channels=3, size=SIDE, mean=[0.5] * 3, std=[0.25] * 3)
-    known = {"samples": size.samples, "classes": CLASSES, "channels": 3}
+    counts = torch.bincount(torch.arange(size.samples) % CLASSES).tolist()
+    known = {"samples": size.samples, "classes": CLASSES, "counts": tuple(counts), "channels": 3}
     method = methods.build(methods.load(name), encoder, plan(name).arguments, **known).train()
     per_epoch = size.samples // size.batch
     method.clock = Clock(step=LATE * per_epoch, steps=2 * LATE * per_epoch, epoch=LATE, epochs=2 * LATE)
     return method
 
 
-def before_epoch(method: Method, images: Images, epoch: int) -> float:
+def before_epoch(method: Method, images: Images, label: Tensor, epoch: int) -> float:
     """Seconds of what the method does before an epoch, its look at all samples included; 0 where it does nothing."""
     if type(method).before_epoch is Method.before_epoch:
         return 0.0
     clock, was = clock_for(torch.get_num_threads()), method.clock
     method.clock = replace(was, epoch=epoch, step=was.step * epoch // LATE)
     began = clock()
-    start_epoch(method, Look(lambda network: probing.look(network, plain(SIDE), images, torch.device("cpu"))))
+    start_epoch(method, Look(lambda network: probing.look(network, plain(SIDE), images, torch.device("cpu")), label))
     spent, method.clock = clock() - began, was
     return spent
 
@@ -206,7 +213,7 @@ def peak(name: str, size: Size) -> float:
     def train(method_name: str, size: Size, batches: list[Batch]) -> None:
         method = built(method_name, size)
         for epoch in (0, LATE):
-            before_epoch(method, images, epoch)
+            before_epoch(method, images, labels(method_name, size), epoch)
         step = stepping(method, batches)
         for _ in range(3):
             step()

@@ -33,13 +33,20 @@ def test_a_method_is_measured_beside_simclr(name: str, views: int, left_out: int
 def test_a_method_has_begun_all_it_begins_late() -> None:
     images, batches = cost.given("pcl", TINY)
     method = cost.built("pcl", TINY)
-    assert cost.before_epoch(method, images, cost.LATE) > 0
+    assert cost.before_epoch(method, images, cost.labels("pcl", TINY), cost.LATE) > 0
     assert method.clock.epoch == cost.LATE
     assert method.clock.progress == 0.5
     before = [p.detach().clone() for p in method.parameters()]
     cost.stepping(method, batches)()
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
     assert method.clock.step == cost.LATE * 4 + 1
+
+
+@pytest.mark.parametrize(("name", "views"), [("crossentropy", 1), ("kcl", 2), ("opencon", 2)])
+def test_methods_that_ask_for_counts_or_look_at_labels_are_measured(name: str, views: int) -> None:
+    found = cost.cost(name, TINY)
+    assert found["views"] == views
+    assert found["step_ms"]["simclr"] > 0
 
 
 def test_labels_are_for_methods_that_need_them() -> None:
