@@ -91,6 +91,12 @@ def test_a_file_whose_pages_cannot_all_be_found_is_bad(tmp_path):
     assert images.skipped[0][1] == "page 3 of it cannot be found: it is cut off or damaged"
 
 
+def test_pages_of_a_file_of_a_microscope(tmp_path):
+    """Known by its first bytes: BigTIFF, under a name of its own."""
+    save(tmp_path / "cells.stk", frames(3), big_tiff=True)
+    assert open_images(tmp_path).names == ["cells.stk#1", "cells.stk#2", "cells.stk#3"]
+
+
 def test_under_another_name_pages_are_no_silent_first_page(tmp_path):
     save(tmp_path / "film.png", frames(3))
     with pytest.raises(ValueError, match=r"a TIFF file of 3 pictures under another name: let it end in .tif"):

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
+from nearfar.data import tiff
 from nearfar.data.archives import Parts, read_table, tar_parts
 from nearfar.data.labels import Labels, array_labels, natural, no_labels, some
 
@@ -287,7 +288,7 @@ def _files_below(root: Path) -> tuple[list[str], list[str]]:
     return sorted(names, key=natural), notes
 
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.MARKS)
 
 
 def _is_image(path: Path) -> bool:
