@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.distributed import columns, gather, total
+from nearfar.distributed import columns, gather, total, world
 from nearfar.losses.groups import equal_ids
 from nearfar.losses.strips import strips
 
@@ -49,7 +49,7 @@ def fairkl_released(z: Tensor, label: Tensor, attribute: Tensor, *, group: Tenso
     d: standard deviations over the whole N x N matrix with zeros where a pair is of another kind.
     """
     count, first, second = _moments(z, label, attribute, group, itself=True).unbind(1)
-    rows = len(gather(label))
+    rows = world() * len(label)
     mean = first / count.clamp(min=1)
     spread = (second - first.square() / rows**2) / max(rows**2 - 1, 1)
     deviation = torch.where(spread > 0, spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0)

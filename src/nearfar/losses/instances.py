@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import far, near
+from nearfar.contrast import Ids, far, near
 from nearfar.distributed import gather, share
 from nearfar.losses.groups import equal_ids
-
-Ids = tuple[Tensor, Tensor]
 
 
 def nce(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near_mean
-from nearfar.distributed import columns, gather, share
+from nearfar.distributed import columns, gather, share, world
 from nearfar.losses.groups import foreign, or_positive
 from nearfar.losses.supervised import identity
 
@@ -46,7 +46,7 @@ def parametric(
     """
     ids = identity(label)
     rows, others, known = _views(ids, z), _views(ids, keys), _views(label, z) >= 0
-    of_queue = torch.where(queue[1] < 0, -1 - len(gather(label)), queue[1])  # like no sample of the batch
+    of_queue = torch.where(queue[1] < 0, -1 - world() * len(label), queue[1])  # like no sample of the batch
     every = torch.cat([gather(z), gather(keys), queue[0]])  # M x D
     of_every = torch.cat([gather(rows), gather(others), of_queue])
     rule = None

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.contrast import Ids
 from nearfar.distributed import share
 from nearfar.losses.groups import equal_ids
-
-Ids = tuple[Tensor, Tensor]
 
 
 def told_apart(

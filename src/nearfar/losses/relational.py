@@ -11,10 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nearfar.contrast import far
+from nearfar.contrast import Ids, far
 from nearfar.distributed import share as share_of_rank
-
-Ids = tuple[Tensor, Tensor]
 
 
 def sce(

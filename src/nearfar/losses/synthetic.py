@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import far
+from nearfar.contrast import Ids, far
 from nearfar.distributed import share
 from nearfar.losses.groups import equal_ids
 
-Ids = tuple[Tensor, Tensor]
 BLOCK = 4096
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import far, near
+from nearfar.contrast import Ids, far, near
 from nearfar.distributed import share
-
-Ids = tuple[Tensor, Tensor]
 
 
 def unified(
