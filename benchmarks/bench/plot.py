@@ -9,7 +9,8 @@ from pathlib import Path
 Series = dict[str, list[tuple[float, float]]]
 
 WIDTH, HEIGHT = 720, 440
-LEFT, RIGHT, TOP, BOTTOM = 70, 210, 44, 48
+LEFT, RIGHT, MARGIN, TOP, BOTTOM = 70, 210, 50, 44, 48
+"""RIGHT: room for names; MARGIN: where there are none."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6a00", "#56b4e9", "#555555")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2", "1 4")
 
@@ -57,35 +58,36 @@ def curve(title: str, across: str, up: str, points: dict[str, tuple[float, float
     """An SVG of named points (x, y, and the interval of y) on plain axes, joined in the order of x."""
     if not points:
         raise ValueError("there are no points to be drawn")
-    columns = sorted(x for x, *_ in points.values())
+    named = sorted((place, name) for name, place in points.items())
     low, high = (f(value for _, *of in points.values() for value in of) for f in (min, max))
-    first, last, bottom, top = columns[0], columns[-1], math.floor(low), math.ceil(high)
+    (first, last), (bottom, top) = (named[0][0][0], named[-1][0][0]), (math.floor(low), math.ceil(high))
 
     def place(x: float, y: float) -> tuple[float, float]:
-        h = LEFT + 20 + (x - first) / max(last - first, 1e-9) * (WIDTH - LEFT - RIGHT - 40)
+        h = LEFT + 20 + (x - first) / max(last - first, 1e-9) * (WIDTH - LEFT - MARGIN - 40)
         v = HEIGHT - BOTTOM - (y - bottom) / max(top - bottom, 1) * (HEIGHT - TOP - BOTTOM)
         return round(h, 1), round(v, 1)
 
-    parts = _begun(title, across, up)
+    parts = _begun(title, across, up, MARGIN)
     for level in range(bottom, top + 1):
         _, v = place(first, level)
-        parts.append(f'<path d="M{LEFT} {v}H{WIDTH - RIGHT}" stroke="#ddd"/>')
+        parts.append(f'<path d="M{LEFT} {v}H{WIDTH - MARGIN}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{v + 4}" text-anchor="end">{level}</text>')
     for half_unit in range(math.ceil(2 * first), math.floor(2 * last) + 1):
         h, v = place(half_unit / 2, bottom)
         parts.append(f'<text x="{h}" y="{v + 18}" text-anchor="middle">{half_unit / 2:g}</text>')
-    line = " ".join("{},{}".format(*place(x, y)) for x, y, *_ in sorted(points.values()))
+    line = " ".join("{},{}".format(*place(x, y)) for (x, y, *_), _ in named)
     parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[0]}" stroke-width="2"/>')
-    for name, (x, y, least, most) in points.items():
+    for number, ((x, y, least, most), name) in enumerate(named):
         (h, v), (_, under), (_, over) = (place(x, at) for at in (y, least, most))
         parts.append(f'<path d="M{h} {under}V{over}" stroke="{COLOURS[0]}"/><circle cx="{h}" cy="{v}" r="4"/>')
-        parts.append(f'<text x="{h + 8}" y="{v - 8}">{escape(name)}</text>')
+        rises = number + 1 < len(named) and named[number + 1][0][1] > y  # then the line is in the way above
+        parts.append(f'<text x="{h + 8}" y="{v + (20 if rises else -8)}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _begun(title: str, across: str, up: str) -> list[str]:
+def _begun(title: str, across: str, up: str, right: int = RIGHT) -> list[str]:
     """Paper, title, and what the axes show."""
-    middle, half = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    middle, half = (LEFT + WIDTH - right) / 2, (TOP + HEIGHT - BOTTOM) / 2
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="13">',

@@ -56,7 +56,7 @@ def test_lines_of_one_name_are_one_run() -> None:
     known: dict[str, tuple[Any, ...]] = {}
     for series in SERIES.values():
         for name, line in series.lines.items():
-            run = (line, series.measure)
+            run = (line, series.measure, series.epochs)
             assert known.setdefault(name, run) == run
 
 
@@ -79,7 +79,7 @@ def test_only_what_is_missing_runs(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_the_table_pairs_seeds_and_leaves_out_what_there_is_not(folder: Path) -> None:
-    asked = Ask()
+    asked = Ask(epochs=3)
     for seed in range(3):
         for line, numbers in (("moco, all", {}), ("looc", {"turn": 60.0 + 1.1 * seed})):
             path = folder / f"{line.replace(', ', '-')}-10000x3-seed{seed}.json"
