@@ -5,7 +5,16 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.linear import _holdouts, _standardise, linear, linear_fit, linear_scores, logistic, ridge
+from nearfar.evaluation.linear import (
+    STRENGTHS,
+    _holdouts,
+    _standardise,
+    linear,
+    linear_fit,
+    linear_scores,
+    logistic,
+    ridge,
+)
 
 
 def clouds(rows, dim, classes, seed=0, noise=2.0):
@@ -29,6 +38,19 @@ def test_logistic_agrees_with_scikit_learn(rows, dim, classes):
                 other.fit(x.double().numpy(), y.numpy()).predict_proba(x.double().numpy())
             ).float()
         torch.testing.assert_close((x @ weight + bias).softmax(1), expected, atol=2e-4, rtol=0)
+
+
+def test_a_weak_strength_asked_for_alone_is_led_to_by_larger_ones():
+    # Few rows in many directions, of which some hardly vary, are told apart long before the optimum.
+    x, y = clouds(1060, 100, 10)
+    basis = torch.linalg.svd(torch.randn(100, 100, generator=torch.Generator().manual_seed(1)))[2]
+    x = x @ basis.T * torch.logspace(0, -1, 100)
+    learn, test = _standardise(x[:60], x[60:], "one")
+    weight, bias = next(logistic(learn, y[:60], 10, [1e-6]))
+    torch.testing.assert_close(weight, list(logistic(learn, y[:60], 10, sorted(STRENGTHS, reverse=True)))[-1][0])
+    other = LogisticRegression(C=1 / (60 * 1e-6), max_iter=20_000).fit(learn.numpy(), y[:60].numpy())
+    expected = other.score(test.numpy(), y[60:].numpy())
+    assert ((test @ weight + bias).argmax(1) == y[60:]).float().mean() == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(300, 10), (40, 60)])
