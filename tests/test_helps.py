@@ -69,7 +69,7 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, tmp_path: Pat
     assert all(len(values) == 2 for done in made["accuracies"].values() for values in done.values())
     rows = list(csv.reader((tmp_path / "helps" / "helps.csv").read_text().splitlines()))
     assert [row[0] for row in rows] == ["", SCRATCH, UNTRAINED, LINEAR, TUNED, "gain"]
-    assert "Does pre-training help" in (tmp_path / "helps" / "helps.html").read_text(encoding="utf-8")
+    assert "Does pre-training help on pictures.npz?" in (tmp_path / "helps" / "helps.html").read_text(encoding="utf-8")
     kept = tmp_path / "helps" / "helps.json"
     half = json.loads(kept.read_text())
     half["accuracies"][TUNED]["40"].pop()

@@ -162,16 +162,6 @@ def lines(made: dict[str, Any]) -> list[Sequence[str]]:
     return rows
 
 
-def error_bars(cells: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Intervals, mean, low and high each, as plotly draws them around the means."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [cell["high"] - cell["mean"] for cell in cells],
-        "arrayminus": [cell["mean"] - cell["low"] for cell in cells],
-    }
-
-
 def sentences(made: dict[str, Any]) -> list[str]:
     """What can be told of each method, the best first: against the best, and against the untrained network."""
     said = []
@@ -199,4 +189,4 @@ def _draw(made: dict[str, Any], out: Path) -> None:
     budget |= {name.capitalize(): value for name, value in asked["flags"].items() if value}
     heading = f"{', '.join(map(str, order))} on {Path(asked['data']).name}"
     table = {"columns": list(MEASURES), "rows": rows}
-    compared(out / "compare.html", heading, budget, sentences(made), table)
+    compared(out / "compare.html", heading, budget, sentences(made), table, by="compare")

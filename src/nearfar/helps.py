@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from nearfar import kinds, plans, probing, training
 from nearfar.batch import MISSING
 from nearfar.classifier import embedded
-from nearfar.comparison import error_bars
 from nearfar.data.samples import LEARNT, Samples
 from nearfar.data.splits import holdout
 from nearfar.evaluation.intervals import Interval, over_seeds
-from nearfar.files import replace, replace_csv, replace_text
+from nearfar.files import replace_csv, replace_text
 from nearfar.finetuning import Rows, Tuning, frozen, labelled_rows, relabelled, tune
 from nearfar.method import Stage
+from nearfar.report.compared import compared
 from nearfar.run import Run
 
 SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
@@ -100,7 +100,7 @@ def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[st
     made |= {"tested": int(tested.sum()), "seen": seen, **judged(made["accuracies"])}
     replace_text(saved, json.dumps(made, indent=1))
     replace_csv(out / "helps.csv", lines(made))
-    _draw(made, out)
+    _page(made, out)
     return made
 
 
@@ -274,29 +274,26 @@ def _gain(told: dict[str, Any]) -> Interval:
     return Interval(*(told[key] for key in Interval._fields))
 
 
-def _draw(made: dict[str, Any], out: Path) -> None:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for way, done in made["means"].items():
-        cells = list(done.values())
-        figure.add_trace(
-            go.Scatter(
-                x=[int(b) for b in done],
-                y=[cell["mean"] for cell in cells],
-                mode="lines+markers",
-                name=way,
-                line={"dash": "dot" if way in WITHOUT else "solid"},
-                error_y=error_bars(cells),
-            )
-        )
-    budgets = [int(b) for b in made["gains"]]
-    figure.update_layout(
-        title={"text": "Does pre-training help?", "subtitle": {"text": made["sentence"]}},
-        template="simple_white",
-        xaxis={"type": "log", "title": "labels of each class", "tickvals": budgets, "ticktext": budgets},
-        yaxis={"title": "test samples named right (%)"},
-        legend={"orientation": "h", "y": -0.2},
-        margin={"t": 110},
-    )
-    replace(out / "helps.html", lambda temporary: figure.write_html(temporary, include_plotlyjs=True))
+def _page(made: dict[str, Any], out: Path) -> None:
+    head, *_ = lines(made)
+    asked, cells = made["asked"], {way: list(done.values()) for way, done in made["means"].items()}
+    rows = [
+        {
+            "name": way,
+            "values": {
+                column: {"value": cell["mean"], "low": cell["low"], "high": cell["high"]}
+                for column, cell in zip(head[1:], done, strict=True)
+            },
+        }
+        for way, done in cells.items()
+    ]
+    facts = {
+        "Pre-training": asked["run"] or asked["method"],
+        "Draws of the labels": asked["seeds"],
+        "Tested samples": f"{made['tested']:,}",
+        "Numbers": "test samples named right, in %",
+    }
+    heading = f"Does pre-training help on {Path(asked['data']).name}?"
+    main = next(i for i, row in enumerate(rows) if row["name"] == LINEAR)
+    table = {"columns": head[1:], "rows": rows}
+    compared(out / "helps.html", heading, facts, [made["sentence"]], table, by="helps", main=main)

@@ -1,4 +1,4 @@
-"""Several methods side by side: what came out of each, with intervals over seeds, and what cannot be told."""
+"""Several ways side by side: what came out of each, with intervals over seeds, and what cannot be told."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from nearfar.report import parts
 from nearfar.report.page import document, write
 
 LEAD = (
-    "Each row is the mean over seeds; bars and the small numbers are its 95 % t-interval. The methods are held against "
-    "each other seed by seed, which tells more than whether two bars overlap: see the sentences above."
+    "Each row is the mean over seeds; bars and the small numbers are its 95 % t-interval. What is said above goes by "
+    "differences seed by seed, which tell more than whether two bars overlap."
 )
 
 
 def compared(
-    target: Path, heading: str, facts: Mapping[str, object], sentences: Sequence[str], table: Mapping[str, Any]
+    target: Path,
+    heading: str,
+    facts: Mapping[str, object],
+    sentences: Sequence[str],
+    table: Mapping[str, Any],
+    *,
+    by: str,
+    main: int = 0,
 ) -> Path:
-    """Write the page of a comparison. table: of the form of results/NAME.json, the best method first."""
+    """Write the page of a comparison.
+
+    table: of the form of results/NAME.json.  by: the command that made it.  main: the row that stands out.
+    """
     said = "".join(f"<li>{parts.text(sentence)}</li>" for sentence in sentences)
     head = f"<h1>{parts.text(heading)}</h1>{parts.facts(facts.items())}"
-    best = table["rows"][0]
+    best = table["rows"][main]
     body = [
-        f'<header><p class="eyebrow">nearfar compare</p>{head}</header>',
+        f'<header><p class="eyebrow">nearfar {by}</p>{head}</header>',
         parts.section(
             "said", "What can be told", "At this budget, and on these data.", f'<ul class="notes">{said}</ul>'
         ),
