@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ from nearfar.views.image import plain
 RESULTS = Path(__file__).parent / "results" / "compare"
 DATA = Path(os.environ.get("NEARFAR_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 COMMON = {"encoder": "conv4", "batch": 128, "optimiser": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
+BUDGETS = ((50_000, 5), (10_000, 3))
+"""Pictures and epochs of which results are kept."""
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"lr": 2e-3, "views": "simclr", "temperature": 0.2},
     "moco": {"lr": 2e-3, "views": "simclr", "temperature": 0.2, "queue": 4096, "momentum": 0.99},
@@ -76,8 +78,9 @@ def main(asked: Compare) -> None:
     everything = open_images(DATA / "cifar10_train.npz")
     test = everything.subset(range(45_000, 50_000)) if asked.pilot else open_images(DATA / "cifar10_test.npz")
     bank = everything.subset(range(min(asked.samples, 45_000 if asked.pilot else 50_000)))
+    names = asked.methods or methods.names()
     for seed in range(asked.seeds):
-        for method in asked.methods or methods.names():
+        for method in names:
             path = RESULTS / f"{method}-{asked.samples}x{asked.epochs}-seed{seed}.json"
             if asked.pilot or not path.exists():
                 result = one(method, seed, asked, bank, test)
@@ -85,7 +88,7 @@ def main(asked: Compare) -> None:
                 if not asked.pilot:
                     keep(path, result)
     if not asked.pilot:
-        print(table(asked))
+        print(table(names, [(asked.samples, asked.epochs)]))
 
 
 def one(method: str, seed: int, asked: Compare, bank: Images, test: Images) -> dict[str, Any]:
@@ -138,27 +141,23 @@ def run_metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def table(asked: Compare) -> str:
-    """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds."""
+def table(names: Sequence[str], budgets: Sequence[tuple[int, int]]) -> str:
+    """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds. budgets: pictures and epochs."""
     rows = [
-        "| method | untrained kNN % | trained kNN % | gain, 95 % interval | CPU seconds a run |",
-        "|---|---|---|---|---|",
+        "| method | pictures x epochs | seeds | untrained kNN % | trained kNN % | gain, 95 % interval | CPU s a run |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for method in asked.methods or methods.names():
-        paths = sorted(RESULTS.glob(f"{method}-{asked.samples}x{asked.epochs}-seed*.json"))
-        found = [json.loads(path.read_text()) for path in paths]
-        if len(found) < 2:
-            continue
-        before, after, gain = (
-            over_seeds([value(result) for result in found])
-            for value in (
-                lambda r: r["knn_untrained"],
-                lambda r: r["knn_trained"],
-                lambda r: r["knn_trained"] - r["knn_untrained"],
-            )
-        )
-        seconds = sum(result["cpu_seconds"] for result in found) / len(found)
-        rows.append(f"| {method} | {before.mean:.1f} | {after.mean:.1f} | {gain:+.1f} | {seconds:.0f} |")
+    for name in names:
+        for samples, epochs in budgets:
+            paths = sorted(RESULTS.glob(f"{name}-{samples}x{epochs}-seed*.json"))
+            found = [json.loads(path.read_text()) for path in paths]
+            if len(found) < 2:
+                continue
+            before, after = (sum(r[f"knn_{when}"] for r in found) / len(found) for when in ("untrained", "trained"))
+            gain = over_seeds([r["knn_trained"] - r["knn_untrained"] for r in found])
+            seconds = sum(r["cpu_seconds"] for r in found) / len(found)
+            budget = f"{samples:,} x {epochs} | {len(found)}"
+            rows.append(f"| {name} | {budget} | {before:.1f} | {after:.1f} | {gain:+.1f} | {seconds:.0f} |")
     return "\n".join(rows)
 
 

@@ -162,7 +162,7 @@ def result(name: str) -> str:
             f"{known['seed']}.{'' if known['learnt'] else ' **It has not learnt.**'} "
             f"{origins(known, learn.stale(name))}"
         )
-    rows = compare.table(compare.Compare(methods=(name,)))
+    rows = compare.table([name], compare.BUDGETS)
     if rows.count("\n") > 1:
         said += (
             "\n\nOn CIFAR-10 at equal budget ([results](../results.md), `python -m benchmarks.compare`; a change of "
