@@ -48,6 +48,13 @@ def test_the_encoder_is_that_of_the_last_checkpoint_or_the_best(trained: nearfar
         assert all(torch.equal(value, state[f"encoder.{key}"]) for key, value in weights.items())
 
 
+def test_settings_of_another_version_are_named(copy: Path) -> None:
+    config = copy / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("settings:\n", "settings:\n  start: run\n"))
+    with pytest.raises(ValueError, match=r"config.yaml' has settings that this version does not know: start\."):
+        nearfar.load(copy)
+
+
 def test_the_method_comes_back_with_its_heads(trained: nearfar.Run) -> None:
     state = read(trained.path / "checkpoints" / "step-000000006.pt")["method"]
     again = trained.method.state_dict()

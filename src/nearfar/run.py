@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from functools import cached_property
@@ -43,6 +44,11 @@ class Run:
             raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings: dict[str, Any] = self.config["settings"]
+        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(Settings)}):
+            raise ValueError(
+                f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version made "
+                "the run, or the file was edited; the encoder's own files load without it"
+            )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings = Settings(**settings | lists)
         self.kind = kinds.of(self.settings.kind)
