@@ -46,8 +46,8 @@ class Run:
         settings: dict[str, Any] = self.config["settings"]
         if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(Settings)}):
             raise ValueError(
-                f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version made "
-                "the run, or the file was edited; the encoder's own files load without it"
+                f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
+                "made the run, or the file was edited; the encoder's own files load without it"
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings = Settings(**settings | lists)
