@@ -181,7 +181,7 @@ def jittered(strength: float) -> Line:
 
 
 FNC = {"temperature": TEMPERATURE}
-IFND = MOCO | {"clusters": 250}  # 25 a class, as the paper has for ImageNet
+IFND = MOCO | {"clusters": 250}  # 25 a class, as 25,000 are on ImageNet
 LOOC = MOCO | {"views": "looc"}
 SPLIT = MOCO | {"learned": True, "beta": 0.0, "grid": 1}
 STRENGTHS = {f"simclr, jitter {strength:g}": jittered(strength) for strength in (0, 0.25, 0.5, 1, 2)}
