@@ -46,7 +46,7 @@ def test_the_parts_of_a_page_are_found(name: str) -> None:
         assert text.count(f"\n{heading}\n") == 1
     assert f"    nearfar train {name} DATA" in text
     assert f"`python -m benchmarks.learn {name}`" in text
-    assert f"| {name} | 42.7 |" in text  # the untrained network on CIFAR-10
+    assert f"| {name} | 50,000 x 5 | 3 | 42.7 |" in text  # the untrained network on CIFAR-10
     rows = cells(text[text.index("## Flags") : text.index("## Source")])
     assert [row[0] for row in rows[1:]] == [
         f"<code>--{flag.replace('_', '-')}</code>" for flag in methods.listed_flags(name)
