@@ -21,14 +21,13 @@ import tyro
 from torch import Tensor
 
 from benchmarks.bench import memory
-from benchmarks.bench.results import environment
+from benchmarks.bench.results import keep
 from benchmarks.bench.timing import Run, clock_for, compare
 from benchmarks.learn import source
 from nearfar import methods, optim, pictures, plans, probing, recipes
 from nearfar.batch import MISSING, Batch
 from nearfar.data.image import Images, open_images
 from nearfar.encoders.image import image_encoder
-from nearfar.files import replace_text
 from nearfar.method import Clock, Look, Method, start_epoch
 from nearfar.views.image import Views, plain
 
@@ -75,9 +74,7 @@ def main(asked: Ask) -> None:
         return
     for name in asked.methods or [name for name in methods.names() if asked.everything or stale(name)]:
         result = cost(name, Size()) | {"MiB": {"method": fresh_peak(name), "simclr": fresh_peak("simclr")}}
-        result |= {"command": f"python -m benchmarks.cost {name}", "environment": environment()}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        replace_text(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        keep(RESULTS / f"{name}.json", result | {"command": f"python -m benchmarks.cost {name}"})
         print(f"    peak MiB {result['MiB']}, of an epoch {result['epoch_ms_per_sample']}", flush=True)
 
 

@@ -75,7 +75,7 @@ def compare(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[
     made = {"asked": ask.saved(), "epochs": epochs, **judged(results)}
     replace_text(saved, json.dumps(made, indent=1))
     replace_csv(out / "compare.csv", lines(made))
-    _draw(made, out)
+    _page(made, out)
     return made
 
 
@@ -172,21 +172,13 @@ def sentences(made: dict[str, Any]) -> list[str]:
     return said
 
 
-def _draw(made: dict[str, Any], out: Path) -> None:
+def _page(made: dict[str, Any], out: Path) -> None:
     """The page of the comparison."""
     asked, order, means = made["asked"], made["order"], made["means"]
-
-    def row(name: str, of: dict[str, Any], suffix: str = "") -> dict[str, Any]:
-        cells = {m: of[m + suffix] for m in MEASURES}
-        return {
-            "name": name,
-            "values": {m: {"value": c["mean"], "low": c["low"], "high": c["high"]} for m, c in cells.items()},
-        }
-
-    rows = [row(method, means[method]) for method in order] + [row("untrained", means[order[0]], " untrained")]
+    cells = {method: {m: means[method][m] for m in MEASURES} for method in order}
+    cells["untrained"] = {m: means[order[0]][f"{m} untrained"] for m in MEASURES}
     budget = {"Epochs": ", ".join(dict.fromkeys(str(made["epochs"][method]) for method in order))}
     budget |= {"Seeds": asked["seeds"], "Samples seen": f"{means[order[0]]['samples seen']['mean']:,.0f}"}
     budget |= {name.capitalize(): value for name, value in asked["flags"].items() if value}
     heading = f"{', '.join(map(str, order))} on {Path(asked['data']).name}"
-    table = {"columns": list(MEASURES), "rows": rows}
-    compared(out / "compare.html", heading, budget, sentences(made), table, by="compare")
+    compared(out / "compare.html", heading, budget, sentences(made), cells, by="compare", main=order[0])

@@ -275,18 +275,8 @@ def _gain(told: dict[str, Any]) -> Interval:
 
 
 def _page(made: dict[str, Any], out: Path) -> None:
-    head, *_ = lines(made)
-    asked, cells = made["asked"], {way: list(done.values()) for way, done in made["means"].items()}
-    rows = [
-        {
-            "name": way,
-            "values": {
-                column: {"value": cell["mean"], "low": cell["low"], "high": cell["high"]}
-                for column, cell in zip(head[1:], done, strict=True)
-            },
-        }
-        for way, done in cells.items()
-    ]
+    asked, (_, *columns) = made["asked"], lines(made)[0]
+    cells = {way: dict(zip(columns, done.values(), strict=True)) for way, done in made["means"].items()}
     facts = {
         "Pre-training": asked["run"] or asked["method"],
         "Draws of the labels": asked["seeds"],
@@ -294,6 +284,4 @@ def _page(made: dict[str, Any], out: Path) -> None:
         "Numbers": "test samples named right, in %",
     }
     heading = f"Does pre-training help on {Path(asked['data']).name}?"
-    main = next(i for i, row in enumerate(rows) if row["name"] == LINEAR)
-    table = {"columns": head[1:], "rows": rows}
-    compared(out / "helps.html", heading, facts, [made["sentence"]], table, by="helps", main=main)
+    compared(out / "helps.html", heading, facts, [made["sentence"]], cells, by="helps", main=LINEAR)

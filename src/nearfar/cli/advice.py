@@ -146,5 +146,5 @@ def helps(argv: list[str]) -> int:
         table.add_row(*(cell.replace(" [", "\n[") for cell in row), end_section=True)
     Console().print(table)
     print(f"{made['sentence']}\n")
-    print(f"Table: {Path(asked.out) / 'helps.csv'}\nPlot:  {Path(asked.out) / 'helps.html'}")
+    print(f"Table: {Path(asked.out) / 'helps.csv'}\nPage:  {Path(asked.out) / 'helps.html'}")
     return 0

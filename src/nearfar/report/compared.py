@@ -20,18 +20,26 @@ def compared(
     heading: str,
     facts: Mapping[str, object],
     sentences: Sequence[str],
-    table: Mapping[str, Any],
+    means: Mapping[str, Mapping[str, Mapping[str, float]]],
     *,
     by: str,
-    main: int = 0,
+    main: str,
 ) -> Path:
     """Write the page of a comparison.
 
-    table: of the form of results/NAME.json.  by: the command that made it.  main: the row that stands out.
+    means: of each row, for each column: mean, low and high.  by: the command.  main: the row that stands out.
     """
+    rows = {
+        name: {column: {"value": c["mean"], "low": c["low"], "high": c["high"]} for column, c in cells.items()}
+        for name, cells in means.items()
+    }
+    table: dict[str, Any] = {
+        "columns": list(dict.fromkeys(column for cells in rows.values() for column in cells)),
+        "rows": [{"name": name, "values": cells} for name, cells in rows.items()],
+    }
     said = "".join(f"<li>{parts.text(sentence)}</li>" for sentence in sentences)
     head = f"<h1>{parts.text(heading)}</h1>{parts.facts(facts.items())}"
-    best = table["rows"][main]
+    best = next(row for row in table["rows"] if row["name"] == main)
     body = [
         f'<header><p class="eyebrow">nearfar {by}</p>{head}</header>',
         parts.section(
