@@ -23,13 +23,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
 from benchmarks.bench.results import keep
-from nearfar import kinds, plans, probing, training
 from nearfar.batch import MISSING
-from nearfar.data.table import Table, open_table
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear, logistic
 from nearfar.evaluation.protocol import scored
+from nearfar.modalities import kind as kinds
+from nearfar.modalities.table.samples import Table, open_table
 from nearfar.run import load
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "adult"
 DATA = Path(os.environ.get("NEARFAR_DATA", "../shared/data")) / "adult.csv.gz"
@@ -96,7 +99,7 @@ def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, fla
         run = load(Path(name) / "run")
         encoder, untrained = run.encoder, run.untrained()
         seconds = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["seconds"]
-    kind = kinds.of("tables")
+    kind = kinds.of("table")
     plain = kind.plain(encoder)
     raw = [kinds.seen(plain, part, torch.arange(len(part)), torch.device("cpu")) for part in (train, test)]
     features = {

@@ -1,14 +1,14 @@
-"""Is a known bias left out of what is learnt? `python -m benchmarks.bias`, on drawings whose ink has a colour.
+"""Is a known bias left out of what is learned? `python -m benchmarks.bias`, on drawings whose ink has a color.
 
 In the manner of biased-MNIST (arXiv 1910.02806): which of ten alphabets a drawing is of is the class, and in training
-its ink has, in 95 of 100 drawings, the colour that goes with the alphabet, else one of the nine others. Five of the 20
-drawers of each alphabet are for testing: each of their drawings is seen in all ten colours. A linear classifier learns
+its ink has, in 95 of 100 drawings, the color that goes with the alphabet, else one of the nine others. Five of the 20
+drawers of each alphabet are for testing: each of their drawings is seen in all ten colors. A linear classifier learns
 from the features of the biased training drawings, as in the paper on FairKL (arXiv 2211.05568), and is asked for:
-unbiased accuracy, over all colours; aligned and conflicting, over the drawings in their class's colour and the others;
-the worst of the twenty groups, class x aligned or conflicting; and that of the hundred, class x colour.
+unbiased accuracy, over all colors; aligned and conflicting, over the drawings in their class's color and the others;
+the worst of the twenty groups, class x aligned or conflicting; and that of the hundred, class x color.
 
 --pilot: what LINES says was chosen so, on every fourth drawing of three more drawers, who are then left out of
-training, in all ten colours, by unbiased accuracy, one seed. So the choice has seen drawings without bias, which a user
+training, in all ten colors, by unbiased accuracy, one seed. So the choice has seen drawings without bias, which a user
 may not have. One result file per run, so that a stopped series goes on where it was.
 """
 
@@ -27,26 +27,27 @@ from torch import Tensor, nn
 
 from benchmarks.bench.results import keep
 from benchmarks.compare import trained
-from nearfar import plans, probing
-from nearfar.data.drawings import alphabets, drawers, drawings
-from nearfar.data.image import Images, open_images
 from nearfar.evaluation.groups import group_accuracy
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_scores
-from nearfar.views.image import plain
+from nearfar.modalities.image.drawings import alphabets, drawers, drawings
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "bias"
 RHO = 0.95
 CLASSES = 10
 TESTERS, PILOTS = range(15, 20), range(12, 15)
-COLOURS = torch.tensor([
+COLORS = torch.tensor([
     [255, 0, 0], [0, 255, 0], [0, 0, 255], [225, 225, 0], [225, 0, 225],
     [0, 255, 255], [255, 128, 0], [255, 0, 128], [128, 0, 255], [50, 255, 128],
 ])  # fmt: skip
 """Those of biased-MNIST."""
 SHARED: dict[str, Any] = {
     "encoder": "conv4", "views": "drawing", "view_count": 1, "batch": 128, "epochs": 6,
-    "optimiser": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "probe_every": 0,
+    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "probe_every": 0,
 }  # fmt: skip
 ALONE = {"head": "none", "temperature": 0.1}
 """No projector, as the paper's authors have it where a bias is to go; the form supcon at epsilon 0 is SupCon's loss."""
@@ -59,7 +60,7 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
     "epsilon-SupInfoNCE + FairKL, released": ("supinfonce", MARGIN | {"fairkl": 100.0, "penalty": "released"}),
 }
 CEILING = "supcon, trained without bias"
-"""The same drawings with every colour as likely: what the classes could give."""
+"""The same drawings with every color as likely: what the classes could give."""
 LINES[CEILING] = LINES["supcon"]
 MEASURES = ("accuracy", "aligned", "conflicting", "worst_class", "worst_group")
 
@@ -139,7 +140,7 @@ def measured(encoder: nn.Module, train: Images, test: Images, seed: int) -> dict
 
 @cache
 def parts(seed: int, pilot: bool, rho: float = RHO) -> tuple[Images, Images]:
-    """The biased training drawings, their colours drawn with the seed, and those to test, in all colours."""
+    """The biased training drawings, their colors drawn with the seed, and those to test, in all colors."""
     data = drawings("train")
     names = alphabets(data)
     largest = sorted(set(names), key=lambda name: (-names.count(name), name))[:CLASSES]
@@ -154,21 +155,21 @@ def parts(seed: int, pilot: bool, rho: float = RHO) -> tuple[Images, Images]:
 
 
 def biased(label: Tensor, rho: float, seed: int) -> Tensor:
-    """A colour for each: of int(rho n) of the n drawings of a class its own, of the others the rest in turn. N."""
+    """A color for each: of int(rho n) of the n drawings of a class its own, of the others the rest in turn. N."""
     generator = torch.Generator().manual_seed(seed)
-    colour = label.clone()
+    color = label.clone()
     for c in range(CLASSES):
         rows = (label == c).nonzero()[:, 0]
         rest = rows[torch.randperm(len(rows), generator=generator)][int(rho * len(rows)) :]
-        colour[rest] = (c + 1 + torch.arange(len(rest)) % (CLASSES - 1)) % CLASSES
-    return colour
+        color[rest] = (c + 1 + torch.arange(len(rest)) % (CLASSES - 1)) % CLASSES
+    return color
 
 
-def inked(data: Images, rows: Tensor, label: Tensor, colour: Tensor) -> Images:
-    """Some of the drawings in ink of these colours on black, with their class, and the colour as attribute."""
-    pixels = data.pixels(rows).float() * COLOURS[colour][:, :, None, None] / 255  # N x 3 x S x S
+def inked(data: Images, rows: Tensor, label: Tensor, color: Tensor) -> Images:
+    """Some of the drawings in ink of these colors on black, with their class, and the color as attribute."""
+    pixels = data.pixels(rows).float() * COLORS[color][:, :, None, None] / 255  # N x 3 x S x S
     made = open_images(pixels.round().byte().permute(0, 2, 3, 1).numpy())
-    made.label, made.attribute = label[rows], colour
+    made.label, made.attribute = label[rows], color
     made.classes = [str(c) for c in range(CLASSES)]
     return made
 

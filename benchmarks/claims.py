@@ -1,6 +1,6 @@
 """Does a method do better than its baseline, as its paper says? `python -m benchmarks.claims`, or with names of claims.
 
-Each claim is a row of CLAIMS: method and baseline with the same small encoder, optimiser, views and samples seen, over
+Each claim is a row of CLAIMS: method and baseline with the same small encoder, optimizer, views and samples seen, over
 seeds; the difference, seed by seed, with its interval. The budget is a minute a run on one core, far below that of any
 paper, so that most differences cannot be seen, which is then said; nothing is refuted here. Settings are those of the
 papers or of benchmarks/compare.py, and none was chosen on these results. One result file per run, so that a stopped
@@ -25,22 +25,24 @@ from torch import Tensor, nn
 from benchmarks.bench.results import keep
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
-from nearfar import methods, plans, probing
+from nearfar import methods
 from nearfar.clustering.kmeans import kmeans
-from nearfar.data.drawings import drawings
-from nearfar.data.image import Images, open_images
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.evaluation.clusters import clusters
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
 from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import accuracy_under, fgsm
-from nearfar.views.image import plain
+from nearfar.modalities.image.drawings import drawings
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "claims"
 SHARED = COMMON | {"lr": 2e-3, "views": "simclr"}
 BANK, ATTACKED = 10_000, 2_000
-"""Labelled training pictures that kNN and the linear classifier learn from, and test pictures that are attacked."""
+"""Labeled training images that kNN and the linear classifier learn from, and test images that are attacked."""
 EPSILON = 2 / 255
 """The length of an attack, as a share of the range of pixels."""
 
@@ -144,7 +146,7 @@ CLAIMS = {
         flags={"clusters": 300, "start": 1, "restarts": 1},
         against="moco",
         both=MOCO | {"views": "drawing"},
-        data="drawings",  # many classes, each of pictures that look alike
+        data="drawings",  # many classes, each of images that look alike
         metric="nmi",
     ),
     "sce": Claim(
@@ -206,7 +208,7 @@ class Ask:
     seeds: int = 3
     """Runs of each side."""
     samples: int = 0
-    """Training pictures, the first of the data; 0 as the claim has it."""
+    """Training images, the first of the data; 0 as the claim has it."""
     epochs: int = 0
     """Passes over them; 0 as the claim has it."""
     table: bool = False
@@ -276,7 +278,7 @@ def one(side: Side, seed: int) -> dict[str, Any]:
 
 @cache
 def data(name: str) -> tuple[Images, Images, Images]:
-    """What is learnt from, the labelled samples that a test asks, and the test part.
+    """What is learned from, the labeled samples that a test asks, and the test part.
 
     The test drawings are of characters that are in no training part, so that they ask each other.
     """
@@ -291,7 +293,7 @@ def measure(metric: Metric, encoder: nn.Module, bank: Images, test: Images) -> f
     """One number, the larger the better, of an encoder in eval mode."""
     features = probing.embed(encoder, plain(32), test)
     if metric == "nmi":
-        found = kmeans(normalise(features), len(torch.unique(test.label)), seed=0)
+        found = kmeans(normalize(features), len(torch.unique(test.label)), seed=0)
         return 100 * clusters(found.assigned, test.label)["nmi"]
     if metric == "clusters":
         found = best_of(features, len(torch.unique(test.label)))
@@ -306,18 +308,18 @@ def measure(metric: Metric, encoder: nn.Module, bank: Images, test: Images) -> f
 
 def best_of(features: Tensor, k: int, restarts: int = 10) -> Tensor:
     """The cluster of each row, by the k-means with the least spread of several, on rows of unit length: N."""
-    every = [kmeans(normalise(features), k, seed=seed) for seed in range(restarts)]
+    every = [kmeans(normalize(features), k, seed=seed) for seed in range(restarts)]
     return min(every, key=lambda found: float(found.distance.square().sum())).assigned
 
 
 @torch.no_grad()
 def assigned(method: Any, data: Images) -> Tensor:
-    """The cluster of each picture by a method, in eval mode, that has `assign`: N."""
+    """The cluster of each image by a method, in eval mode, that has `assign`: N."""
     return torch.cat([method.assign(*plain(32)(*data.fetch(index))) for index in torch.arange(len(data)).split(256)])
 
 
 def attacked(encoder: nn.Module, bank: Images, test: Images) -> float:
-    """Linear accuracy, in per cent, on pictures that went EPSILON in the direction that hurts."""
+    """Linear accuracy, in per cent, on images that went EPSILON in the direction that hurts."""
     fit = linear_fit(probing.embed(encoder, plain(32), bank), bank.label, strengths=(1e-3,))
     (x,) = plain(32)(*test.fetch(torch.arange(len(test))))
     return accuracy_under(partial(fgsm, epsilon=EPSILON), lambda at: fit.scores(encoder(at)), x, test.label)

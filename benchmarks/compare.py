@@ -1,8 +1,8 @@
 """Every method on CIFAR-10 at equal budget, on a CPU: `make compare`, or `python -m benchmarks.compare simclr moco`.
 
-The same small encoder, samples seen and optimiser for all; what a method needs of its own is in METHODS and was chosen
-with --pilot, on 5,000 training pictures held out; one that is not named there has the views and arguments of a recipe.
-kNN on the test set with the training pictures that were seen as bank, last epoch. One result file per run, so that a
+The same small encoder, samples seen and optimizer for all; what a method needs of its own is in METHODS and was chosen
+with --pilot, on 5,000 training images held out; one that is not named there has the views and arguments of a recipe.
+kNN on the test set with the training images that were seen as bank, last epoch. One result file per run, so that a
 stopped comparison goes on where it was; the tables in docs/results.md are made from them.
 """
 
@@ -24,18 +24,21 @@ import torch
 import tyro
 
 from benchmarks.bench.results import keep
-from nearfar import methods, plans, probing, training
-from nearfar.data.image import Images, open_images
+from nearfar import methods
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
 from nearfar.run import Run, load
-from nearfar.views.image import plain
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "compare"
 DATA = Path(os.environ.get("NEARFAR_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
-COMMON = {"encoder": "conv4", "batch": 128, "optimiser": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
+COMMON = {"encoder": "conv4", "batch": 128, "optimizer": "adamw", "weight_decay": 1e-2, "probe_every": 1000}
 BUDGETS = ((50_000, 5), (10_000, 3))
-"""Pictures and epochs of which results are kept."""
+"""Images and epochs of which results are kept."""
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"lr": 2e-3, "views": "simclr", "temperature": 0.2},
     "moco": {"lr": 2e-3, "views": "simclr", "temperature": 0.2, "queue": 4096, "momentum": 0.99},
@@ -66,11 +69,11 @@ class Compare:
     seeds: int = 3
     """Runs of each method."""
     epochs: int = 5
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     samples: int = 50_000
-    """Training pictures, the first of the file."""
+    """Training images, the first of the file."""
     pilot: bool = False
-    """Judge by 5,000 training pictures that are held out, and keep nothing."""
+    """Judge by 5,000 training images that are held out, and keep nothing."""
 
 
 def main(asked: Compare) -> None:
@@ -92,7 +95,7 @@ def main(asked: Compare) -> None:
 
 
 def one(method: str, seed: int, asked: Compare, bank: Images, test: Images) -> dict[str, Any]:
-    """Train once and measure: kNN accuracy on the test pictures of the trained and the untrained encoder."""
+    """Train once and measure: kNN accuracy on the test images of the trained and the untrained encoder."""
     flags = COMMON | METHODS.get(method, {"lr": 2e-3}) | {"epochs": asked.epochs, "seed": seed}
     with trained(plans.make(method, bank, "small_images", flags)) as (run, took):
         scores = {}
@@ -122,7 +125,7 @@ def one(method: str, seed: int, asked: Compare, bank: Images, test: Images) -> d
 
 @contextmanager
 def trained(plan: plans.Plan) -> Iterator[tuple[Run, dict[str, float]]]:
-    """A plan carried out, in a directory that is gone afterwards; and what it took, with the last loss."""
+    """A plan carried out, in a directory that is gone afterward; and what it took, with the last loss."""
     folder = Path(tempfile.mkdtemp())
     try:
         began, worked = time.perf_counter(), time.process_time()
@@ -142,9 +145,9 @@ def run_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def table(names: Sequence[str], budgets: Sequence[tuple[int, int]]) -> str:
-    """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds. budgets: pictures and epochs."""
+    """The results of all seeds as a Markdown table, with 95 % t-intervals over seeds. budgets: images and epochs."""
     rows = [
-        "| method | pictures x epochs | seeds | untrained kNN % | trained kNN % | gain, 95 % interval | CPU s a run |",
+        "| method | images x epochs | seeds | untrained kNN % | trained kNN % | gain, 95 % interval | CPU s a run |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:

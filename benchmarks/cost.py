@@ -1,7 +1,7 @@
 """What does a method cost? `python -m benchmarks.cost`, or with names of methods: its step beside SimCLR's.
 
-conv4 on a batch of 256 noise pictures of 32 px in colour; each method with the flags and views of small_images, SimCLR
-on the first two of the same views. Views are made beforehand, so that method and optimiser alone are timed, with all
+conv4 on a batch of 256 noise images of 32 px in color; each method with the flags and views of small_images, SimCLR
+on the first two of the same views. Views are made beforehand, so that method and optimizer alone are timed, with all
 that starts at a later epoch. Steps of the two take turns on one thread, and the ratio of each turn counts, as a busy
 machine slows both. One result file per method, with a fingerprint of its source.
 """
@@ -24,17 +24,21 @@ from benchmarks.bench import memory
 from benchmarks.bench.results import keep
 from benchmarks.bench.timing import Run, clock_for, compare
 from benchmarks.learn import source
-from nearfar import methods, optim, pictures, plans, probing, recipes
+from nearfar import methods, optim
 from nearfar.batch import MISSING, Batch
-from nearfar.data.image import Images, open_images
-from nearfar.encoders.image import image_encoder
 from nearfar.method import Clock, Look, Method, start_epoch
-from nearfar.views.image import Views, plain
+from nearfar.modalities import recipes
+from nearfar.modalities.image import kind as image_kind
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import Views, plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "cost"
 SIDE, CLASSES = 32, 10
 SMALLEST = 16
-"""Pixels: smaller crops are left out, as conv4 halves a picture four times."""
+"""Pixels: smaller crops are left out, as conv4 halves an image four times."""
 LATE = 1000
 """An epoch at which all has started."""
 
@@ -121,22 +125,22 @@ def cost(name: str, size: Size) -> dict[str, Any]:
 
 
 def plan(name: str) -> plans.Plan:
-    """A method as the recipe for small pictures has it, on conv4; on one for each stream where it wants several."""
+    """A method as the recipe for small images has it, on conv4; on one for each stream where it wants several."""
     streams, colon, _ = recipes.load("small_images", name).settings.encoder.rpartition(":")
     return plans.make(name, "noise", "small_images", {"encoder": f"{streams}{colon}conv4"})
 
 
 def views_of(name: str) -> Views:
     """What makes them."""
-    return pictures.named_views(plan(name).settings, SIDE)
+    return image_kind.named_views(plan(name).settings, SIDE)
 
 
 @cache
 def noise(size: Size) -> Images:
-    """Noise about a colour of its own for each picture, so that there is something to cluster."""
+    """Noise about a color of its own for each image, so that there is something to cluster."""
     draws = torch.Generator().manual_seed(0)
-    colour = torch.randint(0, 200, (size.samples, 1, 1, 3), generator=draws)
-    pixels = colour + torch.randint(0, 56, (size.samples, SIDE, SIDE, 3), generator=draws)
+    color = torch.randint(0, 200, (size.samples, 1, 1, 3), generator=draws)
+    pixels = color + torch.randint(0, 56, (size.samples, SIDE, SIDE, 3), generator=draws)
     return open_images(pixels.to(torch.uint8).numpy())
 
 
@@ -185,15 +189,15 @@ def before_epoch(method: Method, images: Images, label: Tensor, epoch: int) -> f
 
 def stepping(method: Method, batches: list[Batch]) -> Run:
     """One step after the other, as the loop makes them."""
-    optimiser = optim.sgd(optim.parameter_groups(method, 5e-4), 0.01)
+    optimizer = optim.sgd(optim.parameter_groups(method, 5e-4), 0.01)
     batch = cycle(batches)
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         out = method(next(batch))
         out.loss.backward()
         method.before_step()
-        optimiser.step()
+        optimizer.step()
         method.after_step(out)
         method.clock.step += 1
 
@@ -201,7 +205,7 @@ def stepping(method: Method, batches: list[Batch]) -> Run:
 
 
 def peak(name: str, size: Size) -> float:
-    """MiB that method, encoder, gradients, optimiser and three steps take at most, with what is done before an epoch.
+    """MiB that method, encoder, gradients, optimizer and three steps take at most, with what is done before an epoch.
 
     Views are made before, and do not count. To be asked in a fresh process.
     """

@@ -1,12 +1,12 @@
 """How far do few labels go? `python -m benchmarks.fewlabels`, on written characters and on photographs of groceries.
 
-SimCLR learns from the unlabelled samples; then 1, 2, 5 or 10 labels a class make a classifier: from scratch (the whole
+SimCLR learns from the unlabeled samples; then 1, 2, 5 or 10 labels a class make a classifier: from scratch (the whole
 network, from random weights), linear on frozen features (of the encoder, and of the first layer of SimCLR's projector,
 as its second version has it), the whole network fine-tuned, and that distilled into a
-student of the same size, which begins as the pre-trained encoder, on the unlabelled samples of those classes. Tested
+student of the same size, which begins as the pre-trained encoder, on the unlabeled samples of those classes. Tested
 are drawings by other hands, and the photographs of the test part; none of them is in any training. One pre-training
 serves all budgets of its seed. Learning rates of whole networks were looked at by --pilot on drawings, one seed, on
-samples that are otherwise learnt from.
+samples that are otherwise learned from.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ import tyro
 
 from benchmarks.bench.results import keep
 from benchmarks.compare import DATA, trained
-from nearfar import plans
 from nearfar.batch import MISSING
-from nearfar.classifier import Classifier
-from nearfar.data.image import Images, open_images
-from nearfar.distillation import DistillTuning, distill
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.finetuning import Tuning, finetune
+from nearfar.fewlabels.classifier import Classifier
+from nearfar.fewlabels.distillation import DistillTuning, distill
+from nearfar.fewlabels.finetuning import Tuning, finetune
+from nearfar.modalities.image.samples import Images, open_images
 from nearfar.run import Run
+from nearfar.training import plan as plans
 
 RESULTS = Path(__file__).parent / "results" / "fewlabels"
 BUDGETS = (1, 2, 5, 10)
 CHARACTERS, HANDS = 60, 10
-"""Of the drawings: characters that are to be told apart, and drawers of each that are learnt from."""
-COMMON = {"encoder": "conv4", "optimiser": "adamw", "weight_decay": 1e-2, "lr": 2e-3, "probe_every": 0}
+"""Of the drawings: characters that are to be told apart, and drawers of each that are learned from."""
+COMMON = {"encoder": "conv4", "optimizer": "adamw", "weight_decay": 1e-2, "lr": 2e-3, "probe_every": 0}
 SCRATCH, FULL, STUDENT = 2e-3, 3e-4, 1e-3
 """Learning rates: at 5 labels a class --pilot gave from scratch 85.0, 84.5 and 83.5 % with 5e-4, 2e-3 and 5e-3, which
 is no difference, and fine-tuned 77.0, 81.5 and 78.0 % with 1e-4, 3e-4 and 1e-3. The student's is distill's own."""
@@ -63,7 +63,7 @@ class Few:
     data: tyro.conf.Positional[tuple[str, ...]] = ("drawings", "photos")
     seeds: int = 3
     pilot: bool = False
-    """Test on samples that are learnt from otherwise, one seed, 5 labels, other rates; keep nothing."""
+    """Test on samples that are learned from otherwise, one seed, 5 labels, other rates; keep nothing."""
     table: bool = False
     """Run nothing, and show what there is."""
 
@@ -72,8 +72,8 @@ class Few:
 class Task:
     """Samples to pre-train on, and samples to tell apart, some to learn from and some to test; and pre-training."""
 
-    unlabelled: Images
-    labelled: Images
+    unlabeled: Images
+    labeled: Images
     recipe: str
     flags: dict[str, Any]
 
@@ -86,11 +86,11 @@ def drawings() -> Task:
     chosen = np.unique(identity)[np.linspace(0, len(np.unique(identity)) - 1, CHARACTERS).astype(int)]
     rows = np.isin(identity, chosen).nonzero()[0]
     names = [f"character{c:03d}/{w:02d}" for c, w in zip(identity[rows], writer[rows], strict=True)]
-    labelled = open_images(then[rows].numpy() * _stretch(then), labels=[name.split("/")[0] for name in names])
+    labeled = open_images(then[rows].numpy() * _stretch(then), labels=[name.split("/")[0] for name in names])
     learn = writer[rows] < HANDS
-    labelled = dataclasses.replace(labelled, names=names, split=["train" if here else "test" for here in learn])
+    labeled = dataclasses.replace(labeled, names=names, split=["train" if here else "test" for here in learn])
     pool = torch.cat([first, then[rows][torch.from_numpy(learn)]])
-    return Task(open_images(pool.numpy() * _stretch(then)), labelled, "drawings", {"epochs": 3, "batch": 256})
+    return Task(open_images(pool.numpy() * _stretch(then)), labeled, "drawings", {"epochs": 3, "batch": 256})
 
 
 def _stretch(pixels: torch.Tensor) -> np.uint8:
@@ -106,8 +106,8 @@ def photos() -> Task:
         images = open_images(folder, labels=folder / "labels.csv", label_column="coarse_name", side=40)
     images = dataclasses.replace(images, group=torch.full_like(images.group, MISSING))
     learn = images.subset(images.of_split("train").nonzero()[:, 0])
-    unlabelled = dataclasses.replace(learn, label=torch.full_like(learn.label, MISSING), classes=[])
-    return Task(unlabelled, images, "photos", {"epochs": 30, "batch": 128, "size": 32, "views": "simclr"})
+    unlabeled = dataclasses.replace(learn, label=torch.full_like(learn.label, MISSING), classes=[])
+    return Task(unlabeled, images, "photos", {"epochs": 30, "batch": 128, "size": 32, "views": "simclr"})
 
 
 TASKS: dict[str, Callable[[], Task]] = {"drawings": drawings, "photos": photos}
@@ -123,7 +123,7 @@ def main(asked: Few) -> None:
         for name, task in tasks.items():
             if not asked.pilot and all(path(name, *one, seed).exists() for one in arms()):
                 continue
-            plan = plans.make("simclr", task.unlabelled, task.recipe, COMMON | task.flags | {"seed": seed})
+            plan = plans.make("simclr", task.unlabeled, task.recipe, COMMON | task.flags | {"seed": seed})
             with trained(plan) as (run, took):
                 if asked.pilot:
                     pilot(run, task)
@@ -154,7 +154,7 @@ def series(name: str, run: Run, task: Task, budget: int, seed: int, took: dict[s
             if where.exists() and (arm != "full" or path(name, "distilled", budget, seed).exists()):
                 continue
             began = time.process_time()
-            made = classifier(arm, run, task.labelled, budget, seed, folder)
+            made = classifier(arm, run, task.labeled, budget, seed, folder)
             found = {
                 "data": name,
                 "arm": arm,
@@ -162,7 +162,7 @@ def series(name: str, run: Run, task: Task, budget: int, seed: int, took: dict[s
                 "seed": seed,
                 **numbers(made),
                 "cpu_seconds": round(time.process_time() - began, 1),
-                "pretraining": took | {"samples": len(task.unlabelled)} if arm != "scratch" else {},
+                "pretraining": took | {"samples": len(task.unlabeled)} if arm != "scratch" else {},
                 "calibration": made.facts["calibration"],
                 "facts": {k: v for k, v in made.facts.items() if k not in ("run", "teacher", "start", "notes")},
                 "settings": run.config["settings"],
@@ -175,16 +175,16 @@ def series(name: str, run: Run, task: Task, budget: int, seed: int, took: dict[s
 
 
 def classifier(
-    arm: str, run: Run, labelled: Images, budget: int, seed: int, folder: Path, lr: float | None = None
+    arm: str, run: Run, labeled: Images, budget: int, seed: int, folder: Path, lr: float | None = None
 ) -> Classifier:
     """One of ARMS; the distilled one learns from the fine-tuned one in `folder`."""
     out, quiet = folder / arm, lambda text: None
     if arm == "distilled":
         tuning = DistillTuning(batch=64, lr=lr or STUDENT, seed=seed)
-        return distill(folder / "full", labelled, start=run.path, tuning=tuning, out=out, say=quiet)
+        return distill(folder / "full", labeled, start=run.path, tuning=tuning, out=out, say=quiet)
     return finetune(
         run,
-        labelled,
+        labeled,
         per_class=budget,
         train="full" if arm in ("scratch", "full") else "frozen",
         layer=1 if arm == "middle" else 0,
@@ -206,8 +206,8 @@ def numbers(made: Classifier) -> dict[str, float]:
 
 
 def pilot(run: Run, task: Task) -> None:
-    """Other learning rates, at 5 labels a class, tested on the last third of the samples that are learnt from."""
-    learn = task.labelled.subset(task.labelled.of_split("train").nonzero()[:, 0])
+    """Other learning rates, at 5 labels a class, tested on the last third of the samples that are learned from."""
+    learn = task.labeled.subset(task.labeled.of_split("train").nonzero()[:, 0])
     order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(0)).tolist()
     held = set(order[: len(learn) // 3])
     data = dataclasses.replace(learn, split=["test" if i in held else "train" for i in range(len(learn))])

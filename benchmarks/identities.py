@@ -9,7 +9,7 @@ removes the query itself alone.
 Every line sees as many samples. spcl unsupervised and simclr see both domains without names, supcon the source alone,
 spcl adaptive both, and the source's names. The paper begins with a network trained on ImageNet; here all begin with
 random weights, and with the settings of the recipe `drawings`. Where LINES says 0.4, that is spcl's radius, with fewer
-neighbours: both were chosen on four more alphabets, by how pure clusters are; else they are the paper's.
+neighbors: both were chosen on four more alphabets, by how pure clusters are; else they are the paper's.
 
 --pilot: a look at those four, of which nothing is kept. One result file per run, so that a stopped series goes on where
 it was.
@@ -30,13 +30,14 @@ from torch import nn
 
 from benchmarks.bench.results import keep
 from benchmarks.compare import trained
-from nearfar import plans, probing
 from nearfar.batch import MISSING
-from nearfar.data.drawings import alphabets, drawers, drawings
-from nearfar.data.image import Images
 from nearfar.evaluation.identities import identities
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.views.image import plain
+from nearfar.modalities.image.drawings import alphabets, drawers, drawings
+from nearfar.modalities.image.samples import Images
+from nearfar.modalities.image.views import plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "identities"
 DOMAIN = 3
@@ -47,7 +48,7 @@ SEEN = 20_000
 """Samples that each line sees, two views of each."""
 SHARED: dict[str, Any] = {
     "encoder": "conv4", "views": "drawing", "batch": 256,
-    "optimiser": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "probe_every": 0,
+    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "probe_every": 0,
 }  # fmt: skip
 Seen = Literal["both", "source", "adaptive"]
 

@@ -25,8 +25,8 @@ import torch
 import tyro
 
 from benchmarks.bench.results import environment
-from nearfar.checkpoints import Checkpoints, read
-from nearfar.data.drawings import drawings
+from nearfar.modalities.image.drawings import drawings
+from nearfar.training.checkpoints import Checkpoints, read
 
 RESULTS = Path(__file__).parent / "results" / "kill.json"
 Moment = Literal["at random", "before the first checkpoint", "while one is written"]
@@ -117,7 +117,7 @@ class Runs:
         return Killed(moment, round(seconds, 2), max(steps, default=None), any(saved.glob(".*.tmp")), ended)
 
     def equal(self, name: str, other: str) -> bool:
-        """Whether two runs ended with the same weights, optimiser state and exported encoder, bit for bit."""
+        """Whether two runs ended with the same weights, optimizer state and exported encoder, bit for bit."""
         last = [read(Checkpoints(self.folder / run / "checkpoints").path(self.steps)) for run in (name, other)]
         files = [(self.folder / run / "encoder.safetensors").read_bytes() for run in (name, other)]
         return same(*last) and files[0] == files[1]

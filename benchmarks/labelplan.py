@@ -23,13 +23,13 @@ from torch import Tensor
 from benchmarks.bench.results import keep
 from benchmarks.compare import trained
 from benchmarks.fewlabels import COMMON, TASKS, Task
-from nearfar import plans
 from nearfar.batch import MISSING
-from nearfar.data.image import Images
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.finetuning import finetune, frozen
-from nearfar.label_plan import label_plan
+from nearfar.fewlabels.finetuning import finetune, frozen
+from nearfar.fewlabels.label_plan import label_plan
+from nearfar.modalities.image.samples import Images
 from nearfar.run import Run
+from nearfar.training import plan as plans
 
 RESULTS = Path(__file__).parent / "results" / "labelplan"
 TIMES = (1, 2, 4)
@@ -57,7 +57,7 @@ def main(asked: Ask) -> None:
             where = RESULTS / f"{name}-seed{seed}.json"
             if not where.exists():
                 task = TASKS[name]()
-                plan = plans.make("simclr", task.unlabelled, task.recipe, COMMON | task.flags | {"seed": seed})
+                plan = plans.make("simclr", task.unlabeled, task.recipe, COMMON | task.flags | {"seed": seed})
                 with trained(plan) as (run, took):
                     found = {"data": name, "seed": seed, "budgets": measured(run, task, seed), "pretraining": took}
                 keep(where, found | {"command": f"python -m benchmarks.labelplan {name}"})
@@ -67,7 +67,7 @@ def main(asked: Ask) -> None:
 
 def measured(run: Run, task: Task, seed: int) -> dict[str, dict[str, Any]]:
     """Of each number of labels and each way to choose them: accuracy in per cent, and classes that have a label."""
-    data, features = task.labelled, run.embed(task.labelled)
+    data, features = task.labeled, run.embed(task.labeled)
     pool = data.of_split("train").nonzero()[:, 0]
     out: dict[str, dict[str, Any]] = {}
     for times in TIMES:
@@ -96,7 +96,7 @@ def planned(run: Run, data: Images, count: int, seed: int) -> Tensor:
 
 
 def asked_twice(run: Run, data: Images, count: int, seed: int) -> Tensor:
-    """The first half by coverage; then, with a classifier that learnt from these, those of which it is unsure."""
+    """The first half by coverage; then, with a classifier that learned from these, those of which it is unsure."""
     first = planned(run, data, count // 2, seed)
     known = torch.full_like(data.label, MISSING)
     known[first] = data.label[first]

@@ -1,7 +1,7 @@
 """Does each method learn? A minute each on the packaged drawings: `make learn`, or `python -m benchmarks.learn moco`.
 
 conv4, three passes over 13,180 drawings without their labels (with them where a method needs them); then 20-way 1-shot
-accuracy on alphabets that were never seen, against the same network untrained. A method has learnt if the gain is at
+accuracy on alphabets that were never seen, against the same network untrained. A method has learned if the gain is at
 least 5 points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its
 source.
 """
@@ -24,23 +24,26 @@ import torch
 import tyro
 
 from benchmarks.bench.results import keep
-from nearfar import methods, plans, probing, training
-from nearfar.data.drawings import alphabets, drawings
-from nearfar.data.image import Images, open_images
+from nearfar import methods
 from nearfar.evaluation.intervals import difference
 from nearfar.evaluation.kshot import episodes
-from nearfar.lab import lab_to_rgb
+from nearfar.modalities.image.drawings import alphabets, drawings
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
+from nearfar.ops.lab import lab_to_rgb
 from nearfar.run import load
-from nearfar.views.image import plain
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
-UNLEARNT = {
+UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
 }
-"""Methods of which the committed result is that they have not learnt from these drawings, and what is thought of it."""
+"""Methods of which the committed result is that they have not learned from these drawings, and what is thought of it."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,16 @@ class Learn:
 
 
 def main(asked: Learn) -> int:
-    """Check, and keep the results. 1 if a method has not learnt."""
+    """Check, and keep the results. 1 if a method has not learned."""
     names = asked.methods or [name for name in methods.names() if asked.everything or stale(name)]
     failed = 0
     for name in names:
         result = check(name)
         keep(RESULTS / f"{name}.json", result)
-        failed += not result["learnt"]
+        failed += not result["learned"]
         print(
             f"{name:<10} untrained {result['untrained']:.1f}  trained {result['trained']:.1f}  gain {result['gain']}  "
-            f"{result['seconds']:.0f} s  {'ok' if result['learnt'] else 'HAS NOT LEARNT'}",
+            f"{result['seconds']:.0f} s  {'ok' if result['learned'] else 'HAS NOT LEARNED'}",
             flush=True,
         )
     if not names:
@@ -76,9 +79,9 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     flags: dict[str, Any] = {"epochs": epochs, "seed": seed, "probe_every": 1000}
     if not methods.load(name).needs_labels:
         flags["labels"] = "none"
-    coloured = methods.load(name).needs_colour
-    data = inked(drawings("train"), chroma=40) if coloured else plans.DRAWINGS
-    test = inked(drawings("test"), chroma=0) if coloured else drawings("test")
+    colored = methods.load(name).needs_color
+    data = inked(drawings("train"), chroma=40) if colored else plans.DRAWINGS
+    test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
     folder = Path(tempfile.mkdtemp())
     try:
@@ -101,12 +104,12 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
         "untrained": round(before["accuracy"], 2),
         "trained": round(after["accuracy"], 2),
         "gain": str(gain),
-        "learnt": gain.low > 0 and gain.mean >= LEAST,
+        "learned": gain.low > 0 and gain.mean >= LEAST,
         "seconds": round(seconds, 1),
         "seed": seed,
         "flags": flags,
         "recipe": "drawings",
-        "data": "drawings, inked in a hue for each alphabet" if coloured else "drawings",
+        "data": "drawings, inked in a hue for each alphabet" if colored else "drawings",
         "protocol": after["protocol"],
         "command": f"python -m benchmarks.learn {name}",
         "threads": torch.get_num_threads(),
@@ -114,9 +117,9 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
 
 
 def inked(images: Images, *, chroma: float) -> Images:
-    """The drawings in colour, for methods that learn from it: ink of one lightness, in a hue for each alphabet.
+    """The drawings in color, for methods that learn from it: ink of one lightness, in a hue for each alphabet.
 
-    So colour tells of what is drawn, as that of grass and skin does in photographs. Without chroma the ink is grey.
+    So color tells of what is drawn, as that of grass and skin does in photographs. Without chroma the ink is gray.
     """
     alphabet = numbered_alphabets(images)
     angle = 2 * math.pi * alphabet / (alphabet.max() + 1)
@@ -150,7 +153,7 @@ def fingerprint(text: str) -> str:
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) in ("family", "pictures_only")
+        return ast.unparse(node.targets[0]) in ("family", "needs_pixels")
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

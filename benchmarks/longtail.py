@@ -1,16 +1,16 @@
 """Which methods serve rare classes? `python -m benchmarks.longtail`, or with names of METHODS: on CIFAR-10, uneven.
 
-12,406 training pictures, from 5,000 of the first class to 50 of the last, drawn with the seed; the official test part,
-which is balanced. All methods with the same small encoder, optimiser, views and samples seen, last epoch, no label held
+12,406 training images, from 5,000 of the first class to 50 of the last, drawn with the seed; the official test part,
+which is balanced. All methods with the same small encoder, optimizer, views and samples seen, last epoch, no label held
 back. Two measures of each:
 
-probe: a linear classifier on the frozen encoder's features of the plain training pictures, repeated until classes are
+probe: a linear classifier on the frozen encoder's features of the plain training images, repeated until classes are
 even: what class-balanced sampling is in the mean, so this is classifier re-training (cRT, Kang et al. 2019, arXiv
-1910.09217) as a logistic regression, whose strength is chosen on a held-out fifth of the training pictures.
+1910.09217) as a logistic regression, whose strength is chosen on a held-out fifth of the training images.
 own: the method's own classifier, where it has one, without the classes' shares.
 
 With the usual bounds of 100 and 20 no class would be rare, so that here more than 1,000 are many, less than 200 few.
-Settings are those of the papers for CIFAR with a long tail, but for optimiser and views, which are the same for all,
+Settings are those of the papers for CIFAR with a long tail, but for optimizer and views, which are the same for all,
 and the momentum of slow copies, faster as the training is short; none was chosen on these results. One file a run, so
 that a stopped series goes on where it was.
 """
@@ -31,15 +31,16 @@ from benchmarks.bench.results import keep
 from benchmarks.claims import verdict
 from benchmarks.compare import COMMON, DATA, trained
 from benchmarks.learn import source
-from nearfar import plans, probing
-from nearfar.data.image import Images, open_images
 from nearfar.data.splits import as_many_of_each, long_tail
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_scores
 from nearfar.evaluation.longtail import long_tail as accuracies
 from nearfar.method import Method
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
 from nearfar.run import Run
-from nearfar.views.image import plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "longtail"
 FACTOR, MANY, FEW = 100, 1000, 200
@@ -69,7 +70,7 @@ class LongTail:
     seeds: int = 3
     """Runs of each."""
     epochs: int = 3
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     table: bool = False
     """Run nothing, and show what there is."""
 
@@ -139,7 +140,7 @@ def measured(run: Run, train: Images, test: Images, seed: int) -> dict[str, Any]
 def probe(known: Tensor, label: Tensor, asked: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
     """The scores of a class-balanced linear classifier, M x C, and what was chosen."""
     rows = as_many_of_each(label, seed=seed)
-    # A picture's repetitions go together, so that none is both learnt from and held out.
+    # An image's repetitions go together, so that none is both learned from and held out.
     scores, config, _ = linear_scores(known[rows], label[rows], asked, group=rows, strengths=STRENGTHS, seed=seed)
     return scores, config
 

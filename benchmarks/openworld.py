@@ -1,13 +1,13 @@
 """Which systems find new classes beside known ones? `python -m benchmarks.openworld`, or with names of ROWS.
 
-The first 10,000 training pictures of CIFAR-10. Of the first five classes each picture has its label with probability
-one half, drawn with the seed; of the others none has. All rows see as many pictures, with the same small encoder,
-optimiser and views, to the last epoch; what begins with another run has half of the epochs for each. No label is held
-back. Then every picture without a label, which was trained on, is given a class, and this is compared with the truth,
+The first 10,000 training images of CIFAR-10. Of the first five classes each image has its label with probability
+one half, drawn with the seed; of the others none has. All rows see as many images, with the same small encoder,
+optimizer and views, to the last epoch; what begins with another run has half of the epochs for each. No label is held
+back. Then every image without a label, which was trained on, is given a class, and this is compared with the truth,
 as in arXiv 2102.03526: known classes by number, new ones, and all, by their best matching.
 
-prototypes: OpenCon's own.  k-means: on the encoder's features of all pictures, brought to unit length, ten clusters,
-the best of ten restarts; clusters get the numbers of the known classes that their labelled pictures match best.
+prototypes: OpenCon's own.  k-means: on the encoder's features of all images, brought to unit length, ten clusters,
+the best of ten restarts; clusters get the numbers of the known classes that their labeled images match best.
 
 Settings are those of the papers, or of benchmarks/compare.py; none was chosen on these results. One file a run, so that
 a stopped series goes on where it was.
@@ -30,13 +30,14 @@ from benchmarks.bench.results import keep
 from benchmarks.claims import assigned, best_of, verdict
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
-from nearfar import plans, probing
 from nearfar.batch import MISSING
-from nearfar.data.image import Images, open_images
 from nearfar.evaluation.clusters import named, open_world
 from nearfar.evaluation.intervals import over_seeds
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
 from nearfar.run import Run
-from nearfar.views.image import plain
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "openworld"
 SHARED = COMMON | {"lr": 2e-3, "views": "simclr", "probe_every": 0}
@@ -61,7 +62,7 @@ class OpenWorld:
     seeds: int = 3
     """Runs of each."""
     samples: int = 10_000
-    """Training pictures, the first of the file."""
+    """Training images, the first of the file."""
     epochs: int = 4
     """Passes over them, in all."""
     table: bool = False
@@ -125,19 +126,19 @@ def one(row: str, seed: int, epochs: int, everything: Images) -> dict[str, Any]:
         "last_loss": took[-1]["last_loss"],
         "flags": flags,
         "samples": len(data),
-        "labelled": int((data.label != MISSING).sum()),
+        "labeled": int((data.label != MISSING).sum()),
     }
 
 
 def with_few_labels(everything: Images, seed: int) -> Images:
-    """The pictures with half of the labels of the first classes, and no other; only these classes have names."""
+    """The images with half of the labels of the first classes, and no other; only these classes have names."""
     drawn = torch.rand(len(everything), generator=torch.Generator().manual_seed(seed)) < RATIO
     label = torch.where(drawn & (everything.label < KNOWN), everything.label, MISSING)
     return replace(everything, label=label, classes=everything.classes[:KNOWN])
 
 
 def measured(run: Run, data: Images, truth: Tensor) -> dict[str, Any]:
-    """What is right of the classes given to pictures that had no label, by each way to give them."""
+    """What is right of the classes given to images that had no label, by each way to give them."""
     found = named(best_of(probing.embed(run.encoder, plain(32), data), CLASSES), data.label, KNOWN)
     given = {"k-means": found}
     if hasattr(run.method, "assign"):

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks import claims, compare, cost, learn
-from nearfar import methods, recipes
+from nearfar import methods
 from nearfar.cli.train import flag_texts
 from nearfar.files import replace_text
 from nearfar.methods import Page
+from nearfar.modalities import recipes
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods"
 RESULTS = "## Our result"
@@ -132,17 +132,17 @@ def origin(name: str, flag: str) -> str:
 def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
-    takes = "Pictures only." if kind.pictures_only else "Pictures, or rows of tables."
+    takes = "Images only." if kind.needs_pixels else "Images, or rows of tables."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
-    rows = [row("recipe", "views", "optimiser, rate", "batch", "flags", ""), "|---|---|---|---|---|---|"]
+    rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", ""), "|---|---|---|---|---|---|"]
     for file in recipes.names():
-        module = import_module(f"nearfar.recipes.{file}")
+        module = recipes.module(file)
         for word in sorted(word for word in vars(module) if word == name or word.startswith(f"{name}_")):
             made = getattr(module, word)
             recipe = made()
             chosen, its = recipe.settings, ", ".join(f"{flag} {value}" for flag, value in recipe.method.items())
             called = literal(file if word == name else f"{file}:{word}")
-            how = chosen.views, f"{chosen.optimiser} {chosen.lr:g}", str(chosen.batch), its, made.__doc__ or ""
+            how = chosen.views, f"{chosen.optimizer} {chosen.lr:g}", str(chosen.batch), its, made.__doc__ or ""
             rows.append(row(called, *map(prose, how)))
     there = "\n".join(rows) if len(rows) > 2 else "No recipe of its own: the defaults of the kind of data."
     return f"    nearfar train {name} DATA\n\n{takes}\n\n{there}"
@@ -159,7 +159,7 @@ def result(name: str) -> str:
             f"{asked['ways']}-way {asked['shots']}-shot accuracy on drawings of alphabets never seen, of conv4 after "
             f"{epochs} passes over 13,180 drawings {labels} labels: **{known['trained']:.1f} %**, against "
             f"{known['untrained']:.1f} % untrained. Gain in points: {known['gain']}, over alphabets; seed "
-            f"{known['seed']}.{'' if known['learnt'] else ' **It has not learnt.**'} "
+            f"{known['seed']}.{'' if known['learned'] else ' **It has not learned.**'} "
             f"{origins(known, learn.stale(name))}"
         )
     rows = compare.table([name], compare.BUDGETS)
@@ -185,7 +185,7 @@ def costs(name: str) -> str:
     lines = [
         f"A step takes **{ratio['median']:.2f} times** SimCLR's ({ratio['low']:.2f} to {ratio['high']:.2f} over "
         f"{known['turns']} turns): {step['method']:.0f} ms of {known['clock']} against {step['simclr']:.0f} ms.",
-        f"Networks, memories, gradients, optimiser and activations take {told(peak['method'])} at the peak; SimCLR's "
+        f"Networks, memories, gradients, optimizer and activations take {told(peak['method'])} at the peak; SimCLR's "
         f"take {told(peak['simclr'])}.",
     ]
     for when, spent in known["epoch_ms_per_sample"].items():
@@ -194,7 +194,7 @@ def costs(name: str) -> str:
             lines.append(f"Before {epoch} it works {spent:.2f} ms a sample; a step of SimCLR, {share:.2f} ms a sample.")
     lines.append(
         f"{known['encoder']}{'' if known['encoder'] == 'conv4' else ' (SimCLR: conv4)'}, {known['batch']} of "
-        f"{known['samples']:,} noise pictures of 32 px, flags of the recipe "
+        f"{known['samples']:,} noise images of 32 px, flags of the recipe "
         f"{known['recipe']}, {known['views']} views made beforehand{left}, of which SimCLR has the first 2; "
         f"{known['threads']} thread. The peak is what a fresh process's resident memory grew by, without the views. "
         f"{origins(known, cost.stale(name))}"

@@ -1,10 +1,10 @@
 """How much of an encoder's accuracy survives attacks and corruptions? `python -m benchmarks.robustness`.
 
-Each method learns from the first 10,000 training pictures of CIFAR-10 with the same small encoder, optimiser and number
+Each method learns from the first 10,000 training images of CIFAR-10 with the same small encoder, optimizer and number
 of samples seen (supcon and excon with their labels). A logistic regression of one strength for all is fitted on clean
-features of those pictures. Then the whole, from pixels to logits, is asked for the test pictures: as they are, under
+features of those images. Then the whole, from pixels to logits, is asked for the test images: as they are, under
 FGSM and PGD, and spoilt in six ways; and how far its confidence misses its accuracy, before and after a temperature
-that is fitted on 2,000 other training pictures. Nothing is chosen on these results. One result file a run, so that a
+that is fitted on 2,000 other training images. Nothing is chosen on these results. One result file a run, so that a
 stopped series goes on where it was.
 """
 
@@ -24,22 +24,24 @@ from torch import Tensor, nn
 from benchmarks.bench.results import keep
 from benchmarks.compare import COMMON, DATA, METHODS, trained
 from benchmarks.learn import source
-from nearfar import methods, plans, probing
-from nearfar.attacks import Norm
-from nearfar.data.image import Images, open_images
+from nearfar import methods
 from nearfar.evaluation.calibration import calibration_error, fit_temperature
 from nearfar.evaluation.corruptions import SEVERITIES, corrupt
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import Attack, accuracy_under, fgsm, pgd
-from nearfar.views.image import plain
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.views import plain
+from nearfar.ops.attacks import Norm
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 UNTRAINED = "untrained"
 STRENGTH = 1e-3
 """Of the logistic regression."""
 HELD, ATTACKED, SPOILT = 2_000, 1_000, 500
-"""Training pictures for the temperature, which nothing learns from, and test pictures that are attacked, and spoilt."""
+"""Training images for the temperature, which nothing learns from, and test images that are attacked, and spoilt."""
 PIXEL = 1 / 255
 """A level of 255, which most radii are counted in."""
 
@@ -93,7 +95,7 @@ class Robustness:
     seeds: int = 3
     """Runs of each method."""
     samples: int = 10_000
-    """Training pictures, the first of the data."""
+    """Training images, the first of the data."""
     epochs: int = 3
     """Passes over them."""
     table: bool = False
@@ -157,7 +159,7 @@ def one(name: str, seed: int, asked: Robustness) -> dict[str, Any]:
 
 @cache
 def data() -> tuple[Images, Images]:
-    """What is learnt from, and the test part."""
+    """What is learned from, and the test part."""
     return open_images(DATA / "cifar10_train.npz"), open_images(DATA / "cifar10_test.npz")
 
 

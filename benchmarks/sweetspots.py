@@ -3,12 +3,12 @@
 - negatives: how many of the false negatives that FNC and IFND take out or in are of the query's class, and how many of
   that class they find, against taking as many at random; and kNN against the same without finding any.
 - turns: whether LooC keeps what MoCo is made to forget: a linear classifier is asked, on the frozen encoder, by how
-  many quarters a picture was turned, which way its hue was shifted, and what it shows.
-- curve: InfoMin's inverted U: SimCLR under ever stronger colour jitter, by what its two views still share.
-- colours: InfoMin's other views: one channel of a colour space and the two others, the space as it is, or learnt.
+  many quarters an image was turned, which way its hue was shifted, and what it shows.
+- curve: InfoMin's inverted U: SimCLR under ever stronger color jitter, by what its two views still share.
+- colors: InfoMin's other views: one channel of a color space and the two others, the space as it is, or learned.
 - local: LoCo, trained stage by stage, against SimCLR on the same head.
 
-The first 10,000 training pictures of CIFAR-10, at 16 px, the same small encoder, optimiser and epochs for all, last
+The first 10,000 training images of CIFAR-10, at 16 px, the same small encoder, optimizer and epochs for all, last
 epoch; nothing is chosen on these results. One result file a run, so that a stopped series goes on where it was.
 """
 
@@ -32,33 +32,35 @@ from benchmarks.bench.results import keep
 from benchmarks.claims import MOCO, SHARED, data, outdated
 from benchmarks.compare import run_metrics, trained
 from benchmarks.learn import source
-from nearfar import pictures, plans, probing
-from nearfar.data.image import Images
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.knn import knn
 from nearfar.evaluation.linear import linear_fit
 from nearfar.files import replace_text
 from nearfar.losses.pairwise import info_nce_batch
-from nearfar.method import mix
+from nearfar.method import derive_seed
+from nearfar.modalities.image import kind as image_kind
+from nearfar.modalities.image import named
+from nearfar.modalities.image.color import rotation
+from nearfar.modalities.image.samples import Images
+from nearfar.modalities.image.views import Views
 from nearfar.run import Run
-from nearfar.views import named
-from nearfar.views.colour import rotation
-from nearfar.views.image import Views
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "sweetspots"
 UNTRAINED = "untrained"
 SIZE = 16
-"""Side of the views in pixels: four times as many steps in the time that the side of the pictures, 32, would take."""
+"""Side of the views in pixels: four times as many steps in the time that the side of the images, 32, would take."""
 HUES = torch.tensor([-0.1, 0.1])
 """Shifts in turns: the ends of what MoCo v2's jitter draws from."""
 CANDIDATES, HELD = 512, 4096
-"""Pictures among which a view finds its other view, which bounds the answer by their log, and test pictures in all."""
+"""Images among which a view finds its other view, which bounds the answer by their log, and test images in all."""
 CHANGED = 5_000
-"""Training pictures, and test pictures, that are turned or tinted."""
+"""Training images, and test images, that are turned or tinted."""
 TEMPERATURE = 0.2
 Changed = Callable[[Tensor, Tensor], Tensor]
-"""(pictures, how each is to be changed) -> pictures."""
+"""(images, how each is to be changed) -> image_kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Line:
 
     def viewer(self, settings: Any, size: int) -> Views:
         """What makes its views."""
-        return pictures.named_views(settings, size) if self.views is None else self.views(size)
+        return image_kind.named_views(settings, size) if self.views is None else self.views(size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +94,16 @@ class Series:
     epochs: int = 3
 
 
-def neighbours(encoder: Any) -> float:
-    """kNN accuracy on the test pictures, in per cent."""
+def neighbors(encoder: Any) -> float:
+    """kNN accuracy on the test images, in per cent."""
     _, bank, test = data("cifar10")
-    known, asked = (probing.embed(encoder, pictures.plain(encoder), part) for part in (bank, test))
+    known, asked = (probing.embed(encoder, image_kind.plain(encoder), part) for part in (bank, test))
     return knn(known, bank.label, asked, test.label, k=200, temperature=0.1)["accuracy"]
 
 
 def found_negatives(run: Run, line: Line, encoder: Any) -> dict[str, float]:
     """Means over the last epoch, in per cent; `random`: the recall of as many as were found, taken at random."""
-    numbers = {"knn": neighbours(encoder)}
+    numbers = {"knn": neighbors(encoder)}
     last = [row for row in run_metrics(run.path) if row["epoch"] > run.settings.epochs - 1 and "precision" in row]
     if any(row["recall"] for row in last):
         numbers |= {name: 100 * sum(row[name] for row in last) / len(last) for name in ("precision", "recall")}
@@ -111,70 +113,72 @@ def found_negatives(run: Run, line: Line, encoder: Any) -> dict[str, float]:
 
 
 def told_apart(run: Run, line: Line, encoder: Any) -> dict[str, float]:
-    """Accuracies, in per cent, of linear classifiers on the encoder: of a picture's turn, of its hue, of its class."""
+    """Accuracies, in per cent, of linear classifiers on the encoder: of an image's turn, of its hue, of its class."""
     _, bank, test = data("cifar10")
     parts = [part.subset(range(min(CHANGED, len(part)))) for part in (bank, test)]
-    draws, found = torch.Generator().manual_seed(mix(run.settings.seed, 1)), {}
+    draws, found = torch.Generator().manual_seed(derive_seed(run.settings.seed, 1)), {}
     changes: dict[str, tuple[Changed, int]] = {"turn": (turned, 4), "hue": (tinted, len(HUES))}
     for name, (change, kinds) in changes.items():
         how = [torch.randint(kinds, (len(part),), generator=draws) for part in parts]
         rows = [embedded(encoder, part, change, y) for part, y in zip(parts, how, strict=True)]
         found[name] = accuracy(rows[0], how[0], rows[1], how[1])
-    rows = [probing.embed(encoder, pictures.plain(encoder), part) for part in parts]
+    rows = [probing.embed(encoder, image_kind.plain(encoder), part) for part in parts]
     return found | {"class": accuracy(rows[0], parts[0].label, rows[1], parts[1].label)}
 
 
 @torch.no_grad()
 def embedded(encoder: Any, images: Images, change: Changed, how: Tensor) -> Tensor:
-    """The representation of pictures, each of which was changed: N x dim."""
+    """The representation of images, each of which was changed: N x dim."""
     rows = torch.arange(len(images)).split(256)
-    return torch.cat([encoder(change(pictures.plain(encoder)(*images.fetch(index))[0], how[index])) for index in rows])
+    return torch.cat(
+        [encoder(change(image_kind.plain(encoder)(*images.fetch(index))[0], how[index])) for index in rows]
+    )
 
 
 def turned(x: Tensor, quarters: Tensor) -> Tensor:
-    """Pictures turned, each by its number of quarters."""
+    """Images turned, each by its number of quarters."""
     return torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])[quarters, torch.arange(len(x))]
 
 
 def tinted(x: Tensor, which: Tensor) -> Tensor:
-    """Pictures whose hue is shifted, each by its one of HUES."""
+    """Images whose hue is shifted, each by its one of HUES."""
     return torch.einsum("nij,njhw->nihw", rotation(HUES[which]), x).clamp(0, 1)
 
 
-def accuracy(learnt: Tensor, label: Tensor, asked: Tensor, truth: Tensor) -> float:
+def accuracy(learned: Tensor, label: Tensor, asked: Tensor, truth: Tensor) -> float:
     """Of a logistic regression, of one strength for all, in per cent."""
-    fit = linear_fit(learnt, label, strengths=(1e-3,))
+    fit = linear_fit(learned, label, strengths=(1e-3,))
     return 100 * float(fit.scores(asked).argmax(1).eq(truth).double().mean())
 
 
 def shared(run: Run, line: Line, encoder: Any) -> dict[str, float]:
-    """kNN, and I_NCE in nats: at least so much the two views of a picture share, and at most log CANDIDATES is seen.
+    """kNN, and I_NCE in nats: at least so much the two views of an image share, and at most log CANDIDATES is seen.
 
-    Asked of test pictures with the networks as they are: log CANDIDATES - InfoNCE, the mean of both directions. Of a
+    Asked of test images with the networks as they are: log CANDIDATES - InfoNCE, the mean of both directions. Of a
     method with several projectors kNN alone.
     """
     _, _, test = data("cifar10")
     method: Any = run.method
     if not hasattr(method, "projector"):
-        return {"knn": neighbours(encoder)}
+        return {"knn": neighbors(encoder)}
     viewer, draws, losses = line.viewer(run.settings, encoder.spec["size"]), torch.Generator().manual_seed(0), []
     with torch.no_grad():
         for index in torch.arange(min(HELD, len(test))).split(CANDIDATES):
             views = viewer(*test.fetch(index), draws=viewer.draw(len(index), draws))[:2]
             views = method.split(*map(method.flow, views)) if getattr(method, "flow", None) else views
-            q, k = (normalise(method.projector(method.encoder(view))) for view in views)
+            q, k = (normalize(method.projector(method.encoder(view))) for view in views)
             losses += [info_nce_batch(*pair, temperature=TEMPERATURE) for pair in ((q, k), (k, q))]
     bound = math.log(CANDIDATES) - float(torch.stack(losses).mean())
-    return {"shared": bound, "knn": neighbours(encoder)}
+    return {"shared": bound, "knn": neighbors(encoder)}
 
 
 def turned_alone(size: int) -> Views:
-    """Two views of LooC in the picture's own colours."""
-    return Views([replace(named.looc(size).views[0], jitter=0.0, grey=0.0)] * 2)
+    """Two views of LooC in the image's own colors."""
+    return Views([replace(named.looc(size).views[0], jitter=0.0, gray=0.0)] * 2)
 
 
 def jittered(strength: float) -> Line:
-    """SimCLR under colour jitter of that strength; its own is 0.5 for small pictures."""
+    """SimCLR under color jitter of that strength; its own is 0.5 for small image_kind."""
     return Line(
         method="simclr", flags={"temperature": TEMPERATURE}, views=lambda size: named.simclr(size, strength=strength)
     )
@@ -215,12 +219,12 @@ SERIES = {
         lines={
             "moco, all": Line(method="moco", flags=LOOC | {"view_count": 2}),
             "moco, no turns": Line(method="moco", flags=MOCO | {"views": "moco_v2"}),
-            "moco, no colour": Line(method="moco", flags=MOCO, views=turned_alone),
+            "moco, no color": Line(method="moco", flags=MOCO, views=turned_alone),
             "looc": Line(method="looc", flags=LOOC | {"augmentations": 2}),
         },
         measure=told_apart,
         columns={"turn": "turn %", "hue": "hue %", "class": "class %"},
-        pairs=(("moco, no turns", "moco, all"), ("moco, no colour", "moco, all"), ("looc", "moco, all")),
+        pairs=(("moco, no turns", "moco, all"), ("moco, no color", "moco, all"), ("looc", "moco, all")),
         compared=("turn", "hue", "class"),
         untrained=True,
         epochs=10,  # after 3, MoCo is worse than the untrained network
@@ -232,7 +236,7 @@ SERIES = {
         pairs=tuple((name, SIMCLR) for name in STRENGTHS if name != SIMCLR),
         compared=("shared", "knn"),
     ),
-    "colours": Series(
+    "colors": Series(
         lines={
             "split": Line(method="infomin", flags=SPLIT | {"inner": 10**9}),  # the flow never moves
             "split, learned": Line(method="infomin", flags=SPLIT),
@@ -265,7 +269,7 @@ class Ask:
     seeds: int = 3
     """Runs of each line."""
     samples: int = 10_000
-    """Training pictures, the first of the data."""
+    """Training images, the first of the data."""
     epochs: int = 0
     """Passes over them; 0 as the series has it."""
     table: bool = False
@@ -288,7 +292,7 @@ def main(asked: Ask) -> None:
     for name, budget in wanted.items():
         print(f"{name}\n\n{table(name, budget)}\n")
         if name == "curve" and (points := places(name, budget)):
-            title = "Accuracy by what the two views share, under colour jitter of growing strength"
+            title = "Accuracy by what the two views share, under color jitter of growing strength"
             replace_text(RESULTS / "curve.svg", curve(title, "I_NCE, nats", "kNN %", points))
 
 
@@ -324,13 +328,13 @@ def one(name: str, line: str, seed: int, asked: Ask) -> dict[str, Any]:
 @contextmanager
 def _views(line: Line) -> Iterator[None]:
     """Within: training makes the views of a line."""
-    before = pictures.make_views
+    before = image_kind.make_views
     if line.views is not None:
-        pictures.make_views = lambda data, settings, facts: line.viewer(settings, facts["size"])
+        image_kind.make_views = lambda data, settings, facts: line.viewer(settings, facts["size"])
     try:
         yield
     finally:
-        pictures.make_views = before
+        image_kind.make_views = before
 
 
 def table(name: str, asked: Ask) -> str:

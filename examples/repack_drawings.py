@@ -1,6 +1,6 @@
 """Pack Omniglot's drawings as in src/nearfar/data: python examples/repack_drawings.py omniglot.npz drawings.npz
 
-In: for each part (background, evaluation) an array PART_x32, N x 32 x 32, grey in 16 levels, 17 apart, ink high; beside
+In: for each part (background, evaluation) an array PART_x32, N x 32 x 32, gray in 16 levels, 17 apart, ink high; beside
 it PART_identity, the character, PART_writer, the drawer, and PART_names, alphabet/character. Out: two pixels a byte.
 """
 

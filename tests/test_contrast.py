@@ -29,8 +29,8 @@ def dense(
     q: Tensor,
     k: Tensor,
     skip: Tensor | None = None,
-    apart: Ids | None = None,
-    together: Ids | None = None,
+    exclude_same: Ids | None = None,
+    only_same: Ids | None = None,
     bias: Tensor | None = None,
     rule: contrast.Rule | None = None,
 ) -> Tensor:
@@ -43,9 +43,9 @@ def dense(
         for j in range(len(k)):
             if skip is not None and j in skip[i].view(-1).tolist():
                 counts[i, j] = False
-            if apart is not None and apart[0][i] == apart[1][j] and apart[0][i] >= 0:
+            if exclude_same is not None and exclude_same[0][i] == exclude_same[1][j] and exclude_same[0][i] >= 0:
                 counts[i, j] = False
-            if together is not None and together[0][i] != together[1][j]:
+            if only_same is not None and only_same[0][i] != only_same[1][j]:
                 counts[i, j] = False
             if rule is not None and not rule(torch.tensor([[i]]), torch.tensor([[j]])):
                 counts[i, j] = False
@@ -105,8 +105,8 @@ def test_mirrored(n: int, scale: float) -> None:
     hold(z, z, skip=itself)
     hold(z, z, skip=itself.flip(0))
     hold(z, z, skip=torch.stack([itself, itself.flip(0)], 1))
-    hold(z, z, skip=itself, apart=(ids(n, 1), ids(n, 1)))
-    hold(z, z, skip=itself, together=(ids(n, 2), ids(n, 2)))
+    hold(z, z, skip=itself, exclude_same=(ids(n, 1), ids(n, 1)))
+    hold(z, z, skip=itself, only_same=(ids(n, 2), ids(n, 2)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,8 +147,8 @@ def test_skip_that_is_no_involution_is_not_mirrored() -> None:
 
 def test_different_ids_on_both_sides_are_not_mirrored() -> None:
     z = rows(20)
-    hold(z, z, apart=(ids(20, 1), ids(20, 2)))
-    hold(z, z, together=(ids(20, 1), ids(20, 2)))
+    hold(z, z, exclude_same=(ids(20, 1), ids(20, 2)))
+    hold(z, z, only_same=(ids(20, 1), ids(20, 2)))
 
 
 def test_rows_and_columns_are_halved() -> None:
@@ -195,7 +195,7 @@ def test_memory_is_linear(mirrored: bool, monkeypatch: pytest.MonkeyPatch) -> No
         label = ids(n, 3)
         watch = _Count()
         with watch:
-            out = far(z, k, skip=torch.arange(n), apart=(label, label))
+            out = far(z, k, skip=torch.arange(n), exclude_same=(label, label))
             pull, _ = near_mean(z, k, (label, label))
             (out - pull).sum().backward()
         largest.append(watch.largest)
@@ -309,15 +309,15 @@ def test_gradcheck() -> None:
 def test_ids_may_be_any_int64() -> None:
     far_apart = torch.tensor([2**40, -(2**50), 2**40 + 2**32, 7, 7])
     q = rows(5)
-    hold(q, q, apart=(far_apart, far_apart))
-    hold(q, rows(5, seed=1), together=(far_apart, far_apart.flip(0)))
+    hold(q, q, exclude_same=(far_apart, far_apart))
+    hold(q, rows(5, seed=1), only_same=(far_apart, far_apart.flip(0)))
 
 
 def test_missing_is_apart_from_nothing() -> None:
     z = rows(6)
     missing = torch.full((6,), -1)
-    torch.testing.assert_close(far(z, z, apart=(missing, missing)), far(z, z))
-    torch.testing.assert_close(far(z, z, together=(missing, missing)), far(z, z))
+    torch.testing.assert_close(far(z, z, exclude_same=(missing, missing)), far(z, z))
+    torch.testing.assert_close(far(z, z, only_same=(missing, missing)), far(z, z))
 
 
 def test_equal_rows_give_the_logarithm_of_their_number() -> None:
@@ -435,10 +435,10 @@ def test_a_watch_knows_the_rules_and_many_positives() -> None:
     with contrast.watched() as watch:
         near_mean(z.detach(), z.detach(), (label, label), own=own)
         far(z, z, skip=own)
-        far(z, z, skip=own, together=(label, label))  # the positives again: nothing that pushes
+        far(z, z, skip=own, only_same=(label, label))  # the positives again: nothing that pushes
     assert watch.negatives() == pytest.approx(slow_negatives(z @ z.T, label[:, None] != label), rel=1e-5)
     with contrast.watched() as watch:
-        far(z, z, apart=(label, label), bias=torch.linspace(0, 2, 20))
+        far(z, z, exclude_same=(label, label), bias=torch.linspace(0, 2, 20))
     biased = z @ z.T + torch.linspace(0, 2, 20)
     assert watch.negatives() == pytest.approx(slow_negatives(biased, label[:, None] != label), rel=1e-5)
 
@@ -449,7 +449,7 @@ def test_equal_negatives_all_count_and_none_are_none() -> None:
         far(q, k)
     assert watch.negatives() == pytest.approx(50)
     with contrast.watched() as watch:
-        far(q, k, apart=(torch.zeros(4).long(), torch.zeros(50).long()))
+        far(q, k, exclude_same=(torch.zeros(4).long(), torch.zeros(50).long()))
     assert watch.negatives() is None
     with contrast.watched() as watch:
         pass

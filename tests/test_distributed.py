@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.distributed import anywhere, gather, highest, local, normalise, rank, share, total, world
+from nearfar.distributed import anywhere, gather, highest, local, normalize, rank, share, total, world
 from tests.two_ranks import Pool
 
 ROWS = torch.linspace(-1, 2, 24, dtype=torch.float64).view(8, 3).sin()
@@ -114,8 +114,8 @@ def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_normalised_rows_have_at_least_single_precision(dtype: torch.dtype) -> None:
-    z = normalise((torch.arange(12.0).view(4, 3) + 100).to(dtype))
+def test_normalized_rows_have_at_least_single_precision(dtype: torch.dtype) -> None:
+    z = normalize((torch.arange(12.0).view(4, 3) + 100).to(dtype))
     assert z.dtype == torch.promote_types(dtype, torch.float32)
     torch.testing.assert_close(z.norm(dim=1), torch.ones(4, dtype=z.dtype))
-    assert not normalise(torch.zeros(2, 3)).any()
+    assert not normalize(torch.zeros(2, 3)).any()

@@ -22,7 +22,7 @@ FLOORS = [
     ["contrast", "method"],
     ["losses"],
     [
-        *("attacks", "clustering", "colour_flow", "explanation", "heads", "lab", "local", "memory", "mixing", "norms"),
+        *("attacks", "clustering", "color_flow", "explanation", "heads", "lab", "local", "memory", "mixing", "norms"),
         "patches",
     ],
     ["methods"],
@@ -40,7 +40,7 @@ ABOVE_METHODS = {
     "views",
     "recipes",
     "plans",
-    "pictures",
+    "images",
     "tables",
     "kinds",
     "probing",
@@ -158,7 +158,7 @@ def test_rooms_that_serve_the_top_do_not_know_it() -> None:
             "fit",
             "recipes",
             "plans",
-            "pictures",
+            "images",
             "tables",
             "kinds",
             "probing",
@@ -215,8 +215,8 @@ def test_public_names_are_there() -> None:
 
     for name in nearfar.__all__:
         assert getattr(nearfar, name) is not None
-    importlib.import_module("nearfar.fit")  # a file of the same name as a function
-    assert nearfar.fit is importlib.import_module("nearfar.run").fit
+    importlib.import_module("nearfar.training.loop")  # a file of the same name as a function
+    assert nearfar.training.loop is importlib.import_module("nearfar.run").fit
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = nearfar.nothing
 
@@ -237,7 +237,7 @@ def test_tests_mirror_the_sources() -> None:
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     for file in inside("losses", "memory", "clustering", "data", "views", "encoders", "optim"):
         name = Path(file).stem
-        if name not in ("__init__", "colour"):
+        if name not in ("__init__", "color"):
             assert f"test_{name}.py" in tests, file
 
 

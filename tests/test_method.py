@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING, Batch
-from nearfar.method import Clock, Method, Step, frozen_statistics, mix
-from nearfar.norms import split_norms, synchronise_norms
+from nearfar.method import Clock, Method, Step, derive_seed, frozen_statistics
+from nearfar.nn.norms import split_norms, synchronize_norms
 
 
 class Plain(Method):
@@ -81,7 +81,7 @@ def test_each_view_has_its_own_statistics_and_one_of_them_moves_the_running_ones
 def test_frozen_statistics_change_no_output_and_are_freed_again(kind: str) -> None:
     net, x = network(), torch.randn(6, 3)
     if kind != "plain":
-        split_norms(net, 2) if kind == "split" else synchronise_norms(net, torch.device("cpu"))
+        split_norms(net, 2) if kind == "split" else synchronize_norms(net, torch.device("cpu"))
     want = copy.deepcopy(net)(x)
     before = copy.deepcopy(net.state_dict())
     with frozen_statistics(net):
@@ -116,10 +116,10 @@ def test_draws_follow_from_seed_step_and_purpose() -> None:
 
 
 def test_seeds_of_near_numbers_are_unrelated() -> None:
-    seeds = [mix(seed, step, purpose) for seed in range(20) for step in range(20) for purpose in range(3)]
+    seeds = [derive_seed(seed, step, purpose) for seed in range(20) for step in range(20) for purpose in range(3)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     differing = [(a ^ b).bit_count() for a, b in pairwise(seeds)]
     assert 29 < sum(differing) / len(differing) < 34
-    assert mix(-1) == mix(2**64 - 1)
-    assert mix(1, 2) != mix(2, 1)
+    assert derive_seed(-1) == derive_seed(2**64 - 1)
+    assert derive_seed(1, 2) != derive_seed(2, 1)

@@ -69,14 +69,14 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     def stop(*args: object, **options: object) -> None:
         raise Parsed
 
-    monkeypatch.setattr("nearfar.training.train", stop)  # train, demo
-    monkeypatch.setattr("nearfar.pictures.open_samples", stop)  # views
-    monkeypatch.setattr("nearfar.doctor.pictures.examine", stop)
-    monkeypatch.setattr("nearfar.doctor.tables.examine", stop)
+    monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
+    monkeypatch.setattr("nearfar.modalities.image.kind.open_samples", stop)  # views
+    monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
-    monkeypatch.setattr("nearfar.comparison.compare", stop)
+    monkeypatch.setattr("nearfar.studies.comparison.compare", stop)
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
-    monkeypatch.setattr("nearfar.classifier.Classifier", stop)  # predict, distill
+    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier", stop)  # predict, distill
     with pytest.raises(Parsed):
         main(words)
 

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 import nearfar
-from nearfar.checkpoints import read
-from nearfar.data.image import open_images
-from nearfar.encoders.image import image_encoder
-from tests.test_checkpoints import damage
-from tests.tiny import SETTINGS, pictures
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.image.samples import open_images
+from nearfar.training.checkpoints import read
+from tests.tiny import SETTINGS, tiny_images
+from tests.training.test_checkpoints import damage
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> nearfar.Run:
-    data = (pictures(), np.arange(48) % 4)
+    data = (tiny_images(), np.arange(48) % 4)
     out = tmp_path_factory.mktemp("runs") / "run"
     return nearfar.fit(data, "simclr", out=out, say=lambda text: None, dim=32, **SETTINGS)
 
@@ -91,7 +91,7 @@ def test_a_run_without_a_best_checkpoint_says_so(copy: Path) -> None:
 
 
 def test_embed_is_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> None:
-    array = pictures(10)
+    array = tiny_images(10)
     with torch.no_grad():
         slow = torch.cat([trained.encoder(torch.from_numpy(p)[None, None] / 255) for p in array])
     torch.testing.assert_close(trained.embed(array), slow, rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_the_untrained_encoder_is_the_one_that_training_began_with(trained: near
 
 
 def test_samples_are_known_again_by_their_pixels(trained: nearfar.Run) -> None:
-    array = pictures()
+    array = tiny_images()
     array[5] ^= 1
     seen = trained.seen(open_images(array[::-1].copy()))
     assert seen.tolist() == [i != 42 for i in range(48)]
@@ -125,13 +125,13 @@ def test_what_is_no_run(tmp_path: Path, make: bool) -> None:
 
 def test_fit_refuses_what_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="did you mean epochs"):
-        nearfar.fit(pictures(), epoch=3, out=tmp_path / "run")
+        nearfar.fit(tiny_images(), epoch=3, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, open_images])
 def test_data_in_memory_of_every_kind(kind: Callable[[np.ndarray], Any], tmp_path: Path) -> None:
-    data = kind(pictures(16))
+    data = kind(tiny_images(16))
     run = nearfar.fit(data, out=tmp_path / "run", say=lambda text: None, **SETTINGS | {"epochs": 1})
     assert run.embed(data).shape == (16, run.encoder.dim)
     assert run.config["data"].endswith("in memory")
@@ -145,7 +145,7 @@ def test_export_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
 
 def test_other_data_can_be_tested(trained: nearfar.Run) -> None:
     names = np.array(["slash", "pipe", "dash", "back"])
-    learn, test = (pictures(48), names[np.arange(48) % 4]), (pictures(72)[48:], names[np.arange(48, 72) % 4])
+    learn, test = (tiny_images(48), names[np.arange(48) % 4]), (tiny_images(72)[48:], names[np.arange(48, 72) % 4])
     both = trained.evaluate(learn, test=test)
     assert "on the test split of 24 samples" in both["note"]
     # Classes are matched by name: the test data know two of the four, so their own numbers are others.
@@ -178,16 +178,16 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
 
 
 @pytest.mark.parametrize("white", [16 * 255, "measured"])
-def test_pictures_of_sixteen_bits_are_scaled_for_use_as_for_training(tmp_path: Path, white: Any) -> None:
-    folder = tmp_path / "pictures"
+def test_images_of_sixteen_bits_are_scaled_for_use_as_for_training(tmp_path: Path, white: Any) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
-    for i, picture in enumerate(pictures(24)):
-        Image.fromarray(picture.astype(np.uint16) * 16).save(folder / f"{i:02}.png")
+    for i, image in enumerate(tiny_images(24)):
+        Image.fromarray(image.astype(np.uint16) * 16).save(folder / f"{i:02}.png")
     data, flags = (open_images(folder, white=white), {}) if white == "measured" else (str(folder), {"white": white})
     run = nearfar.fit(data, out=tmp_path / "run", say=lambda text: None, **SETTINGS | flags)
     (folder / "23.png").unlink()
     used = run.open(str(folder))
-    scale = 255 / pictures(24).max() if white == "measured" else 1
-    wanted = np.round(pictures(24)[:23] * scale)
+    scale = 255 / tiny_images(24).max() if white == "measured" else 1
+    wanted = np.round(tiny_images(24)[:23] * scale)
     assert np.abs(used.pixels(torch.arange(23))[:, 0].numpy() - wanted).max() <= (white == "measured")
     assert run.seen(used).all()

@@ -1,4 +1,4 @@
-"""Pictures so small and few that a whole training run takes a second."""
+"""Images so small and few that a whole training run takes a second."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ FLAGS = ("--encoder", "conv4", "--epochs", "2", "--batch", "16", "--views", "dra
 SETTINGS = {"encoder": "conv4", "epochs": 2, "batch": 16, "views": "drawing"}
 
 
-def pictures(n: int = 48, classes: int = 4, side: int = 16) -> np.ndarray:
-    """n pictures (n x side x side, uint8) that differ by class: a bar at an angle of the class, and noise."""
+def tiny_images(n: int = 48, classes: int = 4, side: int = 16) -> np.ndarray:
+    """n images (n x side x side, uint8) that differ by class: a bar at an angle of the class, and noise."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] - side / 2
     angle = np.pi * (np.arange(n) % classes) / classes
@@ -20,20 +20,20 @@ def pictures(n: int = 48, classes: int = 4, side: int = 16) -> np.ndarray:
     return (255 * (away < 2) * random.uniform(0.6, 1, (n, side, side))).astype(np.uint8)
 
 
-def array_file(path: Path, n: int = 48, classes: int = 4, *, labelled: bool = True) -> Path:
-    """A .npz file of such pictures."""
-    labels = {"labels": np.arange(n) % classes} if labelled else {}
-    np.savez(path, images=pictures(n, classes), **labels)
+def array_file(path: Path, n: int = 48, classes: int = 4, *, labeled: bool = True) -> Path:
+    """A .npz file of such images."""
+    labels = {"labels": np.arange(n) % classes} if labeled else {}
+    np.savez(path, images=tiny_images(n, classes), **labels)
     return path
 
 
 def folder(path: Path, n: int = 24, classes: int = 4, *, bad: int = 0, nested: bool = False) -> Path:
-    """A folder of such pictures as PNG files, of which the first `bad` are cut short; `nested`: one folder a class."""
+    """A folder of such images as PNG files, of which the first `bad` are cut short; `nested`: one folder a class."""
     path.mkdir(parents=True)
-    for i, picture in enumerate(pictures(n, classes)):
+    for i, image in enumerate(tiny_images(n, classes)):
         file = path / (f"class{i % classes}" if nested else "") / f"{i:03d}.png"
         file.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(file)
+        Image.fromarray(image).save(file)
         if i < bad:
             file.write_bytes(file.read_bytes()[:40])
     return path

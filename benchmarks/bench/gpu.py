@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from benchmarks.bench import plain
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, Run, compare
-from benchmarks.bench.views import small_pictures
+from benchmarks.bench.views import small_images
 from nearfar import optim
 from nearfar.batch import Batch
-from nearfar.data.image import open_images
-from nearfar.encoders.image import image_encoder
-from nearfar.fit import fit
-from nearfar.loop import Loop
 from nearfar.losses.pairwise import nt_xent
 from nearfar.methods.simclr import SimCLR
-from nearfar.views import named
+from nearfar.modalities.image import named
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.image.samples import open_images
+from nearfar.training.loop import fit
+from nearfar.training.options import Loop
 
 FLOOR = "three matrix products"
 TEMPERATURE = 0.1
@@ -103,12 +103,12 @@ def _loss(found: Found, device: torch.device, rows: int, seconds: float) -> None
 def _epoch(found: Found, device: torch.device, *, quick: bool) -> None:
     """An epoch as `nearfar train` does it, and its networks alone on views that are given."""
     n, batch, name = (64, 16, "conv4") if quick else (50_000, 512, "resnet18")
-    pixels, source = small_pictures(n)
+    pixels, source = small_images(n)
     encoder = image_encoder(name, size=32)
     if device.type == "cuda":
         encoder.compile()
     method = SimCLR(encoder, temperature=0.5).to(device).train()
-    optimiser = optim.sgd(optim.parameter_groups(method, 5e-4), 0.06)
+    optimizer = optim.sgd(optim.parameter_groups(method, 5e-4), 0.06)
     data = open_images(pixels.permute(0, 2, 3, 1).numpy()).to(device)
     given = Batch(list(torch.rand(2, batch, 3, 32, 32, device=device)), *[torch.arange(batch, device=device)] * 2)
 
@@ -120,16 +120,16 @@ def _epoch(found: Found, device: torch.device, *, quick: bool) -> None:
             precision="float32" if quick else "bf16",
             say=lambda text: None,
         )
-        return lambda: fit(method, data, named.simclr(32), optimiser, loop)
+        return lambda: fit(method, data, named.simclr(32), optimizer, loop)
 
     def networks() -> Run:
         def run() -> None:
             for _ in range(n // batch):
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=not quick):
                     loss = method(given).loss
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
 
         return run
 

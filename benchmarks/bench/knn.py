@@ -1,4 +1,4 @@
-"""Weighted votes of the nearest neighbours in a bank."""
+"""Weighted votes of the nearest neighbors in a bank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from benchmarks.bench import memory, plain
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, Run, clock_for, compare
-from nearfar.evaluation.knn import knn_scores, neighbours
+from nearfar.evaluation.knn import knn_scores, neighbors
 
 K, TEMPERATURE, CLASSES = 200, 0.1, 100
 LIGHTLY, PLAIN = "lightly", "plain"
@@ -71,7 +71,7 @@ def measure(setting: Setting) -> Found:
 
 def _whole(n: int) -> float:
     bank = torch.randn(n, 128)
-    neighbours(torch.randn(min(n, 2000), 128), bank, min(K, n))
+    neighbors(torch.randn(min(n, 2000), 128), bank, min(K, n))
     return memory.peak() / GIB
 
 

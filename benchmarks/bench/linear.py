@@ -27,16 +27,16 @@ def features(n: int, d: int, classes: int) -> tuple[Tensor, Tensor]:
 def sgd(x: Tensor, y: Tensor, classes: int, epochs: int, *, loader: bool) -> nn.Linear:
     """The usual probe: momentum 0.9, a cosine from 0.1, batches of 256, no weight decay."""
     model = nn.Linear(x.shape[1], classes)
-    optimiser = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     data = torch.utils.data.TensorDataset(x, y)
     batches = torch.utils.data.DataLoader(data, BATCH, shuffle=True)
     for _ in range(epochs):
         sliced = ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(BATCH))
         for inputs, labels in batches if loader else sliced:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(model(inputs), labels).backward()
-            optimiser.step()
+            optimizer.step()
         schedule.step()
     return model
 

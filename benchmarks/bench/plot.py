@@ -11,7 +11,7 @@ Series = dict[str, list[tuple[float, float]]]
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, MARGIN, TOP, BOTTOM = 70, 210, 50, 44, 48
 """RIGHT: room for names; MARGIN: where there are none."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6a00", "#56b4e9", "#555555")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6a00", "#56b4e9", "#555555")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2", "1 4")
 
 
@@ -43,14 +43,14 @@ def loglog(title: str, across: str, up: str, series: Series) -> str:
     for number, (name, line) in enumerate(series.items()):
         if not line:
             continue
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        color, dash = COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
         places = [place(*p) for p in sorted(line)]
         path = " ".join(f"{h},{v}" for h, v in places)
         width = 3 if number == 0 else 1.6
-        style = f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"'
+        style = f'fill="none" stroke="{color}" stroke-width="{width}" stroke-dasharray="{dash}"'
         parts.append(f'<polyline points="{path}" {style}/>')
-        parts += [f'<circle cx="{h}" cy="{v}" r="3" fill="{colour}"/>' for h, v in places]
-        parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{labels[name] + 4}" fill="{colour}">{escape(name)}</text>')
+        parts += [f'<circle cx="{h}" cy="{v}" r="3" fill="{color}"/>' for h, v in places]
+        parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{labels[name] + 4}" fill="{color}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -76,10 +76,10 @@ def curve(title: str, across: str, up: str, points: dict[str, tuple[float, float
         h, v = place(half_unit / 2, bottom)
         parts.append(f'<text x="{h}" y="{v + 18}" text-anchor="middle">{half_unit / 2:g}</text>')
     line = " ".join("{},{}".format(*place(x, y)) for (x, y, *_), _ in named)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[0]}" stroke-width="2"/>')
+    parts.append(f'<polyline points="{line}" fill="none" stroke="{COLORS[0]}" stroke-width="2"/>')
     for number, ((x, y, least, most), name) in enumerate(named):
         (h, v), (_, under), (_, over) = (place(x, at) for at in (y, least, most))
-        parts.append(f'<path d="M{h} {under}V{over}" stroke="{COLOURS[0]}"/><circle cx="{h}" cy="{v}" r="4"/>')
+        parts.append(f'<path d="M{h} {under}V{over}" stroke="{COLORS[0]}"/><circle cx="{h}" cy="{v}" r="4"/>')
         rises = number + 1 < len(named) and named[number + 1][0][1] > y  # then the line is in the way above
         parts.append(f'<text x="{h + 8}" y="{v + (20 if rises else -8)}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])

@@ -15,23 +15,23 @@ from torch.nn import functional as F
 from benchmarks.bench import plain
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, Run, clock_for, compare
-from benchmarks.bench.views import small_pictures, torchvision_view
+from benchmarks.bench.views import small_images, torchvision_view
 from nearfar import optim
 from nearfar.batch import MISSING, Batch
-from nearfar.data.image import open_images
-from nearfar.encoders.image import image_encoder
-from nearfar.fit import fit
-from nearfar.journal import Journal
-from nearfar.loop import Loop
 from nearfar.methods.simclr import SimCLR
-from nearfar.views import named
+from nearfar.modalities.image import named
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.image.samples import open_images
+from nearfar.training.journal import Journal
+from nearfar.training.loop import fit
+from nearfar.training.options import Loop
 
 BY_HAND, GIVEN = "loop by hand", "same network, views given"
 BARE, EQUAL = "bare loop by hand", "loop by hand with schedule, norm, log"
 
 
 def simclr_contenders(pixels: Tensor, batch: int, folder: Path) -> dict[str, Contender]:
-    """An epoch of SimCLR with a ResNet-18 for small pictures, SGD, temperature 0.5."""
+    """An epoch of SimCLR with a ResNet-18 for small images, SGD, temperature 0.5."""
 
     def by_hand() -> Run:
         net = torchvision.models.resnet18(num_classes=512)
@@ -39,40 +39,40 @@ def simclr_contenders(pixels: Tensor, batch: int, folder: Path) -> dict[str, Con
         net.fc = nn.Sequential(
             nn.Linear(512, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 128, bias=False)
         )
-        optimiser = torch.optim.SGD(net.parameters(), 0.06, momentum=0.9, weight_decay=5e-4)
+        optimizer = torch.optim.SGD(net.parameters(), 0.06, momentum=0.9, weight_decay=5e-4)
         view = torchvision_view(32)
 
         def run() -> None:
             for rows in torch.randperm(len(pixels)).split(batch):
-                x = torch.stack([view(picture) for _ in range(2) for picture in pixels[rows]])
+                x = torch.stack([view(image) for _ in range(2) for image in pixels[rows]])
                 z1, z2 = F.normalize(net((x - 0.5) / 0.25), dim=1).chunk(2)
                 loss = plain.nt_xent(z1, z2, 0.5)
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
 
         return run
 
     def given() -> Run:
         method = _simclr()
-        optimiser = _sgd(method)
+        optimizer = _sgd(method)
         steps = len(pixels) // batch
         ready = [Batch(list(torch.rand(2, batch, 3, 32, 32)), *[torch.arange(batch)] * 3) for _ in range(steps)]
 
         def run() -> None:
             for step in ready:
                 loss = method(step).loss
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
 
         return run
 
     def ours() -> Run:
         method, data = _simclr(), open_images(pixels.permute(0, 2, 3, 1).numpy())
-        optimiser = _sgd(method)
+        optimizer = _sgd(method)
         loop = _loop(batch, folder / "metrics.jsonl")
-        return lambda: fit(method, data, named.simclr(32), optimiser, loop)
+        return lambda: fit(method, data, named.simclr(32), optimizer, loop)
 
     return {BY_HAND: by_hand, GIVEN: given, OURS: ours}
 
@@ -135,32 +135,32 @@ def tiny_contenders(steps: int, batch: int, folder: Path) -> dict[str, Contender
 
     def bare() -> Run:
         method = SimCLR(_Tiny())
-        optimiser = _sgd(method)
+        optimizer = _sgd(method)
 
         def run() -> None:
             for rows in torch.randperm(len(x)).split(batch):
                 part = x[rows]
                 loss = method(Batch([part, -part], rows, missing, missing)).loss
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
 
         return run
 
     def equal() -> Run:
         method = SimCLR(_Tiny())
-        optimiser = _sgd(method)
+        optimizer = _sgd(method)
 
         def run() -> None:
             lines = []
             for step, rows in enumerate(torch.randperm(len(x)).split(batch)):
                 part = x[rows]
                 loss = method(Batch([part, -part], rows, missing, missing)).loss
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
-                optim.scale_rates(optimiser, optim.warmup_cosine(step, steps=steps, warmup=0))
-                optimiser.step()
+                optim.scale_rates(optimizer, optim.warmup_cosine(step, steps=steps, warmup=0))
+                optimizer.step()
                 lines.append(json.dumps({"step": step, "loss": loss.item(), "norm": norm.item()}))
             (folder / "by_hand.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
@@ -168,20 +168,20 @@ def tiny_contenders(steps: int, batch: int, folder: Path) -> dict[str, Contender
 
     def ours() -> Run:
         method, data = SimCLR(_Tiny()), _Rows(x)
-        optimiser = _sgd(method)
+        optimizer = _sgd(method)
         loop = _loop(batch, folder / "tiny.jsonl")
-        return lambda: fit(method, data, _Two(), optimiser, loop)
+        return lambda: fit(method, data, _Two(), optimizer, loop)
 
     return {BARE: bare, EQUAL: equal, OURS: ours}
 
 
 def measure(setting: Setting) -> Found:
-    """A SimCLR step on small pictures, the share of its input, and the loop's own cost."""
+    """A SimCLR step on small images, the share of its input, and the loop's own cost."""
     found = Found()
     clock = clock_for(setting.threads)
     torch.manual_seed(0)
     batch, steps = (8, 1) if setting.quick else (64, 3)
-    pixels, source = small_pictures(batch * steps)
+    pixels, source = small_images(batch * steps)
     with tempfile.TemporaryDirectory() as name:
         row = compare(
             f"SimCLR, ResNet-18, 32 px ({source}), {steps} steps",

@@ -1,4 +1,4 @@
-"""Random views of pictures, the SimCLR recipe: batched, and one by one in other libraries."""
+"""Random views of images, the SimCLR recipe: batched, and one by one in other libraries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, Run, clock_for, compare
-from nearfar.data.image import open_images
-from nearfar.views import named
+from nearfar.modalities.image import named
+from nearfar.modalities.image.samples import open_images
 
 TORCHVISION, LIGHTLY, KORNIA, ALBUMENTATIONS = (
     "torchvision v2, per sample",
@@ -32,8 +32,8 @@ def data_folder() -> Path:
     return Path(os.environ.get("NEARFAR_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
-def small_pictures(n: int) -> tuple[Tensor, str]:
-    """N x 3 x 32 x 32, uint8: CIFAR-10's test pictures where they are, else noise; and which."""
+def small_images(n: int) -> tuple[Tensor, str]:
+    """N x 3 x 32 x 32, uint8: CIFAR-10's test images where they are, else noise; and which."""
     path = data_folder() / "cifar10_test.npz"
     if not path.exists():
         return torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8), "noise"
@@ -47,14 +47,14 @@ def photographs(folder: Path, n: int) -> list[Path]:
     if not path.exists():
         return []
     with tarfile.open(path) as tar:
-        pictures = [member for member in tar if member.name.endswith(".jpg")]
-        chosen = pictures[:: max(1, len(pictures) // n)][:n]
+        images = [member for member in tar if member.name.endswith(".jpg")]
+        chosen = images[:: max(1, len(images) // n)][:n]
         tar.extractall(folder, chosen, filter="data")
     return [folder / member.name for member in chosen]
 
 
 def torchvision_view(size: int) -> Callable[[Tensor], Tensor]:
-    """One view of one picture, C x H x W uint8 -> C x s x s float32 in [0, 1]."""
+    """One view of one image, C x H x W uint8 -> C x s x s float32 in [0, 1]."""
     from torchvision.transforms import v2
 
     strength, blur = (0.5, []) if size < 64 else (1.0, [v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))], p=0.5)])
@@ -72,7 +72,7 @@ def torchvision_view(size: int) -> Callable[[Tensor], Tensor]:
 
 
 def lightly_views(size: int) -> Callable[[Any], list[Tensor]]:
-    """Two views of one PIL picture."""
+    """Two views of one PIL image."""
     from lightly.transforms import SimCLRTransform
 
     small = size < 64
@@ -82,7 +82,7 @@ def lightly_views(size: int) -> Callable[[Any], list[Tensor]]:
 
 
 def albumentations_view(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """One view of one picture, H x W x C uint8, still uint8."""
+    """One view of one image, H x W x C uint8, still uint8."""
     import albumentations as A
     import cv2
 
@@ -92,11 +92,11 @@ def albumentations_view(size: int) -> Callable[[np.ndarray], np.ndarray]:
     jitter = A.ColorJitter((low, high), (low, high), (low, high), (-0.2 * strength, 0.2 * strength), p=0.8)
     crop = A.RandomResizedCrop((size, size), scale=(0.08, 1.0))
     compose = A.Compose([crop, A.HorizontalFlip(), jitter, A.ToGray(p=0.2), *blur])
-    return lambda picture: compose(image=picture)["image"]
+    return lambda image: compose(image=image)["image"]
 
 
 def kornia_views(size: int) -> torch.nn.Module:
-    """One view of each picture of a batch, floats in [0, 1]."""
+    """One view of each image of a batch, floats in [0, 1]."""
     import kornia.augmentation as K
 
     strength, blur = (0.5, []) if size < 64 else (1.0, [K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=0.5)])
@@ -109,18 +109,18 @@ def kornia_views(size: int) -> torch.nn.Module:
     )
 
 
-def to_tensor(pictures: list[np.ndarray]) -> Tensor:
-    """Pictures of bytes, H x W x C, as floats, N x C x H x W."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
+def to_tensor(images: list[np.ndarray]) -> Tensor:
+    """Images of bytes, H x W x C, as floats, N x C x H x W."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
 def small_contenders(pixels: Tensor) -> dict[str, Contender]:
-    """Two views of each of N pictures that lie in memory as bytes, as two tensors of floats."""
+    """Two views of each of N images that lie in memory as bytes, as two tensors of floats."""
     from PIL import Image
 
     def torchvision() -> Run:
         view = torchvision_view(32)
-        return lambda: [torch.stack([view(picture) for picture in pixels]) for _ in range(2)]
+        return lambda: [torch.stack([view(image) for image in pixels]) for _ in range(2)]
 
     def lightly() -> Run:
         two = lightly_views(32)
@@ -165,8 +165,8 @@ def photograph_contenders(paths: list[Path], folder: Path, threads: int) -> dict
         view = torchvision_view(224)
 
         def run() -> None:
-            pictures = [decode_jpeg(read_file(str(path)), ImageReadMode.RGB) for path in paths]
-            [torch.stack([view(picture) for picture in pictures]) for _ in range(2)]
+            images = [decode_jpeg(read_file(str(path)), ImageReadMode.RGB) for path in paths]
+            [torch.stack([view(image) for image in images]) for _ in range(2)]
 
         return run
 
@@ -187,8 +187,8 @@ def photograph_contenders(paths: list[Path], folder: Path, threads: int) -> dict
         view = albumentations_view(224)
 
         def run() -> None:
-            pictures = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
-            [to_tensor([view(picture) for picture in pictures]) for _ in range(2)]
+            images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
+            [to_tensor([view(image) for image in images]) for _ in range(2)]
 
         return run
 
@@ -204,7 +204,7 @@ def photograph_contenders(paths: list[Path], folder: Path, threads: int) -> dict
 
 
 class _Pairs(torch.utils.data.Dataset):
-    """Pictures in memory, and lightly's two views of one."""
+    """Images in memory, and lightly's two views of one."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.arrays = pixels.permute(0, 2, 3, 1).contiguous().numpy()
@@ -249,7 +249,7 @@ def measure(setting: Setting) -> Found:
     torch.manual_seed(0)
     n = 32 if setting.quick else 512
     seconds = 0.5 if setting.quick else 25
-    pixels, source = small_pictures(n)
+    pixels, source = small_images(n)
     row = compare(
         f"SimCLR views, 32 px, from bytes ({source})",
         {"N": n},
@@ -276,7 +276,7 @@ def measure(setting: Setting) -> Found:
             print("No photographs: NEARFAR_DATA names the folder that holds grocery_photos.tar", flush=True)
     if setting.threads > 1:
         n, batch = (256, 64) if setting.quick else (10_240, 512)
-        pixels, source = small_pictures(n)
+        pixels, source = small_images(n)
         row = compare(
             f"view pairs from memory, 32 px ({source})",
             {"N": n, "Batch": batch},

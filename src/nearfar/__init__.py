@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nearfar.batch import MISSING, Batch
-    from nearfar.classifier import Classifier
-    from nearfar.data.drawings import drawings
-    from nearfar.data.image import Images, open_images
-    from nearfar.distillation import distill
-    from nearfar.encoders.image import image_encoder
-    from nearfar.finetuning import finetune
+    from nearfar.fewlabels.classifier import Classifier
+    from nearfar.fewlabels.distillation import distill
+    from nearfar.fewlabels.finetuning import finetune
     from nearfar.method import Clock, Method, Step
+    from nearfar.modalities.image.drawings import drawings
+    from nearfar.modalities.image.encoder import image_encoder
+    from nearfar.modalities.image.samples import Images, open_images
     from nearfar.run import Run, fit, load
     from nearfar.settings import Recipe, Settings
 
 _HOME = {
-    "MISSING": "batch", "Batch": "batch", "Classifier": "classifier", "distill": "distillation",
-    "drawings": "data.drawings", "Images": "data.image", "open_images": "data.image", "finetune": "finetuning",
-    "image_encoder": "encoders.image", "Clock": "method", "Method": "method", "Step": "method", "Run": "run",
+    "MISSING": "batch", "Batch": "batch", "Classifier": "fewlabels.classifier", "distill": "fewlabels.distillation",
+    "drawings": "modalities.image.drawings", "Images": "modalities.image.samples",
+    "open_images": "modalities.image.samples", "finetune": "fewlabels.finetuning",
+    "image_encoder": "modalities.image.encoder", "Clock": "method", "Method": "method", "Step": "method", "Run": "run",
     "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
 }  # fmt: skip
 
@@ -39,13 +38,3 @@ def __getattr__(name: str) -> object:
     value = getattr(import_module(f"nearfar.{_HOME[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # Importing the file fit.py would otherwise put that module in the place of the function `nearfar.fit`.
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -16,7 +16,7 @@ attention, and like attention it never holds the N x M matrix:
 4. Where only q learns (a queue), forward takes sum_j E_ij k_j along, and backward computes nothing again.
 
 The temperature is folded into q by the caller, who then has its gradient for nothing; where q is k, pass
-z * temperature**-0.5. What a row leaves out is masked inside the block, never subtracted afterwards.
+z * temperature**-0.5. What a row leaves out is masked inside the block, never subtracted afterward.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def far(
     k: Tensor,
     *,
     skip: Tensor | None = None,
-    apart: Ids | None = None,
-    together: Ids | None = None,
+    exclude_same: Ids | None = None,
+    only_same: Ids | None = None,
     bias: Tensor | None = None,
     rule: Rule | None = None,
 ) -> Tensor:
@@ -51,9 +51,9 @@ def far(
 
     q: N x D, k: M x D. Half precision is computed in float32; the gradient comes back in the type of the input.
     skip: N or N x m, int64, columns that row i leaves out (itself, its partner); -1 is none.
-    apart: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are missing
+    exclude_same: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are missing
         and equal to nothing.
-    together: ids likewise; only pairs of equal ids count. Negative ids are ids like all others.
+    only_same: ids likewise; only pairs of equal ids count. Negative ids are ids like all others.
     bias: M, added to every logit of a column: the log of its weight.
     rule: keep(i, j) -> bool, on index tensors of shape n x 1 and 1 x m. The general form, and the slow one.
 
@@ -63,8 +63,8 @@ def far(
         raise ValueError(f"far wants rows of equal length, N x D and M x D, not {tuple(q.shape)} and {tuple(k.shape)}")
     if torch.compiler.is_compiling():
         # Decorating would import the compiler with the library, which takes seconds.
-        return torch.compiler.disable(_far)(q, k, skip, apart, together, bias, rule)  # pyright: ignore[reportCallIssue]
-    return _far(q, k, skip, apart, together, bias, rule)
+        return torch.compiler.disable(_far)(q, k, skip, exclude_same, only_same, bias, rule)  # pyright: ignore[reportCallIssue]
+    return _far(q, k, skip, exclude_same, only_same, bias, rule)
 
 
 def near(q: Tensor, k: Tensor, positive: Tensor) -> Tensor:
@@ -108,21 +108,21 @@ def _far(
     q: Tensor,
     k: Tensor,
     skip: Tensor | None,
-    apart: Ids | None,
-    together: Ids | None,
+    exclude_same: Ids | None,
+    only_same: Ids | None,
     bias: Tensor | None,
     rule: Rule | None,
 ) -> Tensor:
-    mirrored, given = q is k and bias is None and rule is None and _mirrored(skip, apart, together), k
+    mirrored, given = q is k and bias is None and rule is None and _mirrored(skip, exclude_same, only_same), k
     q, k = _single(q, k)
     rules = _Rules(
         skip=skip if skip is None or skip.dim() == 2 else skip[:, None],
-        apart=None if apart is None else _apart(apart),
-        together=None if together is None else _narrow(together),
+        exclude_same=None if exclude_same is None else _excluded(exclude_same),
+        only_same=None if only_same is None else _narrow(only_same),
         keep=rule,
     )
     bias = None if bias is None else bias.to(q.dtype)
-    if together is None:  # else these are the positives
+    if only_same is None:  # else these are the positives
         for watch in _watches:
             watch.push(given, q, k, bias, rules)
     learning = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in (q, k, bias)]
@@ -131,9 +131,9 @@ def _far(
         return _Far.apply(q, k, bias, rules, mirrored, carry)  # pyright: ignore[reportReturnType]
 
 
-def _mirrored(skip: Tensor | None, apart: Ids | None, together: Ids | None) -> bool:
+def _mirrored(skip: Tensor | None, exclude_same: Ids | None, only_same: Ids | None) -> bool:
     """Whether the rules treat (i, j) as they treat (j, i)."""
-    if any(ids is not None and ids[0] is not ids[1] and not torch.equal(*ids) for ids in (apart, together)):
+    if any(ids is not None and ids[0] is not ids[1] and not torch.equal(*ids) for ids in (exclude_same, only_same)):
         return False
     if skip is None:
         return True
@@ -213,7 +213,7 @@ def _narrow(ids: Ids) -> Ids:
     return rows, columns
 
 
-def _apart(ids: Ids) -> Ids:
+def _excluded(ids: Ids) -> Ids:
     # Missing rows and missing columns get different numbers, so that they equal nothing.
     rows, columns = ids
     return _narrow((rows.clamp(min=-1), torch.where(columns < 0, -2, columns)))
@@ -224,8 +224,8 @@ class _Rules:
     """Which pairs do not count."""
 
     skip: Tensor | None  # N x m
-    apart: Ids | None
-    together: Ids | None
+    exclude_same: Ids | None
+    only_same: Ids | None
     keep: Rule | None
 
     def skipped(self, rows: slice) -> list[tuple[Tensor, int, int]]:
@@ -244,10 +244,10 @@ class _Rules:
                 inside = (column >= columns.start) & (column < columns.stop)
                 at = (column - columns.start).clamp(0, block.shape[1] - 1)[:, None]  # n x 1
                 block.scatter_(1, at, block.gather(1, at).masked_fill_(inside[:, None], hidden))
-        if self.apart is not None:
-            block.masked_fill_(self.apart[0][rows, None] == self.apart[1][columns], hidden)
-        if self.together is not None:
-            block.masked_fill_(self.together[0][rows, None] != self.together[1][columns], hidden)
+        if self.exclude_same is not None:
+            block.masked_fill_(self.exclude_same[0][rows, None] == self.exclude_same[1][columns], hidden)
+        if self.only_same is not None:
+            block.masked_fill_(self.only_same[0][rows, None] != self.only_same[1][columns], hidden)
         if self.keep is not None:
             i = torch.arange(rows.start, rows.stop, device=block.device)[:, None]
             j = torch.arange(columns.start, columns.stop, device=block.device)[None]

@@ -132,6 +132,6 @@ def columns(rows: Tensor) -> Tensor:
     return rank() * len(rows) + torch.arange(len(rows), device=rows.device)
 
 
-def normalise(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     """Rows of unit length, in at least float32: N x D."""
     return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)

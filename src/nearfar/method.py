@@ -50,7 +50,7 @@ class Step:
 class Clock:
     """Where training stands. The loop sets it; methods read it.
 
-    step, steps: optimisation steps done, and to do in all.  epoch, epochs: likewise.
+    step, steps: optimization steps done, and to do in all.  epoch, epochs: likewise.
     seed: of the run; the draws of a step come from (seed, step).
     """
 
@@ -67,10 +67,10 @@ class Clock:
 
     def generator(self, purpose: int = 0) -> torch.Generator:
         """A CPU generator that is the same on every rank and depends on (seed, step, purpose) alone."""
-        return torch.Generator().manual_seed(mix(self.seed, self.step, purpose))
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.step, purpose))
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One 63-bit seed from several numbers; near numbers give unrelated seeds (splitmix64)."""
     state = 0
     for number in numbers:
@@ -121,16 +121,16 @@ class Method(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
-    pictures_only: ClassVar[bool] = False
-    """Whether it takes the views apart as pictures."""
-    needs_colour: ClassVar[bool] = False
-    """Whether pictures of another number of channels than 3 give it nothing to learn; it refuses them."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether it takes the views apart as images."""
+    needs_color: ClassVar[bool] = False
+    """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     classifies: ClassVar[bool] = False
     """Whether it has a classifier of its own, by default the module `classifier`: `classify(view)` gives its logits."""
     sampler: str = "shuffled"
-    """How the samples of a step are drawn, where the user leaves it to the method: see `nearfar.samplers`."""
+    """How the samples of a step are drawn, where the user leaves it to the method: see `nearfar.data.samplers`."""
     per_class: int = 4
     """Samples of each class in a step, where they are drawn by class."""
     margin: float | None = None
@@ -168,7 +168,7 @@ class Method(nn.Module):
         return torch.cat(out)
 
     def each(self, network: Callable[[Any], Tensor], views: list[Any]) -> list[Tensor]:
-        """`network` of each view, every one normalised by its own batch statistics.
+        """`network` of each view, every one normalized by its own batch statistics.
 
         Running statistics move in one of the passes, that of a different view each step, so that in time they see all.
         """
@@ -203,10 +203,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def before_step(self) -> None:
-        """Change gradients, between the backward pass and the optimiser."""
+        """Change gradients, between the backward pass and the optimizer."""
 
     def after_step(self, step: Step) -> None:
-        """Write state (EMA, queue, memory), after the optimiser has moved."""
+        """Write state (EMA, queue, memory), after the optimizer has moved."""
 
     def chance(self, batch: int) -> float | None:
         """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
@@ -238,7 +238,7 @@ def _tracking(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _statistics_aside(module: nn.Module) -> Iterator[None]:
-    """Within: running statistics move as ever; afterwards they are what they were before."""
+    """Within: running statistics move as ever; afterward they are what they were before."""
     norms = _tracking(module)
     before = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     for norm, buffers in zip(norms, before, strict=True):

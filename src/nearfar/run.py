@@ -14,19 +14,24 @@ import torch
 import yaml
 from torch import Tensor
 
-from nearfar import checkpoints, kinds, methods, plans, probing, training
+from nearfar import methods
 from nearfar.batch import MISSING
-from nearfar.data.samples import LEARNT, Samples, digests
+from nearfar.data.samples import LEARNED, Samples, digests
 from nearfar.data.splits import folds
-from nearfar.encoders import AnyEncoder, from_spec
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
-from nearfar.export import ExportReport, export_encoder, load_encoder
+from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
 from nearfar.method import Method
+from nearfar.modalities import kind as kinds
+from nearfar.modalities.encoder import AnyEncoder, from_spec
 from nearfar.report.page import report
-from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
+from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.settings import Settings
+from nearfar.training import checkpoints
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training import probe as probing
 
 Which = Literal["last", "best"]
 
@@ -130,8 +135,8 @@ class Run:
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
-        test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learnt from.
-        Without them, a split named test in the labels is tested and the rest learnt from; else seeded stratified folds.
+        test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
+        Without them, a split named test in the labels is tested and the rest learned from; else seeded stratified folds.
         Writes results/evaluate.json and returns what it holds.
         """
         parts = [self.open(data, labels=labels, label_column=label_column)]
@@ -188,21 +193,21 @@ class Run:
         if not known.any():
             raise ValueError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
         test = samples.of_split("test") & known
-        train = samples.of_split(*LEARNT) & known
+        train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
             return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
         parts = folds(samples.label, samples.group, seed=seed)
         return parts, torch.cat([tested for _, tested in parts])
 
     def look(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
-        """Prepare the samples of the report: a map of the embeddings, nearest neighbours, copies and outliers."""
+        """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
         samples = self.open(data, labels=labels, label_column=label_column)
         if len(samples) > most:
             generator = torch.Generator().manual_seed(self.settings.seed)
             samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
         features = self.embed(samples)
         shown = self.kind.shown(samples)
-        self.write("neighbours", neighbour_grid(features, shown))
+        self.write("neighbors", neighbor_grid(features, shown))
         self.write("map", embedding_map(features, shown))
         self.write("copies", copy_sets(features, self.kind.copies(samples), shown))
         self.write("outliers", outliers(features, shown))
@@ -217,7 +222,7 @@ class Run:
         return report(self.path)
 
     def export(self, folder: str | Path | None = None) -> ExportReport:
-        """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export`)."""
+        """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`)."""
         return export_encoder(self.encoder, folder or self.path / "export")
 
 
@@ -296,7 +301,7 @@ def results_table(
                 for c in sorted(next(iter(each.values())))
             ],
         },
-        "confusion": {"by": "nearest neighbours", "classes": classes, "counts": found[main]["knn"]["confusion"]},
+        "confusion": {"by": "nearest neighbors", "classes": classes, "counts": found[main]["knn"]["confusion"]},
         "protocol": {
             name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
             for name, result in found[main].items()
@@ -321,7 +326,7 @@ def fit(
 ) -> Run:
     """Train an encoder on `data` and return its run.
 
-    data: a folder, a .npz file, a list of paths, an array (see `nearfar.data.image.open_images`), or `Images`.
+    data: a folder, a .npz file, a list of paths, an array (see `nearfar.modalities.image.samples.open_images`), or `Images`.
     method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
     recipe: where defaults come from.  flags: any field of `Settings`, any argument of the method.
     Raises TypeError for a flag that is neither.

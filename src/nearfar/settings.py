@@ -27,7 +27,7 @@ ViewsName = Literal[
     "mixed",
 ]
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
-OptimiserName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
+OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class Settings:
     """Samples in a step, on all processes together; never more than there are samples."""
     micro_batch: int = 0
     """Samples that pass the encoder at a time, where the batch is larger; the loss sees all. 0 finds what fits."""
-    kind: Literal["pictures", "tables"] = "pictures"
+    kind: Literal["image", "table"] = "image"
     """What the samples are; recipes know it."""
     encoder: str = "resnet18"
-    """For pictures conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout. ycbcr:NAME, or
-    0,1+2:NAME with numbers of channels, is such a network for each part of a picture's channels, as CMC wants."""
+    """For images conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout. ycbcr:NAME, or
+    0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC wants."""
     views: ViewsName = "simclr"
     """What random views are made of each sample; `nearfar views DATA` shows them. The last four are for tables."""
     size: int = 0
-    """Side of the views in pixels; 0 takes the pictures' own up to 64, else 128."""
+    """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     view_count: int = 0
     """Views of each sample; 0 is as many as `views` makes."""
     crops: tuple[int, int] = (2, 0)
@@ -59,7 +59,7 @@ class Settings:
     """Columns of a table to leave out."""
     categorical: tuple[str, ...] = ()
     """Columns of a table whose whole numbers are codes."""
-    optimiser: OptimiserName = "sgd"
+    optimizer: OptimizerName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
     lr: float = 0.06
     """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
@@ -103,7 +103,7 @@ class Settings:
     max_bad: float = 0.05
     """Share of image files that may fail to decode."""
     white: float = 0.0
-    """The value that is white in pictures of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
+    """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
     probe_every: int = 1
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
     save_every: int = 1

@@ -6,29 +6,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.bias import CLASSES, COLOURS, LINES, MEASURES, SHARED, Bias, biased, main, measured, parts, table
+from benchmarks.bias import CLASSES, COLORS, LINES, MEASURES, SHARED, Bias, biased, main, measured, parts, table
 
 from benchmarks import bias
-from nearfar import methods, plans
-from nearfar.data.drawings import drawers
-from nearfar.encoders.image import image_encoder
+from nearfar import methods
+from nearfar.modalities.image.drawings import drawers
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.training import plan as plans
 
 
-def test_of_each_class_so_many_have_their_own_colour_and_the_rest_all_others() -> None:
+def test_of_each_class_so_many_have_their_own_color_and_the_rest_all_others() -> None:
     label = torch.arange(CLASSES).repeat(200)[torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
-    colour = biased(label, 0.95, seed=1)
+    color = biased(label, 0.95, seed=1)
     for c in range(CLASSES):
-        count = torch.bincount(colour[label == c], minlength=CLASSES)
+        count = torch.bincount(color[label == c], minlength=CLASSES)
         assert count[c] == 190
         others = torch.cat([count[:c], count[c + 1 :]])
         assert others.sum() == 10
         assert (others.min(), others.max()) == (1, 2)
-    assert not torch.equal(colour, biased(label, 0.95, seed=2))
-    assert torch.equal(colour, biased(label, 0.95, seed=1))
+    assert not torch.equal(color, biased(label, 0.95, seed=2))
+    assert torch.equal(color, biased(label, 0.95, seed=1))
 
 
 @pytest.mark.parametrize("pilot", [False, True])
-def test_no_drawer_is_in_both_parts_and_each_tested_drawing_has_every_colour(pilot: bool) -> None:
+def test_no_drawer_is_in_both_parts_and_each_tested_drawing_has_every_color(pilot: bool) -> None:
     train, test = parts(0, pilot)
     assert 0.94 < (train.label == train.attribute).float().mean() < 0.951
     assert (test.label == test.attribute).float().mean() == pytest.approx(1 / CLASSES)
@@ -41,7 +42,7 @@ def test_no_drawer_is_in_both_parts_and_each_tested_drawing_has_every_colour(pil
     assert (evenly.label == evenly.attribute).float().mean() == pytest.approx(1 / CLASSES, abs=0.01)
     pixels = test.pixels(torch.arange(10))  # one drawing ten times
     brightest = pixels.flatten(2).amax(2)  # 10 x 3
-    torch.testing.assert_close(brightest.long(), COLOURS)
+    torch.testing.assert_close(brightest.long(), COLORS)
 
 
 def test_untrained_features_are_measured_in_groups() -> None:
@@ -86,6 +87,6 @@ def test_table_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_drawers_are_twenty() -> None:
-    from nearfar.data.drawings import drawings
+    from nearfar.modalities.image.drawings import drawings
 
     assert set(drawers(drawings("train")).tolist()) == set(range(20))

@@ -24,9 +24,9 @@ from benchmarks.claims import (
 
 from benchmarks import claims
 from nearfar import methods
-from nearfar.data.drawings import drawings
-from nearfar.data.image import Images
-from nearfar.encoders.image import ImageEncoder, image_encoder
+from nearfar.modalities.image.drawings import drawings
+from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
+from nearfar.modalities.image.samples import Images
 
 TOY = Claim(says="it helps", method="simclr", flags={"temperature": 0.5}, against="simclr", data="drawings")
 
@@ -71,7 +71,7 @@ def test_a_method_that_is_not_there_yet_is_named(capsys: pytest.CaptureFixture[s
         claims.main(Ask(("past",)))
 
 
-def test_missing_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "DATA", tmp_path)
     assert "NEARFAR_DATA" in obstacle(Claim(says="", method="simclr", against="moco"))
 
@@ -146,9 +146,9 @@ def few() -> tuple[ImageEncoder, Images]:
 def test_measures_are_above_chance_and_below_all(few: tuple[ImageEncoder, Images]) -> None:
     encoder, images = few
     assert 25 < measure("knn", encoder, images, images) < 100
-    learnt, asked = (images.subset(range(start, 60, 2)) for start in (0, 1))
-    assert 25 < measure("knn", encoder, learnt, asked) < 100
-    assert 10 < measure("nmi", encoder, learnt, images) < 100
+    learned, asked = (images.subset(range(start, 60, 2)) for start in (0, 1))
+    assert 25 < measure("knn", encoder, learned, asked) < 100
+    assert 10 < measure("nmi", encoder, learned, images) < 100
 
 
 def test_clusters_are_those_of_the_method_itself_where_it_assigns(
@@ -169,7 +169,7 @@ def test_clusters_are_those_of_the_method_itself_where_it_assigns(
     assert values["simclr"] < 100
 
 
-def test_assigned_asks_for_every_picture_in_order(few: tuple[ImageEncoder, Images]) -> None:
+def test_assigned_asks_for_every_image_in_order(few: tuple[ImageEncoder, Images]) -> None:
     class Brightness:
         def assign(self, view: torch.Tensor) -> torch.Tensor:
             return (view.mean((1, 2, 3)) * 1000).long()
@@ -197,7 +197,7 @@ def test_an_attack_costs_accuracy_the_more_the_longer_it_is(
     for epsilon in (0.0, 0.1, 0.2):
         monkeypatch.setattr(claims, "EPSILON", epsilon)
         hits.append(measure("fgsm", encoder, images, images))
-    assert hits[0] > 90  # on what the classifier has learnt from
+    assert hits[0] > 90  # on what the classifier has learned from
     assert hits[0] > hits[1] > hits[2]
 
 

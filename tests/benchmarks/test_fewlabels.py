@@ -26,8 +26,8 @@ def test_the_table_takes_differences_seed_by_seed(tmp_path: Path, monkeypatch: p
 
 def test_drawings_by_other_hands_are_tested(shared_data: Path) -> None:
     task = fewlabels.drawings()
-    assert (len(task.unlabelled), len(task.labelled), len(task.labelled.classes)) == (13_780, 1_200, 60)
+    assert (len(task.unlabeled), len(task.labeled), len(task.labeled.classes)) == (13_780, 1_200, 60)
     hands = {part: set() for part in ("train", "test")}
-    for name, part in zip(task.labelled.names, task.labelled.split, strict=True):
+    for name, part in zip(task.labeled.names, task.labeled.split, strict=True):
         hands[part].add(int(name.split("/")[1]))
     assert hands == {"train": set(range(10)), "test": set(range(10, 20))}

@@ -8,8 +8,8 @@ from benchmarks.identities import Identities, domains, drawn, main, one, table, 
 
 from benchmarks import identities
 from nearfar.batch import MISSING
-from nearfar.data.drawings import alphabets
-from nearfar.data.image import Images
+from nearfar.modalities.image.drawings import alphabets
+from nearfar.modalities.image.samples import Images
 
 
 @pytest.fixture(autouse=True)

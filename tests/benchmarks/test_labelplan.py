@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from benchmarks import labelplan
-from nearfar.data.image import open_images
-from tests.tiny import pictures
+from nearfar.modalities.image.samples import open_images
+from tests.tiny import tiny_images
 
 
 def test_classes_without_a_label_count_as_wrong() -> None:
     label = torch.arange(48) % 4
-    data = open_images((pictures(), label.numpy()))
+    data = open_images((tiny_images(), label.numpy()))
     data.split = ["train"] * 24 + ["test"] * 24
     features = torch.nn.functional.one_hot(label, 4).float()
     assert labelplan.accuracy(features, data, torch.arange(24), 0) == 100

@@ -10,9 +10,10 @@ from benchmarks.learn import source
 from benchmarks.longtail import AGAINST, METHODS, LongTail, path, probe, table
 
 from benchmarks import longtail
-from nearfar import methods, plans
-from nearfar.data.drawings import drawings
-from nearfar.data.image import Images
+from nearfar import methods
+from nearfar.modalities.image.drawings import drawings
+from nearfar.modalities.image.samples import Images
+from nearfar.training import plan as plans
 
 
 @pytest.fixture(autouse=True)

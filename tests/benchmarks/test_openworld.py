@@ -10,7 +10,7 @@ from benchmarks.openworld import KNOWN, ROWS, OpenWorld, main, one, path, table,
 
 from benchmarks import openworld
 from nearfar.batch import MISSING
-from nearfar.data.image import Images, open_images
+from nearfar.modalities.image.samples import Images, open_images
 
 
 @pytest.fixture(autouse=True)
@@ -20,36 +20,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def coloured() -> Images:
-    """Noise about a colour for each of ten classes."""
+def colored() -> Images:
+    """Noise about a color for each of ten classes."""
     g = np.random.default_rng(0)
     label = np.arange(80) % 10
-    colour = g.integers(0, 200, (10, 1, 1, 3))
-    pixels = (colour[label] + g.integers(0, 56, (80, 32, 32, 3))).astype(np.uint8)
+    color = g.integers(0, 200, (10, 1, 1, 3))
+    pixels = (color[label] + g.integers(0, 56, (80, 32, 32, 3))).astype(np.uint8)
     return open_images(pixels, labels=label)
 
 
-def test_half_of_the_labels_of_half_of_the_classes_are_left(coloured: Images) -> None:
-    seen = with_few_labels(coloured, 0)
-    assert seen.classes == coloured.classes[:KNOWN]
+def test_half_of_the_labels_of_half_of_the_classes_are_left(colored: Images) -> None:
+    seen = with_few_labels(colored, 0)
+    assert seen.classes == colored.classes[:KNOWN]
     left = seen.label != MISSING
-    assert torch.equal(seen.label[left], coloured.label[left])
-    assert not left[coloured.label >= KNOWN].any()
-    assert 0.25 < float(left[coloured.label < KNOWN].float().mean()) < 0.75
-    assert not torch.equal(with_few_labels(coloured, 1).label, seen.label)
-    assert (coloured.label != MISSING).all()
+    assert torch.equal(seen.label[left], colored.label[left])
+    assert not left[colored.label >= KNOWN].any()
+    assert 0.25 < float(left[colored.label < KNOWN].float().mean()) < 0.75
+    assert not torch.equal(with_few_labels(colored, 1).label, seen.label)
+    assert (colored.label != MISSING).all()
 
 
 @pytest.mark.parametrize("row", ["supcon", "simclr, then opencon's last stage"])
-def test_a_run_is_measured_on_what_had_no_label(row: str, coloured: Images) -> None:
-    result = one(row, 0, 2, coloured)
+def test_a_run_is_measured_on_what_had_no_label(row: str, colored: Images) -> None:
+    result = one(row, 0, 2, colored)
     readouts = ["k-means"] if row == "supcon" else ["k-means", "prototypes"]
     assert list(result["results"]) == readouts
     assert list(result["sources"]) == [method for method, _ in ROWS[row]]
     assert sum(flags["epochs"] for flags in result["flags"]) == 2
     for found in result["results"].values():
-        assert found["protocol"]["rows"] == 80 - result["labelled"]
-        assert 40 - result["labelled"] == found["protocol"]["known_rows"]
+        assert found["protocol"]["rows"] == 80 - result["labeled"]
+        assert 40 - result["labeled"] == found["protocol"]["known_rows"]
         assert all(0 <= found[name] <= 100 for name in openworld.MEASURES)
 
 

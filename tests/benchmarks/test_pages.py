@@ -132,8 +132,8 @@ def test_a_result_that_is_missing_or_old_is_said(tmp_path: Path, monkeypatch: py
     (cost.RESULTS / "simclr.json").write_text(json.dumps(failed))
     assert "does not fit at the peak; SimCLR's take 2 MiB" in pages.costs("simclr")
     assert "2 left out as too small" in pages.costs("simclr")
-    (learn.RESULTS / "simclr.json").write_text(json.dumps(known["result"] | {"learnt": False}))
-    assert "has not learnt" in pages.result("simclr")
+    (learn.RESULTS / "simclr.json").write_text(json.dumps(known["result"] | {"learned": False}))
+    assert "has not learned" in pages.result("simclr")
 
 
 def test_pages_of_methods_that_are_gone_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

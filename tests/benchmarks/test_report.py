@@ -49,7 +49,7 @@ def test_peaks_become_ratios_and_say_what_does_not_fit() -> None:
     assert found.numbers == {f"NT-Xent N8 memory: plain / {OURS}": Spread(15.0, 15.0, 15.0)}
 
 
-def test_plot_is_a_picture_with_every_name() -> None:
+def test_plot_is_a_image_with_every_name() -> None:
     svg = loglog("a < b", "N", "s", {"nearfar": [(1, 2.0), (4, 30.0)], "plain": [(1, 3.0), (2, 31.0)], "none": []})
     root = ET.fromstring(svg)
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]

@@ -9,9 +9,10 @@ import torch
 from benchmarks.robustness import AGAINST, COLUMNS, ENTRIES, UNTRAINED, Robustness, main, measured, table
 
 from benchmarks import robustness
-from nearfar import methods, plans
-from nearfar.data.drawings import drawings
-from nearfar.encoders.image import image_encoder
+from nearfar import methods
+from nearfar.modalities.image.drawings import drawings
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.training import plan as plans
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_methods_have_one_budget() -> None:
         if entry.method in methods.names():
             settings = plans.make(entry.method, "drawings", "small_images:default", entry.flags).settings
             assert (settings.encoder, settings.batch) == ("conv4", 128)
-            assert (settings.optimiser, settings.lr) == ("adamw", 2e-3)
+            assert (settings.optimizer, settings.lr) == ("adamw", 2e-3)
     assert {name for pair in AGAINST for name in pair} == set(ENTRIES)
 
 
@@ -70,7 +71,7 @@ def test_measures_of_an_encoder() -> None:
     torch.manual_seed(0)
     encoder = image_encoder("conv4", channels=1, size=32, mean=[0.5], std=[0.5]).eval()
     found = measured(encoder, images, images, images)
-    assert found["clean"] == found["clean of attacked"] > 90  # on what the classifier has learnt from
+    assert found["clean"] == found["clean of attacked"] > 90  # on what the classifier has learned from
     assert found["clean"] >= found["fgsm 1"] >= found["fgsm 2"] >= found["fgsm 4"] >= found["fgsm 8"]
     assert found["pgd 2"] <= found["fgsm 2"]
     assert {name: len(of) for name, of in found["corruptions"].items()} == dict.fromkeys(robustness.SEVERITIES, 5)

@@ -22,9 +22,11 @@ from benchmarks.sweetspots import (
 )
 
 from benchmarks import sweetspots
-from nearfar import methods, pictures, plans
-from nearfar.data.image import open_images
-from nearfar.views import named
+from nearfar import methods
+from nearfar.modalities.image import kind as image_kind
+from nearfar.modalities.image import named
+from nearfar.modalities.image.samples import open_images
+from nearfar.training import plan as plans
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,7 @@ def test_lines_have_one_budget(name: str) -> None:
         plans.make(line.method, "noise", "small_images:default", sweetspots.SHARED | line.flags)
         for line in series.lines.values()
     ]
-    assert len({(p.settings.encoder, p.settings.batch, p.settings.optimiser, p.settings.lr) for p in plan}) == 1
+    assert len({(p.settings.encoder, p.settings.batch, p.settings.optimizer, p.settings.lr) for p in plan}) == 1
     assert {line.method for line in series.lines.values()} <= set(methods.names())
     assert {side for pair in series.pairs for side in pair} == set(series.lines)
     assert set(series.compared) <= set(series.columns)
@@ -120,25 +122,25 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "line"),
     [
         ("negatives", "fnc, attract"),
-        ("turns", "moco, no colour"),
+        ("turns", "moco, no color"),
         ("curve", "simclr, jitter 2"),
-        ("colours", "split, learned"),
+        ("colors", "split, learned"),
     ],
 )
 def test_a_run_is_trained_and_measured(name: str, line: str, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     own = SERIES[name].lines[line]
     small = own.flags | {"batch": 16} | ({"queue": 32} if "queue" in own.flags else {})
     monkeypatch.setitem(SERIES[name].lines, line, Line(method=own.method, flags=small, views=own.views))
-    before = pictures.make_views
+    before = image_kind.make_views
     found = one(name, line, 1, Ask(samples=32, epochs=2))
-    assert pictures.make_views is before
+    assert image_kind.make_views is before
     assert set(found["results"]) == {line}
     assert set(found["results"][line]) == set(SERIES[name].columns)
     assert found["protocol"] == {"bank": 96, "test": 96, "epoch": "last"}
     assert found["results"][line].get("shared", 0) <= math.log(32)
 
 
-def test_pictures_are_changed_each_in_its_own_way() -> None:
+def test_images_are_changed_each_in_its_own_way() -> None:
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     out = turned(x, torch.tensor([0, 1, 2, 3]))
     assert out[0].equal(x[0])
@@ -146,9 +148,9 @@ def test_pictures_are_changed_each_in_its_own_way() -> None:
     assert out[1][:, 0, 0].equal(x[1][:, 0, -1])
     assert turned(out, torch.tensor([0, 3, 2, 1])).equal(x)
     out = tinted(x, torch.tensor([0, 1, 1, 0]))
-    torch.testing.assert_close(tinted(x * 0 + 0.5, torch.zeros(4).long()), x * 0 + 0.5)  # grey has no hue
+    torch.testing.assert_close(tinted(x * 0 + 0.5, torch.zeros(4).long()), x * 0 + 0.5)  # gray has no hue
     assert not out[1].equal(x[1])
-    pale = 0.4 + 0.2 * x  # no colour of it leaves the range
+    pale = 0.4 + 0.2 * x  # no color of it leaves the range
     torch.testing.assert_close(tinted(pale, torch.tensor([0, 1, 1, 0])).mean(1), pale.mean(1))
     assert HUES.tolist() == pytest.approx([-0.1, 0.1])
 
@@ -156,8 +158,8 @@ def test_pictures_are_changed_each_in_its_own_way() -> None:
 def test_views_that_no_setting_names() -> None:
     (view, other), of = turned_alone(32).views, named.looc(32).views[0]
     assert view == other
-    assert (view.turns, view.coloured, view.area) == (of.turns, False, of.area)
-    assert of.coloured
+    assert (view.turns, view.colored, view.area) == (of.turns, False, of.area)
+    assert of.colored
     strong = SERIES["curve"].lines["simclr, jitter 1"].views
     assert strong is not None
     assert strong(32).views[0].hue == pytest.approx(2 * named.simclr(32).views[0].hue)

@@ -10,8 +10,8 @@ from tests.tiny import FLAGS, array_file
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .npz file of labelled pictures."""
-    return array_file(tmp_path_factory.mktemp("data") / "pictures.npz")
+    """A .npz file of labeled images."""
+    return array_file(tmp_path_factory.mktemp("data") / "images.npz")
 
 
 @pytest.fixture(scope="session")

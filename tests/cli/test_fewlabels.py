@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from nearfar.cli import main
-from nearfar.finetuning import Tuning
-from tests.test_training import files
+from nearfar.fewlabels.finetuning import Tuning
 from tests.tiny import folder
+from tests.training.test_job import files
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 pictures of four classes, and labels.csv beside it: a third of them is the test part."""
+    """A folder of 60 images of four classes, and labels.csv beside it: a third of them is the test part."""
     root = tmp_path_factory.mktemp("photos")
     folder(root / "photos", 60)
     lines = [f"{i:03d}.png,angle{i % 4},{'test' if i // 4 % 3 == 0 else 'train'}" for i in range(60)]
@@ -44,7 +44,7 @@ def test_finetune_says_what_came_of_it(
     assert f"12 labels of 4 classes, on the trained encoder of {str(run)!r}, frozen." in said
     assert "In 3 folds, " in said
     assert "of 20 test samples are named right (95 % interval" in said
-    assert "Probabilities: not calibrated, as 20 labelled rows to do it by are wanted and there are 12." in said
+    assert "Probabilities: not calibrated, as 20 labeled rows to do it by are wanted and there are 12." in said
     assert f"Classifier: {out}\n" in said
     assert f"Go on:      nearfar predict {out} FILES" in said
     assert files(run) == before
@@ -70,7 +70,7 @@ def test_finetune_of_the_whole_network(
 
 def test_flags_have_the_defaults_of_the_function() -> None:
     from nearfar.cli.fewlabels import Distill, Finetune
-    from nearfar.distillation import DistillTuning
+    from nearfar.fewlabels.distillation import DistillTuning
 
     for asked, tuning in ((Finetune, Tuning()), (Distill, DistillTuning())):
         for name in ("epochs", "batch", "lr", "device", "seed"):
@@ -91,7 +91,7 @@ def test_predict_shows_few_and_writes_many(
     assert said[0] == two[0]
     assert said[1].startswith("  angle")
     assert said[1].endswith(" %")
-    assert "1.00 like 005.png, which is angle1" in said[2]  # a labelled picture itself
+    assert "1.00 like 005.png, which is angle1" in said[2]  # a labeled image itself
     assert said[5] == two[1]
     assert os.listdir() == []
     assert main(["predict", str(made), two[0], "--out", "one.csv", "--near", "1"]) == 0
@@ -113,12 +113,12 @@ def test_predict_says_what_it_could_not_read_or_calibrate(
     given = [str(run), str(photos / "photos"), "--labels", str(photos / "labels.csv"), "--out", str(out)]
     assert main(["finetune", *given, "--per-class", "1"]) == 0
     shutil.copytree(photos / "photos", tmp_path / "new")
-    (tmp_path / "new" / "003.png").write_bytes(b"no picture")
+    (tmp_path / "new" / "003.png").write_bytes(b"no image")
     capsys.readouterr()
     assert main(["predict", str(out), *(str(tmp_path / "new" / f"{i:03d}.png") for i in (3, 4))]) == 0
     said = capsys.readouterr().out
     assert "1 files could not be read and have no row" in said
-    assert "The probabilities are not calibrated, as 20 labelled rows" in said
+    assert "The probabilities are not calibrated, as 20 labeled rows" in said
     assert "take them as an order, not as chances" in said
 
 

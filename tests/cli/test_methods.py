@@ -5,26 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from nearfar import methods as catalogue
+from nearfar import methods as catalog
 from nearfar.cli import main
 
 
 def test_every_method_is_listed_with_its_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     said = capsys.readouterr().out
-    for name in catalogue.names():
+    for name in catalog.names():
         assert f"{name} " in said
-    assert said.count("arXiv ") == len(catalogue.names())
+    assert said.count("arXiv ") == len(catalog.names())
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", catalog.names())
 def test_a_page_tells_flags_paper_and_use(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", name]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{name}: {catalogue.page(name).title}\n")
+    assert said.startswith(f"{name}: {catalog.page(name).title}\n")
     assert f"usage: nearfar train {name} DATA" in said
     assert "arXiv" in said
-    for flag, parameter in catalogue.flags(catalogue.load(name)).items():
+    for flag, parameter in catalog.flags(catalog.load(name)).items():
         shown = re.search(rf"--{flag.replace('_', '-')}: .* = (.*)", said)
         assert shown, "the flags are read from the source, and must be those of the class"
         assert eval(shown[1], {}) == parameter.default  # as the source has it: 2**-16, 2 / 3

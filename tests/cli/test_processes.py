@@ -16,11 +16,11 @@ import pytest
 import torch
 from benchmarks.kill import MOMENTS, Runs, child_environment
 
-from nearfar.checkpoints import Checkpoints, read
 from nearfar.cli import main
-from nearfar.journal import Journal
-from tests.test_training import files
+from nearfar.training.checkpoints import Checkpoints, read
+from nearfar.training.journal import Journal
 from tests.tiny import FLAGS
+from tests.training.test_job import files
 
 LIMIT = 120
 """Seconds after which something hangs."""

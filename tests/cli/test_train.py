@@ -13,11 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from nearfar import methods, recipes
+from nearfar import methods
 from nearfar.cli import main
 from nearfar.cli.train import flag_texts, parse
-from nearfar.export import load_encoder
-from tests.tiny import FLAGS, array_file, folder, pictures
+from nearfar.export.encoder import load_encoder
+from nearfar.modalities import recipes
+from tests.tiny import FLAGS, array_file, folder, tiny_images
 
 SIMCLR = (
     *("out", "resume", "recipe"),
@@ -35,7 +36,7 @@ SIMCLR = (
         "corruption",
         "drop",
         "categorical",
-        "optimiser",
+        "optimizer",
         "lr",
         "lr-1d",
         "sgd-momentum",
@@ -115,7 +116,7 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
         (["simclr", "drawings", "--epochs", "0"], "--epochs 0: at least 1"),
         (["simclr", "nowhere/"], "There is nothing at 'nowhere'"),
         (["simclr", "drawings", "--device", "warp"], "--device warp: torch knows no such device; use auto, cpu"),
-        (["simclr", "drawings", "--size", "8"], "conv4 cannot take pictures of 8 x 8 px"),
+        (["simclr", "drawings", "--size", "8"], "conv4 cannot take images of 8 x 8 px"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(
@@ -191,7 +192,7 @@ def test_runs_are_numbered(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert main(["train", "simclr", str(data), *FLAGS]) == 0
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["simclr-pictures-1", "simclr-pictures-2"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["simclr-images-1", "simclr-images-2"]
 
 
 def test_a_stopped_run_tells_how_to_go_on(
@@ -202,17 +203,17 @@ def test_a_stopped_run_tells_how_to_go_on(
     status, said, _ = train(capsys, "simclr", data, *FLAGS, "--labels", "")
     assert status == 130
     command = said.split("Go on with: ")[1].strip()
-    assert command.endswith("--out runs/simclr-pictures-1 --resume")
+    assert command.endswith("--out runs/simclr-images-1 --resume")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(command)[1:]) == 0
-    assert json.loads((tmp_path / "runs/simclr-pictures-1/environment.json").read_text())["finished"]
+    assert json.loads((tmp_path / "runs/simclr-images-1/environment.json").read_text())["finished"]
 
 
 # Data as they come.
 
 
-def test_one_picture_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = train(capsys, "simclr", folder(tmp_path / "one", 1), *FLAGS, "--out", tmp_path / "run")
     assert status == 2
     assert "1 sample to train on" in err
@@ -221,17 +222,17 @@ def test_one_picture_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("method", methods.names())
-def test_two_pictures_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--labels", "folders"] if methods.load(method).needs_labels else []
     views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []
     several = ":" in recipes.load("small_images", method).settings.encoder
-    networks = ["--encoder", "0+0:conv4"] if several else []  # the pictures are grey
+    networks = ["--encoder", "0+0:conv4"] if several else []  # the images are gray
     views = ["--views", method] if method in ("looc", "excon") else views
     two = folder(tmp_path / "two", 2, 2, nested=True)
     status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, *networks, "--out", tmp_path / "run")
     if method == "colorization":
         assert status == 2
-        assert "rotation" in err, "grey pictures have no colours to tell: another method is named"
+        assert "rotation" in err, "gray images have no colors to tell: another method is named"
         return
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said
@@ -297,7 +298,7 @@ def test_labels_for_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         status, _, err = train(capsys, method, photos, *FLAGS, "--labels", table, "--out", out)
         assert (status, err) == (0, "")
         made = yaml.safe_load((out / "config.yaml").read_text())["made"]
-        assert (made["samples"], made["labelled"], len(made["classes"])) == (40, 32, 4)
+        assert (made["samples"], made["labeled"], len(made["classes"])) == (40, 32, 4)
         assert "knn" in (out / "metrics.jsonl").read_text()
 
 
@@ -330,10 +331,10 @@ def test_only_the_training_part_is_trained_on(tmp_path: Path, capsys: pytest.Cap
     assert "Training on 32 of 40 samples: those that are not in another split." in said
 
 
-def test_a_list_of_paths_and_colour(tmp_path: Path) -> None:
+def test_a_list_of_paths_and_color(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for i, picture in enumerate(pictures(20)):
-        Image.fromarray(picture).convert("RGB").resize((20 + i, 16)).save(tmp_path / "in" / f"{i}.jpg")
+    for i, image in enumerate(tiny_images(20)):
+        Image.fromarray(image).convert("RGB").resize((20 + i, 16)).save(tmp_path / "in" / f"{i}.jpg")
     (tmp_path / "list.txt").write_text("".join(f"in/{i}.jpg\n" for i in range(20)))
     assert main(["train", "byol", str(tmp_path / "list.txt"), *FLAGS, "--out", str(tmp_path / "run")]) == 0
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["made"]["channels"] == 3
@@ -361,8 +362,8 @@ def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     sheet = tmp_path / "views.png"
     assert main(["views", str(data), "--out", str(sheet), "--views", "moco_v2", "--samples", "3"]) == 0
     assert capsys.readouterr().out == f"3 of 48 samples and their views (moco_v2): {sheet}\n"
-    with Image.open(sheet) as picture:
-        assert min(picture.size) > 16
+    with Image.open(sheet) as image:
+        assert min(image.size) > 16
     assert main(["views", str(data), "--views", "moco"]) == 2
     assert "--views 'moco' is none of" in capsys.readouterr().err
 

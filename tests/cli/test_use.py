@@ -13,8 +13,8 @@ import torch
 
 from nearfar.cli import main
 from nearfar.run import load
-from tests.test_training import files
-from tests.tiny import array_file, folder, pictures
+from tests.tiny import array_file, folder, tiny_images
+from tests.training.test_job import files
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_evaluate_writes_and_prints_a_table(copy: Path, data: Path, capsys: pyte
 def test_evaluate_on_a_test_split(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "other.npz"
     split = np.array(["test"] * 20 + ["train"] * 40)
-    np.savez(path, images=255 - pictures(60), labels=np.arange(60) % 4, split=split)
+    np.savez(path, images=255 - tiny_images(60), labels=np.arange(60) % 4, split=split)
     assert main(["evaluate", str(copy), str(path)]) == 0
     table = json.loads((copy / "results" / "evaluate.json").read_text())
     assert "the test split of 20 samples" in table["note"]
@@ -86,7 +86,7 @@ def test_evaluate_on_a_test_split(copy: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_evaluate_asks_for_labels(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(copy), str(array_file(tmp_path / "bare.npz", labelled=False))]) == 2
+    assert main(["evaluate", str(copy), str(array_file(tmp_path / "bare.npz", labeled=False))]) == 2
     assert "give --labels FILE, or --labels folders" in capsys.readouterr().err
 
 
@@ -97,7 +97,7 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert (copy / "report.html").exists()
     assert main(["report", str(copy), "--data", str(data)]) == 0
     made = {path.stem for path in (copy / "results").iterdir()}
-    assert made == {"map", "neighbours", "copies", "outliers"}
+    assert made == {"map", "neighbors", "copies", "outliers"}
 
 
 def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,9 +130,9 @@ def test_a_missing_run_is_a_mistake_in_the_call(name: str, capsys: pytest.Captur
     assert "RUN" in capsys.readouterr().err
 
 
-def test_pictures_of_other_channels_are_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez(tmp_path / "colour.npz", images=np.repeat(pictures(4)[..., None], 3, axis=3))
-    assert main(["embed", str(copy), str(tmp_path / "colour.npz")]) == 2
+def test_images_of_other_channels_are_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "color.npz", images=np.repeat(tiny_images(4)[..., None], 3, axis=3))
+    assert main(["embed", str(copy), str(tmp_path / "color.npz")]) == 2
     assert "channel" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ def test_it_is_a_softmax_over_centroids() -> None:
 
 
 def test_it_is_higher_near_the_own_centroid_and_certain_with_one_cluster() -> None:
-    angle = torch.linspace(0, 0.7, 8)  # from the one centroid towards the other, at 45 degrees is half of the way
+    angle = torch.linspace(0, 0.7, 8)  # from the one centroid toward the other, at 45 degrees is half of the way
     x = torch.stack([angle.cos(), angle.sin()], 1)
     found = Clusters(3 * torch.eye(2), torch.zeros(8, dtype=torch.long), torch.zeros(8))
     kappa = confidence(x, found, 0.2)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nearfar.clustering import jaccard as module
 from nearfar.clustering.jaccard import Pairs, jaccard
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 
 
 def rows(n: int, seed: int = 0, spread: float = 0.5) -> Tensor:
@@ -16,7 +16,7 @@ def rows(n: int, seed: int = 0, spread: float = 0.5) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     middle = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     noise = torch.randn(n, 6, generator=generator, dtype=torch.float64)
-    return normalise(middle[torch.arange(n) % 5] + spread * noise)
+    return normalize(middle[torch.arange(n) % 5] + spread * noise)
 
 
 def dense(pairs: Pairs) -> Tensor:
@@ -64,8 +64,8 @@ def test_against_a_slow_loop(n: int, k1: int, k2: int, monkeypatch: pytest.Monke
 
 
 def test_by_hand() -> None:
-    """Two rows at one place, and a third whose nearest is one of them: with two neighbours it is nobody's."""
-    x = normalise(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    """Two rows at one place, and a third whose nearest is one of them: with two neighbors it is nobody's."""
+    x = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     got = dense(jaccard(x, k1=2, k2=1))
     assert got.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
     # Smoothed over two: the third becomes the mean of itself and of a row of the pair, so that half of it is common.

@@ -47,7 +47,7 @@ def test_centroids_are_plain_means_and_an_empty_cluster_keeps_its_own() -> None:
     clusters, x = started()
     clusters.label[clusters.label == 3] = 1
     kept = clusters.centroids[3].clone()
-    clusters.recentre(x.flip(0))
+    clusters.recenter(x.flip(0))
     hold_means(clusters, x.flip(0))
     assert torch.equal(clusters.centroids[3], kept)
 
@@ -88,7 +88,7 @@ def _moved(index: Tensor, v: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(0)
     clusters, x = started()
     clusters.assign(local(index), local(v))
-    clusters.recentre(x)
+    clusters.recenter(x)
     return dict(clusters.state_dict())
 
 

@@ -1,4 +1,4 @@
-"""Pictures in one file: archives and tables."""
+"""Images in one file: archives and tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from nearfar.cli import main
-from nearfar.data.image import open_images
-from tests.tiny import FLAGS, folder, pictures
+from nearfar.modalities.image.samples import open_images
+from tests.tiny import FLAGS, folder, tiny_images
 
 
 def png(number: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pictures(12)[number]).save(buffer, "PNG")
+    Image.fromarray(tiny_images(12)[number]).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -59,7 +59,9 @@ def test_what_else_is_in_a_tar(tmp_path: Path) -> None:
         info = tarfile.TarInfo("x.png")
         info.size = len(png(5))
         tar.addfile(info, io.BytesIO(png(5)))
-    assert torch.equal(open_images(tmp_path / "twice.tar").pixels(torch.arange(1))[0, 0], torch.tensor(pictures(12)[5]))
+    assert torch.equal(
+        open_images(tmp_path / "twice.tar").pixels(torch.arange(1))[0, 0], torch.tensor(tiny_images(12)[5])
+    )
 
 
 def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_table_of_bytes(tmp_path: Path) -> None:
     assert images.label.tolist() == [0, 1, -1] * 4
     assert images.group.tolist() == [0, -1] * 6
     assert images.split == ["train"] * 9 + ["test"] * 3
-    assert torch.equal(images.pixels(torch.arange(12))[:, 0], torch.tensor(pictures(12)))
+    assert torch.equal(images.pixels(torch.arange(12))[:, 0], torch.tensor(tiny_images(12)))
 
 
 def test_a_table_as_the_datasets_library_writes_it(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_table_as_the_datasets_library_writes_it(tmp_path: Path) -> None:
     images = open_images(tmp_path / "p.parquet")
     assert images.names[:2] == ["0.png", "1.png"]
     assert (images.classes, images.label[:2].tolist()) == (["zebra", "ant"], [0, 1])
-    assert torch.equal(images.pixels(torch.arange(12))[:, 0], torch.tensor(pictures(12)))
+    assert torch.equal(images.pixels(torch.arange(12))[:, 0], torch.tensor(tiny_images(12)))
 
 
 def test_a_table_of_paths(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_folders_give_classes_in_natural_order():
     labels = folder_labels(["class10/a.png", "class9/a.png", "class9/b.png", "loose.png", "x/y/a.png"])
     assert labels.classes == ["class9", "class10", "x/y"]
     assert labels.label.tolist() == [1, 0, 0, -1, 2]
-    assert labels.notes == ["1 picture is in no class folder: no label."]
+    assert labels.notes == ["1 image is in no class folder: no label."]
     assert set(labels.split) == {""}
 
 
@@ -67,7 +67,7 @@ def test_no_labels_hints_at_folders_that_look_like_classes():
     assert labels.label.tolist() == [-1] * 4
     assert labels.classes == []
     assert labels.notes == [
-        "The pictures lie in 2 folders (cat, dog): if these are classes, --labels folders uses them as labels."
+        "The images lie in 2 folders (cat, dog): if these are classes, --labels folders uses them as labels."
     ]
     assert no_labels(["cat/1.png", "dog/1.png"]).notes == []
     assert no_labels(["cat/1.png", "cat/2.png"]).notes == []
@@ -98,7 +98,7 @@ def test_a_table_of_some_labels(tmp_path, form):
     assert labels.group.tolist() == [0, 0, 1, -1]
     assert labels.attribute.tolist() == [-1, 0, 1, -1]
     assert labels.split == ["train", "", "test", ""]
-    assert labels.notes == [f"2 pictures are of 4 without a label in '{path}'."]
+    assert labels.notes == [f"2 images are of 4 without a label in '{path}'."]
 
 
 def test_labels_are_names_and_minus_one_is_one(tmp_path):
@@ -137,13 +137,13 @@ def test_unknown_paths_are_counted_and_named(tmp_path):
     path = table(tmp_path, text)
     labels = table_labels(path, NAMES)
     assert labels.notes[0] == (
-        f"5 of 6 rows of '{path}' name no picture of DATA and were ignored "
+        f"5 of 6 rows of '{path}' name no image of DATA and were ignored "
         "(line 3: 'bird/0.jpg', line 4: 'bird/1.jpg', line 5: 'bird/2.jpg', ...)."
     )
     assert labels.classes == ["cat"]
 
 
-def test_a_table_of_other_pictures_is_an_error_with_an_example_of_each_side(tmp_path):
+def test_a_table_of_other_images_is_an_error_with_an_example_of_each_side(tmp_path):
     with pytest.raises(
         ValueError, match=r"(?s)No row of .* The file names agree .* says 'pets/cat/1.jpg', DATA holds 'cat/1.jpg'"
     ):
@@ -158,7 +158,7 @@ def test_absolute_paths_and_other_unicode_forms_are_understood(tmp_path):
     assert labels.label.tolist() == [0]
 
 
-def test_two_labels_of_one_picture_are_an_error_that_names_the_rows(tmp_path):
+def test_two_labels_of_one_image_are_an_error_that_names_the_rows(tmp_path):
     text = "path,label\ncat/1.jpg,cat\ndog/1.jpg,dog\n./cat/1.jpg,dog\n"
     with pytest.raises(ValueError, match=r"'cat/1.jpg' two values of 'label': 'cat' in line 2 and 'dog' in line 4"):
         table_labels(table(tmp_path, text), NAMES)
@@ -172,7 +172,7 @@ def test_line_numbers_are_those_of_the_file(tmp_path):
         table_labels(table(tmp_path, text), NAMES)
 
 
-def test_pictures_of_an_array_are_named_by_index(tmp_path):
+def test_images_of_an_array_are_named_by_index(tmp_path):
     labels = table_labels(table(tmp_path, "index,label\n2,a\n0,b\n"), ["0", "1", "2"])
     assert labels.label.tolist() == [1, -1, 0]
 
@@ -183,7 +183,7 @@ def test_a_bad_index_is_named(tmp_path):
             table_labels(table(tmp_path, f"index,label\n0,b\n{bad},a\n"), ["0", "1", "2"])
 
 
-def test_pictures_of_a_folder_are_not_named_by_index(tmp_path):
+def test_images_of_a_folder_are_not_named_by_index(tmp_path):
     with pytest.raises(ValueError, match="which is for arrays"):
         table_labels(table(tmp_path, "index,label\n0,a\n"), NAMES)
 
@@ -224,13 +224,13 @@ def test_arrays_of_labels():
 
 
 def test_arrays_of_labels_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"3 pictures want 3 labels; the labels have the shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"3 images want 3 labels; the labels have the shape \(2,\)"):
         array_labels([1, 2], 3)
     with pytest.raises(ValueError, match="The labels hold 2, -1, but there are 2 class names"):
         array_labels([0, 2, -1], 3, names=["a", "b"])
 
 
-@pytest.mark.parametrize("extra", ["unlabeled/9.png", "train/unsup/9.png", "train/9.png", "Unlabelled/cat/9.png"])
+@pytest.mark.parametrize("extra", ["unlabeled/9.png", "train/unsup/9.png", "train/9.png", "Unlabeled/cat/9.png"])
 def test_extras_without_a_label_beside_splits(extra):
     labels = folder_labels(["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", extra])
     assert labels.classes == ["cat", "dog"]
@@ -240,10 +240,10 @@ def test_extras_without_a_label_beside_splits(extra):
 
 
 def test_a_class_below_a_class_may_be_named_so():
-    labels = folder_labels(["cat/unsup/1.png", "dog/1.png", "test/unlabelled/1.png"])
+    labels = folder_labels(["cat/unsup/1.png", "dog/1.png", "test/unlabeled/1.png"])
     assert labels.classes == ["cat/unsup", "dog"]
 
 
 def test_folders_without_a_label_alone_give_no_classes():
     with pytest.raises(ValueError, match="lie in no class folder"):
-        folder_labels(["unlabelled/1.png"])
+        folder_labels(["unlabeled/1.png"])

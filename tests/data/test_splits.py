@@ -12,7 +12,7 @@ def some_labels(n: int, classes: int) -> torch.Tensor:
     return label[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
 
 
-def test_every_labelled_sample_is_tested_once_and_classes_are_even():
+def test_every_labeled_sample_is_tested_once_and_classes_are_even():
     label = some_labels(100, 4)
     label[::10] = MISSING
     known = set((label != MISSING).nonzero().flatten().tolist())
@@ -51,13 +51,13 @@ def test_a_rare_class_is_no_obstacle_and_no_warning():
 
 
 def test_too_few_labels_or_groups_for_the_folds():
-    with pytest.raises(ValueError, match=r"5 folds were asked for; wanted: 2 to 3. Of 6 labelled .* class has 3"):
+    with pytest.raises(ValueError, match=r"5 folds were asked for; wanted: 2 to 3. Of 6 labeled .* class has 3"):
         folds(torch.tensor([0, 0, 0, 1, 1, 1, MISSING]))
     with pytest.raises(ValueError, match="and 2 go apart from each other"):
         folds(torch.zeros(10, dtype=torch.int64), torch.arange(10) // 5)
     with pytest.raises(ValueError, match="1 folds were asked for"):
         folds(some_labels(10, 2), folds=1)
-    with pytest.raises(ValueError, match="Of 0 labelled samples"):
+    with pytest.raises(ValueError, match="Of 0 labeled samples"):
         folds(torch.full((10,), MISSING))
 
 

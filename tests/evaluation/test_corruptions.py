@@ -11,8 +11,8 @@ from nearfar.evaluation.corruptions import SEVERITIES, corrupt
 every_name = pytest.mark.parametrize("name", SEVERITIES)
 
 
-def pictures(n: int = 4, channels: int = 3, side: int = 32) -> Tensor:
-    """Smooth colours with edges, in 8 bits."""
+def images(n: int = 4, channels: int = 3, side: int = 32) -> Tensor:
+    """Smooth colors with edges, in 8 bits."""
     at = torch.linspace(0, 6, side)
     waves = 0.5 + 0.3 * torch.sin(at[:, None] * torch.arange(1, n * channels + 1).view(n, channels, 1, 1) / 2 + at)
     waves[:, :, side // 3 : side // 2] += 0.2
@@ -22,7 +22,7 @@ def pictures(n: int = 4, channels: int = 3, side: int = 32) -> Tensor:
 @every_name
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_more_severe_the_further(name: str, channels: int) -> None:
-    x = pictures(channels=channels)
+    x = images(channels=channels)
     far = []
     for severity in range(1, 6):
         spoilt = corrupt(x, name, severity)
@@ -38,8 +38,8 @@ def test_the_more_severe_the_further(name: str, channels: int) -> None:
 
 
 @every_name
-def test_a_picture_of_its_own(name: str) -> None:
-    x = pictures()
+def test_a_image_of_its_own(name: str) -> None:
+    x = images()
     torch.testing.assert_close(corrupt(x[:2], name, 3), corrupt(x, name, 3)[:2])
 
 
@@ -57,10 +57,10 @@ def test_contrast_shrinks_around_the_mean_of_each_channel() -> None:
 
 
 def test_brightness_is_that_of_hsv() -> None:
-    colours = [(0.2, 0.4, 0.6), (0.9, 0.1, 0.5), (0.0, 0.0, 0.0), (1.0, 0.5, 0.0)]
-    x = torch.tensor(colours).T[None, :, :, None]
+    colors = [(0.2, 0.4, 0.6), (0.9, 0.1, 0.5), (0.0, 0.0, 0.0), (1.0, 0.5, 0.0)]
+    x = torch.tensor(colors).T[None, :, :, None]
     spoilt = corrupt(x, "brightness", 4)[0, :, :, 0].T
-    for before, after in zip(colours, spoilt.tolist(), strict=True):
+    for before, after in zip(colors, spoilt.tolist(), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*before)
         assert after == pytest.approx(colorsys.hsv_to_rgb(hue, saturation, min(1, value + 0.2)), abs=2e-3)
 
@@ -74,7 +74,7 @@ def test_blur_is_a_mean_with_gaussian_weights() -> None:
 
 
 @pytest.mark.parametrize("name", ["blur", "contrast", "pixelate", "jpeg"])
-def test_one_colour_has_nothing_to_lose(name: str) -> None:
+def test_one_color_has_nothing_to_lose(name: str) -> None:
     x = torch.full((1, 3, 32, 32), 100 / 255)
     torch.testing.assert_close(corrupt(x, name, 5), x, atol=1.1 / 255, rtol=0)
 
@@ -88,8 +88,8 @@ def test_pixels_become_few() -> None:
 
 def test_what_there_is_not_is_named() -> None:
     with pytest.raises(ValueError, match="there are noise, blur"):
-        corrupt(pictures(), "snow", 1)
+        corrupt(images(), "snow", 1)
     with pytest.raises(ValueError, match="severity 6"):
-        corrupt(pictures(), "noise", 6)
+        corrupt(images(), "noise", 6)
     with pytest.raises(ValueError, match="of 1 or 3 channels, got 4 x 2 x 32 x 32"):
-        corrupt(pictures()[:, :2], "noise", 1)
+        corrupt(images()[:, :2], "noise", 1)

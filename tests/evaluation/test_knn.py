@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nearfar.batch import MISSING
 from nearfar.evaluation import knn as module
-from nearfar.evaluation.knn import knn, knn_scores, neighbours
+from nearfar.evaluation.knn import knn, knn_scores, neighbors
 
 
-def slow_neighbours(query, bank, k, exclude_self=False):
+def slow_neighbors(query, bank, k, exclude_self=False):
     """Sort each row by (similarity, -index)."""
     similarity = F.normalize(query, dim=1) @ F.normalize(bank, dim=1).T
     index = []
@@ -33,15 +33,15 @@ def grid(rows, columns, generator):
 @pytest.mark.parametrize("k", [1, 3, 20, 150])
 @pytest.mark.parametrize("size", [151, 1000])
 @pytest.mark.parametrize("tied", [False, True])
-def test_neighbours_equal_a_sort(k, size, tied):
+def test_neighbors_equal_a_sort(k, size, tied):
     g = torch.Generator().manual_seed(k)
     query, bank = (
         (grid(37, 4, g), grid(size, 4, g))
         if tied
         else (torch.randn(37, 8, generator=g), torch.randn(size, 8, generator=g))
     )
-    similarity, index = neighbours(query, bank, k, chunk=16)
-    expected = slow_neighbours(query, bank, k)
+    similarity, index = neighbors(query, bank, k, chunk=16)
+    expected = slow_neighbors(query, bank, k)
     if tied:
         assert torch.equal(index, expected[1])
     torch.testing.assert_close(similarity, expected[0])
@@ -56,22 +56,22 @@ def test_neighbours_equal_a_sort(k, size, tied):
 def test_tiles_are_merged_exactly(monkeypatch, tied):
     g = torch.Generator().manual_seed(0)
     x = grid(500, 3, g) if tied else torch.randn(500, 6, generator=g)
-    whole = neighbours(x, x, 30, exclude_self=True, chunk=64)
+    whole = neighbors(x, x, 30, exclude_self=True, chunk=64)
     monkeypatch.setattr(module, "_TILE", 48)
-    tiled = neighbours(x, x, 30, exclude_self=True, chunk=7)
+    tiled = neighbors(x, x, 30, exclude_self=True, chunk=7)
     torch.testing.assert_close(tiled[0], whole[0])
     assert torch.equal(tiled[1], whole[1])
-    expected = slow_neighbours(x, x, 30, exclude_self=True)[1]
+    expected = slow_neighbors(x, x, 30, exclude_self=True)[1]
     assert torch.equal(tiled[1], expected)
     assert (tiled[1] != torch.arange(500)[:, None]).all()
 
 
 def test_rows_that_are_all_the_same_give_the_first():
     x = torch.ones(1000, 4)
-    similarity, index = neighbours(x[:3], x, 5)
+    similarity, index = neighbors(x[:3], x, 5)
     assert index.tolist() == [[0, 1, 2, 3, 4]] * 3
     torch.testing.assert_close(similarity, torch.ones(3, 5))
-    assert neighbours(x[:1], x[:8], 8)[1].tolist() == [list(range(8))]
+    assert neighbors(x[:1], x[:8], 8)[1].tolist() == [list(range(8))]
 
 
 class Largest(TorchDispatchMode):
@@ -92,7 +92,7 @@ def test_memory_does_not_grow_with_the_bank(monkeypatch):
     for size in (4096, 16384):
         bank = torch.zeros(1, 8).expand(size, 8)
         with Largest() as largest:
-            neighbours(torch.randn(64, 8), bank, 4, chunk=16)
+            neighbors(torch.randn(64, 8), bank, 4, chunk=16)
         peak.append(largest.entries)
     assert peak[0] == peak[1] <= 16 * 1024
 
@@ -100,23 +100,23 @@ def test_memory_does_not_grow_with_the_bank(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_dtype_is_read_as_float32(dtype):
     x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    similarity, index = neighbours(x, x, 3)
+    similarity, index = neighbors(x, x, 3)
     assert (similarity.dtype, index.dtype) == (torch.float32, torch.int64)
-    assert torch.equal(index, neighbours(x.float(), x.float(), 3)[1])
+    assert torch.equal(index, neighbors(x.float(), x.float(), 3)[1])
 
 
 def test_errors_name_what_was_given():
     x = torch.randn(5, 2)
     with pytest.raises(ValueError, match="k is 6; wanted 1 to 5"):
-        neighbours(x, x, 6)
+        neighbors(x, x, 6)
     with pytest.raises(ValueError, match="k is 5; wanted 1 to 4"):
-        neighbours(x, x, 5, exclude_self=True)
+        neighbors(x, x, 5, exclude_self=True)
     with pytest.raises(ValueError, match="3 queries and a bank of 5"):
-        neighbours(x[:3], x, 1, exclude_self=True)
+        neighbors(x[:3], x, 1, exclude_self=True)
     with pytest.raises(ValueError, match="wanted Q x D and N x D"):
-        neighbours(x, torch.randn(5, 3), 1)
+        neighbors(x, torch.randn(5, 3), 1)
     with pytest.raises(ValueError, match="1 of the 5 bank features are not finite"):
-        neighbours(x, x.clone().index_fill_(0, torch.tensor(2), torch.nan), 1)
+        neighbors(x, x.clone().index_fill_(0, torch.tensor(2), torch.nan), 1)
     with pytest.raises(ValueError, match="none of the 5 training samples has a label"):
         knn(x, torch.full((5,), MISSING), x, torch.zeros(5, dtype=torch.int64))
 
@@ -138,10 +138,10 @@ def test_invariants():
     g = torch.Generator().manual_seed(0)
     bank, query = torch.randn(200, 8, generator=g), torch.randn(50, 8, generator=g)
     label, truth = torch.randint(4, (200,), generator=g), torch.randint(4, (50,), generator=g)
-    nearest = label[slow_neighbours(query, bank, 1)[1][:, 0]]
+    nearest = label[slow_neighbors(query, bank, 1)[1][:, 0]]
     for temperature in (0.001, 0.07, 10, math.inf):
         assert torch.equal(knn_scores(bank, label, query, k=1, temperature=temperature).argmax(1), nearest)
-    heads = F.one_hot(label[slow_neighbours(query, bank, 21)[1]], 4).double().mean(1)
+    heads = F.one_hot(label[slow_neighbors(query, bank, 21)[1]], 4).double().mean(1)
     torch.testing.assert_close(knn_scores(bank, label, query, k=21, temperature=math.inf), heads)
     torch.testing.assert_close(
         knn_scores(3 * bank, label, 0.1 * query, k=21), knn_scores(bank, label, query, k=21), atol=1e-5, rtol=1e-5
@@ -149,7 +149,7 @@ def test_invariants():
     assert knn(bank, label, bank, label, k=1)["accuracy"] == 100
     assert knn(bank, label, query, truth)["protocol"]["k"] == 200
     own = knn(bank, label, bank, label, k=1, exclude_self=True)
-    assert own["accuracy"] == 100 * (label[slow_neighbours(bank, bank, 1, True)[1][:, 0]] == label).double().mean()
+    assert own["accuracy"] == 100 * (label[slow_neighbors(bank, bank, 1, True)[1][:, 0]] == label).double().mean()
 
 
 def test_ties_go_to_the_lowest_class_and_k_is_capped():

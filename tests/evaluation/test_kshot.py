@@ -13,7 +13,7 @@ from nearfar.evaluation.kshot import (
     few_labels,
     linear_probe,
     nearest_mean,
-    nearest_neighbour,
+    nearest_neighbor,
 )
 
 
@@ -28,15 +28,15 @@ def test_classifiers_equal_loops():
     g = torch.Generator().manual_seed(0)
     support = F.normalize(torch.randn(2, 4, 3, 5, generator=g), dim=3)
     query = F.normalize(torch.randn(2, 7, 5, generator=g), dim=2)
-    nearest, mean = nearest_neighbour(support, query), nearest_mean(support, query)
+    nearest, mean = nearest_neighbor(support, query), nearest_mean(support, query)
     for e in range(2):
         for q in range(7):
             for w in range(4):
                 assert nearest[e, q, w] == pytest.approx(max(float(s @ query[e, q]) for s in support[e, w]), abs=1e-6)
-                centre = sum(support[e, w])
-                assert mean[e, q, w] == pytest.approx(float(centre @ query[e, q] / centre.norm()), abs=1e-6)
+                center = sum(support[e, w])
+                assert mean[e, q, w] == pytest.approx(float(center @ query[e, q] / center.norm()), abs=1e-6)
     one = support[:, :, :1]
-    torch.testing.assert_close(nearest_neighbour(one, query), nearest_mean(one, query))
+    torch.testing.assert_close(nearest_neighbor(one, query), nearest_mean(one, query))
 
 
 def test_draws_are_of_one_class_and_different():
@@ -125,7 +125,7 @@ def test_few_labels_takes_so_many_of_each_class():
     label = torch.tensor([0] * 5 + [1] * 2 + [3] * 9 + [MISSING] * 4)
     out = few_labels(torch.randn(20, 3), label, torch.randn(20, 3), label, shots=3, draws=2, scorer=spy)
     assert taken == [[3, 2, 0, 3]] * 2
-    assert out["protocol"]["notes"] == ["1 classes have fewer than 3 labelled rows"]
+    assert out["protocol"]["notes"] == ["1 classes have fewer than 3 labeled rows"]
 
 
 def test_class_means_never_name_an_empty_class():

@@ -8,7 +8,7 @@ from nearfar.batch import MISSING
 from nearfar.evaluation.linear import (
     STRENGTHS,
     _holdouts,
-    _standardise,
+    _standardize,
     linear,
     linear_fit,
     linear_scores,
@@ -27,12 +27,12 @@ def clouds(rows, dim, classes, seed=0, noise=2.0):
 @pytest.mark.parametrize(("rows", "dim", "classes"), [(400, 12, 3), (60, 90, 4), (200, 5, 2)])
 def test_logistic_agrees_with_scikit_learn(rows, dim, classes):
     x, y = clouds(rows, dim, classes)
-    x, _ = _standardise(x, x)
+    x, _ = _standardize(x, x)
     strengths = [1.0, 0.1, 0.01]
     for strength, (weight, bias) in zip(strengths, logistic(x, y, classes, strengths, tolerance=1e-6), strict=True):
         other = LogisticRegression(C=1 / (rows * strength), tol=1e-8, max_iter=5000)
         expected = torch.from_numpy(other.fit(x.double().numpy(), y.numpy()).predict_proba(x.double().numpy())).float()
-        if classes == 2:  # scikit-learn penalises one weight for two classes: half of ours, squared, twice
+        if classes == 2:  # scikit-learn penalizes one weight for two classes: half of ours, squared, twice
             other = LogisticRegression(C=2 / (rows * strength), tol=1e-8, max_iter=5000)
             expected = torch.from_numpy(
                 other.fit(x.double().numpy(), y.numpy()).predict_proba(x.double().numpy())
@@ -45,7 +45,7 @@ def test_a_weak_strength_asked_for_alone_is_led_to_by_larger_ones():
     x, y = clouds(1060, 100, 10)
     basis = torch.linalg.svd(torch.randn(100, 100, generator=torch.Generator().manual_seed(1)))[2]
     x = x @ basis.T * torch.logspace(0, -1, 100)
-    learn, test = _standardise(x[:60], x[60:], "one")
+    learn, test = _standardize(x[:60], x[60:], "one")
     weight, bias = next(logistic(learn, y[:60], 10, [1e-6]))
     torch.testing.assert_close(weight, list(logistic(learn, y[:60], 10, sorted(STRENGTHS, reverse=True)))[-1][0])
     other = LogisticRegression(C=1 / (60 * 1e-6), max_iter=20_000).fit(learn.numpy(), y[:60].numpy())
@@ -56,7 +56,7 @@ def test_a_weak_strength_asked_for_alone_is_led_to_by_larger_ones():
 @pytest.mark.parametrize(("rows", "dim"), [(300, 10), (40, 60)])
 def test_ridge_agrees_with_scikit_learn(rows, dim):
     x, y = clouds(rows, dim, 3)
-    x, _ = _standardise(x, x)
+    x, _ = _standardize(x, x)
     target = torch.nn.functional.one_hot(y).double()
     for strength, (weight, bias) in zip([1.0, 1e-2], ridge(x, y, 3, [1.0, 1e-2]), strict=True):
         expected = Ridge(alpha=strength * rows).fit(x.double().numpy(), target.numpy()).predict(x.double().numpy())
@@ -163,9 +163,9 @@ def test_one_scale_for_all_features():
     x, y = clouds(60, 6, 3)
     x = x * torch.tensor([1.0, 1, 1, 1, 1, 1e-3])
     fit = linear_fit(x[:40], y[:40], scale="one", strengths=[0.1])
-    centred = x[:40] - x[:40].mean(0)
-    torch.testing.assert_close(fit.scale, (1 / centred.square().mean().sqrt()).expand(6))
-    weight, bias = next(logistic(centred * fit.scale, y[:40], 3, [0.1]))
+    centered = x[:40] - x[:40].mean(0)
+    torch.testing.assert_close(fit.scale, (1 / centered.square().mean().sqrt()).expand(6))
+    weight, bias = next(logistic(centered * fit.scale, y[:40], 3, [0.1]))
     torch.testing.assert_close(fit.scores(x[40:]), (x[40:] - x[:40].mean(0)) * fit.scale @ weight + bias)
     assert fit.folded()[0][-1].abs().max() < linear_fit(x[:40], y[:40], strengths=[0.1]).folded()[0][-1].abs().max()
     assert "one deviation" in str(fit.config["features"])

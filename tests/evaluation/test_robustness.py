@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.attacks import Norm
 from nearfar.batch import MISSING
-from nearfar.encoders.image import image_encoder
 from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import accuracy_under, corruption_error, fgsm, pgd
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.ops.attacks import Norm
 
 
-def pictures(n: int = 6, seed: int = 0) -> Tensor:
+def images(n: int = 6, seed: int = 0) -> Tensor:
     return torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -33,7 +33,7 @@ def each_loss(x: Tensor) -> Tensor:
 
 def test_fgsm_of_a_linear_model_is_known() -> None:
     """The slope of its cross-entropy is W (p - onehot(y)), so that the first-order gain is epsilon |slope|_1."""
-    x = 0.4 + 0.2 * pictures()
+    x = 0.4 + 0.2 * images()
     p = softmax_model(x).softmax(1)
     slope = (p - F.one_hot(LABEL, 3)) @ WEIGHT.T  # N x 48
     found = fgsm(softmax_model, x, LABEL, epsilon=0.1)  # far from both bounds
@@ -47,7 +47,7 @@ def test_of_two_classes_the_loss_is_that_of_the_worst_point() -> None:
     """A linear model of two classes has its largest loss where every number goes against the margin."""
     weight = WEIGHT[:, :2]
     label = torch.tensor([0, 1, 0, 1, 1, 0])
-    x = 0.4 + 0.2 * pictures()
+    x = 0.4 + 0.2 * images()
 
     def model(x: Tensor) -> Tensor:
         return x.flatten(1) @ weight
@@ -67,8 +67,8 @@ def test_of_two_classes_the_loss_is_that_of_the_worst_point() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("random", [False, True])
-def test_what_is_found_lies_in_the_ball_and_among_pictures(norm: Norm, *, random: bool) -> None:
-    x = pictures()
+def test_what_is_found_lies_in_the_ball_and_among_images(norm: Norm, *, random: bool) -> None:
+    x = images()
     generator = torch.Generator().manual_seed(0) if random else None
     found = pgd(softmax_model, x, LABEL, epsilon=0.2, steps=7, norm=norm, generator=generator)
     change = (found - x).flatten(1)
@@ -79,20 +79,20 @@ def test_what_is_found_lies_in_the_ball_and_among_pictures(norm: Norm, *, random
 
 
 def test_no_radius_changes_nothing() -> None:
-    x = pictures()
+    x = images()
     assert torch.equal(fgsm(softmax_model, x, LABEL, epsilon=0.0), x)
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(pgd(softmax_model, x, LABEL, epsilon=0.0, generator=generator), x)
 
 
 def test_one_step_of_the_radius_is_fgsm() -> None:
-    x = pictures()
+    x = images()
     one = pgd(softmax_model, x, LABEL, epsilon=0.1, stride=0.1, steps=1)
     assert torch.equal(one, fgsm(softmax_model, x, LABEL, epsilon=0.1))
 
 
-def test_no_picture_feels_the_others_and_those_without_label_stay() -> None:
-    x, label = pictures(), LABEL.clone()
+def test_no_image_feels_the_others_and_those_without_label_stay() -> None:
+    x, label = images(), LABEL.clone()
     whole = pgd(softmax_model, x, label, epsilon=0.1)
     torch.testing.assert_close(pgd(softmax_model, x[2:4], label[2:4], epsilon=0.1), whole[2:4])
     label[3] = MISSING
@@ -100,12 +100,12 @@ def test_no_picture_feels_the_others_and_those_without_label_stay() -> None:
 
 
 def test_accuracy_counts_those_with_a_label() -> None:
-    x, label = pictures(), softmax_model(pictures()).argmax(1)
+    x, label = images(), softmax_model(images()).argmax(1)
     label[0] = (label[0] + 1) % 3
     assert accuracy_under(None, softmax_model, x, label) == pytest.approx(500 / 6)
     label[0] = MISSING
     assert accuracy_under(None, softmax_model, x, label, batch=2) == 100
-    with pytest.raises(ValueError, match="none of the 6 pictures has a label"):
+    with pytest.raises(ValueError, match="none of the 6 images has a label"):
         accuracy_under(None, softmax_model, x, torch.full((6,), MISSING))
 
 

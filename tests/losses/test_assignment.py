@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.clustering.sinkhorn import sinkhorn
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.assignment import swapped_assignment
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -90,7 +90,7 @@ def test_counts_are_refused() -> None:
 
 def _swav(z1: Tensor, z2: Tensor, z3: Tensor) -> Tensor:
     prototypes = unit(5, 4, 99).to(z1.dtype)
-    scores = [normalise(z) @ prototypes.T for z in (z1, z2, z3)]
+    scores = [normalize(z) @ prototypes.T for z in (z1, z2, z3)]
     return swapped_assignment(scores, [sinkhorn(s) for s in scores[:2]], temperature=0.1)
 
 

@@ -11,7 +11,7 @@ LOGITS = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 2.0, 2.0]], dtyp
 LABEL = torch.tensor([0, MISSING, 2])
 
 
-def test_it_is_the_mean_over_the_labelled_rows() -> None:
+def test_it_is_the_mean_over_the_labeled_rows() -> None:
     want = 0.0
     for row, y in ((0, 0), (2, 2)):
         total = sum(math.exp(float(v)) for v in LOGITS[row])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import dcl, nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -93,11 +93,11 @@ def test_gradients() -> None:
 
 
 def _dcl(z1: Tensor, z2: Tensor) -> Tensor:
-    return dcl(normalise(z1), normalise(z2), temperature=0.2)
+    return dcl(normalize(z1), normalize(z2), temperature=0.2)
 
 
 def _dclw(z1: Tensor, z2: Tensor) -> Tensor:
-    return dcl(normalise(z1), normalise(z2), temperature=0.2, sigma=0.5)
+    return dcl(normalize(z1), normalize(z2), temperature=0.2, sigma=0.5)
 
 
 @pytest.mark.parametrize("loss", [_dcl, _dclw])

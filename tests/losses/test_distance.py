@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nearfar import distributed
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.distance import align, byol, uniform
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -62,8 +62,8 @@ def test_uniform(n: int, t: float) -> None:
 
 def test_uniform_gradient() -> None:
     raw = (unit(6, 3, 0) * 2).requires_grad_()
-    value = uniform(normalise(raw))
-    x = normalise(raw)
+    value = uniform(normalize(raw))
+    x = normalize(raw)
     i, j = torch.triu_indices(6, 6, 1)
     want = (-2 * (x[i] - x[j]).square().sum(1)).exp().mean().log()
     torch.testing.assert_close(value, want)
@@ -75,7 +75,7 @@ def test_uniform_in_closed_form() -> None:
     assert float(uniform(equal)) == pytest.approx(0)
     assert float(uniform(torch.tensor([[1.0, 0], [-1, 0]]), t=3)) == pytest.approx(-12)
     for n in (3, 6):
-        simplex = normalise(torch.eye(n, dtype=torch.float64) - 1 / n)
+        simplex = normalize(torch.eye(n, dtype=torch.float64) - 1 / n)
         assert float(uniform(simplex)) == pytest.approx(-2 * 2 * n / (n - 1))
 
 
@@ -92,7 +92,7 @@ def test_uniform_does_not_feel_order_or_rotation_and_falls_with_t() -> None:
 
 def test_pairs_of_one_group_are_left_out() -> None:
     raw, group = unit(6, 4, 0).requires_grad_(), [7, 7, 2, MISSING, MISSING, 7]
-    x = normalise(raw)
+    x = normalize(raw)
     apart = [(i, j) for i in range(6) for j in range(i) if group[i] != group[j] or group[i] == MISSING]
     terms = torch.stack([(-3 * (x[i] - x[j]).square().sum()).exp() for i, j in apart])
     want, got = terms.mean().log(), uniform(x, t=3, group=torch.tensor(group))
@@ -115,17 +115,17 @@ def _byol(p: Tensor, z: Tensor) -> Tensor:
 
 
 def _align(x: Tensor, y: Tensor) -> Tensor:
-    return align(normalise(x), normalise(y))
+    return align(normalize(x), normalize(y))
 
 
 def _uniform(x: Tensor, y: Tensor) -> Tensor:
-    return (uniform(normalise(x)) + uniform(normalise(y), t=3)) / 2
+    return (uniform(normalize(x)) + uniform(normalize(y), t=3)) / 2
 
 
 def _uniform_groups(x: Tensor, y: Tensor) -> Tensor:
     index = distributed.rank() * len(x) + torch.arange(len(x))
     group = torch.where(index % 4 == 3, MISSING, index % 3)
-    return uniform(normalise(x), group=group) + uniform(normalise(y), group=torch.zeros_like(group))
+    return uniform(normalize(x), group=group) + uniform(normalize(y), group=torch.zeros_like(group))
 
 
 @pytest.mark.parametrize("loss", [_byol, _align, _uniform, _uniform_groups])

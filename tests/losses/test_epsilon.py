@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses import strips
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.pairwise import nt_xent
@@ -124,7 +124,7 @@ def test_gradient_is_that_of_differences_also_in_strips(monkeypatch: pytest.Monk
     label = torch.tensor([0, 1, 0, 1])
 
     def loss(z: Tensor) -> Tensor:
-        return sup_info_nce(list(normalise(z).chunk(2)), label, temperature=0.3, epsilon=0.2)
+        return sup_info_nce(list(normalize(z).chunk(2)), label, temperature=0.3, epsilon=0.2)
 
     z = unit(8, 3, 0).requires_grad_()
     assert torch.autograd.gradcheck(loss, z)
@@ -134,21 +134,21 @@ def test_gradient_is_that_of_differences_also_in_strips(monkeypatch: pytest.Monk
 
 
 def _out(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return sup_info_nce([normalise(z1), normalise(z2)], label, temperature=0.2, epsilon=0.3)
+    return sup_info_nce([normalize(z1), normalize(z2)], label, temperature=0.2, epsilon=0.3)
 
 
 def _in(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return sup_info_nce_in([normalise(z1), normalise(z2)], label, temperature=0.2, epsilon=0.3)
+    return sup_info_nce_in([normalize(z1), normalize(z2)], label, temperature=0.2, epsilon=0.3)
 
 
 def _supcon(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return epsilon_supcon([normalise(z1), normalise(z2)], label, temperature=0.2, epsilon=0.3)
+    return epsilon_supcon([normalize(z1), normalize(z2)], label, temperature=0.2, epsilon=0.3)
 
 
 def _one_view(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     group = label.clamp(min=0) // 2
     return sum(
-        (f([normalise(z1)], label, temperature=0.2, epsilon=0.3, group=group) for f in FORMS.values()), 0 * z2.sum()
+        (f([normalize(z1)], label, temperature=0.2, epsilon=0.3, group=group) for f in FORMS.values()), 0 * z2.sum()
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses import strips
 from nearfar.losses.fairness import fairkl, fairkl_released
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -64,9 +64,9 @@ def test_kl_is_0_where_the_bias_makes_no_difference() -> None:
     z = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 0, 1, 1, 1, 1]]
     label, bias = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 1, 1] * 2)
     assert float(fairkl(z, label, bias)) == pytest.approx(0, abs=1e-12)
-    turned = normalise(z + 0.5 * torch.eye(3, dtype=torch.float64)[2] * bias[:, None])
+    turned = normalize(z + 0.5 * torch.eye(3, dtype=torch.float64)[2] * bias[:, None])
     assert float(fairkl(turned, label, bias)) > 0.1
-    # cos 26.6 deg between the colours of a class: squared difference of means over the floor.
+    # cos 26.6 deg between the colors of a class: squared difference of means over the floor.
     gap = 1 - 1 / math.sqrt(1.25)
     only = fairkl(turned[:4], label[:4], bias[:4])
     assert float(only) == pytest.approx(gap**2 / (2 * 0.01))
@@ -104,7 +104,7 @@ def test_where_a_kind_is_empty_it_is_finite(penalty) -> None:  # type: ignore[no
 @both
 def test_gradient_is_that_of_differences_also_in_strips(penalty, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     def loss(z: Tensor) -> Tensor:
-        return penalty(normalise(z), LABEL, BIAS)
+        return penalty(normalize(z), LABEL, BIAS)
 
     z = unit(9, 4, 0).requires_grad_()
     assert torch.autograd.gradcheck(loss, z)
@@ -115,11 +115,11 @@ def test_gradient_is_that_of_differences_also_in_strips(penalty, monkeypatch: py
 
 
 def _kl(z: Tensor, label: Tensor, bias: Tensor) -> Tensor:
-    return fairkl(normalise(z), label, bias)
+    return fairkl(normalize(z), label, bias)
 
 
 def _released(z: Tensor, label: Tensor, bias: Tensor) -> Tensor:
-    return fairkl_released(normalise(z), label, bias, group=label.clamp(min=0) + bias)
+    return fairkl_released(normalize(z), label, bias, group=label.clamp(min=0) + bias)
 
 
 @pytest.mark.parametrize("loss", [_kl, _released])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import local, normalise, rank
+from nearfar.distributed import local, normalize, rank
 from nearfar.losses import false_negatives
 from nearfar.losses.false_negatives import (
     detected,
@@ -259,7 +259,7 @@ def test_detection_is_told_in_shares() -> None:
 
 
 def _both(z1: Tensor, z2: Tensor, *, attract: bool) -> Tensor:
-    z1, z2 = normalise(z1), normalise(z2)
+    z1, z2 = normalize(z1), normalize(z2)
     found = find_alike([z1, z2], [z1, z2], top=3, threshold=0.3)
     return nt_xent_found([z1, z2], found, temperature=0.2, attract=attract)
 
@@ -274,7 +274,7 @@ def _eliminate(z1: Tensor, z2: Tensor) -> Tensor:
 
 def _oracle(z1: Tensor, z2: Tensor) -> Tensor:
     label = rank() * len(z1) + torch.arange(len(z1))
-    z1, z2 = normalise(z1), normalise(z2)
+    z1, z2 = normalize(z1), normalize(z2)
     return nt_xent_found([z1, z2], same_class(label // 3, 2), temperature=0.2)
 
 
@@ -282,7 +282,7 @@ def _queue(q: Tensor, k: Tensor) -> Tensor:
     alike = rank() * len(q) + torch.arange(len(q)), torch.arange(12) % 9
     queue = unit(12, 4, 5).to(q.dtype)
     return (
-        info_nce_found(normalise(q), normalise(k).detach(), queue, alike, temperature=0.2, attract=True) + 0 * k.sum()
+        info_nce_found(normalize(q), normalize(k).detach(), queue, alike, temperature=0.2, attract=True) + 0 * k.sum()
     )
 
 

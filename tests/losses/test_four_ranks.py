@@ -24,7 +24,7 @@ from nearfar.batch import MISSING
 from nearfar.clustering.sinkhorn import sinkhorn
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
-from nearfar.losses.centres import centres
+from nearfar.losses.centers import centers
 from nearfar.losses.classification import cross_entropy, log_prior
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
@@ -46,7 +46,7 @@ from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.losses.mixed import mixed_byol, mixed_info_nce
 from nearfar.losses.mixture import mixture_nce
 from nearfar.losses.negatives import hcl, renyi
-from nearfar.losses.open_world import divergence, unfamiliar, unlabelled_shares
+from nearfar.losses.open_world import divergence, unfamiliar, unlabeled_shares
 from nearfar.losses.pairwise import dcl, info_nce, info_nce_batch, nt_xent
 from nearfar.losses.parametric import parametric
 from nearfar.losses.patchwise import info_nce_parts
@@ -131,8 +131,8 @@ LOSSES: dict[str, Loss] = {
     "barlow (wide)": lambda a, b, i, g: barlow(*(torch.cat([x, x**2, x**3], 1) for x in (a, b))),
     "bregman": lambda a, b, i, g: bregman(a, b, temperature=T, group=g),
     "byol": lambda a, b, i, g: byol(a, b),
-    "centres": lambda a, b, i, g: centres(QUEUE, [a, b], LABEL[i], temperature=T),
-    "centres (learnt)": lambda a, b, i, g: centres(distributed.gather(a)[:4], [a, b], LABEL[i], temperature=T),
+    "centers": lambda a, b, i, g: centers(QUEUE, [a, b], LABEL[i], temperature=T),
+    "centers (learned)": lambda a, b, i, g: centers(distributed.gather(a)[:4], [a, b], LABEL[i], temperature=T),
     "classify": lambda a, b, i, g: classify(a + b, i % D),
     "cross_entropy": lambda a, b, i, g: cross_entropy(a + b, LABEL[i], log_prior=log_prior([3, 2, 2, 1, 0])),
     "dcl": lambda a, b, i, g: dcl(a, b, temperature=T, group=g),
@@ -140,7 +140,7 @@ LOSSES: dict[str, Loss] = {
     "distillation": lambda a, b, i, g: (
         distillation(a, b, temperature=2, label=LABEL[i], alpha=0.3) + distillation(b, a, temperature=2)
     ),
-    "divergence": lambda a, b, i, g: divergence((a + b).softmax(1), unlabelled_shares(N, [3, 2, 2], 2), LABEL[i] < 0),
+    "divergence": lambda a, b, i, g: divergence((a + b).softmax(1), unlabeled_shares(N, [3, 2, 2], 2), LABEL[i] < 0),
     "epsilon_supcon": lambda a, b, i, g: epsilon_supcon([a, b], LABEL[i], temperature=T, epsilon=0.3, group=g),
     "fairkl": lambda a, b, i, g: fairkl(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "fairkl_released": lambda a, b, i, g: fairkl_released(a + b, LABEL[i], ATTRIBUTE[i], group=g),
@@ -230,7 +230,7 @@ NO_LOSS = {
     "turns": "a part of n_pairs",
     "mixed_rows": "a part of mixed_byol",
     "group_sizes": "a part of hcl, renyi and uniform",
-    "standardise": "a part of barlow",
+    "standardize": "a part of barlow",
     "strips": "how sup_info_nce and fairkl look at pairs",
     "identity": "a part of all that take labels",
     "detected": "counts of one rank, which detection adds up",
@@ -296,7 +296,7 @@ def _memory_after_steps() -> str:
         grad = torch.autograd.grad(distributed.gather(prototypes(z)).square().mean(), prototypes.weight)[0]
         with torch.no_grad():
             prototypes.weight.sub_(distributed.total(grad) / distributed.world())
-        prototypes.renormalise()
+        prototypes.renormalize()
     whole = b"".join(value.numpy().tobytes() for value in nn.ModuleList([queue, prototypes]).state_dict().values())
     return hashlib.sha256(whole).hexdigest()
 
@@ -360,7 +360,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "universum (push)": (2 * v * n * d + v * n + 1, W * 2 * v * n * d),
         "parametric": (v * n * d + v * n + 1, W * v * n * d),
         "pairs": (v * n * d + v * n + 2, W * v * n * d),
-        "centres": (v * n * d + v * n, W * v * n * d),
+        "centers": (v * n * d + v * n, W * v * n * d),
         "n_pairs": (n * d + n, W * n * d),
         "fairkl, fairkl_released": (n * d + 2 * n + 12, W * n * d + 12),
         "cross_entropy, classify, distillation, nce": (1, 0),

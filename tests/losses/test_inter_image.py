@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses import inter_image
 from nearfar.losses.inter_image import Sampling, draw_negatives, draw_positive, margin_nce
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -87,7 +87,7 @@ def slow(q: Tensor, k: Tensor, bank: Tensor, chosen: Tensor, tau: float, margin:
 @pytest.mark.parametrize("margin", [-0.4, 0.0, 0.3])
 def test_against_a_slow_loop(margin: float, *, arc: bool) -> None:
     q, bank, chosen = unit(4, 5, 0), unit(12, 5, 1), draw("semi-hard")
-    k = normalise(q + unit(4, 5, 4))  # at about 45 degrees, where no margin leaves [0, pi]
+    k = normalize(q + unit(4, 5, 4))  # at about 45 degrees, where no margin leaves [0, pi]
     got = margin_nce(q, k, bank, chosen, temperature=0.2, margin=margin, arc=arc)
     assert float(got) == pytest.approx(slow(q, k, bank, chosen, 0.2, margin, arc=arc), abs=1e-6)
     assert torch.autograd.gradcheck(
@@ -125,7 +125,7 @@ def _loss(q: Tensor) -> Tensor:
     from nearfar.distributed import rank
 
     label = (rank() * len(q) + torch.arange(len(q))) % 3
-    q, bank = normalise(q), unit(12, 4, 1).to(q.dtype)
+    q, bank = normalize(q), unit(12, 4, 1).to(q.dtype)
     chosen = draw_negatives(q, bank, (label, BANK), U.to(q), count=4, pool=8, sampling="semi-hard")
     return margin_nce(q, bank[label], bank, chosen, temperature=0.2, margin=-0.5)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.leave_one_out import leave_one_out
 from nearfar.losses.pairwise import info_nce
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -62,12 +62,12 @@ def test_equal_rows() -> None:
 
 
 def _image(q: Tensor, k: Tensor) -> Tensor:
-    q, k = normalise(q), normalise(k)
+    q, k = normalize(q), normalize(k)
     return leave_one_out(q, k, [k.flip(1)], unit(9, 4, 9).to(q.dtype), temperature=0.2)
 
 
 def _batch(q: Tensor, k: Tensor, group: Tensor) -> Tensor:
-    q, k = normalise(q), normalise(k)
+    q, k = normalize(q), normalize(k)
     groups = (group, torch.full((9,), -1))
     return leave_one_out(q, k, [k.flip(1)], unit(9, 4, 9).to(q.dtype), temperature=0.2, groups=groups, batch=True)
 

@@ -258,8 +258,8 @@ def test_n_pairs_are_those_of_a_loop(group: list[int]) -> None:
         want = slow_n_pairs(a, p, LABEL, order.tolist(), group)
         got = n_pairs(a, p, torch.tensor(LABEL), order, group=torch.tensor(group))
         assert float(got) == pytest.approx(want)
-        penalised = n_pairs(a, p, torch.tensor(LABEL), order, group=torch.tensor(group), penalty=0.1)
-        assert float(penalised) == pytest.approx(want + 0.1 * (9 + 4) / 2)
+        penalized = n_pairs(a, p, torch.tensor(LABEL), order, group=torch.tensor(group), penalty=0.1)
+        assert float(penalized) == pytest.approx(want + 0.1 * (9 + 4) / 2)
 
 
 def test_n_pairs_of_distinct_classes_are_cross_entropy_and_info_nce_in_one_direction() -> None:

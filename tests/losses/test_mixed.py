@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.mixed import mixed_byol, mixed_info_nce, mixed_rows
 from nearfar.losses.pairwise import info_nce_batch
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -72,7 +72,7 @@ def test_mixed_byol_is_the_mean_of_squared_distances_to_both_targets() -> None:
     p, z = 3 * unit(6, 4, 0), 2 * unit(6, 4, 1)
     losses = []
     for i, (other, lam) in enumerate(zip(PARTNER, LAM, strict=True)):
-        own, its = ((normalise(p)[i] - normalise(z)[j]).square().sum() for j in (i, other))
+        own, its = ((normalize(p)[i] - normalize(z)[j]).square().sum() for j in (i, other))
         losses.append(lam * own + (1 - lam) * its)
     torch.testing.assert_close(mixed_byol(p, z, PARTNER, LAM), torch.stack(losses).mean())
 
@@ -85,12 +85,12 @@ def test_mixed_rows() -> None:
 
 def _info_nce(q: Tensor, k: Tensor, partner: Tensor, tenths: Tensor) -> Tensor:
     queue = unit(9, 4, 9).to(q.dtype), torch.full((9,), -1)
-    return mixed_info_nce(normalise(q), normalise(k), partner, tenths.to(q.dtype) / 10, temperature=0.2, queue=queue)
+    return mixed_info_nce(normalize(q), normalize(k), partner, tenths.to(q.dtype) / 10, temperature=0.2, queue=queue)
 
 
 def _info_nce_in_groups(q: Tensor, k: Tensor, partner: Tensor, tenths: Tensor) -> Tensor:
     group = partner // 2
-    return mixed_info_nce(normalise(q), normalise(k), partner, tenths.to(q.dtype) / 10, temperature=0.2, group=group)
+    return mixed_info_nce(normalize(q), normalize(k), partner, tenths.to(q.dtype) / 10, temperature=0.2, group=group)
 
 
 def _byol(q: Tensor, k: Tensor, partner: Tensor, tenths: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearfar import distributed
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.negatives import group_sizes, hcl, renyi
 from nearfar.losses.pairwise import nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -48,7 +48,7 @@ def slow_hcl(
 @pytest.mark.parametrize("tau_plus", [0, 0.1, 0.4])
 @pytest.mark.parametrize("beta", [0, 0.5, 1, 2])
 def test_hcl_and_its_gradient_are_those_of_a_loop(beta: float, tau_plus: float, temperature: float) -> None:
-    z1, z2 = unit(6, 4, 0).requires_grad_(), normalise(unit(6, 4, 0) + unit(6, 4, 1)).requires_grad_()
+    z1, z2 = unit(6, 4, 0).requires_grad_(), normalize(unit(6, 4, 0) + unit(6, 4, 1)).requires_grad_()
     want, bound = slow_hcl(z1, z2, temperature, beta, tau_plus)
     if (beta, tau_plus) == (0, 0.4):
         assert 0 < bound < 12  # both branches are met
@@ -247,24 +247,24 @@ def _group(z: Tensor) -> Tensor:
 
 
 def _hcl(z1: Tensor, z2: Tensor) -> Tensor:
-    return hcl(normalise(z1), normalise(z2), temperature=0.2, tau_plus=0.2)
+    return hcl(normalize(z1), normalize(z2), temperature=0.2, tau_plus=0.2)
 
 
 def _debiased_small_temperature(z1: Tensor, z2: Tensor) -> Tensor:
-    return hcl(normalise(z1), normalise(z2), temperature=0.02, beta=0)
+    return hcl(normalize(z1), normalize(z2), temperature=0.02, beta=0)
 
 
 def _hcl_groups(z1: Tensor, z2: Tensor) -> Tensor:
-    return hcl(normalise(z1), normalise(z2), temperature=0.2, group=_group(z1))
+    return hcl(normalize(z1), normalize(z2), temperature=0.2, group=_group(z1))
 
 
 def _renyi(z1: Tensor, z2: Tensor) -> Tensor:
-    both = [normalise(z1), normalise(z2)]
+    both = [normalize(z1), normalize(z2)]
     return renyi(both, both[1].detach(), temperature=0.5, alpha=0.1)
 
 
 def _renyi_groups(z1: Tensor, z2: Tensor) -> Tensor:
-    return renyi([normalise(z1)], normalise(z2), temperature=0.5, group=_group(z1))
+    return renyi([normalize(z1)], normalize(z2), temperature=0.5, group=_group(z1))
 
 
 @pytest.mark.parametrize("loss", [_hcl, _debiased_small_temperature, _hcl_groups, _renyi, _renyi_groups])

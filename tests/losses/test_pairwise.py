@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce, info_nce_batch, nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -75,8 +75,8 @@ def test_nt_xent_is_cross_entropy_with_a_masked_diagonal() -> None:
 
 def test_gradient_is_orthogonal_to_raw_rows() -> None:
     raw = (unit(6, 4, 0) * 3).requires_grad_()
-    value = nt_xent(normalise(raw), unit(6, 4, 1), temperature=0.1)
-    torch.testing.assert_close(nt_xent(normalise(raw * 5), unit(6, 4, 1), temperature=0.1), value)
+    value = nt_xent(normalize(raw), unit(6, 4, 1), temperature=0.1)
+    torch.testing.assert_close(nt_xent(normalize(raw * 5), unit(6, 4, 1), temperature=0.1), value)
     gradient = torch.autograd.grad(value, raw)[0]
     assert float((gradient * raw).sum(1).abs().max().detach()) < 1e-12
 
@@ -163,24 +163,24 @@ def test_half_precision_and_small_temperatures_stay_finite() -> None:
 
 
 def _nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
-    return nt_xent(normalise(z1), normalise(z2), temperature=0.2)
+    return nt_xent(normalize(z1), normalize(z2), temperature=0.2)
 
 
 def _nt_xent_queue(z1: Tensor, z2: Tensor) -> Tensor:
     queue = unit(20, 4, 9).to(z1.dtype), torch.arange(20)
-    return nt_xent(normalise(z1), normalise(z2), temperature=0.2, queue=queue)
+    return nt_xent(normalize(z1), normalize(z2), temperature=0.2, queue=queue)
 
 
 def _nt_xent_small_temperature(z1: Tensor, z2: Tensor) -> Tensor:
-    return nt_xent(normalise(z1), normalise(z2), temperature=0.02)
+    return nt_xent(normalize(z1), normalize(z2), temperature=0.02)
 
 
 def _info_nce(q: Tensor, k: Tensor) -> Tensor:
-    return info_nce(normalise(q), normalise(k).detach(), unit(20, 4, 9).to(q.dtype), temperature=0.2) + 0 * k.sum()
+    return info_nce(normalize(q), normalize(k).detach(), unit(20, 4, 9).to(q.dtype), temperature=0.2) + 0 * k.sum()
 
 
 def _info_nce_batch(q: Tensor, k: Tensor) -> Tensor:
-    return info_nce_batch(normalise(q), normalise(k), temperature=0.2)
+    return info_nce_batch(normalize(q), normalize(k), temperature=0.2)
 
 
 @pytest.mark.parametrize("loss", [_nt_xent, _nt_xent_queue, _nt_xent_small_temperature, _info_nce, _info_nce_batch])

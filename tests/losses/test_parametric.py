@@ -94,7 +94,7 @@ def test_it_is_that_of_a_loop(anchors: int, keys: int, flags: dict[str, float], 
     assert float(got) == pytest.approx(slow(z, logits, LABEL, others, queue, **arguments), rel=1e-12)
 
 
-def test_without_centres_and_queue_it_is_supcon() -> None:
+def test_without_centers_and_queue_it_is_supcon() -> None:
     z, logits, _, _ = made(2, 0)
     z.requires_grad_()
     flags: dict[str, Any] = {"temperature": 0.1, "alpha": 0.3, "beta": 0.0}
@@ -105,7 +105,7 @@ def test_without_centres_and_queue_it_is_supcon() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_with_centres_alone_it_is_cross_entropy_and_samples_below_make_it_larger() -> None:
+def test_with_centers_alone_it_is_cross_entropy_and_samples_below_make_it_larger() -> None:
     z, logits, keys, queue = made()
     known = LABEL >= 0
     for smoothing in (0.0, 0.1):
@@ -128,8 +128,8 @@ def test_a_uniform_share_of_the_classes_counts_only_beside_samples() -> None:
         assert torch.isclose(one, other) == same
 
 
-def test_the_optimum_gives_centre_and_samples_their_weights() -> None:
-    """An anchor, its centre and two positives: the centre has p = 1 / (1 + alpha |P|), each positive alpha p."""
+def test_the_optimum_gives_center_and_samples_their_weights() -> None:
+    """An anchor, its center and two positives: the center has p = 1 / (1 + alpha |P|), each positive alpha p."""
     alpha, temperature = 0.25, 1.0
     p = 1 / (1 + 2 * alpha)
     s, b = math.log(alpha * p), math.log(p)

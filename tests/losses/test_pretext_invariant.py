@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce
 from nearfar.losses.pretext_invariant import told_apart
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -63,14 +63,14 @@ def test_the_second_term_is_between_log_2_and_1() -> None:
 
 def test_half_precision_and_small_temperatures_stay_finite() -> None:
     v = unit(5, 4, 0).to(torch.bfloat16).requires_grad_()
-    value = told_apart(normalise(v), unit(5, 4, 1).float(), unit(9, 4, 2).float(), temperature=0.005)
+    value = told_apart(normalize(v), unit(5, 4, 1).float(), unit(9, 4, 2).float(), temperature=0.005)
     assert value.isfinite()
     assert torch.autograd.grad(value, v)[0].isfinite().all()
 
 
 def _told_apart(v: Tensor, own: Tensor, group: Tensor) -> Tensor:
     drawn = unit(20, 4, 9).to(v.dtype)
-    return told_apart(normalise(v), normalise(own), drawn, temperature=0.2, groups=(group, torch.arange(20) % 7))
+    return told_apart(normalize(v), normalize(own), drawn, temperature=0.2, groups=(group, torch.arange(20) % 7))
 
 
 def test_two_ranks(two_ranks: Pool) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearfar.losses.redundancy import barlow, standardise
+from nearfar.losses.redundancy import barlow, standardize
 from tests.losses.ranks import hold_ranks_to_one
 from tests.two_ranks import Pool
 
@@ -81,7 +81,7 @@ def test_half_precision_is_computed_in_float32() -> None:
             got = barlow(z1[:cut], z2[:cut])
             assert got.dtype == torch.float32
             torch.testing.assert_close(got, barlow(z1[:cut].double(), z2[:cut].double()).float(), rtol=1e-5, atol=1e-5)
-    assert standardise(z1).dtype == torch.float32
+    assert standardize(z1).dtype == torch.float32
 
 
 def test_one_row_is_refused() -> None:

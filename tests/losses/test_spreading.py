@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.spreading import spreading
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
@@ -54,11 +54,11 @@ def test_it_stays_finite_where_a_negative_is_nearest() -> None:
 
 
 def _spreading(z1: Tensor, z2: Tensor) -> Tensor:
-    return spreading(normalise(z1), normalise(z2), temperature=0.3)
+    return spreading(normalize(z1), normalize(z2), temperature=0.3)
 
 
 def _spreading_in_groups(z1: Tensor, z2: Tensor, group: Tensor) -> Tensor:
-    return spreading(normalise(z1), normalise(z2), temperature=0.3, group=group)
+    return spreading(normalize(z1), normalize(z2), temperature=0.3, group=group)
 
 
 def test_two_ranks(two_ranks: Pool) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import local, normalise
+from nearfar.distributed import local, normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -87,7 +87,7 @@ def test_a_queue_beside_some_of_the_samples_is_that_beside_them_alone() -> None:
     torch.testing.assert_close(got, want)
 
 
-def test_unlabelled_and_unique_labels_are_nt_xent() -> None:
+def test_unlabeled_and_unique_labels_are_nt_xent() -> None:
     views = [unit(6, 4, 0), unit(6, 4, 1)]
     want = nt_xent(*views, temperature=0.1)
     for label in (torch.full((6,), MISSING), torch.arange(6)):
@@ -214,24 +214,24 @@ def test_the_mean_is_over_the_anchors_and_all_rows_are_candidates() -> None:
 
 
 def _supcon(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return supcon([normalise(z1), normalise(z2)], label, temperature=0.2)
+    return supcon([normalize(z1), normalize(z2)], label, temperature=0.2)
 
 
 def _supcon_in(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return supcon_in([normalise(z1), normalise(z2)], label, temperature=0.2)
+    return supcon_in([normalize(z1), normalize(z2)], label, temperature=0.2)
 
 
 def _one_view(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return supcon([normalise(z1)], label, temperature=0.2) + 0 * z2.sum()
+    return supcon([normalize(z1)], label, temperature=0.2) + 0 * z2.sum()
 
 
 def _among(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
-    return supcon([normalise(z1), normalise(z2)], label, temperature=0.2, among=local(AMONG))
+    return supcon([normalize(z1), normalize(z2)], label, temperature=0.2, among=local(AMONG))
 
 
 def _among_rows_of_one_rank(z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
     group = torch.zeros_like(label)
-    return supcon([normalise(z1), normalise(z2)], label, temperature=0.2, group=group, among=local(torch.arange(8) < 4))
+    return supcon([normalize(z1), normalize(z2)], label, temperature=0.2, group=group, among=local(torch.arange(8) < 4))
 
 
 @pytest.mark.parametrize("loss", [_supcon, _supcon_in, _one_view, _among, _among_rows_of_one_rank])

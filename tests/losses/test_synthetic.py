@@ -63,9 +63,9 @@ def test_mixtures_lie_between_their_parents() -> None:
     got = mixtures(q, queue, hard, known, pairs, own)
     torch.testing.assert_close(got.norm(dim=2), torch.ones(6, 18, dtype=torch.float64))
     parents = queue[hard.gather(1, (own[:, 0] * 4).long())]
-    towards = got[:, 9:]
-    assert bool(((towards * q[:, None]).sum(2) >= (parents * q[:, None]).sum(2) - 1e-12).all())
-    assert bool(((towards * parents).sum(2) >= (towards * q[:, None]).sum(2) - 1e-12).all())  # the key weighs more
+    toward = got[:, 9:]
+    assert bool(((toward * q[:, None]).sum(2) >= (parents * q[:, None]).sum(2) - 1e-12).all())
+    assert bool(((toward * parents).sum(2) >= (toward * q[:, None]).sum(2) - 1e-12).all())  # the key weighs more
     pairs[:, 2], own[:, 1] = 0, 0
     at_the_ends = mixtures(q, queue, hard, known, pairs, own)
     torch.testing.assert_close(at_the_ends[:, 9:], parents)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.supervised import supcon
 from nearfar.losses.universum import universum
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -65,7 +65,7 @@ def test_as_negatives_they_only_push_and_from_afar_they_do_not() -> None:
     near = [x.clone() for x in views]
     assert universum(views, near, LABEL, PARTNER, temperature=0.2, pull=False) > loss
     # All rows lie on one side of the sphere, and the mixtures on the other.
-    flat = [normalise(torch.cat([x[:, :3], torch.zeros(6, 1)], 1).double() + 1) for x in rows()]
+    flat = [normalize(torch.cat([x[:, :3], torch.zeros(6, 1)], 1).double() + 1) for x in rows()]
     want = supcon(flat, LABEL, temperature=0.01)
     away = [-x for x in flat]
     torch.testing.assert_close(universum(flat, away, LABEL, PARTNER, temperature=0.01, pull=False), want)
@@ -100,7 +100,7 @@ def _pushed(z1: Tensor, z2: Tensor, v1: Tensor, v2: Tensor, label: Tensor, group
 def _loss(
     z1: Tensor, z2: Tensor, v1: Tensor, v2: Tensor, label: Tensor, group: Tensor, partner: Tensor, pull: bool
 ) -> Tensor:
-    z, v = [normalise(z1), normalise(z2)], [normalise(v1), normalise(v2)]
+    z, v = [normalize(z1), normalize(z2)], [normalize(v1), normalize(v2)]
     return universum(z, v, label, partner.T.flatten(), temperature=0.2, pull=pull, group=group)
 
 

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import local, normalise
+from nearfar.distributed import local, normalize
 from nearfar.memory.bank import Bank
 from tests.two_ranks import Pool
 
 
 def test_rows_are_blended_put_back_on_the_sphere_and_others_stay() -> None:
-    bank, index, v = Bank(10, 4), torch.tensor([7, 2, 5]), normalise(torch.randn(3, 4))
+    bank, index, v = Bank(10, 4), torch.tensor([7, 2, 5]), normalize(torch.randn(3, 4))
     before = bank.rows.clone()
     torch.testing.assert_close(before.norm(dim=1), torch.ones(10))
     bank.write(index, v, keep=0.3)
@@ -26,13 +26,13 @@ def test_rows_are_blended_put_back_on_the_sphere_and_others_stay() -> None:
 
 
 def test_without_keeping_a_row_is_what_came_last() -> None:
-    bank, v = Bank(4, 3), normalise(torch.randn(2, 3, requires_grad=True))
+    bank, v = Bank(4, 3), normalize(torch.randn(2, 3, requires_grad=True))
     bank.write(torch.tensor([1, 0]), v)
     torch.testing.assert_close(bank.rows[[1, 0]], v.detach())
 
 
 def test_groups_are_kept_of_what_was_written() -> None:
-    bank, v = Bank(5, 3), normalise(torch.randn(2, 3))
+    bank, v = Bank(5, 3), normalize(torch.randn(2, 3))
     bank.write(torch.tensor([1, 0]), v)
     assert bank.group.tolist() == [MISSING] * 5
     bank.write(torch.tensor([3, 0]), v, group=torch.tensor([7, MISSING]))
@@ -47,7 +47,7 @@ def _written(index: Tensor, v: Tensor) -> dict[str, Tensor]:
 
 
 def test_two_ranks_hold_what_one_holds(two_ranks: Pool) -> None:
-    index, v = torch.tensor([1, 9, 3, 4]), normalise(torch.randn(4, 4))
+    index, v = torch.tensor([1, 9, 3, 4]), normalize(torch.randn(4, 4))
     want = _written(index, v)
     for got in two_ranks.run(_written, index, v):
         torch.testing.assert_close(got, want, rtol=0, atol=0)

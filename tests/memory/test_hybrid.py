@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import local, normalise
+from nearfar.distributed import local, normalize
 from nearfar.memory.hybrid import Hybrid
 from tests.two_ranks import Pool
 
@@ -15,7 +15,7 @@ LABEL = torch.tensor([2, MISSING, 0, MISSING, 2, MISSING])
 
 def filled(label: Tensor | None = LABEL) -> Hybrid:
     memory = Hybrid(6, 3, 4)
-    memory.fill(normalise(torch.randn(6, 4)), label)
+    memory.fill(normalize(torch.randn(6, 4)), label)
     return memory
 
 
@@ -28,12 +28,12 @@ def test_before_it_is_filled_each_sample_is_an_identity_of_the_target() -> None:
 
 
 def test_it_is_filled_with_class_means_and_target_samples() -> None:
-    v, memory = normalise(torch.randn(6, 4)), Hybrid(6, 3, 4)
+    v, memory = normalize(torch.randn(6, 4)), Hybrid(6, 3, 4)
     memory.fill(v, LABEL)
     assert memory.source.tolist() == [True, False, True, False, True, False]
     assert memory.place.tolist() == [2, 4, 0, 6, 2, 8]
     assert memory.identity.tolist() == [0, MISSING, 2, MISSING, 4, MISSING, 6, MISSING, 8]
-    torch.testing.assert_close(memory.rows[2], normalise((v[0] + v[4])[None])[0])
+    torch.testing.assert_close(memory.rows[2], normalize((v[0] + v[4])[None])[0])
     torch.testing.assert_close(memory.rows[[0, 4, 6, 8]], v[[2, 1, 3, 5]])
     centroids, column, _ = memory.prototypes()
     assert column.tolist() == [1, 2, 0, 3, 1, 4]
@@ -57,7 +57,7 @@ def test_prototypes_are_means_of_what_has_one_name_and_gaps_in_names_do_not_matt
 def test_samples_are_written_one_after_the_other() -> None:
     """Both samples of class 2, one of them twice, move its row; one of the target moves its own."""
     memory, index = filled(), torch.tensor([0, 3, 4, 0])
-    before, v = memory.rows.clone(), normalise(torch.randn(4, 4, requires_grad=True))
+    before, v = memory.rows.clone(), normalize(torch.randn(4, 4, requires_grad=True))
     memory.write(index, v, keep=0.2)
     want = before.clone()
     for sample, row in zip(index.tolist(), v.detach(), strict=True):
@@ -70,7 +70,7 @@ def test_samples_are_written_one_after_the_other() -> None:
 
 
 def test_keeping_all_changes_nothing_and_keeping_nothing_replaces() -> None:
-    memory, v = filled(), normalise(torch.randn(3, 4))
+    memory, v = filled(), normalize(torch.randn(3, 4))
     before = memory.rows.clone()
     memory.write(torch.tensor([1, 3, 0]), v, keep=1.0)
     torch.testing.assert_close(memory.rows, before)
@@ -80,7 +80,7 @@ def test_keeping_all_changes_nothing_and_keeping_nothing_replaces() -> None:
 
 def test_a_prototype_has_the_group_that_all_its_rows_have() -> None:
     memory = filled()
-    memory.write(torch.arange(6), normalise(torch.randn(6, 4)), group=torch.tensor([9, 5, 9, 5, 9, 3]))
+    memory.write(torch.arange(6), normalize(torch.randn(6, 4)), group=torch.tensor([9, 5, 9, 5, 9, 3]))
     assert memory.prototypes().group.tolist() == [MISSING, MISSING, 5, 5, 3]  # classes are of many groups
     memory.name(torch.tensor([0, 0, 1]))
     assert memory.prototypes().group.tolist() == [MISSING, MISSING, 5, 3]
@@ -106,7 +106,7 @@ def _written(index: Tensor, v: Tensor) -> dict[str, Tensor]:
 
 
 def test_two_ranks_hold_what_one_holds(two_ranks: Pool) -> None:
-    index, v = torch.tensor([4, 1, 0, 4]), normalise(torch.randn(4, 4))
+    index, v = torch.tensor([4, 1, 0, 4]), normalize(torch.randn(4, 4))
     want = _written(index, v)
     for got in two_ranks.run(_written, index, v):
         torch.testing.assert_close(got, want, rtol=0, atol=0)

@@ -22,8 +22,8 @@ def test_rows_start_on_the_sphere_and_come_back_to_it() -> None:
         direction = prototypes.weight.clone()
         prototypes.weight.mul_(torch.arange(1.0, 6.0)[:, None])
     before = prototypes.weight
-    prototypes.renormalise()
-    assert prototypes.weight is before  # the optimiser still knows it
+    prototypes.renormalize()
+    assert prototypes.weight is before  # the optimizer still knows it
     torch.testing.assert_close(prototypes.weight.detach(), direction)
 
 

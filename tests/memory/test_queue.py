@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearfar.distributed import local, normalise
+from nearfar.distributed import local, normalize
 from nearfar.memory.queue import Queue
 from tests.two_ranks import Pool
 
@@ -42,8 +42,8 @@ def test_groups_go_where_their_keys_go() -> None:
     assert (queue.group >= 0).sum() == 4, "a key without a group must not have that of the key before it"
 
 
-def test_labels_go_where_their_keys_go_in_a_labelled_queue_alone() -> None:
-    queue = Queue(5, 2, labelled=True)
+def test_labels_go_where_their_keys_go_in_a_labeled_queue_alone() -> None:
+    queue = Queue(5, 2, labeled=True)
     assert queue.label.tolist() == [-1] * 5
     for first, n in ((0, 3), (3, 4), (7, 9)):
         queue.enqueue(keys(n, first=first), label=torch.arange(first, first + n))
@@ -89,7 +89,7 @@ def test_a_saved_queue_goes_on_at_its_slot() -> None:
 
 def _enqueue(size: int, parts: list[Tensor]) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    queue = Queue(size, 2, labelled=True)
+    queue = Queue(size, 2, labeled=True)
     for part in parts:
         queue.enqueue(local(part), label=local(part[:, 0].long()))
     return queue.state_dict()
@@ -112,7 +112,7 @@ def test_drift_is_none_while_the_encoder_stands_still_and_grows_when_it_moves() 
     generator = torch.Generator().manual_seed(0)
 
     def made(n: int, mean: Tensor) -> Tensor:
-        return normalise(mean + 0.3 * torch.randn(n, 16, generator=generator))
+        return normalize(mean + 0.3 * torch.randn(n, 16, generator=generator))
 
     queue, axes = Queue(1000, 16), torch.eye(16)
     assert queue.drift() is None  # what it starts with was never an encoder's

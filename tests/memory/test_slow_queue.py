@@ -19,10 +19,10 @@ class Plain(Method):
         self.projector = nn.Linear(4, 2)
 
 
-def build(*, labelled: bool = True) -> tuple[Plain, SlowQueue]:
+def build(*, labeled: bool = True) -> tuple[Plain, SlowQueue]:
     torch.manual_seed(0)
     method = Plain()
-    return method, SlowQueue(10, 2, method.encoder, method.projector, momentum=0.9, labelled=labelled)
+    return method, SlowQueue(10, 2, method.encoder, method.projector, momentum=0.9, labeled=labeled)
 
 
 def batch() -> Batch:
@@ -42,15 +42,15 @@ def test_keys_are_unit_rows_of_the_copy_view_by_view() -> None:
         torch.testing.assert_close(keys, rows.detach() / rows.detach().norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_it_is_written_view_after_view_and_only_when_asked(labelled: bool) -> None:
-    method, queue = build(labelled=labelled)
+@pytest.mark.parametrize("labeled", [True, False])
+def test_it_is_written_view_after_view_and_only_when_asked(labeled: bool) -> None:
+    method, queue = build(labeled=labeled)
     made = queue.made(method, batch().views)
     assert queue.count == 0
     queue.write(made, batch())
     assert torch.equal(queue.keys[:6], torch.cat(made))
     assert queue.group.tolist() == [4, 4, MISSING] * 2 + [MISSING] * 4
-    assert not labelled or queue.label.tolist() == [1, MISSING, 0] * 2 + [MISSING] * 4
+    assert not labeled or queue.label.tolist() == [1, MISSING, 0] * 2 + [MISSING] * 4
 
 
 def test_the_copy_follows_and_never_learns() -> None:

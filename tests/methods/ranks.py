@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.method import Method
-from nearfar.norms import SplitBatchNorm, synchronise_norms
+from nearfar.nn.norms import SplitBatchNorm, synchronize_norms
 from tests.two_ranks import RANKS, Pool
 
 from .small import Form, clock, copied_state, freeze_norms, norms, rows_of_rank, sgd, step
@@ -27,20 +27,20 @@ class Trace:
 
 
 def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int, *, live: bool) -> Trace:
-    """Some steps of a method from a saved state, on this rank's rows of each batch, in DDP as `nearfar.fit` has it."""
+    """Some steps of a method from a saved state, on this rank's rows of each batch, in DDP as `nearfar.training.loop` has it."""
     method = form.build().to(batches[0].views[0].dtype)
     method.load_state_dict(state)
     if live:
-        synchronise_norms(method, torch.device("cpu"))
+        synchronize_norms(method, torch.device("cpu"))
     else:
         freeze_norms(method)
     several = distributed.world() > 1
     net = DistributedDataParallel(method, broadcast_buffers=False) if several else method
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     losses, gradients = [], []
     for number, batch in enumerate(batches):
         method.clock = clock(start + number)
-        out = step(method, optimiser, rows_of_rank(batch), net)
+        out = step(method, optimizer, rows_of_rank(batch), net)
         losses.append(float(distributed.total(out.loss.detach())) / distributed.world())
         gradients.append({name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None})
     return Trace(losses, gradients, copied_state(method))

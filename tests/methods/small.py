@@ -12,12 +12,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from nearfar import methods, recipes
+from nearfar import methods
 from nearfar.batch import MISSING, Batch
-from nearfar.data.columns import Column, Columns
 from nearfar.distributed import local, rank
-from nearfar.method import Clock, Look, Method, Stage, Step, mix, start_epoch
-from nearfar.views import image, table
+from nearfar.method import Clock, Look, Method, Stage, Step, derive_seed, start_epoch
+from nearfar.modalities import recipes
+from nearfar.modalities.image import views as image
+from nearfar.modalities.table import views as table
+from nearfar.modalities.table.columns import Column, Columns
 
 SIDE = 8  # pixels
 OLD = 64
@@ -25,7 +27,7 @@ OLD = 64
 
 
 class TinyEncoder(nn.Module):
-    """A hundred weights and a batch norm, for pictures of any side from 4 px: N x 3 x H x W -> N x 24."""
+    """A hundred weights and a batch norm, for images of any side from 4 px: N x 3 x H x W -> N x 24."""
 
     dim = 24
 
@@ -85,10 +87,10 @@ class Form:
     name: str
     arguments: dict[str, Any]
     changed: str = ""
-    kind: Literal["pictures", "tables"] = "pictures"
+    kind: Literal["image", "table"] = "image"
 
     def __str__(self) -> str:
-        return f"{self.name}{self.changed and '-'}{self.changed}{'-tables' if self.kind == 'tables' else ''}"
+        return f"{self.name}{self.changed and '-'}{self.changed}{'-table' if self.kind == 'table' else ''}"
 
     def build(self, *, seed: int = 0, **arguments: Any) -> Method:
         """The method on a tiny encoder, in training mode, at epoch 0."""
@@ -97,7 +99,7 @@ class Form:
         # A recipe whose encoder has a name such as ycbcr:resnet18 is for a method that wants several networks.
         several = ":" in recipes.load("small_images", self.name).settings.encoder
         encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
-        if self.kind == "tables":
+        if self.kind == "table":
             encoder, channels = TinyRows(), COLUMNS.width
         known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
@@ -106,15 +108,15 @@ class Form:
 
     def look(self, method: Method) -> Look:
         """A pass over the 40 samples of a training set."""
-        plain = image.plain(SIDE) if self.kind == "pictures" else table.plain(COLUMNS)
+        plain = image.plain(SIDE) if self.kind == "image" else table.plain(COLUMNS)
         (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
         view = view.to(next(method.parameters()).dtype)
         index = torch.arange(40)
         return Look(lambda network: network(view), torch.where(index < 30, index % 3, MISSING), index % 2)
 
     def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """N pictures of 3 x SIDE x SIDE, each noise about a colour of its own, and aspects; or N rows."""
-        if self.kind == "tables":
+        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or N rows."""
+        if self.kind == "table":
             numbers = torch.randn(n, 6, generator=generator)
             numbers[::7, 0] = math.nan
             return numbers, torch.randint(-1, 3, (n, 1), generator=generator)
@@ -129,10 +131,12 @@ class Form:
         """
         generator = torch.Generator().manual_seed(seed)
         given = self.samples(n, generator)
-        if self.kind == "tables":
+        if self.kind == "table":
             views = table.views("scarf", COLUMNS, self.samples(40, torch.Generator().manual_seed(50)))
         else:
-            from nearfar.pictures import named_views  # not at the top: the two ranks import this file and do without
+            from nearfar.modalities.image.kind import (
+                named_views,  # not at the top: the two ranks import this file and do without
+            )
 
             views = named_views(recipes.load("small_images", self.name).settings, SIDE)
         seen = views(*given, draws=views.draw(n, generator))
@@ -158,8 +162,8 @@ def _forms(name: str) -> Iterator[Form]:
     flags = methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
     yield Form(name, plain)
-    if not methods.load(name).pictures_only:
-        yield Form(name, plain, kind="tables")
+    if not methods.load(name).needs_pixels:
+        yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
             yield Form(name, plain | {flag: value}, f"{flag}={value}")
@@ -191,17 +195,17 @@ def sgd(method: Method, lr: float = 0.05) -> torch.optim.SGD:
     return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr, momentum=0.9)
 
 
-def step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch, net: nn.Module | None = None) -> Step:
-    """One step in the order of `nearfar.fit`, seeded as there; the clock is the caller's.
+def step(method: Method, optimizer: torch.optim.Optimizer, batch: Batch, net: nn.Module | None = None) -> Step:
+    """One step in the order of `nearfar.training.loop`, seeded as there; the clock is the caller's.
 
     Gradients stay, as before_step left them.
     """
-    torch.manual_seed(mix(method.clock.seed, method.clock.step, 2, rank()))
-    optimiser.zero_grad(set_to_none=True)
+    torch.manual_seed(derive_seed(method.clock.seed, method.clock.step, 2, rank()))
+    optimizer.zero_grad(set_to_none=True)
     out: Step = (method if net is None else net)(batch)
     out.loss.backward()
     method.before_step()
-    optimiser.step()
+    optimizer.step()
     method.after_step(out)
     return out
 
@@ -219,11 +223,11 @@ def grown(form: Form, *, dtype: torch.dtype = torch.float32) -> Method:
 
 def _grow(form: Form, dtype: torch.dtype) -> Method:
     method = form.build().to(dtype)
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     for number, time in enumerate([0, *range(OLD, OLD + 5)]):
         method.clock = clock(time)
         start_epoch(method, form.look(method))
-        step(method, optimiser, form.batch(16, seed=100 + number, dtype=dtype))
+        step(method, optimizer, form.batch(16, seed=100 + number, dtype=dtype))
     method.clock = clock(OLD + 5)
     return method
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalise
+from nearfar.distributed import local, normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.methods.bregman import Bregman
 from tests.two_ranks import Pool
@@ -25,7 +25,7 @@ def a_batch() -> Batch:
 
 def rows(n: int = 16, d: int = 28) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    return normalise(torch.randn(n, d, generator=generator, dtype=torch.float64))
+    return normalize(torch.randn(n, d, generator=generator, dtype=torch.float64))
 
 
 def test_each_sub_network_is_a_network_of_its_own() -> None:
@@ -42,7 +42,7 @@ def test_each_sub_network_is_a_network_of_its_own() -> None:
 
 def test_the_loss_is_nt_xent_and_what_the_sub_networks_add() -> None:
     method, batch = build(dropout=0.0), a_batch()
-    z = normalise(method.projector(method.embed(torch.cat(batch.views))))
+    z = normalize(method.projector(method.embed(torch.cat(batch.views))))
     f = method.functionals(z)
     extra = []
     for i in range(16):

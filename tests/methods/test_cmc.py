@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import Batch
-from nearfar.encoders.image import image_encoder
 from nearfar.losses.instances import nce
 from nearfar.method import start_epoch
 from nearfar.methods.cmc import CMC
+from nearfar.modalities.image.encoder import image_encoder
 
 from .small import clock, form, sgd, step
 
@@ -24,7 +24,7 @@ def build(**arguments: Any) -> CMC:
 
 
 def of_sensors(name: str, channels: int, **arguments: Any) -> tuple[CMC, Batch]:
-    """On an encoder whose networks see different channels, and a batch of pictures with so many."""
+    """On an encoder whose networks see different channels, and a batch of images with so many."""
     torch.manual_seed(0)
     encoder = image_encoder(name, channels=channels, size=16)
     method = CMC(encoder, samples=12, dim=8, negatives=20, **arguments).double().train()
@@ -36,11 +36,11 @@ def test_each_part_is_scored_against_the_bank_of_the_other() -> None:
     method, batch = of_sensors("ycbcr:conv4", 3)
     step(method, sgd(method), batch)  # from here on Z is known
     method.clock = clock(1)
-    light, colour = method.encoder.streams()
+    light, color = method.encoder.streams()
     with torch.no_grad():
         v = [
             F.normalize(project(stream(view)))
-            for project, stream, view in zip(method.projectors, (light, colour), batch.views, strict=True)
+            for project, stream, view in zip(method.projectors, (light, color), batch.views, strict=True)
         ]
     picked = torch.randint(12, (20,), generator=method.clock.generator())
     banks = [bank.rows for bank in method.stored]

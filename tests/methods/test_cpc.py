@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.methods.cpc import CPC, Rows
-from nearfar.patches import cut
+from nearfar.ops.patches import cut
 
 from .small import form, freeze_norms
 
@@ -31,7 +31,7 @@ def test_a_context_knows_its_own_row_and_those_above_alone() -> None:
         assert changed.tolist() == [r >= row for r in range(4)]
 
 
-def test_a_context_knows_its_neighbours_to_both_sides() -> None:
+def test_a_context_knows_its_neighbors_to_both_sides() -> None:
     torch.manual_seed(0)
     rows, z = Rows(5, 6, layers=1), torch.rand(1, 5, 4, 5)
     other = z.clone()
@@ -49,7 +49,7 @@ def test_loss_is_that_of_a_loop() -> None:
     method, batch = build(grid=4, skip=1, steps=3).double(), cpc.batch(3, dtype=torch.float64)
     freeze_norms(method)
     patches = cut(batch.views[0], 4, overlap=0.5, share=0.94, generator=method.clock.generator())
-    z = torch.stack([method.encoder(picture) for picture in patches])  # N x 16 x dim
+    z = torch.stack([method.encoder(image) for image in patches])  # N x 16 x dim
     c = method.context(z.mT.unflatten(2, (4, 4)))  # N x width x 4 x 4
     every, terms = z.flatten(0, 1), list[Tensor]()
     for k, w in ((2, method.maps[0]), (3, method.maps[1])):

@@ -12,11 +12,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from nearfar import methods, plans, recipes
+from nearfar import methods
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import flag_texts, parse
-from nearfar.log import OWN
 from nearfar.method import Method, frozen_statistics, start_epoch
+from nearfar.modalities import recipes
+from nearfar.training import plan as plans
+from nearfar.training.log import OWN
 from tests.two_ranks import Pool
 
 from .ranks import hold_two_ranks_to_one
@@ -129,11 +131,11 @@ def test_gradients_reach_what_is_trained_and_nothing_else(form: Form, age: int) 
 @aged
 def test_after_step_writes_memory_only(form: Form, age: int) -> None:
     method, batch = of_age(form, age), form.batch(8)
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     out = method(batch)
     out.loss.backward()
     method.before_step()
-    optimiser.step()
+    optimizer.step()
     before = copied_state(method)
     method.after_step(out)
     after = method.state_dict()
@@ -157,21 +159,21 @@ def test_after_step_writes_memory_only(form: Form, age: int) -> None:
 @every_form
 def test_saved_and_loaded_it_goes_on_bit_for_bit(form: Form) -> None:
     method = grown(form)
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     method.clock = clock(OLD + 6)
-    step(method, optimiser, form.batch(8, seed=1))
+    step(method, optimizer, form.batch(8, seed=1))
     file = io.BytesIO()
-    torch.save({"method": method.state_dict(), "optimiser": optimiser.state_dict()}, file)
+    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     again = form.build(seed=9)
     other = sgd(again)
     again.load_state_dict(saved["method"])
-    other.load_state_dict(saved["optimiser"])
+    other.load_state_dict(saved["optimizer"])
     for number in range(2, 5):
         batch = form.batch(8, seed=number)
         method.clock = again.clock = clock(OLD + 5 + number)
-        one, two = step(method, optimiser, batch), step(again, other, batch)
+        one, two = step(method, optimizer, batch), step(again, other, batch)
         assert torch.equal(one.loss, two.loss)
         assert list(one.log) == list(two.log)
     assert moved(method.state_dict(), again.state_dict()) == set()
@@ -212,16 +214,16 @@ def test_it_overfits_a_tiny_batch(form: Form) -> None:
 def overfitted(form: Form, *, write: bool) -> str:
     """What was reached, if that is not enough."""
     method, batch = grown(form), form.batch(8)
-    optimiser = torch.optim.Adam(trained(method).values(), lr=1e-2)
+    optimizer = torch.optim.Adam(trained(method).values(), lr=1e-2)
     chance, losses = method.chance(8), []
     for number in range(60):
         torch.manual_seed(0)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         out = method(batch)
         out.loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(out.loss.item())
-        # Twenty steps do for contrast; to tell what was done to a picture of noise takes longer. Where negatives follow
+        # Twenty steps do for contrast; to tell what was done to an image of noise takes longer. Where negatives follow
         # the query, 0.4 below chance is far.
         first = min(losses[0], chance or losses[0])
         if number >= 19 and (losses[-1] < 0.85 * first or (chance is not None and losses[-1] < first - 0.4)):
@@ -238,13 +240,13 @@ def with_labels(batch: Batch, label: Tensor) -> Batch:
 @aged
 def test_any_number_of_rows_and_labels(form: Form, age: int) -> None:
     method = of_age(form, age)
-    optimiser = sgd(method, lr=0.01)
+    optimizer = sgd(method, lr=0.01)
     for number, rows in enumerate((8, 7, 5, 3, 2)):
         batch = form.batch(rows, seed=number)
         others = (torch.full_like(batch.label, MISSING), torch.zeros_like(batch.label))
         for labels in (batch.label, *(others if rows in (8, 3) else ())):
             before = copied_state(method)
-            out = step(method, optimiser, with_labels(batch, labels))
+            out = step(method, optimizer, with_labels(batch, labels))
             assert out.loss.isfinite(), f"{rows} rows, labels {labels.tolist()}"
             assert moved(before, method.state_dict()) & set(trained(method))
     assert all(value.isfinite().all() for value in method.state_dict().values())

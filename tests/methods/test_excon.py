@@ -46,7 +46,7 @@ def contrast(method: ExCon, batch: Batch) -> Tensor:
     return (out.loss - out.log["entropy"]).detach()
 
 
-def test_nothing_masked_and_all_recognised_is_supcon_on_the_picture_and_a_view() -> None:
+def test_nothing_masked_and_all_recognized_is_supcon_on_the_image_and_a_view() -> None:
     label = torch.zeros(6, dtype=torch.int64)
     method, batch = build(0, threshold=-1.0), a_batch(label)
     x, v1, _ = batch.views
@@ -57,7 +57,7 @@ def test_nothing_masked_and_all_recognised_is_supcon_on_the_picture_and_a_view()
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_nothing_recognised_or_too_early_is_supcon_on_two_random_views(late: bool) -> None:
+def test_nothing_recognized_or_too_early_is_supcon_on_two_random_views(late: bool) -> None:
     # A fourth class that nobody has, or an after that is yet to come.
     method, batch = build(3, classes=4) if late else build(after=0.5), a_batch()
     _, v1, v2 = batch.views
@@ -67,7 +67,7 @@ def test_nothing_recognised_or_too_early_is_supcon_on_two_random_views(late: boo
 
 
 @pytest.mark.parametrize("background", MODES)
-def test_what_is_recognised_gives_its_picture_and_what_is_not_its_other_view(background: str) -> None:
+def test_what_is_recognized_gives_its_image_and_what_is_not_its_other_view(background: str) -> None:
     method, batch = build(0, background=background), a_batch()
     x, v1, v2 = batch.views
     seen: list[Tensor] = []
@@ -86,7 +86,7 @@ def test_what_is_recognised_gives_its_picture_and_what_is_not_its_other_view(bac
 
 
 def slow(z1: Tensor, z2: Tensor, back: Tensor, label: list[int], wrong: list[bool], *, anchors: bool) -> float:
-    """The loss as the released code builds it: wrong pictures are appended to both views, under one new label."""
+    """The loss as the released code builds it: wrong images are appended to both views, under one new label."""
     extra = [b for b, bad in zip(back, wrong, strict=True) if bad]
     names = [y if y != MISSING else -10 - i for i, y in enumerate(label)]
     rows = [*z1, *extra, *z2, *extra]
@@ -175,7 +175,7 @@ def test_the_classifier_learns_and_nothing_else_learns_from_it() -> None:
 def test_explaining_moves_no_statistics_and_sees_the_running_ones() -> None:
     method, early = form("excon", after=0.0).build(), form("excon", after=1.0).build()
     batch = form("excon").batch(8)
-    batch.label[:] = MISSING  # nothing is recognised: both see the same views
+    batch.label[:] = MISSING  # nothing is recognized: both see the same views
     for one in (method, early):
         one.clock = clock(0)
         one(batch)

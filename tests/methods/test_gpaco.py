@@ -18,7 +18,7 @@ def build(**arguments: Any) -> GPaCo:
     return cast(GPaCo, form("gpaco", **arguments).build())
 
 
-def test_without_centres_and_queue_it_is_supcon() -> None:
+def test_without_centers_and_queue_it_is_supcon() -> None:
     method, batch = build(beta=0.0, scale=1e-3).double(), gpaco.batch(8, dtype=torch.float64)
     with torch.no_grad():
         method.classifier.weight.zero_()
@@ -31,7 +31,7 @@ def test_without_centres_and_queue_it_is_supcon() -> None:
     torch.testing.assert_close(method(batch).loss, want)
 
 
-def test_with_centres_alone_it_is_cross_entropy_of_both_views() -> None:
+def test_with_centers_alone_it_is_cross_entropy_of_both_views() -> None:
     method, batch = build(alpha=0.0, gamma=0.0, prior=False, smoothing=0.1), gpaco.batch(8)
     known = batch.label >= 0
     logits = method.classify(torch.cat(batch.views))[known.repeat(2)]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING, Batch
 from nearfar.clustering.confidence import confidence
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.method import start_epoch
 from nearfar.methods.ifnd import IFND
 from nearfar.methods.moco import MoCo
@@ -24,11 +24,11 @@ ifnd = form("ifnd", clusters=2, granularities=2, queue=20)
 def build(form: Form = ifnd, *, time: int = 3 * OLD, **arguments: Any) -> IFND:
     """In double precision, after a clustering and three steps; the queue has been filled."""
     method = cast(IFND, form.build(**arguments)).double()
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     for number in range(3):
         method.clock = clock(time + number)
         start_epoch(method, form.look(method))
-        step(method, optimiser, batch(8, seed=number))
+        step(method, optimizer, batch(8, seed=number))
     freeze_norms(method)
     return method
 
@@ -58,7 +58,7 @@ def test_symmetric_puts_each_sample_in_twice() -> None:
 
 def test_the_most_confident_are_accepted_and_ever_more_of_them() -> None:
     method, accepted = build(), []
-    x = ifnd.look(method.eval())(lambda view: normalise(method.key_projector(method.key_encoder(view)))).detach()
+    x = ifnd.look(method.eval())(lambda view: normalize(method.key_projector(method.key_encoder(view)))).detach()
     for time in (0, OLD, 2 * OLD, 4 * OLD):
         method.label.fill_(MISSING)
         method.clock = clock(time)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.distance import byol
 from nearfar.losses.pairwise import info_nce_batch
 from nearfar.losses.redundancy import barlow
 from nearfar.method import Encoder
 from nearfar.methods.imix import IMix
-from nearfar.mixing import mixup
+from nearfar.ops.mixing import mixup
 
 from .small import clock, form, freeze_norms, sgd, step
 
@@ -40,7 +40,7 @@ def test_each_mixture_finds_both_of_its_keys(base: str) -> None:
     method, batch = build(base), a_batch()
     freeze_norms(method)
     q, k, partner, lam = mixed_by_hand(method, batch)
-    q, k = normalise(q), normalise(k)
+    q, k = normalize(q), normalize(k)
     columns = k if method.queue is None else torch.cat([k, method.queue.keys])
     logits = q @ columns.T / method.temperature
     own = nn.functional.cross_entropy(logits, torch.arange(8), reduction="none")
@@ -56,7 +56,7 @@ def test_next_to_no_mixing_gives_the_loss_of_the_base(base: str) -> None:
     q, k, _, lam = mixed_by_hand(method, batch)
     assert (lam == 1).all()
     if base == "npair":
-        want = info_nce_batch(normalise(q), normalise(k), temperature=method.temperature)
+        want = info_nce_batch(normalize(q), normalize(k), temperature=method.temperature)
     elif base == "byol":
         assert method.predictor is not None
         want = byol(method.predictor(q), k)
@@ -64,7 +64,7 @@ def test_next_to_no_mixing_gives_the_loss_of_the_base(base: str) -> None:
         want = barlow(q, k)
     else:
         assert method.queue is not None
-        logits = normalise(q) @ torch.cat([normalise(k), method.queue.keys]).T / method.temperature
+        logits = normalize(q) @ torch.cat([normalize(k), method.queue.keys]).T / method.temperature
         want = nn.functional.cross_entropy(logits, torch.arange(8))
     torch.testing.assert_close(method(batch).loss, want)
 
@@ -128,16 +128,16 @@ class Rows(Encoder):
 
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("base", BASES)
-def test_rows_of_a_table_are_mixed_as_pictures_are(base: Any, extra: int) -> None:
+def test_rows_of_a_table_are_mixed_as_images_are(base: Any, extra: int) -> None:
     torch.manual_seed(0)
     method = IMix(Rows(), base=base, extra=extra, dim=8, queue=16)
     table = torch.randn(16, 5)
     batch = Batch([table, table.clone()], torch.arange(16), torch.full((16,), -1))
-    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-2)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-2)
     losses = []
     for number in range(30):
         method.clock = clock(number)
-        losses.append(float(step(method, optimiser, batch).loss.detach()))
+        losses.append(float(step(method, optimizer, batch).loss.detach()))
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 

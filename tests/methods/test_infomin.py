@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.colour_flow import ColourFlow
 from nearfar.method import Encoder
 from nearfar.methods.infomin import InfoMin
+from nearfar.nn.color_flow import ColorFlow
 
 from .small import Form, TinyEncoder, clock, copied_state, form, freeze_norms, sgd, step
 
@@ -59,7 +59,7 @@ def test_patches_never_enter_the_queue_and_move_no_statistics() -> None:
             torch.testing.assert_close(got, want[name], msg=name)
 
 
-def test_learned_views_share_no_channel_and_an_identity_gives_those_of_the_picture() -> None:
+def test_learned_views_share_no_channel_and_an_identity_gives_those_of_the_image() -> None:
     method = build(learned=True)
     v1, v2 = infomin.batch(4).views
     first, rest = method.split(v1, v2)
@@ -71,7 +71,7 @@ def test_learned_views_share_no_channel_and_an_identity_gives_those_of_the_pictu
 
 def test_the_generator_climbs_where_the_networks_descend() -> None:
     method, batch = build(learned=True).double(), infomin.batch(8, dtype=torch.float64)
-    flow = cast(ColourFlow, method.flow)
+    flow = cast(ColorFlow, method.flow)
     method(batch).loss.backward()
     down = [p.grad.clone() for p in flow.parameters() if p.grad is not None]
     rest = {name: p for name, p in method.named_parameters() if "flow" not in name}
@@ -84,21 +84,21 @@ def test_the_generator_climbs_where_the_networks_descend() -> None:
     before = value(method, batch)
     with torch.no_grad():
         for p in flow.parameters():
-            p -= 1e-3 * cast(Tensor, p.grad)  # a step of the optimiser
+            p -= 1e-3 * cast(Tensor, p.grad)  # a step of the optimizer
     assert value(method, batch) > before
 
 
 def test_the_generator_moves_once_in_inner_steps() -> None:
     method = build(learned=True, inner=2)
-    flow, optimiser, moved = cast(ColourFlow, method.flow), sgd(method), []
+    flow, optimizer, moved = cast(ColorFlow, method.flow), sgd(method), []
     for number in range(4):
         method.clock = clock(number)
         before = copied_state(flow)
-        step(method, optimiser, infomin.batch(8))
+        step(method, optimizer, infomin.batch(8))
         moved.append(any(not torch.equal(before[name], x) for name, x in flow.state_dict().items()))
     assert moved == [True, False, True, False]
 
 
-def test_grey_pictures_have_no_views_to_learn() -> None:
+def test_gray_images_have_no_views_to_learn() -> None:
     with pytest.raises(ValueError, match="3 channels, not 1"):
         InfoMin(cast(Encoder, TinyEncoder()), channels=1, learned=True, queue=8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
 from nearfar.method import start_epoch
 from nearfar.methods.interclr import InterCLR
@@ -31,7 +31,7 @@ def batch(n: int = 8, *, seed: int = 0) -> Batch:
 
 def test_the_bank_starts_from_all_samples_and_is_not_made_anew() -> None:
     method = build()
-    x = interclr.look(method.eval())(lambda view: normalise(method.key_projector(method.key_encoder(view))))
+    x = interclr.look(method.eval())(lambda view: normalize(method.key_projector(method.key_encoder(view))))
     torch.testing.assert_close(method.bank.rows, x)
     assert len(method.clusters.label.unique()) == 4  # one for ten samples
     method.train()
@@ -59,12 +59,12 @@ def test_a_step_replaces_the_rows_of_its_samples_and_moves_them_to_the_nearest_c
 
 def test_centroids_are_taken_anew_every_so_many_steps_and_not_at_all_offline() -> None:
     for offline in (False, True):
-        method = build(recentre=3, least=1, offline=offline)
-        optimiser, moved = sgd(method), []
+        method = build(recenter=3, least=1, offline=offline)
+        optimizer, moved = sgd(method), []
         for number in range(6):
             method.clock = clock(number)
             before = method.clusters.centroids.clone()
-            step(method, optimiser, batch(seed=number))
+            step(method, optimizer, batch(seed=number))
             moved.append(not torch.equal(before, method.clusters.centroids))
         assert moved == [not offline and number % 3 == 2 for number in range(6)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nearfar.methods.jigsaw import Jigsaw
-from nearfar.patches import alike, cut, permutations
+from nearfar.ops.patches import alike, cut, permutations
 
 from .small import clock, copied_state, form, freeze_norms
 
@@ -27,8 +27,8 @@ def test_loss_is_that_of_a_loop(level: bool) -> None:
     if level:
         tiles = alike(tiles, view)
     terms = []
-    for picture, number in zip(tiles, method.draw(5).tolist(), strict=True):
-        codes = [method.head.each(method.encoder(picture[t][None])) for t in permutations(4, 24)[number].tolist()]
+    for image, number in zip(tiles, method.draw(5).tolist(), strict=True):
+        codes = [method.head.each(method.encoder(image[t][None])) for t in permutations(4, 24)[number].tolist()]
         logits = method.head.whole(torch.cat(codes, 1))[0]
         terms.append(logits.exp().sum().log() - logits[number])
     torch.testing.assert_close(method(batch).loss, torch.stack(terms).mean())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.method import Look, start_epoch
 from nearfar.methods.kcl import KCL
 from nearfar.methods.moco import MoCo
@@ -82,7 +82,7 @@ def test_the_queue_begins_as_a_look_at_samples_with_their_labels() -> None:
     start_epoch(method, Look(through, label))
     method.eval()
     with torch.no_grad():
-        want = normalise(method.key_projector(method.key_encoder(view)))
+        want = normalize(method.key_projector(method.key_encoder(view)))
     assert method.queue.count == 16
     rows = (method.queue.keys[:, None] - want).abs().sum(2).argmin(1)
     assert len(set(rows.tolist())) == 16

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nearfar.distributed import normalise
-from nearfar.encoders.image import image_encoder
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import frozen_statistics
 from nearfar.methods.loco import LoCo
 from nearfar.methods.simclr import SimCLR
+from nearfar.modalities.image.encoder import image_encoder
 
 from .small import form, norms
 
@@ -38,7 +38,7 @@ def each_unit(method: LoCo) -> list[Tensor]:
         if (u := number + 1 - reach) >= 0:
             top = method.decoders[u](h)
             top = pool(top) if number + 1 == len(stages) else top.mean((2, 3))
-            losses.append(nt_xent(*normalise(method.projectors[u](top)).chunk(2), temperature=0.1))
+            losses.append(nt_xent(*normalize(method.projectors[u](top)).chunk(2), temperature=0.1))
     return losses
 
 

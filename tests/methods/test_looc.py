@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.methods.looc import LooC
 from nearfar.methods.moco import MoCo
 
@@ -31,21 +31,21 @@ def by_hand(method: LooC, batch: Batch, *, intra: bool = True) -> list[Tensor]:
     heads = list(zip(cast(nn.ModuleList, method.projector), cast(nn.ModuleList, method.key_projector), strict=True))
     losses = []
     for v, (head, key_head) in enumerate(heads):
-        q = normalise(head(method.encoder(batch.views[0])))
-        k = [normalise(key_head(method.key_encoder(view))) for view in batch.views[1:]]
+        q = normalize(head(method.encoder(batch.views[0])))
+        k = [normalize(key_head(method.key_encoder(view))) for view in batch.views[1:]]
         rows = []
         for i in range(len(batch)):
             own = [k[w][i] for w in range(len(k)) if w != v] if v and intra else []
             if v and intra and method.negatives == "batch":
                 own = [row for w in range(len(k)) if w != v for row in k[w]]
-            logits = torch.stack([q[i] @ row for row in (k[v][i], *own, *normalised(queues[v]))]) / method.temperature
+            logits = torch.stack([q[i] @ row for row in (k[v][i], *own, *normalized(queues[v]))]) / method.temperature
             rows.append(nn.functional.cross_entropy(logits[None], torch.tensor([0])))
         losses.append(torch.stack(rows).mean())
     return losses
 
 
-def normalised(rows: Tensor) -> Tensor:
-    return normalise(rows.contiguous())
+def normalized(rows: Tensor) -> Tensor:
+    return normalize(rows.contiguous())
 
 
 @pytest.mark.parametrize("negatives", ["image", "batch"])
@@ -92,7 +92,7 @@ def test_each_space_collects_its_own_keys() -> None:
     start = int(method.queue.count) % len(method.queue.keys)
     before = cast(nn.ModuleList, method.key_projector)
     h = [method.key_encoder(view) for view in batch.views[1:]]
-    want = [normalise(head(rows)) for head, rows in zip(before, h, strict=True)]
+    want = [normalize(head(rows)) for head, rows in zip(before, h, strict=True)]
     step(method, sgd(method), batch)
     slots = (start + torch.arange(8)) % len(method.queue.keys)
     torch.testing.assert_close(method.queue.keys[slots], torch.cat(want, 1))

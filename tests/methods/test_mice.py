@@ -71,10 +71,10 @@ def test_the_length_of_the_experts_prototypes_does_not_matter() -> None:
 
 def test_after_an_epoch_prototypes_are_the_means_of_the_keys_that_each_expert_was_given() -> None:
     method = build()
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     sums: Tensor = torch.zeros(4, 6, dtype=torch.float64)
     for number in range(3):
-        out = step(method, optimiser, mice.batch(8, seed=number, dtype=torch.float64))
+        out = step(method, optimizer, mice.batch(8, seed=number, dtype=torch.float64))
         v, cluster, _ = out.carry
         for row, k in zip(v, cluster.tolist(), strict=True):
             sums[k] += row[k]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.methods.moco import MoCo
-from nearfar.norms import SplitBatchNorm
+from nearfar.nn.norms import SplitBatchNorm
 from tests.two_ranks import Pool
 
 from .small import Form, clock, form, freeze_norms, norms, rows_of_rank, sgd, step
@@ -48,11 +48,11 @@ def test_only_parameters_are_averaged() -> None:
 
 def test_the_queue_holds_exactly_the_keys_of_the_batch_at_the_slots_of_the_step() -> None:
     method = build(queue=20)
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     for number in range(4):  # 20 is no multiple of 8: the third step wraps around
         method.clock = clock(number)
         before = method.queue.keys.clone()
-        out = step(method, optimiser, moco.batch(8, seed=number))
+        out = step(method, optimizer, moco.batch(8, seed=number))
         want = before.clone()
         for i, key in enumerate(out.carry[0][0]):
             want[(8 * number + i) % 20] = key

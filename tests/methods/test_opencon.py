@@ -43,7 +43,7 @@ def embeddings(method: OpenCon, batch: Batch) -> list[Tensor]:
 
 
 def with_prototypes_in_place(method: OpenCon) -> OpenCon:
-    """Each known class has its prototype where a row of it is, and each new one where an unlabelled row is."""
+    """Each known class has its prototype where a row of it is, and each new one where an unlabeled row is."""
     method.prototypes.weight.copy_(embeddings(method, batch())[0][[0, 1, 4, 2, 6]])
     return method
 
@@ -62,21 +62,21 @@ def test_the_loss_is_that_of_loops_over_the_three_sets_and_the_divergence() -> N
     method, these = with_prototypes_in_place(build(prior=0.5, lambda_n=0.7, percentile=5.0)), batch()
     z = embeddings(method, these)
     score = z[0] @ method.prototypes.weight.T
-    labelled = LABEL != MISSING
-    new = unfamiliar(score, labelled, known=3, percentile=5)
+    labeled = LABEL != MISSING
+    new = unfamiliar(score, labeled, known=3, percentile=5)
     assert new.sum() > 1
 
     def both(keep: Tensor) -> list[int]:
         return [i for i in range(20) if keep[i % 10]]
 
-    p = torch.stack([row.softmax(0) for row in 10 * score[~labelled]]).mean(0)
+    p = torch.stack([row.softmax(0) for row in 10 * score[~labeled]]).mean(0)
     kl = sum(float(a) * math.log(float(a) / float(b)) for a, b in zip(p, method.q, strict=True))
-    want = slow(torch.cat(z), both(~labelled), NONE.tolist(), 0.4)
-    want += 0.2 * slow(torch.cat(z), both(labelled), LABEL.tolist(), 0.1)
+    want = slow(torch.cat(z), both(~labeled), NONE.tolist(), 0.4)
+    want += 0.2 * slow(torch.cat(z), both(labeled), LABEL.tolist(), 0.1)
     want += 0.7 * slow(torch.cat(z), both(new), score.argmax(1).tolist(), 0.7)
     out = method(these)
     assert out.loss.item() == pytest.approx(want + 0.5 * kl)
-    assert out.log["new"].item() == pytest.approx(float(new[~labelled].double().mean()))
+    assert out.log["new"].item() == pytest.approx(float(new[~labeled].double().mean()))
     assert out.log["divergence"].item() == pytest.approx(kl)
 
 
@@ -92,7 +92,7 @@ def test_with_every_label_it_is_supcon() -> None:
 
 
 def test_where_all_look_new_and_prototypes_are_right_it_is_supcon_with_the_temperature_of_new_ones() -> None:
-    # The labelled row is familiar: its class has a prototype where it stands, and the others stand elsewhere.
+    # The labeled row is familiar: its class has a prototype where it stands, and the others stand elsewhere.
     method = build(**ONLY["n"] | {"lambda_n": 1.0, "percentile": 100.0})
     label = torch.tensor([0, *[MISSING] * 9])
     these = batch(label)
@@ -139,7 +139,7 @@ def test_the_third_term_rises_from_0_in_the_first_epochs() -> None:
     assert at_once(these).loss.item() == pytest.approx(losses[2])
 
 
-def test_labelled_rows_and_those_that_a_new_prototype_takes_move_the_prototypes() -> None:
+def test_labeled_rows_and_those_that_a_new_prototype_takes_move_the_prototypes() -> None:
     method, these = build(), batch()
     before, z = method.prototypes.weight.clone(), embeddings(method, these)[0]
     want = before.clone()

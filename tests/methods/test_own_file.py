@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from nearfar import methods, plans, training
+from nearfar import methods
 from nearfar.cli.train import flag_texts
-from nearfar.data.image import open_images
-from nearfar.journal import Journal
 from nearfar.methods.moco import MoCo
+from nearfar.modalities.image.samples import open_images
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training.journal import Journal
 
 from .small import TinyEncoder
 
@@ -80,9 +82,9 @@ def test_it_is_read_and_run(tmp_path: Path) -> None:
 
 def test_it_trains(tmp_path: Path) -> None:
     path = write(tmp_path, MINE)
-    pictures = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     flags = {"deep": True, "epochs": 1, "batch": 4, "encoder": "conv4", "device": "cpu"}
-    plan = plans.make(path, open_images(pictures), "small_images", flags)
+    plan = plans.make(path, open_images(images), "small_images", flags)
     assert plan.arguments == {"dim": 4, "deep": True}
     assert training.train(plan, tmp_path / "run", say=lambda text: None)
     lines = [line for line in Journal(tmp_path / "run" / "metrics.jsonl").read() if "loss" in line]

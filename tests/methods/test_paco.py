@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.parametric import parametric
 from nearfar.methods.paco import PaCo
 
@@ -25,14 +25,14 @@ def test_queries_are_anchors_and_keys_and_queue_are_only_found() -> None:
     with torch.no_grad():
         method.queue.label.copy_(torch.arange(len(method.queue.label)) % 3)
         h = method.encoder(batch.views[0])
-        q, logits = normalise(method.projector(h)), method.classifier(h) + method.classifier.log_prior
+        q, logits = normalize(method.projector(h)), method.classifier(h) + method.classifier.log_prior
         queue = method.queue.keys, method.queue.label, method.queue.group
         k = method.key(batch.views[1])
         want = parametric(q, logits, batch.label, k, queue, temperature=0.2, alpha=0.05)
     torch.testing.assert_close(method(batch).loss.detach(), want)
 
 
-def test_with_centres_alone_it_is_the_balanced_softmax() -> None:
+def test_with_centers_alone_it_is_the_balanced_softmax() -> None:
     batch = paco.batch(8)
     known = batch.label >= 0
     for prior in (True, False):
@@ -69,9 +69,9 @@ def test_keys_of_the_class_in_the_queue_pull() -> None:
     losses = []
     for share in (0.0, 1.0):
         with torch.no_grad():
-            q = normalise(method.projector(method.encoder(batch.views[0])))
+            q = normalize(method.projector(method.encoder(batch.views[0])))
             here = q[batch.label == 0].mean(0)
-            method.queue.keys.copy_(normalise(torch.lerp(-here, here, share)[None]).expand_as(method.queue.keys))
+            method.queue.keys.copy_(normalize(torch.lerp(-here, here, share)[None]).expand_as(method.queue.keys))
             method.queue.label.fill_(0)
         losses.append(float(method(Batch(batch.views, batch.index, torch.zeros(8).long())).loss.detach()))
     assert losses[1] < losses[0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.method import start_epoch
 from nearfar.methods.moco import MoCo
 from nearfar.methods.pcl import PCL
@@ -25,11 +25,11 @@ def build(form: Form = pcl, *, epoch: int = 5, **arguments: int) -> PCL:
 
 
 def embedded(method: PCL) -> Tensor:
-    """What the slow copy makes of the 40 training pictures."""
+    """What the slow copy makes of the 40 training images."""
     method.eval()
     look = pcl.look(method)
     with torch.no_grad():
-        z = look(lambda view: normalise(method.key_projector(method.key_encoder(view))))
+        z = look(lambda view: normalize(method.key_projector(method.key_encoder(view))))
     method.train()
     return z
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce
 from nearfar.losses.pretext_invariant import told_apart
 from nearfar.methods.pirl import PIRL
@@ -27,12 +27,12 @@ def drawn(method: PIRL, purpose: int) -> Tensor:
 
 
 @pytest.mark.parametrize("contrast", ["paper", "infonce"])
-def test_patches_and_pictures_both_look_for_the_same_row_among_draws_of_their_own(contrast: str) -> None:
+def test_patches_and_images_both_look_for_the_same_row_among_draws_of_their_own(contrast: str) -> None:
     method = build(form("pirl", contrast=contrast, weight=0.3)).double()
     batch, loss = pirl.batch(6, dtype=torch.float64), {"paper": told_apart, "infonce": info_nce}[contrast]
     freeze_norms(method)
     own = method.bank.rows[batch.index]
-    v = normalise(method.projector(method.encoder(batch.views[0])))
+    v = normalize(method.projector(method.encoder(batch.views[0])))
     want = 0.3 * loss(method.shuffled(batch.views[1]), own, drawn(method, 2), temperature=0.07)
     want = want + 0.7 * loss(v, own, drawn(method, 3), temperature=0.07)
     torch.testing.assert_close(method(batch).loss, want)
@@ -49,16 +49,16 @@ def test_loss_is_linear_in_the_weight(contrast: str) -> None:
     assert values[0] != pytest.approx(values[2])
 
 
-def test_the_bank_is_made_of_whole_pictures_alone() -> None:
+def test_the_bank_is_made_of_whole_images_alone() -> None:
     method, batch = build(weight=1.0, momentum=0.25), pirl.batch(8)
     before = method.bank.rows.clone()
-    optimiser = sgd(method)
-    out = step(method, optimiser, batch)
+    optimizer = sgd(method)
+    out = step(method, optimizer, batch)
     assert not any(
         cast(Tensor, p.grad).any() for p in method.projector.parameters()
-    )  # weight 1: no gradient of the picture's branch
+    )  # weight 1: no gradient of the image's branch
     (v,) = out.carry[0]
-    want = normalise(0.25 * before[batch.index] + 0.75 * v)
+    want = normalize(0.25 * before[batch.index] + 0.75 * v)
     torch.testing.assert_close(method.bank.rows[batch.index], want)
     rest = [i for i in range(40) if i not in batch.index.tolist()]
     assert torch.equal(method.bank.rows[rest], before[rest])
@@ -68,7 +68,7 @@ def test_the_bank_is_made_of_whole_pictures_alone() -> None:
     torch.testing.assert_close(again.carry[0][0], v)
 
 
-def test_patches_do_not_move_statistics_and_pictures_do() -> None:
+def test_patches_do_not_move_statistics_and_images_do() -> None:
     method, batch = build(), pirl.batch(8)
     method(batch)
     got = copied_state(method.encoder)
@@ -96,11 +96,11 @@ def test_order_changes_the_patches_embedding_only_by_the_places_of_codes() -> No
 
 def test_the_constant_comes_from_the_patches_of_the_first_batch_and_stays() -> None:
     method = build(form("pirl", contrast="nce"))
-    optimiser = sgd(method)
-    out = step(method, optimiser, pirl.batch(8))
+    optimizer = sgd(method)
+    out = step(method, optimizer, pirl.batch(8))
     z = method.log_z.clone()
     assert z != 0
     assert torch.equal(out.carry[1], z)
     method.clock = clock(1)
-    step(method, optimiser, pirl.batch(8, seed=1))
+    step(method, optimizer, pirl.batch(8, seed=1))
     assert torch.equal(method.log_z, z)

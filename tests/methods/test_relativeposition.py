@@ -5,8 +5,8 @@ from typing import Any, cast
 import torch
 
 from nearfar.batch import Batch
-from nearfar.methods.relativeposition import NEIGHBOURS, RelativePosition
-from nearfar.patches import cut
+from nearfar.methods.relativeposition import NEIGHBORS, RelativePosition
+from nearfar.ops.patches import cut
 
 from .small import clock, form, freeze_norms
 
@@ -18,11 +18,11 @@ def build(**arguments: Any) -> RelativePosition:
 
 
 def test_the_eight_classes_are_the_eight_sides_and_opposites_are_seven_apart() -> None:
-    steps = [(cell // 3 - 1, cell % 3 - 1) for cell in NEIGHBOURS]
+    steps = [(cell // 3 - 1, cell % 3 - 1) for cell in NEIGHBORS]
     assert len(set(steps)) == 8
     assert (0, 0) not in steps
     for k, (down, right) in enumerate(steps):
-        assert steps[7 - k] == (-down, -right)  # seen from the neighbour, the centre lies on the opposite side
+        assert steps[7 - k] == (-down, -right)  # seen from the neighbor, the center lies on the opposite side
 
 
 def test_loss_is_that_of_a_loop() -> None:
@@ -30,7 +30,7 @@ def test_loss_is_that_of_a_loop() -> None:
     freeze_norms(method)
     terms, right = [], 0
     for patches in cut(batch.views[0], 3, share=2 / 3, generator=method.clock.generator()):
-        for k, cell in enumerate(NEIGHBOURS):
+        for k, cell in enumerate(NEIGHBORS):
             pair = torch.cat([method.encoder(patches[4][None]), method.encoder(patches[cell][None])], 1)
             logits = method.head(pair)[0]
             terms.append(logits.exp().sum().log() - logits[k])
@@ -52,7 +52,7 @@ def test_one_channel_of_each_patch_is_kept_and_the_others_are_flat() -> None:
     assert not torch.equal(method.one_channel(patches), out)
 
 
-def test_grey_pictures_have_nothing_to_drop() -> None:
+def test_gray_images_have_nothing_to_drop() -> None:
     patches = torch.rand(4, 9, 1, 6, 6)
     assert torch.equal(build().one_channel(patches), patches)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.relic import relic
 from nearfar.methods.relicv2 import ReLICv2
 from nearfar.optim import cosine_ramp
@@ -32,8 +32,8 @@ def with_views(batch: Batch, views: list[Tensor]) -> Batch:
 
 
 def rows(method: ReLICv2, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-    o = [normalise(method.projector(method.encoder(view))) for view in batch.views]
-    return o, [normalise(method.target_projector(method.target_encoder(view))) for view in batch.views[:2]]
+    o = [normalize(method.projector(method.encoder(view))) for view in batch.views]
+    return o, [normalize(method.target_projector(method.target_encoder(view))) for view in batch.views[:2]]
 
 
 @pytest.mark.parametrize("itself", [True, False])

@@ -9,7 +9,7 @@ from torch import nn
 from nearfar.batch import Batch
 from nearfar.losses.pairwise import info_nce
 from nearfar.methods.sce import SCE
-from nearfar.norms import SplitBatchNorm
+from nearfar.nn.norms import SplitBatchNorm
 
 from .small import form, freeze_norms, sgd, step
 
@@ -47,12 +47,12 @@ def test_the_queue_gets_the_keys_of_the_second_view_after_the_loss() -> None:
 def test_the_first_view_of_its_recipe_is_strong_and_the_second_weak() -> None:
     strong, weak = (view.flatten(1) for view in sce.batch(64).views)
 
-    def grey(view: torch.Tensor) -> torch.Tensor:
+    def gray(view: torch.Tensor) -> torch.Tensor:
         channels = view.unflatten(1, (3, -1))
         return (channels.amax(1) - channels.amin(1)).amax(1) < 1e-5
 
-    assert grey(strong).any()
-    assert not grey(weak).any()
+    assert gray(strong).any()
+    assert not gray(weak).any()
 
 
 def test_the_copy_follows_the_projector_with_its_norms_and_not_the_predictor() -> None:

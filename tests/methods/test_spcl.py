@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.method import Encoder, Look, start_epoch
 from nearfar.methods.spcl import SpCL
 
@@ -53,7 +53,7 @@ def test_without_labels_it_finds_the_clusters() -> None:
         assert not (names == names[i])[group != group[i]].any()
     assert len(names.unique()) < 20  # nearly all rows are in a cluster
     assert not method.memory.source.any()
-    torch.testing.assert_close(method.memory.rows, normalise(method.norm.eval()(method.encoder(x))))
+    torch.testing.assert_close(method.memory.rows, normalize(method.norm.eval()(method.encoder(x))))
     assert 0 <= method.threshold <= 1
 
 
@@ -67,7 +67,7 @@ def test_samples_with_a_label_are_the_source_and_the_others_are_clustered() -> N
     assert torch.equal(method.memory.source, label >= 0)
 
 
-def test_all_labelled_it_learns_from_the_classes_alone() -> None:
+def test_all_labeled_it_learns_from_the_classes_alone() -> None:
     label = torch.arange(60) % 3
     method, x = clustered(label)
     assert torch.equal(method.identities(), label)
@@ -86,7 +86,7 @@ def test_the_loss_against_a_slow_loop() -> None:
     for row, name in zip(memory.rows, memory.identity.tolist(), strict=True):
         if name >= 0:
             rows.setdefault(name, []).append(row)
-    f = normalise(method.norm(method.encoder(torch.cat(batch.views))))
+    f = normalize(method.norm(method.encoder(torch.cat(batch.views))))
     domain: dict[bool, list[float]] = {True: [], False: []}
     for row, i in zip(f, index.repeat(2).tolist(), strict=True):
         logit = {name: (row @ torch.stack(own).mean(0)).item() / 0.3 for name, own in rows.items()}
@@ -101,7 +101,7 @@ def test_memory_takes_each_view_in_turn_and_labels_stay_until_the_next_epoch() -
     index = torch.tensor([3, 50, 3])
     batch, before, names = batch_of(x, index, views=2), method.memory.rows.clone(), method.identities()
     out = method(batch)
-    f = normalise(method.norm(method.encoder(torch.cat(batch.views)))).detach()
+    f = normalize(method.norm(method.encoder(torch.cat(batch.views)))).detach()
     method.after_step(out)
     for i, row in zip(index.repeat(2).tolist(), f, strict=True):
         before[i] = F.normalize(0.5 * before[i] + 0.5 * row, dim=0)
@@ -131,8 +131,8 @@ def test_chance_is_the_number_of_identities() -> None:
 
 def test_the_offset_of_its_norm_stays_at_0() -> None:
     method, x = clustered()
-    optimiser = sgd(method, lr=1.0)
+    optimizer = sgd(method, lr=1.0)
     before = method.norm.weight.detach().clone()
-    step(method, optimiser, batch_of(x, torch.arange(0, 60, 7)))
+    step(method, optimizer, batch_of(x, torch.arange(0, 60, 7)))
     assert not method.norm.bias.any()
     assert not torch.equal(method.norm.weight, before)

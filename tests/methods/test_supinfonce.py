@@ -87,10 +87,10 @@ def test_the_penalty_takes_a_bias_out() -> None:
     left = []
     for weight in (0.0, 5.0):
         method = form("supinfonce", fairkl=weight).build()
-        optimiser = torch.optim.Adam(method.parameters(), lr=1e-2)
+        optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
         for _ in range(20):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             method(these).loss.backward()
-            optimiser.step()
+            optimizer.step()
         left.append(float(fairkl(embeddings(method, these)[0].detach(), label, bias)))
     assert left[1] < left[0] / 2

@@ -77,14 +77,14 @@ def test_no_gradient_flows_into_the_codes() -> None:
 
 def test_prototypes_stand_on_the_sphere_after_each_step_and_still_in_the_first_epochs() -> None:
     method = build(freeze=2)
-    optimiser = sgd(method)
+    optimizer = sgd(method)
     for epoch in range(5):
         before = method.prototypes.weight.detach().clone()
         method.clock = clock(epoch)
-        step(method, optimiser, swav.batch(8, seed=epoch))
+        step(method, optimizer, swav.batch(8, seed=epoch))
         after = method.prototypes.weight.detach()
         torch.testing.assert_close(after.norm(dim=1), torch.ones(len(after)))
-        # Only renormalised while frozen, and not moved by a momentum of the optimiser either.
+        # Only renormalized while frozen, and not moved by a momentum of the optimizer either.
         assert torch.allclose(before, after, rtol=0, atol=1e-6) == (epoch < 2)
 
 
@@ -108,14 +108,14 @@ def test_equal_prototypes_have_the_loss_of_chance() -> None:
 
 def test_the_queue_collects_from_its_epoch_on_and_joins_when_it_is_full() -> None:
     with_queue, without = build(queued, queue_start=2), build()
-    batch, optimiser = swav.batch(8), sgd(with_queue)
+    batch, optimizer = swav.batch(8), sgd(with_queue)
     counts = []
     for epoch in range(5):
         with_queue.clock = without.clock = clock(epoch)
         without.load_state_dict({k: v for k, v in with_queue.state_dict().items() if not k.startswith("queue")})
         alike = torch.equal(with_queue(batch).loss, without(batch).loss)
         counts.append((*(int(queue.count) for queue in queues(with_queue)), alike))
-        step(with_queue, optimiser, swav.batch(8, seed=epoch))
+        step(with_queue, optimizer, swav.batch(8, seed=epoch))
     assert counts == [(0, 0, True), (0, 0, True), (0, 0, True), (8, 8, True), (16, 16, False)]
 
 

@@ -10,13 +10,13 @@ import torch
 
 from nearfar import methods
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import normalise
-from nearfar.fit import fit
-from nearfar.journal import Journal
+from nearfar.distributed import normalize
 from nearfar.losses.metric import triplet
 from nearfar.methods.triplet import Triplet
-from tests.test_fit import Noise, Vectors, loop, optimiser
-from tests.test_health import Plain, run, warnings
+from nearfar.training.journal import Journal
+from nearfar.training.loop import fit
+from tests.evaluation.test_alarms import Plain, run, warnings
+from tests.training.test_loop import Noise, Vectors, loop, optimizer
 
 from .small import form
 
@@ -27,7 +27,7 @@ LABEL = torch.tensor([0, 1, 0, MISSING, 2, 0, 1, MISSING])
 @pytest.mark.parametrize("arguments", [{}, {"mining": "batch_hard", "squared": True}, {"mining": "all", "margin": 0.7}])
 def test_loss_is_that_of_unit_embeddings_of_both_views(arguments: dict[str, Any]) -> None:
     method, made = form("triplet", **arguments).build().double(), plain.batch(8, dtype=torch.float64)
-    z = normalise(method.get_submodule("projector")(method.encoder(torch.cat(made.views))))
+    z = normalize(method.get_submodule("projector")(method.encoder(torch.cat(made.views))))
     given: dict[str, Any] = {"margin": 0.2} | arguments
     want = triplet(list(z.chunk(2)), LABEL, **given)
     torch.testing.assert_close(method(Batch(made.views, made.index, LABEL)).loss, want)
@@ -78,7 +78,7 @@ def test_batch_hard_triplets_that_cannot_be_told_apart_collapse_and_are_caught(
 def test_a_batch_holds_some_samples_of_each_of_its_classes(name: str, each: int) -> None:
     method = methods.load(name)(Plain(), dim=4)  # pyright: ignore[reportCallIssue, reportArgumentType]
     data = Vectors()
-    fit(method, data, Noise(), optimiser("sgd", method, 0.01), loop(None, epochs=1))
+    fit(method, data, Noise(), optimizer("sgd", method, 0.01), loop(None, epochs=1))
     assert len(data.seen) == 5
     for rows in data.seen:
         assert list(Counter(data.label[rows].tolist()).values()) == [each] * (8 // each)

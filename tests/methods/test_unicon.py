@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.supervised import supcon
 from nearfar.methods import unicon as file
 from nearfar.methods.unicon import UniCon
@@ -30,11 +30,11 @@ def a_batch(label: Tensor = LABEL) -> Batch:
 
 
 def embedded(method: UniCon, views: list[Tensor]) -> list[Tensor]:
-    return list(normalise(method.projector(method.encoder(torch.cat(views)))).chunk(len(views)))
+    return list(normalize(method.projector(method.encoder(torch.cat(views)))).chunk(len(views)))
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-def test_pictures_and_mixtures_pass_in_two_batches(mix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_and_mixtures_pass_in_two_batches(mix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, batch, seen = build(mix=mix, lam=0.4), a_batch(), []
     given: list[Any] = []
     monkeypatch.setattr(file, "universum", lambda *args, **kwargs: given.append((args, kwargs)) or args[0][0].sum())
@@ -83,7 +83,7 @@ def test_mixtures_get_a_gradient_and_follow_the_step(arguments: dict[str, Any]) 
     assert not torch.equal(inputs[1], inputs[3]), "another step has other partners"
 
 
-def test_running_statistics_are_of_pictures_and_of_mixtures_in_turn() -> None:
+def test_running_statistics_are_of_images_and_of_mixtures_in_turn() -> None:
     method, batch = cast(UniCon, form("unicon").build(lam=1.0)), form("unicon").batch(8)
     batch.views = [view + number for number, view in enumerate(batch.views)]  # partners are of the darker view
     means = []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nearfar.heads import byol_head, simclr_head
+from nearfar.nn.heads import byol_head, simclr_head
 from nearfar.optim import LARS, adamw, larc, lars, parameter_groups, scale_rates, sgd, warmup_cosine
 
 STEPS = 6
@@ -30,13 +30,13 @@ def gradients(module: nn.Module, step: int) -> list[Tensor]:
     return [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in module.parameters()]
 
 
-def run(module: nn.Module, optimiser: Optimizer, steps: range) -> None:
+def run(module: nn.Module, optimizer: Optimizer, steps: range) -> None:
     for step in steps:
         for p, grad in zip(module.parameters(), gradients(module, step), strict=True):
             p.grad = grad
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = rate(step)
-        optimiser.step()
+        optimizer.step()
 
 
 def norm(values: list[float]) -> float:
@@ -80,8 +80,8 @@ def test_lars_equals_the_slow_loop(form: str, decay: float) -> None:
             next(module.parameters()).zero_()  # length 0: rate 1
     exclude = form != "larc"
     groups = parameter_groups(ours, decay, exclude_1d=exclude)
-    optimiser = larc(groups, 1.0) if form == "larc" else lars(groups, 1.0, rate_in_momentum=form == "inside")
-    run(ours, optimiser, range(STEPS))
+    optimizer = larc(groups, 1.0) if form == "larc" else lars(groups, 1.0, rate_in_momentum=form == "inside")
+    run(ours, optimizer, range(STEPS))
     slow(expected, form=form, decay=decay, exclude=exclude)
     for a, b in zip(ours.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(a, b)
@@ -91,11 +91,11 @@ def test_the_two_forms_are_one_while_the_rate_is_constant() -> None:
     results = []
     for inside in (True, False):
         module = net()
-        optimiser = lars(parameter_groups(module, 1e-3), 0.5, rate_in_momentum=inside)
+        optimizer = lars(parameter_groups(module, 1e-3), 0.5, rate_in_momentum=inside)
         for step in range(4):
             for p, grad in zip(module.parameters(), gradients(module, step), strict=True):
                 p.grad = grad
-            optimiser.step()
+            optimizer.step()
         results.append(list(module.parameters()))
     torch.testing.assert_close(results[0], results[1])
 
@@ -104,9 +104,9 @@ def test_the_two_forms_are_one_while_the_rate_is_constant() -> None:
 @pytest.mark.parametrize(("w", "g"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
 def test_zero_weights_and_zero_gradients(w: float, g: float, larc_form: bool) -> None:
     p = nn.Parameter(torch.full((2, 2), w))
-    optimiser = LARS([p], lr=0.1, rate_in_momentum=False, weight_decay=0.5, larc=larc_form)
+    optimizer = LARS([p], lr=0.1, rate_in_momentum=False, weight_decay=0.5, larc=larc_form)
     p.grad = torch.full((2, 2), g)
-    optimiser.step()
+    optimizer.step()
     # |u| = 1 and |w| = 2 for w = 1, g = 0: LARS still shrinks by trust |w|, LARC leaves the weight alone.
     moved = {(0.0, 0.0): 0.0, (0.0, 1.0): -0.1, (1.0, 0.0): 1.0 if larc_form else 1 - 0.1 * 0.001 * 2 * 0.5}[w, g]
     torch.testing.assert_close(p.detach(), torch.full((2, 2), moved))
@@ -114,14 +114,14 @@ def test_zero_weights_and_zero_gradients(w: float, g: float, larc_form: bool) ->
 
 def test_no_gradient_leaves_weight_and_momentum_alone() -> None:
     a, b = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
-    optimiser = LARS([a, b], lr=0.1, rate_in_momentum=False)
+    optimizer = LARS([a, b], lr=0.1, rate_in_momentum=False)
     a.grad = b.grad = torch.ones(2, 2)
-    optimiser.step()
-    kept, memory = b.detach().clone(), optimiser.state[b]["momentum"].clone()
+    optimizer.step()
+    kept, memory = b.detach().clone(), optimizer.state[b]["momentum"].clone()
     b.grad = None
-    optimiser.step()
+    optimizer.step()
     torch.testing.assert_close(b.detach(), kept, rtol=0, atol=0)
-    torch.testing.assert_close(optimiser.state[b]["momentum"], memory, rtol=0, atol=0)
+    torch.testing.assert_close(optimizer.state[b]["momentum"], memory, rtol=0, atol=0)
     assert not a.equal(b)
 
 
@@ -140,24 +140,24 @@ def test_resumed_steps_are_the_same_steps(name: str) -> None:
     run(whole, BUILDERS[name](parameter_groups(whole, 1e-3)), range(STEPS))
 
     first = net()
-    optimiser = BUILDERS[name](parameter_groups(first, 1e-3))
-    run(first, optimiser, range(3))
-    saved = copy.deepcopy(first.state_dict()), copy.deepcopy(optimiser.state_dict())
+    optimizer = BUILDERS[name](parameter_groups(first, 1e-3))
+    run(first, optimizer, range(3))
+    saved = copy.deepcopy(first.state_dict()), copy.deepcopy(optimizer.state_dict())
     second = net()
-    optimiser = BUILDERS[name](parameter_groups(second, 1e-3))
+    optimizer = BUILDERS[name](parameter_groups(second, 1e-3))
     second.load_state_dict(saved[0])
-    optimiser.load_state_dict(saved[1])
-    run(second, optimiser, range(3, STEPS))
+    optimizer.load_state_dict(saved[1])
+    run(second, optimizer, range(3, STEPS))
     for a, b in zip(whole.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
 def test_rates_are_scaled_from_where_they_began(name: str) -> None:
-    optimiser = BUILDERS[name](parameter_groups(net(), 1e-3, lr_1d=0.02))
-    scale_rates(optimiser, 0.5)
-    scale_rates(optimiser, 0.25)
-    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.025, 0.005])
+    optimizer = BUILDERS[name](parameter_groups(net(), 1e-3, lr_1d=0.02))
+    scale_rates(optimizer, 0.5)
+    scale_rates(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.005])
 
 
 def test_groups_hold_every_trained_parameter_once() -> None:

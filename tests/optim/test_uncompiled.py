@@ -22,20 +22,20 @@ def test_they_are_torchs_own_to_the_bit(name: str) -> None:
     torch.manual_seed(0)
     net = nn.Linear(5, 3)
     other = copy.deepcopy(net)
-    optimisers = (
+    optimizers = (
         ours([{"params": list(net.parameters()), "weight_decay": 0.1}], 0.1),
         theirs([{"params": list(other.parameters()), "weight_decay": 0.1}]),
     )
     for number in range(4):
         if number == 2:  # through a checkpoint
-            optimisers[0].load_state_dict(copy.deepcopy(optimisers[0].state_dict()))
+            optimizers[0].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
         x = torch.randn(6, 5)
-        for optimiser, one in zip(optimisers, (net, other), strict=True):
-            optimiser.zero_grad()
+        for optimizer, one in zip(optimizers, (net, other), strict=True):
+            optimizer.zero_grad()
             one(x).square().sum().backward()
-            optimiser.step()
+            optimizer.step()
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=0, atol=0)
-    assert optimisers[0].param_groups[0].keys() - {"initial_lr"} == optimisers[1].param_groups[0].keys()
+    assert optimizers[0].param_groups[0].keys() - {"initial_lr"} == optimizers[1].param_groups[0].keys()
 
 
 def test_steps_do_not_load_the_compiler() -> None:
@@ -44,11 +44,11 @@ import sys, torch
 from nearfar import optim
 for make in (optim.sgd, optim.adamw, lambda g, lr: optim.lars(g, lr, rate_in_momentum=True), optim.larc):
     p = torch.nn.Parameter(torch.ones(3, 3))
-    optimiser = make([{"params": [p], "weight_decay": 0.1}], 0.1)
-    optimiser.zero_grad()
+    optimizer = make([{"params": [p], "weight_decay": 0.1}], 0.1)
+    optimizer.zero_grad()
     p.square().sum().backward()
-    optimiser.step()
-    optimiser.load_state_dict(optimiser.state_dict())
-assert "torch._dynamo" not in sys.modules, "an optimiser loaded torch's compiler"
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules, "an optimizer loaded torch's compiler"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

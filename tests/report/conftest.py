@@ -17,7 +17,7 @@ def written(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     return {
         "plain": write(folder / "plain", n=120),
-        "unlabelled": write(folder / "unlabelled", n=40, labels=False),
+        "unlabeled": write(folder / "unlabeled", n=40, labels=False),
         "hostile": write(folder / "hostile", n=40, hostile=True),
         "rows": write(folder / "rows", n=60, table_of=16),
         "hostile rows": write(folder / "hostile-rows", n=40, table_of=16, hostile=True),

@@ -1,4 +1,4 @@
-"""A run directory as a real run leaves it, from made-up numbers: shapes in colours, seven classes, no training.
+"""A run directory as a real run leaves it, from made-up numbers: shapes in colors, seven classes, no training.
 
 python tests/report/fake_run.py FOLDER writes one, and its report, to look at.
 """
@@ -16,14 +16,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from nearfar.report.samples import copy_sets, embedding_map, neighbour_grid, outliers
-from nearfar.report.shown import Pictures, Rows, Shown
+from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.report.shown import Cells, Shown, Thumbnails
 
 CLASSES = ["daisy", "dahlia", "iris", "lily of the valley", "poppy", "sunflower", "tulip"]
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">"\'&`$body'
 
 
-def pictures(n: int, side: int = 48, seed: int = 0) -> tuple[Tensor, Tensor]:
+def images(n: int, side: int = 48, seed: int = 0) -> tuple[Tensor, Tensor]:
     """n drawn flowers (uint8, n x 3 x side x side) and their classes (n)."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, len(CLASSES), n)
@@ -56,12 +56,12 @@ def pictures(n: int, side: int = 48, seed: int = 0) -> tuple[Tensor, Tensor]:
 def features(label: Tensor, dim: int = 32, seed: int = 0) -> Tensor:
     """Embeddings that a fair encoder might give: a blob for each class, two of them near each other."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.randn(len(CLASSES), dim, generator=generator)
-    centre[4] = centre[6] + 0.5 * torch.randn(dim, generator=generator)
-    return centre[label] + 0.75 * torch.randn(len(label), dim, generator=generator)
+    center = torch.randn(len(CLASSES), dim, generator=generator)
+    center[4] = center[6] + 0.5 * torch.randn(dim, generator=generator)
+    return center[label] + 0.75 * torch.randn(len(label), dim, generator=generator)
 
 
-def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) -> Rows:
+def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) -> Cells:
     """Measured flowers: numbers, some unknown, then words; of the columns all but two are shown."""
     rng = np.random.default_rng(seed)
     words = ["meadow", "a shady wood by the river", "garden", "roadside"]
@@ -73,7 +73,7 @@ def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) ->
         for c in label.tolist()
     ]
     names = [f"petal_{c}_length_mm" if c < columns // 2 else f"habitat_{c}" for c in range(columns - 2)]
-    return Rows(columns=[name + evil for name in names], numbers=columns // 2, cells=cells.__getitem__, hidden=2)
+    return Cells(columns=[name + evil for name in names], numbers=columns // 2, cells=cells.__getitem__, hidden=2)
 
 
 def write(
@@ -87,7 +87,7 @@ def write(
 ) -> Path:
     """A finished run in `folder`; with `hostile`, every name in it tries to break out of the page.
 
-    table_of: so many columns, in place of pictures.
+    table_of: so many columns, in place of images.
     """
     rng = np.random.default_rng(seed)
     (folder / "results").mkdir(parents=True)
@@ -122,8 +122,8 @@ def write(
             "processes": 1,
             "timings": {"opening the data": 14.2, "training": 2871.0, "measuring": 196.0, "report" + evil: 4.1},
             "notes": [
-                "The encoder's first layer was changed for small pictures (3 x 3, no pooling).",
-                "12 pairs of pictures are the same file under two names." + evil,
+                "The encoder's first layer was changed for small images (3 x 3, no pooling).",
+                "12 pairs of images are the same file under two names." + evil,
             ],
         },
     )
@@ -149,7 +149,7 @@ def write(
     rows = "".join(f'"photos/{i:04}{evil.replace(chr(34), chr(34) * 2)}.jpg",truncated file\n' for i in range(3))
     (folder / "skipped.csv").write_text("name,why\n" + rows)
 
-    pixels, label = pictures(n, seed=seed)
+    pixels, label = images(n, seed=seed)
     contact_sheet(pixels[:6], rng).save(folder / "views.png")
     shown = features(label, seed=seed)
     group = torch.full((n,), -1)
@@ -160,13 +160,13 @@ def write(
             label[rows[0]] = (label[rows[0]] + 1) % len(CLASSES)
     label = label if labels else torch.full_like(label, -1)
     told = Shown(
-        look=measured(label, table_of, evil) if table_of else Pictures(pixels=pixels.__getitem__),
+        look=measured(label, table_of, evil) if table_of else Thumbnails(pixels=pixels.__getitem__),
         names=[f"row {i}{evil}" if table_of else f"photos/{i:04}{evil}.jpg" for i in range(n)],
         label=label,
         classes=[name + evil for name in CLASSES],
     )
     write_json(folder / "results/map.json", embedding_map(shown, told, seed=seed))
-    write_json(folder / "results/neighbours.json", neighbour_grid(shown, told, seed=seed))
+    write_json(folder / "results/neighbors.json", neighbor_grid(shown, told, seed=seed))
     write_json(folder / "results/copies.json", copy_sets(shown, group, told))
     write_json(folder / "results/outliers.json", outliers(shown, told))
     if labels:
@@ -175,10 +175,10 @@ def write(
 
 
 def contact_sheet(pixels: Tensor, rng: np.random.Generator, views: int = 8, side: int = 96) -> Image.Image:
-    """A row for each picture, with as many random cuts of it as `views`."""
+    """A row for each image, with as many random cuts of it as `views`."""
     sheet = Image.new("RGB", (views * side, len(pixels) * side))
-    for i, picture in enumerate(pixels):
-        whole = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    for i, image in enumerate(pixels):
+        whole = Image.fromarray(image.permute(1, 2, 0).numpy())
         for k in range(views):
             size = rng.uniform(0.5, 1) * whole.width
             x, y = rng.uniform(0, whole.width - size, 2)
@@ -200,7 +200,7 @@ def table(evil: str = "") -> dict[str, Any]:
     classes = [(name, 70 + 13 * i, 95.2 - 6.3 * i) for i, name in enumerate(CLASSES)]
     return {
         "title": "Does it help?" + evil,
-        "note": "The same pictures, the same few labels, three ways to describe a picture." + evil,
+        "note": "The same images, the same few labels, three ways to describe an image." + evil,
         "columns": ["kNN accuracy (%)", "10 labels a class (%)", "mean average precision"],
         "rows": [
             row("raw pixels", False, 38.4, 31.0, 0.214),
@@ -221,7 +221,7 @@ def table(evil: str = "") -> dict[str, Any]:
             ],
         },
         "confusion": {
-            "by": "nearest neighbours" + evil,
+            "by": "nearest neighbors" + evil,
             "classes": [name + evil for name in CLASSES],
             "counts": [
                 [c, answer, n] for c, (_, count, value) in enumerate(classes) for answer, n in confused(c, count, value)

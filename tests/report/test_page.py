@@ -52,12 +52,12 @@ def test_a_full_run_shows_all_its_parts(run):
         "untrained encoder",
         "0.641",
         "Protocol: version 1 · k 20",
-        "Nearest neighbours",
+        "Nearest neighbors",
         "lily of the valley",
         "15 of 120 samples are in 4 sets of copies; of 2 the labels contradict each other.",
         "8 copies, 6 shown",
         "For half of the 120 samples this mean is above",
-        "what it was taken for by nearest neighbours.",
+        "what it was taken for by nearest neighbors.",
         "42 of 148 · 28 %",
         "weakest class first",
         "truncated file",
@@ -78,7 +78,7 @@ def test_a_run_of_one_config_file_says_what_is_absent_and_why(tmp_path):
         "Nothing has been measured yet.",
         "metrics.jsonl is absent or empty",
         "results/map.json is absent",
-        "results/neighbours.json is absent",
+        "results/neighbors.json is absent",
         "views.png is absent",
     ):
         assert part in said or part.replace("last", " last ") in said, part
@@ -111,7 +111,7 @@ def test_hostile_names_stay_text(written, name):
 
 def test_rows_are_shown_as_rows(written):
     page = report(written["rows"])
-    grid = json.loads((written["rows"] / "results/neighbours.json").read_text())
+    grid = json.loads((written["rows"] / "results/neighbors.json").read_text())
     outline = Outline(page.read_text("utf-8"))
     said = visible(page)
     assert "14 of 16 columns are shown." in said
@@ -122,26 +122,26 @@ def test_rows_are_shown_as_rows(written):
     differing = sum(
         a != b
         for query in grid["queries"]
-        for near in query["neighbours"]
+        for near in query["neighbors"]
         for a, b in zip(near["cells"], query["cells"], strict=True)
     )
     whole = page.read_text("utf-8")
-    part = whole[whole.index('<section id="neighbours">') :]
+    part = whole[whole.index('<section id="neighbors">') :]
     assert part[: part.index("</section>")].count('differs"') == differing > 0
     assert "petal_<wbr>0_<wbr>length_<wbr>mm" in part
 
 
-def test_pictures_that_are_no_pictures_are_not_shown(run):
+def test_images_that_are_no_images_are_not_shown(run):
     where = {
         "map": lambda found: found,
-        "neighbours": lambda found: found["queries"][0],
+        "neighbors": lambda found: found["queries"][0],
         "copies": lambda found: found["sets"][0]["samples"][1],
         "outliers": lambda found: found["samples"][0],
     }
     for name, place in where.items():
         path = run / f"results/{name}.json"
         found = json.loads(path.read_text())
-        place(found)["sprite" if name == "map" else "picture"] = "https://example.org/spy.png"
+        place(found)["sprite" if name == "map" else "image"] = "https://example.org/spy.png"
         path.write_text(json.dumps(found))
     assert "example.org" not in report(run).read_text("utf-8")
 
@@ -174,12 +174,18 @@ def test_numbers(value, places, said):
 
 
 def test_a_classifier_is_called_one(run):
-    facts = {"run": "runs/moco-1", "data": "few.npz", "train": "frozen", "learnt": 150, "calibration": "not calibrated"}
+    facts = {
+        "run": "runs/moco-1",
+        "data": "few.npz",
+        "train": "frozen",
+        "learned": 150,
+        "calibration": "not calibrated",
+    }
     (run / "classifier.json").write_text(json.dumps({"classes": ["a", "b", "c"], "facts": facts}))
     said = visible(report(run))
     for part in (
         "A classifier of 3 classes",
-        "Labels learnt from 150",
+        "Labels learned from 150",
         "of the run runs/moco-1",
         "Does it name well?",
         "Training of the encoder",

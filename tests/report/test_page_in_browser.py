@@ -81,7 +81,7 @@ def until(browser: Any, condition: str) -> None:
     WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda b: b.execute_script(f"return {condition}"))
 
 
-@pytest.mark.parametrize("name", ["plain", "unlabelled", "hostile", "rows", "hostile rows"])
+@pytest.mark.parametrize("name", ["plain", "unlabeled", "hostile", "rows", "hostile rows"])
 def test_it_loads_without_an_error_or_a_request(browser, pages, name):
     show(browser, pages[name])
     until(browser, "document.querySelector('.map .plot')._fullLayout && !document.querySelector('.no-webgl')")
@@ -96,12 +96,12 @@ def test_it_loads_without_an_error_or_a_request(browser, pages, name):
     drawn = browser.execute_script(
         "return [...document.querySelectorAll('.curve .plot')].map((p) => p.data[0].y.length)"
     )
-    assert len(drawn) == (5 if name == "unlabelled" else 6)
+    assert len(drawn) == (5 if name == "unlabeled" else 6)
     assert min(drawn) > 0
 
 
 @pytest.mark.parametrize("name", ["plain", "hostile"])
-def test_pointing_shows_a_picture_and_clicking_its_neighbours(browser, pages, name):
+def test_pointing_shows_a_image_and_clicking_its_neighbors(browser, pages, name):
     show(browser, pages[name])
     data = json.loads((pages[name].parent / "results/map.json").read_text())
     pointing(browser, 3, click=False)
@@ -165,7 +165,7 @@ def test_a_class_can_be_brought_forward(browser, pages):
     assert faded == [label != first for label in labels]
 
 
-@pytest.mark.parametrize("name", ["plain", "hostile", "unlabelled", "rows", "hostile rows"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "unlabeled", "rows", "hostile rows"])
 @pytest.mark.parametrize("width", [400, 760, 1600])
 def test_no_window_is_too_narrow(browser, pages, name, width):
     show(browser, pages[name], width)
@@ -181,7 +181,7 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme)
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
-    colours = browser.execute_script(
+    colors = browser.execute_script(
         """const style = getComputedStyle(document.documentElement);
         return Object.fromEntries(["page", "panel", "wash", "ink", "soft", "faint", "accent", "accent-wash", "good",
             "unsure", "bad"]
@@ -190,10 +190,10 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme)
     # WCAG 2.2: 4.5 for text.
     for text in ("ink", "soft", "faint", "accent", "good", "unsure", "bad"):
         for ground in ("page", "panel", "wash") if text in ("ink", "soft") else ("page", "panel"):
-            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground, colours)
-    assert contrast(colours["accent"], colours["accent-wash"]) >= 4.5
+            assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground, colors)
+    assert contrast(colors["accent"], colors["accent-wash"]) >= 4.5
     line = browser.execute_script("return document.querySelector('.curve .plot').data[0].line.color")
-    assert line == colours["accent"]
+    assert line == colors["accent"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -202,11 +202,11 @@ def test_numbers_of_the_heat_map_stand_out_from_every_shade(browser, pages, sche
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
-    # A canvas turns whatever way of writing a colour the browser prefers into bytes.
+    # A canvas turns whatever way of writing a color the browser prefers into bytes.
     shades = browser.execute_script(
         """const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-        const hex = (colour) => {
-            pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+        const hex = (color) => {
+            pen.fillStyle = color; pen.fillRect(0, 0, 1, 1);
             return "#" + [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)
                 .map((v) => v.toString(16).padStart(2, "0")).join("");
         };
@@ -224,10 +224,10 @@ def test_numbers_of_the_heat_map_stand_out_from_every_shade(browser, pages, sche
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours, WCAG 2.2."""
+    """The contrast ratio of two colors, WCAG 2.2."""
 
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -238,10 +238,10 @@ def contrast(one: str, other: str) -> float:
 def test_two_runs_are_drawn_over_one_another(browser, written, run):
     from nearfar.report.beside import beside
 
-    show(browser, beside(run, written["unlabelled"]))
+    show(browser, beside(run, written["unlabeled"]))
     traces = browser.execute_script(
         "return [...document.querySelectorAll('.curve .plot')].map((p) => p.data.map((t) => t.name || ''))"
     )
     assert traces
-    assert all(names[:2] == ["run", "unlabelled"] for names in traces)
+    assert all(names[:2] == ["run", "unlabeled"] for names in traces)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -21,7 +21,7 @@ def test_all_of_a_run_is_read(run):
     assert list(record.tables) == ["demo"]
     assert record.main_row(record.tables["demo"])["name"] == "trained (moco)"
     assert record.map is not None
-    assert record.neighbours is not None
+    assert record.neighbors is not None
     assert record.copies is not None
     assert record.outliers is not None
     assert record.views is not None
@@ -61,7 +61,7 @@ def test_a_line_written_twice_by_a_resumed_run_counts_once(tmp_path):
         ("results/map.json", "{}"),
         ("results/outliers.json", '{"columns": ["a", "b"], "samples": [{"name": "x", "cells": ["1"]}]}'),
         ("results/outliers.json", '{"columns": ["a"], "samples": [{"name": "x"}]}'),
-        ("results/neighbours.json", '{"queries": [{"neighbours": []}]}'),
+        ("results/neighbors.json", '{"queries": [{"neighbors": []}]}'),
         ("skipped.csv", "\0"),
     ],
 )

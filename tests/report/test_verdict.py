@@ -100,11 +100,11 @@ def classifier(low: float, high: float, calibration: str, **tables) -> Record:
     ],
 )
 def test_a_classifier_is_judged_against_the_most_frequent_class(low, high, mood, said):
-    _, naming, trusting = answers(classifier(low, high, "temperature fitted on 150 labelled rows"))
+    _, naming, trusting = answers(classifier(low, high, "temperature fitted on 150 labeled rows"))
     assert naming.mood == mood
     assert said in naming.text
     assert trusting.mood == "good"
-    assert trusting.text.endswith("150 labelled rows. On the test split they are off by 7.8 points on average.")
+    assert trusting.text.endswith("150 labeled rows. On the test split they are off by 7.8 points on average.")
 
 
 def test_a_classifier_that_was_not_tried_or_calibrated_says_so():

@@ -13,7 +13,7 @@ from nearfar.cli.use import DataArg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which samples to label next: a table to fill in, and a picture of them.
+    """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
     that have a label, or are of the split test or val, are not asked for. What is written is a table for --labels: fill
@@ -33,7 +33,7 @@ class Plan:
     by: Literal["auto", "coverage", "uncertainty"] = "auto"
     """auto is coverage for a run, uncertainty for a classifier."""
     out: str = "label-plan.csv"
-    """Where the table goes, and beside it the picture, of the same name with .png. None is overwritten."""
+    """Where the table goes, and beside it the image, of the same name with .png. None is overwritten."""
     seed: int = 0
     """Of the samples that are looked at, where there are more than 5,000."""
 
@@ -42,13 +42,13 @@ def label_plan(argv: list[str]) -> int:
     """Propose samples to label."""
     asked = tyro.cli(Plan, args=argv, prog="nearfar label-plan", config=(tyro.conf.OmitArgPrefixes,))
     table = Path(asked.out)
-    picture = table.with_suffix(".png")
-    for path in (table, picture):
+    image = table.with_suffix(".png")
+    for path in (table, image):
         if path.exists():
             raise FileExistsError(f"{str(path)!r} is there already, perhaps with labels in it: name another --out")
-    from nearfar.classifier import Classifier, is_classifier
+    from nearfar.fewlabels.classifier import Classifier, is_classifier
+    from nearfar.fewlabels.label_plan import label_plan as plan
     from nearfar.files import replace
-    from nearfar.label_plan import label_plan as plan
     from nearfar.run import load
 
     run = Classifier(asked.run) if is_classifier(asked.run) else load(asked.run)
@@ -68,13 +68,13 @@ def label_plan(argv: list[str]) -> int:
         whys = [f"{why}; {made.guess[i]}?" for why, i in zip(whys, made.chosen.tolist(), strict=True)]
     captions = [f"{name}\n{why}" for name, why in zip(names, whys, strict=True)]
     sheet = kind.grid(made.samples, made.chosen, captions)
-    replace(picture, lambda temporary: sheet.save(temporary, format="PNG"))
+    replace(image, lambda temporary: sheet.save(temporary, format="PNG"))
     made.write(table, label_column=asked.label_column or "label")
     print(
-        f"{asked.count} of {len(made.samples):,} samples to label. With them a sample's nearest labelled one has a "
+        f"{asked.count} of {len(made.samples):,} samples to label. With them a sample's nearest labeled one has a "
         f"cosine of {made.near:.2f} on the average; as many drawn at random: {made.near_random:.2f}."
     )
-    print(f"To fill in: {table}\nPicture:    {picture}")
+    print(f"To fill in: {table}\nImage:    {image}")
     print(f"Go on:      nearfar finetune {asked.run} {asked.data} --labels {table}")
     return 0
 
@@ -122,8 +122,8 @@ class Helps:
 def helps(argv: list[str]) -> int:
     """Answer."""
     asked = tyro.cli(Helps, args=argv, prog="nearfar helps", config=(tyro.conf.OmitArgPrefixes,))
-    from nearfar.helps import Ask, lines
-    from nearfar.helps import helps as answer
+    from nearfar.studies.helps import Ask, lines
+    from nearfar.studies.helps import helps as answer
 
     given = {name: value for name, value in (("encoder", asked.encoder), ("size", asked.size)) if value}
     names = {f.name for f in dataclasses.fields(Ask)} - {"flags"}

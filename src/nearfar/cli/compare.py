@@ -45,8 +45,8 @@ class Compare:
 def compare(argv: list[str]) -> int:
     """Run what is missing, and print the table."""
     asked = tyro.cli(Compare, args=argv, prog="nearfar compare", config=(tyro.conf.OmitArgPrefixes,))
-    from nearfar.comparison import Ask, lines, sentences
-    from nearfar.comparison import compare as run
+    from nearfar.studies.comparison import Ask, lines, sentences
+    from nearfar.studies.comparison import compare as run
 
     ask = Ask(
         methods=tuple(name.strip() for name in asked.methods.split(",") if name.strip()),

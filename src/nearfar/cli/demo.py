@@ -11,7 +11,7 @@ import tyro
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train SimCLR on drawings of characters, without labels; then recognise characters of alphabets it never saw."""
+    """Train SimCLR on drawings of characters, without labels; then recognize characters of alphabets it never saw."""
 
     out: str = ""
     """Where the run goes; runs/demo-N by default."""
@@ -22,9 +22,10 @@ class Demo:
 def demo(argv: list[str]) -> int:
     """Train, measure, report."""
     asked = tyro.cli(Demo, args=argv, prog="nearfar demo", config=(tyro.conf.OmitArgPrefixes,))
-    from nearfar import plans, training
     from nearfar.cli.console import Console
-    from nearfar.data.drawings import drawings
+    from nearfar.modalities.image.drawings import drawings
+    from nearfar.training import job as training
+    from nearfar.training import plan as plans
 
     out = Path(asked.out) if asked.out else plans.free_directory("demo", "drawings")
     plan = plans.make("simclr", plans.DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
@@ -50,12 +51,12 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     """20-way 1-shot accuracy and retrieval of pixels, the untrained and the trained encoder: a report's table."""
     import torch
 
-    from nearfar import probing
-    from nearfar.data.drawings import alphabets
     from nearfar.evaluation.intervals import bootstrap
     from nearfar.evaluation.kshot import episodes
     from nearfar.evaluation.retrieval import retrieval
-    from nearfar.views.image import plain
+    from nearfar.modalities.image.drawings import alphabets
+    from nearfar.modalities.image.views import plain
+    from nearfar.training import probe as probing
 
     names = sorted(set(alphabets(test)))
     alphabet = torch.tensor([names.index(name) for name in alphabets(test)])

@@ -13,7 +13,7 @@ from nearfar.cli.use import DataArg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Look at pictures or a table before training: broken files, copies, uneven classes, columns that are empty or give
+    """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty or give
     the label away; and how to train on what is there."""
 
     data: DataArg
@@ -28,7 +28,7 @@ class Doctor:
     encoder: str = ""
     """The network to time a step of; resnet18, and mlp for tables, if none is named."""
     size: int = 0
-    """Side of the views to time it with; 0 takes the pictures' own up to 64, else 128."""
+    """Side of the views to time it with; 0 takes the images' own up to 64, else 128."""
     groups: str = "groups.csv"
     """Where the table of copies goes, if there are any; one that exists is not overwritten."""
 
@@ -42,22 +42,23 @@ def doctor(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from nearfar import plans
-    from nearfar.doctor import pictures, tables
-    from nearfar.pictures import open_pictures, view_size
-    from nearfar.tables import open_samples
+    from nearfar.modalities.image import doctor as images
+    from nearfar.modalities.image.kind import open_as_set, view_size
+    from nearfar.modalities.table import doctor as tables
+    from nearfar.modalities.table.kind import open_samples
+    from nearfar.training import plan as plans
 
     names = ("labels", "label_column", "drop", "categorical", "size")
     flags = {name: getattr(asked, name) for name in names} | {"max_bad": 1.0}
     settings = plans.make("simclr", asked.data, None, flags).settings
-    is_table = settings.kind == "tables"
+    is_table = settings.kind == "table"
     if is_table:
         samples = open_samples(asked.data, settings)
         found = tables.examine(samples, encoder=asked.encoder or "mlp", label_column=asked.label_column)
     else:
-        samples = open_pictures(asked.data, settings)
+        samples = open_as_set(asked.data, settings)
         size = view_size(settings, samples.side)
-        found = pictures.examine(samples, encoder=asked.encoder or "resnet18", size=size)
+        found = images.examine(samples, encoder=asked.encoder or "resnet18", size=size)
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in found.facts:

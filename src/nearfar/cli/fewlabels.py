@@ -36,7 +36,7 @@ class Finetune:
     share: float = 0.0
     """The share of the labels to learn from, the same number of each class: 0.01 is 1 %."""
     per_class: int = 0
-    """Or so many labels of each class; by default all are learnt from."""
+    """Or so many labels of each class; by default all are learned from."""
     train: Literal["frozen", "full"] = "frozen"
     """frozen fits a linear layer to the features (seconds); full trains the whole network on."""
     layer: int = 0
@@ -46,9 +46,9 @@ class Finetune:
     views: str = ""
     """For full: the views of which one is made of each sample; by default crop and flip, for drawings a mild map."""
     epochs: int = 0
-    """For full: passes over the labelled samples; 0 is 60, or as many as make 300 steps."""
+    """For full: passes over the labeled samples; 0 is 60, or as many as make 300 steps."""
     batch: int = 64
-    """For full: labelled samples in a step."""
+    """For full: labeled samples in a step."""
     lr: float = 3e-4
     """For full: peak learning rate of the network (AdamW); the new layer has ten times that."""
     device: str = "auto"
@@ -58,12 +58,12 @@ class Finetune:
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
     seed: int = 0
-    """Of which labels are learnt from, and of all else that is random."""
+    """Of which labels are learned from, and of all else that is random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Label, probability and the nearest labelled samples of new samples, by a classifier that `nearfar finetune` made.
+    """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
     near_1, near_1_label, near_1_similarity, and so on."""
@@ -72,18 +72,18 @@ class Predict:
     data: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATA", help="Picture files, or a folder, an archive, a list of paths, or a table."),
+        tyro.conf.arg(metavar="DATA", help="Image files, or a folder, an archive, a list of paths, or a table."),
     ]
     out: str = ""
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
     near: int = 3
-    """Labelled samples to name beside each."""
+    """Labeled samples to name beside each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distill:
     """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
-    arXiv 2006.10029). Samples of the splits val and test take no part; labelled ones of test are measured."""
+    arXiv 2006.10029). Samples of the splits val and test take no part; labeled ones of test are measured."""
 
     classifier: ClassifierArg
     data: DataArg
@@ -125,8 +125,8 @@ def finetune(argv: list[str]) -> int:
     """Make a classifier."""
     asked: Finetune = _parse(Finetune, "finetune", argv)
     from nearfar.cli.console import Console
-    from nearfar.finetuning import Tuning
-    from nearfar.finetuning import finetune as run
+    from nearfar.fewlabels.finetuning import Tuning
+    from nearfar.fewlabels.finetuning import finetune as run
     from nearfar.run import load
 
     with Console() as console:
@@ -154,10 +154,10 @@ def finetune(argv: list[str]) -> int:
 def distill(argv: list[str]) -> int:
     """Teach another network."""
     asked: Distill = _parse(Distill, "distill", argv)
-    from nearfar.classifier import Classifier
     from nearfar.cli.console import Console
-    from nearfar.distillation import DistillTuning
-    from nearfar.distillation import distill as run
+    from nearfar.fewlabels.classifier import Classifier
+    from nearfar.fewlabels.distillation import DistillTuning
+    from nearfar.fewlabels.distillation import distill as run
 
     tuning = DistillTuning(epochs=asked.epochs, batch=asked.batch, lr=asked.lr, seed=asked.seed, device=asked.device)
     with Console() as console:
@@ -192,11 +192,11 @@ def predict(argv: list[str]) -> int:
     """Name new samples."""
     asked: Predict = _parse(Predict, "predict", argv)
     if len(asked.data) == 0:
-        raise ValueError("nothing to name: give picture files, a folder, an archive, a list of paths, or a table")
+        raise ValueError("nothing to name: give image files, a folder, an archive, a list of paths, or a table")
     out = Path(asked.out or "predictions.csv")
     if asked.out and out.exists():
         raise FileExistsError(f"{asked.out!r} is there already: name another --out")
-    from nearfar.classifier import Classifier
+    from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(asked.classifier)
     (first, *others) = asked.data

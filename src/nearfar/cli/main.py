@@ -7,20 +7,20 @@ import os
 import sys
 
 COMMANDS = {
-    "demo": ("demo", "Train on real drawings for a minute and show what was learnt."),
+    "demo": ("demo", "Train on real drawings for a minute and show what was learned."),
     "doctor": ("doctor", "DATA: broken files, copies, uneven classes; and how to train on what is there."),
     "train": ("train", "METHOD DATA: train an encoder; METHOD is a name or a .py file of your own."),
     "embed": ("use", "RUN DATA: one vector for every sample, as a .npz file."),
     "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
     "finetune": ("fewlabels", "RUN DATA: a classifier on few labels."),
-    "predict": ("fewlabels", "CLASSIFIER FILES: what new samples are, how surely, and which labelled ones are near."),
+    "predict": ("fewlabels", "CLASSIFIER FILES: what new samples are, how surely, and which labeled ones are near."),
     "distill": ("fewlabels", "CLASSIFIER DATA: another network learns from it on samples without labels."),
-    "label-plan": ("advice", "RUN DATA: which samples to label next, as a table to fill in and a picture."),
+    "label-plan": ("advice", "RUN DATA: which samples to label next, as a table to fill in and an image."),
     "helps": ("advice", "DATA: whether pre-training helps, by accuracy against the number of labels."),
     "report": ("use", "RUN: one HTML page about a run."),
     "export": ("use", "RUN: weights that load without nearfar."),
     "compare": ("compare", "METHODS DATA: several methods at equal budget, over seeds."),
-    "views": ("train", "DATA: a picture of what a method would see."),
+    "views": ("train", "DATA: an image of what a method would see."),
     "methods": ("methods", "[NAME]: the methods there are, or all about one."),
 }
 """The commands: the file in this folder that holds a function of that name, and one line."""

@@ -12,13 +12,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from nearfar import methods, plans, recipes
+from nearfar import methods
+from nearfar.modalities import recipes
 from nearfar.settings import Settings
+from nearfar.training import plan as plans
 
 USAGE = """usage: nearfar train METHOD DATA [flags]
 
 METHOD  {names}, or the path of a .py file of your own
-DATA    a folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)
+DATA    a folder of images, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)
 
 `nearfar train METHOD --help` tells the flags, those of the method among them; `nearfar methods` what the methods do.
 
@@ -31,7 +33,7 @@ class Place:
     """Where to read and where to write."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."""
+    """A folder of images, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."""
     out: str = ""
     """The run directory; runs/METHOD-DATA-N by default. One that exists is never overwritten."""
     resume: bool = False
@@ -48,8 +50,8 @@ def train(argv: list[str]) -> int:
     method, rest = argv[0], argv[1:]
     place, settings, arguments = parse(method, rest)
 
-    from nearfar import training
     from nearfar.cli.console import Console
+    from nearfar.training import job as training
 
     plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
@@ -146,9 +148,9 @@ class Look:
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths."""
+    """A folder of images, a .tar, .parquet or .npz file, or a list of paths."""
     out: str = "views.png"
-    """Where the picture goes."""
+    """Where the image goes."""
     method: str = "simclr"
     """Whose recipe names the views."""
     views: str = ""
@@ -168,8 +170,8 @@ def views(argv: list[str]) -> int:
     look = tyro.cli(Look, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
     import torch
 
-    from nearfar import kinds
     from nearfar.files import replace
+    from nearfar.modalities import kind as kinds
 
     flags: dict[str, Any] = {"size": look.size, "label_column": look.label_column} | (
         {"views": look.views} if look.views else {}

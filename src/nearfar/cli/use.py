@@ -14,7 +14,7 @@ DataArg = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="DATA",
-        help="A folder of pictures, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), or a table.",
+        help="A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), or a table.",
     ),
 ]
 
@@ -47,7 +47,7 @@ class Evaluate:
     label_column: str = ""
     """The column that holds the labels; that of training if none is named."""
     test: str = ""
-    """Other data to test on, while DATA are learnt from."""
+    """Other data to test on, while DATA are learned from."""
     test_labels: str = ""
     """Their labels, if they bring none."""
     checkpoint: Literal["last", "best"] = "last"
@@ -59,12 +59,12 @@ class Evaluate:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
-    of embeddings, nearest neighbours, copies and outliers."""
+    of embeddings, nearest neighbors, copies and outliers."""
 
     run: RunArg
     beside: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Another run.")] = ""
     data: str = ""
-    """A folder of pictures, a .tar, .parquet or .npz file, or a list of paths, to draw the map of."""
+    """A folder of images, a .tar, .parquet or .npz file, or a list of paths, to draw the map of."""
     labels: str = ""
     """Their labels, as in training."""
     label_column: str = ""
@@ -170,7 +170,7 @@ def export(argv: list[str]) -> int:
     for file in done.files:
         print(f"  {file}")
     if asked.onnx:
-        from nearfar.onnx_export import BATCHES, export_onnx
+        from nearfar.export.onnx import BATCHES, export_onnx
 
         path, difference = export_onnx(run.encoder, done.folder)
         sizes = " and ".join(map(str, BATCHES))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.clustering.kmeans import Clusters
 from nearfar.contrast import far, near
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 
 
 @torch.no_grad()
@@ -18,5 +18,5 @@ def confidence(x: Tensor, found: Clusters, temperature: float) -> Tensor:
 
     x: N x D, unit rows; centroids are scaled to unit length. Chen et al. 2021, arXiv 2106.03719 (unverified).
     """
-    c, q = normalise(found.centroids).to(x.dtype), x / temperature
+    c, q = normalize(found.centroids).to(x.dtype), x / temperature
     return (near(q, c, found.assigned) - far(q, c)).exp()

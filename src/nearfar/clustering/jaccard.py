@@ -1,4 +1,4 @@
-"""How little two rows' neighbourhoods have in common: a distance that re-ranking and re-identification trust more."""
+"""How little two rows' neighborhoods have in common: a distance that re-ranking and re-identification trust more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 TRIPLES = 1 << 20
-"""Common neighbours that are held at a time; the products of a block of rows with all rows take no more."""
+"""Common neighbors that are held at a time; the products of a block of rows with all rows take no more."""
 
 
 class Pairs(NamedTuple):
@@ -32,11 +32,11 @@ def jaccard(x: Tensor, *, k1: int = 30, k2: int = 6, limit: float = 1.0) -> Pair
     5. The distance of i and j is  1 - m / (2 - m),    m = sum_g min(V_ig, V_jg).
 
     x: N x D. Memory is linear in N, but for a block of rows with all, and for what is kept: below 1, only rows that
-    share neighbours. Zhong et al. 2017, arXiv 1701.08398; k1 counts the row itself, as in SpCL's code (2006.02713).
+    share neighbors. Zhong et al. 2017, arXiv 1701.08398; k1 counts the row itself, as in SpCL's code (2006.02713).
     """
     n = len(x)
     if x.dim() != 2 or k1 < 1 or k2 < 1:
-        raise ValueError(f"rows of shape {tuple(x.shape)}, k1 {k1}, k2 {k2}; wanted N x D, and 1 neighbour or more")
+        raise ValueError(f"rows of shape {tuple(x.shape)}, k1 {k1}, k2 {k2}; wanted N x D, and 1 neighbor or more")
     near = _nearest(x, min(k1, n))  # N x k1
     i, j = _reciprocal(near)
     half_i, half_j = _reciprocal(near[:, : (k1 + 1) // 2 + 1])
@@ -60,7 +60,7 @@ def _nearest(x: Tensor, k: int) -> Tensor:
 
 
 def _reciprocal(near: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs in which each is among the other's neighbours, by i, the nearest first."""
+    """The pairs in which each is among the other's neighbors, by i, the nearest first."""
     n = len(near)
     i, j = torch.arange(n, device=near.device).repeat_interleave(near.shape[1]), near.flatten()
     both = torch.isin(i * n + j, j * n + i)
@@ -68,7 +68,7 @@ def _reciprocal(near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _expanded(n: int, wide: tuple[Tensor, Tensor], half: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Of each row the neighbours of its neighbours besides, where most of them are its own: pairs, by i and j."""
+    """Of each row the neighbors of its neighbors besides, where most of them are its own: pairs, by i and j."""
     i, j = wide
     codes = (i * n + j).sort().values
     size = torch.bincount(half[0], minlength=n)  # |R'(j)|
@@ -85,7 +85,7 @@ def _expanded(n: int, wide: tuple[Tensor, Tensor], half: tuple[Tensor, Tensor]) 
 
 
 def _averaged(near: Tensor, i: Tensor, j: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of the rows of the sparse matrix (i, j, weight) over each row's neighbours: likewise, by i and j."""
+    """The mean of the rows of the sparse matrix (i, j, weight) over each row's neighbors: likewise, by i and j."""
     n, k = near.shape
     size = torch.bincount(i, minlength=n)
     out: list[tuple[Tensor, Tensor]] = []
@@ -130,7 +130,7 @@ def _joined(key: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parts(work: Tensor) -> list[slice]:
-    """Neighbouring rows whose work adds up to no more than TRIPLES, unless one row alone has more."""
+    """Neighboring rows whose work adds up to no more than TRIPLES, unless one row alone has more."""
     cuts, total = [0], 0
     for row, amount in enumerate(work.tolist()):
         total += amount

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 
 
 class OnlineClusters(nn.Module):
@@ -22,7 +22,7 @@ class OnlineClusters(nn.Module):
     def __init__(self, samples: int, count: int, dim: int, *, least: int = 1) -> None:
         super().__init__()
         self.register_buffer("label", torch.arange(samples) % count)
-        self.register_buffer("centroids", normalise(torch.randn(count, dim)))
+        self.register_buffer("centroids", normalize(torch.randn(count, dim)))
         self.least = max(least, 1)
 
     @torch.no_grad()
@@ -40,7 +40,7 @@ class OnlineClusters(nn.Module):
         self.label[gather(index)] = (v @ self.centroids.T).argmax(1)
 
     @torch.no_grad()
-    def recentre(self, rows: Tensor) -> None:
+    def recenter(self, rows: Tensor) -> None:
         """Make each centroid the mean of its members; that of an empty cluster stays."""
         members = torch.bincount(self.label, minlength=len(self.centroids))[:, None]
         sums = torch.zeros_like(self.centroids).index_add(0, self.label, rows)

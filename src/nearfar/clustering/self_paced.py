@@ -23,7 +23,7 @@ class Paced(NamedTuple):
 def self_paced(
     distance: Pairs, *, eps: float = 0.6, gap: float = 0.02, least: int = 4, threshold: float = -1.0
 ) -> Paced:
-    """Clusters that are independent of their neighbours, and of those the compact part.
+    """Clusters that are independent of their neighbors, and of those the compact part.
 
     With the cluster I(i) of a row, and those that DBSCAN gives with eps + gap and with eps - gap,
 

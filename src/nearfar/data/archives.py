@@ -1,4 +1,4 @@
-"""Many pictures in one file: a .tar archive, or a Parquet table of encoded pictures or of paths."""
+"""Many images in one file: a .tar archive, or a Parquet table of encoded images or of paths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from nearfar.data.labels import natural, some
 
-PICTURES = ("image", "images", "img", "picture", "jpeg", "jpg", "png", "bytes")
-"""Columns of a table that may hold encoded pictures, as bytes or, as the datasets library does, as bytes and path."""
+IMAGES = ("image", "images", "img", "image", "jpeg", "jpg", "png", "bytes")
+"""Columns of a table that may hold encoded images, as bytes or, as the datasets library does, as bytes and path."""
 
 PATHS = ("path", "file", "file_name", "filename", "image", "img")
 """Columns that may hold paths, relative to the table."""
@@ -24,7 +24,7 @@ PATHS = ("path", "file", "file_name", "filename", "image", "img")
 
 @dataclass(slots=True)
 class Parts:
-    """Encoded pictures that lie in one file: picture i is the `size[i]` bytes from `start[i]` on."""
+    """Encoded images that lie in one file: image i is the `size[i]` bytes from `start[i]` on."""
 
     path: Path
     start: list[int]
@@ -39,16 +39,16 @@ class Parts:
             return file.read(self.size[row])
 
 
-def tar_parts(path: Path, is_picture: Any) -> tuple[Parts, list[str], list[str]]:
-    """The pictures in an archive that is not compressed, their names in natural order, and notes.
+def tar_parts(path: Path, is_image: Any) -> tuple[Parts, list[str], list[str]]:
+    """The images in an archive that is not compressed, their names in natural order, and notes.
 
-    is_picture: of a name. Of members with one name the last counts, as when unpacking.
-    Raises ValueError where the archive is compressed, damaged, or without pictures.
+    is_image: of a name. Of members with one name the last counts, as when unpacking.
+    Raises ValueError where the archive is compressed, damaged, or without images.
     """
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b" or path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
             raise ValueError(
-                f"'{path}' is compressed, and would have to be read from its start for every picture. "
+                f"'{path}' is compressed, and would have to be read from its start for every image. "
                 "Unpack it, or keep it as a plain .tar."
             )
     try:
@@ -58,8 +58,8 @@ def tar_parts(path: Path, is_picture: Any) -> tuple[Parts, list[str], list[str]]
         raise ValueError(f"'{path}' cannot be read as a .tar archive ({error}).") from error
     hidden = {name for name in members if any(part.startswith(".") for part in PurePosixPath(name).parts)}
     shown = sorted(members.keys() - hidden, key=natural)
-    names = [name for name in shown if is_picture(name)]
-    others = [name for name in shown if not is_picture(name)]
+    names = [name for name in shown if is_image(name)]
+    others = [name for name in shown if not is_image(name)]
     if not names:
         found = f"holds {len(others)} files, none of them an image ({some(others)})" if others else "is empty"
         raise ValueError(f"'{path}' {found}.")
@@ -68,12 +68,12 @@ def tar_parts(path: Path, is_picture: Any) -> tuple[Parts, list[str], list[str]]
 
 
 KNOWN = ("group", "attribute", "split")
-"""What a table may say of a picture beside its label."""
+"""What a table may say of an image beside its label."""
 
 
 @dataclass(slots=True)
 class Table:
-    """A Parquet table of pictures. data, offsets: as `EndToEnd` has them; or paths, relative to the table.
+    """A Parquet table of images. data, offsets: as `EndToEnd` has them; or paths, relative to the table.
     columns: label, group, attribute and split as far as there are any. classes: names of numbered labels."""
 
     names: list[str]
@@ -85,18 +85,18 @@ class Table:
 
 
 def read_table(path: Path, label: str) -> Table:
-    """Read a table; raises ValueError where no column holds pictures, or some rows have none."""
+    """Read a table; raises ValueError where no column holds images, or some rows have none."""
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
-    encoded = next((name for name in PICTURES if name in schema.names and _bytes(schema.field(name).type)), None)
+    encoded = next((name for name in IMAGES if name in schema.names and _bytes(schema.field(name).type)), None)
     texts = [n for n in PATHS if n in schema.names and pa.types.is_string(schema.field(n).type)]
     if encoded is None and not texts:
         raise ValueError(
-            f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(PICTURES)} with encoded "
-            f"pictures, or one of {', '.join(PATHS)} with paths."
+            f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(IMAGES)} with encoded "
+            f"images, or one of {', '.join(PATHS)} with paths."
         )
     wanted = [n for n in (encoded, *texts[:1], label, *KNOWN) if n is not None and n in schema.names]
     table = file.read(columns=list(dict.fromkeys(wanted)))

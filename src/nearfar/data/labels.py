@@ -1,4 +1,4 @@
-"""What is known of each picture: its class, its group, its split; from folder names, a table, or an array.
+"""What is known of each image: its class, its group, its split; from folder names, a table, or an array.
 
 Labels are names. A user's "-1" is a class like any other; only an empty cell (or NaN) means that nothing is known.
 """
@@ -29,8 +29,8 @@ SPLITS = {
 }
 """Names of a top folder that are read as a split, whatever their case."""
 
-UNLABELLED = ("unlabelled", "unlabeled", "unsup")
-"""Names of a folder beside class folders (or beside train and test) whose pictures have no label."""
+UNLABELED = ("unlabeled", "unlabeled", "unsup")
+"""Names of a folder beside class folders (or beside train and test) whose images have no label."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ def no_labels(names: Sequence[str]) -> Labels:
     notes = []
     if len(several) > 1:
         notes.append(
-            f"The pictures lie in {len(several)} folders ({some(several)}): "
+            f"The images lie in {len(several)} folders ({some(several)}): "
             "if these are classes, --labels folders uses them as labels."
         )
     unknown = torch.full((len(names),), MISSING)
@@ -83,27 +83,27 @@ def no_labels(names: Sequence[str]) -> Labels:
 
 
 def folder_labels(names: Sequence[str]) -> Labels:
-    """The class of a picture is its folder's path below DATA, without a top folder train, test or val.
+    """The class of an image is its folder's path below DATA, without a top folder train, test or val.
 
-    So train/cat/1.jpg and test/cat/2.jpg are both "cat", and cat/2019/1.jpg is "cat/2019". A picture that lies directly
-    in DATA (or in train/), or below a folder named unlabelled, unlabeled or unsup there, has no label. The split
-    folders count only where every picture lies in one, or in such a folder beside them.
-    Raises ValueError where no picture lies in a folder.
+    So train/cat/1.jpg and test/cat/2.jpg are both "cat", and cat/2019/1.jpg is "cat/2019". An image that lies directly
+    in DATA (or in train/), or below a folder named unlabeled, unlabeled or unsup there, has no label. The split
+    folders count only where every image lies in one, or in such a folder beside them.
+    Raises ValueError where no image lies in a folder.
     """
     split, values = zip(*map(_folders(names), names), strict=True)
     label, classes = number(values)
     if not classes:
         raise ValueError(
-            f"--labels folders takes each picture's class from its folder, but {some(names)} lie in no class folder. "
+            f"--labels folders takes each image's class from its folder, but {some(names)} lie in no class folder. "
             "Put each class in a folder of its own, or give a table: --labels labels.csv with columns path and label."
         )
     unknown = torch.full((len(names),), MISSING)
     labels = Labels(label, classes, unknown, list(split))
-    extra = Counter(found for name in names if (found := _unlabelled(name)))
+    extra = Counter(found for name in names if (found := _unlabeled(name)))
     loose = values.count("") - extra.total()
     if loose:
-        labels.notes.append(f"{_pictures(loose)} in no class folder: no label.")
-    labels.notes += [f"{_pictures(n)} in the folder {folder!r}: no label." for folder, n in sorted(extra.items())]
+        labels.notes.append(f"{_images(loose)} in no class folder: no label.")
+    labels.notes += [f"{_images(n)} in the folder {folder!r}: no label." for folder, n in sorted(extra.items())]
     _note_one_class(labels)
     return labels
 
@@ -116,15 +116,15 @@ def table_labels(
     root: Path | None = None,
     files: Sequence[str] = (),
 ) -> Labels:
-    """The labels of a CSV or Parquet table with a row a picture.
+    """The labels of a CSV or Parquet table with a row an image.
 
-    Columns: path (relative to DATA) or, for pictures from an array, index (from 0); label (or `column`); optional
-    split, group and attribute. Others are ignored. A row may leave any of them empty, and pictures may have no row.
+    Columns: path (relative to DATA) or, for images from an array, index (from 0); label (or `column`); optional
+    split, group and attribute. Others are ignored. A row may leave any of them empty, and images may have no row.
 
-    path: the table.  names: of the N pictures.  root: DATA's folder, to understand absolute paths.
-    files: of the N pictures, where some are pages of one; a row of a file is for all its pages.
+    path: the table.  names: of the N images.  root: DATA's folder, to understand absolute paths.
+    files: of the N images, where some are pages of one; a row of a file is for all its pages.
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
-    range, rows contradict each other, or no row names a picture of DATA. Rows that name none are counted in notes.
+    range, rows contradict each other, or no row names an image of DATA. Rows that name none are counted in notes.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,7 +145,7 @@ def table_labels(
     if key == "index":
         _check_index(path, rows, len(names), by_name)
     if not rows:
-        raise ValueError(f"'{path}' has a header but no rows; one row a picture is wanted.")
+        raise ValueError(f"'{path}' has a header but no rows; one row an image is wanted.")
 
     kept: dict[str, list[str]] = {name: [""] * len(names) for name in (column, "split", "group", "attribute")}
     first: dict[tuple[str, int], str] = {}
@@ -168,7 +168,7 @@ def table_labels(
         alike = {PurePath(r[key]).name for _, r in rows} & {PurePath(n).name for n in names}
         why = "The file names agree but their folders do not: " if alike else ""
         raise ValueError(
-            f"No row of '{path}' names a picture of DATA. {why}the table says {rows[0][1][key]!r}, DATA holds "
+            f"No row of '{path}' names an image of DATA. {why}the table says {rows[0][1][key]!r}, DATA holds "
             f"{names[0]!r}. Write each path as it is below DATA."
         )
     label, classes = number(kept[column])
@@ -176,11 +176,11 @@ def table_labels(
     labels = Labels(label, classes, number(kept["group"])[0], split, attribute=number(kept["attribute"])[0])
     if stray:
         labels.notes.append(
-            f"{len(stray)} of {len(rows)} rows of '{path}' name no picture of DATA and were ignored ({some(stray)})."
+            f"{len(stray)} of {len(rows)} rows of '{path}' name no image of DATA and were ignored ({some(stray)})."
         )
     bare = kept[column].count("")
     if bare:
-        labels.notes.append(f"{_pictures(bare)} of {len(names)} without a label in '{path}'.")
+        labels.notes.append(f"{_images(bare)} of {len(names)} without a label in '{path}'.")
     _note_one_class(labels)
     return labels
 
@@ -193,7 +193,7 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None) -> 
     """
     values = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
     if values.size != n or values.shape[:1] != (n,):
-        raise ValueError(f"{n} pictures want {n} labels; the labels have the shape {tuple(values.shape)}.")
+        raise ValueError(f"{n} images want {n} labels; the labels have the shape {tuple(values.shape)}.")
     texts = [_text(v) for v in values.reshape(n).tolist()]
     if names is None:
         label, classes = number(texts)
@@ -209,24 +209,24 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None) -> 
 
 
 def _folders(names: Sequence[str]):
-    """How to cut a path into (split, class); split folders count where every picture lies in one, or has no label."""
-    tops = {name.split("/", 1)[0].lower() if "/" in name else "" for name in names} - set(UNLABELLED)
+    """How to cut a path into (split, class); split folders count where every image lies in one, or has no label."""
+    tops = {name.split("/", 1)[0].lower() if "/" in name else "" for name in names} - set(UNLABELED)
     has_splits = bool(tops) and tops <= SPLITS.keys()
 
     def cut(name: str) -> tuple[str, str]:
         folders = name.split("/")[:-1]
         split = SPLITS.get(folders[0].lower(), "") if has_splits else ""
-        return split, "" if _unlabelled(name) else "/".join(folders[1:] if split else folders)
+        return split, "" if _unlabeled(name) else "/".join(folders[1:] if split else folders)
 
     return cut
 
 
-def _unlabelled(name: str) -> str | None:
+def _unlabeled(name: str) -> str | None:
     """The folder, in DATA or in a split of it, that says that what is below it has no label."""
     folders = name.split("/")[:-1]
     depth = 1 if folders and folders[0].lower() in SPLITS else 0
     for end in {1, 1 + depth}:
-        if folders[end - 1 : end] and folders[end - 1].lower() in UNLABELLED:
+        if folders[end - 1 : end] and folders[end - 1].lower() in UNLABELED:
             return "/".join(folders[:end])
     return None
 
@@ -266,7 +266,7 @@ def _read_csv(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
 def _check_index(path: Path, rows: list[tuple[str, dict[str, str]]], n: int, by_name: dict[str, list[int]]) -> None:
     if "0" not in by_name:
         raise ValueError(
-            f"'{path}' names pictures by index, which is for arrays. The pictures of DATA are named by path: give a "
+            f"'{path}' names images by index, which is for arrays. The images of DATA are named by path: give a "
             "column path, relative to DATA."
         )
     wrong = [f"{where}: {row['index']!r}" for where, row in rows if row["index"] not in by_name]
@@ -298,8 +298,8 @@ def _note_one_class(labels: Labels) -> None:
         labels.notes.append("All labels are empty.")
 
 
-def _pictures(n: int) -> str:
-    return "1 picture is" if n == 1 else f"{n} pictures are"
+def _images(n: int) -> str:
+    return "1 image is" if n == 1 else f"{n} images are"
 
 
 def some(items: Sequence[Any], most: int = 3) -> str:

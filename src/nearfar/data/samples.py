@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 
-LEARNT = ("", "train")
+LEARNED = ("", "train")
 """The splits that are trained on: named so, or not at all."""
 
 
@@ -47,7 +47,7 @@ class Samples:
         return self.names == [str(i) for i in range(len(self))]
 
     def of_split(self, *names: str) -> Tensor:
-        """Which samples are of one of these splits: N, bool. That of LEARNT is what a method may see."""
+        """Which samples are of one of these splits: N, bool. That of LEARNED is what a method may see."""
         return torch.tensor([split in names for split in self.split], dtype=torch.bool)
 
     def fetch(self, index: Tensor) -> tuple[Any, ...]:

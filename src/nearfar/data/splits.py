@@ -1,4 +1,4 @@
-"""Seeded parts of a labelled set: folds and a held-out share, which never split groups; uneven, or even, classes."""
+"""Seeded parts of a labeled set: folds and a held-out share, which never split groups; uneven, or even, classes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nearfar.batch import MISSING
 
 
 def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Stratified folds of the labelled samples, as pairs (train, test) of rising indices, int64.
+    """Stratified folds of the labeled samples, as pairs (train, test) of rising indices, int64.
 
-    Each labelled sample is in exactly one test part. The samples of a group are together in one fold; those without a
+    Each labeled sample is in exactly one test part. The samples of a group are together in one fold; those without a
     group go each their own way. Classes are spread as evenly as their groups allow.
 
     label: N, int64, or MISSING.  group: N, int64, or MISSING; None: no groups.  folds: 2 or more.
-    Raises ValueError where no class has as many labelled samples as there are folds, or there are too few groups.
+    Raises ValueError where no class has as many labeled samples as there are folds, or there are too few groups.
     """
-    rows, units = _labelled(label, group)
+    rows, units = _labeled(label, group)
     y = label.cpu()[rows].numpy()
     most = _most(y, units)
     if not 2 <= folds <= most:
         raise ValueError(
-            f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labelled samples the largest class has "
+            f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labeled samples the largest class has "
             f"{np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
         )
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -42,7 +42,7 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
 
 
 def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The labelled samples in two stratified parts, (rest, held out), as rising indices, int64; groups stay whole.
+    """The labeled samples in two stratified parts, (rest, held out), as rising indices, int64; groups stay whole.
 
     The held-out part is one fold of 1 / share, or of as many as the labels allow.
 
@@ -51,7 +51,7 @@ def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, s
     """
     if not 0 < share <= 0.5:
         raise ValueError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
-    rows, units = _labelled(label, group)
+    rows, units = _labeled(label, group)
     y = label.cpu()[rows]
     number = max(2, min(round(1 / share), most := _most(y.numpy(), units)))
     if number > most or len(np.unique(units)) < len(rows):
@@ -89,7 +89,7 @@ def long_tail(
 
 
 def as_many_of_each(label: Tensor, *, seed: int = 0) -> Tensor:
-    """The labelled samples, repeated until each class has as many as the largest: indices, int64, class by class.
+    """The labeled samples, repeated until each class has as many as the largest: indices, int64, class by class.
 
     Each sample of a class comes as often as any other, or once less. What class-balanced sampling gives in the mean.
     label: N, int64, or MISSING.
@@ -104,8 +104,8 @@ def as_many_of_each(label: Tensor, *, seed: int = 0) -> Tensor:
     return torch.cat(drawn) if drawn else label[:0]
 
 
-def _labelled(label: Tensor, group: Tensor | None) -> tuple[Tensor, np.ndarray]:
-    """The labelled rows, and for each the number of what goes together with it: n, and n."""
+def _labeled(label: Tensor, group: Tensor | None) -> tuple[Tensor, np.ndarray]:
+    """The labeled rows, and for each the number of what goes together with it: n, and n."""
     rows = (label != MISSING).nonzero().flatten().cpu()
     alone = -1 - rows  # a number that no group has
     own = alone if group is None else group.cpu()[rows]

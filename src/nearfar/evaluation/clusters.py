@@ -58,7 +58,7 @@ def open_world(assigned: Tensor, label: Tensor, known: int) -> Result:
 
 
 def named(assigned: Tensor, label: Tensor, known: int) -> Tensor:
-    """Clusters with the numbers of the known classes that their labelled samples match best: N.
+    """Clusters with the numbers of the known classes that their labeled samples match best: N.
 
     assigned: N, cluster numbers from 0.  label: N, 0 to known - 1, or MISSING for what has no label. Clusters beyond
     the best matching get numbers from `known` on, as they come.

@@ -1,4 +1,4 @@
-"""Pictures that time and cameras have spoilt: six corruptions at five severities, made on the spot from a seed.
+"""Images that time and cameras have spoilt: six corruptions at five severities, made on the spot from a seed.
 
 They are those of their kind in CIFAR-10-C, with its strengths, which are for sides of about 32 pixels: at larger sides
 they are mild. Never train on them, and note where a view resembles one. Hendrycks and Dietterich 2019, arXiv
@@ -27,15 +27,15 @@ SEVERITIES = {
 
 
 def corrupt(x: Tensor, name: str, severity: int, *, seed: int = 0) -> Tensor:
-    """The pictures with one corruption, rounded to 8 bits as files are: N x C x H x W in [0, 1].
+    """The images with one corruption, rounded to 8 bits as files are: N x C x H x W in [0, 1].
 
     x: N x C x H x W in [0, 1], of 1 or 3 channels.  name: a key of SEVERITIES.  severity: 1 to 5.  seed: of the noise,
-    of which the first pictures get the same however many follow.
+    of which the first images get the same however many follow.
     """
     if name not in SEVERITIES or severity not in (1, 2, 3, 4, 5):
         raise ValueError(f"no corruption {name!r} of severity {severity}; there are {', '.join(SEVERITIES)}, 1 to 5")
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"wanted pictures N x C x H x W of 1 or 3 channels, got {' x '.join(map(str, x.shape))}")
+        raise ValueError(f"wanted images N x C x H x W of 1 or 3 channels, got {' x '.join(map(str, x.shape))}")
     strength = SEVERITIES[name][severity - 1]
     if name == "noise":
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
@@ -50,9 +50,9 @@ def corrupt(x: Tensor, name: str, severity: int, *, seed: int = 0) -> Tensor:
         lighter = (value + strength).clamp(max=1)
         spoilt = torch.where(value > 0, x * lighter / value, lighter)  # hue and saturation stay
     else:
-        pictures = [_to_picture(one) for one in x]
-        made = [_pixelated(p, strength) if name == "pixelate" else _jpeg(p, int(strength)) for p in pictures]
-        spoilt = torch.stack([_from_picture(p) for p in made]).to(x)
+        images = [_to_image(one) for one in x]
+        made = [_pixelated(p, strength) if name == "pixelate" else _jpeg(p, int(strength)) for p in images]
+        spoilt = torch.stack([_from_image(p) for p in made]).to(x)
     return (255 * spoilt.clamp(0, 1)).round() / 255
 
 
@@ -69,23 +69,23 @@ def _blur(side: int, sigma: float) -> Tensor:
     return (sources.unfold(1, 2 * radius + 1, 1) @ (tap / tap.sum())).T
 
 
-def _pixelated(picture: Image.Image, share: float) -> Image.Image:
-    width, height = picture.size
-    small = picture.resize((max(1, int(width * share)), max(1, int(height * share))), Image.Resampling.BOX)
+def _pixelated(image: Image.Image, share: float) -> Image.Image:
+    width, height = image.size
+    small = image.resize((max(1, int(width * share)), max(1, int(height * share))), Image.Resampling.BOX)
     return small.resize((width, height), Image.Resampling.BOX)
 
 
-def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
-def _to_picture(x: Tensor) -> Image.Image:
+def _to_image(x: Tensor) -> Image.Image:
     pixels = (255 * x).round().byte().permute(1, 2, 0).cpu().numpy()  # H x W x C
     return Image.fromarray(pixels if len(x) == 3 else pixels[:, :, 0])
 
 
-def _from_picture(picture: Image.Image) -> Tensor:
-    pixels = torch.from_numpy(np.array(picture)).float() / 255
+def _from_image(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image)).float() / 255
     return pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels[None]

@@ -1,4 +1,4 @@
-"""The evaluation that a run ends with: neighbours, a linear classifier and few labels, on features computed once."""
+"""The evaluation that a run ends with: neighbors, a linear classifier and few labels, on features computed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.knn import knn_scores
 from nearfar.evaluation.kshot import few_labels
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
-from nearfar.evaluation.protocol import Result, labelled, per_class, result
+from nearfar.evaluation.protocol import Result, labeled, per_class, result
 
 SEEN = (
     "The test samples were in pre-training, without their labels: this says how well the encoder sorts samples it has "
@@ -46,7 +46,7 @@ def evaluate(
     high, class_accuracy and per_class, the accuracy of each class by its number, all in per cent; and confusion, how
     many samples of which class were taken for which: [class, answer, count] wherever there are any.
     """
-    x, y, index = labelled(feature, label, "given")
+    x, y, index = labeled(feature, label, "given")
     own = None if group is None else group.to(x.device)[index]
     parts = _checked(splits, index, own, len(label))
     notes = [SEEN] if seen_in_training else []
@@ -121,7 +121,7 @@ def _confusion(truth: Tensor, answer: Tensor) -> list[list[int]]:
 def _checked(
     splits: Sequence[tuple[Tensor, Tensor]], index: Tensor, group: Tensor | None, rows: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """The splits as positions among the labelled rows, and honest ones."""
+    """The splits as positions among the labeled rows, and honest ones."""
     place = torch.full((rows,), -1, dtype=torch.int64, device=index.device)
     place[index] = torch.arange(len(index), device=index.device)
     parts = []
@@ -131,7 +131,7 @@ def _checked(
         train, test = train[train >= 0], test[test >= 0]
         if not len(train) or not len(test):
             raise ValueError(
-                f"split {number} has {len(train)} labelled training and {len(test)} test samples; wanted both"
+                f"split {number} has {len(train)} labeled training and {len(test)} test samples; wanted both"
             )
         if torch.isin(test, train).any():
             raise ValueError(f"split {number} trains on {int(torch.isin(test, train).sum())} of its test samples")

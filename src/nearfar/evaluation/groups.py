@@ -1,4 +1,4 @@
-"""Accuracy by groups, a group being a class seen with an attribute: a bias that was learnt shows in the worst."""
+"""Accuracy by groups, a group being a class seen with an attribute: a bias that was learned shows in the worst."""
 
 from __future__ import annotations
 

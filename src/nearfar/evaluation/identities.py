@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.evaluation.intervals import bootstrap
-from nearfar.evaluation.protocol import Result, labelled, result
+from nearfar.evaluation.protocol import Result, labeled, result
 
 
 def identities(
@@ -38,13 +38,13 @@ def identities(
     given = [part is None for part in (gallery, gallery_identity, gallery_camera)]
     if any(given) != all(given):
         raise ValueError("gallery, gallery_identity and gallery_camera go together; give all or none")
-    q, q_identity, rows = labelled(query, query_identity, "query")
+    q, q_identity, rows = labeled(query, query_identity, "query")
     q, q_camera = F.normalize(q, dim=1), query_camera.to(q.device)[rows]
     own = torch.arange(len(q), device=q.device)
     if gallery is None or gallery_identity is None or gallery_camera is None:
         g, g_identity, g_camera = q, q_identity, q_camera
     else:
-        g, g_identity, rows = labelled(gallery.to(q.device), gallery_identity, "gallery")
+        g, g_identity, rows = labeled(gallery.to(q.device), gallery_identity, "gallery")
         g, g_camera = F.normalize(g, dim=1), gallery_camera.to(q.device)[rows]
         own = own + len(g)  # none of the items
     found: list[Tensor] = []

@@ -36,8 +36,8 @@ def bootstrap(
 ) -> Interval:
     """The mean of some values with its percentile bootstrap interval (Efron, 1979).
 
-    values: n numbers, one per unit that was sampled independently (an alphabet, a test picture), not per episode.
-    group: n, values that came together (pictures of one patient) and are drawn together; MISSING: drawn alone.
+    values: n numbers, one per unit that was sampled independently (an alphabet, a test image), not per episode.
+    group: n, values that came together (images of one patient) and are drawn together; MISSING: drawn alone.
     One unit gives an interval without width: nothing is known of the spread.
     """
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
@@ -66,9 +66,9 @@ def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]
         raise ValueError(f"{hits} hits out of {total}; wanted at least one test sample, and no more hits than samples")
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = hits / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    center = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (p * (1 - p) / total + z * z / (4 * total * total)) ** 0.5
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
 def over_seeds(values: Tensor | Sequence[float], *, level: float = 0.95) -> Interval:
@@ -99,7 +99,7 @@ class Difference(NamedTuple):
 def difference(
     a: Tensor | Sequence[float], b: Tensor | Sequence[float], *, seed: int, group: Tensor | None = None
 ) -> Difference:
-    """What b gains over a on the same units (test pictures, alphabets), by the paired bootstrap.
+    """What b gains over a on the same units (test images, alphabets), by the paired bootstrap.
 
     a, b: n numbers each, in the same order of units.  group: n, as for `bootstrap`.
     """

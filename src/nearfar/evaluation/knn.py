@@ -1,9 +1,9 @@
-"""Nearest neighbours by cosine, exact, in bounded memory; and the weighted vote of the nearest.
+"""Nearest neighbors by cosine, exact, in bounded memory; and the weighted vote of the nearest.
 
 A top-k over a whole row of similarities costs more than the similarities. So the row is folded into blocks of 8: the k
 largest entries lie in the k blocks with the largest maxima, and only those blocks are looked at. An entry and its index
 travel as one 64-bit integer, similarity high and index low, so that sorting integers sorts by similarity and breaks
-ties to the lowest index. The bank is visited in tiles, each normalised once and kept in the cache by all queries.
+ties to the lowest index. The bank is visited in tiles, each normalized once and kept in the cache by all queries.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.evaluation.protocol import Result, finite, labelled, result, scored
+from nearfar.evaluation.protocol import Result, finite, labeled, result, scored
 
 _BLOCK = 8
 _TILE = 1 << 16
 _LOW = 0xFFFFFFFF
 
 
-def neighbours(
+def neighbors(
     query: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k rows of the bank with the largest cosine to each query: similarity Q x k, falling, and index Q x k, int64.
 
-    query: Q x D.  bank: N x D; neither need be normalised, both are read as float32.  Ties go to the lowest index.
-    exclude_self: query i is row i of the bank and is no neighbour of itself.
+    query: Q x D.  bank: N x D; neither need be normalized, both are read as float32.  Ties go to the lowest index.
+    exclude_self: query i is row i of the bank and is no neighbor of itself.
     chunk: queries at a time; memory beyond the answer is about chunk x 65536 x 5 bytes and one tile of the bank.
     Raises ValueError where k is not 1 to N (N - 1 with exclude_self), or the shapes do not fit.
     """
@@ -40,7 +40,7 @@ def neighbours(
         )
     most = len(bank) - exclude_self
     if not 1 <= k <= most:
-        raise ValueError(f"k is {k}; wanted 1 to {most}, the rows of the bank that may be neighbours")
+        raise ValueError(f"k is {k}; wanted 1 to {most}, the rows of the bank that may be neighbors")
     query = F.normalize(finite(query, "query"), dim=1)  # Q x D
     chunk = chunk or (4096 if query.is_cuda else 256)
     best: list[Tensor] = []  # for each chunk of queries, c x k keys, falling
@@ -147,11 +147,11 @@ def knn_scores(
 ) -> Tensor:
     """The vote of the k nearest training rows for each class: Q x C, rows sum to 1, float64.
 
-    A neighbour with cosine s votes exp(s / temperature); temperature inf counts heads.  k is capped at what there is.
-    train: N x D, all labelled.  train_label: N.  test: Q x D.  Source: arXiv 1805.01978.
+    A neighbor with cosine s votes exp(s / temperature); temperature inf counts heads.  k is capped at what there is.
+    train: N x D, all labeled.  train_label: N.  test: Q x D.  Source: arXiv 1805.01978.
     """
     classes = classes or int(train_label.max()) + 1
-    similarity, index = neighbours(
+    similarity, index = neighbors(
         test, train, min(k, len(train) - exclude_self), exclude_self=exclude_self, chunk=chunk
     )
     weight = torch.softmax(similarity.double() / temperature, 1)  # Q x k
@@ -173,13 +173,13 @@ def knn(
 
     train: N x D and train_label: N, the bank, embedded with the test transform.  test: Q x D and test_label: Q.
     Rows without label take no part.  Presets in use: k 200 and temperature 0.07 (the default), k 20 and 0.07, k 200
-    and 0.1; k 1 is the nearest neighbour, temperature inf the plain majority.  They differ by points, so compare like
+    and 0.1; k 1 is the nearest neighbor, temperature inf the plain majority.  They differ by points, so compare like
     with like.
     exclude_self: train and test are the same rows, and each is judged by the others.
     Gives accuracy, its 95 % interval low and high, class_accuracy (mean over classes) and top5.
     """
-    bank, bank_label, _ = labelled(train, train_label, "training")
-    query, query_label, _ = labelled(test, test_label, "test")
+    bank, bank_label, _ = labeled(train, train_label, "training")
+    query, query_label, _ = labeled(test, test_label, "test")
     classes = int(torch.maximum(bank_label.max(), query_label.max().to(bank.device))) + 1
     scores = knn_scores(
         bank,

@@ -11,20 +11,20 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.evaluation.intervals import bootstrap, over_seeds, wilson
 from nearfar.evaluation.linear import linear_scores
-from nearfar.evaluation.protocol import Result, labelled, result
+from nearfar.evaluation.protocol import Result, labeled, result
 
 Classifier = Callable[[Tensor, Tensor], Tensor]
 """(support E x W x S x D, query E x Q x D), unit rows -> scores E x Q x W. E episodes, W ways, S shots."""
 
 
-def nearest_neighbour(support: Tensor, query: Tensor) -> Tensor:
+def nearest_neighbor(support: Tensor, query: Tensor) -> Tensor:
     """The cosine to the nearest example of each class: E x Q x W."""
     ways, shots = support.shape[1:3]
     return (query @ support.flatten(1, 2).mT).unflatten(2, (ways, shots)).amax(3)
 
 
 def nearest_mean(support: Tensor, query: Tensor) -> Tensor:
-    """The cosine to the mean of the examples of each class: E x Q x W. With one shot, the nearest neighbour."""
+    """The cosine to the mean of the examples of each class: E x Q x W. With one shot, the nearest neighbor."""
     return query @ F.normalize(support.mean(2), dim=2).mT
 
 
@@ -37,10 +37,10 @@ def episodes(
     shots: int = 1,
     queries: int = 1,
     episodes: int = 1000,
-    classifier: Classifier = nearest_neighbour,
+    classifier: Classifier = nearest_neighbor,
     seed: int = 0,
 ) -> Result:
-    """The accuracy of n-way k-shot episodes on classes the encoder has not learnt from, in per cent.
+    """The accuracy of n-way k-shot episodes on classes the encoder has not learned from, in per cent.
 
     An episode draws `ways` classes, and of each `shots` examples to learn from and `queries` others to name. Rows
     without label take no part, nor do classes with fewer than shots + queries rows.
@@ -51,7 +51,7 @@ def episodes(
     where there is only one); chance; and per_unit, the accuracy of each unit by its number.
     """
     _positive(ways=ways, shots=shots, queries=queries, episodes=episodes)
-    x, y, index = labelled(feature, label, "k-shot")
+    x, y, index = labeled(feature, label, "k-shot")
     x = F.normalize(x, dim=1)
     unit = torch.zeros_like(y) if within is None else within.to(y.device)[index]
     names, tables, short = [], [], []
@@ -168,8 +168,8 @@ def few_labels(
     interval over test samples), and chance, the accuracy of always naming the commonest test class.
     """
     _positive(shots=shots, draws=draws)
-    x, y, _ = labelled(train, train_label, "training")
-    z, truth, _ = labelled(test, test_label, "test")
+    x, y, _ = labeled(train, train_label, "training")
+    z, truth, _ = labeled(test, test_label, "test")
     z, truth = z.to(x.device), truth.to(x.device)
     generator = torch.Generator().manual_seed(seed)
     right = []
@@ -198,7 +198,7 @@ def few_labels(
         "seed": seed,
     }
     return result(
-        "few_labels", numbers, config, [f"{short} classes have fewer than {shots} labelled rows"] if short else []
+        "few_labels", numbers, config, [f"{short} classes have fewer than {shots} labeled rows"] if short else []
     )
 
 

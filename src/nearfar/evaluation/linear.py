@@ -1,6 +1,6 @@
 """A linear classifier on cached features: multinomial logistic regression, or ridge regression to one-hot targets.
 
-With features standardised on the training rows, both minimise over W (D x C) and an unpenalised bias
+With features standardized on the training rows, both minimize over W (D x C) and an unpenalized bias
 
     logistic: mean cross-entropy + strength / 2 |W|^2          ridge: mean |XW + b - Y|^2 / 2 + strength / 2 |W|^2
 
@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.protocol import Result, labelled, result, scored
+from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
 MANY = 5000
@@ -35,7 +35,7 @@ MANY = 5000
 Scale = Literal["each", "one"]
 
 Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor, Tensor]]]
-"""(standardised features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
+"""(standardized features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
 
 
 def logistic(
@@ -43,7 +43,7 @@ def logistic(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Multinomial logistic regression for each strength in turn: weight D x C and bias C, float32.
 
-    x: N x D, centred.  y: N, 0 to C - 1.  strengths: falling, each starts from the last, and the first from larger ones
+    x: N x D, centered.  y: N, 0 to C - 1.  strengths: falling, each starts from the last, and the first from larger ones
     by tens, which are not given: from 1 on, and of more than MANY rows, which are harder to tell apart, from 0.01 on.
     tolerance: largest entry of the gradient where it stops, in coordinates in which the curvature is at most about 1.
     """
@@ -122,8 +122,8 @@ def linear(
     on all training rows.  The protocol holds the grid, its held-out accuracies, and the choice.
     Raises ValueError if the training labels hold one class only.
     """
-    x, y, index = labelled(train, train_label, "training")
-    z, truth, _ = labelled(test, test_label, "test")
+    x, y, index = labeled(train, train_label, "training")
+    z, truth, _ = labeled(test, test_label, "test")
     scores, config, notes = linear_scores(
         x,
         y,
@@ -150,7 +150,7 @@ def linear_scores(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
 ) -> tuple[Tensor, dict[str, object], list[str]]:
-    """The class scores of the test rows, M x C, what was chosen, and notes on it. As `linear`, all rows labelled."""
+    """The class scores of the test rows, M x C, what was chosen, and notes on it. As `linear`, all rows labeled."""
     fit = linear_fit(train, train_label, group=group, solver=solver, strengths=strengths, seed=seed)
     return fit.scores(test), fit.config, fit.notes
 
@@ -193,7 +193,7 @@ def linear_fit(
     scale: Scale = "each",
     seed: int = 0,
 ) -> LinearFit:
-    """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labelled.
+    """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labeled.
 
     scale: divides each feature by its own deviation on the training rows, or all by one. Of few rows that of each is
     hardly known: one that does not vary in them counts for much in others.
@@ -218,10 +218,10 @@ def linear_fit(
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
     elif len(grid) > 1:
         notes.append(f"too few labels to choose a strength; {grid[best]:g}, the middle of the grid, was taken")
-    x, mean, factor = _standardised(train, scale)
+    x, mean, factor = _standardized(train, scale)
     weight, bias = next(solver(x, y, len(present), [grid[best]]))
     config: dict[str, object] = {
-        "features": "standardised on train" if scale == "each" else "centred on train, and divided by one deviation",
+        "features": "standardized on train" if scale == "each" else "centered on train, and divided by one deviation",
         "strength": grid[best],
         "grid": grid,
         "held_out_accuracy": accuracy,
@@ -234,27 +234,27 @@ def _held_out(
     x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], scale: Scale
 ) -> Iterator[float]:
     """The accuracy on the rows of the mask `out`, in per cent, for each strength in turn."""
-    learn, test = _standardise(x[~out], x[out], scale)
+    learn, test = _standardize(x[~out], x[out], scale)
     for weight, bias in solver(learn, y[~out], classes, grid):
         yield 100 * float(((test @ weight + bias).argmax(1) == y[out]).double().mean())
 
 
-def _standardise(train: Tensor, test: Tensor, scale: Scale = "each") -> tuple[Tensor, Tensor]:
+def _standardize(train: Tensor, test: Tensor, scale: Scale = "each") -> tuple[Tensor, Tensor]:
     """Both with the mean and deviation of the first; a feature that never varies becomes 0."""
-    x, mean, factor = _standardised(train, scale)
+    x, mean, factor = _standardized(train, scale)
     return x, (test - mean) * factor
 
 
-def _standardised(x: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
+def _standardized(x: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
     """The rows with mean 0 and deviation 1, their mean, and 1 / deviation, which is 0 for what never varies."""
     mean = x.mean(0)
-    centred = x - mean
+    centered = x - mean
     if scale == "one":
-        whole = centred.square().mean().sqrt().clamp(min=1e-12)
-        return centred.div_(whole), mean, (1 / whole).expand(x.shape[1])
-    deviation = centred.square().mean(0).sqrt()  # torch.std takes ten times as long along the first dimension
+        whole = centered.square().mean().sqrt().clamp(min=1e-12)
+        return centered.div_(whole), mean, (1 / whole).expand(x.shape[1])
+    deviation = centered.square().mean(0).sqrt()  # torch.std takes ten times as long along the first dimension
     factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0)
-    return centred.mul_(factor), mean, factor
+    return centered.mul_(factor), mean, factor
 
 
 def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:

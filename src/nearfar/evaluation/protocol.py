@@ -23,7 +23,7 @@ def result(name: str, numbers: Mapping[str, Any], config: Mapping[str, Any], not
     return {**numbers, "protocol": {"name": name, "version": PROTOCOL, **config, "notes": notes or []}}
 
 
-def labelled(feature: Tensor, label: Tensor, what: str) -> tuple[Tensor, Tensor, Tensor]:
+def labeled(feature: Tensor, label: Tensor, what: str) -> tuple[Tensor, Tensor, Tensor]:
     """The rows that have a label: n x D float32, n int64 on the same device, and their positions n.
 
     Raises ValueError where the shapes do not fit, a feature is not finite, or no row has a label.
@@ -37,7 +37,7 @@ def labelled(feature: Tensor, label: Tensor, what: str) -> tuple[Tensor, Tensor,
     index = (label != MISSING).nonzero().squeeze(1)
     if not len(index):
         raise ValueError(
-            f"none of the {len(label)} {what} samples has a label; give labels, or a split with labelled samples"
+            f"none of the {len(label)} {what} samples has a label; give labels, or a split with labeled samples"
         )
     every = len(index) == len(label)
     feature = finite(feature if every else feature[index], what)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.knn import sort_keys
-from nearfar.evaluation.protocol import Result, labelled, result
+from nearfar.evaluation.protocol import Result, labeled, result
 
 
 def retrieval(
@@ -35,14 +35,14 @@ def retrieval(
     share of queries with a relevant item among the first k; r_precision; map@r (arXiv 2003.08505); and prevalence, the
     mAP of a random ranking, nearly. Memory is about chunk x N x 20 bytes.
     """
-    q, q_label, index = labelled(query, query_label, "query")
+    q, q_label, index = labeled(query, query_label, "query")
     group = None if within is None else within.to(q.device)[index]
     if gallery is None or gallery_label is None:
         if gallery is not None or gallery_label is not None or gallery_within is not None:
             raise ValueError("gallery and gallery_label go together, and gallery_within with both; give all or none")
         g, g_label, g_group, same = q, q_label, group, True
     else:
-        g, g_label, index = labelled(gallery.to(q.device), gallery_label, "gallery")
+        g, g_label, index = labeled(gallery.to(q.device), gallery_label, "gallery")
         g_group, same = None if gallery_within is None else gallery_within.to(q.device)[index], False
     if (group is None) != (g_group is None):
         raise ValueError("within and gallery_within go together; give the group of the queries and of the gallery")

@@ -1,10 +1,10 @@
-"""How many answers survive: accuracy of a classifier of pictures under attacks in the space of pixels.
+"""How many answers survive: accuracy of a classifier of images under attacks in the space of pixels.
 
 A model is all that lies between pixels in [0, 1] and logits, an encoder and a classifier, in eval mode:
 
     fit = linear_fit(features, label)
     model = lambda x: fit.scores(encoder(x))
-    accuracy_under(partial(pgd, epsilon=2 / 255), model, pictures, label)
+    accuracy_under(partial(pgd, epsilon=2 / 255), model, images, label)
 
 An attack that finds nothing proves nothing: the accuracies are upper bounds of what a stronger one would leave. How
 strong the classifier is fitted changes them, so that encoders are compared by the same kind of fit.
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.attacks import Norm, ascend, random_start
 from nearfar.batch import MISSING
+from nearfar.ops.attacks import Norm, ascend, random_start
 
 Model = Callable[[Tensor], Tensor]
-"""Pictures N x C x H x W in [0, 1] -> logits N x classes, with gradient."""
+"""Images N x C x H x W in [0, 1] -> logits N x classes, with gradient."""
 Attack = Callable[[Model, Tensor, Tensor], Tensor]
-"""(model, pictures, label) -> pictures that the model is to get wrong."""
+"""(model, images, label) -> images that the model is to get wrong."""
 
 
 def fgsm(model: Model, x: Tensor, label: Tensor, *, epsilon: float) -> Tensor:
-    """The fast gradient sign method: every number of a picture moves by epsilon, towards a larger cross-entropy.
+    """The fast gradient sign method: every number of an image moves by epsilon, toward a larger cross-entropy.
 
     x: N x C x H x W in [0, 1].  label: N, or MISSING.  epsilon: in the same unit, 8 / 255 and less.
     Goodfellow et al. 2014, arXiv 1412.6572.
@@ -47,11 +47,11 @@ def pgd(
     norm: Norm = "linf",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy: the pictures after the last step.
+    """Projected gradient ascent on the cross-entropy: the images after the last step.
 
-    epsilon: the largest change of a number ("linf"), or the Euclidean length of a picture's change ("l2").
+    epsilon: the largest change of a number ("linf"), or the Euclidean length of an image's change ("l2").
     stride: of a step; a quarter of epsilon if none is given.  generator: starts at random points of the ball if given,
-    else at the picture (BIM). Madry et al. 2017, arXiv 1706.06083.
+    else at the image (BIM). Madry et al. 2017, arXiv 1706.06083.
     """
     start = None if generator is None else random_start(x.shape, epsilon, generator, norm=norm).to(x)
     stride = epsilon / 4 if stride is None else stride
@@ -62,14 +62,14 @@ def pgd(
 
 
 def accuracy_under(attack: Attack | None, model: Model, x: Tensor, label: Tensor, *, batch: int = 250) -> float:
-    """The accuracy on pictures that were attacked, in per cent; as they are, if there is no attack.
+    """The accuracy on images that were attacked, in per cent; as they are, if there is no attack.
 
-    x: N x C x H x W in [0, 1].  label: N; rows that are MISSING take no part.  batch: pictures at a time.
+    x: N x C x H x W in [0, 1].  label: N; rows that are MISSING take no part.  batch: images at a time.
     """
     known = label != MISSING
     x, label = x[known], label[known]
     if not len(label):
-        raise ValueError(f"none of the {len(known)} pictures has a label; give labels")
+        raise ValueError(f"none of the {len(known)} images has a label; give labels")
     hits = 0
     for part, truth in zip(x.split(batch), label.split(batch), strict=True):
         seen = part if attack is None else attack(model, part, truth)

@@ -1,4 +1,4 @@
-"""NT-Xent on similarities that come from a learnt Bregman divergence."""
+"""NT-Xent on similarities that come from a learned Bregman divergence."""
 
 from __future__ import annotations
 

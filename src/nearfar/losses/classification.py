@@ -30,6 +30,6 @@ def single(logits: Tensor) -> Tensor:
 
 
 def log_prior(counts: Sequence[int]) -> Tensor:
-    """The logarithm of each class's share of the labelled samples: C. A class without one counts as a billionth."""
+    """The logarithm of each class's share of the labeled samples: C. A class without one counts as a billionth."""
     known = torch.tensor(counts, dtype=torch.float64)
     return (known / known.sum().clamp(min=1)).clamp(min=1e-9).log().float()

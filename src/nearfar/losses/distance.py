@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from nearfar.contrast import far
-from nearfar.distributed import columns, gather, normalise, share
+from nearfar.distributed import columns, gather, normalize, share
 from nearfar.losses.negatives import group_sizes
 
 
@@ -17,7 +17,7 @@ def byol(p: Tensor, z: Tensor) -> Tensor:
     p: N x D, predictions; z: N x D, targets, detached by the caller. Rows of any length.
     The method sums two directions. Grill et al. 2020, arXiv 2006.07733.
     """
-    return share(2 - 2 * (normalise(p) * normalise(z)).sum(1))
+    return share(2 - 2 * (normalize(p) * normalize(z)).sum(1))
 
 
 def align(x: Tensor, y: Tensor, *, alpha: float = 2) -> Tensor:
@@ -45,5 +45,5 @@ def uniform(x: Tensor, *, t: float = 2, group: Tensor | None = None) -> Tensor:
     if not pairs:
         return 0 * x.sum()
     apart = None if group is None or every is None else (group, every)
-    sums = gather(far(x, keys, skip=own, apart=apart))  # every rank takes the logarithm of the mean over all
+    sums = gather(far(x, keys, skip=own, exclude_same=apart))  # every rank takes the logarithm of the mean over all
     return sums.logsumexp(0) - math.log(pairs) - 2 * t

@@ -114,11 +114,11 @@ class _Rows:
     def positives(self) -> tuple[Tensor, Tensor]:
         """log sum_p exp(s_ip), 0 where there is none, and how many there are."""
         count = near_mean(self.z.detach(), self.keys.detach(), self.ids, own=self.own)[1]
-        return torch.where(count > 0, far(self.z, self.keys, skip=self.own, together=self.ids), 0), count
+        return torch.where(count > 0, far(self.z, self.keys, skip=self.own, only_same=self.ids), 0), count
 
     def negatives(self, group: Tensor | None) -> Tensor:
         """log sum_n exp(s_in)."""
         if group is None:
-            return far(self.z, self.keys, apart=self.ids)
+            return far(self.z, self.keys, exclude_same=self.ids)
         mine = group.repeat(len(self.z) // len(group))
-        return far(self.z, self.keys, apart=self.ids, rule=foreign(mine, gather(mine)))
+        return far(self.z, self.keys, exclude_same=self.ids, rule=foreign(mine, gather(mine)))

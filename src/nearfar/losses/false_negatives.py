@@ -70,9 +70,9 @@ def nt_xent_found(
     same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(found, len(keys))
     found = found.repeat(v, 1)  # VN x m
     if hidden is None:
-        push = far(z, keys, skip=torch.cat([same, found], 1), apart=apart)
+        push = far(z, keys, skip=torch.cat([same, found], 1), exclude_same=apart)
     else:
-        push = far(z, keys, skip=same, apart=apart, rule=lambda i, j: ~hidden[i % n, j])
+        push = far(z, keys, skip=same, exclude_same=apart, rule=lambda i, j: ~hidden[i % n, j])
     positive = torch.cat([partners, found], 1) if attract else partners
     s = (z[:, None] * keys[positive.clamp(min=0)]).sum(2)  # VN x positives
     pull = s.masked_fill(positive < 0, 0).sum(1) / (positive >= 0).sum(1)
@@ -121,7 +121,7 @@ def info_nce_found(
     """
     q = q / temperature
     if groups is None:
-        push = far(q, queue, apart=alike)
+        push = far(q, queue, exclude_same=alike)
     else:
         push = far(q, queue, rule=lambda i, j: ~(_equal(alike, i, j) | _equal(groups, i, j)))
     losses = F.softplus(push - (q * k).sum(1))  # N

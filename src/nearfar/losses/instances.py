@@ -65,7 +65,7 @@ def instance_softmax(
     """
     v = v / temperature
     pull = near(v, bank, index)
-    return share(torch.logaddexp(pull, far(v, bank, skip=index, apart=groups)) - pull)
+    return share(torch.logaddexp(pull, far(v, bank, skip=index, exclude_same=groups)) - pull)
 
 
 def _logits(v: Tensor, own: Tensor, drawn: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:

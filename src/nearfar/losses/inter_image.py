@@ -1,4 +1,4 @@
-"""Contrast with other pictures of a bank: one of the same pseudo-label against chosen ones of others."""
+"""Contrast with other images of a bank: one of the same pseudo-label against chosen ones of others."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ def leave_one_out(
     """
     q = q / temperature
     pull = near(q, k, torch.arange(len(q), device=q.device))
-    terms = [pull, far(q, queue, apart=groups), *((q * other).sum(1) for other in others)]
+    terms = [pull, far(q, queue, exclude_same=groups), *((q * other).sum(1) for other in others)]
     if batch:
         own = columns(q)
         apart = None if groups is None else (groups[0], gather(groups[0]))
-        terms += [far(q, gather(other), skip=own, apart=apart) for other in others]
+        terms += [far(q, gather(other), skip=own, exclude_same=apart) for other in others]
     return share(torch.stack(terms).logsumexp(0) - pull)

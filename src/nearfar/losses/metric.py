@@ -115,7 +115,7 @@ def n_pairs(
     pull, at_once = near(a, keys, own), (turn[own], turn)
     groups = None if group is None else gather(group)
     apart = None if groups is None else (groups[own], groups[partner])
-    push = torch.logaddexp(pull, far(a, keys, skip=own, together=at_once, apart=apart))
+    push = torch.logaddexp(pull, far(a, keys, skip=own, only_same=at_once, exclude_same=apart))
     length = (a.float().square().sum(1) + p.float().square().sum(1)) / 2
     return share(push - pull + penalty * length)
 

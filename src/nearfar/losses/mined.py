@@ -23,7 +23,7 @@ def class_weights(counts: Sequence[int], beta: float) -> Tensor:
 
         w_c = mean_c'(E_c') / E_c,    E_c = (1 - beta^n_c) / (1 - beta)
 
-    counts: n, the labelled samples of each class; a class without one counts as if it had one.  beta: in [0, 1); with
+    counts: n, the labeled samples of each class; a class without one counts as if it had one.  beta: in [0, 1); with
     0 all weights are 1, and near 1 they go as 1 / n.  Cui et al. 2019, arXiv 1901.05555.
     """
     if not 0 <= beta < 1:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import far, near
-from nearfar.distributed import columns, gather, normalise, share
+from nearfar.distributed import columns, gather, normalize, share
 from nearfar.losses.groups import equal_ids
 
 
@@ -55,7 +55,7 @@ def mixed_byol(p: Tensor, z: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
 
     p: N x D, predictions; z: N x D, targets, detached by the caller.
     """
-    return share(2 - 2 * (normalise(p) * mixed_rows(normalise(z), partner, lam)).sum(1))
+    return share(2 - 2 * (normalize(p) * mixed_rows(normalize(z), partner, lam)).sum(1))
 
 
 def mixed_rows(z: Tensor, partner: Tensor, lam: Tensor) -> Tensor:

@@ -26,6 +26,6 @@ def mixture_nce(
     for k in range(q.shape[1]):
         one = q[:, k] / temperature  # N x D
         pull = (one * v[:, k]).sum(1)
-        joint.append(gate[:, k] + pull - torch.logaddexp(pull, far(one, queue[:, k], apart=groups)))
+        joint.append(gate[:, k] + pull - torch.logaddexp(pull, far(one, queue[:, k], exclude_same=groups)))
     logits = torch.stack(joint, 1)  # N x K, log pi phi
     return share(-logits.logsumexp(1)), logits.detach().softmax(1)

@@ -26,7 +26,7 @@ def hcl(
     tau_plus: float = 0.1,
     group: Tensor | None = None,
 ) -> Tensor:
-    """NT-Xent whose N negatives are tilted towards the hard ones, and corrected for those that are none.
+    """NT-Xent whose N negatives are tilted toward the hard ones, and corrected for those that are none.
 
         loss_i = -log pos_i / (pos_i + Ng_i),    e_ij = exp(z_i . z_j / temperature),    pos_i = e_ip
         Ng_i = max((R_i - tau_plus N pos_i) / (1 - tau_plus), N exp(-1 / temperature))
@@ -47,7 +47,7 @@ def hcl(
     def push(power: float) -> Tensor:  # log sum_j e_ij^power
         scaled = rows * (power / temperature) ** 0.5
         apart = None if every is None else (local(every), every)
-        return far(local(scaled), scaled, skip=torch.stack([own, partner], 1), apart=apart)
+        return far(local(scaled), scaled, skip=torch.stack([own, partner], 1), exclude_same=apart)
 
     pull = near(local(rows) / temperature, rows, partner)
     count = len(rows) - 2 + 0 * own if every is None else len(rows) - local(group_sizes(every, alone=2))  # 2N
@@ -98,7 +98,7 @@ def renyi(
     parts = [math.log(alpha) + _log_mean(gamma * pull, len(pull))] if alpha else []
     if pairs:
         apart = None if every is None else (local(every).repeat(len(sources)), every)
-        push = gather(far(gamma * q, keys, skip=own, apart=apart))  # WVN
+        push = gather(far(gamma * q, keys, skip=own, exclude_same=apart))  # WVN
         parts.append(math.log1p(-alpha) + _log_mean(push, pairs * len(sources)))
     if not parts:
         raise ValueError("renyi with alpha 0 wants negatives: at least 2 samples that are not of one group")

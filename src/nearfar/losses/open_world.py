@@ -14,18 +14,18 @@ LEAST = 1e-5
 
 
 @torch.no_grad()
-def unfamiliar(score: Tensor, labelled: Tensor, *, known: int, percentile: float) -> Tensor:
-    """Which rows without a label look less like every known class than most labelled rows do: N, bool.
+def unfamiliar(score: Tensor, labeled: Tensor, *, known: int, percentile: float) -> Tensor:
+    """Which rows without a label look less like every known class than most labeled rows do: N, bool.
 
-    score: N x C, with each prototype, those of the known classes first.  labelled: N, bool.  known: of how many classes
+    score: N x C, with each prototype, those of the known classes first.  labeled: N, bool.  known: of how many classes
     there are labels.  A row is unfamiliar if its largest score with a known class, the C scores of the row being
-    standardised, is below the (100 - percentile)th percentile of those of the labelled rows of all ranks, which is
-    interpolated. Where no row is labelled, none is unfamiliar.
+    standardized, is below the (100 - percentile)th percentile of those of the labeled rows of all ranks, which is
+    interpolated. Where no row is labeled, none is unfamiliar.
     """
     spread = score.std(1, correction=0, keepdim=True).clamp(min=1e-12)
     best = ((score - score.mean(1, keepdim=True)) / spread)[:, :known].amax(1)  # N
-    threshold = gather(torch.where(labelled, best, torch.nan)).nanquantile(1 - percentile / 100)
-    return ~labelled & (best < threshold)  # nothing is below NaN
+    threshold = gather(torch.where(labeled, best, torch.nan)).nanquantile(1 - percentile / 100)
+    return ~labeled & (best < threshold)  # nothing is below NaN
 
 
 def divergence(p: Tensor, prior: Tensor, keep: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def divergence(p: Tensor, prior: Tensor, keep: Tensor) -> Tensor:
     return (mean * (mean.clamp(min=LEAST) / prior.clamp(min=LEAST)).log()).sum()
 
 
-def unlabelled_shares(samples: int, counts: Sequence[int], novel: int, ratio: float | None = None) -> Tensor:
+def unlabeled_shares(samples: int, counts: Sequence[int], novel: int, ratio: float | None = None) -> Tensor:
     """The share of each class in what has no label, where all are of one size: the classes of `counts`, then new ones.
 
-    counts: labelled samples of each known class.  ratio: the share of a known class that has labels, 0 to 1; None is
+    counts: labeled samples of each known class.  ratio: the share of a known class that has labels, 0 to 1; None is
     that of the counts in `samples` samples, and 0.9 at most, as some labels may be held back.
     """
     classes = len(counts) + novel

@@ -37,11 +37,11 @@ def nt_xent(
     if group is None:
         push = far(z, keys, skip=own)
     else:
-        others = far(z, keys, skip=torch.stack([own, partner], 1), apart=_both(group.repeat(2)))
+        others = far(z, keys, skip=torch.stack([own, partner], 1), exclude_same=_both(group.repeat(2)))
         push = torch.logaddexp(pull, others)
     if queue is not None:
         apart = None if group is None else (group.repeat(2), queue[1])
-        push = torch.logaddexp(push, far(z * temperature**-0.5, queue[0], apart=apart))
+        push = torch.logaddexp(push, far(z * temperature**-0.5, queue[0], exclude_same=apart))
     return share(push - pull)
 
 
@@ -69,7 +69,7 @@ def dcl(
     own = columns(z)
     partner = own.roll(len(z1))
     apart = None if group is None else _both(group.repeat(2))
-    others = far(z, keys, skip=torch.stack([own, partner], 1), apart=apart)
+    others = far(z, keys, skip=torch.stack([own, partner], 1), exclude_same=apart)
     pull = near(z, keys, partner)
     if sigma is not None:
         likeness = pull * (temperature / sigma)
@@ -91,7 +91,7 @@ def info_nce(
     """
     q = q / temperature
     pull = near(q, k, torch.arange(len(q), device=q.device))
-    return share(torch.logaddexp(pull, far(q, queue, apart=groups)) - pull)
+    return share(torch.logaddexp(pull, far(q, queue, exclude_same=groups)) - pull)
 
 
 def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
@@ -107,7 +107,7 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: 
     pull = near(q, keys, own)
     if group is None:
         return share(far(q, keys) - pull)
-    return share(torch.logaddexp(pull, far(q, keys, skip=own, apart=_both(group))) - pull)
+    return share(torch.logaddexp(pull, far(q, keys, skip=own, exclude_same=_both(group))) - pull)
 
 
 def _both(group: Tensor) -> tuple[Tensor, Tensor]:

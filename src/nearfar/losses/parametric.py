@@ -1,6 +1,6 @@
-"""A loss in which a learnt centre of each class stands beside the samples (PaCo, arXiv 2107.12028).
+"""A loss in which a learned center of each class stands beside the samples (PaCo, arXiv 2107.12028).
 
-The logit of a class says how near an anchor is to its centre. Centres and samples share one softmax, so that an anchor
+The logit of a class says how near an anchor is to its center. Centers and samples share one softmax, so that an anchor
 of a rare class has a positive in any batch.
 """
 
@@ -31,7 +31,7 @@ def parametric(
     smoothing: float = 0.0,
     group: Tensor | None = None,
 ) -> Tensor:
-    """Each anchor finds the centre of its class, and with weight alpha the samples of it, among all of both.
+    """Each anchor finds the center of its class, and with weight alpha the samples of it, among all of both.
 
         loss_i = log D_i - (beta b_iy + alpha sum_p s_ip) / (beta + alpha |P_i|)
         D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = z_i . k_j / temperature
@@ -60,12 +60,12 @@ def parametric(
     if gamma > 0:
         push = torch.where(known, push, -math.inf)
         push = torch.logaddexp(push, far(z, every, skip=own, rule=rule) + math.log(gamma))
-    centre = b.gather(1, _views(label, z).clamp(min=0)[:, None])[:, 0]
+    center = b.gather(1, _views(label, z).clamp(min=0)[:, None])[:, 0]
     if smoothing:
-        centre = (1 - smoothing) * centre + smoothing / (b.shape[1] - 1) * (b.sum(1) - centre)
-    of_centre, of_samples = beta * known.to(b.dtype), alpha * count.to(b.dtype)  # VN
-    weight = of_centre + of_samples
-    pull = (of_centre * centre + of_samples * pull) / weight.clamp(min=1e-12)
+        center = (1 - smoothing) * center + smoothing / (b.shape[1] - 1) * (b.sum(1) - center)
+    of_center, of_samples = beta * known.to(b.dtype), alpha * count.to(b.dtype)  # VN
+    weight = of_center + of_samples
+    pull = (of_center * center + of_samples * pull) / weight.clamp(min=1e-12)
     return share(push - pull, (weight > 0) & (known | (gamma > 0)))
 
 

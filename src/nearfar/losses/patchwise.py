@@ -1,4 +1,4 @@
-"""Losses between parts of samples: patches of pictures, steps of sequences.
+"""Losses between parts of samples: patches of images, steps of sequences.
 
 With W ranks, a rank contrasts its own rows with those of all ranks and returns its share of the mean (see
 `nearfar.distributed`).

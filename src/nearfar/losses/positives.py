@@ -66,8 +66,8 @@ def info_nce_chosen(
         left = _class(ids[0], ids[1].sort().values)[1] - found.sum(1)
         push = torch.logaddexp(push, left.to(push.dtype).log())
         rule = None if groups is None else foreign(*groups)
-        return share(torch.logaddexp(push, far(q, queue, apart=ids, rule=rule)) - pull)
-    return share(torch.logaddexp(push, far(q, queue, skip=columns, apart=groups)) - pull)
+        return share(torch.logaddexp(push, far(q, queue, exclude_same=ids, rule=rule)) - pull)
+    return share(torch.logaddexp(push, far(q, queue, skip=columns, exclude_same=groups)) - pull)
 
 
 def _class(label: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Losses of pretext tasks: what was done to a picture, or what was taken from it, is predicted.
+"""Losses of pretext tasks: what was done to an image, or what was taken from it, is predicted.
 
 With W ranks, a rank returns its share of the mean over the rows of all ranks (see `nearfar.distributed`).
 """

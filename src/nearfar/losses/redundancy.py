@@ -22,7 +22,7 @@ def barlow(z1: Tensor, z2: Tensor, *, lam: float = 0.005) -> Tensor:
     if rows < 2:
         raise ValueError("barlow wants at least 2 rows, for it divides by their variance; got 1")
     with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = standardise(z1), standardise(z2)  # N x D
+        z1, z2 = standardize(z1), standardize(z2)  # N x D
         diagonal = total((z1 * z2).sum(0)) / rows  # D
         if z1.shape[1] <= rows:
             square = (total(z1.T @ z2) / rows).square().sum()
@@ -32,7 +32,7 @@ def barlow(z1: Tensor, z2: Tensor, *, lam: float = 0.005) -> Tensor:
     return (diagonal - 1).square().sum() + lam * (square - diagonal.square().sum())
 
 
-def standardise(z: Tensor, *, eps: float = 1e-5) -> Tensor:
+def standardize(z: Tensor, *, eps: float = 1e-5) -> Tensor:
     """Mean 0 and (biased) variance 1 for each feature over the rows of all ranks, in at least float32: N x D."""
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     if world() == 1 and len(z) > 1:

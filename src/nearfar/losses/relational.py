@@ -41,7 +41,7 @@ def sce(
     kept = (-log_sum).sigmoid() if own == "zero" else (~log_sum.isfinite()).to(log_sum.dtype)
     q = q / temperature
     pull = (q * k).sum(1)
-    others = far(q, queue, apart=groups)
+    others = far(q, queue, exclude_same=groups)
     first = share + (1 - share) * kept  # N, the weight of the own key
     return share_of_rank(torch.logaddexp(pull, others) - first * pull - (1 - first) * (q * middle).sum(1))
 
@@ -50,5 +50,5 @@ def _mean_like(k: Tensor, queue: Tensor, groups: Ids | None) -> tuple[Tensor, Te
     """The mean of the queue, weighted by softmax(k . queue), and the log of the sum of the exponentials: N x D, N."""
     with torch.enable_grad():
         k = k.requires_grad_()
-        log_sum = far(k, queue, apart=groups)
+        log_sum = far(k, queue, exclude_same=groups)
     return torch.autograd.grad(log_sum.sum(), k)[0], log_sum.detach()

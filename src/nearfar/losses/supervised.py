@@ -64,7 +64,7 @@ def supcon_in(
     """
     it = _Anchors.of(views, label, temperature, group, queue=queue)
     count = near_mean(it.z.detach(), it.keys.detach(), it.ids, own=it.own)[1]
-    pull = far(it.z, it.keys, skip=it.own, together=it.ids)
+    pull = far(it.z, it.keys, skip=it.own, only_same=it.ids)
     pull = pull - count.clamp(min=1).to(pull.dtype).log()
     loss = share(it.far() - pull, count > 0)
     return loss if base_temperature is None else loss * (temperature / base_temperature)

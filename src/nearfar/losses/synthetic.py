@@ -54,8 +54,8 @@ def mixtures(q: Tensor, queue: Tensor, hard: Tensor, known: Tensor, pairs: Tenso
 
     a, b = pairs[:, 2, :, None].to(q.dtype), own[:, 1, :, None].to(q.dtype) / 2
     between = a * pick(pairs[:, 0]) + (1 - a) * pick(pairs[:, 1])
-    towards = b * q[:, None] + (1 - b) * pick(own[:, 0])
-    return F.normalize(torch.cat([between, towards], 1), dim=2) * (known > 0)[:, None, None]
+    toward = b * q[:, None] + (1 - b) * pick(own[:, 0])
+    return F.normalize(torch.cat([between, toward], 1), dim=2) * (known > 0)[:, None, None]
 
 
 def info_nce_mixed(
@@ -73,4 +73,4 @@ def info_nce_mixed(
         # Each query has candidates of its own, so `far`, whose columns are everybody's, is no help: N x S.
         own = torch.einsum("nd,nsd->ns", q, mixed).masked_fill(~mixed.any(2), -math.inf)
     near_and_own = torch.cat([pull[:, None], own], 1).logsumexp(1)  # N
-    return share(torch.logaddexp(near_and_own, far(q, queue, apart=groups)) - pull)
+    return share(torch.logaddexp(near_and_own, far(q, queue, exclude_same=groups)) - pull)

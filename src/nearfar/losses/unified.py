@@ -31,5 +31,5 @@ def unified(
     """
     q = f / temperature
     pull = near(q, prototypes, column)
-    loss = torch.logaddexp(pull, far(q, prototypes, skip=column, apart=groups)) - pull
+    loss = torch.logaddexp(pull, far(q, prototypes, skip=column, exclude_same=groups)) - pull
     return share(loss) if source is None else share(loss, source) + share(loss, ~source)

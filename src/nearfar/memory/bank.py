@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 
 
 class Bank(nn.Module):
@@ -23,21 +23,21 @@ class Bank(nn.Module):
 
     def __init__(self, samples: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("rows", normalise(torch.randn(samples, dim)))
+        self.register_buffer("rows", normalize(torch.randn(samples, dim)))
         self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
         self.register_buffer("group", torch.full((samples,), MISSING))
         self.register_buffer("moved", torch.tensor(torch.nan), persistent=False)
 
     @torch.no_grad()
     def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0, group: Tensor | None = None) -> None:
-        """rows <- normalise(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank.
+        """rows <- normalize(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank.
 
         v: N x dim; group: N, of these samples, if there are any.
         """
         index, v = gather(index), gather(v.detach()).to(self.rows.dtype)
         before, known = self.rows[index], self.seen[index]
-        self.moved = 1 - ((before * normalise(v)).sum(1) * known).sum() / known.sum()  # NaN where none was known
-        self.rows[index] = normalise(keep * before + (1 - keep) * v)
+        self.moved = 1 - ((before * normalize(v)).sum(1) * known).sum() / known.sum()  # NaN where none was known
+        self.rows[index] = normalize(keep * before + (1 - keep) * v)
         self.seen[index] = True
         if group is not None:
             self.group[index] = gather(group)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 from nearfar.memory.turns import turns
 
 
@@ -27,7 +27,7 @@ class ClassQueue(nn.Module):
         if classes < 1 or slots < 1:
             raise ValueError(f"a queue of {slots} keys for each of {classes} classes was asked for; wanted: 1 or more")
         self.slots = slots
-        self.register_buffer("keys", normalise(torch.randn(classes * slots, dim)))
+        self.register_buffer("keys", normalize(torch.randn(classes * slots, dim)))
         self.register_buffer("group", torch.full((classes * slots,), MISSING))
         self.register_buffer("label", torch.arange(classes).repeat_interleave(slots), persistent=False)
         self.register_buffer("count", torch.zeros(classes, dtype=torch.long))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 from nearfar.memory.bank import Bank
 from nearfar.memory.turns import in_turns
 
@@ -56,7 +56,7 @@ class Hybrid(Bank):
         self.place.copy_(torch.where(label < 0, own, label))
         rows = torch.cat([torch.zeros_like(v[:1]).expand(self.classes, -1), v]).to(self.rows.dtype)
         rows[: self.classes].index_add_(0, label[label >= 0], v[label >= 0].to(rows.dtype))
-        self.rows.copy_(normalise(rows))
+        self.rows.copy_(normalize(rows))
         used = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         used[self.place] = True
         self.identity.copy_(torch.where(used, torch.arange(len(rows), device=rows.device), MISSING))
@@ -69,15 +69,15 @@ class Hybrid(Bank):
 
     @torch.no_grad()
     def write(self, index: Tensor, v: Tensor, *, keep: float = 0.0, group: Tensor | None = None) -> None:
-        """rows <- normalise(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank, one by one.
+        """rows <- normalize(keep * rows + (1 - keep) * v), for the samples `index` (N) of every rank, one by one.
 
         A row of a class that has several samples there moves several times, in the order of the batch.
         """
         row, v = self.place[gather(index)], gather(v.detach()).to(self.rows.dtype)
         known = self.seen[row] & (row >= self.classes)  # a class moves with who is seen, not with the encoder alone
-        self.moved = 1 - ((self.rows[row] * normalise(v)).sum(1) * known).sum() / known.sum()  # NaN where none is
+        self.moved = 1 - ((self.rows[row] * normalize(v)).sum(1) * known).sum() / known.sum()  # NaN where none is
         for now in in_turns(row):
-            self.rows[row[now]] = normalise(keep * self.rows[row[now]] + (1 - keep) * v[now])
+            self.rows[row[now]] = normalize(keep * self.rows[row[now]] + (1 - keep) * v[now])
         self.seen[row] = True
         if group is not None:
             known = gather(group)

@@ -1,4 +1,4 @@
-"""Prototypes on the unit sphere, learnt or led."""
+"""Prototypes on the unit sphere, learned or led."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nearfar.memory.turns import in_turns
 class Prototypes(nn.Module):
     """`count` unit vectors of `dim` numbers; scores are cosines with unit rows (SwAV, arXiv 2006.09882).
 
-    The gradient is that of the rows as they stand; `renormalise` puts them back on the sphere after a step.
+    The gradient is that of the rows as they stand; `renormalize` puts them back on the sphere after a step.
     """
 
     def __init__(self, count: int, dim: int) -> None:
@@ -26,7 +26,7 @@ class Prototypes(nn.Module):
         return F.linear(z, self.weight)
 
     @torch.no_grad()
-    def renormalise(self) -> None:
+    def renormalize(self) -> None:
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
 
@@ -39,7 +39,7 @@ class MovingPrototypes(Prototypes):
 
     @torch.no_grad()
     def follow(self, z: Tensor, own: Tensor, *, keep: float) -> None:
-        """weight_c <- normalise(keep * weight_c + (1 - keep) * z_i), for one row after the other, of every rank.
+        """weight_c <- normalize(keep * weight_c + (1 - keep) * z_i), for one row after the other, of every rank.
 
         z: N x dim, unit rows.  own: N, int64, the prototype c of each row, or MISSING for those that move none.
         """

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 
 
 class Queue(nn.Module):
-    """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722); with their labels, where it is `labelled`.
+    """The newest `size` keys of all ranks (MoCo, arXiv 1911.05722); with their labels, where it is `labeled`.
 
     It starts full of random unit rows, drawn from torch's global generator: ranks seeded alike hold alike.
     The slot that is written next is `count` modulo `size`. Any number of keys may be put in at once; the oldest give
@@ -20,16 +20,16 @@ class Queue(nn.Module):
     keys: Tensor  # size x dim, unit rows
     group: Tensor  # size, int64, of the sample that each key is of, or MISSING
     count: Tensor  # (), how many keys were ever put in
-    label: Tensor  # size, int64, or MISSING: of a labelled queue alone
+    label: Tensor  # size, int64, or MISSING: of a labeled queue alone
 
-    def __init__(self, size: int, dim: int, *, labelled: bool = False) -> None:
+    def __init__(self, size: int, dim: int, *, labeled: bool = False) -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"a queue of {size} keys was asked for; it must hold at least 1")
-        self.register_buffer("keys", normalise(torch.randn(size, dim)))
+        self.register_buffer("keys", normalize(torch.randn(size, dim)))
         self.register_buffer("group", torch.full((size,), MISSING))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
-        if labelled:
+        if labeled:
             self.register_buffer("label", torch.full((size,), MISSING))
 
     @torch.no_grad()

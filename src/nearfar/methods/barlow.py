@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.heads import barlow_head
 from nearfar.losses.redundancy import barlow
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import barlow_head
 
 
 class BarlowTwins(Method):

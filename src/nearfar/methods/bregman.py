@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, local, normalise, world
+from nearfar.distributed import gather, local, normalize, world
 from nearfar.losses.bregman import bregman
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Step
@@ -61,7 +61,7 @@ class Bregman(SimCLR):
         return self.second(h[:, :, None])[:, :, 0]  # 2N x networks
 
     def forward(self, batch: Batch) -> Step:
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
         f = self.functionals(z)
         how = {"temperature": self.temperature, "group": batch.group}
         loss = nt_xent(*z.chunk(2), **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.heads import byol_head
 from nearfar.losses.distance import byol
-from nearfar.memory.ema import follow, momentum_copy
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import byol_head
+from nearfar.nn.momentum import follow, momentum_copy
 from nearfar.optim.schedules import cosine_ramp
 
 

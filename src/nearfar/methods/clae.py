@@ -6,14 +6,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nearfar.attacks import ascend
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce_batch, nt_xent
 from nearfar.losses.spreading import spreading
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
-from nearfar.norms import twin_norms
+from nearfar.nn.norms import twin_norms
+from nearfar.ops.attacks import ascend
 
 
 class CLAE(SimCLR):
@@ -27,8 +27,8 @@ class CLAE(SimCLR):
     Use it when views are few or weak and negatives soon too easy; it takes twice the time of SimCLR.
     Decided here: statistics of the second norms move once a step, not twice; the projector is SimCLR's, with norms.
 
-    eps: length of the step, in units of the views, which are pictures in [0, 1]: the paper's 0.03 counts in units of
-    the deviation 0.5 that its pictures are divided by.  alpha: weight of the changed views.  loss: L, which is
+    eps: length of the step, in units of the views, which are images in [0, 1]: the paper's 0.03 counts in units of
+    the deviation 0.5 that its images are divided by.  alpha: weight of the changed views.  loss: L, which is
     "nt_xent", "plain" (one direction, the first views against the second) or "spreading" (every pair is told apart).
 
     Ho and Vasconcelos 2020, "Contrastive Learning with Adversarial Examples", arXiv 2010.12050.
@@ -55,7 +55,7 @@ class CLAE(SimCLR):
         return self.form(z1, z2, temperature=self.temperature, group=group)
 
     def changed(self, view: Tensor) -> Tensor:
-        return normalise(self.twin_projector(self.embed(view, self.twin_encoder)))  # N x dim
+        return normalize(self.twin_projector(self.embed(view, self.twin_encoder)))  # N x dim
 
     def attack(self, x: Tensor, z: Tensor, group: Tensor | None) -> Tensor:
         """The views x a step of eps from where they were, uphill: N x ..., without a graph."""
@@ -64,7 +64,7 @@ class CLAE(SimCLR):
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
-        z1, z2 = normalise(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
         z = self.changed(self.attack(v1, z1, batch.group))
         clean, hard = self.loss(z1, z2, batch.group), self.loss(z1, z, batch.group)
         return Step(clean + self.alpha * hard, {"clean": clean.detach(), "hard": hard.detach()})

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import moco_v1_head
+from nearfar.distributed import normalize
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.instdisc import InstDisc
+from nearfar.nn.heads import moco_v1_head
 
 
 class CMC(InstDisc):
     """Each part of a sample's channels finds the stored embeddings of its other parts among those of random others.
 
-    What lightness and colour, or picture and depth, have in common is what they show. Each part has a network, a
+    What lightness and color, or image and depth, have in common is what they show. Each part has a network, a
     projector and a bank of its own; with v^a the embedding of part a and M^b the bank of part b,
 
         L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with a constant Z for each pair
@@ -37,7 +37,7 @@ class CMC(InstDisc):
     """
 
     family = "views"
-    pictures_only = True
+    needs_pixels = True
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class CMC(InstDisc):
         h = [self.embed(views[a % len(views)], stream) for a, stream in enumerate(streams)]  # N x widths of the streams
         if self.representations is not None:
             self.representations.append(torch.cat(h, 1).detach())
-        return [normalise(project(x)) for project, x in zip(self.projectors, h, strict=True)]  # N x dim each
+        return [normalize(project(x)) for project, x in zip(self.projectors, h, strict=True)]  # N x dim each
 
     def before_epoch(self, look: Look) -> None:
         if self.first == "look" and not self.stored[0].seen.any():

@@ -7,42 +7,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.batch import Batch
-from nearfar.lab import lab_to_rgb, rgb_to_lab
 from nearfar.losses.prediction import solved, weighted_classes
 from nearfar.method import Encoder, Look, Method, Step
+from nearfar.ops.lab import lab_to_rgb, rgb_to_lab
 
-STEP, SIGMA = 10.0, 5.0  # of the grid of colours, and of the Gaussian about a colour, in units of Lab
+STEP, SIGMA = 10.0, 5.0  # of the grid of colors, and of the Gaussian about a color, in units of Lab
 
 
 @cache
 def gamut() -> Tensor:
-    """The cells of the ab plane, STEP wide, that hold a colour of sRGB: Q x 2. 261 of them; the paper counts 313."""
+    """The cells of the ab plane, STEP wide, that hold a color of sRGB: Q x 2. 261 of them; the paper counts 313."""
     level = torch.linspace(0, 1, 64, dtype=torch.float64)
     ab = rgb_to_lab(torch.cartesian_prod(level, level, level).T[..., None])[1:, :, 0]
     return STEP * torch.unique((ab.T / STEP).round(), dim=0).float()
 
 
 class Colorization(Method):
-    """The network sees a picture in grey and tells the colours of its parts.
+    """The network sees an image in gray and tells the colors of its parts.
 
-    To tell it must know what things are: grass, skin, sky. Colours ab of Lab are classes of a grid; the target t_i of a
-    part is spread over the 5 nearest, and rare colours weigh more, by how often each occurs in the training set:
+    To tell it must know what things are: grass, skin, sky. Colors ab of Lab are classes of a grid; the target t_i of a
+    part is spread over the 5 nearest, and rare colors weigh more, by how often each occurs in the training set:
 
-        L = -mean_i w(t_i) sum_q t_iq log softmax(head[f(grey)]_i)_q,    w ~ 1 / ((1 - balance) p_q + balance / Q)
+        L = -mean_i w(t_i) sum_q t_iq log softmax(head[f(gray)]_i)_q,    w ~ 1 / ((1 - balance) p_q + balance / Q)
 
-    Use it for photographs in true colours, when batches must be small; one pass costs half of SimCLR's two. Views must
-    not change colours, as those of contrast do (views `drawing` do not), and the encoder never sees a colour. Here it
-    ends in a vector, so a head draws a coarse map from it, where the paper keeps a map of a quarter of the picture.
+    Use it for photographs in true colors, when batches must be small; one pass costs half of SimCLR's two. Views must
+    not change colors, as those of contrast do (views `drawing` do not), and the encoder never sees a color. Here it
+    ends in a vector, so a head draws a coarse map from it, where the paper keeps a map of a quarter of the image.
 
-    parts: cells of the map along a side.  code: width of a cell's code.  balance: 1 weighs all colours alike, 0 by
-    their rarity alone; the paper takes 1/2.  neighbours: bins that share a target.
+    parts: cells of the map along a side.  code: width of a cell's code.  balance: 1 weighs all colors alike, 0 by
+    their rarity alone; the paper takes 1/2.  neighbors: bins that share a target.
 
     Zhang et al. 2016, "Colorful Image Colorization", arXiv 1603.08511. Constants from the paper, not run against it.
     """
 
     family = "pretext"
-    pictures_only = True
-    needs_colour = True
+    needs_pixels = True
+    needs_color = True
     bins: Tensor  # Q x 2
     weight: Tensor  # Q
 
@@ -54,21 +54,21 @@ class Colorization(Method):
         parts: int = 8,
         code: int = 64,
         balance: float = 0.5,
-        neighbours: int = 5,
+        neighbors: int = 5,
     ) -> None:
         super().__init__(encoder)
         if channels != 3:
-            raise ValueError(f"colorization wants pictures in colour, of 3 channels, got {channels}: take rotation")
+            raise ValueError(f"colorization wants images in color, of 3 channels, got {channels}: take rotation")
         self.register_buffer("bins", gamut().clone(), persistent=False)
         self.register_buffer("weight", torch.ones(len(self.bins)))
         self.codes = nn.Sequential(nn.Linear(encoder.dim, parts**2 * code), nn.ReLU(), nn.Unflatten(1, (-1, code)))
         self.classifier = nn.Linear(code, len(self.bins))
-        self.parts, self.balance, self.neighbours = parts, balance, neighbours
+        self.parts, self.balance, self.neighbors = parts, balance, neighbors
 
     def forward(self, batch: Batch) -> Step:
-        grey, colour = self.split(batch.views[0])
-        target = self.target(colour)  # N x parts**2 x Q
-        logits = self.classifier(self.codes(self.embed(grey)))
+        gray, color = self.split(batch.views[0])
+        target = self.target(color)  # N x parts**2 x Q
+        logits = self.classifier(self.codes(self.embed(gray)))
         first = target.argmax(2)
         loss = weighted_classes(logits, target, self.weight[first])
         return Step(loss, {"solved": solved(logits, first)})
@@ -78,10 +78,10 @@ class Colorization(Method):
         lab = rgb_to_lab(view)
         return lab_to_rgb(lab * lab.new_tensor([1, 0, 0])[:, None, None]), lab[:, 1:]
 
-    def target(self, colour: Tensor) -> Tensor:
-        part = F.adaptive_avg_pool2d(colour, self.parts).flatten(2).transpose(1, 2)  # N x parts**2 x 2
+    def target(self, color: Tensor) -> Tensor:
+        part = F.adaptive_avg_pool2d(color, self.parts).flatten(2).transpose(1, 2)  # N x parts**2 x 2
         distance = torch.cdist(part, self.bins.to(part).expand(len(part), -1, -1))
-        near, which = distance.topk(self.neighbours, largest=False)
+        near, which = distance.topk(self.neighbors, largest=False)
         return torch.zeros_like(distance).scatter_(2, which, (-(near**2) / (2 * SIGMA**2)).softmax(2))
 
     def before_epoch(self, look: Look) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from nearfar.batch import Batch
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.method import Encoder, Method, Step
-from nearfar.patches import cut, each_patch
+from nearfar.ops.patches import cut, each_patch
 
 
 class Rows(nn.Module):
@@ -31,22 +31,22 @@ class Rows(nn.Module):
 
 
 class CPC(Method):
-    """From the upper rows of a picture's patches, each patch some rows below is found among all patches of the batch.
+    """From the upper rows of an image's patches, each patch some rows below is found among all patches of the batch.
 
     Patches overlap and pass one network apart: z. A masked convolution sums up the rows so far: c. For each distance k
     there is a linear map, and
 
         L = mean over k and places of  -p . z_(r+k) + log sum_j exp(p . z_j),    p = W_k c_r
 
-    over all patches j of all samples, those of its own picture too, which are the hard ones. No temperature, and
-    nothing is normalised, as in the paper.
+    over all patches j of all samples, those of its own image too, which are the hard ones. No temperature, and
+    nothing is normalized, as in the paper.
 
-    Use it where what is near in a picture, or in time, tells of the rest, and where views that change colours would
-    harm. Patches cost: with a grid of 7 and half overlap twelve pictures' worth of pixels for each, SimCLR has two.
+    Use it where what is near in an image, or in time, tells of the rest, and where views that change colors would
+    harm. Patches cost: with a grid of 7 and half overlap twelve images' worth of pixels for each, SimCLR has two.
     Only the first view is used. Rows that overlap are not predicted, as that is trivial. The paper has layer norm in
     its later version (`norm`); batch norm in an encoder sees all patches together, which lets a little leak.
 
-    grid: patches along a side.  overlap: of neighbours, as a share of their side.  share: side of the random crop of a
+    grid: patches along a side.  overlap: of neighbors, as a share of their side.  share: side of the random crop of a
     patch over that of the patch (60 of 64 px).  side: of the patches as the encoder gets them, in pixels; 0 leaves them
     as they are cut, but never below 16.  skip, steps: rows below that are not predicted, and the farthest that is.
     width, layers: of the masked convolution.  norm: layer norm on z, as in the later version (arXiv 1905.09272).
@@ -56,7 +56,7 @@ class CPC(Method):
     """
 
     family = "instance"
-    pictures_only = True
+    needs_pixels = True
 
     def __init__(
         self,

@@ -5,10 +5,10 @@ import math
 import torch
 
 from nearfar.batch import Batch
-from nearfar.heads import LinearClassifier
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.prediction import solved
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import LinearClassifier
 
 
 class CrossEntropy(Method):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import dcl
 from nearfar.method import Encoder, Step
 from nearfar.methods.simclr import SimCLR
@@ -38,7 +38,7 @@ class DCL(SimCLR):
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
-        z1, z2 = normalise(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
         return Step(dcl(z1, z2, temperature=self.temperature, sigma=self.sigma, group=batch.group))
 
     def chance(self, batch: int) -> float:

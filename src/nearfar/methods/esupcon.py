@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import supcon_head
-from nearfar.losses.centres import centres
+from nearfar.distributed import normalize
+from nearfar.losses.centers import centers
 from nearfar.losses.classification import cross_entropy, log_prior
 from nearfar.losses.parametric import parametric
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 
 class ESupCon(Method):
     """Each view finds the views and the prototype of its class, and each prototype the views of its class.
 
     A prototype w_c of unit length is one more row of the batch, positive for its class and negative for the others, so
-    that the classifier is learnt by the contrast itself. With P_i the other views of the class of i, and similarities
+    that the classifier is learned by the contrast itself. With P_i the other views of the class of i, and similarities
     s_ij = z_i . z_j / T and b_ic = w_c . z_i / T,
 
         D_i = sum_{j != i} exp(s_ij) + sum_c exp(b_ic)      l_i = log D_i - (b_iy + sum_p s_ip) / (1 + |P_i|)
@@ -62,20 +62,20 @@ class ESupCon(Method):
         self.temperature, self.beta, self.joint = temperature, beta, joint
 
     def logits(self, z: Tensor) -> Tensor:
-        return z @ normalise(self.prototypes).T / self.temperature  # N x classes
+        return z @ normalize(self.prototypes).T / self.temperature  # N x classes
 
     def classify(self, view: Any) -> Tensor:
-        return self.logits(normalise(self.projector(self.embed(view))))
+        return self.logits(normalize(self.projector(self.embed(view))))
 
     def forward(self, batch: Batch) -> Step:
         views, label = len(batch.views), batch.label
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         b, none = self.logits(z), z.new_zeros(0, z.shape[1])
         queue = none, label[:0], label[:0]
         loss = parametric(
             z, b + self.log_prior, label, none, queue, temperature=self.temperature, alpha=1.0, group=batch.group
         )
-        every = centres(normalise(self.prototypes), list(z.chunk(views)), label, temperature=self.temperature)
+        every = centers(normalize(self.prototypes), list(z.chunk(views)), label, temperature=self.temperature)
         entropy = cross_entropy(b, label.repeat(views), log_prior=self.log_prior)
         log = {"samples": loss.detach(), "prototypes": every.detach(), "entropy": entropy.detach()}
         return Step(loss + self.beta * every + self.joint * entropy, log)

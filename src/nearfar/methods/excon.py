@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.explanation import essence, gradcam, saliency
+from nearfar.distributed import normalize
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.supervised import supcon
 from nearfar.method import Encoder, Step
 from nearfar.methods.supcon import SupCon
+from nearfar.ops.explanation import essence, gradcam, saliency
 
 
 class ExCon(SupCon):
-    """Each view finds those of its class; one view is what is left of the picture where the class is recognised.
+    """Each view finds those of its class; one view is what is left of the image where the class is recognized.
 
-    With e a map, scaled to [0, 1], of what speaks for the label to a classifier, and m the mean colour,
+    With e a map, scaled to [0, 1], of what speaks for the label to a classifier, and m the mean color,
 
         x' = x where e > threshold, else m      views: v_1, and x' if the classifier still names the label, else v_2
 
@@ -31,7 +31,7 @@ class ExCon(SupCon):
 
     explain: by "gradcam", where the encoder has stages, or by "saliency", the slope at the pixels.  stage: what gradcam
     looks at: 2 for 32 px and 4 for 64 in the released code.  threshold: of the map.  background: an x' that is not
-    recognised is "none", or (ExConB) a further row, one of the "negatives" of all or of a "class" of its own; all x'
+    recognized is "none", or (ExConB) a further row, one of the "negatives" of all or of a "class" of its own; all x'
     then pass the encoder, and such a row counts once a view.  after: the share of training that is SupCon's alone, a
     quarter in the authors' command for CIFAR-100.  dim, temperature, base_temperature: as in SupCon.
 
@@ -39,7 +39,7 @@ class ExCon(SupCon):
     arXiv 2111.14271.
     """
 
-    pictures_only = True
+    needs_pixels = True
     classifies = True
 
     def __init__(
@@ -65,7 +65,7 @@ class ExCon(SupCon):
 
     def forward(self, batch: Batch) -> Step:
         if len(batch.views) != 3:
-            raise ValueError(f"excon wants a picture and two views of it, not {len(batch.views)} views: --views excon")
+            raise ValueError(f"excon wants an image and two views of it, not {len(batch.views)} views: --views excon")
         x, v1, v2 = batch.views
         views, right = [v1, v2], torch.zeros_like(batch.label, dtype=torch.bool)
         if self.clock.progress >= self.after:
@@ -74,7 +74,7 @@ class ExCon(SupCon):
             views = [v1, torch.where(right[:, None, None, None], masked, v2)]
             views += [masked] if self.background != "none" else []
         h = self.embed(torch.cat(views))  # 2N or 3N x encoder.dim
-        z = normalise(self.projector(h)).split(len(x))  # N x dim each
+        z = normalize(self.projector(h)).split(len(x))  # N x dim each
         entropy = cross_entropy(self.classifier(h[: len(x)].detach()), batch.label)
         loss = self.contrast(z, batch, ~right & (batch.label >= 0)) + entropy
         return Step(loss, {"explained": right.float().mean(), "entropy": entropy.detach()})

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import mlp
+from nearfar.distributed import normalize
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.method import Encoder, Method, Step, frozen_statistics
+from nearfar.nn.heads import mlp
 
 
 class FNC(Method):
     """Each view finds its other view among those of the batch, but not among the samples that look most like it.
 
-    SimCLR pushes apart pictures of one thing as well. Here the samples whose embeddings are most like any view of a
+    SimCLR pushes apart images of one thing as well. Here the samples whose embeddings are most like any view of a
     sample are taken for such false negatives F_i, and pulled as further positives, or left out of the negatives:
 
         attract:    -mean over own views and F_i of s_ij + log sum over all others of exp(s_ij)
@@ -56,12 +56,12 @@ class FNC(Method):
         super().__init__(encoder)
         widths = (encoder.dim, encoder.dim, encoder.dim, dim)
         self.projector = mlp(widths, norm=True, bias=False, last_bias=False, last_norm=True, last_offset=False)
-        self.temperature, self.attract, self.labelled = temperature, treatment == "attract", classes > 0
+        self.temperature, self.attract, self.labeled = temperature, treatment == "attract", classes > 0
         self.top, self.threshold, self.support_learns = top, threshold, support_learns
         self.score: Literal["max", "mean"] = score
 
     def project(self, views: list[Tensor]) -> list[Tensor]:
-        z = normalise(self.projector(self.embed(torch.cat(views))))
+        z = normalize(self.projector(self.embed(torch.cat(views))))
         return list(z.chunk(len(views)))  # V of N x dim
 
     def forward(self, batch: Batch) -> Step:
@@ -72,7 +72,7 @@ class FNC(Method):
                 support = self.project(batch.views[learning:])
         found = find_alike(z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score)  # N x top
         loss = nt_xent_found(z, found, temperature=self.temperature, attract=self.attract, group=batch.group)
-        log = detection(detected_columns(found, batch.label, learning)) if self.labelled else {}
+        log = detection(detected_columns(found, batch.label, learning)) if self.labeled else {}
         return Step(loss, log)
 
     def chance(self, batch: int) -> float | None:

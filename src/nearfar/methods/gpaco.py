@@ -3,15 +3,15 @@ from __future__ import annotations
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import LinearClassifier, gpaco_head
+from nearfar.distributed import normalize
 from nearfar.losses.parametric import parametric
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import LinearClassifier, gpaco_head
 
 
 class GPaCo(Method):
-    """Each view finds the learnt centre of its class and the samples of it, among all centres, the batch and a queue.
+    """Each view finds the learned center of its class and the samples of it, among all centers, the batch and a queue.
 
     PaCo without a slow copy: one network sees both views, and both are anchors. With b the logits of a linear
     classifier plus the log of each class's share, and s the similarities with both views and the queue,
@@ -25,8 +25,8 @@ class GPaCo(Method):
     which is not here.
 
     dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier embeddings.  temperature: of the
-    similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.  beta: weight of the centre.
-    gamma: of the samples in D.  smoothing: the part of beta that other centres share.  scale: what b is divided by.
+    similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.  beta: weight of the center.
+    gamma: of the samples in D.  smoothing: the part of beta that other centers share.  scale: what b is divided by.
     prior: whether b has the classes' shares; they are left out of `classify`.
 
     Cui et al. 2022, "Generalized Parametric Contrastive Learning", arXiv 2209.12400.
@@ -54,13 +54,13 @@ class GPaCo(Method):
         super().__init__(encoder)
         self.projector = gpaco_head(encoder.dim, out=dim)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
-        self.queue = Queue(queue, dim, labelled=True)
+        self.queue = Queue(queue, dim, labeled=True)
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma, "smoothing": smoothing}
         self.temperature, self.scale = temperature, scale
 
     def forward(self, batch: Batch) -> Step:
         h = self.embed(torch.cat(batch.views))  # 2N x encoder.dim
-        z = normalise(self.projector(h))
+        z = normalize(self.projector(h))
         b = self.classifier.balanced(h) / self.scale  # 2N x classes
         earlier = self.queue.keys, self.queue.label, self.queue.group
         none = z[:0]

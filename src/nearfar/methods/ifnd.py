@@ -9,7 +9,7 @@ from torch import Tensor
 from nearfar.batch import MISSING, Batch
 from nearfar.clustering.confidence import confidence
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 from nearfar.losses.false_negatives import detected, detection, info_nce_found
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
@@ -58,13 +58,13 @@ class IFND(MoCo):
         self.sizes = [min(clusters * 2**m, -(-samples // 10)) for m in range(granularities)]
         self.register_buffer("label", torch.full((granularities, samples), MISSING))  # clusters of the accepted
         self.register_buffer("keys", torch.full((2, len(self.queue.group)), MISSING))  # sample, and class for the log
-        self.attract, self.labelled, self.acceptance = treatment == "attract", classes > 0, acceptance
+        self.attract, self.labeled, self.acceptance = treatment == "attract", classes > 0, acceptance
 
     def before_epoch(self, look: Look) -> None:
         accepted = round(self.acceptance * self.clock.progress * self.label.shape[1])
         if not accepted:
             return
-        x = look(lambda view: normalise(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
         for m, size in enumerate(self.sizes):
             found = kmeans(x, size, seed=m)
             sure = confidence(x, found, self.temperature).topk(accepted).indices
@@ -84,7 +84,7 @@ class IFND(MoCo):
 
     def forward(self, batch: Batch) -> Step:
         out = super().forward(batch)
-        if self.labelled:
+        if self.labeled:
             counts = [detected(ids, (batch.label, self.keys[1])) for ids in self.alike(batch)]
             out.log |= detection(torch.stack(counts).sum(0))
         return out

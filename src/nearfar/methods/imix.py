@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import barlow_head, mlp
+from nearfar.distributed import normalize
 from nearfar.losses.mixed import mixed_byol, mixed_info_nce, mixed_rows
 from nearfar.losses.redundancy import barlow
-from nearfar.memory.ema import follow, momentum_copy
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
-from nearfar.mixing import cutmix, input_mix, mixup
-from nearfar.norms import shuffled, split_norms
+from nearfar.nn.heads import barlow_head, mlp
+from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.norms import shuffled, split_norms
+from nearfar.ops.mixing import cutmix, input_mix, mixup
 
 
 class IMix(Method):
@@ -30,7 +30,7 @@ class IMix(Method):
 
     base: "npair" (one network, keys of the batch), "moco" (slow copy; keys of the batch and a queue), "byol" (slow copy
     and predictor) or "barlow" (correlations; wants a larger dim).  mix: "mixup" adds samples, "cutmix" pastes boxes of
-    pictures.  alpha: of the Beta distribution of shares; smaller mixes less.  extra: other samples that InputMix adds
+    images.  alpha: of the Beta distribution of shares; smaller mixes less.  extra: other samples that InputMix adds
     to every view, labels unchanged.  dim: of the embedding.  temperature: of npair and moco.  queue: negatives of moco
     beyond the batch.  momentum, splits: of the slow copy, and the parts of the batch that norms then see apart.
 
@@ -77,7 +77,7 @@ class IMix(Method):
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
         x, partner, lam = self.mix(v1, alpha=self.alpha, generator=self.clock.generator(2))
         q, k = (self.query(x), self.key(v2)) if self.slow else self.each(self.query, [x, v2])
-        return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalise(k.detach()), batch.group))
+        return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalize(k.detach()), batch.group))
 
     def loss(self, q: Tensor, k: Tensor, partner: Tensor, lam: Tensor, group: Tensor | None) -> Tensor:
         if self.predictor is not None:
@@ -85,7 +85,7 @@ class IMix(Method):
         if self.base == "barlow":
             return barlow(q, mixed_rows(k, partner, lam))
         queue = None if self.queue is None else (self.queue.keys, self.queue.group)
-        q, k = normalise(q), normalise(k)
+        q, k = normalize(q), normalize(k)
         return mixed_info_nce(q, k, partner, lam, temperature=self.temperature, queue=queue, group=group)
 
     def after_step(self, step: Step) -> None:

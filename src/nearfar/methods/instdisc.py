@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise, share
-from nearfar.heads import moco_v1_head
+from nearfar.distributed import normalize, share
 from nearfar.losses.instances import instance_softmax, log_partition, nce
 from nearfar.losses.pairwise import info_nce
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Method, Step
+from nearfar.nn.heads import moco_v1_head
 
 
 class InstDisc(Method):
@@ -60,7 +60,7 @@ class InstDisc(Method):
         self.momentum, self.proximal, self.first, self.samples = momentum, proximal, first, samples
 
     def represent(self, view: Any) -> Tensor:
-        return normalise(self.projector(self.embed(view)))  # N x dim
+        return normalize(self.projector(self.embed(view)))  # N x dim
 
     def before_epoch(self, look: Look) -> None:
         if self.first == "look" and not self.bank.seen.any():

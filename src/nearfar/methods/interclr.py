@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.online import OnlineClusters
-from nearfar.distributed import local, normalise, world
+from nearfar.distributed import local, normalize, world
 from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Step
@@ -15,15 +15,15 @@ from nearfar.methods.moco import MoCo
 
 
 class InterCLR(MoCo):
-    """Each query finds its key in a queue, and another picture of its cluster among rather similar ones of others.
+    """Each query finds its key in a queue, and another image of its cluster among rather similar ones of others.
 
-    MoCo tells what stays the same between views of one picture; the second term, what pictures of one cluster share.
+    MoCo tells what stays the same between views of one image; the second term, what images of one cluster share.
     Clusters are those of a bank with a row for each sample, kept up to date step by step:
 
         loss = (1 - weight) InfoNCE + weight (log(exp(s) + sum_{j chosen} exp(q . bank_j / temperature)) - s)
         s = (q . bank_p - margin) / temperature        p any of the query's cluster        chosen: of other clusters
 
-    Use it when pictures of one class differ more than two views of one picture do. A step costs what MoCo's does, and a
+    Use it when images of one class differ more than two views of one image do. A step costs what MoCo's does, and a
     product of the batch with the whole bank.
 
     Decided here: negatives are drawn without repetition, fewer where the pool holds fewer; the arc goes on straight.
@@ -32,7 +32,7 @@ class InterCLR(MoCo):
     sampling: of negatives: any of the `pool` rows most like the query ("semi-hard"), the rows most like it ("hard"),
     any of the pool least like it ("semi-easy"), or any ("random").  pool: its number of rows; the paper's is a tenth of
     ImageNet.  margin: on the cosine with the positive; one below 0 is lenient.  arc: on the angle instead.
-    kept: share of a bank's row that stays when its sample is seen.  recentre: steps between two means of the clusters.
+    kept: share of a bank's row that stays when its sample is seen.  recenter: steps between two means of the clusters.
     least: members below which a cluster is taken apart, and no more than half of the mean.  offline: cluster anew
     before each epoch instead, and not in between.
 
@@ -54,7 +54,7 @@ class InterCLR(MoCo):
         margin: float = -0.5,
         arc: bool = False,
         kept: float = 0.0,
-        recentre: int = 10,
+        recenter: int = 10,
         least: int = 20,
         offline: bool = False,
         **moco: Any,
@@ -63,14 +63,14 @@ class InterCLR(MoCo):
         count = min(clusters, -(-samples // 10))
         self.bank = Bank(samples, self.projector.dim)
         self.clusters = OnlineClusters(samples, count, self.projector.dim, least=min(least, samples // (2 * count)))
-        self.weight, self.kept, self.recentre, self.offline = weight, kept, recentre, offline
+        self.weight, self.kept, self.recenter, self.offline = weight, kept, recenter, offline
         self.negatives: dict[str, Any] = {"count": negatives, "pool": pool, "sampling": sampling}
         self.margins: dict[str, Any] = {"margin": margin, "arc": arc}
 
     def before_epoch(self, look: Look) -> None:
         if self.bank.seen.all() and not self.offline:
             return
-        x = look(lambda view: normalise(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
         self.bank.rows.copy_(x)
         self.bank.seen.fill_(True)
         self.clusters.start(x)
@@ -91,8 +91,8 @@ class InterCLR(MoCo):
         self.bank.write(batch.index, v, keep=self.kept, group=batch.group)
         if not self.offline:
             self.clusters.assign(batch.index, self.bank.rows[batch.index])
-            if (self.clock.step + 1) % self.recentre == 0:
-                self.clusters.recentre(self.bank.rows)
+            if (self.clock.step + 1) % self.recenter == 0:
+                self.clusters.recenter(self.bank.rows)
             self.clusters.refill(self.bank.rows)
 
     def chance(self, batch: int) -> None:

@@ -5,14 +5,14 @@ import math
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.heads import mlp
 from nearfar.losses.prediction import classify, solved
 from nearfar.method import Encoder, Method, Step
-from nearfar.patches import PatchHead, alike, cut, drawn, each_patch, permutations, shuffle
+from nearfar.nn.heads import mlp
+from nearfar.ops.patches import PatchHead, alike, cut, drawn, each_patch, permutations, shuffle
 
 
 class Jigsaw(Method):
-    """The network tells into which of many orders the tiles of a picture were shuffled.
+    """The network tells into which of many orders the tiles of an image were shuffled.
 
     To tell it must know parts and how they lie to each other. The tiles pass one network apart; only the head sees
     them together. With tiles t_1 ... t_9 and a fixed list of P orders far from each other, one drawn for each sample,
@@ -20,13 +20,13 @@ class Jigsaw(Method):
         L = -log softmax(head[f(t_order(1)), ..., f(t_order(9))])_order
 
     Use it when what matters is in parts and their places, and batches must be small. Nine small passes cost about one
-    to two of SimCLR's two; tiles are smaller than the pictures that the encoder serves later, which costs accuracy.
+    to two of SimCLR's two; tiles are smaller than the images that the encoder serves later, which costs accuracy.
     Edges that fit, and the level of light, would give the answer away: a tile is a part of its cell at a random place,
-    and all tiles of a picture get one mean and spread. The colours are those of the views. Only the first is used.
+    and all tiles of an image get one mean and spread. The colors are those of the views. Only the first is used.
 
-    grid: cells along a side; 2 for pictures of 32 px, which have 24 orders.  orders: length of the list P, or all there
+    grid: cells along a side; 2 for images of 32 px, which have 24 orders.  orders: length of the list P, or all there
     are.  share: side of a tile over that of its cell.  side: of the tiles as the encoder gets them, in pixels; 0 leaves
-    them as they are cut, but never below 16.  alike: bring the tiles of a picture to one mean and spread.
+    them as they are cut, but never below 16.  alike: bring the tiles of an image to one mean and spread.
     code, hidden: widths of a tile's code and of the classifier.
 
     Noroozi and Favaro 2016, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles",
@@ -34,7 +34,7 @@ class Jigsaw(Method):
     """
 
     family = "pretext"
-    pictures_only = True
+    needs_pixels = True
     permutations: Tensor  # P x grid**2
 
     def __init__(

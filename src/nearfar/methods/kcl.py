@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalise, world
+from nearfar.distributed import local, normalize, world
 from nearfar.losses.positives import chosen, info_nce_chosen
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Look
@@ -21,7 +21,7 @@ class KCL(MoCo):
 
         loss_i = -(s_i + sum_{j in S_i} s_ij) / (1 + |S_i|) + log(exp(s_i) + sum_j exp(s_ij))
 
-    Use it where some classes are rare, and fit a class-balanced classifier afterwards; it costs what MoCo does, and a
+    Use it where some classes are rare, and fit a class-balanced classifier afterward; it costs what MoCo does, and a
     look at all samples before the first step, which fills the queue (the paper passes augmented views, here they are
     plain). Keys of the class that were not chosen are negatives. A sample without a label has its own key alone, and a
     class with fewer keys in the queue has fewer positives.
@@ -51,14 +51,14 @@ class KCL(MoCo):
         **moco: Any,
     ) -> None:
         super().__init__(encoder, temperature=temperature, head=head, **moco)
-        self.queue = Queue(*self.queue.keys.shape, labelled=True)
+        self.queue = Queue(*self.queue.keys.shape, labeled=True)
         self.positives, self.selection, self.others, self.first = positives, selection, others, first
 
     def before_epoch(self, look: Look) -> None:
         queue = self.queue
         if self.first == "noise" or queue.count:
             return
-        k = look(lambda view: normalise(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        k = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
         drawn = torch.randperm(len(k), generator=self.clock.generator())[: len(queue.keys)].to(k.device)
         queue.keys[: len(drawn)] = k[drawn].to(queue.keys.dtype)
         if look.label is not None:

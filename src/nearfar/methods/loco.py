@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import simclr_head
-from nearfar.local import at_once
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
+from nearfar.nn.heads import simclr_head
+from nearfar.nn.local import at_once
 
 
 class LoCo(Method):
-    """Each view finds its other view among all in the batch, in every pair of neighbouring stages of the network apart.
+    """Each view finds its other view among all in the batch, in every pair of neighboring stages of the network apart.
 
     No gradient passes through the whole network: each unit of two stages has a decoder, a projector and SimCLR's loss
     of its own. Units overlap by one stage, so that what is above tells what is below, one stage deep, what it needs:
@@ -37,7 +37,7 @@ class LoCo(Method):
     """
 
     family = "instance"
-    pictures_only = True
+    needs_pixels = True
 
     def __init__(
         self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1, reach: int = 2, blocks: int = 1
@@ -81,7 +81,7 @@ class LoCo(Method):
         return self.loss(project(self.embed(h, others)), batch), h.detach()
 
     def loss(self, z: Tensor, batch: Batch) -> Tensor:
-        return nt_xent(*normalise(z).chunk(2), temperature=self.temperature, group=batch.group)
+        return nt_xent(*normalize(z).chunk(2), temperature=self.temperature, group=batch.group)
 
     def chance(self, batch: int) -> float:
         return len(self.widths) * math.log(2 * batch - 1)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import moco_v1_head, moco_v2_head
+from nearfar.distributed import normalize
 from nearfar.losses.leave_one_out import leave_one_out
-from nearfar.memory.ema import momentum_copy
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
+from nearfar.nn.heads import moco_v1_head, moco_v2_head
+from nearfar.nn.momentum import momentum_copy
 
 
 class LooC(MoCo):
@@ -25,7 +25,7 @@ class LooC(MoCo):
 
         loss = mean over v of  -q^v . k_v^v + log(exp(q^v . k_v^v) + sum_{w != v} exp(q^v . k_w^v) + sum over queue v)
 
-    Use it when it is not known which augmentation harms the task, such as colour for birds or turns for digits; it
+    Use it when it is not known which augmentation harms the task, such as color for birds or turns for digits; it
     takes n + 1 passes of keys without gradient, about twice the time of MoCo for n = 2.
     Decided here: keys are drawn independently, so by chance one may equal the query in what it should differ in.
 
@@ -38,7 +38,7 @@ class LooC(MoCo):
     """
 
     family = "views"
-    pictures_only = True
+    needs_pixels = True
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class LooC(MoCo):
 
     def spaces(self, rows: Tensor) -> list[Tensor]:
         # MoCo scales rows as a whole, which scaling each part by itself undoes.
-        return [normalise(part) for part in rows.chunk(1 + self.n, 1)]
+        return [normalize(part) for part in rows.chunk(1 + self.n, 1)]
 
     def forward(self, batch: Batch) -> Step:
         query, *keys = batch.views

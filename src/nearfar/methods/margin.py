@@ -5,10 +5,10 @@ from functools import partial
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import supcon_head
+from nearfar.distributed import normalize
 from nearfar.losses.metric import pairs
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 
 class Margin(Method):
@@ -53,5 +53,5 @@ class Margin(Method):
 
     def forward(self, batch: Batch) -> Step:
         views = len(batch.views)
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))

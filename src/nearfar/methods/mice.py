@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise, total
+from nearfar.distributed import normalize, total
 from nearfar.losses.mixture import mixture_nce
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
@@ -15,8 +15,8 @@ from nearfar.methods.moco import MoCo
 class MiCE(MoCo):
     """Each query finds its key by one of several experts, which are the clusters, among that expert's earlier keys.
 
-    A gate pi gives each picture to experts. Each expert has an embedding f_k and a prototype mu_k of its own, and keys
-    v_k from the slow copy, and discriminates the pictures that it is given. The loss is the bound of EM where it is
+    A gate pi gives each image to experts. Each expert has an embedding f_k and a prototype mu_k of its own, and keys
+    v_k from the slow copy, and discriminates the images that it is given. The loss is the bound of EM where it is
     tight, so the posterior of the experts, which names the cluster, is found as it is descended:
 
         loss = -log sum_k pi_k phi_k        phi_k = InfoNCE's share of v_k, for the query f_k + mu_k
@@ -57,21 +57,21 @@ class MiCE(MoCo):
         super().__init__(encoder, temperature=temperature, head="linear", **shape)
         self.queue.keys.copy_(self.experts(self.queue.keys, experts).flatten(1))
         self.gate = nn.Linear(encoder.dim, dim)
-        self.mu = nn.Parameter(normalise(torch.randn(experts, dim)))
-        self.register_buffer("omega", normalise(torch.eye(experts, dim) - torch.eye(experts, dim).mean(0)))
+        self.mu = nn.Parameter(normalize(torch.randn(experts, dim)))
+        self.register_buffer("omega", normalize(torch.eye(experts, dim) - torch.eye(experts, dim).mean(0)))
         self.register_buffer("sums", torch.zeros(experts, dim))  # of the keys that each expert was given this epoch
         self.kappa = temperature if kappa is None else kappa
 
     @staticmethod
     def experts(x: Tensor, count: int) -> Tensor:
         """Rows of all experts' embeddings, each brought to unit length: N x count*dim -> N x count x dim."""
-        return normalise(x.reshape(len(x) * count, -1)).view(len(x), count, -1)
+        return normalize(x.reshape(len(x) * count, -1)).view(len(x), count, -1)
 
     def mixture(self, f: Tensor, g: Tensor, v: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Loss and posterior, from the student's f: N x experts*dim, the gate's g: N x dim, and keys v."""
         count = len(self.mu)
-        q = self.experts(f, count) + normalise(self.mu)  # N x experts x dim
-        pi = (normalise(g) @ self.omega.T / self.kappa).log_softmax(1)  # N x experts
+        q = self.experts(f, count) + normalize(self.mu)  # N x experts x dim
+        pi = (normalize(g) @ self.omega.T / self.kappa).log_softmax(1)  # N x experts
         groups = None if group is None else (group, self.queue.group)
         queue = self.queue.keys.unflatten(1, (count, -1))  # queue x experts x dim
         return mixture_nce(q, v, queue, pi, temperature=self.temperature, groups=groups)
@@ -96,5 +96,5 @@ class MiCE(MoCo):
         self.sums += total(torch.einsum("nk,nkd->kd", given, v))
 
     def before_epoch(self, look: Look) -> None:
-        self.mu.copy_(torch.where(self.sums.any(1, keepdim=True), normalise(self.sums), self.mu))
+        self.mu.copy_(torch.where(self.sums.any(1, keepdim=True), normalize(self.sums), self.mu))
         self.sums.zero_()

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import moco_v1_head, moco_v2_head
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce
-from nearfar.memory.ema import follow, momentum_copy
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
-from nearfar.norms import SplitBatchNorm, shuffled, split_norms
+from nearfar.nn.heads import moco_v1_head, moco_v2_head
+from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
 
 
 class MoCo(Method):
@@ -54,12 +54,12 @@ class MoCo(Method):
         self.shuffles = any(isinstance(module, SplitBatchNorm) for module in self.encoder.modules())
 
     def query(self, view: Any) -> Tensor:
-        return normalise(self.projector(self.embed(view)))  # N x dim
+        return normalize(self.projector(self.embed(view)))  # N x dim
 
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
         def network(x: Any) -> Tensor:
-            return normalise(self.key_projector(self.embed(x, self.key_encoder)))  # N x dim
+            return normalize(self.key_projector(self.embed(x, self.key_encoder)))  # N x dim
 
         return shuffled(network, view, self.clock.generator()) if self.shuffles else network(view)
 

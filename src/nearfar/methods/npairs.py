@@ -4,16 +4,16 @@ import torch
 
 from nearfar.batch import Batch
 from nearfar.distributed import world
-from nearfar.heads import supcon_head
 from nearfar.losses.metric import n_pairs
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 
 class NPairs(Method):
     """Each first view finds the last view of a sample of its class among one of every other class.
 
     A triplet with a negative of each other class at once: a softmax over classes, each of which is stood for by one
-    sample. Rows are not normalised; their length is held by a penalty. Of the pairs of a batch, with distinct classes,
+    sample. Rows are not normalized; their length is held by a penalty. Of the pairs of a batch, with distinct classes,
 
         loss_i = log(1 + sum_{j != i} exp(a_i . p_j - a_i . p_i)) + penalty (|a_i|^2 + |p_i|^2) / 2
 

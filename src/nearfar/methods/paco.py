@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import LinearClassifier, paco_head
+from nearfar.distributed import normalize
 from nearfar.losses.parametric import parametric
-from nearfar.memory.ema import momentum_copy
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
+from nearfar.nn.heads import LinearClassifier, paco_head
+from nearfar.nn.momentum import momentum_copy
 
 
 class PaCo(MoCo):
-    """Each query finds the learnt centre of its class and the samples of it, among all centres, the batch and a queue.
+    """Each query finds the learned center of its class and the samples of it, among all centers, the batch and a queue.
 
-    Where classes are of uneven sizes, SupCon learns from the frequent ones, whose pairs are most. Centres are positives
+    Where classes are of uneven sizes, SupCon learns from the frequent ones, whose pairs are most. Centers are positives
     of which every class has one. With b the logits of a linear classifier plus the log of each class's share, and s the
     similarities with queries, keys and queue,
 
@@ -27,7 +27,7 @@ class PaCo(MoCo):
 
     dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier keys.  momentum: of the copy.
     temperature: of the similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.
-    beta: weight of the centre.  gamma: of the samples in D.  scale: what b is divided by.  prior: whether b has the
+    beta: weight of the center.  gamma: of the samples in D.  scale: what b is divided by.  prior: whether b has the
     classes' shares; they are left out of `classify`.  splits: of the batch norm, as in MoCo; 1 on one device there.
 
     Cui et al. 2021, "Parametric Contrastive Learning", arXiv 2107.12028.
@@ -56,7 +56,7 @@ class PaCo(MoCo):
         super().__init__(encoder, dim=dim, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
         self.projector = paco_head(encoder.dim, out=dim)
         self.key_projector = momentum_copy(self.projector)
-        self.queue = Queue(queue, dim, labelled=True)
+        self.queue = Queue(queue, dim, labeled=True)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         self.scale = scale
@@ -64,7 +64,7 @@ class PaCo(MoCo):
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
         h = self.embed(v1)
-        q, b = normalise(self.projector(h)), self.classifier.balanced(h) / self.scale
+        q, b = normalize(self.projector(h)), self.classifier.balanced(h) / self.scale
         k = self.key(v2)
         queue = self.queue.keys, self.queue.label, self.queue.group
         loss = parametric(q, b, batch.label, k, queue, temperature=self.temperature, group=batch.group, **self.weights)

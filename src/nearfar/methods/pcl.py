@@ -8,7 +8,7 @@ from torch import Tensor
 from nearfar.batch import Batch
 from nearfar.clustering.concentration import concentration
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import gather, normalise
+from nearfar.distributed import gather, normalize
 from nearfar.losses.proto_nce import proto_nce
 from nearfar.method import Encoder, Look
 from nearfar.methods.moco import MoCo
@@ -23,7 +23,7 @@ class PCL(MoCo):
         loss = InfoNCE + mean over clusterings of  far_i - near_i
         near_i = q_i . c_s(i) / phi_s(i)        far_i = log sum_{c in P} exp(q_i . c / phi_c)
 
-    Use it when classes are many and pictures of one class look alike. A step costs what MoCo's does; each epoch costs
+    Use it when classes are many and images of one class look alike. A step costs what MoCo's does; each epoch costs
     one pass over all samples, and the clusterings besides.
 
     Centroids and concentrations are those of the released code, which the paper leaves open in part. Where no cluster
@@ -59,7 +59,7 @@ class PCL(MoCo):
     ) -> None:
         super().__init__(encoder, queue=queue, **moco)
         self.sizes = [min(clusters * 2**m, -(-samples // 10)) for m in range(granularities)]  # K of each clustering
-        self.register_buffer("centroids", normalise(torch.randn(sum(self.sizes), self.projector.dim)))
+        self.register_buffer("centroids", normalize(torch.randn(sum(self.sizes), self.projector.dim)))
         self.register_buffer("phi", torch.ones(sum(self.sizes)))
         self.register_buffer("cluster", torch.zeros(granularities, samples, dtype=torch.long))
         self.negatives, self.start, self.restarts, self.repeat = queue, start, restarts, repeat
@@ -71,11 +71,11 @@ class PCL(MoCo):
     def before_epoch(self, look: Look) -> None:
         if self.clock.epoch < self.start or not self.sizes:
             return
-        x = look(lambda view: normalise(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
         for m, (centroids, phi, cluster) in enumerate(self.clusterings()):
             tries = [kmeans(x, len(phi), seed=m * self.restarts + t) for t in range(self.restarts)]
             found = min(tries, key=lambda clusters: float(clusters.distance.square().sum()))
-            centroids.copy_(normalise(found.centroids))
+            centroids.copy_(normalize(found.centroids))
             phi.copy_(concentration(found, self.temperature))
             cluster.copy_(found.assigned)
 

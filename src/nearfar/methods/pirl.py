@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.instances import log_partition, nce
 from nearfar.losses.pairwise import info_nce
 from nearfar.losses.pretext_invariant import told_apart
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.instdisc import InstDisc
-from nearfar.patches import PatchHead, cut, each_patch, orders, shuffle
+from nearfar.ops.patches import PatchHead, cut, each_patch, orders, shuffle
 
 
 class PIRL(InstDisc):
-    """A picture, and its shuffled patches, both find the stored embedding of their sample among those of random others.
+    """An image, and its shuffled patches, both find the stored embedding of their sample among those of random others.
 
     The jigsaw's tiles are not put in order: what they mean shall not depend on it. With v the embedding of one view,
-    v_t that of another in patches, and m_i the bank's row of the sample, which is made of whole pictures alone,
+    v_t that of another in patches, and m_i the bank's row of the sample, which is made of whole images alone,
 
         L = weight * NCE(v_t, m_i) + (1 - weight) * NCE(v, m_i)
 
@@ -37,7 +37,7 @@ class PIRL(InstDisc):
     Misra and van der Maaten 2019, "Self-Supervised Learning of Pretext-Invariant Representations", arXiv 1912.01991.
     """
 
-    pictures_only = True
+    needs_pixels = True
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class PIRL(InstDisc):
         generator = self.clock.generator()
         patches = cut(view, self.grid, share=self.share, side=self.side, generator=generator)
         order = orders(len(view), self.grid**2, generator=generator)
-        return normalise(self.patches(each_patch(self.embed, shuffle(patches, order))))
+        return normalize(self.patches(each_patch(self.embed, shuffle(patches, order))))
 
     def score(self, v: Tensor, batch: Batch, log_z: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
         bank, n, t = self.bank, len(self.bank.rows), self.temperature

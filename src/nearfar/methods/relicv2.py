@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, normalise, rank, world
-from nearfar.heads import byol_head
+from nearfar.distributed import gather, normalize, rank, world
 from nearfar.losses.relic import relic
-from nearfar.memory.ema import follow, momentum_copy
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import byol_head
+from nearfar.nn.momentum import follow, momentum_copy
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -61,11 +61,11 @@ class ReLICv2(Method):
         self.temperature, self.momentum = temperature, momentum
 
     def online(self, view: Any) -> Tensor:
-        return normalise(self.projector(self.embed(view))) / self.temperature  # N x dim
+        return normalize(self.projector(self.embed(view))) / self.temperature  # N x dim
 
     @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return gather(normalise(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
+        return gather(normalize(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
 
     def candidates(self, n: int) -> Tensor:
         """The columns of this rank's rows among those of all: each itself, then its negatives. N x (1 + M)."""

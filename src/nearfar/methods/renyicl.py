@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import mlp, moco_v3_head
+from nearfar.distributed import normalize
 from nearfar.losses.negatives import renyi
-from nearfar.memory.ema import follow, momentum_copy
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import mlp, moco_v3_head
+from nearfar.nn.momentum import follow, momentum_copy
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -56,11 +56,11 @@ class RenyiCL(Method):
         self.temperature, self.gamma, self.alpha, self.momentum = temperature, gamma, alpha, momentum
 
     def predict(self, view: Any) -> Tensor:
-        return normalise(self.predictor(self.projector(self.embed(view))))  # N x dim
+        return normalize(self.predictor(self.projector(self.embed(view))))  # N x dim
 
     @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return normalise(self.target_projector(self.embed(view, self.target_encoder)))  # N x dim
+        return normalize(self.target_projector(self.embed(view, self.target_encoder)))  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         a = self.each(self.predict, batch.views)  # V of N x dim

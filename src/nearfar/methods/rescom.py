@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import LinearClassifier, paco_head
+from nearfar.distributed import normalize
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.memory.class_queue import ClassQueue
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import LinearClassifier, paco_head
 
 
 class ResCom(Method):
@@ -66,7 +66,7 @@ class ResCom(Method):
     def forward(self, batch: Batch) -> Step:
         views, label, queue, group = len(batch.views), batch.label, self.queue, batch.group
         h = self.embed(torch.cat(batch.views))  # VN x encoder.dim
-        z = normalise(self.projector(h))
+        z = normalize(self.projector(h))
         classified = cross_entropy(self.classifier.balanced(h), label.repeat(views))
         groups = None if group is None else (group.repeat(views), queue.group)
         mined = mine(z, label.repeat(views), queue.keys, queue.label, groups=groups, **self.mined)

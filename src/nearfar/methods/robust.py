@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nearfar.attacks import ascend, random_start
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalise, world
+from nearfar.distributed import local, normalize, world
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found, same_class
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
+from nearfar.ops.attacks import ascend, random_start
 
 
 class Robust(SimCLR):
@@ -64,7 +64,7 @@ class Robust(SimCLR):
         if oracle and not classes:
             raise ValueError("oracle leaves out samples of the same class, and there are no labels: give some")
         self.rho, self.onset, self.full, self.eps, self.steps = rho, onset, full, eps, steps
-        self.labelled, self.oracle, self.adversarial = classes > 0, oracle, adversarial
+        self.labeled, self.oracle, self.adversarial = classes > 0, oracle, adversarial
         self.alike = partial(find_alike, threshold=threshold, score=score)
 
     def most(self, samples: int) -> int:
@@ -73,7 +73,7 @@ class Robust(SimCLR):
         return int(self.rho * min(1.0, max(0.0, ramp)) * 2 * (samples - 1))
 
     def project(self, *views: Tensor) -> list[Tensor]:
-        return list(normalise(self.projector(self.embed(torch.cat(views)))).chunk(len(views)))  # V of N x dim
+        return list(normalize(self.projector(self.embed(torch.cat(views)))).chunk(len(views)))  # V of N x dim
 
     def find(self, z: list[Tensor], label: Tensor) -> Tensor:
         if self.oracle:
@@ -96,5 +96,5 @@ class Robust(SimCLR):
         else:
             z = self.project(v1, v2)
             found = self.find(z, batch.label)
-        log = detection(detected_columns(found, batch.label, 2)) if self.labelled else {}
+        log = detection(detected_columns(found, batch.label, 2)) if self.labeled else {}
         return Step(loss(z, found), log)

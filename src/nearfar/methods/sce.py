@@ -5,13 +5,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import mlp
+from nearfar.distributed import normalize
 from nearfar.losses import relational
-from nearfar.memory.ema import momentum_copy
 from nearfar.method import Encoder
 from nearfar.methods.moco import MoCo
-from nearfar.norms import split_norms
+from nearfar.nn.heads import mlp
+from nearfar.nn.momentum import momentum_copy
+from nearfar.nn.norms import split_norms
 
 
 class SCE(MoCo):
@@ -79,7 +79,7 @@ class SCE(MoCo):
         self.target_temperature, self.share = target_temperature, share
 
     def query(self, view: Any) -> Tensor:
-        return normalise(self.predictor(self.projector(self.embed(view))))  # N x dim
+        return normalize(self.predictor(self.projector(self.embed(view))))  # N x dim
 
     def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
         return relational.sce(

@@ -5,14 +5,14 @@ import math
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import simclr_head
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import simclr_head
 
 
 class SimCLR(Method):
-    """Each view of a picture finds its other view among all views in the batch.
+    """Each view of an image finds its other view among all views in the batch.
 
     Two views of every sample pass through one network; the loss is NT-Xent on unit embeddings. No memory and no second
     network: the strength comes from strong views, a projector that is thrown away, and large batches.
@@ -31,7 +31,7 @@ class SimCLR(Method):
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
-        z = normalise(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
+        z = normalize(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
         return Step(nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group))
 
     def chance(self, batch: int) -> float:

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import first_layers, simclr_head
+from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Step
 from nearfar.methods.simclr import SimCLR
+from nearfar.nn.heads import first_layers, simclr_head
 
 
 class SimCLRv2(SimCLR):
@@ -47,7 +47,7 @@ class SimCLRv2(SimCLR):
     def forward(self, batch: Batch) -> Step:
         if self.queue is None:
             return super().forward(batch)
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
         queue = self.queue.keys, self.queue.group
         loss = nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group, queue=queue)
         return Step(loss, carry=(self.queue.made(self, batch.views), batch))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nearfar.batch import Batch
 from nearfar.clustering.jaccard import jaccard
 from nearfar.clustering.self_paced import self_paced
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.unified import unified
 from nearfar.memory.hybrid import Hybrid
 from nearfar.method import Encoder, Look, Method, Step
@@ -20,7 +20,7 @@ class SpCL(Method):
 
     Samples with a label are the source domain, and their classes its identities; the others are the target. A memory
     holds a row for each class and each target sample. Before each epoch DBSCAN clusters the target's rows by what their
-    neighbourhoods share; only clusters that a larger and a smaller radius find too are kept, few at first.
+    neighborhoods share; only clusters that a larger and a smaller radius find too are kept, few at first.
 
         loss_i = -f_i . c_l(i) / temperature + log sum_l exp(f_i . c_l / temperature),    c_l: mean row of an identity
 
@@ -33,7 +33,7 @@ class SpCL(Method):
 
     temperature: 0.05 in the paper.  momentum: what is left of a row, when its sample is seen.  eps: radius of clusters,
     a Jaccard distance.  gap: by how much the other radii differ; 0 keeps all clusters.  core: samples within it that
-    make one the core of a cluster.  k1, k2: neighbours that make the distance, at most a third of all, and smooth it.
+    make one the core of a cluster.  k1, k2: neighbors that make the distance, at most a third of all, and smooth it.
 
     Ge et al. 2020, "Self-paced Contrastive Learning with Hybrid Memory for Domain Adaptive Object Re-ID",
     arXiv 2006.02713.
@@ -66,7 +66,7 @@ class SpCL(Method):
         self.eps, self.gap, self.core = eps, gap, core
 
     def represent(self, view: Any) -> Tensor:
-        return normalise(self.norm(self.embed(view)))  # N x dim
+        return normalize(self.norm(self.embed(view)))  # N x dim
 
     def before_epoch(self, look: Look) -> None:
         memory = self.memory

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import supcon_head
+from nearfar.distributed import normalize
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 
 class SupCon(Method):
@@ -26,7 +26,7 @@ class SupCon(Method):
     Use it when most samples have a label; it costs what SimCLR does, and with a queue one more forward pass. The queue
     is for small batches; the paper reports 79.1 % on ImageNet with one, without details, and the released code has
     none: that rows are contrasted with the batch and the queue, and the copy makes keys of all views for later steps,
-    is decided here. Training has two stages: a classifier is fitted afterwards, on the frozen encoder (`nearfar
+    is decided here. Training has two stages: a classifier is fitted afterward, on the frozen encoder (`nearfar
     finetune RUN DATA`), or is trained with it (`nearfar train crossentropy DATA --from-run RUN`).
 
     dim: width of the embedding.  temperature: 0.1 in the paper.  mean: over the positives "outside" the logarithm
@@ -58,11 +58,11 @@ class SupCon(Method):
         self.loss = partial(loss, temperature=temperature, base_temperature=base_temperature)
         self.queue = None
         if queue:
-            self.queue = SlowQueue(queue, dim, self.encoder, self.projector, momentum=momentum, labelled=True)
+            self.queue = SlowQueue(queue, dim, self.encoder, self.projector, momentum=momentum, labeled=True)
 
     def forward(self, batch: Batch) -> Step:
         views, queue = len(batch.views), self.queue
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         earlier = None if queue is None else (queue.keys, queue.label, queue.group)
         loss = self.loss(list(z.chunk(views)), batch.label, group=batch.group, queue=earlier)
         log = {"with_positive": share_with_positive(batch.label, views)}

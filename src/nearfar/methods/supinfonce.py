@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import supcon_head
+from nearfar.distributed import normalize
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 LOSSES = {"out": sup_info_nce, "in": sup_info_nce_in, "supcon": epsilon_supcon}
 
@@ -70,7 +70,7 @@ class SupInfoNCE(Method):
 
     def forward(self, batch: Batch) -> Step:
         views = len(batch.views)
-        z = normalise(self.projector(self.embed(torch.cat(batch.views)))).chunk(views)  # V of N x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views)))).chunk(views)  # V of N x dim
         loss = LOSSES[self.form](
             list(z),
             batch.label,

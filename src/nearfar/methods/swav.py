@@ -8,12 +8,12 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.sinkhorn import sinkhorn
-from nearfar.distributed import local, normalise
-from nearfar.heads import swav_head
+from nearfar.distributed import local, normalize
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.memory.prototypes import Prototypes
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import swav_head
 
 
 class SwAV(Method):
@@ -57,7 +57,7 @@ class SwAV(Method):
     def forward(self, batch: Batch) -> Step:
         same_size = [torch.cat(list(group)) for _, group in groupby(batch.views, key=lambda view: view.shape)]
         h = torch.cat(self.each(self.embed, same_size))  # VN x encoder.dim
-        z = normalise(self.projector(h)).chunk(len(batch.views))
+        z = normalize(self.projector(h)).chunk(len(batch.views))
         scores = [self.prototypes(part) for part in z]  # V of N x prototypes
         codes = [self.codes(scores[0].detach(), self.queue_1), self.codes(scores[1].detach(), self.queue_2)]
         loss = swapped_assignment(scores, codes, temperature=self.temperature)
@@ -75,7 +75,7 @@ class SwAV(Method):
             self.prototypes.weight.grad = None
 
     def after_step(self, step: Step) -> None:
-        self.prototypes.renormalise()
+        self.prototypes.renormalize()
         if self.clock.epoch >= self.queue_start:
             for queue, keys in zip((self.queue_1, self.queue_2), step.carry, strict=True):
                 if queue is not None:

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
-from nearfar.heads import supcon_head
+from nearfar.distributed import normalize
 from nearfar.losses.metric import triplet
 from nearfar.method import Encoder, Method, Step
+from nearfar.nn.heads import supcon_head
 
 
 class Triplet(Method):
@@ -57,5 +57,5 @@ class Triplet(Method):
 
     def forward(self, batch: Batch) -> Step:
         views = len(batch.views)
-        z = normalise(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
         return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))

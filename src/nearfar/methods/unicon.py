@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalise
+from nearfar.distributed import normalize
 from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
 from nearfar.method import Encoder, Step
 from nearfar.methods.supcon import SupCon
-from nearfar.mixing import universum as halves
+from nearfar.ops.mixing import universum as halves
 
 
 class UniCon(SupCon):
     """Each view finds the mixtures that are half of its class among all mixtures of two classes in the batch.
 
-    A picture that is half of one class and half of another is of neither, which makes it a hard candidate. With v_j the
+    An image that is half of one class and half of another is of neither, which makes it a hard candidate. With v_j the
     embedding of (1 - lam) x_j + lam x_r, r being any sample of another class, and p the rows of the class of i,
 
         loss_i = -mean_p z_i . v_p / T + log sum_{j != i} exp(z_i . v_j / T)
@@ -28,10 +28,10 @@ class UniCon(SupCon):
     from all, is had by `--no-pull`: SupCon with the mixtures in its denominators. Which of them its equation says is
     unverified. A batch of one class has no mixtures: there the loss is SupCon's. A sample without a label is a class
     by itself. Each of the two passes has its own batch statistics; one of them, in turn, moves the running ones. The
-    box of "cutmix" lies inside the picture, where the released code draws one that may be cut off until it fits.
+    box of "cutmix" lies inside the image, where the released code draws one that may be cut off until it fits.
 
     pull: find mixtures; off, find samples among samples and mixtures.  mix: "mixup" adds, "cutmix" pastes a box of a
-    picture into the other.  lam: share of the other sample; far from 0.5 it is no universum.  dim, temperature,
+    image into the other.  lam: share of the other sample; far from 0.5 it is no universum.  dim, temperature,
     base_temperature: as in SupCon.
 
     Han et al. 2022, "Universum-inspired Supervised Contrastive Learning", arXiv 2204.10695.
@@ -52,7 +52,7 @@ class UniCon(SupCon):
         self.pull, self.box, self.lam = pull, mix == "cutmix", lam
 
     def embedded(self, x: Tensor) -> Tensor:
-        return normalise(self.projector(self.embed(x)))  # VN x dim
+        return normalize(self.projector(self.embed(x)))  # VN x dim
 
     def forward(self, batch: Batch) -> Step:
         views, n = batch.views, len(batch.views)

@@ -1,4 +1,4 @@
-"""Optimisers as plain functions of parameter groups, and schedules as plain functions of the step."""
+"""Optimizers as plain functions of parameter groups, and schedules as plain functions of the step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 def parameter_groups(
     module: nn.Module, weight_decay: float, *, exclude_1d: bool = True, lr_1d: float | None = None
 ) -> list[dict[str, Any]]:
-    """The trained parameters of `module` as groups for any optimiser here.
+    """The trained parameters of `module` as groups for any optimizer here.
 
     exclude_1d: biases, and all else of one dimension (norm layers), form a group of their own without decay and,
         under LARS, without adaptation.  lr_1d: the learning rate of that group (Barlow Twins: 0.0048 to 0.2).
@@ -49,9 +49,9 @@ def parameter_groups(
     return [group for group in (matrices, vectors) if group["params"]]
 
 
-def scale_rates(optimiser: Optimizer, factor: float) -> None:
+def scale_rates(optimizer: Optimizer, factor: float) -> None:
     """Set each group's learning rate to `factor` times the one it was built with."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
 
@@ -63,10 +63,10 @@ class _AdamW(Uncompiled, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
-def _remember(optimiser: Optimizer) -> Optimizer:
-    for group in optimiser.param_groups:
+def _remember(optimizer: Optimizer) -> Optimizer:
+    for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    return optimiser
+    return optimizer
 
 
 def sgd(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:

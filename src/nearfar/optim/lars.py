@@ -1,7 +1,7 @@
 """LARS and LARC: a learning rate for each tensor, in proportion to its length, for very large batches."""
 
 # pyright: reportPrivateImportUsage=false
-# (torch's own optimisers are built on its _foreach functions, which it does not list as public)
+# (torch's own optimizers are built on its _foreach functions, which it does not list as public)
 
 from __future__ import annotations
 

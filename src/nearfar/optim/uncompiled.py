@@ -1,4 +1,4 @@
-"""Optimisers that start at once."""
+"""Optimizers that start at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 class Uncompiled(Optimizer):
-    """torch's optimiser, less the import of torch's compiler.
+    """torch's optimizer, less the import of torch's compiler.
 
     Some methods of `Optimizer` are marked as not to be compiled, and the mark, at its first use, imports the compiler:
     several seconds, more than torch itself. The functions behind the marks are the same.

@@ -1,4 +1,4 @@
-"""The parts of the page that show samples: the map, nearest neighbours, copies, outliers, the views."""
+"""The parts of the page that show samples: the map, nearest neighbors, copies, outliers, the views."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from nearfar.report.record import Record
 
 MAP_LEAD = (
     "Each point is a sample; near points look alike to the encoder. Distances between far groups mean little. Point at "
-    "a sample to see it, click on it for its nearest neighbours, drag over a part to enlarge it."
+    "a sample to see it, click on it for its nearest neighbors, drag over a part to enlarge it."
 )
-NEIGHBOURS_LEAD = (
+NEIGHBORS_LEAD = (
     "On the left some samples; beside each, those the encoder finds most alike, the nearest first. The number is the "
     "cosine similarity: 1 is the same direction, 0 unrelated."
 )
 COPIES_LEAD = (
-    "The same picture more than once, also at another size, quality or brightness. As negatives of each other copies "
+    "The same image more than once, also at another size, quality or brightness. As negatives of each other copies "
     "are pushed apart from themselves; on both sides of a split they flatter the test. `nearfar doctor` lists them all."
 )
 OUTLIERS_LEAD = (
     "The samples that are least like any other to the encoder: broken or foreign files, or rare cases that deserve "
-    "more samples. The number is the mean cosine similarity to the nearest neighbours."
+    "more samples. The number is the mean cosine similarity to the nearest neighbors."
 )
 VIEWS_LEAD = (
-    "What the encoder saw: different views of one sample, which it learnt to call alike. If you yourself would not "
+    "What the encoder saw: different views of one sample, which it learned to call alike. If you yourself would not "
     "call two of them the same thing, the views are too strong."
 )
 
@@ -35,7 +35,7 @@ def embedding(record: Record) -> str:
     if record.map is None:
         why = "results/map.json is absent: no map was made."
         return parts.section("map", "Map of the embeddings", MAP_LEAD, parts.missing(why))
-    hint = parts.missing("Click on a point: its nearest neighbours appear here.")
+    hint = parts.missing("Click on a point: its nearest neighbors appear here.")
     return parts.section(
         "map",
         "Map of the embeddings",
@@ -46,26 +46,26 @@ def embedding(record: Record) -> str:
     )
 
 
-def neighbours(record: Record) -> str:
+def neighbors(record: Record) -> str:
     """A row for each query: it, and what the encoder finds nearest."""
-    if record.neighbours is None:
-        why = "results/neighbours.json is absent: no neighbours were looked up."
-        return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, parts.missing(why))
-    protocol = parts.protocol(record.neighbours)
-    if "columns" in record.neighbours:
-        tables = rows.neighbours(record.neighbours)
-        return parts.section("neighbours", "Nearest neighbours", rows.NEIGHBOURS_LEAD, tables, protocol)
+    if record.neighbors is None:
+        why = "results/neighbors.json is absent: no neighbors were looked up."
+        return parts.section("neighbors", "Nearest neighbors", NEIGHBORS_LEAD, parts.missing(why))
+    protocol = parts.protocol(record.neighbors)
+    if "columns" in record.neighbors:
+        tables = rows.neighbors(record.neighbors)
+        return parts.section("neighbors", "Nearest neighbors", rows.NEIGHBORS_LEAD, tables, protocol)
     lines = [
         f'<div class="row">{_tile(query, "query", "query")}'
         + "".join(
             _tile(near, parts.agreement(near, query), parts.number(near["similarity"], 2))
-            for near in query["neighbours"]
+            for near in query["neighbors"]
         )
         + "</div>"
-        for query in record.neighbours["queries"]
+        for query in record.neighbors["queries"]
     ]
     grid = f'<div class="grid">{"".join(lines)}</div>'
-    return parts.section("neighbours", "Nearest neighbours", NEIGHBOURS_LEAD, grid, protocol)
+    return parts.section("neighbors", "Nearest neighbors", NEIGHBORS_LEAD, grid, protocol)
 
 
 def copies(record: Record) -> str:
@@ -127,7 +127,7 @@ def views(record: Record) -> str:
 
 
 def drawn_map(record: Record) -> dict[str, Any] | None:
-    """What the page's script draws, with a sprite only if it is a picture inside the file."""
+    """What the page's script draws, with a sprite only if it is an image inside the file."""
     if record.map is None:
         return None
     sprite = str(record.map.get("sprite"))
@@ -140,6 +140,6 @@ def _tile(shown: dict[str, Any], kind: str, head: str, more: str = "") -> str:
     sign = {"same": "✓&nbsp;", "other": "✗&nbsp;"}.get(kind, "")
     more = f"<span>{parts.text(more)}</span>" if more else ""
     return (
-        f'<figure class="tile {kind}">{parts.picture(shown.get("picture"), shown["name"])}'
+        f'<figure class="tile {kind}">{parts.image(shown.get("image"), shown["name"])}'
         f'<figcaption><b>{parts.text(head)}</b>{more}<span title="{label}">{sign}{broken}</span></figcaption></figure>'
     )

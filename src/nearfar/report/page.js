@@ -54,7 +54,7 @@ function drawCurve(figure) {
   }), { responsive: true, displayModeBar: false });
 }
 
-// The ten colours of Matthew Petroff, "Accessible Color Sequences for Data Visualization" (arXiv 2107.02270), greys last.
+// The ten colors of Matthew Petroff, "Accessible Color Sequences for Data Visualization" (arXiv 2107.02270), grays last.
 const palette = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2"];
 
 const map = {
@@ -65,18 +65,18 @@ const map = {
   hover: document.querySelector(".hover"),
   shown: null, // the class that is brought forward, or null for all
   chosen: null, // the point that was clicked
-  named: palette.length, // so many classes have a colour
+  named: palette.length, // so many classes have a color
 };
 
 function classesOf(labels) {
   const count = new Map();
   for (const label of labels) if (label !== null) count.set(label, (count.get(label) || 0) + 1);
   const byCount = [...count.keys()].sort((a, b) => count.get(b) - count.get(a));
-  if (byCount.length > palette.length) map.named = palette.length - 2; // the rest is grey, so no class may be
+  if (byCount.length > palette.length) map.named = palette.length - 2; // the rest is gray, so no class may be
   return [...byCount.slice(0, map.named).sort(), ...byCount.slice(map.named).sort()];
 }
 
-function colourOf(label) {
+function colorOf(label) {
   const place = map.classes.indexOf(label);
   if (!map.classes.length) return token("accent");
   return place >= 0 && place < map.named ? palette[place] : token("faint");
@@ -119,7 +119,7 @@ function drawMap() {
   Plotly.react(map.plot, [{
     x: map.x, y: map.y, type, mode: "markers", hoverinfo: "none",
     marker: {
-      size: map.x.length > 1500 ? 5 : 7, color: map.label.map(colourOf), line: { width: 0 },
+      size: map.x.length > 1500 ? 5 : 7, color: map.label.map(colorOf), line: { width: 0 },
       opacity: map.label.map(opacity),
     },
   }, {
@@ -144,7 +144,7 @@ function drawChips() {
   for (const label of top) {
     const chip = make("button");
     const dot = make("i");
-    dot.style.background = colourOf(label);
+    dot.style.background = colorOf(label);
     chip.append(dot, make("span", "", label));
     chip.label = label;
     chip.type = "button";
@@ -199,7 +199,7 @@ function showNear(event) {
     else tile.append(sprite(j), caption);
     tiles.append(tile);
   });
-  map.panel.replaceChildren(chosen, make("h3", "", `Its nearest neighbours by cosine similarity${map.cells ? ", and what they have otherwise" : ""}:`), tiles);
+  map.panel.replaceChildren(chosen, make("h3", "", `Its nearest neighbors by cosine similarity${map.cells ? ", and what they have otherwise" : ""}:`), tiles);
   drawMap();
 }
 

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from nearfar.files import replace
 from nearfar.report import parts
 from nearfar.report.confusion import confusion
-from nearfar.report.gallery import copies, drawn_map, embedding, neighbours, outliers, views
+from nearfar.report.gallery import copies, drawn_map, embedding, neighbors, outliers, views
 from nearfar.report.record import Record, read
 from nearfar.report.training import curves, training
 from nearfar.report.verdict import Answer, answers
@@ -47,7 +47,7 @@ def page(record: Record) -> str:
         *results(record),
         training(drawn, "Training of the encoder" if frozen else "Training"),
         embedding(record),
-        neighbours(record),
+        neighbors(record),
         outliers(record),
         copies(record),
         views(record),
@@ -107,8 +107,8 @@ def header(record: Record) -> str:
     ]
     if (own := record.classifier) is not None:
         trained = [
-            ("Labels learnt from", own.get("learnt")),
-            ("Labelled data", own.get("data")),
+            ("Labels learned from", own.get("learned")),
+            ("Labeled data", own.get("data")),
             ("Encoder", record.fact("encoder")),
             ("of the run", own.get("run")),
             ("was", {"full": "fine-tuned"}.get(str(own.get("train")), own.get("train"))),

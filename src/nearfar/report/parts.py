@@ -139,8 +139,8 @@ def _panel(table: Mapping[str, Any], column: str, main: Mapping[str, Any] | None
     return f'<figure class="dots" aria-hidden="true">{inner}</figure>'
 
 
-def picture(uri: object, name: object) -> str:
-    """A thumbnail, if it is one: only pictures that are inside the file are ever shown."""
+def image(uri: object, name: object) -> str:
+    """A thumbnail, if it is one: only images that are inside the file are ever shown."""
     source = uri if isinstance(uri, str) and DATA_URI.fullmatch(uri) else "data:,"
     return f'<img src="{source}" alt="{text(name)}" title="{text(name)}">'
 

@@ -8,9 +8,9 @@ run that crashed is worth more than none.
 - `environment.json`: free; the header shows `started` (ISO time), `seconds`, `paper`; `notes` is a list of sentences,
   `timings` maps a part of the work to seconds.
 - `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn"}`.
-- `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learnt`, `calibration`.
+- `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learned`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
-- `results/map.json`, `neighbours.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbour_grid`,
+- `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
   `copy_sets` and `outliers`.
 - `results/NAME.json`, all others: a table,
 
@@ -18,7 +18,7 @@ run that crashed is worth more than none.
        "rows": [{"name": "raw pixels", "values": {"kNN (%)": {"value": 41.0, "low": 38.2, "high": 43.9}}},
                 {"name": "trained", "main": true, "values": {...}}],
        "per_class": {"columns": [...], "rows": [...]},
-       "confusion": {"by": "nearest neighbours", "classes": [names], "counts": [[class, taken for, samples], ...]},
+       "confusion": {"by": "nearest neighbors", "classes": [names], "counts": [[class, taken for, samples], ...]},
        "protocol": {"version": 1, ...}}
 
   `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
@@ -38,7 +38,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-SPECIAL = ("map", "neighbours", "copies", "outliers")
+SPECIAL = ("map", "neighbors", "copies", "outliers")
 T = TypeVar("T")
 
 
@@ -52,7 +52,7 @@ class Record:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     map: dict[str, Any] | None = None
-    neighbours: dict[str, Any] | None = None
+    neighbors: dict[str, Any] | None = None
     copies: dict[str, Any] | None = None
     outliers: dict[str, Any] | None = None
     classifier: dict[str, Any] | None = None
@@ -103,7 +103,7 @@ def read(run_dir: str | Path) -> Record:
     record.views = attempt("views.png", Path.read_bytes, None)
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
     record.map = attempt("results/map.json", _map, None)
-    record.neighbours = attempt("results/neighbours.json", _neighbours, None)
+    record.neighbors = attempt("results/neighbors.json", _neighbors, None)
     record.copies = attempt("results/copies.json", _copies, None)
     record.outliers = attempt("results/outliers.json", _outliers, None)
     for path in sorted(folder.glob("results/*.json")):
@@ -193,12 +193,12 @@ def _map(path: Path) -> dict[str, Any]:
     return drawn
 
 
-def _neighbours(path: Path) -> dict[str, Any]:
-    """A neighbour grid whose every picture has a name, and whose similarities are finite or None."""
+def _neighbors(path: Path) -> dict[str, Any]:
+    """A neighbor grid whose every image has a name, and whose similarities are finite or None."""
     grid = _json(path)
     _rows(grid)
     for query in grid["queries"]:
-        _check_tiles([query, *query["neighbours"]], grid)
+        _check_tiles([query, *query["neighbors"]], grid)
     return grid
 
 

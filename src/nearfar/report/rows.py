@@ -1,4 +1,4 @@
-"""Rows of a table as a page shows them: a line each, with what differs from the first line of its group in colour."""
+"""Rows of a table as a page shows them: a line each, with what differs from the first line of its group in color."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from nearfar.report import parts
 
-NEIGHBOURS_LEAD = (
+NEIGHBORS_LEAD = (
     "Some rows, and under each those the encoder finds most alike, the nearest first; what differs from the first line "
-    "stands in colour. The number is the cosine similarity: 1 is the same direction, 0 unrelated."
+    "stands in color. The number is the cosine similarity: 1 is the same direction, 0 unrelated."
 )
 COPIES_LEAD = (
     "Rows that say the same in every column. As negatives of each other copies are pushed apart from themselves; on "
@@ -17,7 +17,7 @@ COPIES_LEAD = (
 )
 OUTLIERS_LEAD = (
     "The rows that are least like any other to the encoder: slips, values that stand for none, or rare cases that "
-    "deserve more samples. The number is the mean cosine similarity to the nearest neighbours."
+    "deserve more samples. The number is the mean cosine similarity to the nearest neighbors."
 )
 
 
@@ -31,13 +31,13 @@ class Line(NamedTuple):
     beside: Mapping[str, Any] | None = None
 
 
-def neighbours(found: Mapping[str, Any]) -> str:
+def neighbors(found: Mapping[str, Any]) -> str:
     """A table for each query: it, and what the encoder finds nearest."""
     tables = ""
     for query in found["queries"]:
         near = [
             Line(shown, parts.number(shown["similarity"], 2), parts.agreement(shown, query), query)
-            for shown in query["neighbours"]
+            for shown in query["neighbors"]
         ]
         tables += _table(found, [("", [Line(query, query["name"], "query"), *near])])
     return f'<div class="grid">{tables}</div>{_note(found)}'

@@ -1,4 +1,4 @@
-"""What to show of a set of samples: nearest neighbours, a map of the embeddings, copies, and what stands alone."""
+"""What to show of a set of samples: nearest neighbors, a map of the embeddings, copies, and what stands alone."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from nearfar.batch import MISSING
 from nearfar.report.shown import Shown
 
 
-def neighbour_grid(
+def neighbor_grid(
     features: Tensor,
     shown: Shown,
     *,
     queries: int = 8,
-    neighbours: int = 7,
+    neighbors: int = 7,
     side: int = 72,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The content of results/neighbours.json: some samples, and the samples nearest to each by cosine.
+    """The content of results/neighbors.json: some samples, and the samples nearest to each by cosine.
 
-    features: N x D.  queries: how many samples, drawn with `seed` and spread over the classes.  neighbours: how many of
+    features: N x D.  queries: how many samples, drawn with `seed` and spread over the classes.  neighbors: how many of
     each.  side: of a thumbnail, in pixels.
-    Gives {"queries": [{"name", "label", "picture", "neighbours": [{"name", "label", "picture", "similarity"}]}],
-    "protocol": {...}}; a picture is a data URI, a label the name of a class or None. Rows have "cells" for a "picture",
-    a text for each of the "columns", which then stand beside "queries"; see `Rows`.
+    Gives {"queries": [{"name", "label", "image", "neighbors": [{"name", "label", "image", "similarity"}]}],
+    "protocol": {...}}; an image is a data URI, a label the name of a class or None. Cells have "cells" for a "image",
+    a text for each of the "columns", which then stand beside "queries"; see `Cells`.
     """
     unit = _unit(features)  # N x D
     label = shown.label
@@ -43,11 +43,11 @@ def neighbour_grid(
         turn[i] = count[int(label[i])]
         count[int(label[i])] += 1
     chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
-    near, similarity = _nearest(unit, chosen, neighbours)  # Q x K, Q x K
+    near, similarity = _nearest(unit, chosen, neighbors)  # Q x K, Q x K
     tiles = shown.tiles(torch.cat([chosen, near.flatten()]), side)
     return shown.look.head() | {
         "queries": [
-            tiles[query] | {"neighbours": [tiles[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
+            tiles[query] | {"neighbors": [tiles[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
             for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
         ],
         "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
@@ -59,16 +59,16 @@ def embedding_map(
     shown: Shown,
     *,
     limit: int = 5000,
-    neighbours: int = 8,
+    neighbors: int = 8,
     side: int = 40,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The content of results/map.json: t-SNE (van der Maaten and Hinton 2008), started from the PCA.
 
-    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbour_grid`.
+    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbor_grid`.
     Gives {"x", "y", "name", "label": one of each per point; "near", "similarity": points x K, nearest by cosine among
     the points; "sprite": data URI of all thumbnails; "across": thumbnails in a row of it; "side", "note", "protocol"}.
-    Rows have for the sprite "cells", a list for each point, and "columns".
+    Cells have for the sprite "cells", a list for each point, and "columns".
     Raises ValueError for features that are not finite.
     """
     if not features.isfinite().all():
@@ -79,7 +79,7 @@ def embedding_map(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
     unit = _unit(features[chosen])  # n x D
-    near, similarity = _nearest(unit, torch.arange(len(unit)), neighbours)  # n x K, n x K
+    near, similarity = _nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
     place, how = _place(unit, seed)  # n x 2
     looks = shown.look.head() | shown.look.all(chosen, side)
     return looks | {
@@ -107,9 +107,9 @@ def copy_sets(
 
     group: N, int64, the same number for samples that are copies of one another, or MISSING.  sets: how many sets to
     show, those whose labels contradict each other first, then the largest.  samples: how many of each.  Others: see
-    `neighbour_grid`.
+    `neighbor_grid`.
     Gives {"sets": [{"size": of the whole set, "torn": whether its labels differ, "samples": [{"name", "label",
-    "picture", "similarity": to the first of the set}]}], "note", "protocol"}.
+    "image", "similarity": to the first of the set}]}], "note", "protocol"}.
     """
     label = shown.label
     rows_of: dict[int, list[int]] = {}
@@ -145,17 +145,17 @@ def outliers(
     features: Tensor,
     shown: Shown,
     *,
-    neighbours: int = 10,
+    neighbors: int = 10,
     count: int = 16,
     side: int = 72,
 ) -> dict[str, Any]:
-    """The content of results/outliers.json: the samples whose mean cosine with their nearest neighbours is lowest.
+    """The content of results/outliers.json: the samples whose mean cosine with their nearest neighbors is lowest.
 
-    neighbours: how many of the nearest.  count: how many samples to show.  Others: see `neighbour_grid`.
-    Gives {"samples": [{"name", "label", "picture", "similarity": that mean}], "note", "protocol"}, the farthest first.
+    neighbors: how many of the nearest.  count: how many samples to show.  Others: see `neighbor_grid`.
+    Gives {"samples": [{"name", "label", "image", "similarity": that mean}], "note", "protocol"}, the farthest first.
     """
     unit = _unit(features)  # N x D
-    k = min(neighbours, len(unit) - 1)
+    k = min(neighbors, len(unit) - 1)
     said, worst, mean = "There is nothing to compare a single sample with.", [], []
     if k > 0:
         nearness = _nearest(unit, torch.arange(len(unit)), k)[1].mean(1)  # N

@@ -20,11 +20,11 @@ _LONGEST = 80  # characters of a cell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Thumbnails:
     """Samples that are looked at.
 
-    pixels: from n positions (int64) to their pictures (uint8, n x C x S x S).  aspect: N, width / height of the true
-    pictures, if they were squashed to squares.
+    pixels: from n positions (int64) to their images (uint8, n x C x S x S).  aspect: N, width / height of the true
+    images, if they were squashed to squares.
     """
 
     pixels: Callable[[Tensor], Tensor]
@@ -35,8 +35,8 @@ class Pictures:
         return {}
 
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
-        """Of each of these samples its "picture", a data URI `side` pixels wide and high."""
-        return [{"picture": _data_uri(tile)} for tile in self._thumbnails(index, side)] if len(index) else []
+        """Of each of these samples its "image", a data URI `side` pixels wide and high."""
+        return [{"image": _data_uri(tile)} for tile in self._thumbnails(index, side)] if len(index) else []
 
     def all(self, index: Tensor, side: int) -> dict[str, Any]:
         """Of all these samples "sprite", one data URI, "across", thumbnails in a row of it, and "side"."""
@@ -47,24 +47,24 @@ class Pictures:
         return {"sprite": _data_uri(sprite), "across": across, "side": side}
 
     def _thumbnails(self, index: Tensor, side: int) -> Tensor:
-        """Square cuts from the middle of the pictures, in their true proportions: uint8, n x 1 or 3 x side x side."""
+        """Square cuts from the middle of the images, in their true proportions: uint8, n x 1 or 3 x side x side."""
         tiles = []
         for some in index.split(256):
-            pictures = self.pixels(some).cpu()  # n x C x S x S
-            pictures = pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1]
-            for i, picture in zip(some.tolist(), pictures, strict=True):
-                size = picture.shape[-1]
+            images = self.pixels(some).cpu()  # n x C x S x S
+            images = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
+            for i, image in zip(some.tolist(), images, strict=True):
+                size = image.shape[-1]
                 ratio = 1.0 if self.aspect is None else float(self.aspect[i])
                 height, width = max(1, round(size * min(1, ratio))), max(1, round(size * min(1, 1 / ratio)))
                 top, left = (size - height) // 2, (size - width) // 2
-                cut = picture[None, :, top : top + height, left : left + width].float()
+                cut = image[None, :, top : top + height, left : left + width].float()
                 tile = F.interpolate(cut, (side, side), mode="bilinear", antialias=True, align_corners=False)
                 tiles.append(tile.round().clamp(0, 255).byte())
         return torch.cat(tiles)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class Cells:
     """Samples that are read.
 
     columns: their names, of those that are shown.  numbers: how many of the first are numbers.  hidden: how many more
@@ -93,10 +93,10 @@ class Rows:
 class Shown:
     """N samples, as a page shows them.
 
-    look: pictures or rows.  names: N.  label: N, int64, a position in `classes`, or MISSING.
+    look: images or rows.  names: N.  label: N, int64, a position in `classes`, or MISSING.
     """
 
-    look: Pictures | Rows
+    look: Thumbnails | Cells
     names: Sequence[str]
     label: Tensor
     classes: Sequence[str]
@@ -105,7 +105,7 @@ class Shown:
         return None if int(self.label[i]) == MISSING else self.classes[int(self.label[i])]
 
     def tiles(self, index: Tensor, side: int) -> dict[int, dict[str, Any]]:
-        """Of each of these samples, by its position, "name", "label", and "picture" or "cells"."""
+        """Of each of these samples, by its position, "name", "label", and "image" or "cells"."""
         index = index.unique()
         return {
             i: {"name": self.names[i], "label": self.class_name(i)} | looks
@@ -117,9 +117,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _data_uri(picture: Tensor) -> str:
-    """A picture (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
-    array = picture.permute(1, 2, 0).numpy()
+def _data_uri(image: Tensor) -> str:
+    """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
+    array = image.permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -43,7 +43,7 @@ LEAD = (
 def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
     """For each number in metrics.jsonl: its title, its gloss, x, y and, for the loss, its chance line.
 
-    Of more than `points` lines, neighbouring ones are drawn as their mean.
+    Of more than `points` lines, neighboring ones are drawn as their mean.
     """
     others = {key for line in record.metrics for key, value in line.items() if isinstance(value, int | float)}
     others -= {"step", "epoch", "chance", "margin", *CURVES}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from nearfar.health import alarms
+from nearfar.evaluation.alarms import alarms
 from nearfar.report import parts
 from nearfar.report.record import Record
 

@@ -1,0 +1,59 @@
+"""The state of a representation without labels: is it spread out, or has it collapsed?"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.evaluation.protocol import finite
+
+
+def alignment(a: Tensor, b: Tensor) -> float:
+    """The mean squared distance of positive pairs on the unit sphere, 0 (same) to 4 (arXiv 2005.10242).
+
+    a, b: N x D, row i of one belongs to row i of the other; they need not be normalized.
+    """
+    if a.shape != b.shape:
+        raise ValueError(
+            f"shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted the same N x D, one row per pair in each"
+        )
+    return float(
+        (F.normalize(finite(a, "first"), dim=1) - F.normalize(finite(b, "second"), dim=1)).square().sum(1).mean()
+    )
+
+
+def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
+    """log mean exp(-2 |z_i - z_j|^2) over i != j on the unit sphere, from 0 (collapsed) to -4 (arXiv 2005.10242).
+
+    x: N x D, N at least 2.  chunk: rows at a time; memory is chunk x N x 4 bytes.
+    """
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} row has no pair; wanted at least two rows")
+    z = F.normalize(finite(x, "given"), dim=1)
+    total = 0.0
+    for start in range(0, len(z), chunk):
+        kernel = (4 * (z[start : start + chunk] @ z.T - 1)).clamp_(max=0).exp_()  # c x N; -2 |a - b|^2 = 4 (a.b - 1)
+        kernel[torch.arange(len(kernel)), start + torch.arange(len(kernel))] = 0
+        total += float(kernel.sum(dtype=torch.float64))
+    return math.log(total / (len(z) * (len(z) - 1)))
+
+
+def effective_rank(x: Tensor) -> float:
+    """exp of the entropy of the normalized singular values of x, N x D, 1 (collapsed) to D (Roy & Vetterli, 2007)."""
+    x = finite(x, "given").double()
+    gram = x.T @ x if x.shape[0] > x.shape[1] else x @ x.T
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return float(torch.special.entr(share).sum().exp())
+
+
+def spread(x: Tensor) -> float:
+    """The deviation of a unit row's coordinates times sqrt(D): 0 is collapsed, 1 is spread evenly (arXiv 2011.10566).
+
+    x: N x D.
+    """
+    z = F.normalize(finite(x, "given"), dim=1)
+    return float(z.std(0, correction=0).mean() * z.shape[1] ** 0.5)

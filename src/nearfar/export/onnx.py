@@ -1,0 +1,67 @@
+"""An encoder as an ONNX file, for any batch, compared with onnxruntime before success is reported."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from nearfar.export.encoder import TOLERANCE
+from nearfar.files import replace
+from nearfar.modalities.encoder import AnyEncoder
+
+BATCHES = (1, 5)
+"""Sizes at which the file is compared with the encoder; it is traced at neither."""
+
+
+def export_onnx(encoder: AnyEncoder, folder: str | Path) -> tuple[Path, float]:
+    """Write encoder.onnx to `folder`: `input` (of images, N x C x S x S in [0, 1]) to `features`, N x dim, any N.
+
+    Gives the path, and the largest difference to the encoder, over the largest output. Raises ModuleNotFoundError where
+    the extra "export" is not installed, and ValueError where onnxruntime computes something else than torch.
+    """
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
+        ) from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
+        staged = Path(name) / "encoder.onnx"
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the exporter, about itself
+            torch.onnx.export(
+                encoder,
+                (encoder.example(3, generator),),
+                staged,
+                input_names=["input"],
+                output_names=["features"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1 << 20)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        session = onnxruntime.InferenceSession(staged, providers=["CPUExecutionProvider"])
+        worst = 0.0
+        for batch in BATCHES:
+            given = encoder.example(batch, generator)
+            with torch.no_grad():
+                own = encoder(given)
+            other = torch.from_numpy(session.run(["features"], {"input": given.numpy()})[0])
+            if other.shape != own.shape:
+                raise ValueError(f"the ONNX file gives {tuple(other.shape)} for a batch of {batch}, the encoder not")
+            worst = max(worst, float((other - own).abs().max() / own.abs().max().clamp(min=1e-12)))
+        if not worst <= TOLERANCE:
+            raise ValueError(
+                f"the ONNX file differs from the encoder by {worst:.2g} of the largest output: not written"
+            )
+        return replace(folder / "encoder.onnx", lambda temporary: os.replace(staged, temporary)), worst

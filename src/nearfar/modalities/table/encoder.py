@@ -1,0 +1,129 @@
+"""Encoders of the rows of tables."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.method import Encoder
+from nearfar.modalities.table.columns import Columns
+
+
+class Maxout(nn.Module):
+    """The largest of every `pieces` numbers: N x (pieces D) -> N x D (arXiv 1302.4389)."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.pieces)).amax(2)
+
+
+class TableEncoder(Encoder):
+    """A network for the rows of a table, which `views.table` makes inputs of: N x D -> N x dim.
+
+    net: the network itself.  dim: the width of the representation.  columns: what the inputs mean.
+    spec: what `from_spec` needs to build it again.  notes: sentences for the user.
+    """
+
+    def __init__(self, name: str, columns: Columns) -> None:
+        super().__init__()
+        self.net, self.dim = _build(name, columns.width)
+        self.columns, self.notes = columns, []
+        self.spec: dict[str, Any] = {"kind": "table", "name": name, "columns": columns.spec()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self.columns.width:
+            raise ValueError(
+                f"the encoder takes rows N x {self.columns.width}, got {' x '.join(map(str, x.shape))}: make them by "
+                "nearfar.modalities.table.views from the columns that it was trained on"
+            )
+        return self.net(x)
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Inputs to try it on."""
+        return torch.rand(n, self.columns.width, generator=generator)
+
+    def source(self) -> tuple[list[str], bool]:
+        """The lines of Python that build `net` from torch alone, and that it is no network of timm."""
+        name, width = self.spec["name"], self.columns.width
+        kind, sizes = _sizes(name, width)
+        layers = "torch.nn.Linear(a, b), torch.nn.ReLU()"
+        if kind == "mlp":
+            return [f"net = torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"], False
+        layers = "torch.nn.Linear(a, b), torch.nn.BatchNorm1d(b), torch.nn.ReLU()"
+        return [
+            "class Maxout(torch.nn.Module):",
+            "    def forward(self, x):",
+            "        return x.unflatten(1, (-1, 4)).amax(2)",
+            "",
+            "",
+            f"layers = [m for a, b in {list(pairwise(sizes[:-1]))} for m in ({layers})]",
+            f"net = torch.nn.Sequential(*layers, torch.nn.Linear({sizes[-2]}, {sizes[-1]}), Maxout())",
+        ], False
+
+    def encode_lines(self) -> list[str]:
+        """The lines of Python that make inputs of columns, and features of inputs."""
+        return [
+            'told = json.loads(Path(__file__).with_name("encoder.json").read_text(encoding="utf-8"))',
+            'columns = told["encoder"]["columns"]',
+            "",
+            "",
+            "def prepare(table):",
+            '    """A mapping of column names to N values each, None where missing -> N x D."""',
+            "    def scaled(v, c):",
+            '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
+            "",
+            '    numbers = [c for c in columns if c["values"] is None]',
+            '    parts = [[scaled(v, c) for v in table[c["name"]]] for c in numbers]',
+            '    parts += [[float(v is None) for v in table[c["name"]]] for c in numbers if c["gaps"]]',
+            "    for c in columns:",
+            '        if c["values"] is not None:',
+            '            kinds = [*c["values"], None] if c["gaps"] else c["values"]',
+            '            parts += [[float(v == kind) for v in table[c["name"]]] for kind in kinds]',
+            "    return torch.tensor(parts).T",
+            "",
+            "",
+            "def encode(x):",
+            f'    """N x {self.columns.width} inputs, from prepare -> N x {self.dim}."""',
+            "    return net(x)",
+        ]
+
+    def preparation(self) -> dict[str, Any]:
+        return {"layout": "N x D, from the columns by `prepare` of encoder.py", "width": self.columns.width}
+
+
+def from_spec(spec: dict[str, Any]) -> TableEncoder:
+    """The encoder that `TableEncoder.spec` describes, with random weights."""
+    return TableEncoder(spec["name"], Columns.from_spec(spec["columns"]))
+
+
+def _sizes(name: str, width: int) -> tuple[str, list[int]]:
+    """The family of a network and the widths of its layers, from its name."""
+    if match := re.fullmatch(r"mlp(?:-(\d+)x(\d+))?", name):
+        wide, deep = int(match[1] or 256), int(match[2] or 4)
+        if wide and deep:
+            return "mlp", [width, *[wide] * deep]
+    if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
+        return "maxout", [width, 64, *(wide * w for w in (32, 32, 64, 64, 128))]
+    raise ValueError(
+        f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
+        "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+    )
+
+
+def _build(name: str, width: int) -> tuple[nn.Sequential, int]:
+    kind, sizes = _sizes(name, width)
+    layers: list[nn.Module] = []
+    if kind == "mlp":
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        return nn.Sequential(*layers), sizes[-1]
+    for before, after in pairwise(sizes[:-1]):
+        layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]), Maxout(4)), sizes[-1] // 4

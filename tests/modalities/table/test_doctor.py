@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nearfar.cli import main
+from nearfar.modalities.table.doctor import examine, missing, telling
+from nearfar.modalities.table.samples import open_table
+
+
+def rows(n: int = 400, *, seed: int = 0) -> dict[str, list]:
+    """Rows without fault: columns that tell something of a label of two classes, but none alone."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 2, n)
+    return {
+        "size": (label + random.normal(size=n)).tolist(),
+        "weight": random.normal(size=n).tolist(),
+        "color": [
+            ("red", "blue", "gray")[c] for c in np.where(random.random(n) < 0.6, label, random.integers(0, 3, n))
+        ],
+        "place": [f"p{i}" for i in random.integers(0, 60, n)],
+        "kind": ["yes" if y else "no" for y in label],
+    }
+
+
+def planted() -> dict[str, list]:
+    """Copies (one with another label, one across the split), gaps, an empty column, uneven classes, and leaks."""
+    table = rows()
+    n = len(table["kind"])
+    random = np.random.default_rng(1)
+    table["kind"] = ["yes" if i % 13 == 0 else "no" for i in range(n)]
+    yes = [kind == "yes" for kind in table["kind"]]
+    table["score"] = [float(0.5 + random.random() if y else 0.5 - random.random()) for y in yes]
+    table["verdict"] = [("up", "over", "high")[i % 3] if y else ("down", "low")[i % 2] for i, y in enumerate(yes)]
+    table["paid"] = [float(random.random()) if y else None for y in yes]
+    table["running"] = list(range(n))
+    table["same"] = ["x"] * n
+    table["weight"] = [None if i % 4 == 0 else value for i, value in enumerate(table["weight"])]
+    table["split"] = ["test" if i % 5 == 1 else "train" for i in range(n)]
+    for copy, of in ((399, 3), (398, 3), (6, 7)):
+        for name, values in table.items():
+            if name not in ("split", "kind", "running"):
+                values[copy] = values[of]
+    table["kind"][399] = "yes"
+    return table
+
+
+def test_all_that_was_planted_is_found() -> None:
+    opened = open_table(planted(), label_column="kind")
+    found = examine(opened, encoder="mlp-16x2", label_column="kind")
+    facts, said = dict(found.facts), " ".join(found.warnings)
+    assert facts["rows"] == "400 (320 train, 80 test)"
+    assert facts["columns"] == "4 numbers, 3 categories, of 3 to 60 values"
+    assert facts["missing"].startswith("paid 92%, weight 25%")
+    assert "3 rows are copies, in 2 sets" in said
+    assert "1 sets of copies have more than one label ('3': no, '398': no, '399': yes)" in said
+    assert "'no' has 368 rows, 'yes' 32" in said
+    assert "1 rows of the split test are in train as well" in said
+    assert "The column 'paid' is empty in 92%" in said
+    assert {name for name, _ in telling(opened)} == {"score", "verdict", "paid"}
+    for name in ("score", "verdict", "paid"):
+        assert f"The column {name!r} alone tells the label" in said
+    assert len(found.warnings) == 8
+    notes = " ".join(opened.notes)
+    assert "'running' numbers the rows" in notes
+    assert "'same' has one value at most" in notes
+    assert found.command("t.csv").startswith("nearfar train supcon t.csv --batch 32 --views scarf --temperature 0.1 ")
+    assert "--labels GROUPS" in found.command("t.csv")
+    assert all(advice.reason for advice in found.advice)
+    assert any("a step" in text for _, text in found.facts)
+
+
+@pytest.mark.parametrize("n", [12, 30, 100, 400])
+def test_nothing_is_found_where_nothing_is_wrong(n: int) -> None:
+    for seed in range(5):
+        found = examine(open_table(rows(n, seed=seed), label_column="kind"), encoder="mlp-16x2")
+        assert found.warnings == []
+        assert "--labels" not in found.command("t.csv")
+
+
+def test_missing_values_are_counted_as_they_are() -> None:
+    table = {"a": [1.0, None, 3.0, None], "b": ["x", "", None, "y"], "c": ["x", "y", "x", "y"]}
+    assert missing(open_table(table)) == {"a": 0.5, "b": 0.25, "c": 0.0}
+
+
+def test_a_number_that_is_a_code_of_the_label_tells_it() -> None:
+    random = np.random.default_rng(0)
+    label = random.integers(0, 4, 300)
+    table = open_table(
+        {"code": (3 * label % 4).tolist(), "noise": random.normal(size=300).tolist(), "label": label.tolist()}
+    )
+    assert [name for name, _ in telling(table)] == ["code"]
+
+
+def test_the_command_and_its_groups_go_into_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = planted()
+    with open("people.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
+    assert (
+        main(["doctor", "people.csv", "--label-column", "kind", "--encoder", "mlp-16x2", "--drop", "score", "paid"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "alone tells the label" in said
+    assert "'score'" not in said
+    command = said.strip().splitlines()[-1]
+    assert command.endswith("--labels groups.csv --label-column kind --drop score paid")
+    words = command.split()[1:]
+    words[words.index("--epochs") + 1] = "1"
+    assert main([*words, "--encoder", "mlp-16x2", "--out", "run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 groups: samples of one are not each other's negatives" in said
+    assert "on 2 numbers and 3 categories" in said
+
+
+def test_without_labels_or_faults_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = rows(60)
+    del table["kind"]
+    path = tmp_path / "t.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
+    assert main(["doctor", str(path), "--groups", str(tmp_path / "g.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing to mend: no copies" in said
+    assert "nearfar train moco" in said
+    assert not (tmp_path / "g.csv").exists()

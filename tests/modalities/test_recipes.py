@@ -1,0 +1,114 @@
+"""Every recipe there is: it names what exists, and those of ImageNet, which are not run here, are stepped once."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from nearfar import methods
+from nearfar.modalities import recipes
+from nearfar.modalities.image import kind as image_kind
+from nearfar.modalities.image.samples import open_images
+from nearfar.modalities.image.views import Views
+from nearfar.modalities.table import views as table
+from nearfar.modalities.table.columns import Column, Columns
+from nearfar.settings import Recipe, Settings
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training.journal import Journal
+
+
+def functions(file: str) -> list[str]:
+    """The recipes in a file: its public functions."""
+    module = recipes.module(file)
+    own = inspect.getmembers(module, lambda f: inspect.isfunction(f) and f.__module__ == module.__name__)
+    return [name for name, _ in own if not name.startswith("_")]
+
+
+def method_of(function: str) -> str:
+    """The method that a recipe is for: `moco_v1` is for moco, and `default` for any."""
+    if function == "default":
+        return methods.names()[0]
+    return max((name for name in methods.names() if f"{function}_".startswith(f"{name}_")), key=len)
+
+
+EVERY = [(file, function) for file in recipes.names() for function in functions(file)]
+
+
+@pytest.mark.parametrize(("file", "function"), EVERY)
+def test_a_recipe_names_what_exists(file: str, function: str) -> None:
+    method = method_of(function)
+    recipe = recipes.load(f"{file}:{function}", method)
+    assert isinstance(recipe, Recipe)
+    types = get_type_hints(Settings)
+    for field in fields(Settings):
+        value = getattr(recipe.settings, field.name)
+        if get_origin(types[field.name]) is Literal:
+            assert value in get_args(types[field.name]), field.name
+        elif types[field.name] is float:
+            assert isinstance(value, float | int), field.name
+        elif isinstance(types[field.name], type):
+            assert type(value) is types[field.name], field.name
+    flags = methods.flags(methods.load(method))
+    assert set(recipe.method) <= set(flags)
+    for name, value in recipe.method.items():
+        annotation = flags[name].annotation
+        assert value in get_args(annotation) if get_origin(annotation) is Literal else True
+        assert type(value) is type(flags[name].default) or flags[name].default is None, name
+    plan = plans.make(method, "anywhere.npz", f"{file}:{function}", {})
+    assert plan.settings == recipe.settings
+    assert plan.arguments.items() >= recipe.method.items()
+    if plan.settings.kind == "table":
+        rows = torch.zeros(4, 1), torch.zeros(4, 0, dtype=torch.int64)
+        assert len(table.views(plan.settings.views, Columns([Column("x")]), rows)) == 2
+    else:
+        assert isinstance(image_kind.named_views(plan.settings, recipe.settings.size or 32), Views)
+
+
+@pytest.mark.parametrize("file", recipes.names())
+@pytest.mark.parametrize("method", methods.names())
+def test_flags_are_laid_over_a_recipe(file: str, method: str) -> None:
+    if not {method, "default"} & set(functions(file)):
+        with pytest.raises(ValueError, match=rf"{file}.*{method}.*--recipe"):
+            recipes.load(file, method)
+        return
+    plan = plans.make(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5})
+    recipe = recipes.load(file, method)
+    assert plan.settings == replace(recipe.settings, epochs=3, lr=0.5)
+
+
+def test_unknown_recipes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"no recipe 'imagenot'; there are .*imagenet"):
+        recipes.load("imagenot", "moco")
+    with pytest.raises(ValueError, match="nothing for 'moco_v9'"):
+        recipes.load("imagenet:moco_v9", "moco")
+
+
+SHRUNK = 32
+"""Every width, queue and number of prototypes above it is cut to it."""
+
+
+@pytest.mark.parametrize("function", functions("imagenet"))
+def test_the_recipes_of_imagenet_take_a_step(tmp_path: Path, function: str) -> None:
+    """With everything as it is, views at 224 px and the optimizer too, but a batch of 4, a tiny encoder and widths."""
+    said = (getattr(import_module("nearfar.modalities.image.recipes.imagenet"), function).__doc__ or "").lower()
+    assert "not run" in said
+    assert "arxiv" in said
+    method, recipe = method_of(function), f"imagenet:{function}"
+    whole = plans.make(method, "anywhere.npz", recipe, {})
+    widths = {name: min(value, SHRUNK) for name, value in whole.arguments.items() if type(value) is int}
+    streams, colon, _ = whole.settings.encoder.rpartition(":")
+    small: dict[str, Any] = {"batch": 4, "encoder": f"{streams}{colon}test_resnet", "epochs": 1, "device": "cpu"}
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    data = open_images((images, [0, 0, 1, 1]))
+    plan = plans.make(method, data, recipe, small | widths)
+    assert training.train(plan, tmp_path / "run", say=lambda text: None)
+    lines = Journal(tmp_path / "run" / "metrics.jsonl").read()
+    assert [line["step"] for line in lines if "loss" in line] == [1]
+    assert all(np.isfinite(value) for line in lines for value in line.values())

@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from nearfar import machine
+from nearfar.batch import MISSING, Batch
+from nearfar.export.encoder import load_encoder
+from nearfar.method import Step
+from nearfar.methods.supcon import SupCon
+from nearfar.modalities.image.kind import pixel_statistics
+from nearfar.modalities.image.samples import open_images
+from nearfar.settings import Settings
+from nearfar.training import job as training
+from nearfar.training import plan as plans
+from nearfar.training.checkpoints import Checkpoints, read
+from nearfar.training.journal import Journal
+from nearfar.training.options import Diverged
+from tests.tiny import SETTINGS, array_file, folder, tiny_images
+from tests.training.test_checkpoints import damage
+from tests.training.test_loop import equal
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return array_file(tmp_path_factory.mktemp("data") / "images.npz")
+
+
+def train(
+    method: str, data: Any, out: Path, *, resume: bool = False, stop: int = -1, **flags: Any
+) -> tuple[bool, list[str]]:
+    """Train with the tiny settings; `stop` is the step after which Ctrl-C comes."""
+    said: list[str] = []
+
+    def watch(step: int, steps: int, numbers: dict[str, float]) -> None:
+        if step == stop and "loss" in numbers:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    plan = plans.make(method, data, None, SETTINGS | flags)
+    with pytest.MonkeyPatch.context() as patch:
+        if stop >= 0:
+            patch.setattr(sys.modules["nearfar.training.loop"], "DRAIN", 1)  # `watch` is then called after every step
+        return training.train(plan, out, resume=resume, say=said.append, watch=watch), said
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "done"
+    assert train("simclr", data, out)[0]
+    return out
+
+
+def test_a_finished_run_holds_what_it_should(done: Path) -> None:
+    names = set(files(done))
+    assert names == {
+        *("config.yaml", "environment.json", "metrics.jsonl", "samples.parquet", "views.png"),
+        *("encoder.safetensors", "encoder.json", "encoder.py"),
+        *("checkpoints/best.pt", "checkpoints/step-000000003.pt", "checkpoints/step-000000006.pt"),
+    }
+    config = yaml.safe_load((done / "config.yaml").read_text())
+    assert (config["method"], config["made"]["steps"], config["settings"]["encoder"]) == ("simclr", 6, "conv4")
+    environment = json.loads((done / "environment.json").read_text())
+    assert environment["finished"]
+    assert environment["seconds"] > 0
+    lines = Journal(done / "metrics.jsonl").read()
+    assert [line["step"] for line in lines] == [3, 3, 6, 6]
+    assert [set(line) >= {"loss", "chance", "lr"} for line in lines] == [True, False, True, False]
+    assert [line["knn"] for line in lines[1::2]]
+
+
+def test_nothing_is_ever_overwritten(data: Path, done: Path) -> None:
+    before = files(done)
+    with pytest.raises(FileExistsError, match=r"never overwritten: go on with --resume, or name another --out"):
+        train("simclr", data, done)
+    assert files(done) == before
+
+
+def test_resuming_a_finished_run_says_so_and_leaves_it(data: Path, done: Path) -> None:
+    before = files(done)
+    finished, said = train("simclr", data, done, resume=True)
+    assert finished
+    assert said == [f"The run in {str(done)!r} is finished: there is nothing to go on with, and it stays as it is."]
+    assert files(done) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"lr": 0.7}, r"lr was 1\.0 and is 0\.7"),
+        ({"epochs": 3}, "epochs was 2 and is 3"),
+        ({"temperature": 0.3}, r"temperature was 0\.5 and is 0\.3"),
+        ({"seed": 1, "optimizer": "sgd"}, "optimizer was 'lars' and is 'sgd'; seed was 0 and is 1"),
+        ({"crops": (2, 1)}, r"crops was \[2, 0\] and is \[2, 1\]"),
+    ],
+)
+def test_other_flags_are_refused_by_name(data: Path, done: Path, flags: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=rf"cannot be resumed with other settings: {told}\. Give the same flags"):
+        train("simclr", data, done, resume=True, **flags)
+
+
+def test_another_method_is_refused(data: Path, done: Path) -> None:
+    with pytest.raises(ValueError, match="method was 'simclr' and is 'moco'"):
+        train("moco", data, done, resume=True)
+
+
+def change(path: Path, what: str) -> None:
+    with np.load(path) as held:
+        images, labels = held["images"].copy(), held["labels"].copy()
+    if what == "one pixel":
+        images[17, 3, 3] ^= 1
+    elif what == "the order":
+        images, labels = images[::-1], labels[::-1]
+    elif what == "one label":
+        labels[0] = 3
+    np.savez(path, images=images, labels=labels)
+
+
+@pytest.mark.parametrize("what", ["one pixel", "the order", "one label"])
+def test_other_data_are_refused(tmp_path: Path, what: str) -> None:
+    data = array_file(tmp_path / "images.npz")
+    assert not train("simclr", data, tmp_path / "run", stop=3)[0]
+    before = files(tmp_path / "run")
+    change(data, what)
+    with pytest.raises(ValueError, match=r"samples in '.*images.npz', or their labels, are not those that"):
+        train("simclr", data, tmp_path / "run", resume=True)
+    assert files(tmp_path / "run") == before
+
+
+def test_the_same_folder_written_otherwise_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert not train("simclr", "photos", Path("run"), stop=1)[0]
+    assert train("simclr", "photos/", Path("run"), resume=True)[0]
+
+
+@pytest.mark.parametrize("method", ["simclr", "moco", "swav"])
+def test_stop_and_resume_end_with_the_same_bits(data: Path, tmp_path: Path, method: str) -> None:
+    small = {"queue": 32} if method == "moco" else {}
+    assert train(method, data, tmp_path / "whole", **small)[0]
+    finished, _ = train(method, data, tmp_path / "cut", stop=4, **small)
+    assert not finished
+    assert not json.loads((tmp_path / "cut" / "environment.json").read_text())["finished"]
+    assert (tmp_path / "cut" / "encoder.safetensors").exists()
+    finished, said = train(method, data, tmp_path / "cut", resume=True, **small)
+    assert finished
+    assert "Going on from step 4 of 6." in said
+    whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
+    assert whole["encoder.safetensors"] == cut["encoder.safetensors"]
+    last = [read(tmp_path / name / "checkpoints" / "step-000000006.pt") for name in ("whole", "cut")]
+    assert equal(*last)
+    lines = [Journal(tmp_path / name / "metrics.jsonl").read() for name in ("whole", "cut")]
+    assert [line["knn"] for line in lines[0] if "knn" in line] == [line["knn"] for line in lines[1] if "knn" in line]
+
+
+def test_a_damaged_checkpoint_falls_back(data: Path, tmp_path: Path, done: Path) -> None:
+    assert not train("simclr", data, tmp_path / "run", stop=4)[0]
+    damage(Checkpoints(tmp_path / "run" / "checkpoints").all()[-1], "truncated")
+    finished, said = train("simclr", data, tmp_path / "run", resume=True)
+    assert finished
+    assert any("step-000000004.pt' is damaged" in sentence for sentence in said)
+    assert "Going on from step 3 of 6." in said
+    assert files(tmp_path / "run")["encoder.safetensors"] == files(done)["encoder.safetensors"]
+
+
+def test_only_damaged_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
+    assert not train("simclr", data, tmp_path / "run", stop=3)[0]
+    for path in Checkpoints(tmp_path / "run" / "checkpoints").all():
+        damage(path, "empty")
+    with pytest.raises(ValueError, match=r"checkpoints in '.*' are damaged"):
+        train("simclr", data, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a run that was killed early"])
+def test_resuming_nothing_starts_and_says_so(data: Path, tmp_path: Path, done: Path, there: str) -> None:
+    out = tmp_path / "run"
+    if there != "nothing":
+        out.mkdir()
+    if there.startswith("a run"):
+        for name in ("environment.json", "samples.parquet", ".config.yaml.4711.tmp", ".views.png.4711.tmp"):
+            (out / name).write_text("{")
+    finished, said = train("simclr", data, out, resume=True)
+    assert finished
+    assert said[0] == f"Nothing to resume in {str(out)!r}: starting from the beginning."
+    assert not list(out.glob(".*"))
+    assert files(out)["encoder.safetensors"] == files(done)["encoder.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "checkpoints"])
+def test_a_folder_that_is_no_run_is_left_alone(data: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(FileExistsError, match=f"has no config.yaml, and holds {name!r}"):
+        train("simclr", data, tmp_path, resume=True)
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        train("simclr", data, tmp_path)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_call_that_fails_leaves_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        train("simclr", tmp_path / "missing", tmp_path / "run")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_diverges_says_where_and_what_to_do(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        Diverged, match=r"step \d; the last finite checkpoint is '.*step-00000000\d\.pt'.*a lower --lr, or --clip 1"
+    ):
+        train("simclr", data, tmp_path / "run", optimizer="sgd", lr=1e30)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints").all()
+    assert saved
+    assert all(v.isfinite().all() for path in saved for v in read(path)["method"].values())
+    assert not (tmp_path / "run" / "encoder.safetensors").exists()
+
+
+def test_flags_that_nobody_has() -> None:
+    with pytest.raises(
+        TypeError, match="neither a run nor 'simclr' has an argument 'temprature'; did you mean temperature"
+    ):
+        plans.make("simclr", "drawings", None, {"temprature": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"views": "moco"}, "--views 'moco' is none of simclr, moco_v1"),
+        ({"precision": "half"}, "--precision 'half' is none of float32, bf16, fp16"),
+        ({"epochs": 0}, "--epochs 0: at least 1"),
+        ({"lr": float("nan")}, "--lr nan: a finite number"),
+        ({"clip": -1.0}, r"--clip -1\.0: a finite number, 0 or more"),
+        ({"lr_1d": -1.0}, r"--lr-1d -1\.0"),
+    ],
+)
+def test_settings_that_cannot_be(flags: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        plans.make("simclr", "drawings", None, flags)
+
+
+def test_a_method_must_not_call_its_argument_like_one_of_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from nearfar import Method\n"
+        "class Mine(Method):\n"
+        "    def __init__(self, encoder, *, batch: int = 3) -> None:\n"
+        "        super().__init__(encoder)\n"
+        "    def forward(self, batch): ...\n"
+    )
+    with pytest.raises(ValueError, match="has an argument 'batch', which every run has: rename it"):
+        plans.make(str(file), "drawings", None, {})
+
+
+def test_every_method_of_the_library_can_be_planned() -> None:
+    from nearfar import methods
+
+    for name in methods.names():
+        plan = plans.make(name, "drawings", None, {"seed": 3})
+        assert plan.settings.seed == 3
+        assert yaml.safe_load(yaml.safe_dump(plan.saved())) == plan.saved()
+
+
+@pytest.mark.parametrize(
+    ("data", "recipe"),
+    [("drawings", "drawings"), ("x.npz", "small_images"), ("x.csv", "photos"), (".", "photos"), (3, "small_images")],
+)
+def test_the_recipe_suits_the_data(data: Any, recipe: str) -> None:
+    assert plans.suited_recipe(data) == recipe
+
+
+def test_too_few_for_the_batch(tmp_path: Path) -> None:
+    data = array_file(tmp_path / "few.npz", 10)
+    finished, said = train("simclr", data, tmp_path / "run")
+    assert finished
+    assert "The batch is 10, not 16: there are 10 samples and 1 process(es)." in said
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_batch_of_one_is_refused(data: Path, tmp_path: Path, batch: int) -> None:
+    with pytest.raises(ValueError, match=f"--batch {batch}: contrast needs at least 2"):
+        train("simclr", data, tmp_path / "run", batch=batch)
+
+
+def job(data: Path, **flags: Any) -> Any:
+    said: list[str] = []
+    plan = plans.make("simclr", data, None, SETTINGS | flags)
+    job = training._Job(plan, Path("unused"), torch.device("cpu"), said.append, lambda *_: None)
+    job.said = said  # type: ignore[attr-defined]
+    return job
+
+
+def test_the_probe_holds_labels_out(data: Path) -> None:
+    images = open_images(data)
+    seen, bank, queries = job(data).hold_out(images)
+    assert queries is not None
+    held = [images.names.index(name) for name in queries.names]
+    assert (seen.label[held] == MISSING).all()
+    assert (queries.label != MISSING).all()
+    assert not set(bank.names) & set(queries.names)
+    assert len(bank) + len(queries) == len(images) == len(seen)
+    assert (images.label != MISSING).all(), "the data themselves must not change"
+
+
+@pytest.mark.parametrize("labels", [np.zeros(6, int), np.full(6, 3), np.arange(6)])
+def test_no_probe_where_labels_say_too_little(labels: np.ndarray) -> None:
+    images = open_images((tiny_images(6), labels))
+    seen, _, queries = job(Path("unused")).hold_out(images)
+    assert queries is None
+    assert torch.equal(seen.label, images.label)
+
+
+def test_pixel_statistics_are_those_of_all_pixels() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (70, 9, 9, 3), dtype=np.uint8)
+    mean, std = pixel_statistics(open_images(array))
+    flat = array.reshape(-1, 3) / 255
+    assert mean == pytest.approx(flat.mean(0), abs=1e-4)
+    assert std == pytest.approx(flat.std(0), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adamw"])
+def test_optimizers_get_the_rates_that_were_asked_for(data: Path, name: str) -> None:
+    method = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    flags = {"optimizer": name, "lr": 0.5, "weight_decay": 0.1}
+    rates = {
+        group["weight_decay"]: group["initial_lr"] for group in job(data, **flags).optimizer(method, 128).param_groups
+    }
+    assert rates == {0.1: 0.25, 0.0: 0.25}
+    rates = {
+        g["weight_decay"]: g["initial_lr"] for g in job(data, lr_1d=0.1, **flags).optimizer(method, 128).param_groups
+    }
+    assert rates == {0.1: 0.25, 0.0: 0.05}
+    assert len(job(data, decay_1d=True, **flags).optimizer(method, 128).param_groups) == 1
+
+
+def test_warmup_takes_at_most_a_tenth(data: Path) -> None:
+    rise = job(data, epochs=50, warmup=10.0).schedule(10)
+    assert [round(rise(step, 500), 3) for step in (0, 25, 50, 500)] == [0.0, 0.5, 1.0, 0.0]
+
+
+def test_free_directories_are_numbered(tmp_path: Path) -> None:
+    assert plans.free_directory("simclr", "a/photos/", tmp_path) == tmp_path / "simclr-photos-1"
+    (tmp_path / "mine-photos-1").mkdir()
+    assert plans.free_directory("./mine.py", "photos.npz", tmp_path) == tmp_path / "mine-photos-2"
+    assert plans.free_directory("moco", np.zeros(3), tmp_path) == tmp_path / "moco-array-1"
+
+
+def test_micro_batches_are_found_where_memory_is_short(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    finished, said = train("simclr", data, tmp_path / "run")
+    assert finished
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["made"]["micro_batch"]
+    assert 2 <= found < 32
+    assert any(f"the encoder takes {found} at a time" in line for line in said)
+    assert any(f"batch norm sees {found} views at a time" in line for line in said)
+
+
+def test_a_resumed_run_keeps_its_micro_batch(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    train("simclr", data, tmp_path / "whole")
+    train("simclr", data, tmp_path / "run", stop=3)
+    monkeypatch.setattr(training, "free_memory", lambda device: 2**40)
+    train("simclr", data, tmp_path / "run", resume=True)
+    saved = [read(Checkpoints(tmp_path / name / "checkpoints").all()[-1]) for name in ("whole", "run")]
+    assert equal(*saved)
+
+
+def test_micro_batches_are_taken_as_asked_for(data: Path, tmp_path: Path) -> None:
+    _, said = train("simclr", data, tmp_path / "some", micro_batch=8)
+    assert any("batch norm sees 8 views at a time" in line for line in said)
+    _, said = train("simclr", data, tmp_path / "all", micro_batch=32)
+    assert not any("at a time" in line for line in said)
+    with pytest.raises(ValueError, match="--micro-batch 1: 2 or more"):
+        train("simclr", data, tmp_path / "one", micro_batch=1)
+
+
+@pytest.mark.parametrize("flag", ["accumulate", "gradient_accumulation_steps", "accum_iter"])
+def test_accumulation_is_refused_with_the_reason(flag: str) -> None:
+    with pytest.raises(TypeError, match=f"'{flag}'.*another loss.*micro_batch"):
+        plans.make("simclr", "drawings", None, {flag: 4})
+
+
+def test_devices() -> None:
+    assert machine.pick_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--device cuda: torch finds no GPU"):
+            machine.pick_device("cuda")
+
+
+def test_settings_have_help() -> None:
+    text = Path(training.__file__).with_name("settings.py").read_text()
+    for name in Settings.__dataclass_fields__:
+        assert f"    {name}: " in text
+
+
+def test_training_may_begin_with_another_runs_encoder(data: Path, done: Path, tmp_path: Path) -> None:
+    start = str(done)
+    assert train("supcon", data, tmp_path / "run", from_run=start, epochs=1, lr=0.0, lr_1d=0.0)[0]
+    first = read(tmp_path / "run" / "checkpoints" / "step-000000003.pt")["method"]
+    weights = load_encoder(done).state_dict()
+    moving = [name for name in weights if "running" in name or "tracked" in name]
+    for name, value in weights.items():
+        assert torch.equal(first[f"encoder.{name}"], value) or name in moving, name
+    with pytest.raises(ValueError, match=r"--from-run '.*' has the encoder 'conv4' .* do not fit 'resnet10t' here"):
+        train("supcon", data, tmp_path / "other", from_run=start, encoder="resnet10t")
+    with pytest.raises(FileNotFoundError, match=r"--from-run '.*' holds no encoder.safetensors"):
+        train("supcon", data, tmp_path / "none", from_run=str(tmp_path))
+    assert not (tmp_path / "other").exists()
+
+
+def test_without_a_probe_no_label_is_held_back(data: Path, tmp_path: Path) -> None:
+    counted = []
+
+    class Counts(SupCon):
+        def forward(self, batch: Batch) -> Step:
+            counted.append(int((batch.label != MISSING).sum()))
+            return super().forward(batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["nearfar.methods.supcon"], "SupCon", Counts)
+        patch.setattr(Counts, "__module__", "nearfar.methods.supcon")
+        train("supcon", data, tmp_path / "all", probe_every=0, epochs=1)
+        whole = sum(counted)
+        counted.clear()
+        train("supcon", data, tmp_path / "some", epochs=1)
+    assert sum(counted) < whole == 48
+    assert not (tmp_path / "all" / "checkpoints" / "best.pt").exists()
+
+
+def test_how_samples_are_drawn_is_said(data: Path, tmp_path: Path) -> None:
+    said = train("supcon", data, tmp_path / "run", sampler="pk", per_class=3, epochs=1)[1]
+    assert any("drawn by class, 3 of each" in line for line in said)
+    assert not any("drawn" in line for line in train("supcon", data, tmp_path / "plain", epochs=1)[1])
+
+
+def test_a_view_may_be_enough(data: Path, tmp_path: Path) -> None:
+    said = train("crossentropy", data, tmp_path / "run", view_count=1, epochs=1)[1]
+    assert any(" 1 views a step" in line for line in said)
