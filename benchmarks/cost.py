@@ -126,7 +126,7 @@ def cost(name: str, size: Size) -> dict[str, Any]:
 
 def plan(name: str) -> plans.Plan:
     """A method as the recipe for small images has it, on conv4; on one for each stream where it wants several."""
-    streams, colon, _ = recipes.load("small_images", name).settings.encoder.rpartition(":")
+    streams, colon, _ = recipes.load("small_images", name, "image").settings.encoder.rpartition(":")
     return plans.make(name, "noise", "small_images", {"encoder": f"{streams}{colon}conv4"})
 
 

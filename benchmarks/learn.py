@@ -29,6 +29,7 @@ from nearfar.evaluation.intervals import difference
 from nearfar.evaluation.kshot import episodes
 from nearfar.modalities.image.drawings import alphabets, drawings
 from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.modalities.image.views import plain
 from nearfar.ops.lab import lab_to_rgb
 from nearfar.run import load
@@ -80,7 +81,7 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     if not methods.load(name).needs_labels:
         flags["labels"] = "none"
     colored = methods.load(name).needs_color
-    data = inked(drawings("train"), chroma=40) if colored else plans.DRAWINGS
+    data = inked(drawings("train"), chroma=40) if colored else DRAWINGS
     test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
     folder = Path(tempfile.mkdtemp())

@@ -97,7 +97,7 @@ class Form:
         torch.manual_seed(seed)
         kind = methods.load(self.name)
         # A recipe whose encoder has a name such as ycbcr:resnet18 is for a method that wants several networks.
-        several = ":" in recipes.load("small_images", self.name).settings.encoder
+        several = ":" in recipes.load("small_images", self.name, "image").settings.encoder
         encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
         if self.kind == "table":
             encoder, channels = TinyRows(), COLUMNS.width
@@ -138,7 +138,7 @@ class Form:
                 named_views,  # not at the top: the two ranks import this file and do without
             )
 
-            views = named_views(recipes.load("small_images", self.name).settings, SIDE)
+            views = named_views(recipes.load("small_images", self.name, "image").settings, SIDE)
         seen = views(*given, draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING

@@ -17,6 +17,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import flag_texts, parse
 from nearfar.method import Method, frozen_statistics, start_epoch
 from nearfar.modalities import recipes
+from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.training import plan as plans
 from nearfar.training.log import OWN
 from tests.two_ranks import Pool
@@ -271,7 +272,7 @@ def test_chance_is_the_loss_of_a_network_of_zeros(form: Form, rows: int) -> None
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_config_comes_back_from_yaml(name: str, recipe: str) -> None:
     try:
-        plan = plans.make(name, plans.DRAWINGS, recipe, {})
+        plan = plans.make(name, DRAWINGS, recipe, {})
     except ValueError as error:  # a kind of data for which this method has no recipe
         assert "have nothing for" in str(error)  # noqa: PT017
         return
@@ -287,7 +288,7 @@ def test_arguments_come_back_from_the_command_line_and_from_yaml(form: Form) -> 
     for flag, value in form.arguments.items():
         name = flag.replace("_", "-")
         words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    _, _, arguments = parse(form.name, [plans.DRAWINGS, *words])
+    _, _, arguments = parse(form.name, [DRAWINGS, *words])
     assert arguments == form.arguments
     saved = yaml.safe_load(yaml.safe_dump(arguments))
     assert saved == form.arguments

@@ -85,7 +85,7 @@ def test_flags_are_laid_over_a_recipe(file: str, method: str) -> None:
 
 def test_unknown_recipes_are_named() -> None:
     with pytest.raises(ValueError, match=r"no recipe 'imagenot'; there are .*imagenet"):
-        recipes.load("imagenot", "moco")
+        recipes.load("imagenot", "moco", "image")
     with pytest.raises(ValueError, match="nothing for 'moco_v9'"):
         recipes.load("imagenet:moco_v9", "moco")
 

@@ -139,7 +139,7 @@ class Classifier:
         files = [data] if isinstance(data, str | Path) and Path(data).suffix.lower() in SUFFIXES else data
         if not isinstance(files, list | tuple) or not all(isinstance(file, str | Path) for file in files):
             return self._opened(data)
-        if self.run.settings.kind != "image":
+        if self.run.kind.name != "image":
             raise ValueError(f"{len(files)} files for a classifier of rows: give one table")
         given = {Path(file).absolute().as_posix(): str(file) for file in files}
         with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +160,7 @@ class Classifier:
     def _opened(self, data: Any) -> Samples:
         run = self.run
         column = run.settings.label_column
-        return run.kind.open_as(data, run.config["made"], labels=None, label_column=column, max_bad=1.0)
+        return run.kind.open_as(data, run.config["made"], run.settings, labels=None, label_column=column, lenient=True)
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def distill(
             scaled=scaled,
         ).to(device := pick_device(tuning.device))
         settings = dataclasses.replace(run.settings, views=views or mild(run), view_count=1)
-        viewer = run.kind.make_views(part, settings, run.config["made"])
+        viewer = run.kind.views(part, settings, run.config["made"])
         optimizer = optim.adamw(optim.parameter_groups(method, 1e-2), tuning.lr)
         loop = quiet_loop(tuning, len(part), Journal(folder / "metrics.jsonl"), watch)
         if not fit(method, part.to(device), viewer, optimizer, loop):
@@ -216,7 +216,7 @@ def _student(teacher: Classifier, samples: Samples, name: str, start: str | Path
         return encoder
     torch.manual_seed(seed)
     settings = dataclasses.replace(run.settings, encoder=name or run.settings.encoder)
-    return run.kind.make_encoder(samples, settings, run.config["made"])
+    return run.kind.encoder(samples, settings, run.config["made"])
 
 
 def _confidence(

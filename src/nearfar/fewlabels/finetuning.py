@@ -229,7 +229,7 @@ def tune(
     nn.init.zeros_(method.classifier.bias)
     method = method.to(device)
     settings = dataclasses.replace(run.settings, views=views or mild(run), view_count=1)
-    viewer = run.kind.make_views(data, settings, run.config["made"])
+    viewer = run.kind.views(data, settings, run.config["made"])
     groups = [
         {"params": list(network.parameters()), "weight_decay": 0.0},
         {"params": list(method.classifier.parameters()), "weight_decay": 0.0, "lr": 10 * tuning.lr},
@@ -280,7 +280,7 @@ def quiet_loop(tuning: Tuning, rows: int, journal: Journal | None, watch: Watch)
 
 def mild(run: Run) -> str:
     """The views of which fine-tuning takes the first: crop and flip; for drawings a mild map, for rows none."""
-    if run.settings.kind == "table":
+    if run.kind.name == "table":
         return "scarf"
     return "drawing" if run.settings.views.endswith("drawing") else "cmc"
 

@@ -83,8 +83,8 @@ def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[st
     if saved.exists() and json.loads(saved.read_text(encoding="utf-8"))["asked"] != ask.saved():
         raise ValueError(f"{str(out)!r} holds another answer: give the same flags to go on with it, or another --out")
     plan = _plan(ask)
-    if ask.weights and plan.settings.kind != "image":
-        raise ValueError(f"--weights {ask.weights!r}: there are none off the shelf for {plan.settings.kind}")
+    if ask.weights and plan.kind != "image":
+        raise ValueError(f"--weights {ask.weights!r}: there are none off the shelf for {plan.kind}")
     samples = _split(_opened(ask, plan), say)
     if ask.weights:
         _shelf(ask, samples)  # before anything takes its time: whether they can be read
@@ -115,7 +115,7 @@ def _plan(ask: Ask) -> plans.Plan:
 def _opened(ask: Ask, plan: plans.Plan) -> Samples:
     if ask.run:
         return Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
-    return kinds.of(plan.settings.kind).open_samples(plan.data, plan.settings)
+    return kinds.of(plan.kind).open(plan.data, plan.settings)
 
 
 def _split(samples: Samples, say: Callable[[str], None]) -> Samples:

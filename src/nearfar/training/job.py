@@ -79,7 +79,7 @@ class _Job:
     ) -> None:
         self.plan, self.out, self.device, self.say, self.watch = plan, out, device, say, watch
         self.first = distributed.rank() == 0
-        self.kind = kinds.of(plan.settings.kind)
+        self.kind = kinds.of(plan.kind)
 
     def run(self, resume: bool) -> bool:
         settings = self.plan.settings
@@ -96,7 +96,7 @@ class _Job:
         batch = self.batch_size(len(data))
         torch.manual_seed(settings.seed)
         own = self.kind.facts(data, settings)
-        encoder = self.kind.make_encoder(data, settings, own)
+        encoder = self.kind.encoder(data, settings, own)
         if settings.from_run:
             _begin_with(settings.from_run, encoder)
         counts = torch.bincount(data.label[data.label != MISSING], minlength=len(data.classes)).tolist()
@@ -109,7 +109,7 @@ class _Job:
             counts=tuple(counts),
             channels=own["channels"],
         )
-        viewer = self.kind.make_views(data, settings, own)
+        viewer = self.kind.views(data, settings, own)
         self.kind.insist_fitting(encoder, viewer)
         for note in encoder.notes:
             self.say(note)
@@ -212,7 +212,7 @@ class _Job:
     def open(self) -> Samples:
         """The training samples."""
         settings = self.plan.settings
-        everything = self.kind.open_samples(self.plan.data, settings)
+        everything = self.kind.open(self.plan.data, settings)
         for note in everything.notes:
             self.say(note)
         splits = sorted(set(everything.split) - {""})
@@ -226,8 +226,8 @@ class _Job:
             raise ValueError(
                 f"{self.plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
             )
-        if methods.load(self.plan.method).needs_pixels and settings.kind != "image":
-            raise ValueError(f"{self.plan.method!r} is for images, and cannot be trained on {settings.kind}")
+        if methods.load(self.plan.method).needs_pixels and not self.kind.pixels:
+            raise ValueError(f"{self.plan.method!r} is for images, and cannot be trained on {self.kind.noun}")
         return data
 
     def batch_size(self, samples: int) -> int:
@@ -314,7 +314,7 @@ class _Job:
             f"{settings.encoder} {self.kind.describe(facts)} ({weights / 1e6:.1f} M weights in all) on "
             f"{self.device}{known}."
         )
-        if facts["groups"] and settings.groups == "apart":
+        if facts["groups"] and settings.groups == "exclude":
             self.say(f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore).")
         self.explain_sampler(method)
         if method.micro_batch and sees_batch(method.encoder):
@@ -403,7 +403,7 @@ def _begin_with(start: str, encoder: AnyEncoder) -> None:
 
 
 def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
-    pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe")]
+    pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe", "kind")]
     for part in ("settings", "arguments"):
         names = dict.fromkeys([*saved[part], *asked[part]])
         pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]

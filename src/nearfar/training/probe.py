@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.data.samples import Samples
 from nearfar.distributed import gather, rank, world
 from nearfar.evaluation.knn import knn
-from nearfar.modalities.kind import seen
+from nearfar.modalities.kind import plain_view
 from nearfar.training.options import Viewer
 
 
@@ -20,7 +20,10 @@ def embed(encoder: nn.Module, plain: Viewer, data: Samples, batch: int = 256) ->
     """The representations of all samples, unaugmented, by the encoder as it is (`.eval()` comes first): N x dim."""
     device = next(encoder.parameters()).device
     return torch.cat(
-        [encoder(seen(plain, data, index, device)).float().cpu() for index in torch.arange(len(data)).split(batch)]
+        [
+            encoder(plain_view(plain, data, index, device)).float().cpu()
+            for index in torch.arange(len(data)).split(batch)
+        ]
     )
 
 
@@ -30,7 +33,9 @@ def look(
     """What `encode` makes of all samples, unaugmented: N x ..., on every rank, each of which does its part."""
     part = -(-len(data) // world())
     mine = (rank() * part + torch.arange(part)).clamp(max=len(data) - 1)  # the last rank repeats the last sample
-    return gather(torch.cat([encode(seen(plain, data, index, device)) for index in mine.split(batch)]))[: len(data)]
+    return gather(torch.cat([encode(plain_view(plain, data, index, device)) for index in mine.split(batch)]))[
+        : len(data)
+    ]
 
 
 def probe(encoder: nn.Module, plain: Viewer, bank: Samples, queries: Samples) -> dict[str, float]:

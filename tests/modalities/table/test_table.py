@@ -85,7 +85,7 @@ def test_of_many_columns_some_of_each_kind_are_shown(numbers: int, words: int, k
     from nearfar.report.shown import Cells
 
     columns = {f"n{i}": [1.0, 2.0] for i in range(numbers)} | {f"w{i}": ["a", "b"] for i in range(words)}
-    look = kinds.of("table").shown(open_table(columns)).look
+    look = kinds.of("table").tiles(open_table(columns)).look
     assert isinstance(look, Cells)
     assert (look.numbers, len(look.columns) - look.numbers) == kept
     assert look.hidden == numbers + words - 14

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from nearfar.modalities.image.recipes import small_images
-from nearfar.settings import Recipe, Settings
+from nearfar.modalities.table.settings import Settings
+from nearfar.settings import Recipe
 
 
 def _of(recipe: Recipe, **method: Any) -> Recipe:
@@ -17,7 +18,6 @@ def default() -> Recipe:
     """SCARF's network, views and rate; its batch of 128."""
     return Recipe(
         settings=Settings(
-            kind="table",
             encoder="mlp",
             views="scarf",
             epochs=10,
