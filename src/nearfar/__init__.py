@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from nearfar.fewlabels.distillation import distill
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.method import Clock, Encoder, Method, Step
-    from nearfar.modalities.kind import Kind
     from nearfar.modalities.image.drawings import drawings
     from nearfar.modalities.image.encoder import image_encoder
     from nearfar.modalities.image.samples import Images, open_images
+    from nearfar.modalities.kind import Kind
     from nearfar.run import Run, fit, load
     from nearfar.settings import Recipe, Settings
 

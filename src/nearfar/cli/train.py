@@ -80,13 +80,17 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
     for word in argv:
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
             plans.insist_whole(word.partition("=")[0])
+    guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    guess.add_argument("--kind", default="")
+    named = guess.parse_known_args(argv)[0].kind
     if {"-h", "--help"} & set(argv):
         guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for name in ("data", "--recipe", "--kind"):
             guess.add_argument(name, **({"nargs": "?"} if name == "data" else {}), default="")
         place, _ = guess.parse_known_args(argv)
     else:  # which word is DATA, and so the kind, is known only once all flags are
-        place = _parse(method, argv, _any_settings(), Recipe(settings=_any_settings()()), "").place
+        every = modalities.face(named).Settings if named else _any_settings()
+        place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.recognize(place.data)
     face = modalities.face(kind)
     recipe_name = place.recipe or face.recipe_for(place.data)

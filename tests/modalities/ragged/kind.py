@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -125,9 +123,14 @@ class RaggedKind(nearfar.Kind):
         if isinstance(data, Rows):
             return data
         lines = [json.loads(line) for line in Path(data).read_text(encoding="utf-8").splitlines()]
-        rows, names = [torch.tensor(line["row"], dtype=torch.float32) for line in lines], list(map(str, range(len(lines))))
+        rows, names = (
+            [torch.tensor(line["row"], dtype=torch.float32) for line in lines],
+            list(map(str, range(len(lines)))),
+        )
         known = array_labels([line["label"] for line in lines], len(rows)) if "label" in lines[0] else no_labels(names)
-        return Rows(names=names, label=known.label, classes=known.classes, group=known.group, split=known.split, rows=rows)
+        return Rows(
+            names=names, label=known.label, classes=known.classes, group=known.group, split=known.split, rows=rows
+        )
 
     def encoder(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Mean:
         return Mean()
