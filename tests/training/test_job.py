@@ -49,7 +49,7 @@ def train(
     plan = plans.make(method, data, None, SETTINGS | flags)
     with pytest.MonkeyPatch.context() as patch:
         if stop >= 0:
-            patch.setattr(sys.modules["nearfar.training.loop"], "DRAIN", 1)  # `watch` is then called after every step
+            patch.setattr(sys.modules["nearfar.training.log"], "DRAIN", 1)  # `watch` is then called after every step
         return training.train(plan, out, resume=resume, say=said.append, watch=watch), said
 
 

@@ -14,10 +14,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data.samples import Samples
+from nearfar.data.source import Views
 from nearfar.modalities.encoder import AnyEncoder
 from nearfar.report.shown import Shown
 from nearfar.settings import Settings
-from nearfar.training.options import Viewer
 
 
 class Kind(Protocol):
@@ -25,6 +25,8 @@ class Kind(Protocol):
 
     RAW: str
     """What a representation is compared with that no network has made, such as "raw pixels"."""
+    PIXELS: bool
+    """Whether views are tensors of N x C x H x W, which methods may cut into parts, turn and paint over."""
 
     def open_samples(self, data: Any, settings: Settings) -> Samples:
         """The data of a run."""
@@ -42,7 +44,7 @@ class Kind(Protocol):
         """The encoder that the settings name, for these samples."""
         ...
 
-    def make_views(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Viewer:
+    def make_views(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Views:
         """The views that the settings name."""
         ...
 
@@ -50,11 +52,11 @@ class Kind(Protocol):
         """Raise ValueError where the encoder cannot take one of the views."""
         ...
 
-    def plain(self, encoder: AnyEncoder) -> Viewer:
+    def plain(self, encoder: AnyEncoder) -> Views:
         """The one view without chance, for evaluation."""
         ...
 
-    def raw(self, encoder: AnyEncoder) -> Viewer:
+    def raw(self, encoder: AnyEncoder) -> Views:
         """The view of which the rows are what a representation is compared with."""
         ...
 
@@ -86,7 +88,7 @@ def of(name: str) -> Kind:
 
 
 @torch.no_grad()
-def seen(plain: Viewer, data: Samples, index: Tensor, device: torch.device) -> Tensor:
+def seen(plain: Views, data: Samples, index: Tensor, device: torch.device) -> Tensor:
     """The plain view of some samples."""
     (view,) = plain(*(part.to(device) for part in data.fetch(index)))
     return view

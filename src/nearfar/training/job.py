@@ -20,6 +20,7 @@ import yaml
 from nearfar import distributed, methods, optim
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples, digests, fingerprint
+from nearfar.data.source import Views
 from nearfar.data.splits import holdout
 from nearfar.export.encoder import export_encoder, load_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text
@@ -32,7 +33,7 @@ from nearfar.nn.norms import synchronize_norms
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
-from nearfar.training.options import Loop, Viewer
+from nearfar.training.options import Loop
 from nearfar.training.plan import Plan
 from nearfar.training.probe import look, probe
 
@@ -342,7 +343,7 @@ class _Job:
                 )
 
     def write_down(
-        self, data: Samples, known: list[str], encoder: AnyEncoder, viewer: Viewer, facts: dict[str, Any]
+        self, data: Samples, known: list[str], encoder: AnyEncoder, viewer: Views, facts: dict[str, Any]
     ) -> None:
         settings = self.plan.settings
         environment = {

@@ -21,6 +21,7 @@ from nearfar.settings import Settings
 from nearfar.training.plan import DRAWINGS
 
 RAW = "raw pixels"
+PIXELS = True
 
 
 def open_samples(data: Any, settings: Settings) -> Images:

@@ -21,6 +21,7 @@ from nearfar.report.shown import Cells, Shown
 from nearfar.settings import Settings
 
 RAW = "raw columns"
+PIXELS = False
 
 MOST_COLUMNS = 14
 """That reports show."""
