@@ -91,10 +91,8 @@ def step(
     net: nn.Module | None = None,
     inspect: bool = False,
 ) -> StepResult:
-    """Make one optimization step on a batch, at the time that `method.clock` shows. Gradients are left as they were
-    used.
+    """Make one optimization step on a batch, at the time that `method.clock` shows. Gradients stay as they were used.
 
-    optimizer: its groups have an `initial_lr`, as those of `nearfar.optim` do.
     scaler: of losses in fp16.  net: what the forward pass goes through, such as DDP around the method.
     inspect: whether to keep what the encoder makes of the batch, and to count the effective negatives.
     """
