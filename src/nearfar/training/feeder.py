@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.data.source import Source
 from nearfar.method import derive_seed
-from nearfar.training.options import Source
 
 AT_ONCE = 1e-3  # seconds: inputs that take longer are fetched ahead
 
