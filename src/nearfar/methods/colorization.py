@@ -23,24 +23,29 @@ def gamut() -> Tensor:
 
 
 class Colorization(Method):
-    """The network sees an image in gray and tells the colors of its parts.
+    """Predicts the colors of image regions from the grayscale image.
 
-    To tell it must know what things are: grass, skin, sky. Colors ab of Lab are classes of a grid; the target t_i of a
-    part is spread over the 5 nearest, and rare colors weigh more, by how often each occurs in the training set:
+    The ab plane of Lab is divided into Q color classes. The target t_i of a region is spread over its nearest classes,
+    and rare colors weigh more, by their frequency p_q in the training set:
 
         L = -mean_i w(t_i) sum_q t_iq log softmax(head[f(gray)]_i)_q,    w ~ 1 / ((1 - balance) p_q + balance / Q)
 
-    Use it for photographs in true colors, when batches must be small; one pass costs half of SimCLR's two. Views must
-    not change colors, as those of contrast do (views `drawing` do not), and the encoder never sees a color. Here it
-    ends in a vector, so a head draws a coarse map from it, where the paper keeps a map of a quarter of the image.
+    Use it for color photographs with views that keep colors (`drawing`). It works in small batches at half SimCLR's
+    cost.
+    Note: The encoder only ever sees gray. It gives one vector, from which the head makes a coarse map; the paper keeps
+    a map of a quarter of the image. Constants are the paper's; the code was not compared with the authors' code.
 
-    parts: cells of the map along a side.  code: width of a cell's code.  balance: 1 weighs all colors alike, 0 by
-    their rarity alone; the paper takes 1/2.  neighbors: bins that share a target.
+    Args:
+        parts: Cells of the predicted map along a side.
+        code: Width of a cell's code.
+        balance: Weighting of rare colors: 1 weighs all colors alike, 0 by rarity alone; 1/2 in the paper.
+        neighbors: Color classes that share a target.
 
-    Zhang et al. 2016, "Colorful Image Colorization", arXiv 1603.08511. Constants from the paper, not run against it.
+    Zhang et al. 2016, "Colorful Image Colorization", arXiv 1603.08511.
     """
 
-    family = "pretext"
+    title = "Colorization: Colorful Image Colorization (Zhang et al. 2016)"
+    family = "pretext tasks"
     needs_pixels = True
     needs_color = True
     bins: Tensor  # Q x 2

@@ -16,27 +16,31 @@ from nearfar.nn.local import at_once
 
 
 class LoCo(Method):
-    """Each view finds its other view among all in the batch, in every pair of neighboring stages of the network apart.
+    """Trains overlapping pairs of encoder stages, each with its own SimCLR loss, without end-to-end backpropagation.
 
-    No gradient passes through the whole network: each unit of two stages has a decoder, a projector and SimCLR's loss
-    of its own. Units overlap by one stage, so that what is above tells what is below, one stage deep, what it needs:
+    Each unit of two stages has a decoder and a projector. Units overlap by one stage, so that a stage also gets a
+    gradient from the one above; sg stops the gradient:
 
         L = sum_u NT-Xent(head_u(stage_{u+1}(stage_u(sg(x_{u-1})))))
 
-    Use it to learn what local learning loses, or where the activations of one unit fit into memory and those of the
-    network do not: a unit's are freed before the next begins, but in float16. It costs more time than SimCLR, as each
-    stage but the outermost runs once in each of its units. A middle stage gets the sum of its gradients, and its
-    running statistics move in one of its passes.
-    The decoder, of which little is published, is decided here: convolutions of 3x3 and stride 2, each with norm and
-    ReLU, of the stage's own width; then the mean of the map, or in the last unit the encoder's own pooling.
+    Use it to study local learning, or where the activations of one unit fit into memory and those of the whole network
+    do not (except in float16, where units are not freed one by one). It takes more time than SimCLR: inner stages run
+    twice.
+    Note: Little is published about the decoder. Decided here: 3x3 convolutions of stride 2 with norm and ReLU, of the
+    stage's width, then mean pooling, or the encoder's own in the last unit. A stage's statistics move in one of its
+    passes.
 
-    dim: width of the embeddings.  temperature: of all losses.  reach: stages in a unit: 1 is Greedy InfoMax, without
-    overlap; as many as there are is SimCLR.  blocks: convolutions in a decoder.
+    Args:
+        dim: Width of the embeddings.
+        temperature: Divides the similarities of all losses.
+        reach: Stages in a unit: 1 is Greedy InfoMax, without overlap; all stages is SimCLR.
+        blocks: Convolutions in a decoder.
 
     Xiong et al. 2020, "LoCo: Local Contrastive Representation Learning", arXiv 2008.01342.
     """
 
-    family = "instance"
+    title = "LoCo: Local Contrastive Representation Learning (Xiong et al. 2020)"
+    family = "in-batch negatives"
     needs_pixels = True
 
     def __init__(
