@@ -143,7 +143,7 @@ def source(name: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Of the code of a file, whatever is said about it: comments, docstrings, the family that it is listed in."""
+    """Of the code of a file, whatever is said about it: comments, docstrings, title and family."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -153,7 +153,7 @@ def fingerprint(text: str) -> str:
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) in ("family", "needs_pixels")
+        return ast.unparse(node.targets[0]) in ("family", "title", "needs_pixels")
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
