@@ -60,7 +60,7 @@ class CLAE(SimCLR):
         return normalize(self.twin_projector(self.embed(view, self.twin_encoder)))  # N x dim
 
     def attack(self, x: Tensor, z: Tensor, group: Tensor | None) -> Tensor:
-        """The views x a step of eps from where they were, uphill: N x ..., without a graph."""
+        """The views x after a step of size eps that raises the loss: N x ..., without a graph."""
         with frozen_statistics(self):
             return ascend(lambda at: self.loss(z.detach(), self.changed(at), group), x, epsilon=self.eps)
 

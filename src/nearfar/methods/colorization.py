@@ -30,10 +30,10 @@ class Colorization(Method):
 
         L = -mean_i w(t_i) sum_q t_iq log softmax(head[f(gray)]_i)_q,    w ~ 1 / ((1 - balance) p_q + balance / Q)
 
-    Use it for color photographs with views that keep colors (`drawing`). It works in small batches at half SimCLR's
-    cost.
-    Note: The encoder only ever sees gray. It gives one vector, from which the head makes a coarse map; the paper keeps
-    a map of a quarter of the image. Constants are the paper's; the code was not compared with the authors' code.
+    Use it for color photographs with views that keep colors (`drawing`), in any batch size. It needs one pass, SimCLR
+    two.
+    Note: The encoder only sees gray. From its vector the head makes a coarse map; the paper's map has a quarter of the
+    image's side. Constants are the paper's, not compared with the authors' code.
 
     Args:
         parts: Cells of the predicted map along a side.
@@ -79,7 +79,7 @@ class Colorization(Method):
         return Step(loss, {"solved": solved(logits, first)})
 
     def split(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """What is shown, N x 3 x H x W, and what is to be told, N x 2 x H x W."""
+        """The grayscale input, N x 3 x H x W, and the ab channels to predict, N x 2 x H x W."""
         lab = rgb_to_lab(view)
         return lab_to_rgb(lab * lab.new_tensor([1, 0, 0])[:, None, None]), lab[:, 1:]
 
@@ -95,7 +95,7 @@ class Colorization(Method):
             self.weight.copy_(self.rebalance(p))
 
     def rebalance(self, p: Tensor) -> Tensor:
-        """The weights of bins that occur so often, of mean 1 over what occurs: Q -> Q."""
+        """Weights of the color classes from their frequencies, of mean 1 over the training set: Q -> Q."""
         smooth = (-(torch.cdist(self.bins, self.bins) ** 2) / (2 * SIGMA**2)).softmax(0).to(p) @ p
         weight = 1 / ((1 - self.balance) * smooth + self.balance / len(p))
         return weight / (weight * p).sum()

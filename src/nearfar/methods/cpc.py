@@ -13,9 +13,9 @@ from nearfar.ops.patches import cut, each_patch
 
 
 class Rows(nn.Module):
-    """A context of each place of a grid from its own row and those above: N x dim x G x G -> N x width x G x G.
+    """The context of each place of a grid, from its row and those above: N x dim x G x G -> N x width x G x G.
 
-    Masked convolutions as in PixelCNN, but that a whole row is seen at once: what is predicted are rows below.
+    Masked convolutions as in PixelCNN, except that a whole row is visible, as rows below are predicted.
     """
 
     def __init__(self, dim: int, width: int, layers: int) -> None:

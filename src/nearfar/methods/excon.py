@@ -20,15 +20,14 @@ from nearfar.ops.explanation import essence, gradcam, saliency
 class ExCon(SupCon):
     """Trains SupCon with views that show only the image regions by which a classifier recognizes the class.
 
-    With e an explanation map for the label, scaled to [0, 1], and m the mean color,
+    With e an explanation map for the label, scaled to [0, 1], and m the mean color (the encoder's, else 0.5),
 
         x' = x where e > threshold, else m      views: v_1, and x' if the classifier still predicts the label, else v_2
 
-    Use it when a random crop may miss the object. Two passes in eval mode and one backward cost about as much as
-    SimCLR.
+    Use it when a random crop may miss the object. It adds two passes in eval mode and one backward to SimCLR's step.
     Note: The classifier is linear and learns in the same step from the features of v_1, to which it passes no gradient;
     the paper trains it between epochs. Maps are made in eval mode, where the released code uses batch statistics, and
-    keep their sign. A sample without a label is not explained. m is the encoder's mean, else 0.5.
+    keep their sign. A sample without a label is not explained.
 
     Args:
         explain: Source of the map: "gradcam", where the encoder has stages, or "saliency", the gradient at the pixels.

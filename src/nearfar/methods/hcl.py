@@ -39,7 +39,7 @@ class HCL(Debiased):
         return hcl(z1, z2, temperature=self.temperature, beta=self.tilt(), tau_plus=self.tau_plus, group=group)
 
     def tilt(self) -> float:
-        """Beta as it is now."""
+        """Beta at the present step."""
         if not self.anneal:
             return self.beta
         fallen = min(int(self.clock.progress * (self.anneal + 1)), self.anneal)

@@ -74,7 +74,7 @@ class IFND(MoCo):
             self.label[m] = torch.full_like(found.assigned, MISSING).index_copy(0, sure, found.assigned[sure])
 
     def alike(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Of each granularity ids of queries and keys, N and K: the cluster, if accepted, or the sample's own."""
+        """For each granularity, ids of queries and keys, N and K: the cluster if accepted, else the sample's own id."""
         index = torch.cat([batch.index, self.keys[0]])
         label = self.label[:, index.clamp(min=0)]  # granularities x N+K
         ids = torch.where(label < 0, self.label.shape[1] + index, label).masked_fill(index < 0, MISSING)
@@ -100,4 +100,4 @@ class IFND(MoCo):
         self.keys[:, slots % self.keys.shape[1]] = seen
 
     def chance(self, batch: int) -> None:
-        """It depends on what is found."""
+        """None: chance level depends on the false negatives that are detected."""

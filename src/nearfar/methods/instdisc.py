@@ -80,7 +80,7 @@ class InstDisc(Method):
         return Step(loss, carry=(v.chunk(len(batch.views)), log_z, batch))
 
     def found(self, v: Tensor, batch: Batch, bank: Bank, log_z: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of finding each row of v (VN x dim) in a bank; and log Z, estimated where the bank is still new."""
+        """The loss of each row of v (VN x dim) against a bank, and log Z, which is estimated while the bank is new."""
         times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
         index, columns = batch.index.repeat(times), slice(None)
         if self.contrast != "softmax":

@@ -103,4 +103,4 @@ class InterCLR(MoCo):
             self.clusters.refill(self.bank.rows)
 
     def chance(self, batch: int) -> None:
-        """It depends on how many negatives there are."""
+        """None: chance level depends on the number of negatives."""

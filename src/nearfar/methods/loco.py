@@ -18,17 +18,14 @@ from nearfar.nn.local import at_once
 class LoCo(Method):
     """Trains overlapping pairs of encoder stages, each with its own SimCLR loss, without end-to-end backpropagation.
 
-    Each unit of two stages has a decoder and a projector. Units overlap by one stage, so that a stage also gets a
-    gradient from the one above; sg stops the gradient:
+    Each unit of two stages has a decoder and a projector. Units overlap by one stage; sg stops the gradient:
 
         L = sum_u NT-Xent(head_u(stage_{u+1}(stage_u(sg(x_{u-1})))))
 
-    Use it to study local learning, or where the activations of one unit fit into memory and those of the whole network
-    do not (except in float16, where units are not freed one by one). It takes more time than SimCLR: inner stages run
-    twice.
-    Note: Little is published about the decoder. Decided here: 3x3 convolutions of stride 2 with norm and ReLU, of the
-    stage's width, then mean pooling, or the encoder's own in the last unit. A stage's statistics move in one of its
-    passes.
+    Use it to study local learning, or to save memory: each unit's activations are freed before the next (not in
+    float16). It takes more time than SimCLR, as inner stages run twice.
+    Note: Little is published about the decoder. Decided here: 3x3 convolutions of stride 2 and the stage's width, with
+    norm and ReLU, then mean pooling, in the last unit the encoder's own. A stage's statistics move in one pass.
 
     Args:
         dim: Width of the embeddings.
@@ -66,7 +63,7 @@ class LoCo(Method):
         return Step(torch.stack(losses).sum(), {"last": losses[-1].detach()})
 
     def units(self) -> Iterator[tuple[Stage, Stage, nn.Module]]:
-        """Of each the first stage, the others with the decoder, and the projector."""
+        """For each unit: its first stage, its other stages with the decoder, and its projector."""
         *stages, pool = self.encoder.stages()
         reach = len(stages) - len(self.decoders) + 1
         for u, decode in enumerate(self.decoders):
@@ -80,7 +77,7 @@ class LoCo(Method):
     def of_unit(
         self, x: Tensor, batch: Batch, first: Stage, others: Stage, project: nn.Module
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a unit, and what its first stage gives: the unit above begins with that."""
+        """The loss of a unit, and the output of its first stage, with which the unit above begins."""
         h = self.embed(x, first)
         return self.loss(project(self.embed(h, others)), batch), h.detach()
 
@@ -92,7 +89,7 @@ class LoCo(Method):
 
 
 class _Again(Stage):
-    """A stage whose running statistics another pass moves."""
+    """A stage that runs a second time, and leaves the running statistics alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         with frozen_statistics(self):

@@ -68,7 +68,7 @@ class MiCE(MoCo):
 
     @staticmethod
     def experts(x: Tensor, count: int) -> Tensor:
-        """Rows of all experts' embeddings, each brought to unit length: N x count*dim -> N x count x dim."""
+        """The embeddings of all experts, each of unit length: N x count*dim -> N x count x dim."""
         return normalize(x.reshape(len(x) * count, -1)).view(len(x), count, -1)
 
     def mixture(self, f: Tensor, g: Tensor, v: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class MiCE(MoCo):
 
     @torch.no_grad()
     def assign(self, view: Any) -> Tensor:
-        """The cluster of each sample of a view, its likeliest expert: N, int64. `.eval()` comes first."""
+        """The cluster of each sample of a view, its likeliest expert: N, int64. Call `.eval()` first."""
         h, v = self.embed(view), self.experts(self.key(view), len(self.mu))
         return self.mixture(self.projector(h), self.gate(h), v)[1].argmax(1)
 

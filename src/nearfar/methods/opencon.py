@@ -103,7 +103,7 @@ class OpenCon(Method):
 
     @torch.no_grad()
     def assign(self, view: Any) -> Tensor:
-        """The class of each sample of a view, new ones after the known: N, int64. `.eval()` comes first."""
+        """The class of each sample of a view, new ones after the known: N, int64. Call `.eval()` first."""
         return self.prototypes(normalize(self.projector(self.embed(view)))).argmax(1)
 
     def after_step(self, step: Step) -> None:

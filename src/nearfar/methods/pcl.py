@@ -67,7 +67,7 @@ class PCL(MoCo):
         self.negatives, self.start, self.restarts, self.repeat = queue, start, restarts, repeat
 
     def clusterings(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each granularity the centroids, K x dim, their concentrations, K, and the cluster of each sample."""
+        """For each granularity: centroids, K x dim, their concentrations, K, and the cluster of each sample."""
         return list(zip(self.centroids.split(self.sizes), self.phi.split(self.sizes), self.cluster, strict=True))
 
     def before_epoch(self, look: Look) -> None:

@@ -76,7 +76,7 @@ class ReLICv2(Method):
         return gather(normalize(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
 
     def candidates(self, n: int) -> Tensor:
-        """The columns of this rank's rows among those of all: each itself, then its negatives. N x (1 + M)."""
+        """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives. N x (1 + M)."""
         rows = world() * n
         apart = 1 + torch.randperm(rows - 1, generator=self.clock.generator())[: self.negatives or rows]
         own = rank() * n + torch.arange(n)

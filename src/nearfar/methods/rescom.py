@@ -29,7 +29,7 @@ class ResCom(Method):
         positives: Keys of its class, the least similar, mined for each row; all, if there are fewer.
         negatives: Keys of other classes, the most similar, mined for each row; all, if there are fewer.
         weight: Weight of the contrastive term.
-        effective: Parameter of the effective numbers; 0 for no weights.
+        effective: Parameter of the effective numbers; 0 for no weights. Unlabeled samples have weight 1.
 
     Zhong et al. 2022, "Rebalanced Siamese Contrastive Mining for Long-Tailed Recognition", arXiv 2203.11506.
     """

@@ -74,7 +74,7 @@ class Robust(SimCLR):
         self.alike = partial(find_alike, threshold=threshold, score=score)
 
     def most(self, samples: int) -> int:
-        """How many rows may be left out for each sample at this step, of those of the others in the global batch."""
+        """Largest number of other samples' rows, in the global batch, that this step removes for each sample."""
         ramp = (self.clock.progress - self.onset) / (self.full - self.onset)
         return int(self.rho * min(1.0, max(0.0, ramp)) * 2 * (samples - 1))
 

@@ -45,7 +45,7 @@ class Rotation(Method):
         return Step(classify(logits, k), {"solved": solved(logits, k)})
 
     def turn(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Turned images, and by how many quarters each: all N turned by 0, then all by 1, and so on."""
+        """Rotated images, and the quarter turns of each: all N by 0, then all by 1, and so on."""
         turns = torch.stack([torch.rot90(view, k, (2, 3)) for k in range(4)])  # 4 x N x C x H x W
         n = torch.arange(len(view), device=view.device)
         if self.all_turns:

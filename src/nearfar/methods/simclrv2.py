@@ -62,7 +62,7 @@ class SimCLRv2(SimCLR):
             self.queue.write(*step.carry)
 
     def middle(self, layer: int = 1) -> nn.Sequential:
-        """The encoder and the first layers of the projector, with norm and ReLU: what fine-tuning starts from.
+        """The encoder and the first layers of the projector, with norm and ReLU, for fine-tuning.
 
         layer: how many of them; 0 is the encoder alone, 1 the paper's choice, -1 the whole projector.
         """

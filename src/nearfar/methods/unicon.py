@@ -26,7 +26,7 @@ class UniCon(SupCon):
     Note: As released, samples are compared with mixtures only; the paper's text may mean `--no-pull` (unverified).
 
     Args:
-        pull: Contrast with mixtures only, as released; otherwise with samples and mixtures.
+        pull: Contrast with mixtures only, as released, which draws rows between classes; else also with samples.
         mix: "mixup" averages two samples, "cutmix" pastes a box, always whole, of one image into the other.
         lam: Share of the other sample; far from 0.5 the mixture is no universum.
         dim: Width of the embedding.
