@@ -43,7 +43,7 @@ UNLEARNED = {
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
 }
-"""Methods of which the committed result is that they have not learned from these drawings, and what is thought of it."""
+"""Methods of which the committed result is that they have not learned from these drawings, and why."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nearfar.nn.local import at_once
 class LoCo(Method):
     """Trains overlapping pairs of encoder stages, each with its own SimCLR loss, without end-to-end backpropagation.
 
-    Each unit of two stages has a decoder and a projector. Units overlap by one stage; sg stops the gradient:
+    Each unit of two stages has a decoder and projector. Units share a stage, for feedback from above; sg: no gradient.
 
         L = sum_u NT-Xent(head_u(stage_{u+1}(stage_u(sg(x_{u-1})))))
 
