@@ -44,7 +44,7 @@ UNLEARNED = {
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
 }
-"""Methods of which the committed result is that they have not learned from these drawings, and what is thought of it."""
+"""Methods of which the committed result is that they have not learned from these drawings, and why."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def source(name: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Of the code of a file, whatever is said about it: comments, docstrings, the family that it is listed in."""
+    """Of the code of a file, whatever is said about it: comments, docstrings, title and family."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -154,7 +154,7 @@ def fingerprint(text: str) -> str:
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) in ("family", "needs_pixels")
+        return ast.unparse(node.targets[0]) in ("family", "title", "needs_pixels")
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

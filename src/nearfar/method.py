@@ -125,6 +125,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    title: ClassVar[str] = ""
+    """Full name, authors and year, as people search for it: "SimCLR: A Simple Framework ... (Chen et al. 2020)"."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     classifies: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING, Batch
-from nearfar.cli.train import flag_texts, parse
+from nearfar.cli.train import parse
 from nearfar.method import Method, Step, frozen_statistics, start_epoch
 from nearfar.modalities import recipes
 from nearfar.modalities.image.settings import DRAWINGS
@@ -363,13 +363,14 @@ def test_arguments_come_back_from_the_command_line_and_from_yaml(name: str) -> N
 @every_method
 def test_the_page_tells_of_the_method_its_flags_and_its_paper(name: str) -> None:
     page, kind = methods.page(name), methods.load(name)
-    assert page.title == kind.__name__
+    assert page.class_name == kind.__name__
+    assert page.title == vars(kind)["title"]
     assert len(page.summary) <= 120
     assert re.fullmatch(r"[A-Z][^.]*\.", page.summary), f"not one sentence: {page.summary!r}"
     assert re.search(r"\b\d{4}\.\d{4,5}\b", page.paper), "names no arXiv id"
-    flags = methods.flags(kind)
-    texts = flag_texts(page.flag_text, list(flags))
-    assert [flag for flag in flags if not texts.get(flag)] == []
+    flags, texts = methods.flags(kind), methods.flag_texts(name)
+    assert set(texts) == set(flags) == set(methods.listed_flags(name))
+    assert all(re.fullmatch(r"\S.{7,}\.", text) for text in texts.values()), texts
 
 
 @every_method

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -117,7 +116,7 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
     """A call of `train METHOD`: place, method and settings."""
     flags = plans.own_flags(method)
     page = methods.page(method)
-    helps = flag_texts(page.flag_text, list(flags))
+    helps = methods.flag_texts(method)
     own = dataclasses.make_dataclass(
         "Own",
         [
@@ -131,7 +130,7 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
         frozen=True,
         kw_only=True,
     )
-    own.__doc__ = f"Arguments of {page.title}."
+    own.__doc__ = f"Arguments of {page.class_name}."
     call_type = dataclasses.make_dataclass(
         "Call",
         [("place", Place), ("method", own), ("settings", settings, dataclasses.field(default=recipe.settings))],
@@ -142,23 +141,9 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
         call_type,
         args=argv,
         prog=f"nearfar train {method}",
-        description=f"{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
+        description=f"{page.title}\n\n{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-
-
-def flag_texts(text: str, names: list[str]) -> dict[str, str]:
-    """What a method's docstring says of each flag: the words behind `name:` or `name, other:`."""
-    texts: dict[str, str] = {}
-    one = rf"(?:{'|'.join(map(re.escape, names))})" if names else r"(?!)"
-    for paragraph in text.split("\n\n"):
-        flat = " ".join(paragraph.split())
-        found = list(re.finditer(rf"(?:^|(?<=[.:;] ))({one}(?:, {one})*): ", flat))
-        for match, following in zip(found, [*found[1:], None], strict=False):
-            said = flat[match.end() : following.start() if following else None].strip()
-            for name in match[1].split(", "):
-                texts[name] = said[:1].upper() + said[1:]
-    return texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

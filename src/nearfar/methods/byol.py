@@ -14,17 +14,26 @@ from nearfar.optim.schedules import cosine_ramp
 
 
 class BYOL(Method):
-    """The network predicts, from one view, what a slowly moving copy of itself makes of the other, without negatives.
+    """Predicts, from one view, the embedding that a momentum encoder gives the other view; there are no negatives.
 
-    What keeps it from giving everything the same embedding is the predictor, which the copy does not have, the slow
-    copy itself, and batch norm.
+        loss = sum over both directions of  2 - 2 cos(p, t),    p: prediction from one view, t: target of the other
 
-    dim, hidden: widths of projector and predictor.  momentum: of the copy at the start; it rises to 1 along a cosine.
-    The paper takes 0.996 for 1000 epochs, 0.99 for 100 to 300, 0.97 for 40.
+    Collapse to one constant embedding is avoided by the predictor, which the momentum encoder lacks, by the momentum
+    encoder itself, and by batch norm.
+
+    Use it when negatives are unwanted, or batches are too small to hold enough of them. It costs about a third more
+    than SimCLR: one more forward pass, and the weights twice.
+
+    Args:
+        dim: Width of the embedding.
+        hidden: Width of the hidden layers of projector and predictor.
+        momentum: Momentum of the second encoder at the start; it rises to 1 along a cosine. The paper uses 0.996 for
+            1000 epochs, 0.99 for 100 to 300, 0.97 for 40.
 
     Grill et al. 2020, "Bootstrap Your Own Latent", arXiv 2006.07733.
     """
 
+    title = "BYOL: Bootstrap Your Own Latent (Grill et al. 2020)"
     family = "no negatives"
 
     def __init__(self, encoder: Encoder, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:

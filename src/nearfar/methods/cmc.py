@@ -15,28 +15,33 @@ from nearfar.nn.heads import moco_v1_head
 
 
 class CMC(InstDisc):
-    """Each part of a sample's channels finds the stored embeddings of its other parts among those of random others.
+    """Contrasts the channel groups of an image, such as lightness and color, through one memory bank for each group.
 
-    What lightness and color, or image and depth, have in common is what they show. Each part has a network, a
-    projector and a bank of its own; with v^a the embedding of part a and M^b the bank of part b,
+    Each group has its own encoder, projector and bank. With v^a the embedding of group a and M^b the bank of group b,
 
-        L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with a constant Z for each pair
+        L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with one constant Z for each pair
 
-    Use it where channels come from different sensors; each network sees one part of one view, so that two cost what
-    SimCLR does. The encoder must be one of several networks: ycbcr:resnet18 (better than Lab, say the authors), or
-    0,1,2+3:resnet18 with the numbers of channels; 0+0:NAME, two for the same channel, where there is no other. What is
-    exported and evaluated is all of them side by side, the paper's representation. Each part takes the next view in
-    turn, as what is met in a bank is of another epoch anyway; the paper has one view for all. Networks have their full
-    width, as in the authors' second version; the first had half of it.
+    Use it where channels come from different sensors. Two encoders, each on one group of one view, cost what SimCLR
+    costs. The encoder must have several streams: `ycbcr:resnet18` (better than Lab, say the authors),
+    `0,1,2+3:resnet18` by channel numbers, or `0+0:NAME` for the same channel twice. Export and evaluation use all
+    streams side by side.
+    Note: Each group takes the next view in turn; the paper uses one view for all. Encoders have their full width, as in
+    the authors' second version; the first had half.
 
-    dim: width of the embeddings.  temperature: 0.07 in the paper.  negatives: K.  contrast, momentum, first: as in
-    InstDisc: "nce", "infonce" or "softmax"; what is left of a row; "noise", or a "look" at all samples.  core: contrast
-    the first part with each of the others alone, not all with all.
+    Args:
+        dim: Width of each embedding.
+        temperature: Divides the similarities; 0.07 in the paper.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: Loss against the bank: "nce", "infonce" or "softmax", as in InstDisc.
+        momentum: Share of a bank row that stays when its sample is seen.
+        first: Initial bank: "noise", or a "look" that embeds all samples.
+        core: Contrast only the first group with each other one, instead of all pairs.
 
     Tian et al. 2019, "Contrastive Multiview Coding", arXiv 1906.05849.
     """
 
-    family = "views"
+    title = "CMC: Contrastive Multiview Coding (Tian et al. 2019)"
+    family = "augmentations and views"
     needs_pixels = True
 
     def __init__(

@@ -19,25 +19,33 @@ from nearfar.ops.mixing import cutmix, input_mix, mixup
 
 
 class IMix(Method):
-    """Each mixture of two samples finds the other views of both, in the proportions in which they were mixed.
+    """Mixes two samples and trains the mixture to match the other views of both, in the same proportions.
 
-    A sample's label is its place in the batch, so that mixing first views mixes labels, whatever the data:
+    A sample's label is its index in the batch, so mixing inputs mixes these virtual labels, for any kind of data:
 
         q = f(lam x_i + (1 - lam) x_p)        loss_i = lam loss(q, k_i) + (1 - lam) loss(q, k_p)
 
-    Use it when augmentations are weak or unknown, as in tables, or data are few; it costs what its base costs. Decided
-    here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process; one direction.
+    Use it when augmentations are weak or unknown, as for tables, or data are few. It costs what its base costs.
+    Note: Decided here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process;
+    only one direction is computed.
 
-    base: "npair" (one network, keys of the batch), "moco" (slow copy; keys of the batch and a queue), "byol" (slow copy
-    and predictor) or "barlow" (correlations; wants a larger dim).  mix: "mixup" adds samples, "cutmix" pastes boxes of
-    images.  alpha: of the Beta distribution of shares; smaller mixes less.  extra: other samples that InputMix adds
-    to every view, labels unchanged.  dim: of the embedding.  temperature: of npair and moco.  queue: negatives of moco
-    beyond the batch.  momentum, splits: of the slow copy, and the parts of the batch that norms then see apart.
+    Args:
+        base: Loss: "npair" (keys of the batch), "moco" (momentum encoder, keys of batch and queue), "byol" (momentum
+            encoder and predictor) or "barlow" (correlations; needs a larger dim).
+        mix: "mixup" averages two samples, "cutmix" pastes a box of one image into the other.
+        alpha: Parameter of the Beta distribution of lam; smaller mixes less.
+        extra: Number of other samples that InputMix adds to every view, labels unchanged.
+        dim: Width of the embedding.
+        temperature: Divides the similarities of npair and moco.
+        queue: Number of negatives of moco beyond the batch.
+        momentum: Momentum of the key encoder of moco and byol.
+        splits: Parts of the batch that batch norm sees separately, for moco and byol.
 
     Lee et al. 2020, "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning", arXiv 2010.08887.
     """
 
-    family = "views"
+    title = "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning (Lee et al. 2020)"
+    family = "augmentations and views"
 
     def __init__(
         self,

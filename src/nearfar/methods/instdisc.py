@@ -16,27 +16,33 @@ from nearfar.nn.heads import moco_v1_head
 
 
 class InstDisc(Method):
-    """Each view finds the stored embedding of its own sample among those of random others, in a bank of all samples.
+    """Matches each view with its sample's stored embedding, against random rows of a memory bank of all samples.
 
-    Every sample is a class of its own, whose weight is what the network made of it when it was last seen. With n
-    samples, K drawn rows of the bank M, and Z estimated from the first batch and kept,
+    Every sample is its own class, whose weight is its embedding when last seen. With n samples, K drawn rows of the
+    bank M, and Z estimated from the first batch and kept,
 
         loss_i = -log h_i(M_i) - sum_j log(1 - h_i(M_j)) + proximal |v_i - M_i|^2
         h_i(x) = P_i(x) / (P_i(x) + K / n),    P_i(x) = exp(v_i . x / temperature) / Z
 
-    Use it for long trainings in small batches, at SimCLR's cost: negatives are for nothing, but an epoch old. All views
-    are scored, and written in turn (the paper makes one); negatives are drawn once a batch, not for each row.
+    Use it for long trainings in small batches, at SimCLR's cost: negatives need no forward pass, but are an epoch old.
+    Note: All views are used, and written in turn; the paper has one. Negatives are drawn once a batch, not for each
+    row.
 
-    dim: width of the embedding.  temperature: 0.07 in the paper for ImageNet, 0.1 for CIFAR.  negatives: K.
-    contrast: "nce", the loss above; "infonce", a softmax over own and drawn rows, as later code has it; "softmax", over
-    the whole bank.  momentum: what is left of a row, when its sample is seen.  proximal: weight of the paper's second
-    term, from the second time that a sample is seen; 0 is the released code.  first: what the bank begins as, "noise"
-    as in the paper, or a "look" at all samples: else all embeddings flee the newest rows, for a few epochs.
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.07 in the paper for ImageNet, 0.1 for CIFAR.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: "nce" (above), "infonce" (softmax over own and drawn rows, as in later code) or "softmax" (whole
+            bank).
+        momentum: Share of a bank row that stays when its sample is seen.
+        proximal: Weight of the paper's second term, from a sample's second time on; 0 in the released code.
+        first: Initial bank: "noise" (the paper), or a "look" that embeds all samples, which spares a few poor epochs.
 
     Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", arXiv 1805.01978.
     """
 
-    family = "queue and bank"
+    title = "InstDisc: Non-Parametric Instance Discrimination (Wu et al. 2018)"
+    family = "queue or memory bank"
     log_z: Tensor
 
     def __init__(
@@ -74,7 +80,7 @@ class InstDisc(Method):
         return Step(loss, carry=(v.chunk(len(batch.views)), log_z, batch))
 
     def found(self, v: Tensor, batch: Batch, bank: Bank, log_z: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of finding each row of v (VN x dim) in a bank; and log Z, estimated where the bank is still new."""
+        """The loss of each row of v (VN x dim) against a bank, and log Z, which is estimated while the bank is new."""
         times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
         index, columns = batch.index.repeat(times), slice(None)
         if self.contrast != "softmax":

@@ -17,21 +17,31 @@ from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
 
 
 class MoCo(Method):
-    """Each query finds its key, made by a slowly moving copy of the encoder, among a long queue of earlier keys.
+    """Contrasts each query with its key from a momentum encoder and with a long queue of earlier keys.
 
-    The queue frees the number of negatives from the size of the batch; the slow copy keeps old keys comparable.
+    The queue makes the number of negatives independent of the batch; the momentum encoder keeps old keys comparable:
+
+        loss_i = -q_i . k_i / t + log(exp(q_i . k_i / t) + sum_Q exp(q_i . k / t)),    t: temperature
+
+    Use it when many negatives are wanted from small batches. It costs less than SimCLR: only queries need a gradient.
     Version 2 is the default; version 1 is `head="linear", temperature=0.07` with the views `moco_v1`.
 
-    dim: width of the embedding.  queue: number of negatives.  momentum: of the copy.  temperature: 0.2 in v2.
-    head: "mlp" (v2) or "linear" (v1).  splits: parts of the global batch that batch norm sees apart, as on that many
-    devices, with keys shuffled among them; else the statistics tell which key belongs to which query.
-    symmetric: let both views be queries and average, as the authors' CIFAR demo can.
+    Args:
+        dim: Width of the embedding.
+        queue: Number of negatives.
+        momentum: Momentum of the key encoder: the share of its weights that a step keeps.
+        temperature: Divides the similarities; 0.2 in v2, 0.07 in v1.
+        head: Projector: "mlp" (v2) or "linear" (v1).
+        splits: Parts of the global batch that batch norm sees separately, as on that many devices, with keys shuffled
+            among them; otherwise the statistics reveal which key belongs to which query.
+        symmetric: Use both views as queries and average, as the authors' CIFAR demo can.
 
-    He et al. 2019, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722;
-    Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
+    He et al. 2019, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722; Chen et al.
+    2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
     """
 
-    family = "queue and bank"
+    title = "MoCo: Momentum Contrast, v1 and v2 (He et al. 2019)"
+    family = "queue or memory bank"
 
     def __init__(
         self,

@@ -17,26 +17,34 @@ from nearfar.ops.patches import PatchHead, cut, each_patch, orders, shuffle
 
 
 class PIRL(InstDisc):
-    """An image, and its shuffled patches, both find the stored embedding of their sample among those of random others.
+    """Matches an image, and also its shuffled patches, with the sample's stored embedding in a memory bank.
 
-    The jigsaw's tiles are not put in order: what they mean shall not depend on it. With v the embedding of one view,
-    v_t that of another in patches, and m_i the bank's row of the sample, which is made of whole images alone,
+    The jigsaw is not solved: the representation shall be invariant to it. With v the embedding of one view, v_t that of
+    another cut into patches, and m_i the bank's row of the sample, made of whole images alone,
 
         L = weight * NCE(v_t, m_i) + (1 - weight) * NCE(v, m_i)
 
-    Use it where batches are small and parts matter as much as wholes. It costs about what SimCLR does; the bank is an
-    epoch old, and noise in the first. Patches move no running statistics; the K negatives are drawn once a term.
+    Use it when batches are small and parts matter as much as wholes. It costs about what SimCLR costs; negatives are an
+    epoch old, and noise in the first.
+    Note: Patches move no running statistics; the K negatives are drawn once for each term.
 
-    dim: width of the embeddings, and of a patch's code.  weight: of the patches' term.  temperature: of both.
-    negatives: K.  contrast: "paper", each negative told from the others too; "nce", as released, InstDisc's with one
-    constant Z from the patches of the first batch; "infonce", a softmax over own and drawn rows.  momentum: what is
-    left of a row, when its sample is seen.  first: what the bank begins as, "noise" or a "look" at all samples.
-    grid: cells along a side.  share: side of a patch over that of its cell.  side: of the patches as the encoder gets
-    them, in pixels; 0 leaves them as they are cut, but never below 16.
+    Args:
+        dim: Width of the embeddings, and of a patch's code.
+        weight: Weight of the patches' term.
+        temperature: Divides the similarities of both terms.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: "paper" (negatives are contrasted with the other negatives too), "nce" (the released code: InstDisc's
+            loss with Z from the patches of the first batch) or "infonce" (softmax over own and drawn rows).
+        momentum: Share of a bank row that stays when its sample is seen.
+        first: Initial bank: "noise", or a "look" that embeds all samples.
+        grid: Cells along a side of the image.
+        share: Side of a patch over the side of its cell.
+        side: Side of the patches given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
 
     Misra and van der Maaten 2019, "Self-Supervised Learning of Pretext-Invariant Representations", arXiv 1912.01991.
     """
 
+    title = "PIRL: Pretext-Invariant Representation Learning (Misra and van der Maaten 2019)"
     needs_pixels = True
 
     def __init__(

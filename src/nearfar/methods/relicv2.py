@@ -17,28 +17,36 @@ from nearfar.optim.schedules import cosine_ramp
 
 
 class ReLICv2(Method):
-    """Each crop finds the large crops of its sample among a few others, and all crops are to err in the same way.
+    """Contrasts crops with a momentum encoder's large crops, and makes the resulting distributions agree between crops.
 
-    Online embeddings o of all crops are contrasted with those, t, that a slow copy makes of the large ones. Beside
-    that, the distributions over candidates that two crops give may not diverge, which makes them invariant:
+    Online embeddings o of all crops are contrasted with the momentum embeddings t of the large ones. A divergence
+    between the distributions that two crops give over the candidates makes them invariant:
 
         p_vw = softmax over candidates j of o_v . t_wj / temperature
         loss = mean over v, large w of  -log p_vw(itself) + beta KL(p_vw || p_wv),    p_wv without gradient
 
-    Use it when a batch is large and crops are many; with 4 large and 2 small crops it takes about four times the time
-    of SimCLR. Two views, 0 negatives and no pair of a crop with itself are ReLIC. Decided here, for there is no code of
-    it: a small crop, which has no t, is held to p_ww; candidates lie at random distances around the batch, the same for
-    all crops; temperature and beta. Saliency maps, with which the paper hides the background at times, are left out.
+    Use it with large batches and many crops. With 4 large and 2 small crops it takes about four times SimCLR's time.
+    Two views, `--negatives 0 --no-itself` are ReLIC.
+    Note: There is no training code. Decided here: a small crop, which has no t, is compared with p_ww; candidates lie
+    at random offsets in the batch, the same for all crops; temperature and beta. The paper's saliency maps are left
+    out.
 
-    negatives: others among the candidates, 0 for all.  beta: weight of the divergence.  first: in the divergence, "own"
-    as above, or "other", KL(p_wv || p_vw).  itself: contrast each large crop with its own t too.  dim, hidden: widths
-    of the projector.  temperature: of the softmax.  momentum: of the slow copy at first; it rises to 1 along a cosine.
+    Args:
+        negatives: Other samples among the candidates; 0 for all.
+        beta: Weight of the divergence.
+        first: Order of the divergence: "own", KL(p_vw || p_wv), or "other", KL(p_wv || p_vw).
+        itself: Contrast each large crop with its own momentum embedding too.
+        dim: Width of the embedding.
+        hidden: Width of the projector's hidden layer.
+        temperature: Divides the similarities.
+        momentum: Momentum of the target encoder at the start; it rises to 1 along a cosine.
 
-    Tomasev et al. 2022, "Pushing the Limits of Self-Supervised ResNets", arXiv 2201.05119;
-    Mitrovic et al. 2020, "Representation Learning via Invariant Causal Mechanisms", arXiv 2010.07922.
+    Tomasev et al. 2022, "Pushing the Limits of Self-Supervised ResNets", arXiv 2201.05119; Mitrovic et al. 2020,
+    "Representation Learning via Invariant Causal Mechanisms", arXiv 2010.07922.
     """
 
-    family = "instance"
+    title = "ReLICv2: Representation Learning via Invariant Causal Mechanisms, v2 (Tomasev et al. 2022)"
+    family = "in-batch negatives"
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class ReLICv2(Method):
         return gather(normalize(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
 
     def candidates(self, n: int) -> Tensor:
-        """The columns of this rank's rows among those of all: each itself, then its negatives. N x (1 + M)."""
+        """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives. N x (1 + M)."""
         rows = world() * n
         apart = 1 + torch.randperm(rows - 1, generator=self.clock.generator())[: self.negatives or rows]
         own = rank() * n + torch.arange(n)
