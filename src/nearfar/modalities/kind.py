@@ -14,8 +14,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data.samples import Samples
+from nearfar.data.tiles import Tiles
 from nearfar.modalities.encoder import AnyEncoder
-from nearfar.report.shown import Shown
 from nearfar.settings import Settings
 from nearfar.training.options import Viewer
 
@@ -74,7 +74,7 @@ class Kind(Protocol):
         """Which samples are copies, or nearly copies, of one another: N, int64, a number for each set, or MISSING."""
         ...
 
-    def shown(self, data: Any) -> Shown:
+    def shown(self, data: Any) -> Tiles:
         """What reports show of each sample."""
         ...
 

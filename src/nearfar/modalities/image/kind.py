@@ -10,13 +10,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.modalities.image import named, views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.report.shown import Shown, Thumbnails
 from nearfar.settings import Settings
 from nearfar.training.plan import DRAWINGS
 
@@ -107,10 +107,17 @@ def copies(data: Images) -> Tensor:
     return duplicates(data).group
 
 
-def shown(data: Images) -> Shown:
+def shown(data: Images) -> Tiles:
     """Thumbnails in their true proportions."""
-    look = Thumbnails(pixels=data.pixels, aspect=data.aspect)
-    return Shown(look=look, names=data.names, label=data.label, classes=data.classes)
+    return Tiles(
+        face=Thumbnails(pixels=data.pixels, aspect=data.aspect),
+        names=data.names,
+        label=data.label,
+        classes=data.classes,
+        noun="image",
+        plural="images",
+        copies="Images count as copies also at another size, quality or brightness.",
+    )
 
 
 def open_as_set(data: Any, settings: Settings, side: int | None = None) -> Images:

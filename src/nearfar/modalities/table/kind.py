@@ -12,12 +12,12 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import digests
+from nearfar.data.tiles import Cells, Tiles
 from nearfar.modalities.table import views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder
 from nearfar.modalities.table.samples import Table, open_table
 from nearfar.modalities.table.sheet import row_sheet
-from nearfar.report.shown import Cells, Shown
 from nearfar.settings import Settings
 
 RAW = "raw columns"
@@ -113,7 +113,7 @@ def copies(data: Table) -> Tensor:
     return torch.tensor([numbers.get(digest, MISSING) for digest in known])
 
 
-def shown(data: Table) -> Shown:
+def shown(data: Table) -> Tiles:
     """Cells in words: the first columns, both numbers and categories where there are both."""
     first, more = len(data.columns.numbers), len(data.columns.categories)
     numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
@@ -124,5 +124,12 @@ def shown(data: Table) -> Shown:
         return [told[c] for c in which]
 
     columns = [data.columns.names[c] for c in which]
-    look = Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which))
-    return Shown(look=look, names=[f"row {name}" for name in data.names], label=data.label, classes=data.classes)
+    return Tiles(
+        face=Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which)),
+        names=[f"row {name}" for name in data.names],
+        label=data.label,
+        classes=data.classes,
+        noun="row",
+        plural="rows",
+        copies="Rows count as copies where they are the same in every column.",
+    )
