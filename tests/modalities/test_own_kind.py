@@ -83,9 +83,9 @@ def test_kinds_are_recognized_and_named(tmp_path: Path) -> None:
         kind = kinds.of(name)
         assert kind.name == name
         assert issubclass(kind.Settings, nearfar.Settings)
-        assert modalities.face(name).Settings is kind.Settings
+        assert modalities.entry(name).Settings is kind.Settings
     with pytest.raises(ValueError, match=r"'sound'.*image, table"):
-        modalities.face("sound")
+        modalities.entry("sound")
 
 
 RECIPE = """

@@ -4,13 +4,13 @@ import io
 import pytest
 import torch
 from fake_run import CLASSES, features, images
+from nearfar.report.parts import DATA_URI
+from nearfar.report.shown import Cells, Shown, Thumbnails
 from PIL import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.report.parts import DATA_URI
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.report.shown import Cells, Shown, Thumbnails
 
 
 def shown(pixels: Tensor, label: Tensor, aspect: Tensor | None = None) -> Shown:

@@ -88,26 +88,26 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
             guess.add_argument(name, **({"nargs": "?"} if name == "data" else {}), default="")
         place, _ = guess.parse_known_args(argv)
     else:  # which word is DATA, and so the kind, is known only once all flags are
-        every = modalities.face(named).Settings if named else _any_settings()
+        every = modalities.entry(named).Settings if named else _any_settings()
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.recognize(place.data)
-    face = modalities.face(kind)
-    recipe_name = place.recipe or face.recipe_for(place.data)
+    entry = modalities.entry(kind)
+    recipe_name = place.recipe or entry.recipe_for(place.data)
     recipe = recipes.load(recipe_name, Path(method).stem, kind)
     for word in argv:
         name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
         of = [other for other in modalities.names() if name in plans.settings_of(other)]
         if word.startswith("--") and of and kind not in of and not hasattr(recipe.settings, name):
             raise ValueError(f"{word.partition('=')[0]} is for data of the kind {of[0]}, and these are {kind}")
-    call = _parse(method, argv, face.Settings, recipe, recipe_name)
+    call = _parse(method, argv, entry.Settings, recipe, recipe_name)
     place = dataclasses.replace(call.place, recipe=recipe_name, kind=kind)
     return place, call.settings, dataclasses.asdict(call.method)
 
 
 def _any_settings() -> type[Settings]:
     """What can be set for any kind of data, to find DATA among the words of a call."""
-    fields = {f.name: f for name in modalities.names() for f in dataclasses.fields(modalities.face(name).Settings)}
-    hints = {n: t for name in modalities.names() for n, t in get_type_hints(modalities.face(name).Settings).items()}
+    fields = {f.name: f for name in modalities.names() for f in dataclasses.fields(modalities.entry(name).Settings)}
+    hints = {n: t for name in modalities.names() for n, t in get_type_hints(modalities.entry(name).Settings).items()}
     own = [(name, hints[name], dataclasses.field(default=f.default)) for name, f in fields.items()]
     return dataclasses.make_dataclass("AnySettings", own, frozen=True, kw_only=True)  # pyright: ignore[reportReturnType]
 

@@ -17,7 +17,7 @@ UNKNOWN = "image"
 """What data are taken for that no kind recognizes: its reader says best what is wrong with them."""
 
 
-class Face(Protocol):
+class Entry(Protocol):
     """What is asked of a kind before anything is opened."""
 
     Settings: type[Settings]
@@ -36,7 +36,7 @@ def is_own(name: str) -> bool:
     return name.endswith(".py") or os.sep in name
 
 
-def face(name: str) -> Face:
+def entry(name: str) -> Entry:
     """What can be asked of a kind without torch. Raises ValueError where there is none of that name."""
     if is_own(name):
         from nearfar.modalities.kind import of
@@ -49,4 +49,4 @@ def face(name: str) -> Face:
 
 def recognize(data: Any) -> str:
     """The kind of the library that recognizes the data."""
-    return next((name for name in names() if face(name).recognizes(data)), UNKNOWN)
+    return next((name for name in names() if entry(name).recognizes(data)), UNKNOWN)

@@ -17,10 +17,10 @@ from nearfar import modalities, settings
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples, digests
 from nearfar.data.source import Views
+from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import run_file
 from nearfar.method import Encoder
 from nearfar.modalities.examination import Copies, Examination, common_examination
-from nearfar.report.shown import Cells, Shown
 
 
 class Kind:
@@ -126,10 +126,17 @@ class Kind:
         group = torch.tensor([numbers.get(digest, MISSING) for digest in known])
         return Copies(group, int((group != MISSING).sum()) - len(numbers), 0)
 
-    def tiles(self, samples: Any) -> Shown:
+    def tiles(self, samples: Any) -> Tiles:
         """What reports show of each sample: by default its name alone."""
-        cells = Cells(columns=[], numbers=0, cells=lambda i: [], hidden=0)
-        return Shown(look=cells, names=samples.names, label=samples.label, classes=samples.classes)
+        return Tiles(
+            face=Cells(columns=[], numbers=0, cells=lambda i: [], hidden=0),
+            names=samples.names,
+            label=samples.label,
+            classes=samples.classes,
+            noun=self.noun.removesuffix("s"),
+            plural=self.noun,
+            copies="",
+        )
 
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""
@@ -142,7 +149,7 @@ def of(name: str) -> Kind:
     name: a folder in this room, the path of a .py file, or of a folder with a kind.py in it.
     """
     if not modalities.is_own(name):
-        modalities.face(name)  # or a ValueError that lists the names
+        modalities.entry(name)  # or a ValueError that lists the names
         kind = _only(import_module(f"nearfar.modalities.{name}.kind"))
         kind.name = name
         return kind

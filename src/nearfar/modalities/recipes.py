@@ -40,7 +40,7 @@ def load(name: str, method: str, kind: str) -> Recipe:
     name: a file of recipes, FILE:FUNCTION of it, or FILE.py:FUNCTION of the user's own; "" has the kind's own defaults.
     Raises ValueError where there is no such recipe, or it is for another kind of data.
     """
-    wanted = modalities.face(kind).Settings
+    wanted = modalities.entry(kind).Settings
     if not name:
         return Recipe(settings=wanted())
     if ".py:" in name:

@@ -50,8 +50,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     recipe, kind: by default those that suit the data.
     """
     kind = kind or modalities.recognize(data)
-    face = modalities.face(kind)
-    recipe = recipe or face.recipe_for(data)
+    entry = modalities.entry(kind)
+    recipe = recipe or entry.recipe_for(data)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)
     own = own_flags(method)
     known = {f.name for f in dataclasses.fields(base.settings)}
@@ -73,7 +73,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
 
 def settings_of(kind: str) -> set[str]:
     """The names of what can be set for a kind of data."""
-    return {f.name for f in dataclasses.fields(modalities.face(kind).Settings)}
+    return {f.name for f in dataclasses.fields(modalities.entry(kind).Settings)}
 
 
 def insist_whole(flag: str) -> None:

@@ -81,15 +81,15 @@ def test_the_map_tells_rows_in_words(trained: tuple[Path, run.Run]) -> None:
 
 @pytest.mark.parametrize(("numbers", "words", "kept"), [(20, 20, (7, 7)), (20, 3, (11, 3)), (2, 30, (2, 12))])
 def test_of_many_columns_some_of_each_kind_are_shown(numbers: int, words: int, kept: tuple[int, int]) -> None:
+    from nearfar.data.tiles import Cells
     from nearfar.modalities.table.samples import open_table
-    from nearfar.report.shown import Cells
 
     columns = {f"n{i}": [1.0, 2.0] for i in range(numbers)} | {f"w{i}": ["a", "b"] for i in range(words)}
-    look = kinds.of("table").tiles(open_table(columns)).look
-    assert isinstance(look, Cells)
-    assert (look.numbers, len(look.columns) - look.numbers) == kept
-    assert look.hidden == numbers + words - 14
-    assert look.cells(1) == ["2"] * kept[0] + ["b"] * kept[1]
+    face = kinds.of("table").tiles(open_table(columns)).face
+    assert isinstance(face, Cells)
+    assert (face.numbers, len(face.columns) - face.numbers) == kept
+    assert face.hidden == numbers + words - 14
+    assert face.cells(1) == ["2"] * kept[0] + ["b"] * kept[1]
 
 
 def test_equal_rows_are_copies() -> None:
@@ -146,5 +146,5 @@ def test_a_method_of_images_refuses_a_table(tmp_path: Path) -> None:
         'class Mine(SimCLR):\n    """For images."""\n\n    needs_pixels = True\n',
         encoding="utf-8",
     )
-    with pytest.raises(ValueError, match="takes views apart as pixels"):
+    with pytest.raises(ValueError, match="is for images, and cannot be trained on tables"):
         run.fit(str(table(tmp_path / "t.csv")), str(own), out=tmp_path / "r", say=lambda text: None, **SETTINGS)

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -22,7 +23,6 @@ from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
 from nearfar.modalities.image.views import Draws, Views
-from nearfar.report.shown import Shown, Thumbnails
 
 
 class ImageKind(kind.Kind):
@@ -143,10 +143,17 @@ class ImageKind(kind.Kind):
         """Images that are the same, or nearly."""
         return duplicates(samples)
 
-    def tiles(self, samples: Images) -> Shown:
+    def tiles(self, samples: Images) -> Tiles:
         """Thumbnails in their true proportions."""
-        look = Thumbnails(pixels=samples.pixels, aspect=samples.aspect)
-        return Shown(look=look, names=samples.names, label=samples.label, classes=samples.classes)
+        return Tiles(
+            face=Thumbnails(pixels=samples.pixels, aspect=samples.aspect),
+            names=samples.names,
+            label=samples.label,
+            classes=samples.classes,
+            noun="image",
+            plural="images",
+            copies="Images count as copies also at another size, quality or brightness.",
+        )
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
         return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Examination
@@ -21,7 +22,6 @@ from nearfar.modalities.table.samples import Table, open_table
 from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
 from nearfar.modalities.table.views import Draws, Views
-from nearfar.report.shown import Cells, Shown
 
 MOST_COLUMNS = 14
 """That reports show."""
@@ -117,7 +117,7 @@ class TableKind(kind.Kind):
         views = Views([], samples.columns)
         return row_sheet(samples, views, index, views.draw(len(index), torch.Generator()))
 
-    def tiles(self, samples: Table) -> Shown:
+    def tiles(self, samples: Table) -> Tiles:
         """Rows in words: the first columns, both numbers and categories where there are both."""
         first, more = len(samples.columns.numbers), len(samples.columns.categories)
         numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
@@ -128,9 +128,15 @@ class TableKind(kind.Kind):
             return [words[c] for c in which]
 
         columns = [samples.columns.names[c] for c in which]
-        look = Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which))
-        names = [f"row {name}" for name in samples.names]
-        return Shown(look=look, names=names, label=samples.label, classes=samples.classes)
+        return Tiles(
+            face=Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which)),
+            names=[f"row {name}" for name in samples.names],
+            label=samples.label,
+            classes=samples.classes,
+            noun="row",
+            plural="rows",
+            copies="Rows count as copies where they are the same in every column.",
+        )
 
     def examine(self, samples: Table, settings: Settings) -> Examination:
         copies = self.copies(samples)
