@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
-import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nearfar import methods
 from nearfar.modalities import recipes
+from nearfar.modalities.table.recognize import looks_like_table
 from nearfar.settings import Recipe, Settings
 
 DRAWINGS = "drawings"
@@ -94,34 +93,11 @@ def suited_recipe(data: Any) -> str:
         if str(data) == DRAWINGS:
             return "drawings"
         path = Path(data)
-        if _is_table(path):
+        if looks_like_table(path):
             return "tables"
-        return (
-            "photos" if path.is_dir() or path.suffix in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
-        )
+        listed = path.suffix.lower() in (".txt", ".csv", ".tar", ".parquet", ".pq")
+        return "photos" if path.is_dir() or listed else "small_images"
     return "tables" if hasattr(data, "columns") or isinstance(data, Mapping) else "small_images"
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file holds rows to learn from, and not a list of images or images themselves."""
-    if path.name.endswith((".tsv", ".csv.gz", ".tsv.gz")):
-        return True
-    if path.suffix == ".csv" and path.is_file():
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in itertools.islice(csv.reader(file), 2) if row]
-        listed = any("path" in row or (path.parent / row[0]).is_file() for row in rows)
-        return not listed and any(len(row) > 1 for row in rows)
-    if path.suffix in (".parquet", ".pq") and path.is_file():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError):
-            return False  # whoever opens it will say what is wrong with it
-        held = any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in schema.types)
-        return not held and not {"path", "image_path", "file", "file_name", "filename"} & set(schema.names)
-    return False
 
 
 def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
