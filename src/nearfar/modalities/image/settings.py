@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import settings
-from nearfar.modalities.table.recognize import looks_like_table
+from nearfar.modalities.recognize import looks_like_table
 
 DRAWINGS = "drawings"
 """As DATA: the training part of the drawings that come with the package."""
@@ -65,6 +65,6 @@ def recipe_for(data: Any) -> str:
             return "drawings"
         path = Path(data)
         return (
-            "photos" if path.is_dir() or path.suffix in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
+            "photos" if path.is_dir() or path.suffix.lower() in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
         )
     return "small_images"

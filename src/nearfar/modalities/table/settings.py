@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import settings
-from nearfar.modalities.table.recognize import looks_like_table
+from nearfar.modalities.recognize import looks_like_table
 
 VIEWS = ("scarf", "corrupted", "blanked", "mixed")
 """The names that `nearfar.modalities.table.views.views` knows."""
