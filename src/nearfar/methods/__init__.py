@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from nearfar.method import Method
 
 FILLED = ("self", "encoder", "samples", "classes", "counts", "channels")
-"""Arguments of a method's constructor that a run fills; all others are flags."""
+"""Arguments of a method's constructor that a run fills."""
+
+PARTS = ("projector", "labeled")
+"""Arguments by which a method that extends another has another part built in place of its own; all others are flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def listed_flags(name: str) -> dict[str, str]:
                     own = {
                         a.arg: f"{ast.unparse(a.annotation)} = {ast.unparse(d)}"
                         for a, d in pairs
-                        if a.annotation and d and a.arg not in FILLED
+                        if a.annotation and d and a.arg not in FILLED + PARTS
                     }
                     return own | {name: text for name, text in taken.items() if name not in own}
     return taken
@@ -191,7 +194,7 @@ def load(name: str) -> type[Method]:
 
 def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
     """The flags of a method: the keyword arguments of its constructor, but those that a run fills."""
-    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED}
+    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED + PARTS}
     for name, parameter in chosen.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.distance import align, uniform
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
@@ -55,8 +52,7 @@ class AlignUniform(Method):
         self.align, self.uniform, self.alpha, self.t = align, uniform, alpha, t
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        x, y = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        x, y = self.project_all(batch.views)  # N x dim
         near = align(x, y, alpha=self.alpha)
         apart = (uniform(x, t=self.t, group=batch.group) + uniform(y, t=self.t, group=batch.group)) / 2
         log = {"align": near.detach(), "uniform": apart.detach()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, local, normalize, world
+from nearfar.distributed import gather, local, world
 from nearfar.losses.bregman import bregman
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Step
@@ -65,10 +65,10 @@ class Bregman(SimCLR):
         return self.second(h[:, :, None])[:, :, 0]  # 2N x networks
 
     def forward(self, batch: Batch) -> Step:
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
-        f = self.functionals(z)
+        z = self.project_all(batch.views)  # 2 of N x dim
+        f = self.functionals(torch.cat(z))
         how = {"temperature": self.temperature, "group": batch.group}
-        loss = nt_xent(*z.chunk(2), **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)
+        loss = nt_xent(*z, **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)
         return Step(loss, {"active": (torch.bincount(gather(f.argmax(1))) > 0).sum().float()})
 
     def chance(self, batch: int) -> float:

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.distance import byol
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import byol_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -40,16 +39,13 @@ class BYOL(Method):
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
         self.predictor = byol_head(dim, hidden=hidden, out=dim)
-        self.target_encoder = momentum_copy(self.encoder)
-        self.target_projector = momentum_copy(self.projector)
-        self.momentum = momentum
+        self.slow, self.momentum = MomentumPair(self.encoder, self.projector), momentum
 
     def predict(self, view: Any) -> Tensor:
         return self.predictor(self.projector(self.embed(view)))  # N x dim
 
-    @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return self.target_projector(self.embed(view, self.target_encoder))  # N x dim
+        return self.slow(self, view)  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         p1, p2 = self.each(self.predict, batch.views)
@@ -57,6 +53,4 @@ class BYOL(Method):
         return Step(byol(p1, z2) + byol(p2, z1))
 
     def after_step(self, step: Step) -> None:
-        momentum = cosine_ramp(self.momentum, self.clock.progress)
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))

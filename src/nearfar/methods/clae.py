@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
@@ -65,9 +64,8 @@ class CLAE(SimCLR):
             return ascend(lambda at: self.loss(z.detach(), self.changed(at), group), x, epsilon=self.eps)
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
-        z = self.changed(self.attack(v1, z1, batch.group))
+        z1, z2 = self.project_all(batch.views)  # N x dim
+        z = self.changed(self.attack(batch.views[0], z1, batch.group))
         clean, hard = self.loss(z1, z2, batch.group), self.loss(z1, z, batch.group)
         return Step(clean + self.alpha * hard, {"clean": clean.detach(), "hard": hard.detach()})
 

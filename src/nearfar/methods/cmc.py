@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.memory.bank import Bank
-from nearfar.method import Encoder, Look, Step
-from nearfar.methods.instdisc import InstDisc
+from nearfar.memory.bank_contrast import BankContrast
+from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
 
 
-class CMC(InstDisc):
+class CMC(Method):
     """Contrasts the channel groups of an image, such as lightness and color, through one memory bank for each group.
 
     Each group has its own encoder, projector and bank. With v^a the embedding of group a and M^b the bank of group b,
@@ -43,6 +43,7 @@ class CMC(InstDisc):
     title = "CMC: Contrastive Multiview Coding (Tian et al. 2019)"
     family = "augmentations and views"
     needs_pixels = True
+    log_z: Tensor  # one for each pair
 
     def __init__(
         self,
@@ -57,16 +58,14 @@ class CMC(InstDisc):
         first: Literal["noise", "look"] = "noise",
         core: bool = False,
     ) -> None:
-        super().__init__(
-            encoder, samples=samples, dim=dim, temperature=temperature, negatives=negatives, contrast=contrast,
-            momentum=momentum, first=first, proximal=0.0,
-        )  # fmt: skip
+        super().__init__(encoder)
         streams = encoder.streams()
-        del self.projector, self.bank  # one each instead
         self.projectors = nn.ModuleList(moco_v1_head(stream.dim, out=dim) for stream in streams)
         self.banks = nn.ModuleList(Bank(samples, dim) for _ in streams)
         self.pairs = [(a, b) for a, b in permutations(range(len(streams)), 2) if not core or 0 in (a, b)]
         self.register_buffer("log_z", torch.zeros(len(self.pairs)))
+        self.contrast = BankContrast(contrast, temperature, negatives)
+        self.momentum, self.first = momentum, first
 
     @property
     def stored(self) -> list[Bank]:
@@ -87,8 +86,11 @@ class CMC(InstDisc):
 
     def forward(self, batch: Batch) -> Step:
         v = self.parts(batch.views)
-        found = [self.found(v[a], batch, self.stored[b], z) for (a, b), z in zip(self.pairs, self.log_z, strict=True)]
-        losses, log_z = map(torch.stack, zip(*found, strict=True))
+        scores = [
+            self.contrast(v[a], batch, self.stored[b], z, self.clock.generator())
+            for (a, b), z in zip(self.pairs, self.log_z, strict=True)
+        ]
+        losses, log_z = map(torch.stack, zip(*scores, strict=True))
         return Step(losses.sum(), carry=(v, log_z, batch))
 
     def after_step(self, step: Step) -> None:
@@ -98,5 +100,5 @@ class CMC(InstDisc):
             bank.write(batch.index, part, keep=self.momentum, group=batch.group)
 
     def chance(self, batch: int) -> float | None:
-        once = super().chance(batch)
+        once = self.contrast.chance(self.stored[0])
         return None if once is None else len(self.pairs) * once

@@ -49,7 +49,7 @@ class CrossEntropy(Method):
         self.smoothing, self.entropy = smoothing, float(-(known.exp() * known).sum()) if prior else math.log(classes)
 
     def forward(self, batch: Batch) -> Step:
-        logits = self.classifier(self.embed(torch.cat(batch.views)))  # VN x classes
+        logits = self.classifier(torch.cat(self.embed_all(batch.views)))  # VN x classes
         label = batch.label.repeat(len(batch.views))
         loss = cross_entropy(logits, label, log_prior=self.classifier.log_prior, smoothing=self.smoothing)
         return Step(loss, {"right": solved(logits, label)})

@@ -3,12 +3,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.pairwise import dcl
-from nearfar.method import Encoder, Step
+from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
 
 
@@ -38,10 +36,8 @@ class DCL(SimCLR):
         super().__init__(encoder, **simclr)
         self.sigma = sigma if weighted else None
 
-    def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
-        return Step(dcl(z1, z2, temperature=self.temperature, sigma=self.sigma, group=batch.group))
+    def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
+        return dcl(z1, z2, temperature=self.temperature, sigma=self.sigma, group=group)
 
     def chance(self, batch: int) -> float:
         return math.log(2 * batch - 2)

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.negatives import hcl
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import debiased_head
@@ -46,8 +44,7 @@ class Debiased(Method):
         self.temperature, self.tau_plus = temperature, tau_plus
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        z1, z2 = self.project_all(batch.views)  # N x dim
         return Step(self.loss(z1, z2, batch.group))
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:

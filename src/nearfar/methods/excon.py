@@ -79,9 +79,9 @@ class ExCon(SupCon):
             masked, right = essence(*how, x, batch.label, threshold=self.threshold, at_once=self.micro_batch)
             views = [v1, torch.where(right[:, None, None, None], masked, v2)]
             views += [masked] if self.background != "none" else []
-        h = self.embed(torch.cat(views))  # 2N or 3N x encoder.dim
-        z = normalize(self.projector(h)).split(len(x))  # N x dim each
-        entropy = cross_entropy(self.classifier(h[: len(x)].detach()), batch.label)
+        h = self.embed_all(views)  # 2 or 3 of N x encoder.dim
+        z = normalize(self.projector(torch.cat(h))).split(len(x))  # N x dim each
+        entropy = cross_entropy(self.classifier(h[0].detach()), batch.label)
         loss = self.contrast(z, batch, ~right & (batch.label >= 0)) + entropy
         return Step(loss, {"explained": right.float().mean(), "entropy": entropy.detach()})
 

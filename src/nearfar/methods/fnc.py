@@ -4,10 +4,8 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.method import Encoder, Method, Step, frozen_statistics
 from nearfar.nn.heads import mlp
@@ -60,16 +58,12 @@ class FNC(Method):
         self.top, self.threshold, self.support_learns = top, threshold, support_learns
         self.score: Literal["max", "mean"] = score
 
-    def project(self, views: list[Tensor]) -> list[Tensor]:
-        z = normalize(self.projector(self.embed(torch.cat(views))))
-        return list(z.chunk(len(views)))  # V of N x dim
-
     def forward(self, batch: Batch) -> Step:
         learning = len(batch.views) if self.support_learns else 2
-        z, support = self.project(batch.views[:learning]), []
+        z, support = self.project_all(batch.views[:learning]), []
         if batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
-                support = self.project(batch.views[learning:])
+                support = self.project_all(batch.views[learning:])
         found = find_alike(z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score)  # N x top
         loss = nt_xent_found(z, found, temperature=self.temperature, attract=self.attract, group=batch.group)
         log = detection(detected_columns(found, batch.label, learning)) if self.labeled else {}

@@ -64,7 +64,7 @@ class GPaCo(Method):
         self.temperature, self.scale = temperature, scale
 
     def forward(self, batch: Batch) -> Step:
-        h = self.embed(torch.cat(batch.views))  # 2N x encoder.dim
+        h = torch.cat(self.embed_all(batch.views))  # 2N x encoder.dim
         z = normalize(self.projector(h))
         b = self.classifier.balanced(h) / self.scale  # 2N x classes
         earlier = self.queue.keys, self.queue.label, self.queue.group

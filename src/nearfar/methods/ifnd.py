@@ -9,7 +9,7 @@ from torch import Tensor
 from nearfar.batch import MISSING, Batch
 from nearfar.clustering.confidence import confidence
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import gather, normalize
+from nearfar.distributed import gather
 from nearfar.losses.false_negatives import detected, detection, info_nce_found
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
@@ -67,7 +67,7 @@ class IFND(MoCo):
         accepted = round(self.acceptance * self.clock.progress * self.label.shape[1])
         if not accepted:
             return
-        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(self.slow_rows)  # samples x dim
         for m, size in enumerate(self.sizes):
             found = kmeans(x, size, seed=m)
             sure = confidence(x, found, self.temperature).topk(accepted).indices

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from nearfar.losses.redundancy import barlow
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import barlow_head, mlp
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
 from nearfar.ops.mixing import cutmix, input_mix, mixup
 
@@ -63,13 +64,14 @@ class IMix(Method):
     ) -> None:
         slow = base in ("moco", "byol")
         super().__init__(split_norms(encoder, splits) if slow else encoder)
-        npair = base == "npair"
-        head = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, last_bias=not npair, last_norm=npair)
-        self.projector = barlow_head(encoder.dim, out=dim) if base == "barlow" else head
+        if base == "barlow":
+            self.projector = barlow_head(encoder.dim, out=dim)
+        else:
+            last = {"last_norm": True, "last_bias": False} if base == "npair" else {"last_bias": True}
+            self.projector = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, **last)
         self.predictor = mlp((dim, dim, dim), norm=True, bias=False, last_bias=True) if base == "byol" else None
         if slow:
-            self.key_encoder = momentum_copy(self.encoder)
-            self.key_projector = momentum_copy(split_norms(self.projector, splits))
+            self.copy = MomentumPair(self.encoder, split_norms(self.projector, splits))
         self.queue = Queue(queue, dim) if base == "moco" else None
         self.base, self.slow, self.mix = base, slow, mixup if mix == "mixup" else cutmix
         self.alpha, self.extra, self.temperature, self.momentum = alpha, extra, temperature, momentum
@@ -79,7 +81,7 @@ class IMix(Method):
 
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
-        return shuffled(lambda x: self.key_projector(self.embed(x, self.key_encoder)), view, self.clock.generator())
+        return shuffled(partial(self.copy, self), view, self.clock.generator())  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
@@ -98,8 +100,7 @@ class IMix(Method):
 
     def after_step(self, step: Step) -> None:
         if self.slow:
-            follow(self.key_encoder, self.encoder, self.momentum)
-            follow(self.key_projector, self.projector, self.momentum)
+            self.copy.follow(self, self.momentum)
         if self.queue is not None:
             self.queue.enqueue(*step.carry)
 

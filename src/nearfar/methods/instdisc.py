@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -8,9 +7,8 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize, share
-from nearfar.losses.instances import instance_softmax, log_partition, nce
-from nearfar.losses.pairwise import info_nce
 from nearfar.memory.bank import Bank
+from nearfar.memory.bank_contrast import BankContrast
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
 
@@ -62,8 +60,8 @@ class InstDisc(Method):
         self.projector = moco_v1_head(encoder.dim, out=dim)
         self.bank = Bank(samples, dim)
         self.register_buffer("log_z", torch.zeros(()))
-        self.temperature, self.negatives, self.contrast = temperature, negatives, contrast
-        self.momentum, self.proximal, self.first, self.samples = momentum, proximal, first, samples
+        self.contrast = BankContrast(contrast, temperature, negatives)
+        self.momentum, self.proximal, self.first = momentum, proximal, first
 
     def represent(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view)))  # N x dim
@@ -73,27 +71,11 @@ class InstDisc(Method):
             self.bank.rows.copy_(look(self.represent))
 
     def forward(self, batch: Batch) -> Step:
-        v, index = self.represent(torch.cat(batch.views)), batch.index.repeat(len(batch.views))  # VN x dim
-        loss, log_z = self.found(v, batch, self.bank, self.log_z)
+        v, index = torch.cat(self.project_all(batch.views)), batch.index.repeat(len(batch.views))  # VN x dim
+        loss, log_z = self.contrast(v, batch, self.bank, self.log_z, self.clock.generator())
         moved = (v - self.bank.rows[index]).square().sum(1) * self.bank.seen[index]
         loss = loss + self.proximal * share(moved)
         return Step(loss, carry=(v.chunk(len(batch.views)), log_z, batch))
-
-    def found(self, v: Tensor, batch: Batch, bank: Bank, log_z: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each row of v (VN x dim) against a bank, and log Z, which is estimated while the bank is new."""
-        times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
-        index, columns = batch.index.repeat(times), slice(None)
-        if self.contrast != "softmax":
-            columns = torch.randint(n, (self.negatives,), generator=self.clock.generator()).to(v.device)
-        own, others = bank.rows[index], bank.rows[columns]
-        groups = None if batch.group is None else (batch.group.repeat(times), bank.group[columns])
-        if self.contrast == "softmax":
-            return instance_softmax(v, others, index, temperature=t, groups=groups), log_z
-        if self.contrast == "infonce":
-            return info_nce(v, own, others, temperature=t, groups=groups), log_z
-        if not bank.seen.any():
-            log_z = log_partition(v, own, others, temperature=t, samples=n)
-        return nce(v, own, others, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
 
     def after_step(self, step: Step) -> None:
         views, log_z, batch = step.carry
@@ -102,5 +84,4 @@ class InstDisc(Method):
             self.bank.write(batch.index, v, keep=self.momentum, group=batch.group)
 
     def chance(self, batch: int) -> float | None:
-        choices = self.samples if self.contrast == "softmax" else 1 + self.negatives
-        return None if self.contrast == "nce" or self.proximal else math.log(choices)
+        return None if self.proximal else self.contrast.chance(self.bank)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.online import OnlineClusters
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Step
@@ -67,9 +67,9 @@ class InterCLR(MoCo):
         **moco: Any,
     ) -> None:
         super().__init__(encoder, **moco)
-        count = min(clusters, -(-samples // 10))
-        self.bank = Bank(samples, self.projector.dim)
-        self.clusters = OnlineClusters(samples, count, self.projector.dim, least=min(least, samples // (2 * count)))
+        count, dim = min(clusters, -(-samples // 10)), self.queue.keys.shape[1]
+        self.bank = Bank(samples, dim)
+        self.clusters = OnlineClusters(samples, count, dim, least=min(least, samples // (2 * count)))
         self.weight, self.kept, self.recenter, self.offline = weight, kept, recenter, offline
         self.negatives: dict[str, Any] = {"count": negatives, "pool": pool, "sampling": sampling}
         self.margins: dict[str, Any] = {"margin": margin, "arc": arc}
@@ -77,7 +77,7 @@ class InterCLR(MoCo):
     def before_epoch(self, look: Look) -> None:
         if self.bank.seen.all() and not self.offline:
             return
-        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(self.slow_rows)  # samples x dim
         self.bank.rows.copy_(x)
         self.bank.seen.fill_(True)
         self.clusters.start(x)

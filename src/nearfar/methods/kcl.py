@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.positives import chosen, info_nce_chosen
-from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Look
 from nearfar.methods.moco import MoCo
 
@@ -54,15 +53,14 @@ class KCL(MoCo):
         first: Literal["look", "noise"] = "look",
         **moco: Any,
     ) -> None:
-        super().__init__(encoder, temperature=temperature, head=head, **moco)
-        self.queue = Queue(*self.queue.keys.shape, labeled=True)
+        super().__init__(encoder, temperature=temperature, head=head, labeled=True, **moco)
         self.positives, self.selection, self.others, self.first = positives, selection, others, first
 
     def before_epoch(self, look: Look) -> None:
         queue = self.queue
         if self.first == "noise" or queue.count:
             return
-        k = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        k = look(self.slow_rows)  # samples x dim
         drawn = torch.randperm(len(k), generator=self.clock.generator())[: len(queue.keys)].to(k.device)
         queue.keys[: len(drawn)] = k[drawn].to(queue.keys.dtype)
         if look.label is not None:

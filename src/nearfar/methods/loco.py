@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
@@ -53,7 +53,7 @@ class LoCo(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        x, losses = torch.cat(batch.views), []
+        x, losses = cat(batch.views), []
         if self.representations is not None:
             with torch.no_grad(), frozen_statistics(self):
                 self.embed(x)

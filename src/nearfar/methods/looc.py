@@ -13,7 +13,6 @@ from nearfar.losses.leave_one_out import leave_one_out
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
-from nearfar.nn.momentum import momentum_copy
 
 
 class LooC(MoCo):
@@ -60,10 +59,10 @@ class LooC(MoCo):
         splits: int = 8,
     ) -> None:
         # The rows of MoCo's queue are the keys of all spaces, side by side.
-        wide, make = (1 + augmentations) * dim, moco_v2_head if head == "mlp" else moco_v1_head
-        super().__init__(encoder, dim=wide, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
-        self.projector = _Heads(make(encoder.dim, out=dim) for _ in range(1 + augmentations))
-        self.key_projector = momentum_copy(self.projector)
+        spaces, make = 1 + augmentations, moco_v2_head if head == "mlp" else moco_v1_head
+        heads = _Heads(make(encoder.dim, out=dim) for _ in range(spaces))
+        moco = {"queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, dim=spaces * dim, projector=heads, **moco)
         self.n, self.negatives = augmentations, negatives
 
     def spaces(self, rows: Tensor) -> list[Tensor]:

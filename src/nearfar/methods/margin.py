@@ -2,10 +2,7 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.metric import pairs
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
@@ -56,6 +53,4 @@ class Margin(Method):
         self.loss = partial(pairs, margin=margin, positive_margin=positive_margin, linear=linear, active=active)
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
-        return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))
+        return Step(self.loss(self.project_all(batch.views), batch.label, group=batch.group))

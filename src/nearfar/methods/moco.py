@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
@@ -12,7 +12,7 @@ from nearfar.losses.pairwise import info_nce
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
 
 
@@ -54,24 +54,26 @@ class MoCo(Method):
         head: Literal["mlp", "linear"] = "mlp",
         splits: int = 8,
         symmetric: bool = False,
+        projector: nn.Module | None = None,  # in place of what `head` names
+        labeled: bool = False,  # whether the queue keeps labels
     ) -> None:
         super().__init__(split_norms(encoder, splits))
-        self.projector = (moco_v2_head if head == "mlp" else moco_v1_head)(encoder.dim, out=dim)
-        self.key_encoder = momentum_copy(self.encoder)
-        self.key_projector = momentum_copy(self.projector)
-        self.queue = Queue(queue, dim)
+        make = moco_v2_head if head == "mlp" else moco_v1_head
+        self.projector = make(encoder.dim, out=dim) if projector is None else projector
+        self.slow = MomentumPair(self.encoder, self.projector)
+        self.queue = Queue(queue, dim, labeled=labeled)
         self.momentum, self.temperature, self.symmetric = momentum, temperature, symmetric
         self.shuffles = any(isinstance(module, SplitBatchNorm) for module in self.encoder.modules())
 
     def query(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view)))  # N x dim
 
+    def slow_rows(self, view: Any) -> Tensor:
+        return normalize(self.slow(self, view))  # N x dim
+
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
-        def network(x: Any) -> Tensor:
-            return normalize(self.key_projector(self.embed(x, self.key_encoder)))  # N x dim
-
-        return shuffled(network, view, self.clock.generator()) if self.shuffles else network(view)
+        return shuffled(self.slow_rows, view, self.clock.generator()) if self.shuffles else self.slow_rows(view)
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
@@ -88,8 +90,7 @@ class MoCo(Method):
         return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=groups)
 
     def after_step(self, step: Step) -> None:
-        follow(self.key_encoder, self.encoder, self.momentum)
-        follow(self.key_projector, self.projector, self.momentum)
+        self.slow.follow(self, self.momentum)
         views, batch = step.carry
         for keys in views:  # one view after the other, so that the order is that of one process
             self.queue.enqueue(keys, batch.group, batch.label)

@@ -42,6 +42,6 @@ class NPairs(Method):
         self.penalty = penalty
 
     def forward(self, batch: Batch) -> Step:
-        z = self.projector(self.embed(torch.cat(batch.views))).chunk(len(batch.views))  # N x dim each
+        z = self.projector(torch.cat(self.embed_all(batch.views))).chunk(len(batch.views))  # N x dim each
         order = torch.randperm(len(batch) * world(), generator=self.clock.generator()).to(z[0].device)
         return Step(n_pairs(z[0], z[-1], batch.label, order, penalty=self.penalty, group=batch.group))

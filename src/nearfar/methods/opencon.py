@@ -88,8 +88,7 @@ class OpenCon(Method):
         self.tau, self.weights, self.prior = (tau_u, tau_l, tau_n), (lambda_u, lambda_l, lambda_n), prior
 
     def forward(self, batch: Batch) -> Step:
-        label, views = batch.label, len(batch.views)
-        z = list(normalize(self.projector(self.embed(torch.cat(batch.views)))).chunk(views))  # views of N x dim
+        label, z = batch.label, self.project_all(batch.views)  # views of N x dim
         score = self.prototypes(z[0])  # N x classes + novel, of the first view for all
         guess, labeled = score.argmax(1), label != MISSING
         new = unfamiliar(score, labeled, known=self.known, percentile=self.percentile)

@@ -3,11 +3,9 @@ from __future__ import annotations
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.losses.parametric import parametric
-from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import LinearClassifier, paco_head
-from nearfar.nn.momentum import momentum_copy
 
 
 class PaCo(MoCo):
@@ -58,10 +56,9 @@ class PaCo(MoCo):
         prior: bool = True,
         splits: int = 8,
     ) -> None:
-        super().__init__(encoder, dim=dim, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
-        self.projector = paco_head(encoder.dim, out=dim)
-        self.key_projector = momentum_copy(self.projector)
-        self.queue = Queue(queue, dim, labeled=True)
+        parts = {"projector": paco_head(encoder.dim, out=dim), "labeled": True}
+        moco = {"dim": dim, "queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, **parts, **moco)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         self.scale = scale

@@ -61,7 +61,7 @@ class PCL(MoCo):
     ) -> None:
         super().__init__(encoder, queue=queue, **moco)
         self.sizes = [min(clusters * 2**m, -(-samples // 10)) for m in range(granularities)]  # K of each clustering
-        self.register_buffer("centroids", normalize(torch.randn(sum(self.sizes), self.projector.dim)))
+        self.register_buffer("centroids", normalize(torch.randn(sum(self.sizes), self.queue.keys.shape[1])))
         self.register_buffer("phi", torch.ones(sum(self.sizes)))
         self.register_buffer("cluster", torch.zeros(granularities, samples, dtype=torch.long))
         self.negatives, self.start, self.restarts, self.repeat = queue, start, restarts, repeat
@@ -73,7 +73,7 @@ class PCL(MoCo):
     def before_epoch(self, look: Look) -> None:
         if self.clock.epoch < self.start or not self.sizes:
             return
-        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(self.slow_rows)  # samples x dim
         for m, (centroids, phi, cluster) in enumerate(self.clusterings()):
             tries = [kmeans(x, len(phi), seed=m * self.restarts + t) for t in range(self.restarts)]
             found = min(tries, key=lambda clusters: float(clusters.distance.square().sum()))

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
-from nearfar.losses.instances import log_partition, nce
-from nearfar.losses.pairwise import info_nce
-from nearfar.losses.pretext_invariant import told_apart
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.instdisc import InstDisc
 from nearfar.ops.patches import PatchHead, cut, each_patch, orders, shuffle
@@ -63,17 +58,18 @@ class PIRL(InstDisc):
         share: float = 0.75,
         side: int = 0,
     ) -> None:
-        bank: dict[str, Any] = {"samples": samples, "momentum": momentum, "first": first, "proximal": 0.0}
-        super().__init__(encoder, dim=dim, temperature=temperature, negatives=negatives, **bank)
+        how: dict[str, Any] = {"contrast": contrast, "temperature": temperature, "negatives": negatives}
+        super().__init__(encoder, samples=samples, dim=dim, momentum=momentum, first=first, proximal=0.0, **how)
         self.patches = PatchHead(nn.Linear(encoder.dim, dim), nn.Linear(grid**2 * dim, dim))
-        self.weight, self.form, self.grid, self.share, self.side = weight, contrast, grid, share, side
+        self.weight, self.grid, self.share, self.side = weight, grid, share, side
 
     def forward(self, batch: Batch) -> Step:
         v = self.represent(batch.views[0])  # N x dim
         with frozen_statistics(self.encoder):
             v_t = self.shuffled(batch.views[1])  # N x dim
-        first, log_z = self.score(v_t, batch, self.log_z, 2)
-        second, log_z = self.score(v, batch, log_z, 3)
+        generator = self.clock.generator
+        first, log_z = self.contrast(v_t, batch, self.bank, self.log_z, generator(2))
+        second, log_z = self.contrast(v, batch, self.bank, log_z, generator(3), estimate=False)
         return Step(self.weight * first + (1 - self.weight) * second, carry=([v.detach()], log_z, batch))
 
     def shuffled(self, view: Tensor) -> Tensor:
@@ -81,19 +77,3 @@ class PIRL(InstDisc):
         patches = cut(view, self.grid, share=self.share, side=self.side, generator=generator)
         order = orders(len(view), self.grid**2, generator=generator)
         return normalize(self.patches(each_patch(self.embed, shuffle(patches, order))))
-
-    def score(self, v: Tensor, batch: Batch, log_z: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
-        bank, n, t = self.bank, len(self.bank.rows), self.temperature
-        picked = torch.randint(n, (self.negatives,), generator=self.clock.generator(purpose)).to(v.device)
-        own, drawn = bank.rows[batch.index], bank.rows[picked]
-        groups = None if batch.group is None else (batch.group, bank.group[picked])
-        if self.form != "nce":
-            loss = told_apart if self.form == "paper" else info_nce
-            return loss(v, own, drawn, temperature=t, groups=groups), log_z
-        if purpose == 2 and not bank.seen.any():
-            log_z = log_partition(v, own, drawn, temperature=t, samples=n)
-        return nce(v, own, drawn, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
-
-    def chance(self, batch: int) -> float | None:
-        k, paper = self.negatives, self.form == "paper"
-        return None if self.form == "nce" else math.log(1 + k) + paper * k * math.log(1 + 1 / k)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, layout
 from nearfar.distributed import gather, normalize, rank, world
 from nearfar.losses.relic import relic
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import byol_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -63,17 +63,15 @@ class ReLICv2(Method):
     ) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
-        self.target_encoder = momentum_copy(self.encoder)
-        self.target_projector = momentum_copy(self.projector)
+        self.slow = MomentumPair(self.encoder, self.projector)
         self.negatives, self.itself, self.loss = negatives, itself, partial(relic, beta=beta, first=first)
         self.temperature, self.momentum = temperature, momentum
 
     def online(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view))) / self.temperature  # N x dim
 
-    @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return gather(normalize(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
+        return gather(normalize(self.slow(self, view)))  # WN x dim
 
     def candidates(self, n: int) -> Tensor:
         """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives. N x (1 + M)."""
@@ -83,7 +81,7 @@ class ReLICv2(Method):
         return torch.cat([own[:, None], (own[:, None] + apart) % rows], 1)
 
     def forward(self, batch: Batch) -> Step:
-        large = [view for view in batch.views if view.shape == batch.views[0].shape]  # they come first
+        large = [view for view in batch.views if layout(view) == layout(batch.views[0])]  # they come first
         o, t = self.each(self.online, batch.views), self.each(self.target, large)
         columns = self.candidates(len(batch)).to(t[0].device)
         hidden = torch.zeros_like(columns, dtype=torch.bool)
@@ -97,9 +95,7 @@ class ReLICv2(Method):
         return Step(torch.stack(losses).mean())
 
     def after_step(self, step: Step) -> None:
-        momentum = cosine_ramp(self.momentum, self.clock.progress)
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))
 
     def chance(self, batch: int) -> float:
         return math.log(min(1 + (self.negatives or batch), batch))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
@@ -10,7 +9,7 @@ from nearfar.distributed import normalize
 from nearfar.losses.negatives import renyi
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import mlp, moco_v3_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
 
 
@@ -54,16 +53,14 @@ class RenyiCL(Method):
         super().__init__(encoder)
         self.projector = moco_v3_head(encoder.dim, hidden=hidden, out=dim)
         self.predictor = mlp((dim, hidden, dim), norm=True, bias=False, last_bias=False)
-        self.target_encoder = momentum_copy(self.encoder)
-        self.target_projector = momentum_copy(self.projector)
+        self.slow = MomentumPair(self.encoder, self.projector)
         self.temperature, self.gamma, self.alpha, self.momentum = temperature, gamma, alpha, momentum
 
     def predict(self, view: Any) -> Tensor:
         return normalize(self.predictor(self.projector(self.embed(view))))  # N x dim
 
-    @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return normalize(self.target_projector(self.embed(view, self.target_encoder)))  # N x dim
+        return normalize(self.slow(self, view))  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         a = self.each(self.predict, batch.views)  # V of N x dim
@@ -74,6 +71,4 @@ class RenyiCL(Method):
         return renyi(sources, target, temperature=self.temperature, gamma=self.gamma, alpha=self.alpha, group=group)
 
     def after_step(self, step: Step) -> None:
-        momentum = cosine_ramp(self.momentum, self.clock.progress)
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))

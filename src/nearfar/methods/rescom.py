@@ -65,7 +65,7 @@ class ResCom(Method):
 
     def forward(self, batch: Batch) -> Step:
         views, label, queue, group = len(batch.views), batch.label, self.queue, batch.group
-        h = self.embed(torch.cat(batch.views))  # VN x encoder.dim
+        h = torch.cat(self.embed_all(batch.views))  # VN x encoder.dim
         z = normalize(self.projector(h))
         classified = cross_entropy(self.classifier.balanced(h), label.repeat(views))
         groups = None if group is None else (group.repeat(views), queue.group)

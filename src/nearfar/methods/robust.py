@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found, same_class
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
@@ -78,9 +78,6 @@ class Robust(SimCLR):
         ramp = (self.clock.progress - self.onset) / (self.full - self.onset)
         return int(self.rho * min(1.0, max(0.0, ramp)) * 2 * (samples - 1))
 
-    def project(self, *views: Tensor) -> list[Tensor]:
-        return list(normalize(self.projector(self.embed(torch.cat(views)))).chunk(len(views)))  # V of N x dim
-
     def find(self, z: list[Tensor], label: Tensor) -> Tensor:
         if self.oracle:
             return same_class(label, len(z))
@@ -95,12 +92,12 @@ class Robust(SimCLR):
         loss = partial(nt_xent_found, temperature=self.temperature, group=batch.group)
         if self.adversarial:
             with frozen_statistics(self), torch.no_grad():
-                clean = self.project(v1, v2)
+                clean = self.project_all([v1, v2])
                 found = self.find(clean, batch.label)
-                v1 = self.attack(v1, lambda x: loss([*self.project(x), clean[1]], found))
-            z = self.project(v1, v2)
+                v1 = self.attack(v1, lambda x: loss([*self.project_all([x]), clean[1]], found))
+            z = self.project_all([v1, v2])
         else:
-            z = self.project(v1, v2)
+            z = self.project_all([v1, v2])
             found = self.find(z, batch.label)
         log = detection(detected_columns(found, batch.label, 2)) if self.labeled else {}
         return Step(loss(z, found), log)

@@ -10,7 +10,6 @@ from nearfar.losses import relational
 from nearfar.method import Encoder
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import mlp
-from nearfar.nn.momentum import momentum_copy
 from nearfar.nn.norms import split_norms
 
 
@@ -64,19 +63,9 @@ class SCE(MoCo):
         splits: int = 8,
         symmetric: bool = False,
     ) -> None:
-        super().__init__(
-            encoder,
-            dim=dim,
-            queue=queue,
-            momentum=momentum,
-            temperature=temperature,
-            splits=splits,
-            symmetric=symmetric,
-        )
-        widths = (*[encoder.dim] * layers, dim)
-        head = mlp(widths, norm=True, bias=True, last_bias=True)
-        self.projector = split_norms(head, splits)
-        self.key_projector = momentum_copy(self.projector)
+        head = mlp((*[encoder.dim] * layers, dim), norm=True, bias=True, last_bias=True)
+        moco = {"dim": dim, "queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, projector=split_norms(head, splits), symmetric=symmetric, **moco)
         self.predictor = nn.Identity()
         if predictor:
             guess = mlp((dim, encoder.dim, dim), norm=True, bias=True, last_bias=True)

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import math
 
-import torch
+from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Step
-from nearfar.nn.heads import simclr_head
+from nearfar.nn.heads import MLP, simclr_head
 
 
 class SimCLR(Method):
@@ -31,15 +30,19 @@ class SimCLR(Method):
     title = "SimCLR: A Simple Framework for Contrastive Learning (Chen et al. 2020)"
     family = "in-batch negatives"
 
-    def __init__(self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1) -> None:
+    def __init__(
+        self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1, projector: MLP | None = None
+    ) -> None:
         super().__init__(encoder)
-        self.projector = simclr_head(encoder.dim, out=dim)
+        self.projector = simclr_head(encoder.dim, out=dim) if projector is None else projector
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z = normalize(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
-        return Step(nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group))
+        z1, z2 = self.project_all(batch.views)  # N x dim
+        return Step(self.loss(z1, z2, batch.group))
+
+    def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
+        return nt_xent(z1, z2, temperature=self.temperature, group=group)
 
     def chance(self, batch: int) -> float:
         return math.log(2 * batch - 1)

@@ -3,11 +3,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Step
@@ -39,11 +37,16 @@ class SimCLRv2(SimCLR):
     title = "SimCLRv2: Big Self-Supervised Models are Strong Semi-Supervised Learners (Chen et al. 2020)"
 
     def __init__(
-        self, encoder: Encoder, *, layers: int = 3, memory: int = 0, momentum: float = 0.999, **simclr: Any
+        self,
+        encoder: Encoder,
+        *,
+        layers: int = 3,
+        memory: int = 0,
+        momentum: float = 0.999,
+        dim: int = 128,
+        **simclr: Any,
     ) -> None:
-        super().__init__(encoder, **simclr)
-        dim = self.projector.dim
-        self.projector = simclr_head(encoder.dim, out=dim, layers=layers)
+        super().__init__(encoder, projector=simclr_head(encoder.dim, out=dim, layers=layers), **simclr)
         self.queue = None
         if memory:
             self.queue = SlowQueue(memory, dim, self.encoder, self.projector, momentum=momentum)
@@ -51,15 +54,14 @@ class SimCLRv2(SimCLR):
     def forward(self, batch: Batch) -> Step:
         if self.queue is None:
             return super().forward(batch)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
+        z1, z2 = self.project_all(batch.views)  # N x dim
         queue = self.queue.keys, self.queue.group
-        loss = nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group, queue=queue)
-        return Step(loss, carry=(self.queue.made(self, batch.views), batch))
+        loss = nt_xent(z1, z2, temperature=self.temperature, group=batch.group, queue=queue)
+        return Step(loss, carry=(self.queue.embed(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
-            self.queue.follow(self.encoder, self.projector)
-            self.queue.write(*step.carry)
+            self.queue.update(self, *step.carry)
 
     def middle(self, layer: int = 1) -> nn.Sequential:
         """The encoder and the first layers of the projector, with norm and ReLU, for fine-tuning.

@@ -4,10 +4,7 @@ import math
 from functools import partial
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step
@@ -63,16 +60,15 @@ class SupCon(Method):
 
     def forward(self, batch: Batch) -> Step:
         views, queue = len(batch.views), self.queue
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = self.project_all(batch.views)  # V of N x dim
         earlier = None if queue is None else (queue.keys, queue.label, queue.group)
-        loss = self.loss(list(z.chunk(views)), batch.label, group=batch.group, queue=earlier)
+        loss = self.loss(z, batch.label, group=batch.group, queue=earlier)
         log = {"with_positive": share_with_positive(batch.label, views)}
-        return Step(loss, log, None if queue is None else (queue.made(self, batch.views), batch))
+        return Step(loss, log, None if queue is None else (queue.embed(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
-            self.queue.follow(self.encoder, self.projector)
-            self.queue.write(*step.carry)
+            self.queue.update(self, *step.carry)
 
     def chance(self, batch: int) -> float:
         scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature

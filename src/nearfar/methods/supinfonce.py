@@ -3,11 +3,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
@@ -72,17 +70,16 @@ class SupInfoNCE(Method):
         self.form, self.fairkl, self.penalty = form, fairkl, penalty
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views)))).chunk(views)  # V of N x dim
+        z = self.project_all(batch.views)  # V of N x dim
         loss = LOSSES[self.form](
-            list(z),
+            z,
             batch.label,
             temperature=self.temperature,
             epsilon=self.epsilon,
             base_temperature=self.base_temperature,
             group=batch.group,
         )
-        log = {"with_positive": share_with_positive(batch.label, views)}
+        log = {"with_positive": share_with_positive(batch.label, len(z))}
         if not self.fairkl:
             return Step(loss, log)
         if batch.attribute is None:

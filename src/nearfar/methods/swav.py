@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.sinkhorn import sinkhorn
-from nearfar.distributed import local, normalize
+from nearfar.distributed import local
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.memory.prototypes import Prototypes
 from nearfar.memory.queue import Queue
@@ -68,9 +67,7 @@ class SwAV(Method):
         self.queue_start, self.freeze = queue_start, freeze
 
     def forward(self, batch: Batch) -> Step:
-        same_size = [torch.cat(list(group)) for _, group in groupby(batch.views, key=lambda view: view.shape)]
-        h = torch.cat(self.each(self.embed, same_size))  # VN x encoder.dim
-        z = normalize(self.projector(h)).chunk(len(batch.views))
+        z = self.project_all(batch.views)  # V of N x dim; views of one size pass together
         scores = [self.prototypes(part) for part in z]  # V of N x prototypes
         codes = [self.codes(scores[0].detach(), self.queue_1), self.codes(scores[1].detach(), self.queue_2)]
         loss = swapped_assignment(scores, codes, temperature=self.temperature)

@@ -4,10 +4,7 @@ import math
 from functools import partial
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.metric import triplet
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
@@ -61,6 +58,4 @@ class Triplet(Method):
         self.loss = partial(triplet, margin=margin, mining=mining, soft=soft, squared=squared, active=active)
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
-        return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))
+        return Step(self.loss(self.project_all(batch.views), batch.label, group=batch.group))

@@ -3,10 +3,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
@@ -61,7 +60,7 @@ class UniCon(SupCon):
         if made is None:
             return super().forward(batch)
         mixed, partner = made
-        z, v = self.each(self.embedded, [torch.cat(views), torch.cat(mixed)])
+        z, v = self.each(self.embedded, [cat(views), cat(mixed)])
         loss = universum(
             list(z.chunk(n)),
             list(v.chunk(n)),

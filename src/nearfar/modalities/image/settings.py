@@ -65,6 +65,8 @@ def recipe_for(data: Any) -> str:
             return "drawings"
         path = Path(data)
         return (
-            "photos" if path.is_dir() or path.suffix.lower() in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
+            "photos"
+            if path.is_dir() or path.suffix.lower() in (".txt", ".csv", ".tar", ".parquet", ".pq")
+            else "small_images"
         )
     return "small_images"
