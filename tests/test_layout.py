@@ -27,7 +27,14 @@ EXCEPT = {"methods/__init__.py"}
 
 LIGHT = [
     *("__init__.py", "settings.py", "files.py", "methods/__init__.py", "training/__init__.py", "training/plan.py"),
-    *("modalities/__init__.py", "modalities/recipes.py", "modalities/recognize.py", "data/__init__.py", "data/csv.py", "training/journal.py"),
+    *(
+        "modalities/__init__.py",
+        "modalities/recipes.py",
+        "modalities/recognize.py",
+        "data/__init__.py",
+        "data/csv.py",
+        "training/journal.py",
+    ),
     *(
         name
         for name in FILES

@@ -22,13 +22,14 @@ _HOME = {
     "MISSING": "batch", "Batch": "batch", "Classifier": "fewlabels.classifier", "distill": "fewlabels.distillation",
     "drawings": "modalities.image.drawings", "Images": "modalities.image.samples",
     "open_images": "modalities.image.samples", "finetune": "fewlabels.finetuning",
-    "image_encoder": "modalities.image.encoder", "Clock": "method", "Encoder": "method", "Kind": "modalities.kind", "Method": "method", "Step": "method", "Run": "run",
+    "image_encoder": "modalities.image.encoder", "Clock": "method", "Encoder": "method", "Kind": "modalities.kind",
+    "Method": "method", "Step": "method", "Run": "run",
     "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
 }  # fmt: skip
 
 __all__ = [
-    "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings", "Step", "distill",
-    "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
+    "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings", "Step",
+    "distill", "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
 ]  # fmt: skip
 
 

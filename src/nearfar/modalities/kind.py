@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from nearfar import modalities, settings
-from nearfar.batch import MISSING
+from nearfar.batch import MISSING, to
 from nearfar.data.samples import Samples, digests
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
@@ -184,5 +184,5 @@ def encoder_from_spec(spec: dict[str, Any]) -> Encoder:
 @torch.no_grad()
 def plain_view(plain: Views, samples: Any, index: Tensor, device: torch.device) -> Any:
     """The plain view of some samples."""
-    (view,) = plain(*(part.to(device) for part in samples.fetch(index)))
+    (view,) = plain(*(to(part, device) for part in samples.fetch(index)))
     return view

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.batch import MISSING, Batch
+from nearfar.batch import MISSING, Batch, to
 from nearfar.data import samplers
 from nearfar.data.source import Source, Views
 from nearfar.method import Method, derive_seed
@@ -49,7 +49,7 @@ class Batches:
         done = step + 1
         more = done < self.steps and (self.ahead_across_epochs or done % self.per_epoch != 0)
         rows, inputs = self.feeder(step, more=more)
-        inputs = tuple(part.to(self.device, non_blocking=True) for part in inputs)
+        inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
         draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
         views = self.views(*inputs, draws=draws.rows(self.mine))
         group = self.data.group[rows].to(self.device) if self.has_groups else None

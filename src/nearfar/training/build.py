@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nearfar import distributed, methods
-from nearfar.batch import MISSING
+from nearfar.batch import MISSING, to
 from nearfar.data.samples import LEARNED, Samples, digests, fingerprint
 from nearfar.data.source import Views
 from nearfar.export.encoder import load_encoder
@@ -145,7 +145,7 @@ def micro_batch(asked: int, built: Built, device: torch.device, say: Say) -> int
     rows = built.facts["views"] * built.facts["batch"] // distributed.world()
     if asked:
         return asked if asked < rows else 0
-    needed = activation_bytes(built.encoder.train(), built.encoder.example(min(rows, 4)).to(device))
+    needed = activation_bytes(built.encoder.train(), to(built.encoder.example(min(rows, 4)), device))
     fits = fitting(needed, rows, free_memory(device)) or rows
     least = int(-distributed.highest(torch.tensor(-fits, device=device)))
     if least == rows:

@@ -42,9 +42,8 @@ class Series:
     def rows(self) -> list[Tensor]:
         return [row[:n] for row, n in zip(self.values, self.length.tolist(), strict=True)]
 
-    @classmethod
-    def cat(cls, views: Sequence[Series]) -> Series:
-        return cls.pad([row for view in views for row in view.rows()])
+    def cat(self, others: Sequence[Series]) -> Series:
+        return Series.pad([row for view in (self, *others) for row in view.rows()])
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
