@@ -106,7 +106,8 @@ def watched_step(method: Method, batch: Batch) -> Stages:
             return out
 
     def before() -> None:
-        states["gradients"] = {name: None if p.grad is None else p.grad.clone() for name, p in method.named_parameters()}
+        gradients = {name: p.grad for name, p in method.named_parameters()}
+        states["gradients"] = {name: None if g is None else g.clone() for name, g in gradients.items()}
         before_step()
         states["left"] = {name for name, p in trained(method).items() if p.grad is not None}
 
