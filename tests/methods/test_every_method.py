@@ -97,31 +97,32 @@ class Stages:
 
 def watched_step(method: Method, batch: Batch) -> Stages:
     """Make a step of the loop, and look at the method at each of its hooks."""
-    found: dict[str, object] = {"start": copied_state(method)}
+    states: dict[str, object] = {"start": copied_state(method)}
     before_step, after_step = method.before_step, method.after_step
 
     class Forward(nn.Module):
         def forward(self, batch: Batch) -> Step:
             out = method(batch)
-            found["after_forward"] = copied_state(method)
+            states["after_forward"] = copied_state(method)
             return out
 
     def before() -> None:
-        found["gradients"] = {name: None if p.grad is None else p.grad.clone() for name, p in method.named_parameters()}
+        gradients = {name: p.grad for name, p in method.named_parameters()}
+        states["gradients"] = {name: None if g is None else g.clone() for name, g in gradients.items()}
         before_step()
-        found["left"] = {name for name, p in trained(method).items() if p.grad is not None}
+        states["left"] = {name for name, p in trained(method).items() if p.grad is not None}
 
     def after(out: Step) -> None:
-        found["after_optimizer"] = copied_state(method)
+        states["after_optimizer"] = copied_state(method)
         after_step(out)
-        found["end"] = copied_state(method)
+        states["end"] = copied_state(method)
 
     method.before_step, method.after_step = before, after  # pyright: ignore[reportAttributeAccessIssue]
     try:
         out = step(method, sgd(method), batch, Forward())
     finally:
         del method.before_step, method.after_step
-    return Stages(method=method, out=out, **found)  # pyright: ignore[reportArgumentType]
+    return Stages(method=method, out=out, **states)  # pyright: ignore[reportArgumentType]
 
 
 @aged

@@ -28,7 +28,8 @@ from nearfar.training.log import Log
 from nearfar.training.options import Loop, StepOptions, StepResult
 from nearfar.training.state import State
 
-DEFAULTS, UNSCALED = StepOptions(), torch.amp.GradScaler(enabled=False)
+DEFAULTS = StepOptions()
+UNSCALED = torch.amp.GradScaler(enabled=False)
 
 
 def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optimizer, loop: Loop) -> bool:
