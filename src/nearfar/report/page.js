@@ -5,6 +5,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
+// Plotly takes <b>, <a> and the like in a name for markup.
+const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -30,10 +33,10 @@ function drawCurve(figure) {
     hovertemplate: curve.axis + " %{x:.4~g}<br><b>%{y:.4~g}</b><extra></extra>",
   }];
   const notes = [];
-  if (curve.name) Object.assign(traces[0], { name: curve.name, showlegend: true });
+  if (curve.name) Object.assign(traces[0], { name: escaped(curve.name), showlegend: true });
   if (curve.beside) {
     traces.push({
-      ...traces[0], x: curve.beside.x, y: curve.beside.y, name: curve.beside.name,
+      ...traces[0], x: curve.beside.x, y: curve.beside.y, name: escaped(curve.beside.name),
       line: { color: palette[1], width: 2 },
     });
   }
