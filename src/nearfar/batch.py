@@ -183,4 +183,5 @@ def _parts(view: Any) -> dict[str, Any]:
 
 def _with(view: Any, parts: dict[str, Any]) -> Any:
     """A view of the same form with other parts."""
-    return type(view)(parts) if isinstance(view, Mapping) else dataclasses.replace(view, **parts)
+    form: Any = type(view)
+    return form(parts) if isinstance(view, Mapping) else dataclasses.replace(view, **parts)

@@ -20,7 +20,7 @@ from nearfar.memory.bank import Bank
 class BankContrast:
     """The loss of finding each row's own sample in a bank.
 
-    form: "nce" (arXiv 1805.01978), "infonce", "softmax" over all rows of the bank, or "paper", that of arXiv 1912.01991.
+    form: "nce" (arXiv 1805.01978), "infonce", "softmax" over all rows of the bank, or "paper" (arXiv 1912.01991).
     temperature: of the similarities.  negatives: rows drawn from the bank, the same for all; "softmax" draws none.
     """
 

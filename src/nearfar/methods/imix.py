@@ -70,23 +70,22 @@ class IMix(Method):
             last = {"last_norm": True, "last_bias": False} if base == "npair" else {"last_bias": True}
             self.projector = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, **last)
         self.predictor = mlp((dim, dim, dim), norm=True, bias=False, last_bias=True) if base == "byol" else None
-        if slow:
-            self.copy = MomentumPair(self.encoder, split_norms(self.projector, splits))
+        self.slow = MomentumPair(self.encoder, split_norms(self.projector, splits)) if slow else None
         self.queue = Queue(queue, dim) if base == "moco" else None
-        self.base, self.slow, self.mix = base, slow, mixup if mix == "mixup" else cutmix
+        self.base, self.mix = base, mixup if mix == "mixup" else cutmix
         self.alpha, self.extra, self.temperature, self.momentum = alpha, extra, temperature, momentum
 
     def query(self, view: Any) -> Tensor:
         return self.projector(self.embed(view))  # N x dim
 
     @torch.no_grad()
-    def key(self, view: Any) -> Tensor:
-        return shuffled(partial(self.copy, self), view, self.clock.generator())  # N x dim
+    def key(self, view: Any, slow: MomentumPair) -> Tensor:
+        return shuffled(partial(slow, self), view, self.clock.generator())  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
         x, partner, lam = self.mix(v1, alpha=self.alpha, generator=self.clock.generator(2))
-        q, k = (self.query(x), self.key(v2)) if self.slow else self.each(self.query, [x, v2])
+        q, k = (self.query(x), self.key(v2, self.slow)) if self.slow else self.each(self.query, [x, v2])
         return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalize(k.detach()), batch.group))
 
     def loss(self, q: Tensor, k: Tensor, partner: Tensor, lam: Tensor, group: Tensor | None) -> Tensor:
@@ -99,8 +98,8 @@ class IMix(Method):
         return mixed_info_nce(q, k, partner, lam, temperature=self.temperature, queue=queue, group=group)
 
     def after_step(self, step: Step) -> None:
-        if self.slow:
-            self.copy.follow(self, self.momentum)
+        if self.slow is not None:
+            self.slow.follow(self, self.momentum)
         if self.queue is not None:
             self.queue.enqueue(*step.carry)
 
