@@ -184,10 +184,10 @@ class _Text:
 
     def needs_cleaning(self, body: str) -> bool:
         """Whether pyarrow would take cells or rows to be others: white space beside them, or an open quote."""
-        blanks = "[ \xa0]" if self.delimiter == "\t" else "[ \t\xa0]"
-        edge = rf"[{self.delimiter}\r\n]"
-        beside = rf"(?:\A|{edge}){blanks}|{blanks}(?:{edge}|\Z)"
-        return body.count('"') % 2 == 1 or re.search(beside, body) is not None
+        blanks = (" ", "\xa0") if self.delimiter == "\t" else (" ", "\t", "\xa0")
+        pairs = [pair for b in blanks for edge in (self.delimiter, "\n", "\r") for pair in (b + edge, edge + b)]
+        at_an_end = body.startswith(blanks) or body.endswith(blanks)
+        return at_an_end or body.count('"') % 2 == 1 or any(pair in body for pair in pairs)
 
     def _is_open(self, row: str) -> bool:
         """Whether the last row ends within quotes."""
