@@ -22,9 +22,9 @@ from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
-from nearfar.method import Method
+from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.encoder import AnyEncoder, from_spec
+from nearfar.modalities.encoder import from_spec
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.settings import Settings
@@ -59,7 +59,7 @@ class Run:
         self.kind = kinds.of(self.settings.kind)
 
     @cached_property
-    def encoder(self) -> AnyEncoder:
+    def encoder(self) -> Encoder:
         """The trained encoder, ready to embed: on the CPU, in eval mode."""
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
             return load_encoder(self.path).eval()
@@ -98,7 +98,7 @@ class Run:
             raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
         return found["method"]
 
-    def untrained(self) -> AnyEncoder:
+    def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
         return from_spec(self.config["made"]["encoder"]).eval()

@@ -15,8 +15,8 @@ from nearfar.batch import MISSING, Batch
 from nearfar.data.samples import Samples
 from nearfar.files import replace_csv
 from nearfar.machine import free_memory
+from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
-from nearfar.modalities.encoder import AnyEncoder
 from nearfar.modalities.image.duplicates import Duplicates
 from nearfar.nn.micro_batch import activation_bytes
 
@@ -132,7 +132,7 @@ def groups_advice(copies: Duplicates) -> list[Advice]:
     return [Advice("--labels", "GROUPS", "keeps copies out of each other's negatives")]
 
 
-def estimate(found: Examination, encoder: AnyEncoder, views: tuple[Tensor, Tensor], told: str) -> None:
+def estimate(found: Examination, encoder: Encoder, views: tuple[Tensor, Tensor], told: str) -> None:
     """Add what a step and an epoch will take, from one step on views of a few samples."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = int(next(a.value for a in found.advice if a.flag == "--batch"))

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data.samples import Samples
-from nearfar.modalities.encoder import AnyEncoder
+from nearfar.method import Encoder
 from nearfar.report.shown import Shown
 from nearfar.settings import Settings
 from nearfar.training.options import Viewer
@@ -38,7 +38,7 @@ class Kind(Protocol):
         """What config.yaml keeps of the samples: `channels` (of a row, its inputs) among others."""
         ...
 
-    def make_encoder(self, data: Any, settings: Settings, facts: dict[str, Any]) -> AnyEncoder:
+    def make_encoder(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Encoder:
         """The encoder that the settings name, for these samples."""
         ...
 
@@ -46,15 +46,15 @@ class Kind(Protocol):
         """The views that the settings name."""
         ...
 
-    def insist_fitting(self, encoder: AnyEncoder, viewer: Any) -> None:
+    def insist_fitting(self, encoder: Encoder, viewer: Any) -> None:
         """Raise ValueError where the encoder cannot take one of the views."""
         ...
 
-    def plain(self, encoder: AnyEncoder) -> Viewer:
+    def plain(self, encoder: Encoder) -> Viewer:
         """The one view without chance, for evaluation."""
         ...
 
-    def raw(self, encoder: AnyEncoder) -> Viewer:
+    def raw(self, encoder: Encoder) -> Viewer:
         """The view of which the rows are what a representation is compared with."""
         ...
 

@@ -24,9 +24,8 @@ from nearfar.data.splits import holdout
 from nearfar.export.encoder import export_encoder, load_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text
 from nearfar.machine import free_memory, pick_device, session
-from nearfar.method import Look, Method, derive_seed
+from nearfar.method import Encoder, Look, Method, derive_seed
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.encoder import AnyEncoder
 from nearfar.nn.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.nn.norms import synchronize_norms
 from nearfar.training.checkpoints import Checkpoints
@@ -242,7 +241,7 @@ class _Job:
             self.say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
         return batch
 
-    def micro_batch(self, encoder: AnyEncoder, facts: dict[str, Any]) -> int:
+    def micro_batch(self, encoder: Encoder, facts: dict[str, Any]) -> int:
         """Samples that pass the encoder at a time: as asked for, else what fits in memory; 0 for all of them."""
         rows = facts["views"] * facts["batch"] // distributed.world()
         if asked := self.plan.settings.micro_batch:
@@ -342,7 +341,7 @@ class _Job:
                 )
 
     def write_down(
-        self, data: Samples, known: list[str], encoder: AnyEncoder, viewer: Viewer, facts: dict[str, Any]
+        self, data: Samples, known: list[str], encoder: Encoder, viewer: Viewer, facts: dict[str, Any]
     ) -> None:
         settings = self.plan.settings
         environment = {
@@ -385,7 +384,7 @@ class _Job:
         replace_text(path, json.dumps(environment, indent=1))
 
 
-def _begin_with(start: str, encoder: AnyEncoder) -> None:
+def _begin_with(start: str, encoder: Encoder) -> None:
     """Give an encoder the weights of another run's. Raises ValueError where they are of another network."""
     if not (Path(start) / "encoder.safetensors").is_file():
         raise FileNotFoundError(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nearfar.modalities.image.encoder import ImageEncoder, from_spec, image_encoder, source
+from nearfar.modalities.image.encoder import ImageEncoder, from_spec, image_encoder
 from nearfar.nn.norms import split_norms
 
 
@@ -80,7 +80,7 @@ def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: lis
 
 
 def test_networks_that_cannot_be_had_in_stages_say_so() -> None:
-    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages: use conv4, or a ResNet"):
+    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages, nor have its maps: use conv4, or a ResNet"):
         image_encoder("test_vit", size=96).stages()
 
 
@@ -276,14 +276,14 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 def test_timm_is_imported_only_when_named() -> None:
     code = (
         "import sys; from nearfar.modalities.image.encoder import image_encoder; image_encoder('conv4', size=16); "
-        "from nearfar import norms, heads, optim; sys.exit('timm' in sys.modules)"
+        "from nearfar import optim; from nearfar.nn import norms, heads; sys.exit('timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
 
 def test_source_builds_the_same_keys() -> None:
     encoder = image_encoder("resnet18", channels=1, size=32)
-    lines, plain = source(encoder)
+    lines, plain = encoder.source()
     assert not plain
     assert lines == [
         'net = timm.create_model("resnet18", num_classes=0, in_chans=1)',

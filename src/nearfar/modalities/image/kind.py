@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.method import Encoder
 from nearfar.modalities.image import named, views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
@@ -67,7 +68,7 @@ def make_views(data: Images, settings: Settings, facts: dict[str, Any]) -> views
 
 
 @torch.no_grad()
-def insist_fitting(encoder: ImageEncoder, viewer: views.Views) -> None:
+def insist_fitting(encoder: Encoder, viewer: views.Views) -> None:
     """Raise ValueError where a view is too small for the encoder."""
     channels, size, name = (encoder.spec[key] for key in ("channels", "size", "name"))
     for side in sorted({view.size for view in viewer.views} - {size}):
@@ -78,12 +79,12 @@ def insist_fitting(encoder: ImageEncoder, viewer: views.Views) -> None:
             raise ValueError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
 
 
-def plain(encoder: ImageEncoder) -> views.Views:
+def plain(encoder: Encoder) -> views.Views:
     """The middle of each image."""
     return views.plain(encoder.spec["size"])
 
 
-def raw(encoder: ImageEncoder) -> views.Views:
+def raw(encoder: Encoder) -> views.Views:
     """The same, at 32 px at most."""
     return views.plain(min(32, encoder.spec["size"]))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import digests
+from nearfar.method import Encoder
 from nearfar.modalities.table import views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder
@@ -76,18 +77,18 @@ def make_views(data: Table, settings: Settings, facts: dict[str, Any]) -> views.
     )
 
 
-def insist_fitting(encoder: TableEncoder, viewer: views.Views) -> None:
+def insist_fitting(encoder: Encoder, viewer: views.Views) -> None:
     """Every view has the inputs that the encoder takes."""
 
 
-def plain(encoder: TableEncoder) -> views.Views:
+def plain(encoder: Encoder) -> views.Views:
     """Cells as they are."""
-    return views.plain(encoder.columns)
+    return views.plain(Columns.from_spec(encoder.spec["columns"]))
 
 
-def raw(encoder: TableEncoder) -> views.Views:
+def raw(encoder: Encoder) -> views.Views:
     """The same."""
-    return views.plain(encoder.columns)
+    return views.plain(Columns.from_spec(encoder.spec["columns"]))
 
 
 def describe(facts: dict[str, Any]) -> str:
