@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from safetensors.torch import load_file, save
 
 from nearfar import distributed, methods, optim
 from nearfar.batch import MISSING
@@ -26,6 +27,7 @@ from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, re
 from nearfar.machine import free_memory, pick_device, session
 from nearfar.method import Encoder, Look, Method, derive_seed
 from nearfar.modalities import kind as kinds
+from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.nn.micro_batch import activation_bytes, fitting, sees_batch
 from nearfar.nn.norms import synchronize_norms
 from nearfar.training.checkpoints import Checkpoints
@@ -35,7 +37,10 @@ from nearfar.training.options import Loop, Viewer
 from nearfar.training.plan import Plan
 from nearfar.training.probe import look, probe
 
-BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png")
+UNTRAINED = "untrained.safetensors"
+"""The weights that a user's own encoder began with, which no seed draws again."""
+
+BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000  # a probe is a look, not an evaluation: it must not cost an epoch
@@ -95,7 +100,10 @@ class _Job:
         batch = self.batch_size(len(data))
         torch.manual_seed(settings.seed)
         own = self.kind.facts(data, settings)
-        encoder = self.kind.make_encoder(data, settings, own)
+        if self.plan.network is None:
+            encoder = self.kind.make_encoder(data, settings, own)
+        else:
+            encoder = self.own_encoder(data, own, fresh=saved is None)
         if settings.from_run:
             _begin_with(settings.from_run, encoder)
         counts = torch.bincount(data.label[data.label != MISSING], minlength=len(data.classes)).tolist()
@@ -228,6 +236,17 @@ class _Job:
         if methods.load(self.plan.method).needs_pixels and settings.kind != "image":
             raise ValueError(f"{self.plan.method!r} is for images, and cannot be trained on {settings.kind}")
         return data
+
+    def own_encoder(self, data: Samples, facts: dict[str, Any], fresh: bool) -> Encoder:
+        """The user's own module as the encoder, with the weights that it had when the run began."""
+        encoder = own_encoder(self.plan.network, self.plan.settings.kind, data, facts)
+        path = self.out / UNTRAINED
+        if not fresh:
+            encoder.load_state_dict(load_file(path))
+        elif self.first:
+            weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
+            replace(path, lambda temporary: temporary.write_bytes(save(weights)))
+        return encoder
 
     def batch_size(self, samples: int) -> int:
         """The global batch: what was asked for, or less where there are fewer samples, in equal parts for all ranks."""
@@ -390,7 +409,7 @@ def _begin_with(start: str, encoder: Encoder) -> None:
         raise FileNotFoundError(
             f"--from-run {start!r} holds no encoder.safetensors: name the directory of a finished run"
         )
-    given = load_encoder(start)
+    given = load_encoder(start, network=encoder.network() if is_own(encoder.spec) else None)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:

@@ -64,12 +64,11 @@ def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: lis
     encoder = image_encoder(name, channels=channels, size=size).eval()
     x, stages = images(2, channels, size), encoder.stages()
     assert [stage.dim for stage in stages] == widths
-    h = x
-    for stage in stages[:-1]:
-        h = stage(h)
-        assert h.dim() == 4
-        assert h.shape[1] == stage.dim
-    torch.testing.assert_close(stages[-1](h), encoder(x))
+    maps = encoder.maps(x)
+    assert [m.shape[:2] for m in maps] == [(2, width) for width in widths[:-1]]
+    sides = [m.shape[2] for m in maps]
+    assert sides == [m.shape[3] for m in maps] == sorted(sides, reverse=True)
+    torch.testing.assert_close(stages[-1](maps[-1]), encoder(x))
     theirs = [p for stage in stages for p in stage.parameters()]
     assert [id(p) for p in theirs] == [id(p) for p in encoder.parameters()]
     assert list(encoder.state_dict()) == list(image_encoder(name, channels=channels, size=size).state_dict())
@@ -80,8 +79,11 @@ def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: lis
 
 
 def test_networks_that_cannot_be_had_in_stages_say_so() -> None:
-    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages, nor have its maps: use conv4, or a ResNet"):
-        image_encoder("test_vit", size=96).stages()
+    encoder = image_encoder("test_vit", size=96)
+    with pytest.raises(ValueError, match="test_vit cannot be had in stages, nor have its maps: use conv4"):
+        encoder.stages()
+    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages"):
+        encoder.maps(encoder.example(1))
 
 
 @pytest.mark.parametrize(
