@@ -26,13 +26,6 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
     the extra "export" is not installed, and ValueError for an encoder whose view is no single tensor, and where
     onnxruntime computes something else than torch.
     """
-    try:
-        import onnxruntime  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
-        ) from error
     encoder = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
     traced = encoder.example(3, generator)
@@ -41,6 +34,13 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
             f"ONNX export is for encoders that take one tensor, and {encoder.spec.get('name', type(encoder).__name__)} "
             f"takes a {type(traced).__name__}: export without --onnx, or one of its towers (--tower NAME)"
         )
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
+        ) from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
