@@ -84,9 +84,36 @@ def derive_seed(*numbers: int) -> int:
 
 
 class Encoder(nn.Module):
-    """What a method is built on: a module that turns a view of N samples into N x dim."""
+    """What a method is built on: a module that turns a view of N samples into N x dim.
+
+    dim: the width of the representation.
+    spec: in plain JSON types, what builds it again with random weights; "kind" says who knows how.
+    notes: sentences for the user.
+    A method asks for `dim` and calls it. The rest is for runs, exports, and methods that look into the network.
+    """
 
     dim: int
+    spec: dict[str, Any]
+    notes: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec, self.notes = {}, []
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Any:
+        """A view of `n` samples of noise, to try it on. Raises NotImplementedError where nobody knows one."""
+        raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
+
+    def maps(self, view: Any) -> list[Tensor]:
+        """What the stages of the network make of a view, but the last: each N x C x H x W. The first are the largest.
+
+        Raises ValueError where it has no stages.
+        """
+        maps = []
+        for stage in self.stages()[:-1]:
+            view = stage(view)
+            maps.append(view)
+        return maps
 
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
@@ -94,7 +121,7 @@ class Encoder(nn.Module):
         The first takes a view; all but the last give maps, N x their dim x H x W, and the last makes N x dim of them.
         The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
         """
-        raise ValueError(f"{type(self).__name__} cannot be had in stages: use conv4, or a ResNet of timm")
+        raise ValueError(f"{self._name} cannot be had in stages, nor have its maps: use conv4, or a ResNet of timm")
 
     def streams(self) -> list[Stage]:
         """The networks of which the encoder is made, for methods that contrast what they see: each takes a view.
@@ -102,9 +129,30 @@ class Encoder(nn.Module):
         What they give, side by side, is what the encoder gives. Raises ValueError where there is one network.
         """
         raise ValueError(
-            f"{type(self).__name__} is one network, and several are wanted, each for some channels: name an encoder "
-            "such as ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
+            f"{self._name} is one network, and several are wanted, each for some channels: name an encoder such as "
+            "ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
         )
+
+    @property
+    def _name(self) -> str:
+        return str(self.spec.get("name", type(self).__name__))
+
+    def network(self) -> nn.Module:
+        """The module whose weights are exported; by default all of it."""
+        return self
+
+    def source(self) -> tuple[list[str], bool] | None:
+        """The lines of Python that build `network()` as `net`, without this library, and whether it is a network of
+        timm unchanged. None where it cannot be built without its own code: then weights alone are exported."""
+        return None
+
+    def encode_lines(self) -> list[str]:
+        """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
+        return ["", "", "def encode(x):", "    return net(x)"]
+
+    def preparation(self) -> dict[str, Any]:
+        """What a sample must be made before it is encoded, in plain JSON types."""
+        return {}
 
 
 class Stage(Encoder):

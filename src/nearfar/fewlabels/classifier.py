@@ -36,7 +36,7 @@ from nearfar.evaluation.knn import neighbors
 from nearfar.export.encoder import export_encoder
 from nearfar.files import is_leftover, replace, replace_csv, replace_text
 from nearfar.machine import session
-from nearfar.modalities.encoder import AnyEncoder
+from nearfar.method import Encoder
 from nearfar.modalities.image.sources import SUFFIXES
 from nearfar.run import Run
 from nearfar.training import probe as probing
@@ -259,7 +259,7 @@ def new_directory(folder: Path) -> Iterator[None]:
 def publish(
     folder: Path,
     run: Run,
-    encoder: AnyEncoder,
+    encoder: Encoder,
     layers: list[nn.Module],
     samples: Samples,
     *,

@@ -21,7 +21,6 @@ from nearfar.fewlabels.finetuning import Say, Tuning, Watch, calibrated, mild, q
 from nearfar.losses.distillation import distillation
 from nearfar.machine import pick_device
 from nearfar.method import Encoder, Method, Step
-from nearfar.modalities.encoder import AnyEncoder
 from nearfar.training import plan as plans
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
@@ -205,7 +204,7 @@ def _numbers(samples: Samples, classes: list[str], say: Say) -> Tensor:
     return place[samples.label]
 
 
-def _student(teacher: Classifier, samples: Samples, name: str, start: str | Path, seed: int) -> AnyEncoder:
+def _student(teacher: Classifier, samples: Samples, name: str, start: str | Path, seed: int) -> Encoder:
     run = teacher.run
     if start:
         encoder = load_encoder(start)

@@ -77,6 +77,14 @@ class Kind:
         """The encoder that `Encoder.spec` describes, with random weights."""
         raise NotImplementedError
 
+    def inputs(self, samples: Any, facts: dict[str, Any]) -> dict[str, Any]:
+        """What the spec of a user's own module keeps of the views that it takes, in plain JSON types."""
+        return {}
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Any:
+        """A view of n samples of noise, of the form that `inputs` describes."""
+        raise NotImplementedError(f"{type(self).__name__} cannot make a view of noise: give it a method `example`")
+
     def views(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Views:
         """The views that the settings name."""
         raise NotImplementedError
@@ -174,11 +182,6 @@ def _only(module: Any) -> Kind:
     if len(kinds) != 1:
         raise ValueError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
     return kinds[0]()
-
-
-def encoder_from_spec(spec: dict[str, Any]) -> Encoder:
-    """The encoder that a spec describes, with random weights: its kind knows how."""
-    return of(spec["kind"]).encoder_from_spec(spec)
 
 
 @torch.no_grad()

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 
 from nearfar import distributed, methods
 from nearfar.batch import MISSING, to
 from nearfar.data.samples import LEARNED, Samples, digests, fingerprint
 from nearfar.data.source import Views
 from nearfar.export.encoder import load_encoder
+from nearfar.files import replace
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
+from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
+from nearfar.training.claim import UNTRAINED
 from nearfar.training.plan import Plan
 
 Say = Callable[[str], None]
@@ -77,12 +81,18 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
     return batch
 
 
-def build(plan: Plan, samples: Samples, batch: int, say: Say) -> Built:
-    """Encoder, method and views for these samples, with weights that follow from the seed; all on the CPU."""
+def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Built:
+    """Encoder, method and views for these samples, with weights that follow from the seed; all on the CPU.
+
+    out: the run directory, where the first weights of a user's own encoder are kept.
+    """
     settings, kind = plan.settings, kinds.of(plan.kind)
     torch.manual_seed(settings.seed)
     own = kind.facts(samples, settings)
-    encoder = kind.encoder(samples, settings, own)
+    if plan.network is None:
+        encoder = kind.encoder(samples, settings, own)
+    else:
+        encoder = _with_first_weights(own_encoder(plan.network, plan.kind, samples, own), out / UNTRAINED)
     if settings.from_run:
         start_from(settings.from_run, encoder)
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
@@ -117,6 +127,16 @@ def build(plan: Plan, samples: Samples, batch: int, say: Say) -> Built:
     return Built(kind=kind, samples=samples, encoder=encoder, method=method, views=views, digests=known, facts=facts)
 
 
+def _with_first_weights(encoder: Encoder, path: Path) -> Encoder:
+    """A user's own encoder with the weights that it had when the run began; they are written where they are not yet."""
+    if path.exists():
+        encoder.load_state_dict(load_file(path))
+    elif distributed.rank() == 0:
+        weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
+        replace(path, lambda temporary: temporary.write_bytes(save(weights)))
+    return encoder
+
+
 def start_from(run: str, encoder: Encoder) -> None:
     """Give an encoder the weights of another run's.
 
@@ -126,7 +146,7 @@ def start_from(run: str, encoder: Encoder) -> None:
         raise FileNotFoundError(
             f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run"
         )
-    given = load_encoder(run)
+    given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:

@@ -13,7 +13,10 @@ from nearfar import distributed
 from nearfar.files import clear_leftovers, is_leftover
 from nearfar.training.plan import Plan
 
-BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png")
+UNTRAINED = "untrained.safetensors"
+"""The weights that a user's own encoder began with, which no seed draws again."""
+
+BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 

@@ -73,7 +73,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         return True
 
     samples = open_samples(plan, say)
-    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), say)
+    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say)
     built.method.to(device)
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)

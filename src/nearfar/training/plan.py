@@ -17,7 +17,10 @@ from nearfar.settings import Recipe, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be trained: everything that was chosen, before anything is opened."""
+    """What is to be trained: everything that was chosen, before anything is opened.
+
+    network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
+    """
 
     method: str
     data: Any
@@ -25,6 +28,7 @@ class Plan:
     kind: str
     settings: Settings
     arguments: dict[str, Any]
+    network: Any = None
 
     def saved(self) -> dict[str, Any]:
         """As `config.yaml` keeps it, in plain types."""
@@ -64,11 +68,19 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             near = get_close_matches(name, [*known, *own], 2)
             meant = f"; did you mean {' or '.join(near)}?" if near else ""
             raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+    network = flags.get("encoder")
+    if network is not None and not isinstance(network, str):
+        named = getattr(network, "spec", {}).get("name") or type(network).__name__
+        flags = flags | {"encoder": named}
+    else:
+        network = None
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
     settings.check()
-    return Plan(method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments)
+    return Plan(
+        method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments, network=network
+    )
 
 
 def settings_of(kind: str) -> set[str]:

@@ -18,7 +18,7 @@ from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
-from nearfar.modalities.image.encoder import ImageEncoder, from_spec, image_encoder
+from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
@@ -100,6 +100,12 @@ class ImageKind(kind.Kind):
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> ImageEncoder:
         return from_spec(spec)
+
+    def inputs(self, samples: Images, facts: dict[str, Any]) -> dict[str, Any]:
+        return inputs(samples, facts)
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
+        return example(spec, n, generator)
 
     def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
         return named_views(settings, facts["size"])

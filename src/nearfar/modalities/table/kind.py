@@ -17,7 +17,7 @@ from nearfar.modalities.examination import Examination
 from nearfar.modalities.table import doctor, settings
 from nearfar.modalities.table import views as table_views
 from nearfar.modalities.table.columns import Columns
-from nearfar.modalities.table.encoder import TableEncoder, from_spec
+from nearfar.modalities.table.encoder import TableEncoder, example, from_spec, inputs
 from nearfar.modalities.table.samples import Table, open_table
 from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
@@ -80,6 +80,12 @@ class TableKind(kind.Kind):
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> TableEncoder:
         return from_spec(spec)
+
+    def inputs(self, samples: Table, facts: dict[str, Any]) -> dict[str, Any]:
+        return inputs(samples, facts)
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
+        return example(spec, n, generator)
 
     def views(self, samples: Table, settings: Settings, facts: dict[str, Any]) -> Views:
         """The views that the settings name; other values of a column are drawn from these rows.
