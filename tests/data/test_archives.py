@@ -53,7 +53,7 @@ def test_what_else_is_in_a_tar(tmp_path: Path) -> None:
     images = open_images(archive(tmp_path / "p.tar", files), max_bad=0.5)
     assert images.names == ["a/1.png", "b2.png", "b10.png"]
     assert [name for name, _ in images.skipped] == ["broken.png"]
-    assert any("1 files are no images and were ignored" in note for note in images.notes)
+    assert any("Ignored 1 file that is no image" in note for note in images.notes)
     again = {"x.png": png(0)}
     with tarfile.open(archive(tmp_path / "twice.tar", again), "a") as tar:
         info = tarfile.TarInfo("x.png")
@@ -67,7 +67,7 @@ def test_what_else_is_in_a_tar(tmp_path: Path) -> None:
 def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"compressed.*plain \.tar"):
         open_images(archive(tmp_path / "zipped.tar", {"a.png": png(0)}, "w:gz"))
-    with pytest.raises(ValueError, match="holds 1 files, none of them an image"):
+    with pytest.raises(ValueError, match="holds no images, only 1 other file"):
         open_images(archive(tmp_path / "text.tar", {"a.txt": b"x"}))
     (tmp_path / "junk.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(ValueError, match=r"cannot be read as a \.tar archive"):

@@ -4,7 +4,8 @@ import dataclasses
 
 import torch
 
-from nearfar.data.samples import LEARNED, digests, fingerprint
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.samples import LEARNED
 from nearfar.modalities.image.samples import open_images
 from tests.tiny import tiny_images
 

@@ -19,7 +19,8 @@ import yaml
 
 from nearfar import distributed, methods, optim
 from nearfar.batch import MISSING
-from nearfar.data.samples import LEARNED, Samples, digests, fingerprint
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.export.encoder import export_encoder, load_encoder
 from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text

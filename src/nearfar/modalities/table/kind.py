@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.modalities.table import views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder
