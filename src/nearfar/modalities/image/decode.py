@@ -252,8 +252,9 @@ def _fast_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
 
 
 @contextmanager
-def _pillow(item: BinaryIO | bytes | Image.Image) -> Iterator[Image.Image]:
-    """An image opened by Pillow. Raises ValueError where it knows none there."""
+def _pillow(item: BinaryIO | Item) -> Iterator[Image.Image]:
+    """An image opened by Pillow, of an encoded file or of Pillow's own. Raises ValueError where it knows none there."""
+    assert not isinstance(item, np.ndarray | tiff.PageImage)
     if isinstance(item, Image.Image):
         yield item
         return

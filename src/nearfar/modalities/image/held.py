@@ -140,8 +140,10 @@ def _labels(data: Any, first: Any) -> Labels:
         if not isinstance(value, int | float | str | None):
             raise TypeError(f"a label of type {_type(value)}; wanted: a number, a text, or None where it is unknown")
     classes = getattr(data, "classes", None)
-    numbered = isinstance(classes, list | tuple) and all(isinstance(v, int) and 0 <= v < len(classes) for v in values)
-    return array_labels(np.array(values, dtype=object), n, names=list(map(str, classes)) if numbered else None)
+    names = list(map(str, classes)) if isinstance(classes, list | tuple) else None
+    if names is not None and not all(isinstance(value, int) and 0 <= value < len(names) for value in values):
+        names = None
+    return array_labels(np.array(values, dtype=object), n, names=names)
 
 
 def _plain(value: Any) -> Any:

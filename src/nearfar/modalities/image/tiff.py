@@ -143,10 +143,36 @@ def _opened(file: BinaryIO) -> Iterator[TiffFile]:
 
 
 def _page(tif: TiffFile, page: Page | None) -> TiffPage:
+    """A page, by default the first. Raises ValueError where a tag that it needs lies beyond the end of the file.
+
+    tifffile would leave such a tag out, and log it.
+    """
     if page is None:
-        return tif.pages.first
-    tif.filehandle.seek(page.offset)
-    return _library().TiffPage(tif, page.number)
+        result = tif.pages.first
+    else:
+        tif.filehandle.seek(page.offset)
+        result = _library().TiffPage(tif, page.number)
+    entries, _ = _directory(tif, result.offset)
+    if lost := sorted({tag for tag, _, _ in entries} & _NEEDED - {tag.code for tag in result.tags}):
+        raise ValueError(f"the TIFF tag {lost[0]} of a page cannot be read: the file is cut off or damaged")
+    return result
+
+
+_NEEDED = {*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, 320, *range(322, 326), 332, 338, 339}
+"""The tags that say how a page is to be read."""
+
+
+def _directory(tif: TiffFile, at: int) -> tuple[list[tuple[int, int, bytes]], int]:
+    """The entries of a directory, each as tag, type and value or its place; and where the next directory is, or 0."""
+    form, file = tif.tiff, tif.filehandle
+    entry = struct.Struct(form.byteorder + ("HHQ8s" if form.tagsize == 20 else "HHI4s"))
+    file.seek(at)
+    (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    if count > _MANY_TAGS:
+        raise ValueError(f"a TIFF directory of {count} tags: it is damaged")
+    entries = [(tag, number_type, raw) for tag, number_type, _, raw in entry.iter_unpack(file.read(count * entry.size))]
+    (after,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return entries, after
 
 
 def _chain(tif: TiffFile) -> Iterator[tuple[Page, int]]:
@@ -154,27 +180,20 @@ def _chain(tif: TiffFile) -> Iterator[tuple[Page, int]]:
 
     tifffile would make an object of all tags of each, which takes ten times as long, and end quietly at a damaged one.
     """
-    form, file = tif.tiff, tif.filehandle
-    entry = struct.Struct(form.byteorder + ("HHQ8s" if form.tagsize == 20 else "HHI4s"))
     at, seen = tif.pages.first.offset, set()
     while at:
         if at in seen:
             raise ValueError(f"what follows page {len(seen)} of it came before: it is damaged")
         seen.add(at)
         try:
-            file.seek(at)
-            (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-            if count > _MANY_TAGS:
-                raise ValueError(f"page {len(seen)} of it has {count} tags: it is damaged")
-            tags = file.read(count * entry.size)
-            (after,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-            kind = 0
-            for tag, number_type, _, raw in entry.iter_unpack(tags):
-                if tag in (254, 255):  # NewSubfileType; SubfileType, where 2 is a small copy
-                    value = int.from_bytes(raw[: 2 if number_type == 3 else 4], _ENDIAN[form.byteorder])
-                    kind |= value if tag == 254 else _REDUCED * (value == 2)
+            entries, after = _directory(tif, at)
         except (struct.error, OSError, OverflowError) as error:
             raise ValueError(f"page {len(seen)} of it cannot be found: it is cut off or damaged") from error
+        kind = 0
+        for tag, number_type, raw in entries:
+            if tag in (254, 255):  # NewSubfileType; SubfileType, where 2 is a small copy
+                value = int.from_bytes(raw[: 2 if number_type == 3 else 4], _ENDIAN[tif.byteorder])
+                kind |= value if tag == 254 else _REDUCED * (value == 2)
         yield Page(len(seen) - 1, at), kind
         at = after
 
