@@ -264,9 +264,10 @@ def _read(tif: TiffFile, file: BinaryIO, where: Page | None) -> Pixels:
     try:
         values = page.asarray(squeeze=False, maxworkers=1)  # planes x 1 x H x W x channels
     except Exception as error:
-        if "imagecodecs" not in str(error):
+        known = page.compression == 1 or page.compression in _library().TIFF.DECOMPRESSORS
+        if known and "imagecodecs" not in str(error):
             raise
-        if form.bits in (1, 8) and not form.many:
+        if form.bits in (1, 2, 4, 8) and not form.many:
             return _by_pillow(file, where)
         raise ValueError(
             f"a TIFF of {form.bits} bits with compression {page.compression!r} takes imagecodecs: {EXTRA}"
