@@ -329,6 +329,7 @@ def test_without_imagecodecs_pillow_reads_what_it_reads_whole():
     code = (
         "import io, sys; sys.modules['imagecodecs'] = None\n"
         "from nearfar.modalities.image import tiff\n"
+        "assert 'tifffile' not in sys.modules\n"  # it is imported when first needed
         f"data = {lzw!r}\n"
         "second = tiff.images(io.BytesIO(data))[1]\n"
         "print(tiff.read(io.BytesIO(data), second).values.tobytes().hex())\n"

@@ -1,8 +1,8 @@
-"""Images from a folder, a list of paths, or an array, as one uint8 tensor of squares.
+"""Images as samples: every one a square of uint8, whatever its shape.
 
 Every image is squashed to S x S and its true aspect kept beside it, so that a whole batch is one tensor even where
 photographs vary in size; the views undo the squash when they crop. The squares live in memory, on the device if
-they fit there, or are decoded batch by batch where there are too many.
+they fit there, or are decoded batch by batch where there are too many (`store.py`).
 """
 
 from __future__ import annotations
