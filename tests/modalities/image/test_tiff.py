@@ -379,6 +379,26 @@ def test_of_a_film_only_the_wanted_page_is_decoded(monkeypatch):
     assert decoded == [images[37][0].offset]
 
 
+def test_of_a_film_only_the_wanted_page_is_looked_for():
+    """What it costs to read a page must not grow with the film: no more than a few places of the file are read."""
+
+    class Counting(io.BytesIO):
+        seeks = 0
+
+        def seek(self, *where: int) -> int:
+            self.seeks += 1
+            return super().seek(*where)
+
+    counts = []
+    for n in (10, 200):
+        data = by_tifffile(random(n, 9, 14), photometric="minisblack")
+        page, file = (tiff.images(io.BytesIO(data)) or [])[-1], Counting(data)
+        tiff.layout(file, page)
+        tiff.read(file, page)
+        counts.append(file.seeks)
+    assert counts[0] == counts[1]
+
+
 def test_overviews_in_a_pyramid_are_left_out():
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as tif:

@@ -133,11 +133,11 @@ def _opened(file: BinaryIO) -> Iterator[TiffFile]:
         file.seek(0)
         # NDPI, a dialect known by the file's ending, is read as plain TIFF.
         with _library().TiffFile(file, is_ndpi=False) as tif:
-            if not len(tif.pages):
-                raise ValueError("it has no page: it is cut off or damaged")
             yield tif
     except (ValueError, OSError):
         raise
+    except IndexError as error:  # of the first page; to ask how many there are would go through all of a film
+        raise ValueError("it has no page: it is cut off or damaged") from error
     except Exception as error:
         raise ValueError(f"its TIFF data are damaged or unknown ({error})") from error
 
