@@ -41,9 +41,7 @@ def test_bad_files_are_skipped_with_a_reason(tmp_path):
 
 def test_too_many_bad_files_are_an_error_that_names_them_and_the_flag(tmp_path):
     broken(tmp_path, good=45)
-    with pytest.raises(
-        ValueError, match=r"(?s)5 of 50 images of .*10.0%.*5.0%.*'cut.jpg'.*--max-bad 0.1\."
-    ) as error:
+    with pytest.raises(ValueError, match=r"(?s)5 of 50 images of .*10.0%.*5.0%.*'cut.jpg'.*--max-bad 0.1\.") as error:
         open_images(tmp_path)
     assert "photo.heic" not in str(error.value)  # the first few only
     assert len(open_images(tmp_path, max_bad=0.1)) == 45
