@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
-from nearfar.data.samples import LEARNED, Samples, digests
+from nearfar.data.digests import digests
+from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import nearfar
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.fewlabels.classifier import Classifier, is_classifier, new_directory
 from nearfar.fewlabels.finetuning import finetune
 from nearfar.run import Run

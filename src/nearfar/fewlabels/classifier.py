@@ -29,7 +29,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import Samples, digests
+from nearfar.data.digests import digests
+from nearfar.data.samples import Samples
 from nearfar.evaluation.calibration import calibration_error
 from nearfar.evaluation.evaluate import judged
 from nearfar.evaluation.knn import neighbors

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nearfar import optim
 from nearfar.batch import MISSING, Batch
-from nearfar.data.samples import LEARNED, Samples, digests
+from nearfar.data.digests import digests
+from nearfar.data.samples import LEARNED, Samples
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import Classifier, embedded, new_directory, publish

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
-from nearfar.data.samples import Samples, digests
+from nearfar.data.digests import digests
+from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import run_file

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save
 
 from nearfar import distributed, methods
 from nearfar.batch import MISSING, to
-from nearfar.data.samples import LEARNED, Samples, digests, fingerprint
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
 from nearfar.export.encoder import load_encoder
 from nearfar.files import replace

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.modalities.table.samples import open_table
 
 TEXT = "split,age,town,income,group\n" + "".join(

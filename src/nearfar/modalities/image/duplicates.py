@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.evaluation.knn import neighbors
 from nearfar.modalities.examination import Copies
 from nearfar.modalities.image.samples import Images

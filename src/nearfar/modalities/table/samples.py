@@ -33,6 +33,8 @@ class Table(Samples):
     `Columns.encode`.
     """
 
+    PER_SAMPLE = ("numbers", "codes")
+
     columns: Columns
     numbers: Tensor
     codes: Tensor
@@ -45,20 +47,6 @@ class Table(Samples):
     def contents(self) -> Iterator[bytes]:
         numbers, codes = self.numbers.cpu().numpy(), self.codes.cpu().numpy()
         yield from (a.tobytes() + b.tobytes() for a, b in zip(numbers, codes, strict=True))
-
-    def subset(self, index: Tensor | Sequence[int]) -> Self:
-        index = torch.as_tensor(index, dtype=torch.int64, device="cpu")
-        which, here = index.tolist(), index.to(self.numbers.device)
-        return replace(
-            self,
-            names=[self.names[i] for i in which],
-            label=self.label[index],
-            group=self.group[index],
-            attribute=self.attribute[index],
-            split=[self.split[i] for i in which],
-            numbers=self.numbers[here],
-            codes=self.codes[here],
-        )
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, numbers=self.numbers.to(device), codes=self.codes.to(device))
