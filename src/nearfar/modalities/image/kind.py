@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.modalities.image import named, views
@@ -16,6 +19,7 @@ from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
+from nearfar.modalities.image.sources import SUFFIXES
 from nearfar.report.shown import Shown, Thumbnails
 from nearfar.settings import Settings
 from nearfar.training.plan import DRAWINGS
@@ -157,3 +161,55 @@ def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[
     mean, square = share @ level, share @ level.square()
     std = (square - mean.square()).clamp(min=1e-4).sqrt()
     return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]
+
+
+def mild_views(settings: Settings) -> str:
+    """The views of which fine-tuning takes the first: crop and flip; for drawings a mild map."""
+    return "drawing" if settings.views.endswith("drawing") else "cmc"
+
+
+def open_files(data: Any, open_data: Callable[[Any], Images]) -> Images:
+    """Images to classify: the path of one, or of several in a list or tuple, named as given; or all of `data`.
+
+    open_data: opens a list of paths, or other data.
+    """
+    files = [data] if isinstance(data, str | Path) and Path(data).suffix.lower() in SUFFIXES else data
+    if not isinstance(files, list | tuple) or not all(isinstance(file, str | Path) for file in files):
+        return open_data(data)
+    given = {Path(file).absolute().as_posix(): str(file) for file in files}
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "files.txt"
+        listed.write_text("\n".join(given) + "\n", encoding="utf-8")
+        images = open_data(listed)
+
+    def as_given(name: str) -> str:  # a page of a file has a number behind the file's name
+        file, mark, page = (name, "", "") if name in given else name.rpartition("#")
+        return given[file] + mark + page
+
+    return dataclasses.replace(
+        images,
+        names=[as_given(name) for name in images.names],
+        skipped=[(as_given(name), why) for name, why in images.skipped],
+    )
+
+
+def weights_off_the_shelf(name: str, file: str, samples: Images) -> tuple[nn.Module, views.Views]:
+    """A timm network with weights from a file, and the views that it takes: of its own size, gray as three channels.
+
+    Raises FileNotFoundError or ValueError where the weights are not the network's, or the images have other channels.
+    """
+    from timm import get_pretrained_cfg
+
+    if samples.channels not in (1, 3):
+        raise ValueError(f"--weights {file!r} are for color images, and these have {samples.channels} channels")
+    cfg = get_pretrained_cfg(name, allow_unregistered=True)
+    size = cfg.input_size[-1] if cfg is not None else 224
+    encoder = image_encoder(name, size=size, small_stem=False, weights=file).eval()
+    return encoder if samples.channels == 3 else nn.Sequential(_Thrice(), encoder), views.plain(size)
+
+
+class _Thrice(nn.Module):
+    """One channel as three equal ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import digests
@@ -126,3 +128,20 @@ def shown(data: Table) -> Shown:
     columns = [data.columns.names[c] for c in which]
     look = Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which))
     return Shown(look=look, names=[f"row {name}" for name in data.names], label=data.label, classes=data.classes)
+
+
+def mild_views(settings: Settings) -> str:
+    """The views of which fine-tuning takes the first: rows as they are."""
+    return "scarf"
+
+
+def open_files(data: Any, open_data: Callable[[Any], Table]) -> Table:
+    """Rows to classify. Raises ValueError for several files."""
+    if isinstance(data, list | tuple) and all(isinstance(file, str | Path) for file in data):
+        raise ValueError(f"{len(data)} files for a classifier of rows: give one table")
+    return open_data(data)
+
+
+def weights_off_the_shelf(name: str, file: str, samples: Table) -> tuple[nn.Module, views.Views]:
+    """Raises ValueError."""
+    raise ValueError(f"--weights {file!r}: there are none for this kind of data; leave it out")
