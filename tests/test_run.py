@@ -166,7 +166,7 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     run.look((array, np.arange(48) % 4))
     found = {name: json.loads((copy / f"results/{name}.json").read_text()) for name in ("copies", "outliers")}
     assert [[s["name"] for s in copies["samples"]] for copies in found["copies"]["sets"]] == [["7", "40"]]
-    assert found["copies"]["sets"][0]["torn"]
+    assert found["copies"]["sets"][0]["labels_differ"]
     mean = [sample["similarity"] for sample in found["outliers"]["samples"]]
     assert mean == sorted(mean)
     table = run.evaluate((array, np.array(["slash", "pipe", "dash", "back"])[np.arange(48) % 4]))

@@ -6,17 +6,19 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat, layout, size, split
+from nearfar.distributed import normalize
 
 Context = AbstractContextManager[None]
 
@@ -82,9 +84,36 @@ def derive_seed(*numbers: int) -> int:
 
 
 class Encoder(nn.Module):
-    """What a method is built on: a module that turns a view of N samples into N x dim."""
+    """What a method is built on: a module that turns a view of N samples into N x dim.
+
+    dim: the width of the representation.
+    spec: in plain JSON types, what builds it again with random weights; "kind" says who knows how.
+    notes: sentences for the user.
+    A method asks for `dim` and calls it. The rest is for runs, exports, and methods that look into the network.
+    """
 
     dim: int
+    spec: dict[str, Any]
+    notes: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec, self.notes = {}, []
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Any:
+        """A view of `n` samples of noise, to try it on. Raises NotImplementedError where nobody knows one."""
+        raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
+
+    def maps(self, view: Any) -> list[Tensor]:
+        """What the stages of the network make of a view, but the last: each N x C x H x W. The first are the largest.
+
+        Raises ValueError where it has no stages.
+        """
+        maps = []
+        for stage in self.stages()[:-1]:
+            view = stage(view)
+            maps.append(view)
+        return maps
 
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
@@ -92,7 +121,7 @@ class Encoder(nn.Module):
         The first takes a view; all but the last give maps, N x their dim x H x W, and the last makes N x dim of them.
         The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
         """
-        raise ValueError(f"{type(self).__name__} cannot be had in stages: use conv4, or a ResNet of timm")
+        raise ValueError(f"{self._name} cannot be had in stages, nor have its maps: use conv4, or a ResNet of timm")
 
     def streams(self) -> list[Stage]:
         """The networks of which the encoder is made, for methods that contrast what they see: each takes a view.
@@ -100,9 +129,30 @@ class Encoder(nn.Module):
         What they give, side by side, is what the encoder gives. Raises ValueError where there is one network.
         """
         raise ValueError(
-            f"{type(self).__name__} is one network, and several are wanted, each for some channels: name an encoder "
-            "such as ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
+            f"{self._name} is one network, and several are wanted, each for some channels: name an encoder such as "
+            "ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
         )
+
+    @property
+    def _name(self) -> str:
+        return str(self.spec.get("name", type(self).__name__))
+
+    def network(self) -> nn.Module:
+        """The module whose weights are exported; by default all of it."""
+        return self
+
+    def source(self) -> tuple[list[str], bool] | None:
+        """The lines of Python that build `network()` as `net`, without this library, and whether it is a network of
+        timm unchanged. None where it cannot be built without its own code: then weights alone are exported."""
+        return None
+
+    def encode_lines(self) -> list[str]:
+        """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
+        return ["", "", "def encode(x):", "    return net(x)"]
+
+    def preparation(self) -> dict[str, Any]:
+        """What a sample must be made before it is encoded, in plain JSON types."""
+        return {}
 
 
 class Stage(Encoder):
@@ -125,6 +175,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    title: ClassVar[str] = ""
+    """Full name, authors and year, as people search for it: "SimCLR: A Simple Framework ... (Chen et al. 2020)"."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     classifies: ClassVar[bool] = False
@@ -158,14 +210,35 @@ class Method(nn.Module):
         return out
 
     def _in_parts(self, view: Any, encoder: Encoder) -> Tensor:
-        if not 0 < self.micro_batch < len(view):
+        if not 0 < self.micro_batch < size(view):
             return encoder(view)
-        parts = view.tensor_split(-(-len(view) // self.micro_batch))
+        parts = split(view, -(-size(view) // self.micro_batch))
         turn, out = self.clock.step % len(parts), []
         for number, part in enumerate(parts):
             with nullcontext() if number == turn else frozen_statistics(encoder):
                 out.append(_recomputed(encoder, part) if torch.is_grad_enabled() else encoder(part))
         return torch.cat(out)
+
+    def embed_all(self, views: Sequence[Any], encoder: Encoder | None = None) -> list[Tensor]:
+        """The representation of each view: V of N x encoder.dim.
+
+        encoder: another than `self.encoder`.
+        Neighboring views of one layout pass together, and batch norm sees them together; others pass by `each`.
+        """
+        joined = [cat(list(views)) for _, views in groupby(views, key=layout)]
+        h = torch.cat(self.each(partial(self.embed, encoder=encoder), joined))  # VN x encoder.dim
+        return list(h.split([size(view) for view in views]))
+
+    def project_all(
+        self, views: Sequence[Any], encoder: Encoder | None = None, projector: nn.Module | None = None
+    ) -> list[Tensor]:
+        """The embedding of each view, unit rows: V of N x dim. The projector sees all views together.
+
+        encoder, projector: others than `self.encoder` and the module `projector`.
+        """
+        projector = self.get_submodule("projector") if projector is None else projector
+        z = normalize(projector(torch.cat(self.embed_all(views, encoder))))  # VN x dim
+        return list(z.split([size(view) for view in views]))
 
     def each(self, network: Callable[[Any], Tensor], views: list[Any]) -> list[Tensor]:
         """`network` of each view, every one normalized by its own batch statistics.
@@ -221,7 +294,7 @@ def start_epoch(method: Method, look: Look) -> None:
     method.train()
 
 
-def _recomputed(encoder: Encoder, part: Tensor) -> Tensor:
+def _recomputed(encoder: Encoder, part: Any) -> Tensor:
     # A second pass must keep for backward what the first kept, and that depends on whether statistics moved.
     again = _statistics_aside if _tracking(encoder) else frozen_statistics
     twice = partial(_contexts, partial(again, encoder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import torch
 import yaml
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
@@ -22,12 +24,12 @@ from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
 from nearfar.files import replace_text
-from nearfar.method import Method
+from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.encoder import AnyEncoder, from_spec
+from nearfar.modalities.encoder import from_spec, is_own
+from nearfar.nn.towers import pick_tower
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.settings import Settings
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
@@ -40,33 +42,48 @@ class Run:
     """An encoder and the directory it came from.
 
     path: the directory.  config: how it was trained, from config.yaml.  checkpoint: "last", or "best" by the kNN probe.
+    tower: of an encoder with several, the one to use; "" for all of it.
+    network: the user's own module that was trained, where the encoder is not one of ours; it is copied.
     """
 
-    def __init__(self, path: str | Path, checkpoint: Which = "last") -> None:
-        self.path, self.checkpoint = Path(path), checkpoint
+    def __init__(
+        self, path: str | Path, checkpoint: Which = "last", tower: str = "", network: nn.Module | None = None
+    ) -> None:
+        self.path, self.checkpoint, self.tower, self.network = Path(path), checkpoint, tower, network
         config = self.path / "config.yaml"
         if not config.is_file():
             raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings: dict[str, Any] = self.config["settings"]
-        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(Settings)}):
+        self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
+        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)}):
             raise ValueError(
                 f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
                 "made the run, or the file was edited; the encoder's own files load without it"
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-        self.settings = Settings(**settings | lists)
-        self.kind = kinds.of(self.settings.kind)
+        self.settings: Any = self.kind.Settings(**settings | lists)
 
     @cached_property
-    def encoder(self) -> AnyEncoder:
+    def encoder(self) -> Encoder:
         """The trained encoder, ready to embed: on the CPU, in eval mode."""
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
-            return load_encoder(self.path).eval()
-        encoder, prefix = from_spec(self.config["made"]["encoder"]), "encoder."
+            return load_encoder(self.path, self.tower, copy.deepcopy(self.network))
+        encoder, prefix = self._blank_encoder(), "encoder."
         state = self.state()
         encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        return encoder.eval()
+        return pick_tower(encoder, self.tower).eval()
+
+    def _blank_encoder(self) -> Encoder:
+        """The whole encoder, whatever its weights. Raises ValueError for a user's own without its module."""
+        return from_spec(self.config["made"]["encoder"], copy.deepcopy(self.network))
+
+    def _tower_spec(self) -> dict[str, Any]:
+        towers = self.config["made"]["encoder"].get("towers", {})
+        if self.tower not in towers:
+            named = f"its towers are {', '.join(towers)}" if towers else "its encoder has no towers: leave it out"
+            raise ValueError(f"{str(self.path)!r} has no tower {self.tower!r}; {named}")
+        return towers[self.tower]
 
     @cached_property
     def method(self) -> Method:
@@ -74,7 +91,7 @@ class Run:
         made, given = self.config["made"], self.config["arguments"]
         method = methods.build(
             methods.load(self.config["method"]),
-            from_spec(made["encoder"]),
+            self._blank_encoder(),
             {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
             samples=made["samples"],
             classes=len(made["classes"]),
@@ -98,19 +115,26 @@ class Run:
             raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
         return found["method"]
 
-    def untrained(self) -> AnyEncoder:
+    def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
-        return from_spec(self.config["made"]["encoder"]).eval()
+        encoder, path = self._blank_encoder(), self.path / training.UNTRAINED
+        if path.exists():
+            encoder.load_state_dict(load_file(path))
+        return pick_tower(encoder, self.tower).eval()
 
-    def open(self, data: Any, *, labels: Any = None, label_column: str = "") -> Samples:
-        """Data in the form in which this encoder saw its training data. label_column: "" is that of training."""
+    def open(self, data: Any, *, labels: Any = None, label_column: str = "", lenient: bool = False) -> Samples:
+        """Data in the form in which this encoder saw its training data. label_column: "" is that of training.
+
+        lenient: leave out what cannot be read, however much it is.
+        """
         return self.kind.open_as(
             data,
             self.config["made"],
+            self.settings,
             labels=labels,
             label_column=label_column or self.settings.label_column,
-            max_bad=self.settings.max_bad,
+            lenient=lenient,
         )
 
     def embed(self, data: Any) -> Tensor:
@@ -147,10 +171,10 @@ class Run:
         label, classes, group = _together(parts)
         splits, tested = self.splits(parts[0], seed) if test is None else _apart(parts, label)
         seen = torch.cat([self.seen(samples) for samples in parts])[tested]
-        plain, raw = self.kind.plain(self.encoder), self.kind.raw(self.encoder)
+        plain = self.kind.plain(self.encoder)
         untouched = torch.cat(
             [
-                kinds.seen(raw, samples, index, torch.device("cpu")).flatten(1)
+                self.kind.raw(samples, index, self.encoder)
                 for samples in parts
                 for index in torch.arange(len(samples)).split(512)
             ]
@@ -172,7 +196,7 @@ class Run:
                 seed=seed,
             )
             for name, features in (
-                (self.kind.RAW, untouched),
+                (self.kind.raw_name, untouched),
                 ("untrained encoder", untrained),
                 ("trained encoder", trained),
             )
@@ -206,10 +230,10 @@ class Run:
             generator = torch.Generator().manual_seed(self.settings.seed)
             samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
         features = self.embed(samples)
-        shown = self.kind.shown(samples)
+        shown = self.kind.tiles(samples)
         self.write("neighbors", neighbor_grid(features, shown))
         self.write("map", embedding_map(features, shown))
-        self.write("copies", copy_sets(features, self.kind.copies(samples), shown))
+        self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
@@ -309,9 +333,12 @@ def results_table(
     }
 
 
-def load(path: str | Path, checkpoint: Which = "last") -> Run:
-    """Open a run directory. Raises FileNotFoundError if it is not one."""
-    return Run(path, checkpoint)
+def load(path: str | Path, checkpoint: Which = "last", *, tower: str = "", encoder: nn.Module | None = None) -> Run:
+    """Open a run directory. Raises FileNotFoundError if it is not one.
+
+    tower: of an encoder with several, the one to use.  encoder: the module that was trained, where it is your own.
+    """
+    return Run(path, checkpoint, tower, encoder)
 
 
 def fit(
@@ -320,6 +347,7 @@ def fit(
     *,
     out: str | Path | None = None,
     recipe: str | None = None,
+    kind: str = "",
     resume: bool = False,
     say: Callable[[str], None] = print,
     **flags: Any,
@@ -328,10 +356,14 @@ def fit(
 
     data: a folder, a .npz file, a list of paths, an array (see `nearfar.modalities.image.samples.open_images`), or `Images`.
     method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
-    recipe: where defaults come from.  flags: any field of `Settings`, any argument of the method.
+    recipe: where defaults come from.  kind: of the data, recognized by default, or the path of your own.
+    flags: any field of the kind's `Settings`, any argument of the method.
+    encoder, among the flags: a name, or a module of your own that takes views, with its width as `.dim`: a copy of it
+    is trained, and `Run.encoder` holds that.
     Raises TypeError for a flag that is neither.
     """
-    plan = plans.make(method, data, recipe, flags)
+    plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
     training.train(plan, path, resume=resume, say=say)
-    return Run(path)
+    run = Run(path)
+    return Run(path, network=plan.network) if is_own(run.config["made"]["encoder"]) else run

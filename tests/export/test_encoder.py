@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
+from nearfar.method import Encoder
+from nearfar.modalities.encoder import wrap
 from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
 from nearfar.modalities.image.views import plain
 from nearfar.nn.norms import split_norms, synchronize_norms
+from nearfar.nn.towers import Towers
+from tests.methods.small import TinyEncoder, TinyStreams
 
 
 def images(encoder: ImageEncoder, n: int = 3) -> Tensor:
@@ -64,6 +68,7 @@ def test_what_is_exported_loads_here_and_elsewhere(
     assert torch.get_rng_state().equal(state)
     assert encoder.training
     assert report.plain is unchanged
+    assert report.difference is not None
     assert report.difference < 1e-5
     assert report.parameters == sum(p.numel() for p in encoder.parameters())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in report.files)
@@ -139,7 +144,9 @@ def test_a_failed_check_leaves_the_older_export(exported: tuple[ImageEncoder, Pa
 def test_a_compiled_encoder_is_exported_like_any_other(tmp_path: Path) -> None:
     encoder = trained("conv4")
     encoder.compile(backend="eager")
-    assert export_encoder(encoder, tmp_path).difference < 1e-5
+    report = export_encoder(encoder, tmp_path)
+    assert report.difference is not None
+    assert report.difference < 1e-5
 
 
 def test_exporting_twice_gives_the_same_files(exported: tuple[ImageEncoder, Path]) -> None:
@@ -175,3 +182,72 @@ def test_other_weights_are_refused_with_counts(exported: tuple[ImageEncoder, Pat
     (folder / "encoder.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(ValueError, match="encoder"):
         load_encoder(folder)
+
+
+def test_towers_are_exported_together_or_one_by_one(tmp_path: Path) -> None:
+    both = Towers({"a": trained("conv4", channels=1), "b": trained("test_resnet")}).eval()
+    report = export_encoder(both, tmp_path)
+    assert [path.name for path in report.files] == ["encoder.safetensors", "encoder.json"]
+    assert (report.loader, report.plain, report.dim) == ("", False, 608)
+    assert report.difference is not None
+    assert report.difference < 1e-5
+    view = both.example(3)
+    torch.testing.assert_close(load_encoder(tmp_path)(view), both(view))
+    torch.testing.assert_close(load_encoder(tmp_path, "b")(view["b"]), both(view)[:, 512:])
+    one = export_encoder(both, tmp_path, tower="b")
+    assert one.dim == 96
+    assert (tmp_path / "encoder.py").read_text() == one.loader != ""
+    torch.testing.assert_close(load_encoder(tmp_path)(view["b"]), both(view)[:, 512:])
+    export_encoder(both, tmp_path)
+    assert not (tmp_path / "encoder.py").exists()  # it would load one tower where there are two
+    for encoder, tower in ((both, "c"), (both.tower("a"), "a")):
+        with pytest.raises(ValueError, match="tower"):
+            export_encoder(encoder, tmp_path, tower=tower)
+
+
+class Sum(Encoder):
+    """Takes two tensors, and says how it is built: what it gives is their sum, three times."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = {"name": "sum", "own": True}
+        self.factor = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, view: dict[str, Tensor]) -> Tensor:
+        return self.factor * (view["x"] + view["y"])
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {name: torch.rand(n, 2, generator=generator) for name in "xy"}
+
+    def source(self) -> tuple[list[str], bool]:
+        return [
+            "net = torch.nn.Module()",
+            "net.register_parameter('factor', torch.nn.Parameter(torch.ones(())))",
+        ], False
+
+    def encode_lines(self) -> list[str]:
+        return ["", "", "def encode(view):", "    return net.factor * (view['x'] + view['y'])"]
+
+
+def test_any_encoder_that_says_how_it_is_built_gets_a_loader(tmp_path: Path) -> None:
+    report = export_encoder(Sum(), tmp_path)
+    assert report.difference == 0
+    assert report.loader
+    assert report.parameters == 1
+
+
+def test_a_module_without_a_description_is_exported_as_weights(tmp_path: Path) -> None:
+    spec = {"kind": "image", "name": "TinyEncoder", "own": True, "channels": 3, "size": 8}
+    encoder = wrap(TinyEncoder(), spec).eval()
+    report = export_encoder(encoder, tmp_path)
+    assert (report.loader, report.difference, report.entries) == ("", None, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.json", "encoder.safetensors"]
+    again = load_encoder(tmp_path, network=TinyEncoder())
+    x = encoder.example(3)
+    assert torch.equal(again(x), encoder(x))
+    with pytest.raises(ValueError, match=r"encoder=TinyEncoder\(\)"):
+        load_encoder(tmp_path)
+    with pytest.raises(ValueError, match="0 of the 12 entries of TinyEncoder"):
+        load_encoder(tmp_path, network=TinyStreams())

@@ -8,6 +8,7 @@ import torch
 
 from nearfar.export.onnx import export_onnx
 from nearfar.modalities.image.encoder import image_encoder
+from nearfar.nn.towers import Towers
 
 
 @pytest.mark.parametrize("name", ["conv4", "test_resnet", "ycbcr:conv4"])
@@ -31,4 +32,11 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModuleNotFoundError, match=r"onnxruntime.*pip install 'nearfar\[export\]'"):
         export_onnx(image_encoder("conv4", size=32), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_view_of_several_tensors_is_refused(tmp_path: Path) -> None:
+    both = Towers({"a": image_encoder("conv4", size=16), "b": image_encoder("conv4", size=16)})
+    with pytest.raises(ValueError, match="takes a dict: export without --onnx"):
+        export_onnx(both, tmp_path / "out")
     assert not (tmp_path / "out").exists()

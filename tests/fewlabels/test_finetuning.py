@@ -176,5 +176,5 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
         assert classifier.classes == ["a", "b", "c"]
         assert np.mean([label == "abc"[i % 3] for i, label in enumerate(answer)]) > 0.5
     assert classifier.facts["views"] == "scarf"  # of which the first view is the row itself
-    with pytest.raises(ValueError, match="give one table"):
+    with pytest.raises(ValueError, match="2 files for a classifier of rows"):
         classifier.open([data, data])

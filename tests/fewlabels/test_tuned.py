@@ -11,7 +11,6 @@ import torch
 from nearfar.fewlabels.settings import Tuning
 from nearfar.fewlabels.tuned import Trainer, tune
 from nearfar.method import Stage
-from nearfar.modalities.image import kind
 from nearfar.run import Run
 from tests.fewlabels.conftest import samples
 
@@ -56,5 +55,5 @@ def test_without_held_out_rows_the_last_epoch_is_kept(run: Run) -> None:
 
 
 def test_views_are_mild(run: Run) -> None:
-    assert kind.mild_views(run.settings) == "drawing"  # as those it was trained with
-    assert kind.mild_views(dataclasses.replace(run.settings, views="simclr")) == "cmc"
+    assert run.kind.mild_views(run.settings) == "drawing"  # as those it was trained with
+    assert run.kind.mild_views(dataclasses.replace(run.settings, views="simclr")) == "cmc"

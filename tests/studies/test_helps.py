@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from nearfar.fewlabels.rows import Rows
-from nearfar.modalities.image import kind as image_kind
+from nearfar.modalities import kind as kinds
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import open_images
-from nearfar.modalities.table import kind as table_kind
 from nearfar.modalities.table.samples import open_table
 from nearfar.run import Run
 from nearfar.studies.asked import Helps
@@ -83,7 +82,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str, tmp_path: Path) -> None:
-    shelf = {"weights": weights, "shelf": "test_resnet"}
+    shelf: dict[str, Any] = {"weights": weights, "shelf": "test_resnet"}
     ask = Helps(data=data, epochs=1, budgets=(1, 40, 50), seeds=2, tuning=1, encoder="conv4", batch=16, **shelf)
     study = PretrainingHelps(ask, tmp_path / "helps", **QUIET)
     assert study.answer()
@@ -111,7 +110,8 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str,
 
 
 def test_bad_questions(data: str, tmp_path: Path) -> None:
-    for values in ({"seeds": 1}, {"budgets": ()}, {"budgets": (0, 2)}):
+    bad: list[dict[str, Any]] = [{"seeds": 1}, {"budgets": ()}, {"budgets": (0, 2)}]
+    for values in bad:
         with pytest.raises(ValueError, match="--seeds"):
             Helps(data=data, **values)
     for values, message in (
@@ -125,16 +125,16 @@ def test_bad_questions(data: str, tmp_path: Path) -> None:
 
 def test_weights_off_the_shelf(weights: str, tmp_path: Path) -> None:
     images = open_images(tiny_images(4))
-    network, plain = image_kind.weights_off_the_shelf("test_resnet", weights, images)
+    network, plain = kinds.of("image").off_the_shelf("test_resnet", weights, images)
     (view,) = plain(*images.fetch(torch.arange(4)))
     assert view.shape == (4, 1, 160, 160)  # gray, at the network's own size
     with torch.no_grad():
         assert network(view).shape == (4, 96)
     with pytest.raises(ValueError, match="nothing was loaded"):
-        image_kind.weights_off_the_shelf("test_vit", weights, images)
+        kinds.of("image").off_the_shelf("test_vit", weights, images)
     rows = open_table(str(table(tmp_path / "rows.csv")))
-    with pytest.raises(ValueError, match="there are none for this kind"):
-        table_kind.weights_off_the_shelf("test_resnet", weights, rows)
+    with pytest.raises(ValueError, match="there are none off the shelf for rows"):
+        kinds.of("table").off_the_shelf("test_resnet", weights, rows)
     linear = Linear(network, plain)
     assert linear.logits(images, _rows(4), 0).shape == (2, 2)
 

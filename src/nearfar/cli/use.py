@@ -33,6 +33,8 @@ class Embed:
     """The column that holds them; that of training if none is named."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
+    tower: str = ""
+    """Of an encoder with several towers, the one to use, by its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class Export:
     """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
+    tower: str = ""
+    """Of an encoder with several towers, the one to export, by its name."""
 
 
 def _parse(kind: Any, name: str, argv: list[str]) -> Any:
@@ -100,7 +104,7 @@ def embed(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower)
     images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     for note in images.notes:
         print(note)
@@ -163,10 +167,11 @@ def export(argv: list[str]) -> int:
     asked: Export = _parse(Export, "export", argv)
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower)
     done = run.export(asked.out or None)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
-    print(f"Largest difference between the encoder and its plain loader, relative: {done.difference:.1e}")
+    if done.difference is not None:
+        print(f"Largest difference between the encoder and what was loaded again, relative: {done.difference:.1e}")
     for file in done.files:
         print(f"  {file}")
     if asked.onnx:
@@ -175,6 +180,9 @@ def export(argv: list[str]) -> int:
         path, difference = export_onnx(run.encoder, done.folder)
         sizes = " and ".join(map(str, BATCHES))
         print(f"  {path} (onnxruntime differs by {difference:.1e}, at batches of {sizes})")
+    if not done.loader:
+        print("There is no encoder.py: this encoder is not one network of torch or timm that a few lines could build.")
+        return 0
     if done.plain:
         print("The weights load strictly into timm's own network. Loading it takes no nearfar:")
     else:

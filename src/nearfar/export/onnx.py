@@ -9,21 +9,31 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nearfar.export.encoder import TOLERANCE
 from nearfar.files import replace
-from nearfar.modalities.encoder import AnyEncoder
+from nearfar.method import Encoder
 
 BATCHES = (1, 5)
 """Sizes at which the file is compared with the encoder; it is traced at neither."""
 
 
-def export_onnx(encoder: AnyEncoder, folder: str | Path) -> tuple[Path, float]:
-    """Write encoder.onnx to `folder`: `input` (of images, N x C x S x S in [0, 1]) to `features`, N x dim, any N.
+def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
+    """Write encoder.onnx to `folder`: from `input`, one tensor for N samples, to `features`, N x dim, for any N.
 
     Gives the path, and the largest difference to the encoder, over the largest output. Raises ModuleNotFoundError where
-    the extra "export" is not installed, and ValueError where onnxruntime computes something else than torch.
+    the extra "export" is not installed, and ValueError for an encoder whose view is no single tensor, and where
+    onnxruntime computes something else than torch.
     """
+    encoder = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    traced = encoder.example(3, generator)
+    if not isinstance(traced, Tensor):
+        raise ValueError(
+            f"ONNX export is for encoders that take one tensor, and {encoder.spec.get('name', type(encoder).__name__)} "
+            f"takes a {type(traced).__name__}: export without --onnx, or one of its towers (--tower NAME)"
+        )
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
@@ -33,15 +43,13 @@ def export_onnx(encoder: AnyEncoder, folder: str | Path) -> tuple[Path, float]:
         ) from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
-    generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staged = Path(name) / "encoder.onnx"
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(
                 encoder,
-                (encoder.example(3, generator),),
+                (traced,),
                 staged,
                 input_names=["input"],
                 output_names=["features"],
@@ -53,10 +61,10 @@ def export_onnx(encoder: AnyEncoder, folder: str | Path) -> tuple[Path, float]:
         session = onnxruntime.InferenceSession(staged, providers=["CPUExecutionProvider"])
         worst = 0.0
         for batch in BATCHES:
-            given = encoder.example(batch, generator)
+            view = encoder.example(batch, generator)
             with torch.no_grad():
-                own = encoder(given)
-            other = torch.from_numpy(session.run(["features"], {"input": given.numpy()})[0])
+                own = encoder(view)
+            other = torch.from_numpy(session.run(["features"], {"input": view.numpy()})[0])
             if other.shape != own.shape:
                 raise ValueError(f"the ONNX file gives {tuple(other.shape)} for a batch of {batch}, the encoder not")
             worst = max(worst, float((other - own).abs().max() / own.abs().max().clamp(min=1e-12)))

@@ -88,12 +88,10 @@ class Classifier:
         data: what `nearfar.Run.open` takes, or one file or several, where the kind of data has them.
         """
         run = self.run
-
-        def open_data(data: Any) -> Samples:
-            column = run.settings.label_column
-            return run.kind.open_as(data, run.config["made"], labels=None, label_column=column, max_bad=1.0)
-
-        return run.kind.open_files(data, open_data)
+        files = [data] if isinstance(data, str | Path) and run.kind.is_sample(data) else data
+        if isinstance(files, list | tuple) and files and all(isinstance(file, str | Path) for file in files):
+            return run.kind.open_files([str(file) for file in files], run)
+        return run.open(data, lenient=True)
 
     def features(self, samples: Samples) -> Tensor:
         """What the last layer sees of every sample: N x D."""

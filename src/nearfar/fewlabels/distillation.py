@@ -23,7 +23,6 @@ from nearfar.fewlabels.temperature import Calibration, calibrate
 from nearfar.fewlabels.tuned import Trainer, Watch
 from nearfar.losses.distillation import distillation
 from nearfar.method import Encoder, Method, Step
-from nearfar.modalities.encoder import AnyEncoder
 from nearfar.training.journal import Journal
 
 COMPARED = 2000
@@ -162,7 +161,7 @@ def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
     return part
 
 
-def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -> AnyEncoder:
+def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -> Encoder:
     run, name = teacher.run, settings.student
     if settings.from_run:
         encoder = load_encoder(settings.from_run)
@@ -174,7 +173,7 @@ def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -
         return encoder
     torch.manual_seed(settings.seed)
     own = dataclasses.replace(run.settings, encoder=name or run.settings.encoder)
-    return run.kind.make_encoder(samples, own, run.config["made"])
+    return run.kind.encoder(samples, own, run.config["made"])
 
 
 def _calibration(

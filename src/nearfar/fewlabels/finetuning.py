@@ -19,8 +19,7 @@ from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
 from nearfar.fewlabels.store import is_classifier
 from nearfar.fewlabels.temperature import calibrate
 from nearfar.fewlabels.tuned import Trainer, Watch, tune
-from nearfar.method import Stage
-from nearfar.modalities.encoder import AnyEncoder
+from nearfar.method import Encoder, Stage
 from nearfar.nn.heads import first_layers
 from nearfar.run import Run
 from nearfar.training.journal import Journal
@@ -70,7 +69,7 @@ def finetune(
 
 
 def _on_frozen_features(
-    place: Workplace, rows: Rows, encoder: AnyEncoder, head: nn.Sequential, settings: FinetuneSettings, watch: Watch
+    place: Workplace, rows: Rows, encoder: Encoder, head: nn.Sequential, settings: FinetuneSettings, watch: Watch
 ) -> Draft:
     """A linear layer, fitted to all labeled rows."""
     network = nn.Sequential(encoder, *head).eval()
@@ -98,7 +97,7 @@ def _on_frozen_features(
 
 
 def _by_tuning(
-    place: Workplace, rows: Rows, encoder: AnyEncoder, head: nn.Sequential, settings: FinetuneSettings, watch: Watch
+    place: Workplace, rows: Rows, encoder: Encoder, head: nn.Sequential, settings: FinetuneSettings, watch: Watch
 ) -> Draft:
     """The whole network fine-tuned, with some rows held out where there are enough."""
     samples, run = place.samples, place.run

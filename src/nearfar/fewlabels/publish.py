@@ -27,7 +27,7 @@ from nearfar.fewlabels.table import measure
 from nearfar.fewlabels.temperature import Calibration
 from nearfar.files import is_leftover, replace, replace_text
 from nearfar.machine import session
-from nearfar.modalities.encoder import AnyEncoder
+from nearfar.method import Encoder
 from nearfar.run import Run
 from nearfar.training import plan as plans
 
@@ -65,7 +65,7 @@ class Draft:
     how: a word on that for the name of the method, such as "fine-tuned".
     """
 
-    encoder: AnyEncoder
+    encoder: Encoder
     layers: list[nn.Module]
     rows: Rows
     known: Tensor

@@ -76,7 +76,7 @@ class Trainer:
             say=lambda text: None,
         )
         device = pick_device(tuning.device)
-        viewer = run.kind.make_views(data, settings, run.config["made"])
+        viewer = run.kind.views(data, settings, run.config["made"])
         if not fit(method.to(device), data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):
             raise KeyboardInterrupt
         method.cpu().eval()

@@ -54,15 +54,15 @@ class PretrainingHelps(Study[Helps]):
         ask = self.ask
         flags = ask.flags() | {"probe_every": 0} | ({"epochs": ask.epochs} if ask.epochs else {})
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
-        self.kind = kinds.of(self.plan.settings.kind)
+        self.kind = kinds.of(self.plan.kind)
         if ask.run:
             samples = Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
         else:
-            samples = self.kind.open_samples(ask.data, self.plan.settings)
+            samples = self.kind.open(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
         labeled_rows(self.samples)  # whether there is anything to learn
         if ask.weights:
-            self.kind.weights_off_the_shelf(ask.shelf, ask.weights, self.samples)  # whether they can be read
+            self.kind.off_the_shelf(ask.shelf, ask.weights, self.samples)  # whether they can be read
 
     def _with_test(self, samples: Samples) -> Samples:
         """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
@@ -107,7 +107,7 @@ class PretrainingHelps(Study[Helps]):
             TUNED: Tuned(run, self.ask.tuning),
         }
         if self.ask.weights:
-            network = self.kind.weights_off_the_shelf(self.ask.shelf, self.ask.weights, samples)
+            network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
             ways[SHELF] = Linear(*network)
         for seed in range(self.ask.seeds):
             learned = 0

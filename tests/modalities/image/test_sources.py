@@ -166,7 +166,7 @@ def test_a_list_of_nothing_and_a_list_of_wrong_paths(tmp_path):
     with pytest.raises(ValueError, match=r"None of the 2 paths .* exists, for example 'photos/1.png'"):
         open_images(tmp_path / "list.txt")
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="no list of paths in UTF-8"):
+    with pytest.raises(ValueError, match=r"list.txt', line 1: not UTF-8"):
         open_images(tmp_path / "list.txt")
 
 

@@ -17,7 +17,8 @@ from nearfar import machine
 from nearfar.modalities.image import color as color
 from nearfar.modalities.image import named
 from nearfar.modalities.image import views as image
-from nearfar.modalities.image.views import Affine, View, Views
+from nearfar.modalities.image.plan import Affine, Plan, View, make_plan
+from nearfar.modalities.image.views import Views
 
 GRAY_LEVEL = 1 / 255
 
@@ -34,22 +35,22 @@ def images(n: int, channels: int = 3, side: int = 32, seed: int = 0) -> Tensor:
     return ((0.8 * smooth + 0.2 * noise) * 255).to(torch.uint8)
 
 
-def one(view: View, pixels: Tensor, aspect: Tensor | None = None, seed: int = 0) -> tuple[Tensor, image._Plan]:
+def one(view: View, pixels: Tensor, aspect: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Plan]:
     """One view of each image, and the parameters it was made with."""
     views = Views([view])
     draws = views.draw(len(pixels), seeded(seed))
     aspect = torch.ones(len(pixels)) if aspect is None else aspect
-    return views(pixels, aspect, draws)[0], image._plan(view, draws.numbers[:, 0], aspect, pixels.shape[-1])
+    return views(pixels, aspect, draws)[0], make_plan(view, draws.fields(0), aspect, pixels.shape[-1])
 
 
 @pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 24), (24, 40), (97, 64), (64, 97)])
 def test_crops_equal_torchvision(side: int, size: int) -> None:
     pixels = images(16, side=side)
-    made, plan = one(View(size=size, area=(0.05, 1.0), flip=0.5), pixels)
+    out, plan = one(View(size=size, area=(0.05, 1.0), flip=0.5), pixels)
     for i, (left, top, width, height) in enumerate(plan.box.int().tolist()):
         wanted = tv.resized_crop(pixels[i] / 255, top, left, height, width, [size, size], antialias=True)
         wanted = tv.horizontal_flip(wanted) if plan.flip[i] else wanted
-        assert (made[i] - wanted).abs().max() < (1e-4 if size < 96 else 1.01 * GRAY_LEVEL)
+        assert (out[i] - wanted).abs().max() < (1e-4 if size < 96 else 1.01 * GRAY_LEVEL)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -63,7 +64,7 @@ def test_color_steps_equal_torchvision(step: str, channels: int) -> None:
         "solarize": View(size=32, solarize=0.5),
     }[step]
     pixels = images(16, channels)
-    made, plan = one(view, pixels)
+    out, plan = one(view, pixels)
     factors = plan.factors.tolist()
     for i, one_image in enumerate(pixels / 255):
         wanted = {
@@ -73,7 +74,7 @@ def test_color_steps_equal_torchvision(step: str, channels: int) -> None:
             "gray": lambda x, i=i: tv.rgb_to_grayscale(x, num_output_channels=channels) if plan.gray[i] else x,
             "solarize": lambda x, i=i: tv.solarize(x, 0.5) if plan.solarize[i] else x,
         }[step](one_image)
-        assert (made[i] - wanted).abs().max() < 1e-3
+        assert (out[i] - wanted).abs().max() < 1e-3
     assert 0 < plan.gray.float().mean() < 1 or step != "gray"
 
 
@@ -81,11 +82,11 @@ def test_color_steps_equal_torchvision(step: str, channels: int) -> None:
 @pytest.mark.parametrize("affine", [None, Affine()])
 def test_blur_equals_torchvision(channels: int, affine: Affine | None) -> None:
     pixels = images(8, channels, 64)
-    made, plan = one(View(size=64, blur=0.5, kernel=7, affine=affine), pixels)
+    out, plan = one(View(size=64, blur=0.5, kernel=7, affine=affine), pixels)
     assert 0 < (plan.sigma > 0).sum() < 8
     for i, sigma in enumerate(plan.sigma.tolist()):
         wanted = tv.gaussian_blur(pixels[i] / 255, [7, 7], [sigma, sigma]) if sigma else pixels[i] / 255
-        assert (made[i] - wanted).abs().max() < 1e-4
+        assert (out[i] - wanted).abs().max() < 1e-4
 
 
 def test_affine_equals_torchvision() -> None:
@@ -93,8 +94,8 @@ def test_affine_equals_torchvision() -> None:
     spec = Affine(rotate=30, scale=(0.7, 1.3), shear=20, shift=0.2)
     views = Views([View(size=32, affine=spec)])
     draws = views.draw(16, seeded())
-    made = views(pixels, torch.ones(16), draws)[0]
-    angle, scale, shear, x, y = draws.numbers[:, 0, -5:].unbind(1)
+    out = views(pixels, torch.ones(16), draws)[0]
+    angle, scale, shear, x, y = draws.fields(0)["affine"].unbind(1)
     for i in range(16):
         wanted = tv.affine(
             pixels[i] / 255,
@@ -104,13 +105,13 @@ def test_affine_equals_torchvision() -> None:
             shear=[float(2 * shear[i] - 1) * 20, 0.0],
             interpolation=v2.InterpolationMode.BILINEAR,
         )
-        assert (made[i] - wanted)[:, 4:-4, 4:-4].abs().median() < 1e-4
+        assert (out[i] - wanted)[:, 4:-4, 4:-4].abs().median() < 1e-4
 
 
-def through_torchvision(pixels: Tensor, plan: image._Plan) -> Tensor:
+def through_torchvision(pixels: Tensor, plan: Plan) -> Tensor:
     """The color steps of a plan, one after the other, each clamped: N x 3 x S x S."""
     steps = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
-    made = []
+    out = []
     for i, one_image in enumerate(pixels):
         early = [k for k in (1, 2) if plan.first[i, k - 1]]
         order = [*early, 3, *(k for k in (1, 2) if k not in early)]
@@ -118,14 +119,14 @@ def through_torchvision(pixels: Tensor, plan: image._Plan) -> Tensor:
         x = one_image / 255
         for k in order:
             x = steps[k](x, float(plan.factors[i, k]))
-        made.append(tv.rgb_to_grayscale(x, num_output_channels=3) if plan.gray[i] else x)
-    return torch.stack(made)
+        out.append(tv.rgb_to_grayscale(x, num_output_channels=3) if plan.gray[i] else x)
+    return torch.stack(out)
 
 
 def test_jitter_without_hue_and_clamping_equals_torchvision_in_every_order() -> None:
     pixels = images(48) // 2 + 64  # far from 0 and 255
-    made, plan = one(View(size=32, jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), pixels)
-    assert (made - through_torchvision(pixels, plan)).abs().max() < 2e-3
+    out, plan = one(View(size=32, jitter=1, brightness=0.2, contrast=0.2, saturation=0.2), pixels)
+    assert (out - through_torchvision(pixels, plan)).abs().max() < 2e-3
 
 
 @pytest.mark.parametrize(("strength", "near"), [(0.5, 0.03), (1.0, 0.04)])
@@ -135,9 +136,9 @@ def test_whole_jitter_is_near_torchvision(strength: float, near: float) -> None:
         size=32, jitter=1, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, gray=0.2
     )  # fmt: skip
     pixels = images(200)
-    made, plan = one(view, pixels)
+    out, plan = one(view, pixels)
     wanted = through_torchvision(pixels, plan)
-    away = (made - wanted).abs().mean()
+    away = (out - wanted).abs().mean()
     changed = (wanted - pixels / 255).abs().mean()
     assert away < near
     assert away < 0.25 * changed
@@ -155,7 +156,7 @@ def test_matrix_equals_the_steps_one_by_one() -> None:
         x.mean(2), *factors.unbind(1), contrast_first=first[:, 0], saturation_first=first[:, 1],
         gray=torch.zeros(n, dtype=torch.bool),
     )  # fmt: skip
-    made = linear @ x + offset[:, :, None]
+    out = linear @ x + offset[:, :, None]
     for i in range(n):
         brightness, contrast, saturation, hue = factors[i]
 
@@ -173,16 +174,16 @@ def test_matrix_equals_the_steps_one_by_one() -> None:
         y = color.rotation(hue[None])[0] @ y
         for step in after:
             y = step(y)
-        assert (made[i] - y).abs().max() < 2e-3
+        assert (out[i] - y).abs().max() < 2e-3
 
 
 def test_hue_is_torchvisions_at_thirds_and_near_it_between() -> None:
     x = torch.rand(1, 3, 100, 100, generator=seeded())
 
     def away(hue: float) -> float:
-        made = (color.rotation(torch.tensor([hue]))[0] @ x[0].flatten(1)).clamp(0, 1)
+        out = (color.rotation(torch.tensor([hue]))[0] @ x[0].flatten(1)).clamp(0, 1)
         turns = (hue + 0.5) % 1 - 0.5
-        return float((made - tv.adjust_hue(x, turns)[0].flatten(1)).abs().mean())
+        return float((out - tv.adjust_hue(x, turns)[0].flatten(1)).abs().mean())
 
     assert away(0) < 1e-6
     assert away(1 / 3) < 1e-4
@@ -210,9 +211,9 @@ def test_crops_are_distributed_as_torchvisions() -> None:
         assert ks_2samp(ours, theirs).pvalue > 0.01
 
 
-def one_plan(view: View, n: int, aspect: float = 1.0, side: int = 32, seed: int = 0) -> image._Plan:
-    numbers = Views([view]).draw(n, seeded(seed)).numbers[:, 0]
-    return image._plan(view, numbers, torch.full((n,), aspect), side)
+def one_plan(view: View, n: int, aspect: float = 1.0, side: int = 32, seed: int = 0) -> Plan:
+    drawn = Views([view]).draw(n, seeded(seed)).fields(0)
+    return make_plan(view, drawn, torch.full((n,), aspect), side)
 
 
 @pytest.mark.parametrize("aspect", [0.1, 10.0])
@@ -261,11 +262,11 @@ def test_a_circle_stays_a_circle(aspect: float, view: View) -> None:
     width, height = max(aspect, 1.0), max(1 / aspect, 1.0)
     disc = ((x * width) ** 2 + (y * height) ** 2) * 1.0
     ring = disc.expand(n, 1, -1, -1).mul(255).clamp(0, 255).to(torch.uint8)
-    made, plan = one(view, ring, torch.full((n,), aspect))
+    out, plan = one(view, ring, torch.full((n,), aspect))
     shown = plan.box[:, 2:] / side * torch.tensor([width, height])
     assert torch.allclose(shown[:, 0], shown[:, 1], rtol=0.03), radius
     if view.area is None:
-        assert torch.allclose(made, made.mT, atol=0.02)
+        assert torch.allclose(out, out.mT, atol=0.02)
 
 
 def test_plain_is_resize_and_center_crop() -> None:
@@ -298,11 +299,11 @@ def test_any_shape(n: int, channels: int, side: int, size: int, aspect: float, a
         gray=0.3, blur=0.5, solarize=0.3, affine=Affine(rotate=20, scale=(0.5, 1.5), shear=20, shift=0.3) if affine
         else None,
     )  # fmt: skip
-    made, _ = one(view, images(n, channels, side), torch.full((n,), aspect))
-    assert made.shape == (n, channels, size, size)
-    assert made.isfinite().all()
-    assert made.min() >= 0
-    assert made.max() <= 1
+    out, _ = one(view, images(n, channels, side), torch.full((n,), aspect))
+    assert out.shape == (n, channels, size, size)
+    assert out.isfinite().all()
+    assert out.min() >= 0
+    assert out.max() <= 1
 
 
 def test_draws_depend_on_position_only() -> None:
@@ -350,12 +351,12 @@ def test_opencv_rounds_and_changes_nothing_else(channels: int, monkeypatch: pyte
 @pytest.mark.parametrize("side", [24, 100])
 def test_turns_equal_torchs_and_are_equally_likely(side: int) -> None:
     pixels = images(400, side=32)
-    made, plan = one(View(size=side, turns=True, solarize=0.3), pixels)
+    out, plan = one(View(size=side, turns=True, solarize=0.3), pixels)
     still, _ = one(View(size=side), pixels)
     for i in range(len(pixels)):
         wanted = still[i].rot90(int(plan.turn[i]), (1, 2))
         wanted = torch.minimum(wanted, 1 - wanted) if plan.solarize[i] else wanted
-        assert (made[i] - wanted).abs().max() < 1e-6
+        assert (out[i] - wanted).abs().max() < 1e-6
     assert (torch.bincount(plan.turn, minlength=4) > 70).all()
     for quarters in range(4):
         assert abs(plan.solarize[plan.turn == quarters].float().mean() - 0.3) < 0.2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nearfar.modalities.image.views import Affine, View, Views, plain
+from nearfar.modalities.image.plan import Affine, View
+from nearfar.modalities.image.views import Views, plain
 
 
 def simclr(size: int, *, strength: float | None = None, blur: float | None = None) -> Views:

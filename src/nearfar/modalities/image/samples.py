@@ -260,14 +260,14 @@ def _labels(
     opened: Opened, labels: str | Path | Sequence | np.ndarray | Tensor | None, column: str, files: list[str]
 ) -> Labels:
     if labels is None:
-        return opened.labels or no_labels(opened.names)
+        return opened.labels or no_labels(opened.names, noun="image")
     if not isinstance(labels, str | Path):
-        return array_labels(labels, len(opened.names))
+        return array_labels(labels, len(opened.names), noun="image")
     if str(labels) != "folders":
-        return table_labels(labels, opened.names, column=column, root=opened.root, files=files)
+        return table_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image")
     if opened.root is None:
         raise ValueError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
-    return folder_labels(opened.names)
+    return folder_labels(opened.names, noun="image")
 
 
 def _squashed(array: np.ndarray, side: int | None) -> tuple[Cache, Tensor]:

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nearfar.modalities.image.views import Draws, Views
+from nearfar.modalities.image.plan import Draws
+from nearfar.modalities.image.views import Views
 
 _INK, _FAINT = (40, 40, 40), (120, 120, 120)
 
@@ -33,10 +34,10 @@ def contact_sheet(
         raise ValueError(f"got {len(captions)} captions for {len(pixels)} images: give one for each")
     largest = max(view.size for view in views.views)
     columns = [[_true_shape(x, float(a), height) for x, a in zip(pixels, aspect, strict=True)]]
-    for view, made in zip(views.views, views(pixels, aspect, draws), strict=True):
+    for view, seen in zip(views.views, views(pixels, aspect, draws), strict=True):
         side = round(height * view.size / largest)
-        shown = Image.Resampling.NEAREST if view.size <= side else Image.Resampling.LANCZOS
-        columns.append([_image(x.mul(255).round().byte()).resize((side, side), shown) for x in made])
+        resampling = Image.Resampling.NEAREST if view.size <= side else Image.Resampling.LANCZOS
+        columns.append([_image(x.mul(255).round().byte()).resize((side, side), resampling) for x in seen])
 
     font, small = ImageFont.load_default(14), ImageFont.load_default(11)
     gap, margin, header = max(6, height // 16), 20, 30

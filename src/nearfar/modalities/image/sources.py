@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import stat
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
+from nearfar.data import csv
 from nearfar.data.archives import Parts, read_table, tar_parts
 from nearfar.data.labels import Labels, array_labels, natural, no_labels, some
 from nearfar.modalities.image import tiff
@@ -77,7 +77,7 @@ def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any], label_column:
     if isinstance(data, tuple):
         array, values = data
         opened = _open_array(array, "the array")
-        return replace(opened, labels=array_labels(values, len(opened.names)))
+        return replace(opened, labels=array_labels(values, len(opened.names), noun="image"))
     if not isinstance(data, str | Path):
         return _open_array(data, "the array")
     path = Path(data)
@@ -128,15 +128,12 @@ def _open_folder(root: Path) -> Opened:
 
 
 def _open_list(path: Path) -> Opened:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no list of paths in UTF-8 ({error}).") from error
-    listed = [line.strip() for line in lines]
     if path.suffix.lower() == ".csv":
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True) if row]
+        rows = [row.cells for row in csv.read_rows(path)]
         column = rows[0].index("path") if rows and "path" in rows[0] else None
         listed = [row[0] for row in rows] if column is None else [r[column] for r in rows[1:] if len(r) > column]
+    else:
+        listed = [line.strip() for line in csv.read_text(path).splitlines()]
     listed = [name.replace("\\", "/").removeprefix("./") for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:

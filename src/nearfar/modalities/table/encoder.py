@@ -27,15 +27,14 @@ class Maxout(nn.Module):
 class TableEncoder(Encoder):
     """A network for the rows of a table, which `views.table` makes inputs of: N x D -> N x dim.
 
-    net: the network itself.  dim: the width of the representation.  columns: what the inputs mean.
-    spec: what `from_spec` needs to build it again.  notes: sentences for the user.
+    net: the network itself.  columns: what the inputs mean.
     """
 
     def __init__(self, name: str, columns: Columns) -> None:
         super().__init__()
         self.net, self.dim = _build(name, columns.width)
-        self.columns, self.notes = columns, []
-        self.spec: dict[str, Any] = {"kind": "table", "name": name, "columns": columns.spec()}
+        self.columns = columns
+        self.spec = {"kind": "table", "name": name, "columns": columns.spec()}
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.columns.width:
@@ -46,11 +45,13 @@ class TableEncoder(Encoder):
         return self.net(x)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Inputs to try it on."""
-        return torch.rand(n, self.columns.width, generator=generator)
+        """Rows of noise: n x D."""
+        return example(self.spec, n, generator)
+
+    def network(self) -> nn.Module:
+        return self.net
 
     def source(self) -> tuple[list[str], bool]:
-        """The lines of Python that build `net` from torch alone, and that it is no network of timm."""
         name, width = self.spec["name"], self.columns.width
         kind, sizes = _sizes(name, width)
         layers = "torch.nn.Linear(a, b), torch.nn.ReLU()"
@@ -68,10 +69,10 @@ class TableEncoder(Encoder):
         ], False
 
     def encode_lines(self) -> list[str]:
-        """The lines of Python that make inputs of columns, and features of inputs."""
+        """Also those that make the inputs from columns."""
         return [
-            'told = json.loads(Path(__file__).with_name("encoder.json").read_text(encoding="utf-8"))',
-            'columns = told["encoder"]["columns"]',
+            'description = json.loads(Path(__file__).with_name("encoder.json").read_text(encoding="utf-8"))',
+            'columns = description["encoder"]["columns"]',
             "",
             "",
             "def prepare(table):",
@@ -101,6 +102,16 @@ class TableEncoder(Encoder):
 def from_spec(spec: dict[str, Any]) -> TableEncoder:
     """The encoder that `TableEncoder.spec` describes, with random weights."""
     return TableEncoder(spec["name"], Columns.from_spec(spec["columns"]))
+
+
+def inputs(data: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the spec of a user's own encoder says of the rows that it takes."""
+    return {"columns": data.columns.spec()}
+
+
+def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Rows of noise for an encoder with that spec: n x D."""
+    return torch.rand(n, Columns.from_spec(spec["columns"]).width, generator=generator)
 
 
 def _sizes(name: str, width: int) -> tuple[str, list[int]]:

@@ -1,0 +1,104 @@
+"""The networks of timm, each by its name, fitted to the channels and the size of the images."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from torch import nn
+
+SMALL = 64
+"""Up to this side a ResNet gets the small stem: its own shrinks an image four-fold before the first block."""
+RESNET_PARTS = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
+
+
+def timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) -> tuple[nn.Module, bool, list[str]]:
+    """The network, whether it has the small stem, and notes for the user. small_stem: None means where it fits.
+
+    Raises ValueError for an unknown name, a size or channels that the network cannot have, and a small stem of a
+    network that is no ResNet.
+    """
+    import timm  # takes a second, so only when one of its networks is asked for
+    from timm.models.resnet import ResNet
+
+    if not timm.is_model(name):
+        names = ["conv4", *timm.list_models()]
+        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
+        raise ValueError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
+    fixed = fixed_size(name)
+    try:
+        if fixed not in (None, size):
+            net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, img_size=size)
+        else:
+            net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+    except Exception as error:  # whatever a stranger's constructor makes of a size
+        own = f"; it is made for {fixed} px" if fixed else ""
+        raise ValueError(f"{name} cannot be built for {channels} channels and {size} px: {error}{own}") from error
+    if small_stem and not isinstance(net, ResNet):
+        raise ValueError(
+            f"small_stem=True is for the ResNets of timm; {name} is a {type(net).__name__}, so leave it out"
+        )
+    notes = []
+    small_stem = isinstance(net, ResNet) and (size <= SMALL if small_stem is None else small_stem)
+    if small_stem:
+        _shrink_stem(net)
+        notes.append(
+            f"{name} begins with a 3x3 convolution of stride 1 and no max-pool, as fits images of {size} px; "
+            "the stem of large images would lose their detail (small_stem=False keeps it)."
+        )
+    elif fixed is None and (shrink := _reduction(net)) and size < 2 * shrink:
+        notes.append(
+            f"{name} shrinks images {shrink}-fold, which leaves {-(-size // shrink)} x {-(-size // shrink)} cells "
+            f"of {size} px: larger views, or a ResNet (which adapts its stem), would keep more."
+        )
+    return net, small_stem, notes
+
+
+def is_resnet(net: nn.Module) -> bool:
+    """Whether a network has the parts of a ResNet of timm."""
+    return [name for name, _ in net.named_children()] == RESNET_PARTS
+
+
+def parts(net: Any) -> tuple[list[list[nn.Module]], list[int], list[nn.Module]]:
+    """Of a ResNet: the layers of each of its four stages, with the stem in the first; the channels of their maps; and
+    the layers behind them."""
+    layers = list(net.children())
+    blocks = [layers[:5], *([layer] for layer in layers[5:8])]
+    return blocks, [net.feature_info[i]["num_chs"] for i in range(1, 5)], layers[8:]
+
+
+def source(name: str, net: Any, *, channels: int, size: int, small_stem: bool) -> tuple[list[str], bool]:
+    """The lines of Python that build it as `net` from torch and timm alone, and whether it is timm's unchanged."""
+    img_size = f", img_size={size}" if fixed_size(name) not in (None, size) else ""
+    lines = [f'net = timm.create_model("{name}", num_classes=0, in_chans={channels}{img_size})']
+    if small_stem:
+        if isinstance(net.conv1, nn.Sequential):
+            lines.append("net.conv1[0].stride = (1, 1)")
+        else:
+            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, {net.conv1.out_channels}, 3, padding=1, bias=False)")
+        lines.append("net.maxpool = torch.nn.Identity()")
+    return lines, len(lines) == 1 and not img_size
+
+
+def fixed_size(name: str) -> int | None:
+    """The side in pixels that a network is built for; None where it takes any."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    return config.input_size[-1] if config.fixed_input_size else None
+
+
+def _shrink_stem(net: Any) -> None:
+    if isinstance(net.conv1, nn.Sequential):  # a deep stem: three 3x3 convolutions, the first of stride 2
+        net.conv1[0].stride = (1, 1)  # pyright: ignore[reportArgumentType]
+    else:
+        net.conv1 = nn.Conv2d(net.conv1.in_channels, net.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's
+    net.maxpool = nn.Identity()
+
+
+def _reduction(net: Any) -> int:
+    features = getattr(net, "feature_info", None)
+    return max((stage["reduction"] for stage in features), default=0) if isinstance(features, list) else 0

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from nearfar.modalities.encoder import from_spec
+from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.table.columns import Column, Columns
+from nearfar.modalities.table.encoder import TableEncoder
+from nearfar.nn.towers import Towers, pick_tower
+
+
+def towers() -> Towers:
+    rows = TableEncoder("mlp-8x2", Columns([Column("x"), Column("k", ("a", "b"))]))
+    return Towers({"scan": image_encoder("conv4", channels=1, size=16), "record": rows}).eval()
+
+
+def test_what_the_towers_give_stands_side_by_side() -> None:
+    both = towers()
+    view = both.example(4, torch.Generator().manual_seed(0))
+    assert view["scan"].shape == (4, 1, 16, 16)
+    out = both(view)
+    assert out.shape == (4, both.dim) == (4, 520)
+    assert torch.equal(out[:, :512], both.tower("scan")(view["scan"]))
+    assert torch.equal(out[:, 512:], both.tower("record")(view["record"]))
+    assert torch.equal(torch.cat([stream(view) for stream in both.streams()], 1), out)
+
+
+def test_they_come_back_from_their_spec() -> None:
+    both = towers()
+    again = from_spec(json.loads(json.dumps(both.spec))).eval()
+    assert again.spec == both.spec
+    again.load_state_dict(both.state_dict())
+    view = both.example(2)
+    assert torch.equal(again(view), both(view))
+
+
+def test_a_tower_is_had_by_its_name() -> None:
+    both = towers()
+    assert pick_tower(both, "") is both
+    assert pick_tower(both, "record") is both.towers["record"]
+    with pytest.raises(ValueError, match="'text': the towers are scan, record"):
+        pick_tower(both, "text")
+    with pytest.raises(ValueError, match="no towers"):
+        pick_tower(both.tower("scan"), "scan")
+    with pytest.raises(ValueError, match="'record' is missing"):
+        both({"scan": torch.rand(2, 1, 16, 16)})
+    with pytest.raises(ValueError, match="got 0"):
+        Towers({})
