@@ -28,8 +28,8 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings", "Step",
-    "distill", "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
+    "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings",
+    "Step", "distill", "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.claim import UNTRAINED
 
 Which = Literal["last", "best"]
 
@@ -118,7 +119,7 @@ class Run:
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
-        encoder, path = self._blank_encoder(), self.path / training.UNTRAINED
+        encoder, path = self._blank_encoder(), self.path / UNTRAINED
         if path.exists():
             encoder.load_state_dict(load_file(path))
         return pick_tower(encoder, self.tower).eval()

@@ -84,8 +84,9 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
     named = guess.parse_known_args(argv)[0].kind
     if {"-h", "--help"} & set(argv):
         guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        for name in ("data", "--recipe", "--kind"):
-            guess.add_argument(name, **({"nargs": "?"} if name == "data" else {}), default="")
+        guess.add_argument("data", nargs="?", default="")
+        guess.add_argument("--recipe", default="")
+        guess.add_argument("--kind", default="")
         place, _ = guess.parse_known_args(argv)
     else:  # which word is DATA, and so the kind, is known only once all flags are
         every = modalities.entry(named).Settings if named else _any_settings()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from nearfar.settings import Settings
 
@@ -20,7 +20,7 @@ UNKNOWN = "image"
 class Entry(Protocol):
     """What is asked of a kind before anything is opened."""
 
-    Settings: type[Settings]
+    Settings: ClassVar[type[Settings]]
 
     def recognizes(self, data: Any) -> bool: ...
     def recipe_for(self, data: Any) -> str: ...
