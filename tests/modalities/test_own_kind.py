@@ -79,7 +79,7 @@ def test_kinds_are_recognized_and_named(tmp_path: Path) -> None:
     known |= {"table": [tmp_path / "rows.csv", {"a": [1, 2]}]}
     assert sorted(known) == modalities.names()
     for name, examples in known.items():
-        assert [modalities.recognize(data) for data in examples] == [name] * len(examples)
+        assert [modalities.kind_of(data) for data in examples] == [name] * len(examples)
         kind = kinds.of(name)
         assert kind.name == name
         assert issubclass(kind.Settings, nearfar.Settings)

@@ -47,6 +47,6 @@ def entry(name: str) -> Entry:
     return import_module(f"nearfar.modalities.{name}.settings")  # pyright: ignore[reportReturnType] (a module)
 
 
-def recognize(data: Any) -> str:
+def kind_of(data: Any) -> str:
     """The kind of the library that recognizes the data."""
     return next((name for name in names() if entry(name).recognizes(data)), UNKNOWN)

@@ -62,6 +62,10 @@ class Kind:
         """
         return self.open(data, settings)
 
+    def is_sample(self, path: str | Path) -> bool:
+        """Whether a file holds one sample, or its pages, and not a set of them."""
+        return False
+
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
         raise ValueError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")

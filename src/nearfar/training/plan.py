@@ -53,7 +53,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
 
     recipe, kind: by default those that suit the data.
     """
-    kind = kind or modalities.recognize(data)
+    kind = kind or modalities.kind_of(data)
     entry = modalities.entry(kind)
     recipe = recipe or entry.recipe_for(data)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.data.tiles import Thumbnails, Tiles
@@ -22,6 +24,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
+from nearfar.modalities.image.sources import SUFFIXES
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -88,6 +91,27 @@ class ImageKind(kind.Kind):
             )
         return images
 
+    def is_sample(self, path: str | Path) -> bool:
+        return Path(path).suffix.lower() in SUFFIXES
+
+    def open_files(self, files: list[str], run: Any) -> Images:
+        """Images, named as the files are given; a page of a file has a number behind the file's name."""
+        given = {Path(file).absolute().as_posix(): file for file in files}
+        with tempfile.TemporaryDirectory() as folder:
+            listed = Path(folder) / "files.txt"
+            listed.write_text("\n".join(given) + "\n", encoding="utf-8")
+            images = run.open(listed, lenient=True)
+
+        def as_given(name: str) -> str:
+            file, mark, page = (name, "", "") if name in given else name.rpartition("#")
+            return given[file] + mark + page
+
+        return dataclasses.replace(
+            images,
+            names=[as_given(name) for name in images.names],
+            skipped=[(as_given(name), why) for name, why in images.skipped],
+        )
+
     def facts(self, samples: Images, settings: Settings) -> dict[str, Any]:
         """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
         size = view_size(settings, samples.side)
@@ -134,6 +158,23 @@ class ImageKind(kind.Kind):
         plain = image_views.plain(min(32, encoder.spec["size"]))
         return kind.plain_view(plain, samples, index, torch.device("cpu")).flatten(1)
 
+    def off_the_shelf(self, network: str, weights: str, samples: Images) -> tuple[nn.Module, Views]:
+        """A timm network, and the views that it takes: of its own size, gray images as three equal channels.
+
+        Raises FileNotFoundError or ValueError where the weights are not its own, or the images have other channels.
+        """
+        from timm import get_pretrained_cfg
+
+        if samples.channels not in (1, 3):
+            raise ValueError(
+                f"--weights {weights!r} are for color images, and these have {samples.channels} channels: leave it out"
+            )
+        cfg = get_pretrained_cfg(network, allow_unregistered=True)
+        size = cfg.input_size[-1] if cfg is not None else 224
+        encoder = image_encoder(network, size=size, small_stem=False, weights=weights).eval()
+        plain = image_views.plain(size)
+        return (encoder if samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
+
     def describe(self, facts: dict[str, Any]) -> str:
         return f"at {facts['size']} px"
 
@@ -163,6 +204,13 @@ class ImageKind(kind.Kind):
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
         return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+
+
+class _Thrice(nn.Module):
+    """One channel as three equal ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
 
 
 def view_size(settings: Settings, side: int) -> int:
