@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_named_by_file_and_line(tmp_path: Path, content: 
 def test_a_row_of_another_length_is_no_row_to_learn_from(tmp_path: Path, row: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f'a,b\n1,"two\nlines"\n3,4\n{row}\n5,6\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.csv', line 5: [13] cells, and the header has 2"):
+    with pytest.raises(ValueError, match=r"a\.csv', line 5: [13] cells, but the header has 2"):
         csv.read_table(path)
 
 
