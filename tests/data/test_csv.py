@@ -60,7 +60,7 @@ def form(name: str) -> tuple[str, bytes]:
             return "a.csv", PLAIN.replace("\n", "\r\n").replace("Bad\r\n", "Bad\n").encode()
         case "blanks":
             rows = [[f" {cell}" if '"' not in cell else cell for cell in row] for row in rows]
-            return "a.csv", written().replace("path,", "path , ").replace("?", "? ").encode()
+            return "a.csv", written().replace("path,", "path , ").replace("?", "? ").replace(',"', ', "').encode()
         case "blank lines":
             return "a.csv", ("\n  \n" + PLAIN.replace("\nc.png", "\n\nc.png") + "\n\n").encode()
     raise AssertionError(name)

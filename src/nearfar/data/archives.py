@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from nearfar.data.labels import natural, some
 
-IMAGES = ("image", "images", "img", "image", "jpeg", "jpg", "png", "bytes")
+IMAGES = ("image", "images", "img", "picture", "jpeg", "jpg", "png", "bytes")
 """Columns of a table that may hold encoded images, as bytes or, as the datasets library does, as bytes and path."""
 
 PATHS = ("path", "file", "file_name", "filename", "image", "img")
