@@ -93,8 +93,7 @@ def plain(view: Any) -> list[Any]:
         starts = [end - count for end, count in zip(ends, view.nodes.tolist(), strict=True)]
         follower = dict(zip(*view.edge.tolist(), strict=True))
         return [
-            (view.node[a:b].tolist(), [follower[i] - a for i in range(a, b)])
-            for a, b in zip(starts, ends, strict=True)
+            (view.node[a:b].tolist(), [follower[i] - a for i in range(a, b)]) for a, b in zip(starts, ends, strict=True)
         ]
     if isinstance(view, Sentences):
         return [row[:n] for row, n in zip(view.tokens.tolist(), view.length.tolist(), strict=True)]
