@@ -122,7 +122,9 @@ def test_the_queue_gets_what_the_copy_made_of_each_view_with_labels_and_groups()
     assert method.get_buffer("queue.label").tolist() == [*LABEL[:4].tolist() * 2, *[MISSING] * 8]
     assert these.group is not None
     assert method.get_buffer("queue.group").tolist() == [*these.group.tolist() * 2, *[MISSING] * 8]
-    now = zip(slow, *(method.get_submodule(f"{name}projector").parameters() for name in ("", "queue.")), strict=True)
+    now = zip(
+        slow, *(method.get_submodule(f"{name}projector").parameters() for name in ("", "queue.slow.")), strict=True
+    )
     for before, fast, after in now:
         torch.testing.assert_close(after, (before + fast) / 2)
 

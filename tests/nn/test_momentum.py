@@ -60,9 +60,8 @@ class Small(nn.Module):
         super().__init__()
         self.encoder, self.projector = network(0), nn.Linear(2, 5)
 
-    def embed(self, view: torch.Tensor, encoder: nn.Module | None = None) -> torch.Tensor:
-        network: Any = self.encoder if encoder is None else encoder
-        return 2 * network(view)
+    def embed(self, view: torch.Tensor, encoder: Any = None) -> torch.Tensor:
+        return 2 * (self.encoder if encoder is None else encoder)(view)
 
 
 def test_a_pair_embeds_through_the_method_without_gradient_and_follows_both_parts() -> None:
