@@ -13,6 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from nearfar.batch import to
 from nearfar.data.samples import Samples
 from nearfar.modalities.encoder import AnyEncoder
 from nearfar.report.shown import Shown
@@ -88,5 +89,5 @@ def of(name: str) -> Kind:
 @torch.no_grad()
 def seen(plain: Viewer, data: Samples, index: Tensor, device: torch.device) -> Tensor:
     """The plain view of some samples."""
-    (view,) = plain(*(part.to(device) for part in data.fetch(index)))
+    (view,) = plain(*(to(part, device) for part in data.fetch(index)))
     return view

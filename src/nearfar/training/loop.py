@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
-from nearfar.batch import MISSING, Batch
+from nearfar.batch import MISSING, Batch, to
 from nearfar.contrast import watched
 from nearfar.data import samplers
 from nearfar.method import Clock, Method, derive_seed, start_epoch
@@ -94,7 +94,7 @@ def fit(method: Method, data: Source, views: Viewer, optimizer: torch.optim.Opti
             last = (step + 1) % per_epoch == 0
             rows, inputs = feed(step, more=step + 1 < steps and not (named and last))
             with torch.no_grad():
-                inputs = tuple(part.to(device, non_blocking=True) for part in inputs)
+                inputs = tuple(to(part, device, non_blocking=True) for part in inputs)
                 draws = views.draw(loop.batch, torch.Generator().manual_seed(derive_seed(loop.seed, step, 1)))
                 seen = views(*inputs, draws=draws.rows(mine))
                 group = data.group[rows].to(device) if grouped else None
