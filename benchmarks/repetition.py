@@ -24,9 +24,9 @@ def code_lines(source: str) -> list[str]:
     """The lines of a file that count, stripped."""
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        if text or isinstance(node, ast.Import | ast.ImportFrom):
-            left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())) | ast.Import() | ast.ImportFrom():
+                left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = [line.strip() for number, line in enumerate(source.splitlines(), 1) if number not in left_out]
     return [line for line in lines if line and not line.startswith("#")]
 

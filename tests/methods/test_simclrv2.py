@@ -59,9 +59,12 @@ def test_the_copy_follows_and_fills_the_memory_after_the_step(momentum: float) -
     method, batch = build(memory=20, momentum=momentum), v2.batch(8)
     assert method.queue is not None
     rows = torch.cat(method.queue.embed(method, batch.views))
-    before = [p.clone() for p in method.queue.encoder.parameters()]
+    copied = list(method.queue.slow.encoder.parameters())
+    before = [p.clone() for p in copied]
     step(method, sgd(method), batch)
     torch.testing.assert_close(method.queue.keys[:16], rows)
-    for old, slow, fast in zip(before, method.queue.encoder.parameters(), method.encoder.parameters(), strict=True):
+    for old, slow, fast in zip(
+        before, method.queue.slow.encoder.parameters(), method.encoder.parameters(), strict=True
+    ):
         torch.testing.assert_close(slow, momentum * old + (1 - momentum) * fast)
         assert slow.grad is None

@@ -114,15 +114,17 @@ def test_the_queue_gets_what_the_copy_made_of_each_view_with_labels_and_groups()
     method, made = queued.build(), supcon.batch(4, grouped=True)
     these = Batch(made.views, made.index, LABEL[:4], made.group)
     with torch.no_grad():
-        h = method.get_submodule("queue.encoder")(torch.cat(these.views))
-        keys = torch.nn.functional.normalize(method.get_submodule("queue.projector")(h))
-    slow = [p.clone() for p in method.get_submodule("queue.projector").parameters()]
+        h = method.get_submodule("queue.slow.encoder")(torch.cat(these.views))
+        keys = torch.nn.functional.normalize(method.get_submodule("queue.slow.projector")(h))
+    slow = [p.clone() for p in method.get_submodule("queue.slow.projector").parameters()]
     step(method, sgd(method), these)
     torch.testing.assert_close(method.get_buffer("queue.keys")[:8], keys)
     assert method.get_buffer("queue.label").tolist() == [*LABEL[:4].tolist() * 2, *[MISSING] * 8]
     assert these.group is not None
     assert method.get_buffer("queue.group").tolist() == [*these.group.tolist() * 2, *[MISSING] * 8]
-    now = zip(slow, *(method.get_submodule(f"{name}projector").parameters() for name in ("", "queue.")), strict=True)
+    now = zip(
+        slow, *(method.get_submodule(f"{name}projector").parameters() for name in ("", "queue.slow.")), strict=True
+    )
     for before, fast, after in now:
         torch.testing.assert_close(after, (before + fast) / 2)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -51,11 +53,14 @@ def test_following_from_float64_and_with_a_graph_at_hand() -> None:
 class Small(nn.Module):
     """What a pair asks of a method."""
 
+    encoder: Any
+    projector: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.projector = network(0), nn.Linear(2, 5)
 
-    def embed(self, view: torch.Tensor, encoder: nn.Module | None = None) -> torch.Tensor:
+    def embed(self, view: torch.Tensor, encoder: Any = None) -> torch.Tensor:
         return 2 * (self.encoder if encoder is None else encoder)(view)
 
 

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from nearfar.batch import Batch
 from nearfar.losses.negatives import hcl
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder
+from nearfar.methods.simclr import SimCLR
 from nearfar.nn.heads import debiased_head
 
 
-class Debiased(Method):
+class Debiased(SimCLR):
     """Corrects the negative term of SimCLR's loss for the share of negatives that are of the anchor's own class.
 
     A random negative is of the anchor's class with probability tau_plus. The contribution of such false negatives is
@@ -39,16 +37,8 @@ class Debiased(Method):
     def __init__(
         self, encoder: Encoder, *, dim: int = 128, hidden: int = 512, temperature: float = 0.5, tau_plus: float = 0.1
     ) -> None:
-        super().__init__(encoder)
-        self.projector = debiased_head(encoder.dim, hidden=hidden, out=dim)
-        self.temperature, self.tau_plus = temperature, tau_plus
-
-    def forward(self, batch: Batch) -> Step:
-        z1, z2 = self.project_all(batch.views)  # N x dim
-        return Step(self.loss(z1, z2, batch.group))
+        super().__init__(encoder, temperature=temperature, projector=debiased_head(encoder.dim, hidden=hidden, out=dim))
+        self.tau_plus = tau_plus
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
         return hcl(z1, z2, temperature=self.temperature, beta=0.0, tau_plus=self.tau_plus, group=group)
-
-    def chance(self, batch: int) -> float:
-        return math.log(2 * batch - 1)

@@ -81,8 +81,7 @@ class IFND(MoCo):
         return list(zip(ids[:, : len(batch)], ids[:, len(batch) :], strict=True))
 
     def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
-        groups = None if batch.group is None else (batch.group, self.queue.group)
-        loss = partial(info_nce_found, temperature=self.temperature, attract=self.attract, groups=groups)
+        loss = partial(info_nce_found, temperature=self.temperature, attract=self.attract, groups=self.groups(batch))
         return torch.stack([loss(q, k, self.queue.keys, ids) for ids in self.alike(batch)]).mean()
 
     def forward(self, batch: Batch) -> Step:

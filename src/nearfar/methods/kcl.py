@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -72,13 +73,6 @@ class KCL(MoCo):
         if self.selection == "random":  # for all ranks' queries
             draws = torch.rand(world() * len(q), self.positives, generator=self.clock.generator(1))
             draws = local(draws).to(q.device)
-        return info_nce_chosen(
-            q,
-            k,
-            self.queue.keys,
-            chosen(*ids, self.positives, draws),
-            ids,
-            temperature=self.temperature,
-            constant=self.others == "constant",
-            groups=None if batch.group is None else (batch.group, self.queue.group),
-        )
+        columns = chosen(*ids, self.positives, draws)
+        loss = partial(info_nce_chosen, temperature=self.temperature, constant=self.others == "constant")
+        return loss(q, k, self.queue.keys, columns, ids, groups=self.groups(batch))

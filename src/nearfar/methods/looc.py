@@ -75,8 +75,12 @@ class LooC(MoCo):
             raise ValueError(f"{self.n} augmentations want {self.n + 2} views, not {len(batch.views)}; --views looc: 4")
         q, queue = self.spaces(self.query(query)), self.spaces(self.queue.keys)  # a space: N x dim, K x dim
         k = [self.spaces(rows) for rows in self.each(self.key, keys)]  # a key, a space: N x dim
-        groups = None if batch.group is None else (batch.group, self.queue.group)
-        how = partial(leave_one_out, temperature=self.temperature, groups=groups, batch=self.negatives == "batch")
+        how = partial(
+            leave_one_out,
+            temperature=self.temperature,
+            groups=self.groups(batch),
+            batch=self.negatives == "batch",
+        )
         loss = how(q[0], k[0][0], [], queue[0])
         for v in range(1, 1 + self.n):
             loss = loss + how(q[v], k[v][v], [k[w][v] for w in range(1 + self.n) if w != v], queue[v])

@@ -56,7 +56,7 @@ class MoCHi(MoCo):
         if self.clock.epoch < self.start:
             return super().loss(q, k, batch)
         queue = self.queue.keys
-        groups = None if batch.group is None else (batch.group, self.queue.group)
+        groups = self.groups(batch)
         hard, known = hardest(q, queue, min(self.hardest, len(queue)), groups)
         draws = torch.rand(world() * len(q), 3 * self.mixed + 2 * self.mixed_query, generator=self.clock.generator(1))
         pairs, own = local(draws).to(q.device).split([3 * self.mixed, 2 * self.mixed_query], 1)

@@ -86,8 +86,11 @@ class MoCo(Method):
         return Step(loss / 2, carry=([k1, k2], batch))
 
     def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
-        groups = None if batch.group is None else (batch.group, self.queue.group)
-        return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=groups)
+        return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=self.groups(batch))
+
+    def groups(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """The groups of queries and keys, where there are any."""
+        return None if batch.group is None else (batch.group, self.queue.group)
 
     def after_step(self, step: Step) -> None:
         self.slow.follow(self, self.momentum)

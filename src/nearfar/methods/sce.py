@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -77,13 +78,5 @@ class SCE(MoCo):
         return normalize(self.predictor(self.projector(self.embed(view))))  # N x dim
 
     def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
-        return relational.sce(
-            q,
-            k,
-            self.queue.keys,
-            temperature=self.temperature,
-            target_temperature=self.target_temperature,
-            share=self.share,
-            own=self.own,
-            groups=None if batch.group is None else (batch.group, self.queue.group),
-        )
+        sce = partial(relational.sce, target_temperature=self.target_temperature, share=self.share, own=self.own)
+        return sce(q, k, self.queue.keys, temperature=self.temperature, groups=self.groups(batch))

@@ -72,10 +72,7 @@ class SpCL(Method):
         self.temperature, self.momentum, self.k1, self.k2 = temperature, momentum, k1, k2
         self.eps, self.gap, self.core = eps, gap, core
 
-    def represent(self, view: Any) -> Tensor:
-        return self.represent_all([view])  # N x dim
-
-    def represent_all(self, views: list[Any]) -> Tensor:
+    def represent(self, *views: Any) -> Tensor:
         return normalize(self.norm(torch.cat(self.embed_all(views))))  # VN x dim
 
     def before_epoch(self, look: Look) -> None:
@@ -93,7 +90,7 @@ class SpCL(Method):
         return self.memory.identity[self.memory.place]  # samples
 
     def forward(self, batch: Batch) -> Step:
-        f, times = self.represent_all(batch.views), len(batch.views)  # VN x dim
+        f, times = self.represent(*batch.views), len(batch.views)  # VN x dim
         c, column, group = self.memory.prototypes()
         own, source = (known[batch.index].repeat(times) for known in (column, self.memory.source))
         groups = None if batch.group is None else (batch.group.repeat(times), group)
