@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from nearfar import distributed, methods, optim
 from nearfar.batch import MISSING
@@ -84,6 +85,7 @@ class _Job:
         self.plan, self.out, self.device, self.say, self.watch = plan, out, device, say, watch
         self.first = distributed.rank() == 0
         self.kind = kinds.of(plan.settings.kind)
+        self.untrained: dict[str, Tensor] = {}
 
     def run(self, resume: bool) -> bool:
         settings = self.plan.settings
@@ -240,12 +242,9 @@ class _Job:
     def own_encoder(self, data: Samples, facts: dict[str, Any], fresh: bool) -> Encoder:
         """The user's own module as the encoder, with the weights that it had when the run began."""
         encoder = own_encoder(self.plan.network, self.plan.settings.kind, data, facts)
-        path = self.out / UNTRAINED
         if not fresh:
-            encoder.load_state_dict(load_file(path))
-        elif self.first:
-            weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-            replace(path, lambda temporary: temporary.write_bytes(save(weights)))
+            encoder.load_state_dict(load_file(self.out / UNTRAINED))
+        self.untrained = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
         return encoder
 
     def batch_size(self, samples: int) -> int:
@@ -381,6 +380,8 @@ class _Job:
         replace_text(self.out / "environment.json", json.dumps(environment, indent=1))
         table = pa.table({"name": data.names, "digest": known})
         replace(self.out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
+        if self.untrained:
+            replace(self.out / UNTRAINED, lambda temporary: temporary.write_bytes(save(self.untrained)))
         few = torch.linspace(0, len(data) - 1, min(8, len(data))).long()
         draws = viewer.draw(len(few), torch.Generator().manual_seed(settings.seed))
         sheet = self.kind.sheet(data, viewer, few, draws)
