@@ -101,7 +101,7 @@ def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, fla
         seconds = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["seconds"]
     kind = kinds.of("table")
     plain = kind.plain(encoder)
-    raw = [kinds.seen(plain, part, torch.arange(len(part)), torch.device("cpu")) for part in (train, test)]
+    raw = [kind.raw(part, torch.arange(len(part)), encoder) for part in (train, test)]
     features = {
         method: [probing.embed(encoder, plain, part) for part in (train, test)],
         "untrained": [probing.embed(untrained, plain, part) for part in (train, test)],

@@ -35,6 +35,7 @@ from nearfar.evaluation.linear import linear_fit
 from nearfar.evaluation.robustness import accuracy_under, fgsm
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.modalities.image.views import plain
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
@@ -241,7 +242,7 @@ def obstacle(claim: Claim) -> str:
         if side.method not in methods.names():
             return f"there is no method {side.method!r}"
         try:
-            side.plan(plans.DRAWINGS, 0)
+            side.plan(DRAWINGS, 0)
         except (TypeError, ValueError) as error:
             return str(error)
     if claim.data == "cifar10" and not (DATA / "cifar10_train.npz").exists():

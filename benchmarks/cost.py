@@ -34,6 +34,7 @@ from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.views import Views, plain
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.loop import step
 
 RESULTS = Path(__file__).parent / "results" / "cost"
 SIDE, CLASSES = 32, 10
@@ -126,7 +127,7 @@ def cost(name: str, size: Size) -> dict[str, Any]:
 
 def plan(name: str) -> plans.Plan:
     """A method as the recipe for small images has it, on conv4; on one for each stream where it wants several."""
-    streams, colon, _ = recipes.load("small_images", name).settings.encoder.rpartition(":")
+    streams, colon, _ = recipes.load("small_images", name, "image").settings.encoder.rpartition(":")
     return plans.make(name, "noise", "small_images", {"encoder": f"{streams}{colon}conv4"})
 
 
@@ -192,16 +193,11 @@ def stepping(method: Method, batches: list[Batch]) -> Run:
     optimizer = optim.sgd(optim.parameter_groups(method, 5e-4), 0.01)
     batch = cycle(batches)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        out = method(next(batch))
-        out.loss.backward()
-        method.before_step()
-        optimizer.step()
-        method.after_step(out)
+    def run() -> None:
+        step(method, next(batch), optimizer)
         method.clock.step += 1
 
-    return step
+    return run
 
 
 def peak(name: str, size: Size) -> float:
@@ -215,9 +211,9 @@ def peak(name: str, size: Size) -> float:
         method = built(method_name, size)
         for epoch in (0, LATE):
             before_epoch(method, images, labels(method_name, size), epoch)
-        step = stepping(method, batches)
+        run = stepping(method, batches)
         for _ in range(3):
-            step()
+            run()
 
     tiny = replace(size, batch=8)
     return memory.extra(

@@ -32,8 +32,8 @@ from benchmarks.compare import DATA, trained
 from nearfar.batch import MISSING
 from nearfar.evaluation.intervals import over_seeds
 from nearfar.fewlabels.classifier import Classifier
-from nearfar.fewlabels.distillation import DistillTuning, distill
-from nearfar.fewlabels.finetuning import Tuning, finetune
+from nearfar.fewlabels.distillation import distill
+from nearfar.fewlabels.finetuning import finetune
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.run import Run
 from nearfar.training import plan as plans
@@ -180,8 +180,8 @@ def classifier(
     """One of ARMS; the distilled one learns from the fine-tuned one in `folder`."""
     out, quiet = folder / arm, lambda text: None
     if arm == "distilled":
-        tuning = DistillTuning(batch=64, lr=lr or STUDENT, seed=seed)
-        return distill(folder / "full", labeled, start=run.path, tuning=tuning, out=out, say=quiet)
+        student = {"from_run": str(run.path), "batch": 64, "lr": lr or STUDENT, "seed": seed}
+        return distill(folder / "full", labeled, out=out, say=quiet, **student)
     return finetune(
         run,
         labeled,
@@ -189,7 +189,7 @@ def classifier(
         train="full" if arm in ("scratch", "full") else "frozen",
         layer=1 if arm == "middle" else 0,
         weights="untrained" if arm == "scratch" else "trained",
-        tuning=Tuning(lr=lr or (SCRATCH if arm == "scratch" else FULL)),
+        lr=lr or (SCRATCH if arm == "scratch" else FULL),
         seed=seed,
         out=out,
         say=quiet,

@@ -25,7 +25,8 @@ from benchmarks.compare import trained
 from benchmarks.fewlabels import COMMON, TASKS, Task
 from nearfar.batch import MISSING
 from nearfar.evaluation.intervals import over_seeds
-from nearfar.fewlabels.finetuning import finetune, frozen
+from nearfar.fewlabels.finetuning import finetune
+from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.label_plan import label_plan
 from nearfar.modalities.image.samples import Images
 from nearfar.run import Run

@@ -29,6 +29,7 @@ from nearfar.evaluation.intervals import difference
 from nearfar.evaluation.kshot import episodes
 from nearfar.modalities.image.drawings import alphabets, drawings
 from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.modalities.image.views import plain
 from nearfar.ops.lab import lab_to_rgb
 from nearfar.run import load
@@ -43,7 +44,7 @@ UNLEARNED = {
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
 }
-"""Methods of which the committed result is that they have not learned from these drawings, and what is thought of it."""
+"""Methods of which the committed result is that they have not learned from these drawings, and why."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     if not methods.load(name).needs_labels:
         flags["labels"] = "none"
     colored = methods.load(name).needs_color
-    data = inked(drawings("train"), chroma=40) if colored else plans.DRAWINGS
+    data = inked(drawings("train"), chroma=40) if colored else DRAWINGS
     test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
     folder = Path(tempfile.mkdtemp())
@@ -143,7 +144,7 @@ def source(name: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Of the code of a file, whatever is said about it: comments, docstrings, the family that it is listed in."""
+    """Of the code of a file, whatever is said about it: comments, docstrings, title and family."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -153,7 +154,7 @@ def fingerprint(text: str) -> str:
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) in ("family", "needs_pixels")
+        return ast.unparse(node.targets[0]) in ("family", "title", "needs_pixels")
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

@@ -9,26 +9,18 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks import claims, compare, cost, learn
 from nearfar import methods
-from nearfar.cli.train import flag_texts
 from nearfar.files import replace_text
-from nearfar.methods import Page
 from nearfar.modalities import recipes
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods"
 RESULTS = "## Our result"
 """The heading below which a page changes with what was measured."""
 MADE = "<!-- Made by `python -m benchmarks.pages` from the method's docstring and results: change those. -->\n"
-DECIDED = re.compile(
-    r"[Dd]ecided here|verified|left out|leaves? (it )?open|released (code|script)|authors' code|is not (here|made)"
-    r"|no part of|paper (does|has|lacks|leaves|gives|takes|makes)|^Here "
-)
-"""Tells a sentence on what was decided, left out or not verified."""
 
 
 def main() -> None:
@@ -45,47 +37,37 @@ def main() -> None:
 def page(name: str) -> str:
     """The page of a method."""
     known = methods.page(name)
-    said = parts(known)
+    text = parts(known.about)
     papers = ", ".join(f"[arXiv {paper}](https://arxiv.org/abs/{paper})" for paper in known.paper.split(", ") if paper)
     extends = f", extends [{known.base}]({known.base}.md)" if known.base else ""
     sections = {
-        f"# {known.title}": f"[All methods](README.md) · `{name}`: {known.family}{extends} · {papers}\n\n"
+        f"# {known.title}": f"[All methods](README.md) · `{name}` · {known.family}{extends} · {papers}\n\n"
         f"**{prose(known.summary)}**",
-        "## The idea": "\n\n".join(said["idea"]),
-        "## When to use it": "\n".join(said["use"]),
-        "## Decided, left out, or not verified": "\n".join(f"- {sentence}" for sentence in said["decided"]),
+        "## The idea": "\n\n".join(text["idea"]),
+        "## When to use it": "\n".join(text["use"]),
+        "## Choices, omissions, unverified points": "\n".join(text["note"]),
         "## Training": training(name),
         "## Flags": flags(name),
-        "## Source": "\n".join(said["source"]),
+        "## Source": prose(" ".join(known.citation.split())),
         RESULTS: result(name),
         "## Cost": costs(name),
     }
     return MADE + "\n".join(f"{heading}\n\n{text}\n" for heading, text in sections.items() if text)
 
 
-def parts(known: Page) -> dict[str, list[str]]:
-    """What a docstring says below its first line, in Markdown: the idea with its equation, when to use the method, what
-    was decided, the source. What is said of flags is left to their table."""
-    found: dict[str, list[str]] = {"idea": [], "use": [], "decided": [], "source": []}
-    names = list(methods.listed_flags(known.name))
-    for paragraph in re.split(r"\n\s*\n", known.text)[1:]:
-        text = " ".join(paragraph.split())
-        if paragraph.startswith("    "):
-            found["idea"].append(f"```text\n{textwrap.dedent(paragraph)}\n```")
-        elif re.search(r"\b(19|20)\d\d, \"", text):
-            found["source"].append(prose(text))
-        elif not text.startswith(tuple(f"{flag}{end}" for flag in flag_texts(text, names) for end in ":,")):
-            own: dict[str, list[str]] = {"idea": [], "use": [], "decided": []}
-            part = "idea"
-            for sentence in re.split(r"(?<=[.]) (?=[A-Z])", text):
-                part = "use" if sentence.startswith("Use it ") else part
-                bound = sentence.startswith("Use it ") or sentence[-1] in ":,"  # an equation follows
-                aside = not bound and DECIDED.search(sentence)
-                own["decided" if aside else part].append(prose(sentence))
-            found["idea"] += ["\n".join(own.pop("idea"))]
-            for part, sentences in own.items():
-                found[part] += sentences
-    return found | {"idea": [text for text in found["idea"] if text]}
+def parts(about: str) -> dict[str, list[str]]:
+    """The paragraphs of a docstring between its first line and its arguments, in Markdown: "use" is what begins with
+    "Use it", "note" what begins with "Note:", and "idea" the rest, with its equations."""
+    paragraphs: dict[str, list[str]] = {"idea": [], "use": [], "note": []}
+    for block in re.split(r"\n(?:[ ]*\n|(?=Use it |Note: ))", about) if about else []:
+        text = " ".join(block.split())
+        if block.startswith("    "):
+            paragraphs["idea"].append(f"```text\n{textwrap.dedent(block)}\n```")
+        elif text.startswith("Note: "):
+            paragraphs["note"].append(prose(text.removeprefix("Note: ")))
+        else:
+            paragraphs["use" if text.startswith("Use it ") else "idea"].append(prose(text))
+    return paragraphs
 
 
 def prose(text: str) -> str:
@@ -109,14 +91,14 @@ def literal(code: str) -> str:
 def flags(name: str) -> str:
     """The flags of a method, and of which method they are where it takes them over."""
     listed = methods.listed_flags(name)
-    said = flag_texts(methods.page(name).flag_text, list(listed))
-    rows = [row("flag", "type", "default", "", "of"), "|---|---|---|---|---|"]
+    texts = methods.flag_texts(name)
+    rows = [row("flag", "type", "default", "meaning", "of"), "|---|---|---|---|---|"]
     for flag, text in listed.items():
         kind, _, default = text.partition(" = ")
         owner = origin(name, flag)
         link = "" if owner == name else f"[{owner}]({owner}.md)"
         words = (literal(word) for word in (f"--{flag.replace('_', '-')}", kind, default))
-        rows.append(row(*words, prose(said.get(flag, "")), link))
+        rows.append(row(*words, prose(texts.get(flag, "")), link))
     return "\n".join(rows) + "\n\nDefaults are the paper's where they are known; recipes may set others."
 
 
@@ -134,7 +116,7 @@ def training(name: str) -> str:
     kind = methods.load(name)
     takes = "Images only." if kind.needs_pixels else "Images, or rows of tables."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
-    rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", ""), "|---|---|---|---|---|---|"]
+    rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():
         module = recipes.module(file)
         for word in sorted(word for word in vars(module) if word == name or word.startswith(f"{name}_")):
@@ -150,12 +132,12 @@ def training(name: str) -> str:
 
 def result(name: str) -> str:
     """What was measured of what a method learns."""
-    said = f"Learning check: not run yet (`python -m benchmarks.learn {name}`)."
+    text = f"Learning check: not run yet (`python -m benchmarks.learn {name}`)."
     if (path := learn.RESULTS / f"{name}.json").exists():
         known = read(path)
         asked, epochs = known["protocol"], known["flags"]["epochs"]
         labels = "without" if known["flags"].get("labels") == "none" else "with"
-        said = (
+        text = (
             f"{asked['ways']}-way {asked['shots']}-shot accuracy on drawings of alphabets never seen, of conv4 after "
             f"{epochs} passes over 13,180 drawings {labels} labels: **{known['trained']:.1f} %**, against "
             f"{known['untrained']:.1f} % untrained. Gain in points: {known['gain']}, over alphabets; seed "
@@ -164,14 +146,14 @@ def result(name: str) -> str:
         )
     rows = compare.table([name], compare.BUDGETS)
     if rows.count("\n") > 1:
-        said += (
+        text += (
             "\n\nOn CIFAR-10 at equal budget ([results](../results.md), `python -m benchmarks.compare`; a change of "
         )
-        said += f"the method since would not show):\n\n{rows}"
+        text += f"the method since would not show):\n\n{rows}"
     held = {key: claim for key, claim in claims.CLAIMS.items() if name in (claim.method, claim.against)}
     if held:
-        said += "\n\nWhat papers say, at a small budget (`python -m benchmarks.claims`):\n\n" + claims.table(held, 3)
-    return said
+        text += "\n\nWhat papers say, at a small budget (`python -m benchmarks.claims`):\n\n" + claims.table(held, 3)
+    return text
 
 
 def costs(name: str) -> str:
@@ -185,8 +167,8 @@ def costs(name: str) -> str:
     lines = [
         f"A step takes **{ratio['median']:.2f} times** SimCLR's ({ratio['low']:.2f} to {ratio['high']:.2f} over "
         f"{known['turns']} turns): {step['method']:.0f} ms of {known['clock']} against {step['simclr']:.0f} ms.",
-        f"Networks, memories, gradients, optimizer and activations take {told(peak['method'])} at the peak; SimCLR's "
-        f"take {told(peak['simclr'])}.",
+        f"Networks, memories, gradients, optimizer and activations take {memory(peak['method'])} at the peak; SimCLR's "
+        f"take {memory(peak['simclr'])}.",
     ]
     for when, spent in known["epoch_ms_per_sample"].items():
         if spent > 0.01 * share:
@@ -202,7 +184,7 @@ def costs(name: str) -> str:
     return "\n".join(lines)
 
 
-def told(peak: float | str) -> str:
+def memory(peak: float | str) -> str:
     return peak if isinstance(peak, str) else f"{peak:.0f} MiB"
 
 
@@ -218,17 +200,17 @@ def origins(known: dict[str, Any], stale: bool) -> str:
 
 def index() -> str:
     """All methods, by family."""
-    pages = sorted((methods.page(name) for name in methods.names()), key=lambda known: (known.family, known.name))
     lines = [
         f"{MADE}# The methods\n",
         "A gain is of 20-way 1-shot accuracy on drawings of alphabets never seen, in points over the same network",
         "untrained, after three passes over other drawings (`python -m benchmarks.learn`).",
     ]
-    for family, members in groupby(pages, key=lambda known: known.family):
-        lines += [f"\n## {family[0].upper()}{family[1:]}\n", row("method", "", "arXiv", "gain"), "|---|---|---|---|"]
-        for known in members:
+    for family, pages in methods.by_family().items():
+        lines += [f"\n## {family[0].upper()}{family[1:]}\n"]
+        lines += [row("name", "method", "what it does", "arXiv", "gain"), "|---|---|---|---|---|"]
+        for known in pages:
             link = f"[{known.name}]({known.name}.md)"
-            lines.append(row(link, prose(known.summary), known.paper, gain(known.name)))
+            lines.append(row(link, prose(known.title), prose(known.summary), known.paper, gain(known.name)))
     return "\n".join(lines) + "\n"
 
 

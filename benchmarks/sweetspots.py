@@ -328,13 +328,13 @@ def one(name: str, line: str, seed: int, asked: Ask) -> dict[str, Any]:
 @contextmanager
 def _views(line: Line) -> Iterator[None]:
     """Within: training makes the views of a line."""
-    before = image_kind.make_views
+    before = image_kind.named_views
     if line.views is not None:
-        image_kind.make_views = lambda data, settings, facts: line.viewer(settings, facts["size"])
+        image_kind.named_views = lambda data, settings, facts: line.viewer(settings, facts["size"])
     try:
         yield
     finally:
-        image_kind.make_views = before
+        image_kind.named_views = before
 
 
 def table(name: str, asked: Ask) -> str:

@@ -86,7 +86,7 @@ def ids(n: int, seed: int, low: int = -2, high: int = 3) -> Tensor:
     return torch.randint(low, high, (n,), generator=torch.Generator().manual_seed(seed))
 
 
-SIZES = [1, 2, 7, 8, 9, 16, 17, 23]
+SIZES = [1, 8, 9, 23]
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0], ids=["bounded", "running maximum"])
@@ -128,9 +128,9 @@ def test_any_rules(n: int, m: int, seed: int, same: bool, large: bool, use: tupl
     if use[0]:
         rules["skip"] = torch.randint(-1, m, (n, 1 + seed % 3), generator=generator)
     if use[1]:
-        rules["apart"] = row_ids, row_ids if same and seed % 2 else ids(m, seed + 1)
+        rules["exclude_same"] = row_ids, row_ids if same and seed % 2 else ids(m, seed + 1)
     if use[2]:
-        rules["together"] = row_ids, row_ids if same and seed % 2 else ids(m, seed + 2)
+        rules["only_same"] = row_ids, row_ids if same and seed % 2 else ids(m, seed + 2)
     if use[3]:
         bias = torch.randn(m, generator=generator, dtype=torch.float64) * (300 if large else 1)
         rules["bias"] = bias.masked_fill(torch.rand(m, generator=generator) < 0.2, HIDDEN)

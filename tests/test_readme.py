@@ -70,11 +70,11 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
         raise Parsed
 
     monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
-    monkeypatch.setattr("nearfar.modalities.image.kind.open_samples", stop)  # views
+    monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
     monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
     monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
-    monkeypatch.setattr("nearfar.studies.comparison.compare", stop)
+    monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
     monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier", stop)  # predict, distill
     with pytest.raises(Parsed):

@@ -166,7 +166,7 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     run.look((array, np.arange(48) % 4))
     found = {name: json.loads((copy / f"results/{name}.json").read_text()) for name in ("copies", "outliers")}
     assert [[s["name"] for s in copies["samples"]] for copies in found["copies"]["sets"]] == [["7", "40"]]
-    assert found["copies"]["sets"][0]["torn"]
+    assert found["copies"]["sets"][0]["labels_differ"]
     mean = [sample["similarity"] for sample in found["outliers"]["samples"]]
     assert mean == sorted(mean)
     table = run.evaluate((array, np.array(["slash", "pipe", "dash", "back"])[np.arange(48) % 4]))
@@ -191,3 +191,12 @@ def test_images_of_sixteen_bits_are_scaled_for_use_as_for_training(tmp_path: Pat
     wanted = np.round(tiny_images(24)[:23] * scale)
     assert np.abs(used.pixels(torch.arange(23))[:, 0].numpy() - wanted).max() <= (white == "measured")
     assert run.seen(used).all()
+
+
+def test_evaluate_knows_whether_tested_samples_were_trained_on(copy: Path) -> None:
+    names, run = np.array(["slash", "pipe", "dash", "back"]), nearfar.load(copy)
+    known, new = ((tiny_images(72)[i:j], names[np.arange(j - i) % 4]) for i, j in ((0, 48), (48, 72)))
+    mixed = np.concatenate([new[0], known[0][:4]]), np.concatenate([new[1], known[1][:4]])
+    for learned, tested, seen in ((known, new, False), (new, known, True), (known, mixed, True)):
+        protocol = run.evaluate(learned, test=tested)["protocol"]
+        assert {protocol[name]["seen_in_training"] for name in ("knn", "linear")} == {seen}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 RANKS = 2
-PATIENCE = 120.0
-"""Seconds that a call may take; a rank left alone in a collective gives up sooner."""
+PATIENCE = float(os.environ.get("NEARFAR_PATIENCE", "120"))
+"""Seconds that a call may take; a rank left alone in a collective gives up sooner. A busy machine needs more."""
 
 
 class Pool:

@@ -99,7 +99,7 @@ class _Rows:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
-        self.label = self.group = torch.full((len(x),), MISSING)
+        self.label = self.group = self.attribute = torch.full((len(x),), MISSING)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -110,6 +110,9 @@ class _Rows:
 
 class _Two:
     """Two views that cost next to nothing, so that the loop is what is measured."""
+
+    def __len__(self) -> int:
+        return 2
 
     def draw(self, n: int, generator: torch.Generator) -> _Two:
         return self

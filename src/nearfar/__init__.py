@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
     from nearfar.fewlabels.finetuning import finetune
-    from nearfar.method import Clock, Method, Step
+    from nearfar.method import Clock, Encoder, Method, Step
     from nearfar.modalities.image.drawings import drawings
     from nearfar.modalities.image.encoder import image_encoder
     from nearfar.modalities.image.samples import Images, open_images
+    from nearfar.modalities.kind import Kind
     from nearfar.run import Run, fit, load
     from nearfar.settings import Recipe, Settings
 
@@ -21,13 +22,14 @@ _HOME = {
     "MISSING": "batch", "Batch": "batch", "Classifier": "fewlabels.classifier", "distill": "fewlabels.distillation",
     "drawings": "modalities.image.drawings", "Images": "modalities.image.samples",
     "open_images": "modalities.image.samples", "finetune": "fewlabels.finetuning",
-    "image_encoder": "modalities.image.encoder", "Clock": "method", "Method": "method", "Step": "method", "Run": "run",
+    "image_encoder": "modalities.image.encoder", "Clock": "method", "Encoder": "method", "Kind": "modalities.kind",
+    "Method": "method", "Step": "method", "Run": "run",
     "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
 }  # fmt: skip
 
 __all__ = [
-    "MISSING", "Batch", "Classifier", "Clock", "Images", "Method", "Recipe", "Run", "Settings", "Step", "distill",
-    "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
+    "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings",
+    "Step", "distill", "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
 ]  # fmt: skip
 
 

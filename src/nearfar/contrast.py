@@ -51,8 +51,8 @@ def far(
 
     q: N x D, k: M x D. Half precision is computed in float32; the gradient comes back in the type of the input.
     skip: N or N x m, int64, columns that row i leaves out (itself, its partner); -1 is none.
-    exclude_same: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are missing
-        and equal to nothing.
+    exclude_same: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are
+        missing and equal to nothing.
     only_same: ids likewise; only pairs of equal ids count. Negative ids are ids like all others.
     bias: M, added to every logit of a column: the log of its weight.
     rule: keep(i, j) -> bool, on index tensors of shape n x 1 and 1 x m. The general form, and the slow one.

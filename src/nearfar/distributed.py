@@ -78,6 +78,15 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x)  # pyright: ignore[reportReturnType]
 
 
+def exchange(value: Any) -> list[Any]:
+    """What each rank gives, rank by rank: anything that can be pickled, on the CPU, without gradient."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def total(x: Tensor) -> Tensor:
     """The sum over the ranks, element by element; the gradient is summed too."""
     if world() == 1:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
@@ -58,6 +62,33 @@ def room_for(path: Path) -> Iterator[None]:
             f"the disk is full: {str(path)!r} could not be written, and what was there before is whole. Free some "
             "space and try again (a training run: with --resume)",
         ) from error
+
+
+def run_file(path: Path, purpose: str) -> ModuleType:
+    """Run a .py file of the user's own, and give what it defines. Raises FileNotFoundError where there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {purpose} file {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(f"nearfar_user_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_function(given: str, flag: str) -> Callable[..., Any]:
+    """A function of the user's own, named FILE.py:FUNCTION; the file is run.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it holds no such function.
+    """
+    file, _, name = given.partition(".py:")
+    if not name:
+        raise ValueError(f"{flag} {given!r}: a function in a file is named FILE.py:FUNCTION")
+    function = getattr(run_file(Path(file + ".py").resolve(), flag), name, None)
+    if not callable(function):
+        raise ValueError(f"{flag} {given!r}: {file}.py has no function {name!r}")
+    return function
 
 
 def is_leftover(path: Path) -> bool:

@@ -6,17 +6,19 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat, layout, size, split
+from nearfar.distributed import normalize
 
 Context = AbstractContextManager[None]
 
@@ -173,6 +175,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    title: ClassVar[str] = ""
+    """Full name, authors and year, as people search for it: "SimCLR: A Simple Framework ... (Chen et al. 2020)"."""
     family: ClassVar[str] = "others"
     """Under which heading lists show the method."""
     classifies: ClassVar[bool] = False
@@ -206,14 +210,35 @@ class Method(nn.Module):
         return out
 
     def _in_parts(self, view: Any, encoder: Encoder) -> Tensor:
-        if not 0 < self.micro_batch < len(view):
+        if not 0 < self.micro_batch < size(view):
             return encoder(view)
-        parts = view.tensor_split(-(-len(view) // self.micro_batch))
+        parts = split(view, -(-size(view) // self.micro_batch))
         turn, out = self.clock.step % len(parts), []
         for number, part in enumerate(parts):
             with nullcontext() if number == turn else frozen_statistics(encoder):
                 out.append(_recomputed(encoder, part) if torch.is_grad_enabled() else encoder(part))
         return torch.cat(out)
+
+    def embed_all(self, views: Sequence[Any], encoder: Encoder | None = None) -> list[Tensor]:
+        """The representation of each view: V of N x encoder.dim.
+
+        encoder: another than `self.encoder`.
+        Neighboring views of one layout pass together, and batch norm sees them together; others pass by `each`.
+        """
+        joined = [cat(list(views)) for _, views in groupby(views, key=layout)]
+        h = torch.cat(self.each(partial(self.embed, encoder=encoder), joined))  # VN x encoder.dim
+        return list(h.split([size(view) for view in views]))
+
+    def project_all(
+        self, views: Sequence[Any], encoder: Encoder | None = None, projector: nn.Module | None = None
+    ) -> list[Tensor]:
+        """The embedding of each view, unit rows: V of N x dim. The projector sees all views together.
+
+        encoder, projector: others than `self.encoder` and the module `projector`.
+        """
+        projector = self.get_submodule("projector") if projector is None else projector
+        z = normalize(projector(torch.cat(self.embed_all(views, encoder))))  # VN x dim
+        return list(z.split([size(view) for view in views]))
 
     def each(self, network: Callable[[Any], Tensor], views: list[Any]) -> list[Tensor]:
         """`network` of each view, every one normalized by its own batch statistics.
@@ -269,7 +294,7 @@ def start_epoch(method: Method, look: Look) -> None:
     method.train()
 
 
-def _recomputed(encoder: Encoder, part: Tensor) -> Tensor:
+def _recomputed(encoder: Encoder, part: Any) -> Tensor:
     # A second pass must keep for backward what the first kept, and that depends on whether statistics moved.
     again = _statistics_aside if _tracking(encoder) else frozen_statistics
     twice = partial(_contexts, partial(again, encoder))

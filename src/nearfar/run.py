@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
-from nearfar.data.samples import LEARNED, Samples, digests
+from nearfar.data.digests import digests
+from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
@@ -30,11 +31,11 @@ from nearfar.modalities.encoder import from_spec, is_own
 from nearfar.nn.towers import pick_tower
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.settings import Settings
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.claim import UNTRAINED
 
 Which = Literal["last", "best"]
 
@@ -56,14 +57,14 @@ class Run:
             raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings: dict[str, Any] = self.config["settings"]
-        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(Settings)}):
+        self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
+        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)}):
             raise ValueError(
                 f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
                 "made the run, or the file was edited; the encoder's own files load without it"
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-        self.settings = Settings(**settings | lists)
-        self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.settings.kind)
+        self.settings: Any = self.kind.Settings(**settings | lists)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -119,19 +120,23 @@ class Run:
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
-        encoder, path = self._blank_encoder(), self.path / training.UNTRAINED
+        encoder, path = self._blank_encoder(), self.path / UNTRAINED
         if path.exists():
             encoder.load_state_dict(load_file(path))
         return pick_tower(encoder, self.tower).eval()
 
-    def open(self, data: Any, *, labels: Any = None, label_column: str = "") -> Samples:
-        """Data in the form in which this encoder saw its training data. label_column: "" is that of training."""
+    def open(self, data: Any, *, labels: Any = None, label_column: str = "", lenient: bool = False) -> Samples:
+        """Data in the form in which this encoder saw its training data. label_column: "" is that of training.
+
+        lenient: leave out what cannot be read, however much it is.
+        """
         return self.kind.open_as(
             data,
             self.config["made"],
+            self.settings,
             labels=labels,
             label_column=label_column or self.settings.label_column,
-            max_bad=self.settings.max_bad,
+            lenient=lenient,
         )
 
     def embed(self, data: Any) -> Tensor:
@@ -168,10 +173,10 @@ class Run:
         label, classes, group = _together(parts)
         splits, tested = self.splits(parts[0], seed) if test is None else _apart(parts, label)
         seen = torch.cat([self.seen(samples) for samples in parts])[tested]
-        plain, raw = self.kind.plain(self.encoder), self.kind.raw(self.encoder)
+        plain = self.kind.plain(self.encoder)
         untouched = torch.cat(
             [
-                kinds.seen(raw, samples, index, torch.device("cpu")).flatten(1)
+                self.kind.raw(samples, index, self.encoder)
                 for samples in parts
                 for index in torch.arange(len(samples)).split(512)
             ]
@@ -193,7 +198,7 @@ class Run:
                 seed=seed,
             )
             for name, features in (
-                (self.kind.RAW, untouched),
+                (self.kind.raw_name, untouched),
                 ("untrained encoder", untrained),
                 ("trained encoder", trained),
             )
@@ -227,10 +232,10 @@ class Run:
             generator = torch.Generator().manual_seed(self.settings.seed)
             samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
         features = self.embed(samples)
-        shown = self.kind.shown(samples)
+        shown = self.kind.tiles(samples)
         self.write("neighbors", neighbor_grid(features, shown))
         self.write("map", embedding_map(features, shown))
-        self.write("copies", copy_sets(features, self.kind.copies(samples), shown))
+        self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
@@ -344,6 +349,7 @@ def fit(
     *,
     out: str | Path | None = None,
     recipe: str | None = None,
+    kind: str = "",
     resume: bool = False,
     say: Callable[[str], None] = print,
     **flags: Any,
@@ -352,12 +358,13 @@ def fit(
 
     data: a folder, a .npz file, a list of paths, an array (see `nearfar.modalities.image.samples.open_images`), or `Images`.
     method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
-    recipe: where defaults come from.  flags: any field of `Settings`, any argument of the method.
+    recipe: where defaults come from.  kind: of the data, recognized by default, or the path of your own.
+    flags: any field of the kind's `Settings`, any argument of the method.
     encoder, among the flags: a name, or a module of your own that takes views, with its width as `.dim`: a copy of it
     is trained, and `Run.encoder` holds that.
     Raises TypeError for a flag that is neither.
     """
-    plan = plans.make(method, data, recipe, flags)
+    plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
     training.train(plan, path, resume=resume, say=say)
     run = Run(path)

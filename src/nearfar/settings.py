@@ -1,31 +1,14 @@
-"""What can be set about a training run besides the method's own arguments. Free of torch, so that `--help` is quick."""
+"""What can be set about a training run besides the method's own arguments. Free of torch, so that `--help` is quick.
+
+Each kind of data extends `Settings` by its own, in `modalities/KIND/settings.py`.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-ViewsName = Literal[
-    "simclr",
-    "moco_v1",
-    "moco_v2",
-    "byol",
-    "barlow",
-    "swav",
-    "supcon",
-    "drawing",
-    "sce",
-    "cmc",
-    "looc",
-    "looc_drawing",
-    "relicv2",
-    "excon",
-    "excon_drawing",
-    "scarf",
-    "corrupted",
-    "blanked",
-    "mixed",
-]
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
 OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
@@ -40,25 +23,12 @@ class Settings:
     """Samples in a step, on all processes together; never more than there are samples."""
     micro_batch: int = 0
     """Samples that pass the encoder at a time, where the batch is larger; the loss sees all. 0 finds what fits."""
-    kind: Literal["image", "table"] = "image"
-    """What the samples are; recipes know it."""
-    encoder: str = "resnet18"
-    """For images conv4, or the name of any timm model; for tables mlp, mlp-512x3 or maxout. ycbcr:NAME, or
-    0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC wants."""
-    views: ViewsName = "simclr"
-    """What random views are made of each sample; `nearfar views DATA` shows them. The last four are for tables."""
-    size: int = 0
-    """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
+    encoder: str = ""
+    """The network that learns."""
+    views: str = ""
+    """What random views are made of each sample; `nearfar views DATA` shows them. FILE.py:FUNCTION for your own."""
     view_count: int = 0
     """Views of each sample; 0 is as many as `views` makes."""
-    crops: tuple[int, int] = (2, 0)
-    """Large and small views of each sample, for views swav and relicv2 only."""
-    corruption: float = 0.6
-    """Share of a row's columns that take the values of other rows, for views scarf and corrupted."""
-    drop: tuple[str, ...] = ()
-    """Columns of a table to leave out."""
-    categorical: tuple[str, ...] = ()
-    """Columns of a table whose whole numbers are codes."""
     optimizer: OptimizerName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
     lr: float = 0.06
@@ -96,20 +66,38 @@ class Settings:
     """Samples of each class in a step, for pk; 0 as the method wants it."""
     from_run: str = ""
     """A run whose encoder training begins with, instead of random weights."""
-    groups: Literal["apart", "ignore"] = "apart"
-    """Samples of one group (duplicates, frames, patients): never each other's negatives, or as any others."""
+    groups: Literal["exclude", "ignore"] = "exclude"
+    """exclude: samples of one group (duplicates, frames, patients) are never each other's negatives. ignore: they are
+    treated as any others."""
     split: Literal["train", "all"] = "train"
     """Train on the rows of that split where the data name one, or on all rows."""
-    max_bad: float = 0.05
-    """Share of image files that may fail to decode."""
-    white: float = 0.0
-    """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
     probe_every: int = 1
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
     save_every: int = 1
     """Epochs between two checkpoints."""
     keep: int = 2
     """Checkpoints that stay."""
+
+    def check(self) -> None:
+        """Raise ValueError for a value that is out of its range, or none of the words that a setting takes."""
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ValueError(f"{_flag(name)} {value!r} is none of {', '.join(get_args(hint))}")
+            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{_flag(name)} {value}: a finite number, 0 or more, is needed")
+        for name in ("epochs", "keep", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)}: at least 1 is needed")
+        for name in ("probe_every", "view_count", "per_class"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
+        if self.micro_batch < 0 or self.micro_batch == 1:
+            raise ValueError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from benchmarks import longtail
 from nearfar import methods
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.samples import Images
+from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.training import plan as plans
 
 
@@ -41,8 +42,8 @@ def write(row: str, values: list[float], **more: Any) -> None:
 def test_all_rows_share_a_budget(row: str) -> None:
     method, flags = row.split()[0], longtail.SHARED | METHODS[row]
     assert method in methods.names()
-    plan = plans.make(method, plans.DRAWINGS, "small_images:default", flags)
-    first = plans.make("crossentropy", plans.DRAWINGS, "small_images:default", longtail.SHARED)
+    plan = plans.make(method, DRAWINGS, "small_images:default", flags)
+    first = plans.make("crossentropy", DRAWINGS, "small_images:default", longtail.SHARED)
     assert plan.settings == first.settings
     assert plan.settings.probe_every == 0
 

@@ -9,7 +9,6 @@ from markdown_it import MarkdownIt
 
 from benchmarks import claims, cost, learn, pages
 from nearfar import methods
-from nearfar.methods import Page
 
 OLDEST = ("barlow", "byol", "moco", "simclr", "supcon", "swav")
 
@@ -42,8 +41,9 @@ def test_links_between_pages_lead_somewhere(name: str) -> None:
 @pytest.mark.parametrize("name", OLDEST)
 def test_the_parts_of_a_page_are_found(name: str) -> None:
     text = pages.page(name)
-    for heading in ("## The idea", "## Training", "## Flags", "## Source", pages.RESULTS, "## Cost"):
-        assert text.count(f"\n{heading}\n") == 1
+    headings = ("## The idea", "## When to use it", "## Training", "## Flags", "## Source", pages.RESULTS, "## Cost")
+    assert [line for line in text.splitlines() if line.startswith("## ") and "Choices" not in line] == [*headings]
+    assert f"# {methods.page(name).title}\n" in text
     assert f"    nearfar train {name} DATA" in text
     assert f"`python -m benchmarks.learn {name}`" in text
     assert f"| {name} | 50,000 x 5 | 3 | 42.7 |" in text  # the untrained network on CIFAR-10
@@ -51,41 +51,27 @@ def test_the_parts_of_a_page_are_found(name: str) -> None:
     assert [row[0] for row in rows[1:]] == [
         f"<code>--{flag.replace('_', '-')}</code>" for flag in methods.listed_flags(name)
     ]
-    assert all(row[3] for row in rows[1:]), "a flag of which nothing is said"
+    assert all(row[3] for row in rows[1:]), "a flag without help"
 
 
 def test_a_docstring_is_taken_apart() -> None:
-    known = Page(
-        "mine",
-        "Mine",
-        """A line.
-
-It is so: a b.
-Paper has c, d. Decided here: e. Here follows more:
+    about = """It is so: a b.
+Here follows more:
 
     x = y * z
         + w
 
-after. Use it when f; it costs g. It is unverified. But for h.
+after.
 
-flag, other: what they are.
-
-She et al. 2020, "On it",
-arXiv 2001.00001.""",
-        "others",
-    )
-    listed = {"flag": "int = 1", "other": "int = 2"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "listed_flags", lambda name: listed)
-        found = pages.parts(known)
-    assert found["idea"] == [
-        "It is so: a b.\nPaper has c, d.\nHere follows more:",
-        "```text\nx = y * z\n    + w\n```",
-        "after.",
-    ]
-    assert found["use"] == ["Use it when f; it costs g.", "But for h."]
-    assert found["decided"] == ["Decided here: e.", "It is unverified."]
-    assert found["source"] == ['She et al. 2020, "On it", arXiv 2001.00001.']
+Use it when f;
+it costs g.
+Note: Decided here: e. It is _unverified_."""
+    assert pages.parts(about) == {
+        "idea": ["It is so: a b. Here follows more:", "```text\nx = y * z\n    + w\n```", "after."],
+        "use": ["Use it when f; it costs g."],
+        "note": ["Decided here: e. It is \\_unverified\\_."],
+    }
+    assert pages.parts("") == {"idea": [], "use": [], "note": []}
 
 
 def test_flags_are_said_to_be_of_the_method_they_are_taken_from() -> None:
@@ -98,7 +84,7 @@ def test_no_sign_breaks_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "a | b \\| *c* _d_ <i> `|` [x](y) ~e~ `f"
     hostile = {"bad_one": "int | None = None", "other": "Literal['|', '`', '``'] = '\\|'", "third": "str = '<b>*'"}
     monkeypatch.setattr(methods, "listed_flags", lambda name: hostile)
-    monkeypatch.setattr(pages, "flag_texts", lambda text, names: {"bad_one": words, "third": "two\nlines | more"})
+    monkeypatch.setattr(methods, "flag_texts", lambda name: {"bad_one": words, "third": "two\nlines | more"})
     monkeypatch.setattr(pages, "origin", lambda name, flag: name)
     head, *rows = cells(pages.flags("simclr"))
     assert {len(row) for row in (head, *rows)} == {5}

@@ -131,9 +131,9 @@ def test_a_run_is_trained_and_measured(name: str, line: str, few: None, monkeypa
     own = SERIES[name].lines[line]
     small = own.flags | {"batch": 16} | ({"queue": 32} if "queue" in own.flags else {})
     monkeypatch.setitem(SERIES[name].lines, line, Line(method=own.method, flags=small, views=own.views))
-    before = image_kind.make_views
+    before = image_kind.named_views
     found = one(name, line, 1, Ask(samples=32, epochs=2))
-    assert image_kind.make_views is before
+    assert image_kind.named_views is before
     assert set(found["results"]) == {line}
     assert set(found["results"][line]) == set(SERIES[name].columns)
     assert found["protocol"] == {"bank": 96, "test": 96, "epoch": "last"}

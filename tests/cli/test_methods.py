@@ -9,25 +9,57 @@ from nearfar import methods as catalog
 from nearfar.cli import main
 
 
-def test_every_method_is_listed_with_its_paper(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_method_is_listed_below_its_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
-    said = capsys.readouterr().out
-    for name in catalog.names():
-        assert f"{name} " in said
-    assert said.count("arXiv ") == len(catalog.names())
+    listed: dict[str, list[tuple[str, str]]] = {}
+    family = ""
+    for line in capsys.readouterr().out.splitlines():
+        if not line.startswith(" "):
+            family = line.lower()
+        elif entry := re.fullmatch(r"  (\w+) +(.+)", line):
+            listed.setdefault(family, []).append((entry[1], entry[2]))
+    families = catalog.by_family()
+    assert listed == {family: [(page.name, page.title) for page in pages] for family, pages in families.items()}
+    assert sorted(page.name for pages in catalog.by_family().values() for page in pages) == catalog.names()
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_a_page_tells_flags_paper_and_use(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_shows_title_family_paper_and_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = catalog.page(name)
     assert main(["methods", name]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"{name}: {catalog.page(name).title}\n")
-    assert f"usage: nearfar train {name} DATA" in said
-    assert "arXiv" in said
+    out = capsys.readouterr().out
+    head, family, _, summary, *_ = out.splitlines()
+    assert (head, summary) == (page.title, page.summary)
+    assert family.startswith(f"Family: {page.family}")
+    assert f"nearfar train {name} DATA" in out
+    shown = " ".join(out.split())
+    assert " ".join(page.citation.split()) in shown
+    texts = catalog.flag_texts(name)
     for flag, parameter in catalog.flags(catalog.load(name)).items():
-        shown = re.search(rf"--{flag.replace('_', '-')}: .* = (.*)", said)
-        assert shown, "the flags are read from the source, and must be those of the class"
-        assert eval(shown[1], {}) == parameter.default  # as the source has it: 2**-16, 2 / 3
+        default = re.search(rf"--{flag.replace('_', '-')}: .* = (.*)", out)
+        assert default, "the flags are read from the source, and must be those of the class"
+        assert eval(default[1], {}) == parameter.default  # as the source has it: 2**-16, 2 / 3
+        assert texts[flag] in shown
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_title_names_authors_and_year_of_a_paper_that_is_cited(name: str) -> None:
+    page = catalog.page(name)
+    named = re.fullmatch(r"[^()]+ \((\S[^()]* (?:19|20)\d\d)\)", page.title)
+    assert named, page.title
+    assert named[1] in " ".join(page.citation.split())
+    assert re.search(r"\nUse it ", page.about), "the docstring says when to use the method"
+
+
+def test_titles_differ() -> None:
+    titles = [catalog.page(name).title for name in catalog.names()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_no_flag_has_the_help_of_another() -> None:
+    for name in catalog.names():
+        texts = catalog.flag_texts(name)
+        assert len(set(texts.values())) == len(texts), name
 
 
 def test_an_unknown_method_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,10 +75,12 @@ def test_a_users_own_file_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixtu
         "import a_module_that_is_not_there\n"
         "class Mine(Method):\n"
         '    """My own way."""\n'
-        "    def __init__(self, encoder, *, width: int = 3) -> None: ...\n"
+        "    def __init__(self, encoder, *, width: int = 3, channels: int = 3) -> None: ...\n"
         "    def forward(self, batch): ...\n"
     )
     assert main(["methods", str(file)]) == 0
-    said = capsys.readouterr().out
-    assert "My own way." in said
-    assert "--width: int = 3" in said
+    out = capsys.readouterr().out
+    assert out.startswith("Mine\n")
+    assert "My own way." in out
+    assert "--width: int = 3" in out
+    assert "--channels" not in out, "a run fills it"

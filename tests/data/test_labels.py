@@ -28,7 +28,7 @@ def test_folders_give_classes_in_natural_order():
     labels = folder_labels(["class10/a.png", "class9/a.png", "class9/b.png", "loose.png", "x/y/a.png"])
     assert labels.classes == ["class9", "class10", "x/y"]
     assert labels.label.tolist() == [1, 0, 0, -1, 2]
-    assert labels.notes == ["1 image is in no class folder: no label."]
+    assert labels.notes == ["1 sample is in no class folder: no label."]
     assert set(labels.split) == {""}
 
 
@@ -67,14 +67,14 @@ def test_no_labels_hints_at_folders_that_look_like_classes():
     assert labels.label.tolist() == [-1] * 4
     assert labels.classes == []
     assert labels.notes == [
-        "The images lie in 2 folders (cat, dog): if these are classes, --labels folders uses them as labels."
+        "The samples lie in 2 folders (cat, dog): if these are classes, --labels folders uses them as labels."
     ]
     assert no_labels(["cat/1.png", "dog/1.png"]).notes == []
     assert no_labels(["cat/1.png", "cat/2.png"]).notes == []
     assert no_labels(["train/1.png", "train/2.png", "test/1.png", "test/2.png"]).notes == []
 
 
-@pytest.mark.parametrize("form", ["csv", "semicolons", "tabs", "mark", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_table_of_some_labels(tmp_path, form):
     columns = {
         "label": ["dog", "cat", ""],
@@ -88,17 +88,16 @@ def test_a_table_of_some_labels(tmp_path, form):
         path = tmp_path / "labels.parquet"
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
     else:
-        between = {"semicolons": ";", "tabs": "\t"}.get(form, ",")
         columns["other"] = ['"a, b"', "", "c"]
-        lines = [between.join(columns), *(between.join(row) for row in zip(*columns.values(), strict=True))]
-        path = table(tmp_path, ("\ufeff" if form == "mark" else "") + "\n".join(lines) + "\n")
+        lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+        path = table(tmp_path, "\n".join(lines) + "\n")
     labels = table_labels(path, NAMES)
     assert labels.classes == ["cat", "dog"]
     assert labels.label.tolist() == [0, -1, 1, -1]
     assert labels.group.tolist() == [0, 0, 1, -1]
     assert labels.attribute.tolist() == [-1, 0, 1, -1]
     assert labels.split == ["train", "", "test", ""]
-    assert labels.notes == [f"2 images are of 4 without a label in '{path}'."]
+    assert labels.notes == [f"2 of 4 samples have no label in '{path}'."]
 
 
 def test_labels_are_names_and_minus_one_is_one(tmp_path):
@@ -137,7 +136,7 @@ def test_unknown_paths_are_counted_and_named(tmp_path):
     path = table(tmp_path, text)
     labels = table_labels(path, NAMES)
     assert labels.notes[0] == (
-        f"5 of 6 rows of '{path}' name no image of DATA and were ignored "
+        f"5 of 6 rows of '{path}' name no sample of DATA and were ignored "
         "(line 3: 'bird/0.jpg', line 4: 'bird/1.jpg', line 5: 'bird/2.jpg', ...)."
     )
     assert labels.classes == ["cat"]
@@ -168,7 +167,7 @@ def test_two_labels_of_one_image_are_an_error_that_names_the_rows(tmp_path):
 
 def test_line_numbers_are_those_of_the_file(tmp_path):
     text = 'path,note,label\ncat/1.jpg,"two\nlines",cat\ncat/1.jpg,,dog\n'
-    with pytest.raises(ValueError, match="'cat' in line 3 and 'dog' in line 4"):
+    with pytest.raises(ValueError, match="'cat' in line 2 and 'dog' in line 4"):
         table_labels(table(tmp_path, text), NAMES)
 
 
@@ -183,9 +182,28 @@ def test_a_bad_index_is_named(tmp_path):
             table_labels(table(tmp_path, f"index,label\n0,b\n{bad},a\n"), ["0", "1", "2"])
 
 
-def test_images_of_a_folder_are_not_named_by_index(tmp_path):
-    with pytest.raises(ValueError, match="which is for arrays"):
-        table_labels(table(tmp_path, "index,label\n0,a\n"), NAMES)
+def test_the_wrong_way_to_name_samples_is_told_with_their_noun(tmp_path):
+    with pytest.raises(ValueError, match="names images by index, but those of DATA have paths: give a column path"):
+        table_labels(table(tmp_path, "index,label\n0,a\n"), NAMES, noun="image")
+    with pytest.raises(ValueError, match="names rows by path, but those of DATA have no paths: give a column index"):
+        table_labels(table(tmp_path, "path,label\na.png,a\n"), ["0", "1"], noun="row")
+    with pytest.raises(ValueError, match="3 rows want 3 labels"):
+        array_labels([1, 2], 3, noun="row")
+
+
+def test_a_column_that_is_asked_for_and_there_twice_is_an_error(tmp_path):
+    assert table_labels(table(tmp_path, "note,path,note,label\n1,cat/1.jpg,2,a\n"), NAMES).classes == ["a"]
+    with pytest.raises(ValueError, match=r"labels.csv', line 1: two columns are called 'label'"):
+        table_labels(table(tmp_path, "path,label,label\ncat/1.jpg,a,b\n"), NAMES)
+
+
+def test_words_for_missing_are_no_classes_and_are_counted(tmp_path):
+    words = ["NA", "null", "cat", "NA"]
+    csv = table(tmp_path, "path,label\n" + "".join(f"{name},{word}\n" for name, word in zip(NAMES, words, strict=True)))
+    pyarrow.parquet.write_table(pyarrow.table({"path": NAMES, "label": words}), tmp_path / "labels.parquet")
+    for labels in (table_labels(csv, NAMES), table_labels(tmp_path / "labels.parquet", NAMES), array_labels(words, 4)):
+        assert (labels.classes, labels.label.tolist()) == (["cat"], [-1, -1, 0, -1])
+        assert "3 labels are NA or null, which is read as no label." in labels.notes
 
 
 def test_split_folders_count_where_the_table_has_no_splits(tmp_path):
@@ -207,10 +225,10 @@ def test_tables_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is one in DATA: --labels '.*labels.csv'"):
         table_labels("labels.csv", NAMES, root=tmp_path)
     (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
-    with pytest.raises(ValueError, match=r"cannot be read as a table .* a UTF-8 .csv or a .parquet file"):
+    with pytest.raises(ValueError, match=r"labels.csv', line 2: not UTF-8 \(the byte 0xff\)"):
         table_labels(tmp_path / "labels.csv", NAMES)
     (tmp_path / "labels.parquet").write_bytes(b"no parquet")
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match="cannot be read as a Parquet table"):
         table_labels(tmp_path / "labels.parquet", NAMES)
 
 
@@ -224,7 +242,7 @@ def test_arrays_of_labels():
 
 
 def test_arrays_of_labels_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"3 images want 3 labels; the labels have the shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"3 samples want 3 labels; the labels have the shape \(2,\)"):
         array_labels([1, 2], 3)
     with pytest.raises(ValueError, match="The labels hold 2, -1, but there are 2 class names"):
         array_labels([0, 2, -1], 3, names=["a", "b"])

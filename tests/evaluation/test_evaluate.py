@@ -80,3 +80,15 @@ def test_dishonest_splits_are_refused():
         evaluate(x, y, [], seen_in_training=False)
     with pytest.raises(ValueError, match="0 test samples"):
         evaluate(x, torch.where(torch.arange(300) < 200, y, MISSING), [(train, test)], seen_in_training=False)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_every_result_says_whether_its_samples_were_trained_on(seen: bool):
+    x, y = data(60)
+    out = evaluate(x, y, [(torch.arange(40), torch.arange(40, 60))], seen_in_training=seen, k=5, shots=[1], draws=2)
+    assert {name: result["protocol"]["seen_in_training"] for name, result in out.items()} == {
+        "knn": seen,
+        "linear": seen,
+        "few_labels_1": seen,
+    }
+    assert all((SEEN in result["protocol"]["notes"]) == seen for result in out.values())

@@ -60,9 +60,13 @@ def test_tiles_are_merged_exactly(monkeypatch, tied):
     monkeypatch.setattr(module, "_TILE", 48)
     tiled = neighbors(x, x, 30, exclude_self=True, chunk=7)
     torch.testing.assert_close(tiled[0], whole[0])
-    assert torch.equal(tiled[1], whole[1])
-    expected = slow_neighbors(x, x, 30, exclude_self=True)[1]
-    assert torch.equal(tiled[1], expected)
+    similarity, expected = slow_neighbors(x, x, 30, exclude_self=True)
+    torch.testing.assert_close(tiled[0], similarity)
+    if tied:  # exactly, so that the lower position decides
+        assert torch.equal(tiled[1], whole[1])
+        assert torch.equal(tiled[1], expected)
+    else:  # of 15,000 neighbors some are as near as the next but for rounding
+        torch.testing.assert_close(F.cosine_similarity(x[:, None], x[tiled[1]], dim=2), similarity)
     assert (tiled[1] != torch.arange(500)[:, None]).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -14,35 +15,30 @@ from torch import nn
 import nearfar
 from nearfar.batch import MISSING, Batch
 from nearfar.fewlabels.classifier import Classifier
-from nearfar.fewlabels.distillation import Distillation, DistillTuning, distill
-from nearfar.fewlabels.finetuning import finetune
+from nearfar.fewlabels.distillation import Distillation, distill
 from nearfar.losses.distillation import distillation
 from nearfar.method import Stage
+from nearfar.modalities.image.samples import Images
 from nearfar.run import Run
-from tests.fewlabels.test_finetuning import samples
-from tests.tiny import SETTINGS, tiny_images
+from tests.fewlabels.conftest import QUIET, samples
+from tests.tiny import tiny_images
 
-QUIET: dict[str, Any] = {"say": lambda text: None}
-QUICK = DistillTuning(epochs=100, batch=16, lr=2e-3)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return nearfar.fit(tiny_images(), "simclr", out=out, dim=32, **QUIET, **SETTINGS)
+QUICK: dict[str, Any] = {"epochs": 1, "batch": 16, **QUIET}
 
 
-@pytest.fixture(scope="module")
-def teacher(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    return finetune(run, samples(), per_class=5, layer=1, out=tmp_path_factory.mktemp("made") / "c", **QUIET)
+def without_labels(data: Images) -> Images:
+    return dataclasses.replace(data, label=torch.full_like(data.label, MISSING), classes=[])
+
+
+def weights(classifier: Classifier) -> torch.Tensor:
+    return classifier.layers[-1].state_dict()["weight"]
 
 
 def small(classes: int = 3, **asked: Any) -> Distillation:
-
     torch.manual_seed(0)
     encoder = Stage(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5), dim=5)
-    taught = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Linear(6, classes))
-    return Distillation(encoder, taught, classes=classes, **asked)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Linear(6, classes))
+    return Distillation(encoder, teacher, classes=classes, **asked)
 
 
 def batch(n: int = 12, classes: int = 3) -> Batch:
@@ -63,123 +59,104 @@ def test_only_the_student_learns() -> None:
     assert 0 <= float(step.log["agreement"]) <= 1
 
 
-def test_the_loss_is_that_of_the_formula() -> None:
+@pytest.mark.parametrize("asked", [{}, {"temperature": 3.0, "scaled": True, "alpha": 0.25}, {"alpha": 0.0}])
+def test_the_loss_is_that_of_the_formula(asked: dict[str, Any]) -> None:
     given = batch()
     given.label[::2] = MISSING
-    for asked in ({}, {"temperature": 0.5}, {"temperature": 3.0, "scaled": True, "alpha": 0.25}, {"alpha": 0.0}):
-        method = small(**asked).eval()
-        logits = method.classifier(method.encoder(given.views[0]))
-        expected = distillation(logits, method.teacher(given.views[0]), label=given.label, **asked)
-        torch.testing.assert_close(method(given).loss, expected)
+    method = small(**asked).eval()
+    logits = method.classifier(method.encoder(given.views[0]))
+    expected = distillation(logits, method.teacher(given.views[0]), label=given.label, **asked)
+    torch.testing.assert_close(method(given).loss, expected)
 
 
-def test_a_student_comes_to_agree_with_its_teacher(teacher: Classifier, tmp_path: Path) -> None:
+def test_a_student_comes_to_agree_with_its_teacher(run: Run, linear: Classifier, tmp_path: Path) -> None:
     data = samples()
-    made = distill(teacher, data, start=teacher.facts["run"], tuning=QUICK, out=tmp_path / "s", **QUIET)
-    learned = data.subset([i for i, split in enumerate(data.split) if split == ""])
-    own, told = made.predict(learned), teacher.predict(learned)
-    same = [a == b for a, b in zip(own.label, told.label, strict=True)]
-    assert sum(same) > 0.8 * len(same), sum(same)
-    assert made.classes == teacher.classes
-    assert made.run.config["classifier"]["train"] == "distilled"
-    found = json.loads((made.path / "results" / "finetune.json").read_text())
-    assert found["protocol"]["alpha"] == 1.0
-    assert made.run.embed(data).shape == (96, made.run.encoder.dim)
-    assert made.run.report().is_file()
+    asked: dict[str, Any] = {"from_run": str(run.path), "temperature": 0.05, "epochs": 20, "batch": 16, "lr": 3e-3}
+    student = distill(linear, data, out=tmp_path / "s", **asked, **QUIET)
+    learned = data.subset(data.of_split("").nonzero()[:, 0])
+    same = [a == b for a, b in zip(student.predict(learned).label, linear.predict(learned).label, strict=True)]
+    assert sum(same) > 0.6 * len(same), sum(same)  # a fourth by chance
+    expected = {"train": "distilled", "teacher": str(linear.path), "alpha": 1.0, "learned": 48, "epochs": 20}
+    expected |= {"calibrated_by_teacher": True, "calibration_rows": 0}
+    assert {name: student.facts[name] for name in expected} == expected
+    assert student.temperature is not None
+    assert student.classes == linear.classes
+    config = student.run.config
+    assert (config["method"], config["samples"], config["classifier"]) == ("simclr, distilled", 48, student.facts)
+    # Its evidence is its teacher's, as it sees it.
+    assert sorted(student.evidence.digests) == sorted(linear.evidence.digests)
+    place = dict(zip(linear.evidence.digests, linear.evidence.label.tolist(), strict=True))
+    assert [place[digest] for digest in student.evidence.digests] == student.evidence.label.tolist()
+    seen = student.features(data.subset([int(name) for name in student.evidence.names]))
+    torch.testing.assert_close(student.evidence.features, seen, atol=1e-5, rtol=1e-4)
 
 
-def test_its_evidence_is_its_teachers_as_it_sees_it(teacher: Classifier, tmp_path: Path) -> None:
-    data = samples()
-    bare = dataclasses.replace(data, label=torch.full_like(data.label, MISSING), classes=[])
-    told: list[str] = []
-    made = distill(teacher, bare, tuning=DistillTuning(epochs=2, batch=16), out=tmp_path / "s", say=told.append)
-    assert sorted(made.evidence.digests) == sorted(teacher.evidence.digests)
-    assert len(made.evidence) == 20
-    place = {digest: int(label) for digest, label in zip(teacher.evidence.digests, teacher.evidence.label, strict=True)}
-    assert [place[digest] for digest in made.evidence.digests] == made.evidence.label.tolist()
-    torch.testing.assert_close(
-        made.evidence.features, made.features(data.subset([int(n) for n in made.evidence.names])), atol=1e-5, rtol=1e-4
-    )
-    assert any("Not measured" in text for text in told)
+def test_on_other_samples_without_labels(linear: Classifier, tmp_path: Path) -> None:
     strange = nearfar.open_images(255 - tiny_images(32))
-    told.clear()
-    other = distill(teacher, strange, tuning=DistillTuning(epochs=1, batch=16), out=tmp_path / "o", say=told.append)
-    assert not len(other.evidence)
-    assert any("None of the labeled samples behind the teacher is in DATA" in text for text in told)
-    assert other.predict(data).near == [[]] * 96
+    student = distill(linear, strange, out=tmp_path / "s", **QUICK)
+    assert not len(student.evidence)
+    assert student.predict(samples(8)).near == [[]] * 8
+    assert not (student.path / "results" / "finetune.json").exists()  # there is nothing to measure by
 
 
-def test_how_sure_it_may_be(teacher: Classifier, tmp_path: Path) -> None:
-    assert teacher.temperature is not None
-    tuning = DistillTuning(epochs=4, batch=16)
-    by_teacher = distill(teacher, samples(), tuning=tuning, out=tmp_path / "a", **QUIET)
-    assert by_teacher.facts["calibration"] == "temperature brought to what the calibrated teacher believes"
+def test_the_temperature_comes_from_labels_that_nobody_learned(linear: Classifier, tmp_path: Path) -> None:
     data = samples(160, split=("", "val", "test", ""))
-    by_labels = distill(teacher, data, tuning=tuning, out=tmp_path / "b", **QUIET)
-    assert by_labels.facts["calibration"].startswith("temperature fitted on 40 labeled rows")
-    known = Classifier(teacher.path)
-    known.evidence.held[:] = True  # as of a teacher that was fine-tuned, which holds some out
-    by_held = distill(known, samples(), tuning=tuning, out=tmp_path / "d", **QUIET)
-    assert by_held.facts["calibration"].startswith("temperature fitted on 20 labeled rows")
+    by_val = distill(linear, data, out=tmp_path / "a", **QUICK)
+    assert (by_val.facts["calibration_rows"], by_val.facts["calibrated_by_teacher"]) == (40, False)
+    teacher = copy.copy(linear)
+    teacher.evidence = dataclasses.replace(linear.evidence, held=torch.ones(48, dtype=torch.bool))
+    by_held = distill(teacher, samples(), out=tmp_path / "b", **QUICK)  # as a teacher that holds some out
+    assert (by_held.facts["calibration_rows"], by_held.facts["calibrated_by_teacher"]) == (48, False)
     assert by_held.evidence.held.all()
-    doubtful = Classifier(teacher.path)
+    doubtful = copy.copy(linear)
     doubtful.temperature = None
-    unknown = distill(doubtful, samples(), tuning=tuning, out=tmp_path / "c", **QUIET)
+    unknown = distill(doubtful, samples(), out=tmp_path / "c", **QUICK)
     assert unknown.temperature is None
-    assert unknown.facts["calibration"].startswith("not calibrated")
+    assert unknown.facts["calibration_rows"] == 0
 
 
-def test_labels_teach_where_alpha_is_below_one(teacher: Classifier, tmp_path: Path) -> None:
-    data = samples()
-    tuning = DistillTuning(epochs=2, batch=16, seed=4)
-    made = {
-        alpha: distill(teacher, data, alpha=alpha, tuning=tuning, out=tmp_path / f"{alpha}", **QUIET)
-        for alpha in (0.0, 0.5, 1.0)
+def test_labels_teach_where_alpha_is_below_one(run: Run, tmp_path: Path) -> None:
+    data = samples(48)
+    teacher = nearfar.finetune(run, data, per_class=2, out=tmp_path / "teacher", **QUIET)
+    students = {
+        alpha: distill(teacher, data, alpha=alpha, seed=4, out=tmp_path / f"{alpha}", **QUICK) for alpha in (0.5, 1.0)
     }
-    weights = [one.layers[-1].state_dict()["weight"] for one in made.values()]
-    assert not torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[1], weights[2])
-    assert len(made[0.5].evidence) == 48  # its own labels are evidence too
-    bare = dataclasses.replace(data, label=torch.full_like(data.label, MISSING), classes=[])
-    same = distill(teacher, bare, tuning=tuning, out=tmp_path / "bare", **QUIET)
-    assert torch.equal(same.layers[-1].state_dict()["weight"], weights[2])  # alpha 1 uses no label
-    with pytest.raises(ValueError, match=r"--alpha 0\.5 learns from labels too, and none are known"):
-        distill(teacher, bare, alpha=0.5, tuning=tuning, out=tmp_path / "no", **QUIET)
+    assert not torch.equal(weights(students[0.5]), weights(students[1.0]))
+    assert {alpha: len(student.evidence) for alpha, student in students.items()} == {0.5: 24, 1.0: 8}
+    bare = without_labels(data)
+    same = distill(teacher, bare, seed=4, out=tmp_path / "bare", **QUICK)
+    assert torch.equal(weights(same), weights(students[1.0]))  # alpha 1 uses no label
+    with pytest.raises(ValueError, match=r"--alpha 0\.5 learns from labels"):
+        distill(teacher, bare, alpha=0.5, out=tmp_path / "no", **QUICK)
     assert not (tmp_path / "no").exists()
 
 
-def test_a_student_of_another_kind_or_from_a_run(teacher: Classifier, run: Run, tmp_path: Path) -> None:
-    tuning = DistillTuning(epochs=1, batch=48, lr=1e-9)
-    made = distill(teacher, samples(), student="test_vit2", tuning=tuning, out=tmp_path / "s", **QUIET)
-    assert made.run.encoder.spec["name"] == made.run.settings.encoder == "test_vit2"
-    assert made.run.untrained().spec["name"] == "test_vit2"
-    same = distill(teacher, samples(), start=run.path, tuning=tuning, out=tmp_path / "t", **QUIET)
-    for name, value in same.run.encoder.state_dict().items():
-        if "running" not in name and "num_batches" not in name:
-            torch.testing.assert_close(value, run.encoder.state_dict()[name], atol=1e-6, rtol=1e-4)
-    with pytest.raises(ValueError, match="has the encoder 'conv4', not --student 'resnet10t'"):
-        distill(teacher, samples(), start=run.path, student="resnet10t", out=tmp_path / "u", **QUIET)
+def test_a_student_of_another_network_or_from_a_run(linear: Classifier, run: Run, tmp_path: Path) -> None:
+    still: dict[str, Any] = {"epochs": 1, "batch": 48, "lr": 1e-9, **QUIET}
+    student = distill(linear, samples(), student="test_vit2", out=tmp_path / "s", **still)
+    assert student.run.encoder.spec["name"] == student.run.settings.encoder == "test_vit2"
+    assert student.run.untrained().spec["name"] == "test_vit2"
+    same = distill(linear, samples(), from_run=str(run.path), out=tmp_path / "t", **still)
+    moved = dict(same.run.encoder.named_parameters())
+    for name, value in run.encoder.named_parameters():
+        torch.testing.assert_close(moved[name], value, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="not --student 'test_vit2'"):
+        distill(linear, samples(), student="test_vit2", from_run=str(run.path), out=tmp_path / "u", **still)
+    assert not (tmp_path / "u").exists()
 
 
-def test_classes_are_the_same_by_name(teacher: Classifier, tmp_path: Path) -> None:
+def test_classes_are_found_by_name(linear: Classifier, tmp_path: Path) -> None:
     data = samples()
     order = ["angle2", "stranger", "angle0", "angle3", "angle1"]
     names = [data.classes[c] for c in data.label.tolist()]
-    names[1] = "stranger"
-    other = dataclasses.replace(data, label=torch.tensor([order.index(n) for n in names]), classes=order)
-    told: list[str] = []
-    tuning = DistillTuning(epochs=1, batch=16)
-    made = distill(teacher, other, tuning=tuning, out=tmp_path / "s", say=told.append)
-    same = distill(teacher, data, tuning=tuning, out=tmp_path / "t", **QUIET)
-    assert any(text.startswith("1 classes, such as 'stranger', are none of the teacher's") for text in told)
-    results = [json.loads((one.path / "results" / "finetune.json").read_text())["rows"] for one in (made, same)]
-    assert results[0] == results[1]
-
-
-@pytest.mark.parametrize("asked", [{"alpha": 1.5}, {"temperature": 0.0}])
-def test_what_makes_no_sense(teacher: Classifier, asked: dict[str, float], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="are wanted"):
-        distill(teacher, samples(), out=tmp_path / "s", **asked, **QUIET)  # pyright: ignore
+    names[1] = "stranger"  # a sample that is learned from
+    other = dataclasses.replace(data, label=torch.tensor([order.index(name) for name in names]), classes=order)
+    tables = [
+        json.loads((distill(linear, given, out=tmp_path / name, **QUICK).path / "results/finetune.json").read_text())
+        for name, given in (("a", data), ("b", other))
+    ]
+    assert tables[0]["rows"] == tables[1]["rows"]
+    assert tables[0]["per_class"] == tables[1]["per_class"]
 
 
 def test_a_run_is_no_teacher(run: Run, tmp_path: Path) -> None:

@@ -12,20 +12,15 @@ from torch.nn import functional as F
 
 import nearfar
 from nearfar.batch import MISSING
+from nearfar.fewlabels.classifier import Classifier
 from nearfar.fewlabels.label_plan import facilities, label_plan
 from nearfar.modalities.image.samples import open_images
-from tests.tiny import SETTINGS, tiny_images
+from tests.fewlabels.conftest import samples
+from tests.tiny import tiny_images
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> nearfar.Run:
-    data = (tiny_images(), np.arange(48) % 4)
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return nearfar.fit(data, "simclr", out=out, say=lambda text: None, dim=32, **SETTINGS)
-
-
-def reached(judges: Tensor, candidates: Tensor, chosen: tuple[int, ...], weight: Tensor) -> float:
-    return float((weight * (judges @ candidates[list(chosen)].T).amax(1)).sum())
+def reached(voters: Tensor, candidates: Tensor, chosen: tuple[int, ...], weight: Tensor) -> float:
+    return float((weight * (voters @ candidates[list(chosen)].T).amax(1)).sum())
 
 
 def test_each_choice_adds_the_most_and_all_are_near_the_best() -> None:
@@ -33,9 +28,9 @@ def test_each_choice_adds_the_most_and_all_are_near_the_best() -> None:
     rows, weight = F.normalize(torch.randn(12, 3), dim=1), torch.rand(12)
     chosen = facilities(rows, rows, 3, weight=weight).tolist()
     for n in range(3):
-        found = reached(rows, rows, tuple(chosen[: n + 1]), weight)
+        own = reached(rows, rows, tuple(chosen[: n + 1]), weight)
         others = [reached(rows, rows, (*chosen[:n], other), weight) for other in range(12)]
-        assert found == pytest.approx(max(others), abs=1e-5)
+        assert own == pytest.approx(max(others), abs=1e-5)
     best = max(reached(rows, rows, some, weight) for some in itertools.combinations(range(12), 3))
     worst = -float(weight.sum())
     assert reached(rows, rows, tuple(chosen), weight) - worst >= (1 - 1 / np.e) * (best - worst)
@@ -66,21 +61,24 @@ def test_a_plan_leaves_out_what_is_labeled_or_for_testing(run: nearfar.Run, tmp_
     rows = list(csv.DictReader(plan.write(tmp_path / "plan.csv").read_text().splitlines()))
     assert [int(row["index"]) for row in rows] == [*plan.chosen.tolist(), *range(6)]
     assert [row["label"] for row in rows] == [""] * 5 + ["a", "b"] * 3
-    assert rows[0]["why"] == f"stands for {int(plan.stands_for[0])} of 48"
+    first, counted = int(plan.chosen[0]), int(plan.stands_for[0])
+    assert rows[0]["why"] == f"stands for {counted} of 48"
+    assert plan.captions()[0] == f"{first}\n1: stands for {counted}"
     assert len(label_plan(run, images, labels="none", count=38).chosen) == 38
-    with pytest.raises(ValueError, match="--count 40: 32 of 48 samples have no label"):
+    with pytest.raises(ValueError, match="--count 40: 32 of 48"):
         label_plan(run, images, count=40)
-    with pytest.raises(ValueError, match="make one with `nearfar finetune"):
+    with pytest.raises(ValueError, match="nearfar finetune RUN"):
         label_plan(run, images, count=5, by="uncertainty")
+    with pytest.raises(TypeError, match="did you mean count"):
+        label_plan(run, images, counts=5)
 
 
-def test_a_classifier_asks_where_it_is_unsure(run: nearfar.Run, tmp_path: Path) -> None:
-    images = open_images((tiny_images(), np.arange(48) % 4))
-    classifier = nearfar.finetune(run, images, out=tmp_path / "classifier", say=lambda text: None)
+def test_a_classifier_asks_where_it_is_unsure(linear: Classifier) -> None:
+    images = samples(48)
     images.label = torch.where(torch.arange(48) < 12, images.label, MISSING)
-    plan = label_plan(classifier, images, count=4)
-    assert plan.guess is not None
+    plan = label_plan(linear, images, count=4)
+    p = linear.predict(images).probabilities.sort(descending=True).values
     assert plan.unsure is not None
-    assert ((plan.unsure >= 0) & (plan.unsure <= 1)).all()
-    assert set(plan.guess) <= set(images.classes)
-    assert not torch.equal(plan.chosen, label_plan(classifier, images, count=4, by="coverage").chosen)
+    torch.testing.assert_close(plan.unsure, 1 - (p[:, 0] - p[:, 1]))
+    assert plan.guess == linear.predict(images).label
+    assert not torch.equal(plan.chosen, label_plan(linear, images, count=4, by="coverage").chosen)

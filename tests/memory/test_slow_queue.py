@@ -32,34 +32,29 @@ def batch() -> Batch:
 
 def test_keys_are_unit_rows_of_the_copy_view_by_view() -> None:
     method, queue = build()
-    want = [queue.projector(queue.encoder(view)) for view in batch().views]
+    want = [queue.slow.projector(queue.slow.encoder(view)) for view in batch().views]
     with torch.no_grad():
         for p in method.parameters():
             p.zero_()  # the copy stands on its own
-    made = queue.made(method, batch().views)
-    assert not any(keys.requires_grad for keys in made)
-    for keys, rows in zip(made, want, strict=True):
-        torch.testing.assert_close(keys, rows.detach() / rows.detach().norm(dim=1, keepdim=True))
+    keys = queue.embed(method, batch().views)
+    assert not any(rows.requires_grad for rows in keys)
+    for got, rows in zip(keys, want, strict=True):
+        torch.testing.assert_close(got, rows.detach() / rows.detach().norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize("labeled", [True, False])
-def test_it_is_written_view_after_view_and_only_when_asked(labeled: bool) -> None:
+def test_after_a_step_the_copy_follows_and_the_keys_are_written_view_after_view(labeled: bool) -> None:
     method, queue = build(labeled=labeled)
-    made = queue.made(method, batch().views)
+    keys = queue.embed(method, batch().views)
     assert queue.count == 0
-    queue.write(made, batch())
-    assert torch.equal(queue.keys[:6], torch.cat(made))
-    assert queue.group.tolist() == [4, 4, MISSING] * 2 + [MISSING] * 4
-    assert not labeled or queue.label.tolist() == [1, MISSING, 0] * 2 + [MISSING] * 4
-
-
-def test_the_copy_follows_and_never_learns() -> None:
-    method, queue = build()
     before = [p.clone() for p in queue.parameters()]
     assert not any(p.requires_grad for p in queue.parameters())
     with torch.no_grad():
         for p in method.parameters():
             p.add_(1)
-    queue.follow(method.encoder, method.projector)
+    queue.update(method, keys, batch())
     for old, new in zip(before, queue.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.1)
+    assert torch.equal(queue.keys[:6], torch.cat(keys))
+    assert queue.group.tolist() == [4, 4, MISSING] * 2 + [MISSING] * 4
+    assert not labeled or queue.label.tolist() == [1, MISSING, 0] * 2 + [MISSING] * 4

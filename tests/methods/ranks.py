@@ -27,7 +27,7 @@ class Trace:
 
 
 def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int, *, live: bool) -> Trace:
-    """Some steps of a method from a saved state, on this rank's rows of each batch, in DDP as `nearfar.training.loop` has it."""
+    """Some steps of a method from a saved state, on this rank's rows of each batch, in DDP as `fit` has it."""
     method = form.build().to(batches[0].views[0].dtype)
     method.load_state_dict(state)
     if live:

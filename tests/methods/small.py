@@ -12,14 +12,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from nearfar import methods
+from nearfar import methods, optim
 from nearfar.batch import MISSING, Batch
-from nearfar.distributed import local, rank
-from nearfar.method import Clock, Look, Method, Stage, Step, derive_seed, start_epoch
+from nearfar.distributed import local
+from nearfar.method import Clock, Look, Method, Stage, Step, start_epoch
 from nearfar.modalities import recipes
 from nearfar.modalities.image import views as image
 from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
+from nearfar.training import loop
 
 SIDE = 8  # pixels
 OLD = 64
@@ -97,7 +98,7 @@ class Form:
         torch.manual_seed(seed)
         kind = methods.load(self.name)
         # A recipe whose encoder has a name such as ycbcr:resnet18 is for a method that wants several networks.
-        several = ":" in recipes.load("small_images", self.name).settings.encoder
+        several = ":" in recipes.load("small_images", self.name, "image").settings.encoder
         encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
         if self.kind == "table":
             encoder, channels = TinyRows(), COLUMNS.width
@@ -138,7 +139,7 @@ class Form:
                 named_views,  # not at the top: the two ranks import this file and do without
             )
 
-            views = named_views(recipes.load("small_images", self.name).settings, SIDE)
+            views = named_views(recipes.load("small_images", self.name, "image").settings, SIDE)
         seen = views(*given, draws=views.draw(n, generator))
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
@@ -191,23 +192,13 @@ def clock(step: int) -> Clock:
     return Clock(step=step, steps=4 * OLD, epoch=step, epochs=4 * OLD, seed=1)
 
 
-def sgd(method: Method, lr: float = 0.05) -> torch.optim.SGD:
-    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr, momentum=0.9)
+def sgd(method: Method, lr: float = 0.05) -> torch.optim.Optimizer:
+    return optim.sgd([{"params": [p for p in method.parameters() if p.requires_grad]}], lr)
 
 
 def step(method: Method, optimizer: torch.optim.Optimizer, batch: Batch, net: nn.Module | None = None) -> Step:
-    """One step in the order of `nearfar.training.loop`, seeded as there; the clock is the caller's.
-
-    Gradients stay, as before_step left them.
-    """
-    torch.manual_seed(derive_seed(method.clock.seed, method.clock.step, 2, rank()))
-    optimizer.zero_grad(set_to_none=True)
-    out: Step = (method if net is None else net)(batch)
-    out.loss.backward()
-    method.before_step()
-    optimizer.step()
-    method.after_step(out)
-    return out
+    """One step as `nearfar.training.loop` makes it, without the numbers; the clock is the caller's."""
+    return loop.step(method, batch, optimizer, net=net).out
 
 
 _GROWN: dict[tuple[str, torch.dtype], Method] = {}

@@ -22,7 +22,7 @@ def build(**arguments: float) -> BYOL:
 
 def pairs(method: BYOL) -> list[tuple[Tensor, Tensor]]:
     """Each parameter of the target beside the one it follows."""
-    copies = [*method.target_encoder.parameters(), *method.target_projector.parameters()]
+    copies = [*method.slow.encoder.parameters(), *method.slow.projector.parameters()]
     return list(zip(copies, [*method.encoder.parameters(), *method.projector.parameters()], strict=True))
 
 
@@ -53,10 +53,7 @@ def test_the_target_is_the_online_network_at_first_gets_no_gradient_and_has_no_p
     method(byol.batch(8)).loss.backward()
     assert all(target.grad is None and not target.requires_grad for target, _ in pairs(method))
     assert all(p.grad is not None for p in method.predictor.parameters())
-    assert [name for name, _ in method.named_children() if name.startswith("target")] == [
-        "target_encoder",
-        "target_projector",
-    ]
+    assert [name for name, _ in method.slow.named_children()] == ["encoder", "projector"]  # and no predictor
 
 
 def test_the_target_takes_its_own_batch_statistics() -> None:
@@ -66,7 +63,7 @@ def test_the_target_takes_its_own_batch_statistics() -> None:
         here = method.target(view)
         freeze_norms(method)
         assert not torch.allclose(method.target(view), here)
-    assert statistics(method.target_encoder)
+    assert statistics(method.slow.encoder)
 
 
 def test_swapped_views_have_the_same_loss() -> None:

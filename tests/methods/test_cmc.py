@@ -77,8 +77,8 @@ def test_twice_the_same_part_is_twice_instdisc() -> None:
     method.stored[1].load_state_dict(method.stored[0].state_dict())
     same = Batch([batch.views[0]] * 2, batch.index, batch.label)
     v, bank = method.parts(same.views)[0], method.stored[0].rows
-    picked = torch.randint(40, (method.negatives,), generator=method.clock.generator())
-    logits = torch.cat([(v * bank[:8]).sum(1, keepdim=True), v @ bank[picked].T], 1) / method.temperature
+    picked = torch.randint(40, (method.contrast.negatives,), generator=method.clock.generator())
+    logits = torch.cat([(v * bank[:8]).sum(1, keepdim=True), v @ bank[picked].T], 1) / method.contrast.temperature
     want = 2 * F.cross_entropy(logits, torch.zeros(8, dtype=torch.long))
     torch.testing.assert_close(method(same).loss, want)
 

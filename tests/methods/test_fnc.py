@@ -30,7 +30,7 @@ def batch(n: int = 6, views: int = 4) -> Batch:
 
 
 def embedded(method: FNC, seen: Batch) -> list[Tensor]:
-    return [method.project([view])[0] for view in seen.views]
+    return [method.project_all([view])[0] for view in seen.views]
 
 
 @pytest.mark.parametrize("support_learns", [False, True])

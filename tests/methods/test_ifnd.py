@@ -58,7 +58,7 @@ def test_symmetric_puts_each_sample_in_twice() -> None:
 
 def test_the_most_confident_are_accepted_and_ever_more_of_them() -> None:
     method, accepted = build(), []
-    x = ifnd.look(method.eval())(lambda view: normalize(method.key_projector(method.key_encoder(view)))).detach()
+    x = ifnd.look(method.eval())(lambda view: normalize(method.slow.projector(method.slow.encoder(view)))).detach()
     for time in (0, OLD, 2 * OLD, 4 * OLD):
         method.label.fill_(MISSING)
         method.clock = clock(time)

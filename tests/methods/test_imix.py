@@ -32,7 +32,7 @@ def mixed_by_hand(method: IMix, batch: Batch) -> tuple[Tensor, Tensor, Tensor, T
     """Raw q and k, partners and shares."""
     x, partner, lam = mixup(batch.views[0], alpha=method.alpha, generator=method.clock.generator(2))
     q = method.query(x)
-    return q, method.key(batch.views[1]) if method.slow else method.query(batch.views[1]), partner, lam
+    return q, method.key(batch.views[1], method.slow) if method.slow else method.query(batch.views[1]), partner, lam
 
 
 @pytest.mark.parametrize("base", ["npair", "moco"])
@@ -88,9 +88,9 @@ def test_only_the_first_view_is_mixed_and_only_slow_copies_pass_no_gradient_to_k
 
 def test_the_slow_copy_follows_and_keys_are_enqueued() -> None:
     method, batch = build("moco", momentum=0.9), a_batch()
-    before = [p.clone() for p in method.key_encoder.parameters()]
+    before = [p.clone() for p in method.slow.encoder.parameters()]
     out = step(method, sgd(method), batch)
-    for old, p, source in zip(before, method.key_encoder.parameters(), method.encoder.parameters(), strict=True):
+    for old, p, source in zip(before, method.slow.encoder.parameters(), method.encoder.parameters(), strict=True):
         torch.testing.assert_close(p, 0.9 * old + 0.1 * source)
     assert method.queue is not None
     assert torch.equal(method.queue.keys[:8], out.carry[0])

@@ -43,7 +43,7 @@ def test_momentum_one_freezes_the_bank_and_zero_stores_the_newest_view(momentum:
 def test_the_scale_is_that_of_the_first_batch_and_then_kept() -> None:
     method = build(temperature=0.5, proximal=0.0).double()
     rows, batch = method.bank.rows.clone(), instdisc.batch(8, dtype=torch.float64)
-    picked = torch.randint(40, (method.negatives,), generator=method.clock.generator())
+    picked = torch.randint(40, (method.contrast.negatives,), generator=method.clock.generator())
     out = step(method, sgd(method), batch)
     v = torch.cat(out.carry[0]).detach()
     scores = torch.cat([(v * rows[:8].repeat(2, 1)).sum(1, keepdim=True), v @ rows[picked].T], 1) / 0.5

@@ -31,7 +31,7 @@ def batch(n: int = 8, *, seed: int = 0) -> Batch:
 
 def test_the_bank_starts_from_all_samples_and_is_not_made_anew() -> None:
     method = build()
-    x = interclr.look(method.eval())(lambda view: normalize(method.key_projector(method.key_encoder(view))))
+    x = interclr.look(method.eval())(lambda view: normalize(method.slow.projector(method.slow.encoder(view))))
     torch.testing.assert_close(method.bank.rows, x)
     assert len(method.clusters.label.unique()) == 4  # one for ten samples
     method.train()

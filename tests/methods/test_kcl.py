@@ -82,7 +82,7 @@ def test_the_queue_begins_as_a_look_at_samples_with_their_labels() -> None:
     start_epoch(method, Look(through, label))
     method.eval()
     with torch.no_grad():
-        want = normalize(method.key_projector(method.key_encoder(view)))
+        want = normalize(method.slow.projector(method.slow.encoder(view)))
     assert method.queue.count == 16
     rows = (method.queue.keys[:, None] - want).abs().sum(2).argmin(1)
     assert len(set(rows.tolist())) == 16
@@ -110,6 +110,6 @@ def test_keys_enter_with_their_labels_and_have_no_gradient() -> None:
     out = step(method, sgd(method), batch)
     assert torch.equal(method.queue.keys[:8], out.carry[0][0])
     assert torch.equal(method.queue.label[:8], batch.label)
-    assert all(p.grad is None for p in [*method.key_encoder.parameters(), *method.key_projector.parameters()])
-    assert norms(method.key_encoder)
+    assert all(p.grad is None for p in [*method.slow.encoder.parameters(), *method.slow.projector.parameters()])
+    assert norms(method.slow.encoder)
     assert sum(isinstance(layer, nn.Linear) for layer in method.projector) == 1

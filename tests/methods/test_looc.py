@@ -28,11 +28,11 @@ def a_batch(n: int = 8, views: int = 4) -> Batch:
 def by_hand(method: LooC, batch: Batch, *, intra: bool = True) -> list[Tensor]:
     """The loss of each space, by loops over samples; without `intra`, against the queue alone."""
     queues = method.queue.keys.chunk(1 + method.n, 1)
-    heads = list(zip(cast(nn.ModuleList, method.projector), cast(nn.ModuleList, method.key_projector), strict=True))
+    heads = list(zip(cast(nn.ModuleList, method.projector), cast(nn.ModuleList, method.slow.projector), strict=True))
     losses = []
     for v, (head, key_head) in enumerate(heads):
         q = normalize(head(method.encoder(batch.views[0])))
-        k = [normalize(key_head(method.key_encoder(view))) for view in batch.views[1:]]
+        k = [normalize(key_head(method.slow.encoder(view))) for view in batch.views[1:]]
         rows = []
         for i in range(len(batch)):
             own = [k[w][i] for w in range(len(k)) if w != v] if v and intra else []
@@ -68,7 +68,7 @@ def test_the_order_of_augmentations_does_not_matter() -> None:
     method, batch = build(), a_batch()
     want = method(batch).loss
     q, k0, k1, k2 = batch.views
-    for heads in (method.projector, method.key_projector):
+    for heads in (method.projector, method.slow.projector):
         modules = cast(nn.ModuleList, heads)
         modules[1], modules[2] = modules[2], modules[1]
     parts = method.queue.keys.chunk(3, 1)
@@ -90,8 +90,8 @@ def test_a_space_moves_its_own_head_and_the_encoder_only() -> None:
 def test_each_space_collects_its_own_keys() -> None:
     method, batch = build(), a_batch()
     start = int(method.queue.count) % len(method.queue.keys)
-    before = cast(nn.ModuleList, method.key_projector)
-    h = [method.key_encoder(view) for view in batch.views[1:]]
+    before = cast(nn.ModuleList, method.slow.projector)
+    h = [method.slow.encoder(view) for view in batch.views[1:]]
     want = [normalize(head(rows)) for head, rows in zip(before, h, strict=True)]
     step(method, sgd(method), batch)
     slots = (start + torch.arange(8)) % len(method.queue.keys)

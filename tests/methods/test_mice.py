@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_a_loop(views: int) -> None:
     batch.views = (batch.views + mice.batch(8, seed=1, dtype=torch.float64).views)[:views]
     f = parts(method.projector(method.encoder(batch.views[0])))
     g = F.normalize(method.gate(method.encoder(batch.views[2 if views == 3 else 0])), dim=1)
-    v = parts(method.key_projector(method.key_encoder(batch.views[1])))
+    v = parts(method.slow.projector(method.slow.encoder(batch.views[1])))
     terms = []
     for i in range(8):
         pi = torch.stack([method.omega[k] @ g[i] / 0.3 for k in range(4)]).softmax(0)
@@ -112,7 +112,7 @@ def test_clusters_are_those_of_the_highest_posterior() -> None:
     batch.views = [view, view]
     assert torch.equal(found, method(batch).carry[1])
     with torch.no_grad():  # experts are told apart by the gate alone where they are equal
-        for linear in (method.projector[0], method.key_projector[0]):
+        for linear in (method.projector[0], method.slow.projector[0]):
             assert isinstance(linear, nn.Linear)
             linear.weight.copy_(linear.weight[:6].repeat(4, 1))
             linear.bias.copy_(linear.bias[:6].repeat(4))

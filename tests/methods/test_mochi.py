@@ -49,7 +49,7 @@ def test_mixtures_differ_from_step_to_step_and_keys_get_no_gradient() -> None:
         losses.append(float(loss.detach()))
     loss.backward()
     assert losses[0] != losses[1]
-    assert all(p.grad is None for p in [*method.key_encoder.parameters(), *method.key_projector.parameters()])
+    assert all(p.grad is None for p in [*method.slow.encoder.parameters(), *method.slow.projector.parameters()])
 
 
 def test_the_gradient_of_a_query_is_orthogonal_to_it() -> None:

@@ -22,7 +22,7 @@ def build(form: Form = moco, **arguments: float) -> MoCo:
 
 def pairs(method: MoCo) -> list[tuple[Tensor, Tensor]]:
     """Each parameter of the copies beside the one it follows."""
-    copies = [*method.key_encoder.parameters(), *method.key_projector.parameters()]
+    copies = [*method.slow.encoder.parameters(), *method.slow.projector.parameters()]
     return list(zip(copies, [*method.encoder.parameters(), *method.projector.parameters()], strict=True))
 
 
@@ -40,7 +40,7 @@ def test_the_key_network_follows_the_query_network(momentum: float) -> None:
 def test_only_parameters_are_averaged() -> None:
     method = build(momentum=0.0)
     step(method, sgd(method), moco.batch(8))
-    own, query = method.key_encoder.state_dict(), method.encoder.state_dict()
+    own, query = method.slow.encoder.state_dict(), method.encoder.state_dict()
     assert own["norm.num_batches_tracked"] == 1
     assert not torch.equal(own["norm.running_mean"], query["norm.running_mean"])
     assert torch.equal(own["norm.weight"], query["norm.weight"])

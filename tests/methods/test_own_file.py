@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from nearfar import methods
-from nearfar.cli.train import flag_texts
 from nearfar.methods.moco import MoCo
 from nearfar.modalities.image.samples import open_images
 from nearfar.training import job as training
@@ -45,9 +44,17 @@ class Head(nn.Sequential):
 class Mine(Method):
     """Views are near in the plane.
 
-    dim: width of the plane.  deep: one more layer.
-    Nobody 2026, arXiv 2601.00001.
+    Use it never.
+
+    Args:
+        dim: Width of the plane.
+        deep: One more layer: a linear one,
+            for what it is worth.
+
+    Nobody 2026, "Nothing: a title", arXiv 2601.00001.
     """
+
+    title = "Mine: Nothing (Nobody 2026)"
 
     def __init__(self, encoder, *, samples: int, dim: int = 4, deep: bool = False) -> None:
         super().__init__(encoder)
@@ -73,11 +80,15 @@ def write(folder: Path, text: str, name: str = "mine.py") -> str:
 def test_it_is_read_and_run(tmp_path: Path) -> None:
     path = write(tmp_path, MINE)
     page, kind = methods.page(path), methods.load(path)
-    assert (page.name, page.title, page.summary) == ("mine", "Mine", "Views are near in the plane.")
-    assert page.paper == "2601.00001"
+    assert (page.name, page.title, page.summary) == ("mine", kind.title, "Views are near in the plane.")
+    assert (page.about, page.paper) == ("Use it never.", "2601.00001")
+    assert page.citation == 'Nobody 2026, "Nothing: a title", arXiv 2601.00001.'
     assert kind.__name__ == "Mine"
     assert list(methods.flags(kind)) == ["dim", "deep"]
-    assert flag_texts(page.text, ["dim", "deep"])["dim"] == "Width of the plane."
+    assert methods.flag_texts(path) == {
+        "dim": "Width of the plane.",
+        "deep": "One more layer: a linear one, for what it is worth.",
+    }
 
 
 def test_it_trains(tmp_path: Path) -> None:
@@ -121,7 +132,8 @@ def test_it_may_take_over_the_flags_of_the_method_it_extends(tmp_path: Path) -> 
     path = write(
         tmp_path,
         "from nearfar.methods.moco import MoCo\n\n\n"
-        'class Mine(MoCo):\n    """MoCo, but mine.\n\n    width: of something.  dim: wider.\n    """\n\n'
+        'class Mine(MoCo):\n    """MoCo, but mine.\n\n'
+        '    Args:\n        width: Of something.\n        dim: Wider.\n    """\n\n'
         "    def __init__(self, encoder, *, width: int = 3, dim: int = 256, **moco):\n"
         "        super().__init__(encoder, dim=dim, **moco)\n        self.width = width\n",
     )
@@ -129,8 +141,8 @@ def test_it_may_take_over_the_flags_of_the_method_it_extends(tmp_path: Path) -> 
     flags = methods.flags(kind)
     assert list(flags) == ["width", "dim", *[flag for flag in methods.flags(MoCo) if flag != "dim"]]
     assert flags["dim"].default == 256
-    texts = flag_texts(page.flag_text, list(flags))
-    assert (texts["width"], texts["dim"], texts["queue"]) == ("Of something.", "Wider.", "Number of negatives.")
+    texts = methods.flag_texts(path)
+    assert texts == methods.flag_texts("moco") | {"width": "Of something.", "dim": "Wider."}
     assert page.family == methods.page("moco").family
     listed = methods.listed_flags(path)
     assert (listed["width"], listed["dim"], listed["splits"]) == ("int = 3", "int = 256", "int = 8")

@@ -29,7 +29,7 @@ def embedded(method: PCL) -> Tensor:
     method.eval()
     look = pcl.look(method)
     with torch.no_grad():
-        z = look(lambda view: normalize(method.key_projector(method.key_encoder(view))))
+        z = look(lambda view: normalize(method.slow.projector(method.slow.encoder(view))))
     method.train()
     return z
 

@@ -23,7 +23,7 @@ def build(form: Form = pirl, **arguments: Any) -> PIRL:
 
 def drawn(method: PIRL, purpose: int) -> Tensor:
     generator = method.clock.generator(purpose)
-    return method.bank.rows[torch.randint(40, (method.negatives,), generator=generator)]
+    return method.bank.rows[torch.randint(40, (method.contrast.negatives,), generator=generator)]
 
 
 @pytest.mark.parametrize("contrast", ["paper", "infonce"])

@@ -33,7 +33,7 @@ def with_views(batch: Batch, views: list[Tensor]) -> Batch:
 
 def rows(method: ReLICv2, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
     o = [normalize(method.projector(method.encoder(view))) for view in batch.views]
-    return o, [normalize(method.target_projector(method.target_encoder(view))) for view in batch.views[:2]]
+    return o, [normalize(method.slow.projector(method.slow.encoder(view))) for view in batch.views[:2]]
 
 
 @pytest.mark.parametrize("itself", [True, False])
@@ -95,17 +95,17 @@ def test_candidates_of_the_same_group_do_not_count() -> None:
 def test_small_crops_are_never_targets_and_keys_pass_no_gradient() -> None:
     method, batch = build(), a_batch()
     seen: list[torch.Size] = []
-    method.target_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    method.slow.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     method(batch).loss.backward()
     assert seen == [batch.views[0].shape] * 2
     assert batch.views[3].shape != batch.views[0].shape
-    assert all(p.grad is None for p in [*method.target_encoder.parameters(), *method.target_projector.parameters()])
+    assert all(p.grad is None for p in [*method.slow.encoder.parameters(), *method.slow.projector.parameters()])
 
 
 def test_equal_crops_of_equal_networks_do_not_diverge() -> None:
     method, batch = build(), a_batch()
-    method.target_encoder.load_state_dict(method.encoder.state_dict())
-    method.target_projector.load_state_dict(method.projector.state_dict())
+    method.slow.encoder.load_state_dict(method.encoder.state_dict())
+    method.slow.projector.load_state_dict(method.projector.state_dict())
     batch = with_views(batch, [batch.views[0]] * 2)
     with_divergence = method(batch).loss
     method.loss = partial(relic, beta=0)
@@ -115,9 +115,9 @@ def test_equal_crops_of_equal_networks_do_not_diverge() -> None:
 def test_the_copy_follows_with_a_momentum_that_rises() -> None:
     method = build(momentum=0.9)
     method.clock = clock(100)
-    before = [p.clone() for p in method.target_projector.parameters()]
+    before = [p.clone() for p in method.slow.projector.parameters()]
     step(method, sgd(method), a_batch())
     m = cosine_ramp(0.9, method.clock.progress)
     assert 0.9 < m < 1
-    for old, p, source in zip(before, method.target_projector.parameters(), method.projector.parameters(), strict=True):
+    for old, p, source in zip(before, method.slow.projector.parameters(), method.projector.parameters(), strict=True):
         torch.testing.assert_close(p, m * old + (1 - m) * source)

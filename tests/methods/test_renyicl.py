@@ -49,8 +49,8 @@ def test_targets_have_no_gradient_and_follow() -> None:
     method = build(momentum=0.6)
     method.clock = clock(OLD)
     pairs = [
-        *zip(method.target_encoder.parameters(), method.encoder.parameters(), strict=True),
-        *zip(method.target_projector.parameters(), method.projector.parameters(), strict=True),
+        *zip(method.slow.encoder.parameters(), method.encoder.parameters(), strict=True),
+        *zip(method.slow.projector.parameters(), method.projector.parameters(), strict=True),
     ]
     before = [target.clone() for target, _ in pairs]
     step(method, sgd(method), renyicl.batch(8, dtype=torch.float64))
@@ -80,5 +80,5 @@ def test_swapped_views_have_the_same_loss() -> None:
 
 def test_the_predictor_is_the_networks_alone() -> None:
     names = {name.split(".")[0] for name, p in build().named_parameters() if not p.requires_grad}
-    assert names == {"target_encoder", "target_projector", "projector"}  # of the projector its last norm
+    assert names == {"slow", "projector"}  # of the projector its last norm
     assert all(p.requires_grad for p in build().predictor.parameters())

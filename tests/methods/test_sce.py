@@ -60,7 +60,7 @@ def test_the_copy_follows_the_projector_with_its_norms_and_not_the_predictor() -
     assert sum(isinstance(layer, nn.Linear) for layer in method.projector) == 3
     assert all(isinstance(layer, SplitBatchNorm) for layer in method.projector if "Norm" in type(layer).__name__)
     step(method, sgd(method), sce.batch(8))
-    for slow, fast in zip(method.key_projector.parameters(), method.projector.parameters(), strict=True):
+    for slow, fast in zip(method.slow.projector.parameters(), method.projector.parameters(), strict=True):
         assert torch.equal(slow, fast)
     assert not any("key_predictor" in name for name in method.state_dict())
 

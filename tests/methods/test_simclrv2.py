@@ -58,7 +58,7 @@ def test_memory_adds_negatives() -> None:
 def test_the_copy_follows_and_fills_the_memory_after_the_step(momentum: float) -> None:
     method, batch = build(memory=20, momentum=momentum), v2.batch(8)
     assert method.queue is not None
-    rows = torch.cat(method.queue.made(method, batch.views))
+    rows = torch.cat(method.queue.embed(method, batch.views))
     before = [p.clone() for p in method.queue.encoder.parameters()]
     step(method, sgd(method), batch)
     torch.testing.assert_close(method.queue.keys[:16], rows)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair, follow, momentum_copy
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -46,3 +46,29 @@ def test_following_from_float64_and_with_a_graph_at_hand() -> None:
     loss.backward()
     assert all(p.grad is None for p in target.parameters())
     assert all(p.grad is not None for p in source.parameters())
+
+
+class Small(nn.Module):
+    """What a pair asks of a method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.projector = network(0), nn.Linear(2, 5)
+
+    def embed(self, view: torch.Tensor, encoder: nn.Module | None = None) -> torch.Tensor:
+        return 2 * (self.encoder if encoder is None else encoder)(view)
+
+
+def test_a_pair_embeds_through_the_method_without_gradient_and_follows_both_parts() -> None:
+    method = Small().eval()
+    pair, x = MomentumPair(method.encoder, method.projector).eval(), torch.randn(4, 3)
+    out = pair(method, x)
+    assert not out.requires_grad
+    torch.testing.assert_close(out, method.projector(2 * method.encoder(x)))
+    before = [p.clone() for p in pair.parameters()]
+    with torch.no_grad():
+        for p in method.parameters():
+            p.add_(1)
+    pair.follow(method, 0.75)
+    for old, new in zip(before, pair.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.25)

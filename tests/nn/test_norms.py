@@ -83,6 +83,27 @@ def test_global_norm_on_two_ranks_equals_plain_norm_on_the_whole_batch(
         torch.testing.assert_close(answer[2], dict(plain.state_dict()))
 
 
+def on_own_rows(norm: nn.Module, x: Tensor, weight: Tensor) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    from nearfar.distributed import rank
+
+    mine = slice(0, 5) if rank() == 0 else slice(5, 8)
+    out, grads = gradients(norm, x[mine], weight[mine] * len(x[mine]))  # the sum over its rows
+    return out, grads, norm.state_dict()
+
+
+def test_global_norm_weighs_ranks_by_their_rows(two_ranks: Pool) -> None:
+    x, weight = batch(8, 5, 3) + torch.arange(8.0)[:, None, None], batch(8, 5, 3, seed=1)
+    plain = nn.BatchNorm1d(5, dtype=torch.float64)
+    answers = two_ranks.run(on_own_rows, synchronize_norms(copy.deepcopy(plain), CPU), x, weight)
+    out, grads = gradients(plain, x, weight * 8)
+    torch.testing.assert_close(torch.cat([answer[0] for answer in answers]), out)
+    torch.testing.assert_close(torch.cat([answer[1][0] for answer in answers]), grads[0])
+    for i, grad in enumerate(grads[1:], start=1):
+        torch.testing.assert_close(sum(answer[1][i] for answer in answers), grad)
+    for answer in answers:
+        torch.testing.assert_close(answer[2], dict(plain.state_dict()))
+
+
 def slow_split(norm: nn.BatchNorm2d, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """Each group normalized by itself, and the averages of the groups' means and unbiased variances."""
     out, means, variances = [], [], []

@@ -89,6 +89,10 @@ def test_to_one_scales_each_map_by_itself() -> None:
     torch.testing.assert_close(got[0], torch.tensor([[0.0, 0.5], [0.25, 1.0]]))
     torch.testing.assert_close(got[1], torch.tensor([[0.0, 0.5], [1.0, 0.5]]))
     assert not got[2].any(), "a map that says nothing keeps nothing"
+    one = torch.linspace(0.1, 9, 300).view(-1, 1, 1, 1)
+    spread = F.interpolate(one, (16, 15), mode="bilinear")[:, 0]
+    assert bool((spread != one[:, 0]).any()), "the same everywhere but for rounding"
+    assert not to_one(spread).any()
 
 
 @pytest.mark.parametrize("explain", [saliency, partial(gradcam, stage=2)])

@@ -10,21 +10,35 @@ sys.path.insert(0, str(Path(__file__).parent))  # fake_run.py, whichever way pyt
 
 from fake_run import write
 
+RUNS = {
+    "plain": {},
+    "unlabeled": {"labels": False},
+    "hostile": {"hostile": True},
+    "cells": {"kind": "cells"},
+    "hostile cells": {"kind": "cells", "hostile": True},
+    "excerpts": {"kind": "excerpts"},
+    "hostile excerpts": {"kind": "excerpts", "hostile": True},
+}
+
+
+class Runs(dict[str, Path]):
+    """Runs that tests only read, by name, each written when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = write(self.folder / name.replace(" ", "-"), n=40, **RUNS[name])
+        return self[name]
+
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory) -> dict[str, Path]:
-    """Runs that tests only read: a plain one, one without labels, one full of hostile names, two of them on a table."""
-    folder = tmp_path_factory.mktemp("runs")
-    return {
-        "plain": write(folder / "plain", n=120),
-        "unlabeled": write(folder / "unlabeled", n=40, labels=False),
-        "hostile": write(folder / "hostile", n=40, hostile=True),
-        "rows": write(folder / "rows", n=60, table_of=16),
-        "hostile rows": write(folder / "hostile-rows", n=40, table_of=16, hostile=True),
-    }
+def written(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
-def run(written, tmp_path) -> Path:
+def run(written: Runs, tmp_path: Path) -> Path:
     """A run of its own, to be changed."""
     return Path(shutil.copytree(written["plain"], tmp_path / "run"))

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from nearfar.data.tiles import Cells, Excerpts, Face, Thumbnails, Tiles
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.report.shown import Cells, Shown, Thumbnails
 
 CLASSES = ["daisy", "dahlia", "iris", "lily of the valley", "poppy", "sunflower", "tulip"]
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">"\'&`$body'
@@ -62,7 +62,7 @@ def features(label: Tensor, dim: int = 32, seed: int = 0) -> Tensor:
 
 
 def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) -> Cells:
-    """Measured flowers: numbers, some unknown, then words; of the columns all but two are shown."""
+    """Measured flowers: numbers, some unknown, then words; all but two of the columns are shown."""
     rng = np.random.default_rng(seed)
     words = ["meadow", "a shady wood by the river", "garden", "roadside"]
     cells = [
@@ -76,18 +76,32 @@ def measured(label: Tensor, columns: int = 16, evil: str = "", seed: int = 0) ->
     return Cells(columns=[name + evil for name in names], numbers=columns // 2, cells=cells.__getitem__, hidden=2)
 
 
+def described(label: Tensor, evil: str = "", seed: int = 0) -> Excerpts:
+    """Flowers in words, some of them more than a page shows."""
+    rng = np.random.default_rng(seed)
+    words = ["white petals", "a hairy stem", "found near water", "scented at night", "leaves like hearts"]
+    texts = [", ".join(rng.choice(words, rng.integers(1, 30))) + evil for _ in label]
+    return Excerpts(text=texts.__getitem__)
+
+
+def face(kind: str, pixels: Tensor, label: Tensor, evil: str) -> Face:
+    if kind == "thumbnails":
+        return Thumbnails(pixels=pixels.__getitem__)
+    return measured(label, evil=evil) if kind == "cells" else described(label, evil)
+
+
 def write(
     folder: Path,
     *,
     n: int = 600,
     labels: bool = True,
     hostile: bool = False,
-    table_of: int = 0,
+    kind: str = "thumbnails",
     seed: int = 0,
 ) -> Path:
     """A finished run in `folder`; with `hostile`, every name in it tries to break out of the page.
 
-    table_of: so many columns, in place of images.
+    kind: the name of the face that samples have.
     """
     rng = np.random.default_rng(seed)
     (folder / "results").mkdir(parents=True)
@@ -151,24 +165,27 @@ def write(
 
     pixels, label = images(n, seed=seed)
     contact_sheet(pixels[:6], rng).save(folder / "views.png")
-    shown = features(label, seed=seed)
+    embedded = features(label, seed=seed)
     group = torch.full((n,), -1)
     for g, rows in enumerate([[3, 8], [4, 5, 11, 12, 20, 21, 22, 23], [30, 31, 32], [1, 2]]):
         group[rows], label[rows] = g, int(label[rows[0]])
-        pixels[rows], shown[rows] = pixels[rows[0]].clone(), shown[rows[0]] + 0.1 * features(label[rows], seed=g)
+        pixels[rows], embedded[rows] = pixels[rows[0]].clone(), embedded[rows[0]] + 0.1 * features(label[rows], seed=g)
         if g % 2:  # copies whose labels contradict each other
             label[rows[0]] = (label[rows[0]] + 1) % len(CLASSES)
     label = label if labels else torch.full_like(label, -1)
-    told = Shown(
-        look=measured(label, table_of, evil) if table_of else Thumbnails(pixels=pixels.__getitem__),
-        names=[f"row {i}{evil}" if table_of else f"photos/{i:04}{evil}.jpg" for i in range(n)],
+    tiles = Tiles(
+        face=face(kind, pixels, label, evil),
+        names=[f"{'photos' if kind == 'thumbnails' else kind}/{i:04}{evil}.jpg" for i in range(n)],
         label=label,
         classes=[name + evil for name in CLASSES],
+        noun="flower" + evil,
+        plural="flowers" + evil,
+        copies="Flowers count as copies in any light." + evil,
     )
-    write_json(folder / "results/map.json", embedding_map(shown, told, seed=seed))
-    write_json(folder / "results/neighbors.json", neighbor_grid(shown, told, seed=seed))
-    write_json(folder / "results/copies.json", copy_sets(shown, group, told))
-    write_json(folder / "results/outliers.json", outliers(shown, told))
+    write_json(folder / "results/map.json", embedding_map(embedded, tiles, seed=seed))
+    write_json(folder / "results/neighbors.json", neighbor_grid(embedded, tiles, seed=seed))
+    write_json(folder / "results/copies.json", copy_sets(embedded, group, tiles))
+    write_json(folder / "results/outliers.json", outliers(embedded, tiles))
     if labels:
         write_json(folder / "results/demo.json", table(evil))
     return folder

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nearfar.cli import main
-from nearfar.report.beside import beside, overlaid
+from nearfar.report.beside import beside, page_data
 from nearfar.report.record import read
 
 
@@ -25,34 +25,39 @@ def other(written: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_the_page_has_both(run: Path, other: Path) -> None:
-    page = beside(run, other)
-    assert page == run / "report-beside-other.html"
-    text = page.read_text(encoding="utf-8")
-    assert "<h1>run beside other</h1>" in text
-    assert "temperature" in text
-    assert "different protocols" not in text
-    for curve in overlaid(read(run), read(other), ("run", "other")):
+    page = page_data(read(run), read(other))
+    assert (page.names, page.titles) == (("run", "other"), ("moco on flowers", "moco on flowers"))
+    assert page.settings == [("temperature", "–", "0.07")]
+    (results,) = page.results
+    assert [row.name for row in results.table.rows] == ["raw pixels", "untrained encoder", "run", "other"]
+    assert [row.main for row in results.table.rows] == [False, False, True, False]
+    assert results.table.rows[3].cells[0]["value"] == 80.7
+    assert results.same_protocol
+    for curve in page.curves:
         assert (curve["name"], curve["beside"]["name"]) == ("run", "other")
         if curve["key"] == "loss":
             assert curve["beside"]["y"][0] == pytest.approx(curve["y"][0] + 1)
+    assert {curve["key"] for curve in page.curves} >= {"loss", "knn", "lr"}
 
 
-def test_other_protocols_are_told(run: Path, other: Path) -> None:
-    for path in (other / "results").glob("*.json"):
-        table = json.loads(path.read_text())
-        if "rows" in table:
-            path.write_text(json.dumps(table | {"protocol": {"version": 99}}))
-    assert "different protocols, so compare with care" in beside(run, other).read_text(encoding="utf-8")
+def test_other_protocols_are_noticed(run: Path, other: Path) -> None:
+    path = other / "results/demo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": {"version": 99}}))
+    assert not page_data(read(run), read(other)).results[0].same_protocol
 
 
-def test_nothing_in_common_is_said(run: Path, other: Path) -> None:
-    shutil.rmtree(other / "results")
-    assert "no measurement in common" in beside(run, other).read_text(encoding="utf-8")
+def test_runs_of_one_name_are_called_by_their_paths(run: Path, tmp_path: Path) -> None:
+    namesake = Path(shutil.copytree(run, tmp_path / "elsewhere" / "run"))
+    shutil.rmtree(namesake / "results")
+    page = page_data(read(run), read(namesake))
+    assert page.names == (str(run), str(namesake))
+    assert page.results == page.settings == []
 
 
-def test_hostile_names_are_escaped(run: Path, other: Path) -> None:
-    evil = other.rename(other.with_name("<img src=x onerror=alert(1)>"))
-    assert "<img src=x" not in beside(run, evil).read_text(encoding="utf-8").split("<body", 1)[1]
+def test_the_name_of_the_page_is_that_of_the_other_run_as_far_as_it_fits(run: Path, other: Path) -> None:
+    assert beside(run, other) == run / "report-beside-other.html"
+    long = other.rename(other.with_name("ä" * 127))
+    assert beside(run, long) == run / f"report-beside-{'ä' * 75}.html"
 
 
 def test_two_different_runs_are_wanted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

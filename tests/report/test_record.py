@@ -5,6 +5,32 @@ from fake_run import table
 
 from nearfar.report.record import read
 
+CELLS = {"face": "cells", "noun": "row", "plural": "rows", "columns": ["a", "b"], "median": 0.5, "total": 9}
+MAP = {
+    "face": "excerpts",
+    "noun": "line",
+    "plural": "lines",
+    "excerpts": ["words"],
+    "x": [0.0],
+    "y": [0.0],
+    "name": ["a"],
+    "label": [None],
+    "near": [[0]],
+    "similarity": [[1.0]],
+    "placed": "few",
+    "perplexity": None,
+    "total": 1,
+}
+
+
+def test_the_parts_that_tests_break_are_whole(run):
+    (run / "results/map.json").write_text(json.dumps(MAP))
+    (run / "results/outliers.json").write_text(json.dumps(CELLS | {"samples": [{"name": "x", "cells": ["1", 2]}]}))
+    record = read(run)
+    assert record.map == MAP
+    assert record.outliers is not None
+    assert record.outliers["samples"] == [{"name": "x", "label": None, "similarity": None, "cells": ["1", "2"]}]
+
 
 def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'.*nowhere' is not a run directory.*nearfar train"):
@@ -55,13 +81,20 @@ def test_a_line_written_twice_by_a_resumed_run_counts_once(tmp_path):
         ("results/demo.json", '{"columns": ["a"], "rows": []}'),
         ("results/demo.json", '{"columns": ["a"], "rows": [{"name": "x", "values": {"a": {"value": "high"}}}]}'),
         ("results/map.json", '{"x": [0.0], "y": [], "name": [], "label": [], "near": [], "similarity": []}'),
+        ("results/map.json", json.dumps(MAP | {"near": [[1]]})),
+        ("results/map.json", json.dumps(MAP | {"x": [float("inf")]})),
+        ("results/map.json", json.dumps(MAP | {"excerpts": []})),
+        ("results/map.json", json.dumps(MAP | {"face": "thumbnails"})),
+        ("results/map.json", json.dumps(MAP | {"face": "of our own"})),
+        ("results/map.json", json.dumps(MAP | {"placed": "by hand"})),
         ("results/demo.json", '{"columns": ["a"], "rows": [], "confusion": {"classes": ["x"], "counts": [[0, 1, 2]]}}'),
-        ("results/copies.json", '{"sets": [{"samples": []}]}'),
-        ("results/outliers.json", '{"samples": [{"similarity": 0.3}]}'),
+        ("results/copies.json", json.dumps(CELLS | {"sets": [{"size": 2, "labels_differ": False, "samples": []}]})),
+        ("results/outliers.json", json.dumps(CELLS | {"samples": [{"similarity": 0.3}]})),
+        ("results/outliers.json", json.dumps(CELLS | {"samples": []} | {"face": None})),
         ("results/map.json", "{}"),
-        ("results/outliers.json", '{"columns": ["a", "b"], "samples": [{"name": "x", "cells": ["1"]}]}'),
-        ("results/outliers.json", '{"columns": ["a"], "samples": [{"name": "x"}]}'),
-        ("results/neighbors.json", '{"queries": [{"neighbors": []}]}'),
+        ("results/outliers.json", json.dumps(CELLS | {"samples": [{"name": "x", "cells": ["1"]}]})),
+        ("results/outliers.json", json.dumps(CELLS | {"samples": [{"name": "x"}]})),
+        ("results/neighbors.json", json.dumps(CELLS | {"queries": [{"neighbors": []}]})),
         ("skipped.csv", "\0"),
     ],
 )

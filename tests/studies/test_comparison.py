@@ -9,7 +9,8 @@ import pytest
 
 from nearfar.cli import main
 from nearfar.studies import comparison
-from nearfar.studies.comparison import judged, sentences
+from nearfar.studies.asked import Compare
+from nearfar.studies.comparison import Comparison, sentences, summarize, verdict
 from tests.tiny import folder
 
 
@@ -19,34 +20,32 @@ def runs(*knn: float) -> list[dict[str, Any]]:
 
 
 def test_a_difference_inside_the_interval_is_not_one() -> None:
-    made = judged({"a": runs(50, 52, 51), "b": runs(52, 50, 51), "c": runs(40, 42, 41), "d": runs(29, 31, 30)})
-    assert made["order"][2:] == ["c", "d"]
-    assert "no difference from" in made["verdicts"][made["order"][1]]
-    assert made["verdicts"]["c"].startswith("behind a by 10.0 points, 95 % interval 10.0 to 10.0")
-    assert made["gain"]["a"]["low"] > 0 > made["gain"]["d"]["low"]
-    assert made["means"]["a"]["kNN (%)"]["mean"] == 51
-
-
-def test_a_method_that_learned_nothing_is_said_to() -> None:
-    a, b = sentences(judged({"a": runs(50, 52, 51), "b": runs(29, 31, 30)}))
-    assert a == "a: best"
-    assert b.endswith("; no gain in kNN over the untrained network seen (+0.0 [-2.5, +2.5] points)")
+    summary = summarize({"a": runs(50, 52, 51), "b": runs(52, 50, 51), "c": runs(40, 42, 41), "d": runs(29, 31, 30)})
+    assert summary["order"][2:] == ["c", "d"]
+    second = summary["order"][1]
+    assert summary["behind"][second]["low"] < 0 < summary["behind"][second]["high"]
+    assert "no difference" in verdict(summary, second)
+    assert summary["behind"]["c"] == pytest.approx({"mean": 10, "low": 10, "high": 10})
+    assert verdict(summary, "c").startswith("behind a by 10.0 points")
+    assert summary["gains"]["a"]["low"] > 0 > summary["gains"]["d"]["low"]
+    assert summary["means"]["a"]["kNN (%)"]["mean"] == 51
+    texts = sentences(summary)
+    assert texts[0] == "a: best"
+    assert ["no gain" in text for text in texts] == [False, False, False, True]
 
 
 def test_seeds_are_paired() -> None:
     """Seeds differ by much, and a is always 1 ahead: seen only where each seed is held against itself."""
-    made = judged({"a": runs(31, 51, 71), "b": runs(30, 50, 70)})
-    assert made["verdicts"]["b"].startswith("behind a by 1.0 points")
-
-
-FLAGS = ["--epochs", "1", "--seeds", "2", "--batch", "16", "--size", "16", "--labels", "folders"]
+    summary = summarize({"a": runs(31, 51, 71), "b": runs(30, 50, 70)})
+    assert summary["behind"]["b"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
 
 
 def test_the_whole_command_resumes_and_measures_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, out = folder(tmp_path / "p", 40, nested=True), tmp_path / "out"
-    call = ["compare", "simclr,supcon", str(data), *FLAGS, "--out", str(out)]
+    data, out = folder(tmp_path / "p", 32, nested=True), tmp_path / "out"
+    flags = ["--epochs", "1", "--seeds", "2", "--batch", "16", "--size", "16", "--labels", "folders"]
+    call = ["compare", "simclr,supcon", str(data), *flags, "--out", str(out)]
     train, calls = comparison.training.train, []
 
     def cut_short(plan: Any, path: Path, **options: Any) -> bool:
@@ -56,34 +55,41 @@ def test_the_whole_command_resumes_and_measures_once(
     monkeypatch.setattr(comparison.training, "train", cut_short)
     assert main(call) == 130
     assert "Go on with: nearfar compare simclr,supcon" in capsys.readouterr().out
-    monkeypatch.setattr(comparison.training, "train", train)
-    before = (out / "simclr-seed0" / "results" / "evaluate.json").stat().st_mtime_ns
+    saved = json.loads((out / "compare.json").read_text())["measured"]
+    assert {method: len(scores) for method, scores in saved["runs"].items()} == {"simclr": 1, "supcon": 1}
+
+    def whole(plan: Any, path: Path, **options: Any) -> bool:
+        calls.append(path.name)
+        return train(plan, path, **options)
+
+    monkeypatch.setattr(comparison.training, "train", whole)
     assert main(call) == 0
-    assert (out / "simclr-seed0" / "results" / "evaluate.json").stat().st_mtime_ns == before
+    names = ["simclr-seed0", "supcon-seed0", "simclr-seed1"]
+    assert calls == [*names, "simclr-seed1", "supcon-seed1"]  # the one that was cut short is done again
+    after = json.loads((out / "compare.json").read_text())
+    assert after["measured"]["epochs"] == {"simclr": 1, "supcon": 1}
+    assert [after["measured"]["runs"][method][0] for method in ("simclr", "supcon")] == [
+        saved["runs"][method][0] for method in ("simclr", "supcon")
+    ]
     with open(out / "compare.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["method"] for row in rows} == {"simclr", "supcon"}
+    assert [row["method"] for row in rows] == after["summary"]["order"]
     assert rows[0]["verdict"] == "best"
     assert {row["samples seen"] for row in rows} == {"32"}
-    assert json.loads((out / "compare.json").read_text())["epochs"] == {"simclr": 1, "supcon": 1}
     page = (out / "compare.html").read_text(encoding="utf-8")
-    assert all(f">{part}<" in page for part in ("What can be told", "untrained", "simclr", "supcon", "kNN (%)"))
+    assert all(f">{part}<" in page for part in ("untrained", "simclr", "supcon", "kNN (%)"))
     assert main([*call[:-2], "--batch", "8", "--out", str(out)]) == 2
-    assert "holds another comparison" in capsys.readouterr().err
+    assert "--batch was 16 and is 8" in capsys.readouterr().err
 
 
 def test_minutes_become_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = comparison.Ask(methods=("a", "b"), data="x", labels="y", minutes=2.0)
-    monkeypatch.setattr(comparison, "_train", lambda *_: True)
-    monkeypatch.setattr(comparison, "_environment", lambda path: {"seconds": 50.0 if "a-" in path.name else 500.0})
-    assert [comparison._epochs(ask, method, tmp_path, lambda text: None) for method in ask.methods] == [2, 1]
+    study = Comparison(Compare(methods=("a", "b"), data="x", minutes=2.0), tmp_path, say=lambda text: None)
+    monkeypatch.setattr(Comparison, "_train", lambda *_: True)
+    monkeypatch.setattr(comparison, "_seconds", lambda path: 50.0 if "a-" in path.name else 500.0)
+    assert [study._epochs(method) for method in study.ask.methods] == [2, 1]
 
 
-@pytest.mark.parametrize(("methods", "seeds"), [("simclr", "3"), ("simclr,simclr", "3"), ("simclr,moco", "1")])
-def test_one_of_a_kind_is_no_comparison(
-    methods: str, seeds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    call = ["compare", methods, str(tmp_path), "--labels", "folders", "--seeds", seeds, "--out", str(tmp_path / "o")]
-    assert main(call) == 2
-    assert "two of each are needed" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
+@pytest.mark.parametrize(("methods", "seeds"), [(("simclr", "simclr"), 3), (("simclr", "moco"), 1)])
+def test_one_of_a_kind_is_no_comparison(methods: tuple[str, ...], seeds: int) -> None:
+    with pytest.raises(ValueError, match="two of each are needed"):
+        Compare(methods=methods, data="x", seeds=seeds)

@@ -3,16 +3,34 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from nearfar.fewlabels.rows import Rows
+from nearfar.modalities import kind as kinds
 from nearfar.modalities.image.encoder import image_encoder
-from nearfar.studies.helps import LINEAR, SCRATCH, SHELF, TUNED, UNTRAINED, Ask, helps, judged
+from nearfar.modalities.image.samples import open_images
+from nearfar.modalities.table.samples import open_table
+from nearfar.run import Run
+from nearfar.studies.asked import Helps
+from nearfar.studies.helps import (
+    LINEAR,
+    SCRATCH,
+    SHELF,
+    TUNED,
+    UNTRAINED,
+    Linear,
+    PretrainingHelps,
+    sentence,
+    summarize,
+)
+from tests.modalities.table.test_table import table
 from tests.tiny import tiny_images
 
-FLAGS = {"encoder": "conv4", "batch": 16, "device": "cpu"}
+QUIET: dict[str, Any] = {"say": lambda text: None}
 
 
 @pytest.fixture
@@ -37,68 +55,90 @@ def accuracies(gap: float, noise: float = 1.0) -> dict[str, dict[str, list[float
 
 
 def test_the_better_way_with_is_held_against_the_better_way_without_draw_by_draw() -> None:
-    made = judged(accuracies(10))
-    assert (made["gains"]["1"]["of"], made["gains"]["1"]["over"]) == (LINEAR, SCRATCH)
-    assert judged(accuracies(-25))["gains"]["1"]["of"] == TUNED
+    gain = summarize(accuracies(10))["gains"]["1"]
+    assert (gain["of"], gain["over"]) == (LINEAR, SCRATCH)
+    assert summarize(accuracies(-25))["gains"]["1"]["of"] == TUNED
     # Three gaps of 9, 10 and 11: 10 -+ 4.303 / sqrt(3).
-    assert made["gains"]["1"]["mean"] == pytest.approx(10)
-    assert made["gains"]["1"]["low"] == pytest.approx(10 - 4.3027 / 3**0.5, abs=1e-3)
+    assert gain["mean"] == pytest.approx(10)
+    assert gain["low"] == pytest.approx(10 - 4.3027 / 3**0.5, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("gap", "begins"),
-    [(10, "Yes: with 1 label a class the better way with"), (-10, "No: with 1 label"), (0, "No difference seen: with")],
-)
+@pytest.mark.parametrize(("gap", "begins"), [(10, "Yes:"), (-10, "No:"), (0, "No difference seen:")])
 def test_the_sentence_says_what_the_intervals_say(gap: float, begins: str) -> None:
-    said = judged(accuracies(gap))["sentence"]
-    assert said.startswith(begins)
+    text = sentence(summarize(accuracies(gap)))
+    assert text.startswith(begins)
     if gap == 10:
-        assert said.endswith("No difference is seen with 5 labels a class.")
-        assert "+10.0 points, 95 % interval +7.5 to +12.5" in said
+        assert "+10.0 points, 95 % interval +7.5 to +12.5" in text
+        assert "5 labels a class" in text  # where no difference is seen
 
 
-def test_it_measures_every_way_and_goes_on_where_it_was(data: str, tmp_path: Path) -> None:
-    ask = Ask(data=data, epochs=1, budgets=(1, 2, 40, 50), seeds=2, tuning=1, flags=FLAGS)
-    said: list[str] = []
-    made = helps(ask, tmp_path / "helps", say=said.append)
-    assert made is not None
-    assert any("labeled samples are held out" in line for line in said)
-    assert set(made["accuracies"]) == {SCRATCH, UNTRAINED, LINEAR, TUNED}
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of timm's test_resnet, as a file."""
+    path = tmp_path_factory.mktemp("weights") / "shelf.pth"
+    torch.manual_seed(0)
+    torch.save(image_encoder("test_resnet", size=160, small_stem=False).net.state_dict(), path)
+    return str(path)
+
+
+def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str, tmp_path: Path) -> None:
+    shelf: dict[str, Any] = {"weights": weights, "shelf": "test_resnet"}
+    ask = Helps(data=data, epochs=1, budgets=(1, 40, 50), seeds=2, tuning=1, encoder="conv4", batch=16, **shelf)
+    study = PretrainingHelps(ask, tmp_path / "helps", **QUIET)
+    assert study.answer()
+    measured = study.measured["accuracies"]
+    assert list(measured) == [SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF]
     # Ten samples a class at most: 50 labels of each are those of 40.
-    assert list(made["accuracies"][LINEAR]) == ["1", "2", "40"]
-    assert all(len(values) == 2 for done in made["accuracies"].values() for values in done.values())
-    rows = list(csv.reader((tmp_path / "helps" / "helps.csv").read_text().splitlines()))
-    assert [row[0] for row in rows] == ["", SCRATCH, UNTRAINED, LINEAR, TUNED, "gain"]
-    assert "Does pre-training help on images.npz?" in (tmp_path / "helps" / "helps.html").read_text(encoding="utf-8")
-    kept = tmp_path / "helps" / "helps.json"
-    half = json.loads(kept.read_text())
-    half["accuracies"][TUNED]["40"].pop()
-    kept.write_text(json.dumps(half))
-    again = helps(ask, tmp_path / "helps", say=said.append)
-    assert again is not None
-    assert again["accuracies"] == made["accuracies"]
-    with pytest.raises(ValueError, match="holds another answer"):
-        helps(Ask(data=data, epochs=2, seeds=2, flags=FLAGS), tmp_path / "helps")
+    assert list(measured[LINEAR]) == ["1", "40"]
+    assert all(len(values) == 2 for cells in measured.values() for values in cells.values())
+    assert study.measured["tested"] == 10  # a stratified fifth of 48, as the labels name no split
+    assert study.measured["tested_in_pretraining"] == 0
+    run = Run(tmp_path / "helps" / "pretrained")
+    assert run.config["samples"] == 38
+    assert run.config["made"]["classes"] == []
+    rows = list(csv.reader(study.file("csv").read_text().splitlines()))
+    assert [row[0] for row in rows] == ["", SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF, "gain"]
+    assert "images.npz" in study.file("html").read_text(encoding="utf-8")
+    saved = json.loads(study.file("json").read_text())
+    saved["measured"]["accuracies"][TUNED]["40"].pop()
+    saved["measured"]["accuracies"][LINEAR]["40"][0] = 12.5  # what is there is not measured again
+    study.file("json").write_text(json.dumps(saved))
+    again = PretrainingHelps(ask, study.out, **QUIET)
+    assert again.answer()
+    assert again.measured["accuracies"][TUNED] == measured[TUNED]
+    assert again.measured["accuracies"][LINEAR]["40"] == [12.5, measured[LINEAR]["40"][1]]
 
 
 def test_bad_questions(data: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--seeds 1"):
-        helps(Ask(data=data, seeds=1), tmp_path / "helps")
-    with pytest.raises(ValueError, match="has a label"):
-        helps(Ask(data=data, labels="none"), tmp_path / "helps")
+    bad: list[dict[str, Any]] = [{"seeds": 1}, {"budgets": ()}, {"budgets": (0, 2)}]
+    for values in bad:
+        with pytest.raises(ValueError, match="--seeds"):
+            Helps(data=data, **values)
+    for values, message in (
+        ({"labels": "none"}, "has a label"),
+        ({"weights": "no.pth", "shelf": "test_resnet"}, r"no\.pth"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            PretrainingHelps(Helps(data=data, encoder="conv4", **values), tmp_path / "helps", **QUIET).answer()
     assert not (tmp_path / "helps").exists()
 
 
-def test_weights_off_the_shelf_are_tried_too(data: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    net = image_encoder("test_resnet", size=160, small_stem=False).net
-    torch.save(net.state_dict(), tmp_path / "shelf.pth")
-    asked = {"data": data, "epochs": 1, "budgets": (2,), "seeds": 2, "tuning": 1, "flags": FLAGS}
-    weights = str(tmp_path / "shelf.pth")
-    made = helps(Ask(**asked, weights=weights, shelf="test_resnet"), tmp_path / "helps", say=lambda text: None)
-    assert made is not None
-    assert len(made["accuracies"][SHELF]["2"]) == 2
-    assert SHELF in (tmp_path / "helps" / "helps.csv").read_text()
+def test_weights_off_the_shelf(weights: str, tmp_path: Path) -> None:
+    images = open_images(tiny_images(4))
+    network, plain = kinds.of("image").off_the_shelf("test_resnet", weights, images)
+    (view,) = plain(*images.fetch(torch.arange(4)))
+    assert view.shape == (4, 1, 160, 160)  # gray, at the network's own size
+    with torch.no_grad():
+        assert network(view).shape == (4, 96)
     with pytest.raises(ValueError, match="nothing was loaded"):
-        helps(Ask(**asked, weights=weights, shelf="test_vit"), tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+        kinds.of("image").off_the_shelf("test_vit", weights, images)
+    rows = open_table(str(table(tmp_path / "rows.csv")))
+    with pytest.raises(ValueError, match="there are none off the shelf for rows"):
+        kinds.of("table").off_the_shelf("test_resnet", weights, rows)
+    linear = Linear(network, plain)
+    assert linear.logits(images, _rows(4), 0).shape == (2, 2)
+
+
+def _rows(n: int) -> Rows:
+    label = torch.arange(n) % 2
+    return Rows(learn=torch.arange(2), held=label[:0], test=torch.arange(2, n), label=label, classes=["a", "b"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from nearfar.methods.supcon import SupCon
 from nearfar.modalities.image.kind import pixel_statistics
 from nearfar.modalities.image.samples import open_images
 from nearfar.settings import Settings
+from nearfar.training import build as building
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.checkpoints import Checkpoints, read
@@ -49,7 +51,7 @@ def train(
     plan = plans.make(method, data, None, SETTINGS | flags)
     with pytest.MonkeyPatch.context() as patch:
         if stop >= 0:
-            patch.setattr(sys.modules["nearfar.training.loop"], "DRAIN", 1)  # `watch` is then called after every step
+            patch.setattr(sys.modules["nearfar.training.log"], "DRAIN", 1)  # `watch` is then called after every step
         return training.train(plan, out, resume=resume, say=said.append, watch=watch), said
 
 
@@ -296,17 +298,13 @@ def test_a_batch_of_one_is_refused(data: Path, tmp_path: Path, batch: int) -> No
         train("simclr", data, tmp_path / "run", batch=batch)
 
 
-def job(data: Path, **flags: Any) -> Any:
-    said: list[str] = []
-    plan = plans.make("simclr", data, None, SETTINGS | flags)
-    job = training._Job(plan, Path("unused"), torch.device("cpu"), said.append, lambda *_: None)
-    job.said = said  # type: ignore[attr-defined]
-    return job
+def settings_of(**flags: Any) -> Settings:
+    return plans.make("simclr", "drawings", None, SETTINGS | flags).settings
 
 
 def test_the_probe_holds_labels_out(data: Path) -> None:
     images = open_images(data)
-    seen, bank, queries = job(data).hold_out(images)
+    seen, bank, queries = training.hold_out(images, settings_of(), print)
     assert queries is not None
     held = [images.names.index(name) for name in queries.names]
     assert (seen.label[held] == MISSING).all()
@@ -319,7 +317,7 @@ def test_the_probe_holds_labels_out(data: Path) -> None:
 @pytest.mark.parametrize("labels", [np.zeros(6, int), np.full(6, 3), np.arange(6)])
 def test_no_probe_where_labels_say_too_little(labels: np.ndarray) -> None:
     images = open_images((tiny_images(6), labels))
-    seen, _, queries = job(Path("unused")).hold_out(images)
+    seen, _, queries = training.hold_out(images, settings_of(), print)
     assert queries is None
     assert torch.equal(seen.label, images.label)
 
@@ -332,26 +330,6 @@ def test_pixel_statistics_are_those_of_all_pixels() -> None:
     assert std == pytest.approx(flat.std(0), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adamw"])
-def test_optimizers_get_the_rates_that_were_asked_for(data: Path, name: str) -> None:
-    method = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
-    flags = {"optimizer": name, "lr": 0.5, "weight_decay": 0.1}
-    rates = {
-        group["weight_decay"]: group["initial_lr"] for group in job(data, **flags).optimizer(method, 128).param_groups
-    }
-    assert rates == {0.1: 0.25, 0.0: 0.25}
-    rates = {
-        g["weight_decay"]: g["initial_lr"] for g in job(data, lr_1d=0.1, **flags).optimizer(method, 128).param_groups
-    }
-    assert rates == {0.1: 0.25, 0.0: 0.05}
-    assert len(job(data, decay_1d=True, **flags).optimizer(method, 128).param_groups) == 1
-
-
-def test_warmup_takes_at_most_a_tenth(data: Path) -> None:
-    rise = job(data, epochs=50, warmup=10.0).schedule(10)
-    assert [round(rise(step, 500), 3) for step in (0, 25, 50, 500)] == [0.0, 0.5, 1.0, 0.0]
-
-
 def test_free_directories_are_numbered(tmp_path: Path) -> None:
     assert plans.free_directory("simclr", "a/photos/", tmp_path) == tmp_path / "simclr-photos-1"
     (tmp_path / "mine-photos-1").mkdir()
@@ -360,7 +338,7 @@ def test_free_directories_are_numbered(tmp_path: Path) -> None:
 
 
 def test_micro_batches_are_found_where_memory_is_short(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    monkeypatch.setattr(building, "free_memory", lambda device: 400_000)
     finished, said = train("simclr", data, tmp_path / "run")
     assert finished
     found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["made"]["micro_batch"]
@@ -370,10 +348,10 @@ def test_micro_batches_are_found_where_memory_is_short(data: Path, tmp_path: Pat
 
 
 def test_a_resumed_run_keeps_its_micro_batch(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(training, "free_memory", lambda device: 400_000)
+    monkeypatch.setattr(building, "free_memory", lambda device: 400_000)
     train("simclr", data, tmp_path / "whole")
     train("simclr", data, tmp_path / "run", stop=3)
-    monkeypatch.setattr(training, "free_memory", lambda device: 2**40)
+    monkeypatch.setattr(building, "free_memory", lambda device: 2**40)
     train("simclr", data, tmp_path / "run", resume=True)
     saved = [read(Checkpoints(tmp_path / name / "checkpoints").all()[-1]) for name in ("whole", "run")]
     assert equal(*saved)
@@ -402,7 +380,7 @@ def test_devices() -> None:
 
 
 def test_settings_have_help() -> None:
-    text = Path(training.__file__).with_name("settings.py").read_text()
+    text = Path(inspect.getfile(Settings)).read_text()
     for name in Settings.__dataclass_fields__:
         assert f"    {name}: " in text
 

@@ -392,18 +392,43 @@ def test_half_precision_trains_and_resumes_on_a_cpu(tmp_path: Path, name: str, r
     _, resumed = train(tmp_path / "cut", name, rule, seed=5, start=9, precision=precision)
     assert equal(resumed, whole)
     assert not equal(whole["method"], make(name).state_dict())
+    assert not equal(whole["method"], train(None, name, rule)[1]["method"])
     assert all(value.isfinite().all() for value in whole["method"].values())
+    scaler = read(Checkpoints(tmp_path / "cut").path(STEPS))["scaler"]
+    assert (scaler.get("_growth_tracker", 0) > 0) == (precision == "fp16")
 
 
-def test_clip_bounds_the_gradient() -> None:
+def test_steps_are_made_with_the_options_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, calls = sys.modules["nearfar.training.loop"], []
+    make_step = module.step
+
+    def spy(method: Method, batch: Batch, optimizer: Any, options: Any, **how: Any) -> Any:
+        clock = method.clock
+        calls.append((clock.step, clock.epoch, options, how["scaler"].is_enabled(), how["inspect"]))
+        assert (clock.steps, clock.epochs, clock.seed) == (STEPS, EPOCHS, 3)
+        return make_step(method, batch, optimizer, options, **how)
+
+    monkeypatch.setattr(module, "step", spy)
+    method, options = make("simclr"), loop(None, seed=3, clip=0.1, precision="fp16")
+    fit(method, Vectors(), Noise(), optimizer("sgd", method), options)
+    assert calls == [
+        (step, step // PER_EPOCH, options, True, step % PER_EPOCH == PER_EPOCH - 1) for step in range(STEPS)
+    ]
+    calls.clear()
+    monkeypatch.setattr(sys.modules["nearfar.training.log"], "DRAIN", 2)
+    fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(None, seed=3))
+    assert [step for step, *_, inspected in calls if inspected][:6] == [1, 3, 4, 6, 8, 9]
+    assert not any(scaled for *_, scaled, _ in calls)
+
+
+def test_clip_bounds_the_gradient_and_any_optimizer_follows_the_schedule() -> None:
     method = make("simclr")
     before = [p.detach().clone() for p in method.parameters()]
-    rate = torch.optim.SGD(method.parameters(), lr=1.0)
-    for group in rate.param_groups:
-        group["initial_lr"] = group["lr"]
-    fit(method, Vectors(), Noise(), rate, loop(None, epochs=1, clip=1e-3, schedule=lambda step, steps: 1.0))
+    rate = torch.optim.SGD(method.parameters(), lr=1.0)  # torch's own, which keeps no first rate
+    fit(method, Vectors(), Noise(), rate, loop(None, epochs=1, clip=1e-3, schedule=lambda step, steps: 0.5))
     moved = torch.stack([(p - b).square().sum() for p, b in zip(method.parameters(), before, strict=True)]).sum().sqrt()
-    assert 0 < moved <= PER_EPOCH * 1e-3 * 1.01
+    assert 0 < moved <= PER_EPOCH * 0.5e-3 * 1.01
+    assert rate.param_groups[0]["lr"] == 0.5
 
 
 def test_a_second_interrupt_stops_at_once() -> None:

@@ -24,11 +24,12 @@ def demo(argv: list[str]) -> int:
     asked = tyro.cli(Demo, args=argv, prog="nearfar demo", config=(tyro.conf.OmitArgPrefixes,))
     from nearfar.cli.console import Console
     from nearfar.modalities.image.drawings import drawings
+    from nearfar.modalities.image.settings import DRAWINGS
     from nearfar.training import job as training
     from nearfar.training import plan as plans
 
     out = Path(asked.out) if asked.out else plans.free_directory("demo", "drawings")
-    plan = plans.make("simclr", plans.DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
+    plan = plans.make("simclr", DRAWINGS, None, {"labels": "none", "epochs": 2, "seed": asked.seed})
     with Console() as console:
         console.say("Learning from 13,180 drawings of 20 alphabets. No label is used.")
         if not training.train(plan, out, say=console.say, watch=console.watch):

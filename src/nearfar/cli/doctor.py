@@ -19,6 +19,8 @@ class Doctor:
     data: DataArg
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label; or the word folders."""
+    kind: str = ""
+    """What the samples are: image, table, or the path of your own kind. By default recognized from DATA."""
     label_column: str = "label"
     """The column of that file, or of the table, which holds the labels."""
     drop: tuple[str, ...] = ()
@@ -42,23 +44,25 @@ def doctor(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from nearfar.modalities.image import doctor as images
-    from nearfar.modalities.image.kind import open_as_set, view_size
-    from nearfar.modalities.table import doctor as tables
-    from nearfar.modalities.table.kind import open_samples
+    from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
 
-    names = ("labels", "label_column", "drop", "categorical", "size")
-    flags = {name: getattr(asked, name) for name in names} | {"max_bad": 1.0}
-    settings = plans.make("simclr", asked.data, None, flags).settings
-    is_table = settings.kind == "table"
-    if is_table:
-        samples = open_samples(asked.data, settings)
-        found = tables.examine(samples, encoder=asked.encoder or "mlp", label_column=asked.label_column)
-    else:
-        samples = open_as_set(asked.data, settings)
-        size = view_size(settings, samples.side)
-        found = images.examine(samples, encoder=asked.encoder or "resnet18", size=size)
+    plan = plans.make("simclr", asked.data, None, {}, kind=asked.kind)
+    given = {
+        name: getattr(asked, name) for name in ("labels", "label_column", "drop", "categorical", "size", "encoder")
+    }
+    flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
+    if strange := [name for name, value in given.items() if value and name not in flags]:
+        raise ValueError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
+    # All files are looked at, however many are broken; the network to time is that of the kind, not of the recipe.
+    flags = {
+        "encoder": type(plan.settings)().encoder,
+        **({"max_bad": 1.0} if hasattr(plan.settings, "max_bad") else {}),
+    } | flags
+    plan = plans.make("simclr", asked.data, None, flags, kind=asked.kind)
+    kind = kinds.of(plan.kind)
+    samples = kind.open(asked.data, plan.settings)
+    found = kind.examine(samples, plan.settings)
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in found.facts:
@@ -78,7 +82,7 @@ def doctor(argv: list[str]) -> int:
         command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
     elif asked.labels:
         command += f" --labels {shlex.quote(asked.labels)}"
-    if asked.label_column != "label" and (is_table or (asked.labels and not grouped)):
+    if asked.label_column != "label" and (asked.labels or not kind.pixels) and not (grouped and kind.pixels):
         command += f" --label-column {shlex.quote(asked.label_column)}"
     for flag in ("drop", "categorical"):
         if getattr(asked, flag):

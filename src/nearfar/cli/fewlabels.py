@@ -1,14 +1,18 @@
-"""`nearfar finetune`, `predict` and `distill`: from a run and a few labels to names for new samples."""
+"""`nearfar finetune`, `predict`, `distill` and `label-plan`: from a run and a few labels to names for new samples."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from nearfar.cli.use import DataArg, RunArg
+from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
+
+if TYPE_CHECKING:
+    from nearfar.fewlabels.classifier import Classifier, Predictions
 
 ClassifierArg = Annotated[
     str,
@@ -29,36 +33,11 @@ class Finetune:
 
     run: RunArg
     data: DataArg
-    labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
-    label_column: str = ""
-    """The column that holds the labels; that of training if none is named."""
-    share: float = 0.0
-    """The share of the labels to learn from, the same number of each class: 0.01 is 1 %."""
-    per_class: int = 0
-    """Or so many labels of each class; by default all are learned from."""
-    train: Literal["frozen", "full"] = "frozen"
-    """frozen fits a linear layer to the features (seconds); full trains the whole network on."""
-    layer: int = 0
-    """Keep the method's projector up to this layer: 0 is none of it, 1 is SimCLRv2's choice."""
-    weights: Literal["trained", "untrained"] = "trained"
-    """untrained begins with the random weights that the run began with: what the labels alone give."""
-    views: str = ""
-    """For full: the views of which one is made of each sample; by default crop and flip, for drawings a mild map."""
-    epochs: int = 0
-    """For full: passes over the labeled samples; 0 is 60, or as many as make 300 steps."""
-    batch: int = 64
-    """For full: labeled samples in a step."""
-    lr: float = 3e-4
-    """For full: peak learning rate of the network (AdamW); the new layer has ten times that."""
-    device: str = "auto"
-    """For full: auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
-    seed: int = 0
-    """Of which labels are learned from, and of all else that is random."""
+    settings: FinetuneSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +51,7 @@ class Predict:
     data: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATA", help="Image files, or a folder, an archive, a list of paths, or a table."),
+        tyro.conf.arg(metavar="DATA", help="Files, or a folder, an archive, a list of paths, or a table."),
     ]
     out: str = ""
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
@@ -87,34 +66,27 @@ class Distill:
 
     classifier: ClassifierArg
     data: DataArg
-    student: str = ""
-    """The network that learns: conv4, or the name of any timm model; by default that of the classifier."""
-    from_run: str = ""
-    """A run whose encoder the student begins with, instead of random weights."""
-    labels: str = ""
-    """Labels of some samples, as in finetune: to measure, and to learn from where --alpha is below 1."""
-    label_column: str = ""
-    """The column that holds the labels; that of training if none is named."""
-    alpha: float = 1.0
-    """The share of the teacher in the loss; the rest is that of the labels."""
-    temperature: float = 1.0
-    """That teacher's and student's logits are divided by: 0.1 makes the teacher sure of what it says."""
-    scaled: bool = False
-    """Multiply the teacher's part by the temperature squared, as the released code does."""
-    views: str = ""
-    """The views of which one is made of each sample; by default crop and flip, for drawings a mild map."""
-    epochs: int = 0
-    """Passes over the samples; 0 is 20, or as many as make 300 steps."""
-    batch: int = 256
-    """Samples in a step."""
-    lr: float = 1e-3
-    """Peak learning rate (AdamW)."""
-    device: str = "auto"
-    """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
-    seed: int = 0
-    """All that is random follows from it."""
+    settings: DistillSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which samples to label next: a table to fill in, and an image of them.
+
+    Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
+    that have a label, or are of the split test or val, are not asked for. What is written is a table for --labels: fill
+    in its label column.
+    """
+
+    run: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run, or a directory of `nearfar finetune`.")
+    ]
+    data: DataArg
+    out: str = "label-plan.csv"
+    """Where the table goes, and beside it the image, of the same name with .png. None is overwritten."""
+    settings: LabelPlanSettings
 
 
 def _parse(kind: Any, name: str, argv: list[str]) -> Any:
@@ -123,101 +95,98 @@ def _parse(kind: Any, name: str, argv: list[str]) -> Any:
 
 def finetune(argv: list[str]) -> int:
     """Make a classifier."""
-    asked: Finetune = _parse(Finetune, "finetune", argv)
+    call: Finetune = _parse(Finetune, "finetune", argv)
     from nearfar.cli.console import Console
-    from nearfar.fewlabels.finetuning import Tuning
-    from nearfar.fewlabels.finetuning import finetune as run
+    from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
 
     with Console() as console:
-        made = run(
-            load(asked.run, asked.checkpoint),
-            asked.data,
-            labels=asked.labels or None,
-            label_column=asked.label_column,
-            share=asked.share,
-            per_class=asked.per_class,
-            train=asked.train,
-            layer=asked.layer,
-            weights=asked.weights,
-            views=asked.views,
-            tuning=Tuning(epochs=asked.epochs, batch=asked.batch, lr=asked.lr, device=asked.device),
-            seed=asked.seed,
-            out=asked.out or None,
-            say=console.say,
-            watch=console.watch,
-        )
-    _told(made)
+        run = load(call.run, call.checkpoint)
+        classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    _conclude(classifier)
     return 0
 
 
 def distill(argv: list[str]) -> int:
     """Teach another network."""
-    asked: Distill = _parse(Distill, "distill", argv)
+    call: Distill = _parse(Distill, "distill", argv)
     from nearfar.cli.console import Console
     from nearfar.fewlabels.classifier import Classifier
-    from nearfar.fewlabels.distillation import DistillTuning
-    from nearfar.fewlabels.distillation import distill as run
+    from nearfar.fewlabels.distillation import distill
 
-    tuning = DistillTuning(epochs=asked.epochs, batch=asked.batch, lr=asked.lr, seed=asked.seed, device=asked.device)
     with Console() as console:
-        made = run(
-            Classifier(asked.classifier),
-            asked.data,
-            student=asked.student,
-            start=asked.from_run,
-            labels=asked.labels or None,
-            label_column=asked.label_column,
-            alpha=asked.alpha,
-            temperature=asked.temperature,
-            scaled=asked.scaled,
-            views=asked.views,
-            tuning=tuning,
-            out=asked.out or None,
-            say=console.say,
-            watch=console.watch,
-        )
-    _told(made)
+        teacher = Classifier(call.classifier)
+        classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    _conclude(classifier)
     return 0
 
 
-def _told(made: Any) -> None:
+def _conclude(classifier: Classifier) -> None:
     """Where a classifier is, how far its probabilities can be trusted, and what to do with it."""
-    print(f"Probabilities: {made.facts['calibration']}.")
-    print(f"Classifier: {made.path}\nReport:     {made.run.report()}")
-    print(f"Go on:      nearfar predict {made.path} FILES")
+    print(f"Probabilities: {classifier.facts['calibration']}.")
+    print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report()}")
+    print(f"Go on:      nearfar predict {classifier.path} FILES")
 
 
 def predict(argv: list[str]) -> int:
     """Name new samples."""
-    asked: Predict = _parse(Predict, "predict", argv)
-    if len(asked.data) == 0:
-        raise ValueError("nothing to name: give image files, a folder, an archive, a list of paths, or a table")
-    out = Path(asked.out or "predictions.csv")
-    if asked.out and out.exists():
-        raise FileExistsError(f"{asked.out!r} is there already: name another --out")
+    call: Predict = _parse(Predict, "predict", argv)
+    if len(call.data) == 0:
+        raise ValueError("nothing to name: give files, a folder, an archive, a list of paths, or a table")
+    out = Path(call.out or "predictions.csv")
+    if call.out and out.exists():
+        raise FileExistsError(f"{call.out!r} is there already: name another --out")
     from nearfar.fewlabels.classifier import Classifier
 
-    classifier = Classifier(asked.classifier)
-    (first, *others) = asked.data
-    samples = classifier.open(asked.data if others else first)
+    classifier = Classifier(call.classifier)
+    (first, *others) = call.data
+    samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
         raise FileExistsError(f"{str(out)!r} is there already: name another file with --out")
-    found = classifier.predict(samples, near=asked.near)
-    if len(found) <= SHOWN:
-        _show(found)
-    if len(found) > SHOWN or asked.out:
-        print(f"{len(found):,} predictions: {found.write(out)}")
+    predictions = classifier.predict(samples, near=call.near)
+    if len(predictions) <= SHOWN:
+        _show(predictions)
+    if len(predictions) > SHOWN or call.out:
+        print(f"{len(predictions):,} predictions: {predictions.write(out)}")
     if samples.skipped:
         print(f"{len(samples.skipped)} files could not be read and have no row, such as {samples.skipped[0][0]!r}")
-    if not found.calibrated:
-        print(f"The probabilities are {classifier.facts['calibration']}: take them as an order, not as chances.")
+    if not predictions.calibrated:
+        print(f"Probabilities: {classifier.facts['calibration']}. Read them as an order only.")
     return 0
 
 
-def _show(found: Any) -> None:
-    rows = zip(found.names, found.label, found.probability.tolist(), found.near, strict=True)
+def _show(predictions: Predictions) -> None:
+    rows = zip(predictions.names, predictions.label, predictions.probability.tolist(), predictions.near, strict=True)
     for name, label, p, near in rows:
         print(f"{name}\n  {label}  {100 * p:.0f} %")
-        for other, own, s in near:
-            print(f"    {s:.2f} like {other}, which is {own}")
+        for other, own, cosine in near:
+            print(f"    {cosine:.2f} like {other}, which is {own}")
+
+
+def label_plan(argv: list[str]) -> int:
+    """Propose samples to label."""
+    call: Plan = _parse(Plan, "label-plan", argv)
+    table = Path(call.out)
+    image = table.with_suffix(".png")
+    for path in (table, image):
+        if path.exists():
+            raise FileExistsError(f"{str(path)!r} is there already, perhaps with labels in it: name another --out")
+    from nearfar.fewlabels.classifier import Classifier
+    from nearfar.fewlabels.label_plan import label_plan
+    from nearfar.fewlabels.store import is_classifier
+    from nearfar.files import replace
+    from nearfar.run import load
+
+    model = Classifier(call.run) if is_classifier(call.run) else load(call.run)
+    plan = label_plan(model, call.data, call.settings)
+    kind = model.run.kind if isinstance(model, Classifier) else model.kind
+    sheet = kind.grid(plan.samples, plan.chosen, plan.captions())
+    replace(image, lambda temporary: sheet.save(temporary, format="PNG"))
+    plan.write(table, label_column=call.settings.label_column or "label")
+    print(
+        f"{len(plan.chosen)} of {len(plan.samples):,} samples to label. With them the nearest labeled sample of each "
+        f"has a mean cosine of {plan.near:.2f}; with as many drawn at random, {plan.near_random:.2f}."
+    )
+    print(f"To fill in: {table}\nImage:      {image}")
+    print(f"Go on:      nearfar finetune {call.run} {call.data} --labels {table}")
+    return 0

@@ -1,4 +1,4 @@
-"""`nearfar COMMAND ...`: finds the command, and turns an error of the user's into a sentence."""
+"""`nearfar COMMAND ...`: finds the command, and reports errors of the user in one sentence."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import os
 import sys
 
 COMMANDS = {
-    "demo": ("demo", "Train on real drawings for a minute and show what was learned."),
-    "doctor": ("doctor", "DATA: broken files, copies, uneven classes; and how to train on what is there."),
+    "demo": ("demo", "Train on packaged drawings for a minute, and show what the encoder learned."),
+    "doctor": ("doctor", "DATA: check for broken files, duplicates and class imbalance; recommend how to train."),
     "train": ("train", "METHOD DATA: train an encoder; METHOD is a name or a .py file of your own."),
-    "embed": ("use", "RUN DATA: one vector for every sample, as a .npz file."),
-    "evaluate": ("use", "RUN DATA: how good the encoder is where there are labels."),
-    "finetune": ("fewlabels", "RUN DATA: a classifier on few labels."),
-    "predict": ("fewlabels", "CLASSIFIER FILES: what new samples are, how surely, and which labeled ones are near."),
-    "distill": ("fewlabels", "CLASSIFIER DATA: another network learns from it on samples without labels."),
-    "label-plan": ("advice", "RUN DATA: which samples to label next, as a table to fill in and an image."),
-    "helps": ("advice", "DATA: whether pre-training helps, by accuracy against the number of labels."),
-    "report": ("use", "RUN: one HTML page about a run."),
-    "export": ("use", "RUN: weights that load without nearfar."),
-    "compare": ("compare", "METHODS DATA: several methods at equal budget, over seeds."),
-    "views": ("train", "DATA: an image of what a method would see."),
-    "methods": ("methods", "[NAME]: the methods there are, or all about one."),
+    "embed": ("use", "RUN DATA: write one vector for each sample, as an .npz file."),
+    "evaluate": ("use", "RUN DATA: measure the quality of the encoder on labeled data."),
+    "finetune": ("fewlabels", "RUN DATA: train a classifier on few labels."),
+    "predict": ("fewlabels", "CLASSIFIER FILES: predict label and probability, with the most similar labeled samples."),
+    "distill": ("fewlabels", "CLASSIFIER DATA: train another network to imitate the classifier on unlabeled data."),
+    "label-plan": ("fewlabels", "RUN DATA: choose the samples to label next; write a table to fill in and an image."),
+    "helps": ("studies", "DATA: test whether pre-training helps, as accuracy against the number of labels."),
+    "report": ("use", "RUN: write one HTML page about a run."),
+    "export": ("use", "RUN: write weights that load without nearfar."),
+    "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
+    "views": ("train", "DATA: draw samples and the views that a method would see."),
+    "methods": ("methods", "[NAME]: list the methods, or describe one."),
 }
-"""The commands: the file in this folder that holds a function of that name, and one line."""
+"""The commands: the file in this folder that holds a function of that name, and one line for `--help`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`nearfar COMMAND --help` tells the flags; `nearfar train METHOD --help` those of a method too.",
-            "NEARFAR_TRACEBACK=1 shows where an error came from.",
+            "`nearfar COMMAND --help` shows the flags; `nearfar train METHOD --help` also those of the method.",
+            "Set NEARFAR_TRACEBACK=1 to see the traceback of an error.",
         ]
     )

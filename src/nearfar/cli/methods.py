@@ -1,31 +1,48 @@
-"""`nearfar methods [NAME]`, read from the sources, without torch."""
+"""`nearfar methods [NAME]`: the methods, from their sources, without torch."""
 
 from __future__ import annotations
 
-from itertools import groupby
+import textwrap
 
 from nearfar import methods as catalog
 
+USAGE = "usage: nearfar methods [NAME]\n\nList the methods by family, or describe one: its idea, cost, flags and paper."
+
 
 def methods(argv: list[str]) -> int:
-    """List the methods, or tell all about one."""
+    """List the methods, or describe one."""
     if argv and argv[0] in ("-h", "--help"):
-        print("usage: nearfar methods [NAME]\n\nThe methods there are; with a name, all about that one.")
+        print(USAGE)
         return 0
-    if argv:
-        page = catalog.page(argv[0])
-        print(f"{page.name}: {page.title}\n\n{page.text}\n\nFlags, with the paper's values (recipes may set others):")
-        for flag, text in catalog.listed_flags(argv[0]).items():
-            print(f"  --{flag.replace('_', '-')}: {text}")
-        print(f"\nusage: nearfar train {argv[0]} DATA [flags]")
-        return 0
-    pages = sorted((catalog.page(name) for name in catalog.names()), key=lambda page: (page.family, page.name))
-    width = max(len(page.name) for page in pages)
-    for family, members in groupby(pages, key=lambda page: page.family):
-        print(f"{family[0].upper()}{family[1:]}")
-        for page in members:
-            print(f"  {page.name:<{width}}  {page.summary}")
-            print(f"  {'':<{width}}  arXiv {page.paper}")
-        print()
-    print("`nearfar methods NAME` tells more; `nearfar train NAME DATA` trains.")
+    print(described(argv[0]) if argv else listed())
     return 0
+
+
+def listed() -> str:
+    """All methods by family: of each its name, its title and one sentence."""
+    families = catalog.by_family()
+    width = max(len(page.name) for pages in families.values() for page in pages)
+    lines = ["Methods by family. Train one with `nearfar train NAME DATA`.", ""]
+    for family, pages in families.items():
+        lines.append(family[0].upper() + family[1:])
+        for page in pages:
+            lines += [f"  {page.name:<{width}}  {page.title}", f"  {'':<{width}}  {page.summary}"]
+        lines.append("")
+    lines.append("`nearfar methods NAME` describes a method and its flags.")
+    return "\n".join(lines)
+
+
+def described(name: str) -> str:
+    """A method: its title, family, text and flags."""
+    page = catalog.page(name)
+    extends = f", extends {page.base}" if page.base else ""
+    texts = catalog.flag_texts(name)
+    lines = [page.title, f"Family: {page.family}{extends}", "", page.summary, ""]
+    lines += [page.about, ""] if page.about else []
+    lines += ["Paper:", textwrap.indent(page.citation, "  "), ""] if page.citation else []
+    lines.append("Flags and their defaults, which are the paper's where known; a recipe may set others:")
+    for flag, default in catalog.listed_flags(name).items():
+        lines.append(f"  --{flag.replace('_', '-')}: {default}")
+        lines += textwrap.wrap(texts.get(flag, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    lines += ["", f"usage: nearfar train {name} DATA [flags]"]
+    return "\n".join(lines)

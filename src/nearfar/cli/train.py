@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from nearfar import methods
+from nearfar import methods, modalities
 from nearfar.modalities import recipes
-from nearfar.settings import Settings
+from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
 
 USAGE = """usage: nearfar train METHOD DATA [flags]
@@ -39,7 +38,9 @@ class Place:
     resume: bool = False
     """Go on with the run in --out, from its newest checkpoint."""
     recipe: str = ""
-    """Where defaults come from: small_images, photos, imagenet, or FILE:FUNCTION. By default by the kind of data."""
+    """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
+    kind: str = ""
+    """What the samples are: image, table, or the path of your own kind. By default recognized from DATA."""
 
 
 def train(argv: list[str]) -> int:
@@ -53,7 +54,7 @@ def train(argv: list[str]) -> int:
     from nearfar.cli.console import Console
     from nearfar.training import job as training
 
-    plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments)
+    plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise ValueError("several processes must agree on a directory: name it with --out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
@@ -75,26 +76,48 @@ def train(argv: list[str]) -> int:
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
     """The flags of `train METHOD`, laid over the recipe that suits the data."""
+    for word in argv:
+        if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
+            plans.insist_whole(word.partition("=")[0])
+    guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    guess.add_argument("--kind", default="")
+    named = guess.parse_known_args(argv)[0].kind
     if {"-h", "--help"} & set(argv):
         guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         guess.add_argument("data", nargs="?", default="")
         guess.add_argument("--recipe", default="")
+        guess.add_argument("--kind", default="")
         place, _ = guess.parse_known_args(argv)
-    else:  # which word is DATA, and so the recipe, is known only once all flags are
-        place, *_ = _parse(method, argv, "small_images")
-    recipe = place.recipe or plans.suited_recipe(place.data)
-    place, settings, arguments = _parse(method, argv, recipe)
-    return dataclasses.replace(place, recipe=recipe), settings, arguments
-
-
-def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Settings, dict[str, Any]]:
-    recipe = recipes.load(recipe_name, Path(method).stem)
-    flags = plans.own_flags(method)
+    else:  # which word is DATA, and so the kind, is known only once all flags are
+        every = modalities.entry(named).Settings if named else _any_settings()
+        place = _parse(method, argv, every, Recipe(settings=every()), "").place
+    kind = place.kind or modalities.kind_of(place.data)
+    entry = modalities.entry(kind)
+    recipe_name = place.recipe or entry.recipe_for(place.data)
+    recipe = recipes.load(recipe_name, Path(method).stem, kind)
     for word in argv:
-        if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in flags:
-            plans.insist_whole(word.partition("=")[0])
+        name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
+        of = [other for other in modalities.names() if name in plans.settings_of(other)]
+        if word.startswith("--") and of and kind not in of and not hasattr(recipe.settings, name):
+            raise ValueError(f"{word.partition('=')[0]} is for data of the kind {of[0]}, and these are {kind}")
+    call = _parse(method, argv, entry.Settings, recipe, recipe_name)
+    place = dataclasses.replace(call.place, recipe=recipe_name, kind=kind)
+    return place, call.settings, dataclasses.asdict(call.method)
+
+
+def _any_settings() -> type[Settings]:
+    """What can be set for any kind of data, to find DATA among the words of a call."""
+    fields = {f.name: f for name in modalities.names() for f in dataclasses.fields(modalities.entry(name).Settings)}
+    hints = {n: t for name in modalities.names() for n, t in get_type_hints(modalities.entry(name).Settings).items()}
+    own = [(name, hints[name], dataclasses.field(default=f.default)) for name, f in fields.items()]
+    return dataclasses.make_dataclass("AnySettings", own, frozen=True, kw_only=True)  # pyright: ignore[reportReturnType]
+
+
+def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recipe, recipe_name: str) -> Any:
+    """A call of `train METHOD`: place, method and settings."""
+    flags = plans.own_flags(method)
     page = methods.page(method)
-    helps = flag_texts(page.flag_text, list(flags))
+    helps = methods.flag_texts(method)
     own = dataclasses.make_dataclass(
         "Own",
         [
@@ -108,57 +131,42 @@ def _parse(method: str, argv: list[str], recipe_name: str) -> tuple[Place, Setti
         frozen=True,
         kw_only=True,
     )
-    own.__doc__ = f"Arguments of {page.title}."
+    own.__doc__ = f"Arguments of {page.class_name}."
     call_type = dataclasses.make_dataclass(
         "Call",
-        [
-            ("place", Place),
-            (page.title, own),
-            ("settings", Settings, dataclasses.field(default=recipe.settings)),
-        ],
+        [("place", Place), ("method", own), ("settings", settings, dataclasses.field(default=recipe.settings))],
         frozen=True,
         kw_only=True,
     )
-    call = tyro.cli(
+    return tyro.cli(
         call_type,
         args=argv,
         prog=f"nearfar train {method}",
-        description=f"{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
+        description=f"{page.title}\n\n{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    return call.place, call.settings, dataclasses.asdict(getattr(call, page.title))
-
-
-def flag_texts(text: str, names: list[str]) -> dict[str, str]:
-    """What a method's docstring says of each flag: the words behind `name:` or `name, other:`."""
-    texts: dict[str, str] = {}
-    one = rf"(?:{'|'.join(map(re.escape, names))})" if names else r"(?!)"
-    for paragraph in text.split("\n\n"):
-        flat = " ".join(paragraph.split())
-        found = list(re.finditer(rf"(?:^|(?<=[.:;] ))({one}(?:, {one})*): ", flat))
-        for match, following in zip(found, [*found[1:], None], strict=False):
-            said = flat[match.end() : following.start() if following else None].strip()
-            for name in match[1].split(", "):
-                texts[name] = said[:1].upper() + said[1:]
-    return texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
+class Sheet:
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of images, a .tar, .parquet or .npz file, or a list of paths."""
+    """As in training."""
     out: str = "views.png"
     """Where the image goes."""
     method: str = "simclr"
     """Whose recipe names the views."""
+    kind: str = ""
+    """As in training."""
+    recipe: str = ""
+    """As in training."""
     views: str = ""
-    """Other views than the recipe's; `nearfar train METHOD --help` names them all."""
+    """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
     label_column: str = "label"
     """The column of a table that holds the labels, and is no input."""
     size: int = 0
-    """Side of the views in pixels; 0 as in training."""
+    """Side of the views in pixels, for images; 0 as in training."""
     samples: int = 8
     """How many samples, spread over the data."""
     seed: int = 0
@@ -167,24 +175,23 @@ class Look:
 
 def views(argv: list[str]) -> int:
     """Draw a contact sheet."""
-    look = tyro.cli(Look, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
+    asked = tyro.cli(Sheet, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
     import torch
 
     from nearfar.files import replace
     from nearfar.modalities import kind as kinds
 
-    flags: dict[str, Any] = {"size": look.size, "label_column": look.label_column} | (
-        {"views": look.views} if look.views else {}
-    )
-    plan = plans.make(look.method, look.data, None, flags)
-    kind = kinds.of(plan.settings.kind)
-    data = kind.open_samples(look.data, plan.settings)
-    viewer = kind.make_views(data, plan.settings, kind.facts(data, plan.settings))
-    some = torch.linspace(0, len(data) - 1, min(look.samples, len(data))).long().unique()
-    draws = viewer.draw(len(some), torch.Generator().manual_seed(look.seed))
-    sheet = kind.sheet(data, viewer, some, draws)
-    path = replace(Path(look.out), lambda temporary: sheet.save(temporary, format="PNG"))
-    for note in data.notes:
+    flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
+    flags["label_column"] = asked.label_column
+    plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
+    kind = kinds.of(plan.kind)
+    samples = kind.open(asked.data, plan.settings)
+    viewer = kind.views(samples, plan.settings, kind.facts(samples, plan.settings))
+    some = torch.linspace(0, len(samples) - 1, min(asked.samples, len(samples))).long().unique()
+    draws = viewer.draw(len(some), torch.Generator().manual_seed(asked.seed))
+    sheet = kind.sheet(samples, viewer, some, draws)
+    path = replace(Path(asked.out), lambda temporary: sheet.save(temporary, format="PNG"))
+    for note in samples.notes:
         print(note)
-    print(f"{len(some)} of {len(data)} samples and their views ({plan.settings.views}): {path}")
+    print(f"{len(some)} of {len(samples)} samples and their views ({plan.settings.views}): {path}")
     return 0

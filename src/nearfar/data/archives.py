@@ -1,30 +1,52 @@
-"""Many images in one file: a .tar archive, or a Parquet table of encoded images or of paths."""
+"""Where encoded items lie: in files, in parts of one file such as a .tar archive, or end to end in memory."""
 
 from __future__ import annotations
 
 import io
-import json
+import stat
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nearfar.data.labels import natural, some
 
-IMAGES = ("image", "images", "img", "image", "jpeg", "jpg", "png", "bytes")
-"""Columns of a table that may hold encoded images, as bytes or, as the datasets library does, as bytes and path."""
 
-PATHS = ("path", "file", "file_name", "filename", "image", "img")
-"""Columns that may hold paths, relative to the table."""
+class Source(Protocol):
+    """Encoded items, known by position."""
+
+    def stream(self, row: int) -> BinaryIO:
+        """An item to read the beginning of."""
+        ...
+
+    def read(self, row: int) -> bytes:
+        """A whole item."""
+        ...
+
+
+@dataclass(slots=True)
+class Files:
+    """Items that are files."""
+
+    paths: list[Path]
+
+    def stream(self, row: int) -> BinaryIO:
+        path = self.paths[row]
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise OSError("not a regular file")
+        return path.open("rb")
+
+    def read(self, row: int) -> bytes:
+        with self.stream(row) as file:
+            return file.read()
 
 
 @dataclass(slots=True)
 class Parts:
-    """Encoded images that lie in one file: image i is the `size[i]` bytes from `start[i]` on."""
+    """Items that lie in one file: item i is the `size[i]` bytes from `start[i]` on."""
 
     path: Path
     start: list[int]
@@ -39,17 +61,32 @@ class Parts:
             return file.read(self.size[row])
 
 
-def tar_parts(path: Path, is_image: Any) -> tuple[Parts, list[str], list[str]]:
-    """The images in an archive that is not compressed, their names in natural order, and notes.
+@dataclass(slots=True)
+class EndToEnd:
+    """Items in one buffer: item i is data[offsets[i] : offsets[i + 1]]."""
 
-    is_image: of a name. Of members with one name the last counts, as when unpacking.
-    Raises ValueError where the archive is compressed, damaged, or without images.
+    data: np.ndarray
+    offsets: np.ndarray
+
+    def stream(self, row: int) -> BinaryIO:
+        return io.BytesIO(self.read(row))
+
+    def read(self, row: int) -> bytes:
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+
+def tar_parts(path: Path, wanted: Callable[[str], bool], noun: str) -> tuple[Parts, list[str], list[str]]:
+    """The wanted members of an archive that is not compressed, their names in natural order, and notes.
+
+    wanted: of a name, whether it is one.  noun: what they are called in messages, with "s" for several.
+    Of members with one name the last counts, as when unpacking.
+    Raises ValueError where the archive is compressed, damaged, or without wanted members.
     """
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b" or path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
             raise ValueError(
-                f"'{path}' is compressed, and would have to be read from its start for every image. "
-                "Unpack it, or keep it as a plain .tar."
+                f"'{path}' is compressed: each {noun} would have to be read from its start. Unpack it, or keep it as "
+                "a plain .tar."
             )
     try:
         with tarfile.open(path, "r:") as tar:
@@ -58,81 +95,23 @@ def tar_parts(path: Path, is_image: Any) -> tuple[Parts, list[str], list[str]]:
         raise ValueError(f"'{path}' cannot be read as a .tar archive ({error}).") from error
     hidden = {name for name in members if any(part.startswith(".") for part in PurePosixPath(name).parts)}
     shown = sorted(members.keys() - hidden, key=natural)
-    names = [name for name in shown if is_image(name)]
-    others = [name for name in shown if not is_image(name)]
+    names = [name for name in shown if wanted(name)]
+    others = [name for name in shown if not wanted(name)]
     if not names:
-        found = f"holds {len(others)} files, none of them an image ({some(others)})" if others else "is empty"
-        raise ValueError(f"'{path}' {found}.")
-    notes = [f"{len(others)} files are no images and were ignored ({some(others)})."] if others else []
-    return Parts(path, *map(list, zip(*(members[name] for name in names), strict=True))), names, notes
+        raise ValueError(f"'{path}' {nothing_wanted(others, noun)}.")
+    parts = Parts(path, *map(list, zip(*(members[name] for name in names), strict=True)))
+    return parts, names, ignored(others, noun)
 
 
-KNOWN = ("group", "attribute", "split")
-"""What a table may say of an image beside its label."""
+def nothing_wanted(others: list[str], noun: str) -> str:
+    """What is wrong with a folder or archive that holds only these other files."""
+    count = "1 other file" if len(others) == 1 else f"{len(others)} other files"
+    return f"holds no {noun}s, only {count} ({some(others)})" if others else "is empty"
 
 
-@dataclass(slots=True)
-class Table:
-    """A Parquet table of images. data, offsets: as `EndToEnd` has them; or paths, relative to the table.
-    columns: label, group, attribute and split as far as there are any. classes: names of numbered labels."""
-
-    names: list[str]
-    data: np.ndarray | None
-    offsets: np.ndarray | None
-    paths: list[str]
-    columns: dict[str, list[Any]]
-    classes: list[str] | None
-
-
-def read_table(path: Path, label: str) -> Table:
-    """Read a table; raises ValueError where no column holds images, or some rows have none."""
-    try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
-    encoded = next((name for name in IMAGES if name in schema.names and _bytes(schema.field(name).type)), None)
-    texts = [n for n in PATHS if n in schema.names and pa.types.is_string(schema.field(n).type)]
-    if encoded is None and not texts:
-        raise ValueError(
-            f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(IMAGES)} with encoded "
-            f"images, or one of {', '.join(PATHS)} with paths."
-        )
-    wanted = [n for n in (encoded, *texts[:1], label, *KNOWN) if n is not None and n in schema.names]
-    table = file.read(columns=list(dict.fromkeys(wanted)))
-    rows = table.num_rows
-    columns = {n: table[n].to_pylist() for n in (label, *KNOWN) if n in table.column_names}
-    classes = _class_names(schema, label)
-    paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
-    if encoded is None:
-        if gaps := [i for i, p in enumerate(paths) if not p]:
-            raise ValueError(f"'{path}': {len(gaps)} rows have no path, the first of them row {gaps[0]}.")
-        return Table(paths, None, None, paths, columns, classes)
-    column: Any = table[encoded].combine_chunks()
-    if pa.types.is_struct(column.type):
-        inner = column.field("path").to_pylist() if "path" in {f.name for f in column.type} else []
-        paths = paths or [str(p or "") for p in inner]
-        column = column.field("bytes")
-    if column.null_count:
-        raise ValueError(f"'{path}': {column.null_count} of {rows} rows of {encoded!r} have no bytes. Leave them out.")
-    column = column.cast(pa.large_binary())
-    _, offsets, data = column.buffers()
-    start = np.frombuffer(offsets, np.int64)[column.offset : column.offset + rows + 1]
-    unique = len(set(paths)) == rows and all(paths)
-    names = paths if unique else list(map(str, range(rows)))
-    return Table(names, np.frombuffer(data or b"", np.uint8), start, [], columns, classes)
-
-
-def _bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _bytes(field.type) for field in kind)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """The names of numbered classes, where the datasets library has noted them."""
-    try:
-        noted = json.loads((schema.metadata or {})[b"huggingface"])
-        return [str(name) for name in noted["info"]["features"][label]["names"]]
-    except (KeyError, TypeError, ValueError):
-        return None
+def ignored(others: list[str], noun: str) -> list[str]:
+    """The note on files that lie beside the wanted ones: one, or none where there are no such files."""
+    if not others:
+        return []
+    count = f"1 file that is no {noun}" if len(others) == 1 else f"{len(others)} files that are no {noun}s"
+    return [f"Ignored {count} ({some(others)})."]

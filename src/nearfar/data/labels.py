@@ -1,26 +1,25 @@
-"""What is known of each image: its class, its group, its split; from folder names, a table, or an array.
+"""What is known of each sample: its class, its group, its split; from folder names, a table, or an array.
 
-Labels are names. A user's "-1" is a class like any other; only an empty cell (or NaN) means that nothing is known.
+Labels are names. A user's "-1" is a class like any other; only an empty cell, NaN, or a word that stands for it (see
+`nearfar.data.csv`) means that nothing is known. In messages the samples are called by a noun that the caller gives.
 """
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data import csv
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -29,8 +28,12 @@ SPLITS = {
 }
 """Names of a top folder that are read as a split, whatever their case."""
 
-UNLABELED = ("unlabeled", "unlabeled", "unsup")
-"""Names of a folder beside class folders (or beside train and test) whose images have no label."""
+UNLABELED = ("unlabeled", "unlabelled", "unsup")
+"""Names of a folder beside class folders (or beside train and test) of which no sample has a label."""
+
+
+Rows: TypeAlias = list[tuple[str, dict[str, str]]]
+"""Of a table: where each stands, and its cells by column."""
 
 
 @dataclass(slots=True)
@@ -68,42 +71,42 @@ def number(values: Iterable[str], classes: list[str] | None = None) -> tuple[Ten
     return torch.tensor([numbers[v] for v in values], dtype=torch.int64), classes
 
 
-def no_labels(names: Sequence[str]) -> Labels:
+def no_labels(names: Sequence[str], *, noun: str = "sample") -> Labels:
     """No labels; the split of each path's top folder; a hint where folder names look like classes."""
     split, classes = zip(*map(_folders(names), names), strict=True)
     several = sorted((c for c, n in Counter(classes).items() if c and n > 1), key=natural)
     notes = []
     if len(several) > 1:
         notes.append(
-            f"The images lie in {len(several)} folders ({some(several)}): "
+            f"The {noun}s lie in {len(several)} folders ({some(several)}): "
             "if these are classes, --labels folders uses them as labels."
         )
     unknown = torch.full((len(names),), MISSING)
     return Labels(unknown, [], unknown.clone(), list(split), notes)
 
 
-def folder_labels(names: Sequence[str]) -> Labels:
-    """The class of an image is its folder's path below DATA, without a top folder train, test or val.
+def folder_labels(names: Sequence[str], *, noun: str = "sample") -> Labels:
+    """The class of a sample is its folder's path below DATA, without a top folder train, test or val.
 
-    So train/cat/1.jpg and test/cat/2.jpg are both "cat", and cat/2019/1.jpg is "cat/2019". An image that lies directly
-    in DATA (or in train/), or below a folder named unlabeled, unlabeled or unsup there, has no label. The split
-    folders count only where every image lies in one, or in such a folder beside them.
-    Raises ValueError where no image lies in a folder.
+    So train/cat/1.jpg and test/cat/2.jpg are both "cat", and cat/2019/1.jpg is "cat/2019". A file that lies directly
+    in DATA (or in train/), or below a folder named unlabeled, unlabelled or unsup there, has no label. The split
+    folders count only where every file lies in one, or in such a folder beside them.
+    Raises ValueError where no file lies in a folder.
     """
     split, values = zip(*map(_folders(names), names), strict=True)
     label, classes = number(values)
     if not classes:
         raise ValueError(
-            f"--labels folders takes each image's class from its folder, but {some(names)} lie in no class folder. "
+            f"--labels folders takes each {noun}'s class from its folder, but {some(names)} lie in no class folder. "
             "Put each class in a folder of its own, or give a table: --labels labels.csv with columns path and label."
         )
     unknown = torch.full((len(names),), MISSING)
     labels = Labels(label, classes, unknown, list(split))
-    extra = Counter(found for name in names if (found := _unlabeled(name)))
+    extra = Counter(folder for folder in map(_unlabeled, names) if folder)
     loose = values.count("") - extra.total()
     if loose:
-        labels.notes.append(f"{_images(loose)} in no class folder: no label.")
-    labels.notes += [f"{_images(n)} in the folder {folder!r}: no label." for folder, n in sorted(extra.items())]
+        labels.notes.append(f"{_count(loose, noun)} in no class folder: no label.")
+    labels.notes += [f"{_count(n, noun)} in the folder {folder!r}: no label." for folder, n in sorted(extra.items())]
     _note_one_class(labels)
     return labels
 
@@ -115,86 +118,63 @@ def table_labels(
     column: str = "label",
     root: Path | None = None,
     files: Sequence[str] = (),
+    noun: str = "sample",
 ) -> Labels:
-    """The labels of a CSV or Parquet table with a row an image.
+    """The labels of a CSV or Parquet table that has a row for each sample.
 
-    Columns: path (relative to DATA) or, for images from an array, index (from 0); label (or `column`); optional
-    split, group and attribute. Others are ignored. A row may leave any of them empty, and images may have no row.
+    Columns: path (relative to DATA) or, for arrays and tables, index (from 0); label (or `column`); optional split,
+    group and attribute. Others are ignored. A row may leave any of them empty, and samples may have no row.
 
-    path: the table.  names: of the N images.  root: DATA's folder, to understand absolute paths.
-    files: of the N images, where some are pages of one; a row of a file is for all its pages.
+    path: the table.  names: of the N samples.  root: DATA's folder, to understand absolute paths.
+    files: of the N samples, where some are pages of one; a row of a file is for all its pages.
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
-    range, rows contradict each other, or no row names an image of DATA. Rows that name none are counted in notes.
+    range, rows contradict each other, or no row names a sample of DATA. Rows that name none are counted in notes.
     """
     path = Path(path)
     if not path.is_file():
         beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
         raise FileNotFoundError(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
-    rows, columns = _read(path)
-    key = next((name for name in ("path", "index") if name in columns), None)
-    lacking = [name for name, there in (("path (or index)", key), (column, column in columns)) if not there]
-    if key is None or lacking:
-        raise ValueError(
-            f"'{path}' has the columns {', '.join(map(repr, columns)) or 'none'} but no {' and no '.join(lacking)}. "
-            "Rename them, or choose the label's column with --label-column."
-        )
-    by_name: dict[str, list[int]] = {}
+    key, rows = _read(path, column)
+    positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
-            by_name.setdefault(_plain(name, root), []).append(i)
-    if key == "index":
-        _check_index(path, rows, len(names), by_name)
-    if not rows:
-        raise ValueError(f"'{path}' has a header but no rows; one row an image is wanted.")
+            positions.setdefault(_plain(name, root), []).append(i)
+    of_row = [positions.get(_plain(row[key], root), []) for _, row in rows]
+    stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
+    _insist_named(path, key, rows, stray, names, noun)
 
-    kept: dict[str, list[str]] = {name: [""] * len(names) for name in (column, "split", "group", "attribute")}
-    first: dict[tuple[str, int], str] = {}
-    stray = []
-    for where, row in rows:
-        found = by_name.get(_plain(row[key], root), [])
-        if not found:
-            stray.append(f"{where}: {row[key]!r}")
-        for i, (name, values) in product(found, kept.items()):
-            value = row.get(name, "")
-            if (name, i) in first and value != values[i]:
-                raise ValueError(
-                    f"'{path}' gives {names[i]!r} two values of {name!r}: {values[i]!r} in {first[name, i]} and "
-                    f"{value!r} in {where}. Keep one."
-                )
-            first[name, i] = where
-            values[i] = value
-
-    if len(stray) == len(rows):
-        alike = {PurePath(r[key]).name for _, r in rows} & {PurePath(n).name for n in names}
-        why = "The file names agree but their folders do not: " if alike else ""
-        raise ValueError(
-            f"No row of '{path}' names an image of DATA. {why}the table says {rows[0][1][key]!r}, DATA holds "
-            f"{names[0]!r}. Write each path as it is below DATA."
-        )
-    label, classes = number(kept[column])
-    split = kept["split"] if any(kept["split"]) else [cut[0] for cut in map(_folders(names), names)]
-    labels = Labels(label, classes, number(kept["group"])[0], split, attribute=number(kept["attribute"])[0])
+    wanted = {column, "split", "group", "attribute"}
+    kept = {name: _values(path, name, rows, of_row, names) for name in wanted}
+    label, classes = number(map(csv.known, kept[column]))
+    group, attribute = (number(map(csv.known, kept[name]))[0] for name in ("group", "attribute"))
+    split = list(map(csv.known, kept["split"]))
+    if not any(split):
+        split = [cut[0] for cut in map(_folders(names), names)]
+    labels = Labels(label, classes, group, split, attribute=attribute)
     if stray:
         labels.notes.append(
-            f"{len(stray)} of {len(rows)} rows of '{path}' name no image of DATA and were ignored ({some(stray)})."
+            f"{len(stray)} of {len(rows)} rows of '{path}' name no {noun} of DATA and were ignored ({some(stray)})."
         )
-    bare = kept[column].count("")
+    bare = int((label == MISSING).sum())
     if bare:
-        labels.notes.append(f"{_images(bare)} of {len(names)} without a label in '{path}'.")
+        have = "has" if bare == 1 else "have"
+        labels.notes.append(f"{bare} of {len(names)} {noun}s {have} no label in '{path}'.")
+    _note_missing(labels, kept[column])
     _note_one_class(labels)
     return labels
 
 
-def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None) -> Labels:
-    """Labels given as an array: N integers or strings; "", None and NaN mean that nothing is known.
+def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None, noun: str = "sample") -> Labels:
+    """Labels given as an array: N integers or strings; "", None, NaN and their like mean that nothing is known.
 
     names: where given, the values are numbers into it and its order is kept; else each distinct value is a class.
     Raises ValueError where there are not N values, or a number has no name.
     """
     values = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
     if values.size != n or values.shape[:1] != (n,):
-        raise ValueError(f"{n} images want {n} labels; the labels have the shape {tuple(values.shape)}.")
-    texts = [_text(v) for v in values.reshape(n).tolist()]
+        raise ValueError(f"{n} {noun}s want {n} labels; the labels have the shape {tuple(values.shape)}.")
+    given = [csv.as_text(v) for v in values.reshape(n).tolist()]
+    texts = [csv.known(text) for text in given]
     if names is None:
         label, classes = number(texts)
     else:
@@ -204,6 +184,7 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None) -> 
             raise ValueError(f"The labels hold {some(nameless)}, but there are {len(names)} class names, from 0.")
         label, classes = number([numbers[t] for t in texts], [str(name) for name in names])
     labels = Labels(label, classes, torch.full((n,), MISSING), [""] * n)
+    _note_missing(labels, given)
     _note_one_class(labels)
     return labels
 
@@ -231,47 +212,69 @@ def _unlabeled(name: str) -> str | None:
     return None
 
 
-def _read(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
-    """Rows as (where it stands, {column: text}), and the columns."""
-    try:
-        return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
-    except (ValueError, OSError, csv.Error) as error:  # Arrow's errors are of these kinds, and so is bad UTF-8
+def _read(path: Path, column: str) -> tuple[str, Rows]:
+    """Which column names the samples, and the rows. Raises ValueError where a column is missing."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        header, rows = _read_parquet(path)
+    else:
+        header, records = csv.read_records(path)
+        rows = [(f"line {line}", cells) for line, cells in records]
+    columns = header.cells
+    key = next((name for name in ("path", "index") if name in columns), None)
+    lacking = [name for name, there in (("path (or index)", key), (column, column in columns)) if not there]
+    if key is None or lacking:
         raise ValueError(
-            f"'{path}' cannot be read as a table ({error}); wanted: a UTF-8 .csv or a .parquet file."
-        ) from error
-
-
-def _read_parquet(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
-    import pyarrow.parquet  # takes a while to import
-
-    table = pyarrow.parquet.read_table(path)
-    rows = [(f"row {i}", {k: _text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
-    return rows, table.column_names
-
-
-def _read_csv(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        delimiter = max(",;\t", key=file.readline().count)
-        file.seek(0)
-        reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
-        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-        # A short row has None for its last cells; a long one keeps the rest under None.
-        rows = [
-            (f"line {reader.line_num}", {k: (v or "").strip() for k, v in row.items() if k is not None})
-            for row in reader
-        ]
-    return rows, columns
-
-
-def _check_index(path: Path, rows: list[tuple[str, dict[str, str]]], n: int, by_name: dict[str, list[int]]) -> None:
-    if "0" not in by_name:
-        raise ValueError(
-            f"'{path}' names images by index, which is for arrays. The images of DATA are named by path: give a "
-            "column path, relative to DATA."
+            f"'{path}' has the columns {', '.join(map(repr, columns)) or 'none'} but no {' and no '.join(lacking)}. "
+            "Rename them, or choose the label's column with --label-column."
         )
-    wrong = [f"{where}: {row['index']!r}" for where, row in rows if row["index"] not in by_name]
-    if wrong:
-        raise ValueError(f"'{path}' has an index that is none of 0 to {n - 1}: {some(wrong)}.")
+    csv.insist_distinct(path, header, among=(key, column, "split", "group", "attribute"))
+    if not rows:
+        raise ValueError(f"'{path}' has a header but no rows.")
+    return key, rows
+
+
+def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
+    import pyarrow as pa  # takes a while to import
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
+    rows = [(f"row {i}", {k: csv.as_text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
+    return csv.Row(1, table.column_names), rows
+
+
+def _insist_named(path: Path, key: str, rows: Rows, stray: list[str], names: Sequence[str], noun: str) -> None:
+    """Raise ValueError where no row names a sample, or an index is out of range."""
+    by_index = names[0] == "0"
+    if by_index != (key == "index") and len(stray) == len(rows):
+        have, other = ("no paths", "index, from 0") if by_index else ("paths", "path, relative to DATA")
+        raise ValueError(f"'{path}' names {noun}s by {key}, but those of DATA have {have}: give a column {other}.")
+    if key == "index" and stray:
+        raise ValueError(f"'{path}' has an index that is none of 0 to {len(names) - 1}: {some(stray)}.")
+    if len(stray) == len(rows):
+        alike = {PurePath(cells[key]).name for _, cells in rows} & {PurePath(name).name for name in names}
+        why = "The file names agree but their folders do not: " if alike else ""
+        raise ValueError(
+            f"No row of '{path}' names any of the {noun}s of DATA. {why}the table says {rows[0][1][key]!r}, DATA holds "
+            f"{names[0]!r}. Write each path as it is below DATA."
+        )
+
+
+def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names: Sequence[str]) -> list[str]:
+    """What a column says of each sample, "" where nothing. Raises ValueError where two rows differ about one."""
+    values, source = [""] * len(names), [""] * len(names)
+    for (where, cells), which in zip(rows, of_row, strict=True):
+        value = cells.get(column, "")
+        for i in which:
+            if source[i] and value != values[i]:
+                raise ValueError(
+                    f"'{path}' gives {names[i]!r} two values of {column!r}: {values[i]!r} in {source[i]} and "
+                    f"{value!r} in {where}. Keep one."
+                )
+            values[i], source[i] = value, where
+    return values
 
 
 def _plain(name: str, root: Path | None) -> str:
@@ -282,13 +285,10 @@ def _plain(name: str, root: Path | None) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _text(value: Any) -> str:
-    """A cell as text: 3.0 is "3" (tables turn integers with gaps into floats), None and NaN are ""."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+def _note_missing(labels: Labels, cells: Sequence[str]) -> None:
+    words = Counter(cell for cell in cells if cell in csv.MISSING_WORDS)
+    if words:
+        labels.notes.append(f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label.")
 
 
 def _note_one_class(labels: Labels) -> None:
@@ -298,8 +298,8 @@ def _note_one_class(labels: Labels) -> None:
         labels.notes.append("All labels are empty.")
 
 
-def _images(n: int) -> str:
-    return "1 image is" if n == 1 else f"{n} images are"
+def _count(n: int, noun: str) -> str:
+    return f"1 {noun} is" if n == 1 else f"{n} {noun}s are"
 
 
 def some(items: Sequence[Any], most: int = 3) -> str:

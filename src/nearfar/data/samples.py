@@ -1,11 +1,10 @@
-"""What all kinds of data have in common: N samples, and what is known of each."""
+"""N samples of any kind, and what is known of each."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,12 +17,15 @@ LEARNED = ("", "train")
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Samples:
-    """N samples, known by position.
+    """N samples, known by position. A kind extends it by what its samples are, and says which fields have a value each.
 
     names: of each, by which labels find it.  label, group: N, int64, or MISSING; attribute, a second label, likewise.
     classes: the name of each class number.  split: N names, "" where unknown.
     skipped: (name, reason) of each that could not be read.  notes: sentences for the user.
     """
+
+    PER_SAMPLE: ClassVar[tuple[str, ...]] = ()
+    """The fields of the kind, tensors or lists, that hold a value for each sample: `subset` takes some of each."""
 
     names: list[str]
     label: Tensor
@@ -59,22 +61,16 @@ class Samples:
         raise NotImplementedError
 
     def subset(self, index: Tensor | Sequence[int]) -> Self:
-        """Some of the samples, in the order given."""
-        raise NotImplementedError
+        """Some of the samples, in the order given. Everything that is not of single samples is shared."""
+        index = torch.as_tensor(index, dtype=torch.int64, device="cpu")
+        which = index.tolist()
+
+        def taken(values: Tensor | list[Any]) -> Tensor | list[Any]:
+            return values[index.to(values.device)] if isinstance(values, Tensor) else [values[i] for i in which]
+
+        fields = ("names", "label", "group", "attribute", "split", *self.PER_SAMPLE)
+        return replace(self, **{name: taken(getattr(self, name)) for name in fields})
 
     def to(self, device: torch.device | str) -> Self:
         """The same samples, kept on `device` where they fit there."""
         raise NotImplementedError
-
-
-def digests(data: Samples) -> list[str]:
-    """A fingerprint of each sample's contents, by which it is known again, wherever it lies."""
-    return [hashlib.blake2b(content, digest_size=8).hexdigest() for content in data.contents()]
-
-
-def fingerprint(known: list[str], data: Samples) -> str:
-    """One fingerprint of all samples, in order, from their `digests`, their labels, groups and attributes."""
-    whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
-    if (data.attribute != MISSING).any():
-        whole += data.attribute.numpy().tobytes()
-    return hashlib.blake2b(whole, digest_size=8).hexdigest()

@@ -117,8 +117,9 @@ class Judge:
             ("input_share", self.shares),
             ("with_positive", self.positives),
         ):
-            if name in line:
-                kept.append(line[name])
+            value = line.get(name)
+            if value is not None and math.isfinite(value):  # in fp16 the gradient may overflow: that step is left out
+                kept.append(value)
 
     def alarms(self, *, rate: str = "--lr") -> list[Alarm]:
         """What the lines so far give reason to worry about; nothing, where all is well."""

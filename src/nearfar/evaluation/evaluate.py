@@ -59,7 +59,7 @@ def evaluate(
     tested = torch.cat([test for _, test in parts])
     used = min(k, *(len(train) for train, _ in parts))
     knn_config = {"k": used, "temperature": temperature, "similarity": "cosine", **common}
-    results = {"knn": judged("knn", torch.cat(votes), y, own, tested, knn_config, notes, seed)}
+    results = {"knn": summary("knn", torch.cat(votes), y, own, tested, knn_config, notes, seed)}
 
     answers = []
     for train, test in parts:
@@ -71,7 +71,7 @@ def evaluate(
         chosen.append(config)
         caution += [note for note in said if note not in caution]
     linear_config = {"solver": solver.__name__, "choices": chosen, **common}
-    results["linear"] = judged("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
+    results["linear"] = summary("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
 
     train, test = parts[0]
     for count in shots:
@@ -82,7 +82,7 @@ def evaluate(
     return results
 
 
-def judged(
+def summary(
     name: str,
     answer: Tensor,
     label: Tensor,

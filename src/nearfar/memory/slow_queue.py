@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.memory.queue import Queue
 from nearfar.method import Method
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 
 
 class SlowQueue(Queue):
@@ -24,20 +24,15 @@ class SlowQueue(Queue):
         self, size: int, dim: int, encoder: Any, projector: nn.Module, *, momentum: float, labeled: bool = False
     ) -> None:
         super().__init__(size, dim, labeled=labeled)
-        self.encoder, self.projector, self.momentum = momentum_copy(encoder), momentum_copy(projector), momentum
+        self.slow, self.momentum = MomentumPair(encoder, projector), momentum
 
     @torch.no_grad()
-    def made(self, method: Method, views: list[Any]) -> list[Tensor]:
+    def embed(self, method: Method, views: Sequence[Any]) -> list[Tensor]:
         """What the copy makes of each view: V of N x dim, unit rows."""
-        z = self.projector(method.embed(torch.cat(views), self.encoder))  # VN x dim
-        return list(normalize(z).chunk(len(views)))
+        return method.project_all(views, self.slow.encoder, self.slow.projector)
 
-    def follow(self, encoder: nn.Module, projector: nn.Module) -> None:
-        """Move the copy, after a step."""
-        follow(self.encoder, encoder, self.momentum)
-        follow(self.projector, projector, self.momentum)
-
-    def write(self, made: list[Tensor], batch: Batch) -> None:
-        """Put in the keys of each view."""
-        for keys in made:  # one view after the other, so that the order is that of one process
-            self.enqueue(keys, batch.group, batch.label)
+    def update(self, method: Any, keys: list[Tensor], batch: Batch) -> None:
+        """After a step: move the copy, and put in the keys of each view."""
+        self.slow.follow(method, self.momentum)
+        for rows in keys:  # one view after the other, so that the order is that of one process
+            self.enqueue(rows, batch.group, batch.label)

@@ -1,7 +1,7 @@
-"""The systems: one file each, whose name is the name on the command line and which holds one public method.
+"""The methods of the library: one file each, which holds one public class; its name is the name on the command line.
 
-There is no registry. What can be known without running a file, its docstring and its flags, is read from the source, so
-that lists and `--help` need not wait for torch.
+There is no registry. Docstrings, titles and flags are read from the source of a file without running it, so that lists
+and `--help` need not wait for torch.
 """
 
 from __future__ import annotations
@@ -20,30 +20,45 @@ if TYPE_CHECKING:
     from nearfar.method import Method
 
 FILLED = ("self", "encoder", "samples", "classes", "counts", "channels")
-"""Arguments of a method's constructor that a run fills; all others are flags."""
+"""Arguments of a method's constructor that a run fills."""
+
+PARTS = ("projector", "labeled")
+"""Arguments by which a method that extends another has another part built in place of its own; all others are flags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a method's file says of it: its name, its class, and its docstring, the first line of which sums it up.
+    """What the file of a method says about it, read without importing it.
 
-    family: the heading it is listed under.  base: the method of the library whose flags it takes over, if any.
+    Args:
+        name: Name on the command line: the name of the file.
+        class_name: Name of the class.
+        title: Full name with authors and year, under which people search for it: the class attribute `title`.
+        text: Docstring of the class; its first line is the summary.
+        family: Heading of lists: the class attribute `family`, or that of the method it extends.
+        base: Method of the library whose flags it also takes, by `**others`; "" for none.
     """
 
     name: str
+    class_name: str
     title: str
     text: str
     family: str
     base: str = ""
 
     @property
-    def flag_text(self) -> str:
-        """What is said of the flags, those that are taken over first."""
-        return f"{page(self.base).flag_text}\n\n{self.text}" if self.base else self.text
-
-    @property
     def summary(self) -> str:
         return self.text.splitlines()[0] if self.text else ""
+
+    @property
+    def about(self) -> str:
+        """The text before the arguments, without the summary."""
+        return self.text.partition("\n\nArgs:\n")[0].partition("\n\n")[2]
+
+    @property
+    def citation(self) -> str:
+        """The text after the arguments: authors, year, title and arXiv id of the paper."""
+        return self.text.partition("\n\nArgs:\n")[2].partition("\n\n")[2]
 
     @property
     def paper(self) -> str:
@@ -67,15 +82,39 @@ def page(name: str) -> Page:
         raise ValueError(f"{str(path)!r} holds no public class that extends nearfar.Method")
     method = methods[0]
     base = _base(tree, method)
-    said = [
-        node.value.value
+    constants = {
+        ast.unparse(node.targets[0]): str(node.value.value)
         for node in method.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "family"
-        if isinstance(node.value, ast.Constant)
-    ]
-    family = str(said[0]) if said else page(base).family if base else "others"
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
+    family = constants.get("family") or (page(base).family if base else "others")
+    title = constants.get("title", method.name)
     text = inspect.cleandoc(ast.get_docstring(method) or "")
-    return Page(path.stem, method.name, text, family, base if _takes_over(method) else "")
+    return Page(path.stem, method.name, title, text, family, base if _takes_over(method) else "")
+
+
+def by_family() -> dict[str, list[Page]]:
+    """The pages of all methods of the library: by family, then by name."""
+    families: dict[str, list[Page]] = {}
+    for known in sorted((page(name) for name in names()), key=lambda known: (known.family, known.name)):
+        families.setdefault(known.family, []).append(known)
+    return families
+
+
+def flag_texts(name: str) -> dict[str, str]:
+    """What a method's docstring says about each flag in `Args:`, after what the method it extends says about its own.
+
+    A flag about which nothing is said is missing.
+    """
+    from docstring_parser import DocstringStyle, parse  # here, as most commands do not need it
+
+    known = page(name)
+    texts = flag_texts(known.base) if known.base else {}
+    for argument in parse(known.text, DocstringStyle.GOOGLE).params:
+        words = (argument.description or "").split("\n\n")[0].split()  # the parser adds what follows the last argument
+        if words:
+            texts[argument.arg_name] = " ".join(words)
+    return texts
 
 
 def listed_flags(name: str) -> dict[str, str]:
@@ -83,12 +122,14 @@ def listed_flags(name: str) -> dict[str, str]:
     path, known = _path(name), page(name)
     taken = listed_flags(known.base) if known.base else {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == known.title:
+        if isinstance(node, ast.ClassDef) and node.name == known.class_name:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and part.name == "__init__":
                     pairs = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
                     own = {
-                        a.arg: f"{ast.unparse(a.annotation)} = {ast.unparse(d)}" for a, d in pairs if a.annotation and d
+                        a.arg: f"{ast.unparse(a.annotation)} = {ast.unparse(d)}"
+                        for a, d in pairs
+                        if a.annotation and d and a.arg not in FILLED + PARTS
                     }
                     return own | {name: text for name, text in taken.items() if name not in own}
     return taken
@@ -112,18 +153,18 @@ def _base(tree: ast.Module, method: ast.ClassDef) -> str:
 
 def _methods(tree: ast.Module) -> list[ast.ClassDef]:
     """The public classes of a file that extend Method, or a method; a head or a loss beside them does not."""
-    known, found = {"Method"}, []
+    known, methods = {"Method"}, []
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nearfar.methods."):
             known |= {alias.asname or alias.name for alias in node.names}
         if isinstance(node, ast.ClassDef) and any(ast.unparse(b).rpartition(".")[2] in known for b in node.bases):
             known.add(node.name)
-            found += [] if node.name.startswith("_") else [node]
-    return found
+            methods += [] if node.name.startswith("_") else [node]
+    return methods
 
 
 def load(name: str) -> type[Method]:
-    """The class of a method: by name, or from the user's own file (`./mine.py`), which is run."""
+    """The class of a method: by name, or from a file of the user's own (`./mine.py`), which is run."""
     from nearfar.method import Method
 
     path = _path(name)
@@ -137,12 +178,12 @@ def load(name: str) -> type[Method]:
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(f"nearfar.methods.{path.stem}")
-    found = [
+    public = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+        if not value.__name__.startswith("_")
     ]
-    public = [value for value in found if not value.__name__.startswith("_")]
     if len(public) != 1:
         raise ValueError(
             f"{str(path)!r} must hold exactly one public class that extends nearfar.Method, "
@@ -152,8 +193,8 @@ def load(name: str) -> type[Method]:
 
 
 def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
-    """The arguments of a method that a user may set, from its signature."""
-    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED}
+    """The flags of a method: the keyword arguments of its constructor, but those that a run fills."""
+    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED + PARTS}
     for name, parameter in chosen.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")
@@ -162,15 +203,15 @@ def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
 
 def _parameters(method: type[Method]) -> dict[str, inspect.Parameter]:
     """What the constructor takes; where it passes on `**others`, also what the constructor above it takes."""
-    found: dict[str, inspect.Parameter] = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for kind in method.__mro__:
         if "__init__" in vars(kind):
-            here = inspect.signature(kind.__init__, eval_str=True).parameters
-            passed_on = [name for name, p in here.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
-            found |= {name: p for name, p in here.items() if name not in found and name not in passed_on}
+            own = inspect.signature(kind.__init__, eval_str=True).parameters
+            passed_on = [name for name, p in own.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
+            parameters |= {name: p for name, p in own.items() if name not in (*parameters, *passed_on)}
             if not passed_on:
                 break
-    return found
+    return parameters
 
 
 def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: Any) -> Method:

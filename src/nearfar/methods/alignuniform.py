@@ -2,37 +2,39 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.distance import align, uniform
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
 
 
 class AlignUniform(Method):
-    """The two views of a sample are drawn to one point, and all samples are spread evenly over the sphere.
+    """Pulls the two views of a sample together and spreads all samples evenly over the unit sphere.
 
-    These are the two things that a contrastive loss asks for once negatives are many; here they are asked for plainly,
-    each with a weight, and without a positive among the negatives.
+    With many negatives, a contrastive loss does just these two things. Here each is a term of its own, with a weight:
 
         loss = align mean_i |x_i - y_i|^alpha + uniform (U(x) + U(y)) / 2
         U(x) = log mean_{i < j} exp(-t |x_i - x_j|^2)
 
-    Use it when pull and push are to be weighed one against the other, which a temperature does not allow. It costs half
-    of SimCLR's pairs, as the views are spread apart from each other. The paper's projector is the last layer of its
-    AlexNet, one linear layer, which `head` follows. Its form with MoCo's queue, of which the weights could not be
-    verified, is not here.
+    Use it when pull and push are to be weighed against each other, which a temperature does not allow. It costs what
+    SimCLR costs, with half the pairs: each view is spread by itself.
+    Note: The paper's projector is the last linear layer of its AlexNet; `head` offers that or an MLP. The paper's form
+    with MoCo's queue is left out, as its weights could not be verified.
 
-    dim: width of the embedding.  align, uniform: weights of the two parts.  alpha: power of the distance.  t: how near
-    two samples must be to push each other; larger, nearer.  head: "linear" (the paper's) or "mlp".
+    Args:
+        dim: Width of the embedding.
+        align: Weight of the alignment term (positives).
+        uniform: Weight of the uniformity term (all pairs).
+        alpha: Power of the distance between positives.
+        t: Sharpness of the uniformity term; a larger value lets only close pairs repel each other.
+        head: "linear" (the paper's projector) or "mlp".
 
     Wang and Isola 2020, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere", arXiv 2005.10242.
     """
 
-    family = "instance"
+    title = "Alignment and Uniformity on the Hypersphere (Wang and Isola 2020)"
+    family = "in-batch negatives"
 
     def __init__(
         self,
@@ -50,8 +52,7 @@ class AlignUniform(Method):
         self.align, self.uniform, self.alpha, self.t = align, uniform, alpha, t
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        x, y = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        x, y = self.project_all(batch.views)  # N x dim
         near = align(x, y, alpha=self.alpha)
         apart = (uniform(x, t=self.t, group=batch.group) + uniform(y, t=self.t, group=batch.group)) / 2
         log = {"align": near.detach(), "uniform": apart.detach()}

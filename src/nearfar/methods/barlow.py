@@ -11,16 +11,23 @@ from nearfar.nn.heads import barlow_head
 
 
 class BarlowTwins(Method):
-    """The features of two views are made to agree each with itself and with no other: correlation becomes the identity.
+    """Drives the cross-correlation matrix of two views' embeddings toward the identity matrix.
 
-    No negatives, no predictor, no second network: a feature that said the same for every sample has no correlation.
+    The diagonal makes each feature invariant to the views; the off-diagonal makes different features uncorrelated.
+    There are no negatives, no predictor and no second network: a constant feature has no correlation, so it cannot win.
 
-    dim: width of the embedding; the method wants it large.  lam: weight of the off-diagonal (0.005 in the paper, 0.0051
-    in the released code).
+        loss = sum_a (1 - C_aa)^2 + lam sum_{a != b} C_ab^2,    C: correlation of features a of view 1 and b of view 2
+
+    Use it when negatives are unwanted and the embedding can be wide. It costs little more than SimCLR.
+
+    Args:
+        dim: Width of the embedding; the method needs it large.
+        lam: Weight of the off-diagonal terms; 0.005 in the paper, 0.0051 in the released code.
 
     Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", arXiv 2103.03230.
     """
 
+    title = "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (Zbontar et al. 2021)"
     family = "no negatives"
 
     def __init__(self, encoder: Encoder, *, dim: int = 8192, lam: float = 0.005) -> None:

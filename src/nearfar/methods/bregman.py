@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import gather, local, normalize, world
+from nearfar.distributed import gather, local, world
 from nearfar.losses.bregman import bregman
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Step
@@ -15,25 +15,29 @@ from nearfar.methods.simclr import SimCLR
 
 
 class Bregman(SimCLR):
-    """Each view finds its other view twice, by its direction and by a divergence that small networks learn.
+    """Adds to SimCLR's loss a second one whose similarity is a learned Bregman divergence.
 
-    K sub-networks f_k read the unit embedding z. The largest tells of what kind a row is, and how much less the one of
-    another's kind says is a functional Bregman divergence: asymmetric, and 0 within a kind.
+    K small networks f_k read the unit embedding z. The row belongs to the network with the largest output. The
+    divergence of row i from row j is asymmetric, and 0 if both belong to the same network:
 
-        D_ij = max_k f_k(z_i) - f_kind(j)(z_i)    psi_ij = exp(-D_ij / (2 sigma^2))    loss = NT-Xent(z) + NT-Xent(psi)
+        D_ij = max_k f_k(z_i) - f_{k(j)}(z_i),  k(j) = argmax_k f_k(z_j)
+        psi_ij = exp(-D_ij / (2 sigma^2))       loss = NT-Xent(z) + NT-Xent(psi)
 
-    Use it when samples fall into unlike regions that one cosine does not measure alike; it costs what SimCLR costs.
-    If one sub-network comes to say most for all rows, the second loss stands still: the log counts those `active`.
-    Decided here: the projector is SimCLR's; what a sub-network says begins without offset, else one would say most of
-    all rows from the start.
+    Use it when one cosine similarity does not suit all regions of the data. It costs what SimCLR costs.
+    Note: If one network wins for all rows, the second loss is stuck; the log reports how many are `active`. To avoid
+    that at the start, outputs begin without offset. The projector is SimCLR's. Both were decided here.
 
-    networks: sub-networks K; 10 in the released model, 100 in its script.  hidden: width of each.  dropout: inside
-    them, in training.  sigma: scale of the divergence; psi lies in (0, 1], so the second softmax is never sharp.
+    Args:
+        networks: Number K of small networks; 10 in the released model, 100 in its script.
+        hidden: Width of each network.
+        dropout: Dropout inside the networks during training.
+        sigma: Scale of the divergence; psi lies in (0, 1], so the second softmax is never sharp.
 
     Rezaei et al. 2021, "Deep Bregman Divergence for Contrastive Learning of Visual Representations", arXiv 2109.07455.
     """
 
-    family = "instance"
+    title = "Deep Bregman Divergence for Contrastive Learning (Rezaei et al. 2021)"
+    family = "in-batch negatives"
 
     def __init__(
         self,
@@ -61,10 +65,10 @@ class Bregman(SimCLR):
         return self.second(h[:, :, None])[:, :, 0]  # 2N x networks
 
     def forward(self, batch: Batch) -> Step:
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
-        f = self.functionals(z)
+        z = self.project_all(batch.views)  # 2 of N x dim
+        f = self.functionals(torch.cat(z))
         how = {"temperature": self.temperature, "group": batch.group}
-        loss = nt_xent(*z.chunk(2), **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)
+        loss = nt_xent(*z, **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)
         return Step(loss, {"active": (torch.bincount(gather(f.argmax(1))) > 0).sum().float()})
 
     def chance(self, batch: int) -> float:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
@@ -17,24 +16,26 @@ from nearfar.ops.attacks import ascend
 
 
 class CLAE(SimCLR):
-    """Each view finds its other view, and itself after a small change that makes the loss of the whole batch worse.
+    """Trains SimCLR also on adversarial views, which are changed slightly to raise the loss of the batch.
 
-    The change is one step of the sign of the gradient, from the view itself: there the pull of the positive vanishes,
-    so it is the negatives that the step makes harder. Changed views have batch norms of their own:
+    One signed gradient step (FGSM) from the view itself, where the positive's gradient vanishes, makes the negatives
+    harder. Adversarial views have batch norms of their own, in the network z':
 
         x' = x_1 + eps sign(dL(z_1, z(x_1)) / dx_1)        loss = L(z_1, z_2) + alpha L(z_1, z'(x'))
 
-    Use it when views are few or weak and negatives soon too easy; it takes twice the time of SimCLR.
-    Decided here: statistics of the second norms move once a step, not twice; the projector is SimCLR's, with norms.
+    Use it when augmentations are weak and negatives soon too easy. It takes twice the time of SimCLR.
+    Note: Decided here: statistics of these batch norms move once a step; the projector is SimCLR's.
 
-    eps: length of the step, in units of the views, which are images in [0, 1]: the paper's 0.03 counts in units of
-    the deviation 0.5 that its images are divided by.  alpha: weight of the changed views.  loss: L, which is
-    "nt_xent", "plain" (one direction, the first views against the second) or "spreading" (every pair is told apart).
+    Args:
+        eps: Step size, in units of the views (images in [0, 1]); the paper's 0.03 is after division by 0.5.
+        alpha: Weight of the adversarial term.
+        loss: L: "nt_xent", "plain" (first against second views only) or "spreading" (a logarithm for each pair).
 
     Ho and Vasconcelos 2020, "Contrastive Learning with Adversarial Examples", arXiv 2010.12050.
     """
 
-    family = "views"
+    title = "CLAE: Contrastive Learning with Adversarial Examples (Ho and Vasconcelos 2020)"
+    family = "augmentations and views"
 
     def __init__(
         self,
@@ -58,14 +59,13 @@ class CLAE(SimCLR):
         return normalize(self.twin_projector(self.embed(view, self.twin_encoder)))  # N x dim
 
     def attack(self, x: Tensor, z: Tensor, group: Tensor | None) -> Tensor:
-        """The views x a step of eps from where they were, uphill: N x ..., without a graph."""
+        """The views x after a step of size eps that raises the loss: N x ..., without a graph."""
         with frozen_statistics(self):
             return ascend(lambda at: self.loss(z.detach(), self.changed(at), group), x, epsilon=self.eps)
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
-        z = self.changed(self.attack(v1, z1, batch.group))
+        z1, z2 = self.project_all(batch.views)  # N x dim
+        z = self.changed(self.attack(batch.views[0], z1, batch.group))
         clean, hard = self.loss(z1, z2, batch.group), self.loss(z1, z, batch.group)
         return Step(clean + self.alpha * hard, {"clean": clean.detach(), "hard": hard.detach()})
 

@@ -9,35 +9,41 @@ from torch import Tensor, nn
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.memory.bank import Bank
-from nearfar.method import Encoder, Look, Step
-from nearfar.methods.instdisc import InstDisc
+from nearfar.memory.bank_contrast import BankContrast
+from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
 
 
-class CMC(InstDisc):
-    """Each part of a sample's channels finds the stored embeddings of its other parts among those of random others.
+class CMC(Method):
+    """Contrasts the channel groups of an image, such as lightness and color, through one memory bank for each group.
 
-    What lightness and color, or image and depth, have in common is what they show. Each part has a network, a
-    projector and a bank of its own; with v^a the embedding of part a and M^b the bank of part b,
+    Each group has its own encoder, projector and bank. With v^a the embedding of group a and M^b the bank of group b,
 
-        L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with a constant Z for each pair
+        L = sum_{a != b} loss(v^a, M^b),    loss as in InstDisc, with one constant Z for each pair
 
-    Use it where channels come from different sensors; each network sees one part of one view, so that two cost what
-    SimCLR does. The encoder must be one of several networks: ycbcr:resnet18 (better than Lab, say the authors), or
-    0,1,2+3:resnet18 with the numbers of channels; 0+0:NAME, two for the same channel, where there is no other. What is
-    exported and evaluated is all of them side by side, the paper's representation. Each part takes the next view in
-    turn, as what is met in a bank is of another epoch anyway; the paper has one view for all. Networks have their full
-    width, as in the authors' second version; the first had half of it.
+    Use it where channels come from different sensors. Two encoders, each on one group of one view, cost what SimCLR
+    costs. The encoder must have several streams: `ycbcr:resnet18` (better than Lab, say the authors),
+    `0,1,2+3:resnet18` by channel numbers, or `0+0:NAME` for the same channel twice. Export and evaluation use all
+    streams side by side.
+    Note: Each group takes the next view in turn; the paper uses one view for all. Encoders have their full width, as in
+    the authors' second version; the first had half.
 
-    dim: width of the embeddings.  temperature: 0.07 in the paper.  negatives: K.  contrast, momentum, first: as in
-    InstDisc: "nce", "infonce" or "softmax"; what is left of a row; "noise", or a "look" at all samples.  core: contrast
-    the first part with each of the others alone, not all with all.
+    Args:
+        dim: Width of each embedding.
+        temperature: Divides the similarities; 0.07 in the paper.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: Loss against the bank: "nce", "infonce" or "softmax", as in InstDisc.
+        momentum: Share of a bank row that stays when its sample is seen.
+        first: Initial bank: "noise", or a "look" that embeds all samples.
+        core: Contrast only the first group with each other one, instead of all pairs.
 
     Tian et al. 2019, "Contrastive Multiview Coding", arXiv 1906.05849.
     """
 
-    family = "views"
+    title = "CMC: Contrastive Multiview Coding (Tian et al. 2019)"
+    family = "augmentations and views"
     needs_pixels = True
+    log_z: Tensor  # one for each pair
 
     def __init__(
         self,
@@ -52,16 +58,14 @@ class CMC(InstDisc):
         first: Literal["noise", "look"] = "noise",
         core: bool = False,
     ) -> None:
-        super().__init__(
-            encoder, samples=samples, dim=dim, temperature=temperature, negatives=negatives, contrast=contrast,
-            momentum=momentum, first=first, proximal=0.0,
-        )  # fmt: skip
+        super().__init__(encoder)
         streams = encoder.streams()
-        del self.projector, self.bank  # one each instead
         self.projectors = nn.ModuleList(moco_v1_head(stream.dim, out=dim) for stream in streams)
         self.banks = nn.ModuleList(Bank(samples, dim) for _ in streams)
         self.pairs = [(a, b) for a, b in permutations(range(len(streams)), 2) if not core or 0 in (a, b)]
         self.register_buffer("log_z", torch.zeros(len(self.pairs)))
+        self.contrast = BankContrast(contrast, temperature, negatives)
+        self.momentum, self.first = momentum, first
 
     @property
     def stored(self) -> list[Bank]:
@@ -82,8 +86,11 @@ class CMC(InstDisc):
 
     def forward(self, batch: Batch) -> Step:
         v = self.parts(batch.views)
-        found = [self.found(v[a], batch, self.stored[b], z) for (a, b), z in zip(self.pairs, self.log_z, strict=True)]
-        losses, log_z = map(torch.stack, zip(*found, strict=True))
+        scores = [
+            self.contrast(v[a], batch, self.stored[b], z, self.clock.generator())
+            for (a, b), z in zip(self.pairs, self.log_z, strict=True)
+        ]
+        losses, log_z = map(torch.stack, zip(*scores, strict=True))
         return Step(losses.sum(), carry=(v, log_z, batch))
 
     def after_step(self, step: Step) -> None:
@@ -93,5 +100,5 @@ class CMC(InstDisc):
             bank.write(batch.index, part, keep=self.momentum, group=batch.group)
 
     def chance(self, batch: int) -> float | None:
-        once = super().chance(batch)
+        once = self.contrast.chance(self.stored[0])
         return None if once is None else len(self.pairs) * once

@@ -23,24 +23,29 @@ def gamut() -> Tensor:
 
 
 class Colorization(Method):
-    """The network sees an image in gray and tells the colors of its parts.
+    """Predicts the colors of image regions from the grayscale image.
 
-    To tell it must know what things are: grass, skin, sky. Colors ab of Lab are classes of a grid; the target t_i of a
-    part is spread over the 5 nearest, and rare colors weigh more, by how often each occurs in the training set:
+    The ab plane of Lab is divided into Q color classes. The target t_i of a region is spread over its nearest classes,
+    and rare colors weigh more, by their frequency p_q in the training set:
 
         L = -mean_i w(t_i) sum_q t_iq log softmax(head[f(gray)]_i)_q,    w ~ 1 / ((1 - balance) p_q + balance / Q)
 
-    Use it for photographs in true colors, when batches must be small; one pass costs half of SimCLR's two. Views must
-    not change colors, as those of contrast do (views `drawing` do not), and the encoder never sees a color. Here it
-    ends in a vector, so a head draws a coarse map from it, where the paper keeps a map of a quarter of the image.
+    Use it for color photographs with views that keep colors (`drawing`), in any batch size. It needs one pass, SimCLR
+    two.
+    Note: The encoder only sees gray. From its vector the head makes a coarse map; the paper's map has a quarter of the
+    image's side. Constants are the paper's, not compared with the authors' code.
 
-    parts: cells of the map along a side.  code: width of a cell's code.  balance: 1 weighs all colors alike, 0 by
-    their rarity alone; the paper takes 1/2.  neighbors: bins that share a target.
+    Args:
+        parts: Cells of the predicted map along a side.
+        code: Width of a cell's code.
+        balance: Weighting of rare colors: 1 weighs all colors alike, 0 by rarity alone; 1/2 in the paper.
+        neighbors: Color classes that share a target.
 
-    Zhang et al. 2016, "Colorful Image Colorization", arXiv 1603.08511. Constants from the paper, not run against it.
+    Zhang et al. 2016, "Colorful Image Colorization", arXiv 1603.08511.
     """
 
-    family = "pretext"
+    title = "Colorization: Colorful Image Colorization (Zhang et al. 2016)"
+    family = "pretext tasks"
     needs_pixels = True
     needs_color = True
     bins: Tensor  # Q x 2
@@ -74,7 +79,7 @@ class Colorization(Method):
         return Step(loss, {"solved": solved(logits, first)})
 
     def split(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """What is shown, N x 3 x H x W, and what is to be told, N x 2 x H x W."""
+        """The grayscale input, N x 3 x H x W, and the ab channels to predict, N x 2 x H x W."""
         lab = rgb_to_lab(view)
         return lab_to_rgb(lab * lab.new_tensor([1, 0, 0])[:, None, None]), lab[:, 1:]
 
@@ -90,7 +95,7 @@ class Colorization(Method):
             self.weight.copy_(self.rebalance(p))
 
     def rebalance(self, p: Tensor) -> Tensor:
-        """The weights of bins that occur so often, of mean 1 over what occurs: Q -> Q."""
+        """Weights of the color classes from their frequencies, of mean 1 over the training set: Q -> Q."""
         smooth = (-(torch.cdist(self.bins, self.bins) ** 2) / (2 * SIGMA**2)).softmax(0).to(p) @ p
         weight = 1 / ((1 - self.balance) * smooth + self.balance / len(p))
         return weight / (weight * p).sum()

@@ -13,9 +13,9 @@ from nearfar.ops.patches import cut, each_patch
 
 
 class Rows(nn.Module):
-    """A context of each place of a grid from its own row and those above: N x dim x G x G -> N x width x G x G.
+    """The context of each place of a grid, from its row and those above: N x dim x G x G -> N x width x G x G.
 
-    Masked convolutions as in PixelCNN, but that a whole row is seen at once: what is predicted are rows below.
+    Masked convolutions as in PixelCNN, except that a whole row is visible, as rows below are predicted.
     """
 
     def __init__(self, dim: int, width: int, layers: int) -> None:
@@ -31,31 +31,35 @@ class Rows(nn.Module):
 
 
 class CPC(Method):
-    """From the upper rows of an image's patches, each patch some rows below is found among all patches of the batch.
+    """Predicts the patches some rows below from the upper rows of an image, against all patches of the batch.
 
-    Patches overlap and pass one network apart: z. A masked convolution sums up the rows so far: c. For each distance k
-    there is a linear map, and
+    Overlapping patches pass through the encoder separately, giving z. A masked convolution sums up the rows so far into
+    a context c. For each distance k there is a linear map W_k, and j runs over all patches of the batch:
 
         L = mean over k and places of  -p . z_(r+k) + log sum_j exp(p . z_j),    p = W_k c_r
 
-    over all patches j of all samples, those of its own image too, which are the hard ones. No temperature, and
-    nothing is normalized, as in the paper.
+    Use it where neighboring parts predict each other and color changes would harm. It costs more than SimCLR: a grid of
+    7 with half overlap has the pixels of twelve images. Only the first view is used.
+    Note: There is no released code; what the paper leaves open was decided here, and its numbers are not reproduced. As
+    in the paper there is no temperature and nothing is normalized. Rows that overlap are not predicted, as that is
+    trivial. Batch norm in the encoder sees all patches together, which lets some information leak.
 
-    Use it where what is near in an image, or in time, tells of the rest, and where views that change colors would
-    harm. Patches cost: with a grid of 7 and half overlap twelve images' worth of pixels for each, SimCLR has two.
-    Only the first view is used. Rows that overlap are not predicted, as that is trivial. The paper has layer norm in
-    its later version (`norm`); batch norm in an encoder sees all patches together, which lets a little leak.
+    Args:
+        grid: Patches along a side.
+        overlap: Overlap of neighboring patches, as a share of their side.
+        share: Side of a patch's random crop over the patch's side; 60 of 64 px in the paper.
+        side: Side of the patches given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
+        skip: Number of rows directly below that are not predicted.
+        steps: Distance of the farthest row that is predicted.
+        width: Width of the masked convolution.
+        layers: Layers of the masked convolution.
+        norm: Apply layer norm to z, as in the later version (arXiv 1905.09272).
 
-    grid: patches along a side.  overlap: of neighbors, as a share of their side.  share: side of the random crop of a
-    patch over that of the patch (60 of 64 px).  side: of the patches as the encoder gets them, in pixels; 0 leaves them
-    as they are cut, but never below 16.  skip, steps: rows below that are not predicted, and the farthest that is.
-    width, layers: of the masked convolution.  norm: layer norm on z, as in the later version (arXiv 1905.09272).
-
-    van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", arXiv 1807.03748. There is
-    no released code: what the paper leaves open is decided here, and its numbers are not reproduced.
+    van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", arXiv 1807.03748.
     """
 
-    family = "instance"
+    title = "CPC: Contrastive Predictive Coding (van den Oord et al. 2018)"
+    family = "in-batch negatives"
     needs_pixels = True
 
     def __init__(

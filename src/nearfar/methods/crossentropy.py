@@ -12,22 +12,25 @@ from nearfar.nn.heads import LinearClassifier
 
 
 class CrossEntropy(Method):
-    """Each sample is told from those of other classes by a linear classifier, without any contrast of samples.
+    """Trains encoder and linear classifier with cross-entropy on the labels, without any contrast.
 
-    What the others with labels are held against, and what fine-tuning does:
+    It is the baseline for the other supervised methods, and what fine-tuning does:
 
         loss_i = -log softmax(W h_i + b)_y
 
-    Use it for a baseline, or with `--from-run RUN` to fine-tune an encoder. It costs half of what SimCLR does with one
-    view (`--view-count 1`). A sample without a label takes no part.
+    Use it as a baseline, or with `--from-run RUN` to fine-tune an encoder. It costs half of SimCLR with one view
+    (`--view-count 1`). A sample without a label takes no part.
 
-    prior: add the logarithm of each class's share to the logits in training (balanced softmax), for classes of uneven
-    sizes.  smoothing: of the targets.
+    Args:
+        prior: Add the log frequency of each class to the logits in training (balanced softmax), for imbalanced classes.
+        smoothing: Label smoothing of the targets.
 
-    The balanced softmax: Ren et al. 2020, "Balanced Meta-Softmax for Long-Tailed Visual Recognition", arXiv 2007.10740.
+    Ren et al. 2020, "Balanced Meta-Softmax for Long-Tailed Visual Recognition" (the balanced softmax),
+    arXiv 2007.10740.
     """
 
-    family = "labels"
+    title = "Cross-entropy: a linear classifier, optionally with balanced softmax (Ren et al. 2020)"
+    family = "supervised"
     needs_labels = True
     classifies = True
 
@@ -46,7 +49,7 @@ class CrossEntropy(Method):
         self.smoothing, self.entropy = smoothing, float(-(known.exp() * known).sum()) if prior else math.log(classes)
 
     def forward(self, batch: Batch) -> Step:
-        logits = self.classifier(self.embed(torch.cat(batch.views)))  # VN x classes
+        logits = self.classifier(torch.cat(self.embed_all(batch.views)))  # VN x classes
         label = batch.label.repeat(len(batch.views))
         loss = cross_entropy(logits, label, log_prior=self.classifier.log_prior, smoothing=self.smoothing)
         return Step(loss, {"right": solved(logits, label)})

@@ -2,36 +2,39 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.negatives import hcl
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import debiased_head
 
 
 class Debiased(Method):
-    """Each view finds its other view among all in the batch, less the share of these that is of its own class.
+    """Corrects the negative term of SimCLR's loss for the share of negatives that are of the anchor's own class.
 
-    A negative drawn at random is of the anchor's class with probability tau_plus. What such negatives add to the sum is
-    estimated from the positive and taken away, though never below what N negatives can have:
+    A random negative is of the anchor's class with probability tau_plus. The contribution of such false negatives is
+    estimated from the positive and subtracted, down to the least that N negatives can give:
 
         loss_i = -log pos_i / (pos_i + Ng_i),    e_ij = exp(z_i . z_j / temperature)
         Ng_i = max((sum_j e_ij - tau_plus N pos_i) / (1 - tau_plus), N exp(-1 / temperature))
 
     Use it when there are few classes, so that many negatives are false; with a thousand classes there is little to
-    correct. It costs what SimCLR does. The one positive stands for the expectation over positives, as in the released
-    code; the paper allows for several.
+    correct. It costs what SimCLR costs.
+    Note: One positive estimates the expectation over positives, as in the released code; the paper allows several.
 
-    dim, hidden: widths of the projector.  temperature: 0.5 in the paper.  tau_plus: share of negatives that are of the
-    anchor's class, 1 / classes where these are balanced; 0 is SimCLR's loss.
+    Args:
+        dim: Width of the embedding.
+        hidden: Width of the projector's hidden layer.
+        temperature: Divides the similarities; 0.5 in the paper.
+        tau_plus: Probability that a negative is of the anchor's class: 1 / classes if they are balanced; 0 is SimCLR's
+            loss.
 
     Chuang et al. 2020, "Debiased Contrastive Learning", arXiv 2007.00224.
     """
 
-    family = "negatives"
+    title = "Debiased Contrastive Learning (Chuang et al. 2020)"
+    family = "negative weighting and selection"
 
     def __init__(
         self, encoder: Encoder, *, dim: int = 128, hidden: int = 512, temperature: float = 0.5, tau_plus: float = 0.1
@@ -41,8 +44,7 @@ class Debiased(Method):
         self.temperature, self.tau_plus = temperature, tau_plus
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z1, z2 = normalize(self.projector(self.embed(torch.cat([v1, v2])))).chunk(2)  # N x dim
+        z1, z2 = self.project_all(batch.views)  # N x dim
         return Step(self.loss(z1, z2, batch.group))
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:

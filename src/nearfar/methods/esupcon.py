@@ -16,29 +16,32 @@ from nearfar.nn.heads import supcon_head
 
 
 class ESupCon(Method):
-    """Each view finds the views and the prototype of its class, and each prototype the views of its class.
+    """Trains features and a prototype classifier together by adding class prototypes to SupCon's batch.
 
-    A prototype w_c of unit length is one more row of the batch, positive for its class and negative for the others, so
-    that the classifier is learned by the contrast itself. With P_i the other views of the class of i, and similarities
-    s_ij = z_i . z_j / T and b_ic = w_c . z_i / T,
+    A prototype w_c of unit length is a positive for the samples of its class and a negative for all others. With P_i
+    the other views of the class of i, c the classes in the batch, s_ij = z_i . z_j / T and b_ic = w_c . z_i / T,
 
         D_i = sum_{j != i} exp(s_ij) + sum_c exp(b_ic)      l_i = log D_i - (b_iy + sum_p s_ip) / (1 + |P_i|)
         l_c = -mean_{i: y_i = c} b_ic + log sum_j exp(b_jc)     loss = mean_i l_i + beta mean_c l_c
 
-    where c are the classes in the batch. Use it when features and classifier are wanted from one stage; it costs what
-    SupCon does. The paper is described, and the formula reconstructed, from its words and its overview figure: the
-    equations are unverified, and there is no public code. A sample without a label is contrasted with samples alone.
-    `classify` goes by prototypes alone. PaCo differs by logits without bounds, a weight of the samples and a queue.
+    Use it when features and classifier are wanted from one stage. It costs what SupCon costs.
+    Note: The equations are reconstructed from the paper's text and overview figure; they are unverified, and there is
+    no public code. A sample without a label is contrasted with samples only. `classify` uses the prototypes alone. PaCo
+    differs by unbounded logits, a weight of the samples and a queue.
 
-    dim: width of the embedding.  temperature: T.  beta: weight of the prototypes' own loss; 0 takes it out.  joint:
-    weight of a cross-entropy of the b_ic, 0 in the paper.  prior: add the logarithm of each class's share to the b_ic
-    of l_i and of the cross-entropy, for classes of uneven sizes; an extension.
+    Args:
+        dim: Width of the embedding.
+        temperature: T, which divides the similarities.
+        beta: Weight of the prototypes' own loss l_c; 0 removes it.
+        joint: Weight of an additional cross-entropy on b_ic; 0 in the paper.
+        prior: Add the log frequency of each class to b_ic, for imbalanced classes; an extension of ours.
 
     Aljundi et al. 2022, "Contrastive Classification and Representation Learning with Probabilistic Interpretation",
     arXiv 2211.03646.
     """
 
-    family = "labels"
+    title = "ESupCon: Contrastive Classification and Representation Learning (Aljundi et al. 2022)"
+    family = "supervised"
     needs_labels = True
     classifies = True
     log_prior: Tensor
@@ -68,15 +71,16 @@ class ESupCon(Method):
         return self.logits(normalize(self.projector(self.embed(view))))
 
     def forward(self, batch: Batch) -> Step:
-        views, label = len(batch.views), batch.label
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        label = batch.label
+        views = self.project_all(batch.views)  # V of N x dim
+        z = torch.cat(views)
         b, none = self.logits(z), z.new_zeros(0, z.shape[1])
         queue = none, label[:0], label[:0]
         loss = parametric(
             z, b + self.log_prior, label, none, queue, temperature=self.temperature, alpha=1.0, group=batch.group
         )
-        every = centers(normalize(self.prototypes), list(z.chunk(views)), label, temperature=self.temperature)
-        entropy = cross_entropy(b, label.repeat(views), log_prior=self.log_prior)
+        every = centers(normalize(self.prototypes), views, label, temperature=self.temperature)
+        entropy = cross_entropy(b, label.repeat(len(views)), log_prior=self.log_prior)
         log = {"samples": loss.detach(), "prototypes": every.detach(), "entropy": entropy.detach()}
         return Step(loss + self.beta * every + self.joint * entropy, log)
 

@@ -18,27 +18,33 @@ from nearfar.ops.explanation import essence, gradcam, saliency
 
 
 class ExCon(SupCon):
-    """Each view finds those of its class; one view is what is left of the image where the class is recognized.
+    """Trains SupCon with views that show only the image regions by which a classifier recognizes the class.
 
-    With e a map, scaled to [0, 1], of what speaks for the label to a classifier, and m the mean color,
+    With e an explanation map for the label, scaled to [0, 1], and m the mean color (the encoder's, else 0.5),
 
-        x' = x where e > threshold, else m      views: v_1, and x' if the classifier still names the label, else v_2
+        x' = x where e > threshold, else m      views: v_1, and x' if the classifier still predicts the label, else v_2
 
-    Use it when a random crop may miss the object; two passes in eval mode, and one back, come to the cost of SimCLR.
-    The classifier is linear and learns in the same step from the features of v_1, to which it passes no gradient; the
-    paper trains it in epochs between. Maps are made in eval mode, where the released code takes the batch's statistics,
-    and keep their sign, as there. A sample without a label is not explained. m is the encoder's mean, or else 0.5.
+    Use it when a random crop may miss the object. It adds two passes in eval mode and one backward to SimCLR's step.
+    Note: The classifier is linear and learns in the same step from the features of v_1, to which it passes no gradient;
+    the paper trains it between epochs. Maps are made in eval mode, where the released code uses batch statistics, and
+    keep their sign. A sample without a label is not explained.
 
-    explain: by "gradcam", where the encoder has stages, or by "saliency", the slope at the pixels.  stage: what gradcam
-    looks at: 2 for 32 px and 4 for 64 in the released code.  threshold: of the map.  background: an x' that is not
-    recognized is "none", or (ExConB) a further row, one of the "negatives" of all or of a "class" of its own; all x'
-    then pass the encoder, and such a row counts once a view.  after: the share of training that is SupCon's alone, a
-    quarter in the authors' command for CIFAR-100.  dim, temperature, base_temperature: as in SupCon.
+    Args:
+        explain: Source of the map: "gradcam", where the encoder has stages, or "saliency", the gradient at the pixels.
+        stage: Stage of the encoder that gradcam uses; in the released code 2 for 32 px, 4 for 64 px.
+        threshold: Value of the map above which pixels stay.
+        background: Use of a masked view that is not recognized: "none", or (ExConB) an additional row that is one of
+            the "negatives" of all, or of a "class" of its own; both pass all masked views through the encoder.
+        after: Share of training with SupCon alone; a quarter in the authors' command for CIFAR-100.
+        dim: Width of the embedding.
+        temperature: Divides the similarities.
+        base_temperature: Scale the loss by temperature over this, as in SupCon.
 
     Zhang et al. 2021, "ExCon: Explanation-driven Supervised Contrastive Learning for Image Classification",
     arXiv 2111.14271.
     """
 
+    title = "ExCon: Explanation-driven Supervised Contrastive Learning (Zhang et al. 2021)"
     needs_pixels = True
     classifies = True
 
@@ -73,9 +79,9 @@ class ExCon(SupCon):
             masked, right = essence(*how, x, batch.label, threshold=self.threshold, at_once=self.micro_batch)
             views = [v1, torch.where(right[:, None, None, None], masked, v2)]
             views += [masked] if self.background != "none" else []
-        h = self.embed(torch.cat(views))  # 2N or 3N x encoder.dim
-        z = normalize(self.projector(h)).split(len(x))  # N x dim each
-        entropy = cross_entropy(self.classifier(h[: len(x)].detach()), batch.label)
+        h = self.embed_all(views)  # 2 or 3 of N x encoder.dim
+        z = normalize(self.projector(torch.cat(h))).split(len(x))  # N x dim each
+        entropy = cross_entropy(self.classifier(h[0].detach()), batch.label)
         loss = self.contrast(z, batch, ~right & (batch.label >= 0)) + entropy
         return Step(loss, {"explained": right.float().mean(), "entropy": entropy.detach()})
 

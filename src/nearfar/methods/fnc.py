@@ -4,41 +4,39 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.method import Encoder, Method, Step, frozen_statistics
 from nearfar.nn.heads import mlp
 
 
 class FNC(Method):
-    """Each view finds its other view among those of the batch, but not among the samples that look most like it.
+    """Detects likely false negatives in the batch by similarity, and makes them positives or leaves them out.
 
-    SimCLR pushes apart images of one thing as well. Here the samples whose embeddings are most like any view of a
-    sample are taken for such false negatives F_i, and pulled as further positives, or left out of the negatives:
+    The rows most similar to a sample's views are its false negatives F_i:
 
         attract:    -mean over own views and F_i of s_ij + log sum over all others of exp(s_ij)
         eliminate:  -s_ip + log(exp(s_ip) + sum_{j not in F_i} exp(s_ij))
 
-    Use it when the batch holds many samples of each class. It costs what SimCLR does; each view beyond the first two,
-    which only help to find F_i, costs a forward pass. The views that two alone give serve to find as well.
+    Use it when a batch holds many samples of each class. It costs SimCLR's step, and a pass for each further view.
+    Note: With labels, the log reports `precision` and `recall` of F_i. The paper's optional memory is left out.
 
-    With labels, the log tells `precision`, the share of the false negatives found that are of the same class, and
-    `recall`, the share of the negatives of the same class that are found. The memory of earlier embeddings, which the
-    paper has as an option, is left out; which of the two treatments is the default it leaves open.
-
-    dim: width of the embedding.  temperature: 0.1 in the paper.  treatment: of what is found: "attract", as the
-    released code has it alone, or "eliminate".  top: most rows found for a sample.  threshold: least cosine of them.
-    score: "max" over the views of a sample, or "mean".  support_learns: let the views beyond the first two be anchors
-    and positives too, as in the released code.
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.1 in the paper.
+        treatment: "attract" (the only one in the released code) or "eliminate"; the paper names no default.
+        top: Largest number of false negatives of a sample.
+        threshold: Least cosine similarity of a false negative.
+        score: Similarity to a sample: the "max" or the "mean" over its views.
+        support_learns: Use views beyond the second, which support detection, as anchors too, as in the released code.
 
     Huynh et al. 2020, "Boosting Contrastive Self-Supervised Learning with False Negative Cancellation",
     arXiv 2011.11765.
     """
 
-    family = "negatives"
+    title = "FNC: False Negative Cancellation (Huynh et al. 2020)"
+    family = "negative weighting and selection"
 
     def __init__(
         self,
@@ -60,16 +58,12 @@ class FNC(Method):
         self.top, self.threshold, self.support_learns = top, threshold, support_learns
         self.score: Literal["max", "mean"] = score
 
-    def project(self, views: list[Tensor]) -> list[Tensor]:
-        z = normalize(self.projector(self.embed(torch.cat(views))))
-        return list(z.chunk(len(views)))  # V of N x dim
-
     def forward(self, batch: Batch) -> Step:
         learning = len(batch.views) if self.support_learns else 2
-        z, support = self.project(batch.views[:learning]), []
+        z, support = self.project_all(batch.views[:learning]), []
         if batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
-                support = self.project(batch.views[learning:])
+                support = self.project_all(batch.views[learning:])
         found = find_alike(z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score)  # N x top
         loss = nt_xent_found(z, found, temperature=self.temperature, attract=self.attract, group=batch.group)
         log = detection(detected_columns(found, batch.label, learning)) if self.labeled else {}

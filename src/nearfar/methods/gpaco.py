@@ -11,28 +11,33 @@ from nearfar.nn.heads import LinearClassifier, gpaco_head
 
 
 class GPaCo(Method):
-    """Each view finds the learned center of its class and the samples of it, among all centers, the batch and a queue.
+    """Trains a classifier by contrasting views with learned class centers, the batch and a queue, with one encoder.
 
-    PaCo without a slow copy: one network sees both views, and both are anchors. With b the logits of a linear
-    classifier plus the log of each class's share, and s the similarities with both views and the queue,
+    It is PaCo without a momentum encoder; both views are anchors. b: classifier logits plus log class frequencies.
 
         loss_i = log D_i - (beta b_iy + alpha sum_p s_ip) / (beta + alpha |P_i|)
         D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = z_i . k_j / temperature
 
-    Use it to classify, where some classes are rare and also where they are not (`--no-prior --smoothing 0.1`); it costs
-    what SimCLR does. Both views pass through the network together; the second view's embeddings enter the queue, which
-    starts without labels. Samples without a label are told from samples alone. The paper's views have RandAugment,
-    which is not here.
+    Use it to classify, with rare classes or without (`--no-prior --smoothing 0.1`). It costs what SimCLR costs.
+    Note: Second views enter the queue, which starts without labels. Samples without a label are contrasted with samples
+    only. The paper's RandAugment is left out.
 
-    dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier embeddings.  temperature: of the
-    similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.  beta: weight of the center.
-    gamma: of the samples in D.  smoothing: the part of beta that other centers share.  scale: what b is divided by.
-    prior: whether b has the classes' shares; they are left out of `classify`.
+    Args:
+        dim: Width of the embedding; 32 in the paper for CIFAR.
+        queue: Number of earlier embeddings.
+        temperature: Divides the similarities; 0.05 for CIFAR.
+        alpha: Weight of each positive sample; 0.01 for CIFAR.
+        beta: Weight of the class center.
+        gamma: Weight of the samples in D.
+        smoothing: Share of beta that goes to the other centers (label smoothing).
+        scale: Divides the logits b.
+        prior: Add the log class frequency to b in training; `classify` leaves it out.
 
     Cui et al. 2022, "Generalized Parametric Contrastive Learning", arXiv 2209.12400.
     """
 
-    family = "labels"
+    title = "GPaCo: Generalized Parametric Contrastive Learning (Cui et al. 2022)"
+    family = "supervised"
     needs_labels = True
     classifies = True
 
@@ -59,7 +64,7 @@ class GPaCo(Method):
         self.temperature, self.scale = temperature, scale
 
     def forward(self, batch: Batch) -> Step:
-        h = self.embed(torch.cat(batch.views))  # 2N x encoder.dim
+        h = torch.cat(self.embed_all(batch.views))  # 2N x encoder.dim
         z = normalize(self.projector(h))
         b = self.classifier.balanced(h) / self.scale  # 2N x classes
         earlier = self.queue.keys, self.queue.label, self.queue.group

@@ -10,23 +10,26 @@ from nearfar.methods.debiased import Debiased
 
 
 class HCL(Debiased):
-    """Each view finds its other view among all in the batch, of which those that look most like it weigh most.
+    """Weighs the negatives of the debiased loss by their similarity to the anchor, so that hard ones count most.
 
-    The negatives of debiased contrastive learning are re-weighted by exp(beta s), s being a similarity over the
-    temperature, as if they had been drawn near the anchor. Nothing is drawn or sorted: it is all in the sum.
+    Weights exp(beta s), with s the similarity over the temperature, act as if negatives were sampled near the anchor:
 
         Ng_i = max((R_i - tau_plus N pos_i) / (1 - tau_plus), N exp(-1 / temperature))
         R_i = N sum_j e_ij^(1 + beta) / sum_j e_ij^beta
 
-    Use it when SimCLR soon finds most negatives easy, and with the correction, as the hardest negatives are those most
-    likely to be false. The pairs are gone through twice, once for each sum; else it costs what SimCLR does. The
-    gradient passes through the weights, as in the released code, and beta multiplies s, not the cosine, as in both.
+    Use it when SimCLR soon finds most negatives easy; keep the correction `tau_plus`, as the hardest negatives are the
+    most likely to be false. It costs what SimCLR costs, with two sums over the pairs.
+    Note: The gradient passes through the weights, and beta multiplies s, not the cosine, as in the released code. The
+    authors' 9 annealing steps are not verified to be equally spaced.
 
-    beta: weight of hard negatives; 0 is the debiased loss.  anneal: equal steps in which beta falls to 0 over training,
-    9 for the authors (here at equal intervals, which is not verified); 0 keeps beta.
+    Args:
+        beta: Concentration on hard negatives; 0 is the debiased loss.
+        anneal: Number of equal steps in which beta falls to 0 over training; 9 for the authors; 0 keeps beta.
 
     Robinson et al. 2021, "Contrastive Learning with Hard Negative Samples", arXiv 2010.04592.
     """
+
+    title = "HCL: Contrastive Learning with Hard Negative Samples (Robinson et al. 2021)"
 
     def __init__(self, encoder: Encoder, *, beta: float = 1.0, anneal: int = 0, **debiased: Any) -> None:
         super().__init__(encoder, **debiased)
@@ -36,7 +39,7 @@ class HCL(Debiased):
         return hcl(z1, z2, temperature=self.temperature, beta=self.tilt(), tau_plus=self.tau_plus, group=group)
 
     def tilt(self) -> float:
-        """Beta as it is now."""
+        """Beta at the present step."""
         if not self.anneal:
             return self.beta
         fallen = min(int(self.clock.progress * (self.anneal + 1)), self.anneal)

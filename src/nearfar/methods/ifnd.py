@@ -9,36 +9,39 @@ from torch import Tensor
 from nearfar.batch import MISSING, Batch
 from nearfar.clustering.confidence import confidence
 from nearfar.clustering.kmeans import kmeans
-from nearfar.distributed import gather, normalize
+from nearfar.distributed import gather
 from nearfar.losses.false_negatives import detected, detection, info_nce_found
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
 
 
 class IFND(MoCo):
-    """Each query finds its key in a queue from which more and more keys of its own cluster are left out.
+    """Removes from MoCo's negatives, in growing numbers, the keys of the query's own cluster.
 
-    Before each epoch the slow copy's embeddings of all samples are clustered. Only the most confident samples are
-    accepted, a share that grows through training. Of these, the keys of the query's cluster are its false negatives
-    F_i, and older keys of its own sample always are:
+    Before each epoch the momentum embeddings of all samples are clustered. Only the most confident samples are
+    accepted, a share that grows. Accepted keys of the query's cluster, and older keys of its own sample, are its false
+    negatives F_i:
 
         eliminate:  -s_i + log(exp(s_i) + sum_{j not in F_i} exp(s_ij))
         attract:    the mean of that over the own key and F_i, each in the place of s_i
 
-    Use it when MoCo's queue holds many keys of the query's class. A step costs what MoCo's does for each granularity;
-    each epoch costs one pass over all samples, and the clusterings besides. With labels, the log tells `precision`, the
-    share of the false negatives found that are of the same class, and `recall`, the share of that class found.
-    Unverified, as no code was at hand: confidence is a softmax over centroids, acceptance grows linearly from 0 and
-    clusters are made anew each epoch, the losses of the granularities are averaged, with as many clusters as in PCL.
+    Use it when MoCo's queue holds many keys of the query's class. A step costs MoCo's loss once for each granularity;
+    an epoch costs one pass over all samples and the clusterings. With labels, the log reports `precision` and `recall`
+    of F_i.
+    Note: No code was at hand, so these are unverified: confidence is a softmax over centroids, acceptance grows
+    linearly from 0, clusters are made anew each epoch, granularities are averaged, and their number is PCL's.
 
-    treatment: of what is found: "eliminate", which the paper finds more stable, or "attract".  clusters: of the first
-    clustering; each further one has twice as many, at most one for ten samples.  granularities: number of
-    clusterings.  acceptance: share of the samples that is accepted at the end.
+    Args:
+        treatment: Treatment of false negatives: "eliminate", which the paper finds more stable, or "attract".
+        clusters: Clusters of the first clustering; each further one has twice as many, at most one for ten samples.
+        granularities: Number of clusterings.
+        acceptance: Share of the samples that is accepted at the end of training.
 
     Chen et al. 2021, "Incremental False Negative Detection for Contrastive Learning", arXiv 2106.03719.
     """
 
-    family = "negatives"
+    title = "IFND: Incremental False Negative Detection (Chen et al. 2021)"
+    family = "negative weighting and selection"
     label: Tensor
     keys: Tensor
 
@@ -64,14 +67,14 @@ class IFND(MoCo):
         accepted = round(self.acceptance * self.clock.progress * self.label.shape[1])
         if not accepted:
             return
-        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(self.slow_rows)  # samples x dim
         for m, size in enumerate(self.sizes):
             found = kmeans(x, size, seed=m)
             sure = confidence(x, found, self.temperature).topk(accepted).indices
             self.label[m] = torch.full_like(found.assigned, MISSING).index_copy(0, sure, found.assigned[sure])
 
     def alike(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Of each granularity ids of queries and keys, N and K: the cluster, if accepted, or the sample's own."""
+        """For each granularity, ids of queries and keys, N and K: the cluster if accepted, else the sample's own id."""
         index = torch.cat([batch.index, self.keys[0]])
         label = self.label[:, index.clamp(min=0)]  # granularities x N+K
         ids = torch.where(label < 0, self.label.shape[1] + index, label).masked_fill(index < 0, MISSING)
@@ -97,4 +100,4 @@ class IFND(MoCo):
         self.keys[:, slots % self.keys.shape[1]] = seen
 
     def chance(self, batch: int) -> None:
-        """It depends on what is found."""
+        """None: chance level depends on the false negatives that are detected."""

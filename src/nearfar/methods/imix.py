@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,31 +14,39 @@ from nearfar.losses.redundancy import barlow
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import barlow_head, mlp
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
 from nearfar.ops.mixing import cutmix, input_mix, mixup
 
 
 class IMix(Method):
-    """Each mixture of two samples finds the other views of both, in the proportions in which they were mixed.
+    """Mixes two samples and trains the mixture to match the other views of both, in the same proportions.
 
-    A sample's label is its place in the batch, so that mixing first views mixes labels, whatever the data:
+    A sample's label is its index in the batch, so mixing inputs mixes these virtual labels, for any kind of data:
 
         q = f(lam x_i + (1 - lam) x_p)        loss_i = lam loss(q, k_i) + (1 - lam) loss(q, k_p)
 
-    Use it when augmentations are weak or unknown, as in tables, or data are few; it costs what its base costs. Decided
-    here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process; one direction.
+    Use it when augmentations are weak or unknown, as for tables, or data are few. It costs what its base costs.
+    Note: Decided here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process;
+    only one direction is computed.
 
-    base: "npair" (one network, keys of the batch), "moco" (slow copy; keys of the batch and a queue), "byol" (slow copy
-    and predictor) or "barlow" (correlations; wants a larger dim).  mix: "mixup" adds samples, "cutmix" pastes boxes of
-    images.  alpha: of the Beta distribution of shares; smaller mixes less.  extra: other samples that InputMix adds
-    to every view, labels unchanged.  dim: of the embedding.  temperature: of npair and moco.  queue: negatives of moco
-    beyond the batch.  momentum, splits: of the slow copy, and the parts of the batch that norms then see apart.
+    Args:
+        base: Loss: "npair" (keys of the batch), "moco" (momentum encoder, keys of batch and queue), "byol" (momentum
+            encoder and predictor) or "barlow" (correlations; needs a larger dim).
+        mix: "mixup" averages two samples, "cutmix" pastes a box of one image into the other.
+        alpha: Parameter of the Beta distribution of lam; smaller mixes less.
+        extra: Number of other samples that InputMix adds to every view, labels unchanged.
+        dim: Width of the embedding.
+        temperature: Divides the similarities of npair and moco.
+        queue: Number of negatives of moco beyond the batch.
+        momentum: Momentum of the key encoder of moco and byol.
+        splits: Parts of the batch that batch norm sees separately, for moco and byol.
 
     Lee et al. 2020, "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning", arXiv 2010.08887.
     """
 
-    family = "views"
+    title = "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning (Lee et al. 2020)"
+    family = "augmentations and views"
 
     def __init__(
         self,
@@ -55,28 +64,28 @@ class IMix(Method):
     ) -> None:
         slow = base in ("moco", "byol")
         super().__init__(split_norms(encoder, splits) if slow else encoder)
-        npair = base == "npair"
-        head = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, last_bias=not npair, last_norm=npair)
-        self.projector = barlow_head(encoder.dim, out=dim) if base == "barlow" else head
+        if base == "barlow":
+            self.projector = barlow_head(encoder.dim, out=dim)
+        else:
+            last = {"last_norm": True, "last_bias": False} if base == "npair" else {"last_bias": True}
+            self.projector = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, **last)
         self.predictor = mlp((dim, dim, dim), norm=True, bias=False, last_bias=True) if base == "byol" else None
-        if slow:
-            self.key_encoder = momentum_copy(self.encoder)
-            self.key_projector = momentum_copy(split_norms(self.projector, splits))
+        self.slow = MomentumPair(self.encoder, split_norms(self.projector, splits)) if slow else None
         self.queue = Queue(queue, dim) if base == "moco" else None
-        self.base, self.slow, self.mix = base, slow, mixup if mix == "mixup" else cutmix
+        self.base, self.mix = base, mixup if mix == "mixup" else cutmix
         self.alpha, self.extra, self.temperature, self.momentum = alpha, extra, temperature, momentum
 
     def query(self, view: Any) -> Tensor:
         return self.projector(self.embed(view))  # N x dim
 
     @torch.no_grad()
-    def key(self, view: Any) -> Tensor:
-        return shuffled(lambda x: self.key_projector(self.embed(x, self.key_encoder)), view, self.clock.generator())
+    def key(self, view: Any, slow: MomentumPair) -> Tensor:
+        return shuffled(partial(slow, self), view, self.clock.generator())  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
         x, partner, lam = self.mix(v1, alpha=self.alpha, generator=self.clock.generator(2))
-        q, k = (self.query(x), self.key(v2)) if self.slow else self.each(self.query, [x, v2])
+        q, k = (self.query(x), self.key(v2, self.slow)) if self.slow else self.each(self.query, [x, v2])
         return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalize(k.detach()), batch.group))
 
     def loss(self, q: Tensor, k: Tensor, partner: Tensor, lam: Tensor, group: Tensor | None) -> Tensor:
@@ -89,9 +98,8 @@ class IMix(Method):
         return mixed_info_nce(q, k, partner, lam, temperature=self.temperature, queue=queue, group=group)
 
     def after_step(self, step: Step) -> None:
-        if self.slow:
-            follow(self.key_encoder, self.encoder, self.momentum)
-            follow(self.key_projector, self.projector, self.momentum)
+        if self.slow is not None:
+            self.slow.follow(self, self.momentum)
         if self.queue is not None:
             self.queue.enqueue(*step.carry)
 

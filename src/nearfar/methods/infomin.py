@@ -16,29 +16,34 @@ from nearfar.ops.patches import PatchHead, cut, orders, shuffle
 
 
 class InfoMin(MoCo):
-    """Each query, and the shuffled patches of its image, find the same key among a long queue of earlier keys.
+    """Adds to MoCo a second query made of the image's shuffled patches, so that views share less information.
 
-    Good views share what a task needs and no more. Stronger views share less: to MoCo comes a query made of patches in
-    a random order, q_t, which meets the keys of whole images; it never enters the queue.
+    Good views share what a task needs and no more. The query of shuffled patches q_t meets the keys of whole images and
+    never enters the queue:
 
         L = (1 - beta) * InfoNCE(q, k) + beta * InfoNCE(q_t, k)
 
-    Use it as MoCo, where a longer training is paid by accuracy; a third of SimCLR's cost more. The released views are
-    stronger than MoCo's by RandAugment, which is not here. The paper's other half is `learned`: an invertible map g of
-    colors plays against the networks, which find the key of channels 2 and 3 of g(x) for its channel 1 and the other
-    way round; g raises that loss, they lower it. That half was never released and is unverified: here one encoder sees
-    both views, the other channels being a flat 0.5, g plays from the start instead of being frozen, it feels queries
-    alone, and nothing is asked of labels.
+    Use it in place of MoCo when accuracy justifies a step that costs a third more than SimCLR's.
+    Note: The released views are stronger than MoCo's by RandAugment, which is left out. The paper's other half,
+    `learned` views, was never released and is unverified: an invertible color map g and the networks play against each
+    other over the loss between channel 1 and channels 2 and 3 of g(x). Here one encoder sees both, other channels being
+    a flat 0.5; g plays from the start instead of being frozen, gets gradients of queries only, and uses no labels.
 
-    beta: weight of the patches.  temperature: 0.15 in the released code.  grid: cells along a side.  share: side of a
-    patch over that of its cell.  side: of the patches as the encoder gets them, in pixels; 0 leaves them as they are
-    cut, but never below 16.  learned: learn the views, for images of 3 channels.  inner: steps of the networks to
-    one of g.
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.15 in the released code.
+        beta: Weight of the patches' term.
+        grid: Cells along a side of the image.
+        share: Side of a patch over the side of its cell.
+        side: Side of the patches given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
+        learned: Learn the views; needs images of 3 channels.
+        inner: Steps of the networks for each step of g.
 
     Tian et al. 2020, "What Makes for Good Views for Contrastive Learning?", arXiv 2005.10243.
     """
 
-    family = "views"
+    title = "InfoMin: What Makes for Good Views for Contrastive Learning? (Tian et al. 2020)"
+    family = "augmentations and views"
     needs_pixels = True
 
     def __init__(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -8,35 +7,40 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize, share
-from nearfar.losses.instances import instance_softmax, log_partition, nce
-from nearfar.losses.pairwise import info_nce
 from nearfar.memory.bank import Bank
+from nearfar.memory.bank_contrast import BankContrast
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
 
 
 class InstDisc(Method):
-    """Each view finds the stored embedding of its own sample among those of random others, in a bank of all samples.
+    """Matches each view with its sample's stored embedding, against random rows of a memory bank of all samples.
 
-    Every sample is a class of its own, whose weight is what the network made of it when it was last seen. With n
-    samples, K drawn rows of the bank M, and Z estimated from the first batch and kept,
+    Every sample is its own class, whose weight is its embedding when last seen. With n samples, K drawn rows of the
+    bank M, and Z estimated from the first batch and kept,
 
         loss_i = -log h_i(M_i) - sum_j log(1 - h_i(M_j)) + proximal |v_i - M_i|^2
         h_i(x) = P_i(x) / (P_i(x) + K / n),    P_i(x) = exp(v_i . x / temperature) / Z
 
-    Use it for long trainings in small batches, at SimCLR's cost: negatives are for nothing, but an epoch old. All views
-    are scored, and written in turn (the paper makes one); negatives are drawn once a batch, not for each row.
+    Use it for long trainings in small batches, at SimCLR's cost: negatives need no forward pass, but are an epoch old.
+    Note: All views are used, and written in turn; the paper has one. Negatives are drawn once a batch, not for each
+    row.
 
-    dim: width of the embedding.  temperature: 0.07 in the paper for ImageNet, 0.1 for CIFAR.  negatives: K.
-    contrast: "nce", the loss above; "infonce", a softmax over own and drawn rows, as later code has it; "softmax", over
-    the whole bank.  momentum: what is left of a row, when its sample is seen.  proximal: weight of the paper's second
-    term, from the second time that a sample is seen; 0 is the released code.  first: what the bank begins as, "noise"
-    as in the paper, or a "look" at all samples: else all embeddings flee the newest rows, for a few epochs.
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.07 in the paper for ImageNet, 0.1 for CIFAR.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: "nce" (above), "infonce" (softmax over own and drawn rows, as in later code) or "softmax" (whole
+            bank).
+        momentum: Share of a bank row that stays when its sample is seen.
+        proximal: Weight of the paper's second term, from a sample's second time on; 0 in the released code.
+        first: Initial bank: "noise" (the paper), or a "look" that embeds all samples, which spares a few poor epochs.
 
     Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", arXiv 1805.01978.
     """
 
-    family = "queue and bank"
+    title = "InstDisc: Non-Parametric Instance Discrimination (Wu et al. 2018)"
+    family = "queue or memory bank"
     log_z: Tensor
 
     def __init__(
@@ -56,8 +60,8 @@ class InstDisc(Method):
         self.projector = moco_v1_head(encoder.dim, out=dim)
         self.bank = Bank(samples, dim)
         self.register_buffer("log_z", torch.zeros(()))
-        self.temperature, self.negatives, self.contrast = temperature, negatives, contrast
-        self.momentum, self.proximal, self.first, self.samples = momentum, proximal, first, samples
+        self.contrast = BankContrast(contrast, temperature, negatives)
+        self.momentum, self.proximal, self.first = momentum, proximal, first
 
     def represent(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view)))  # N x dim
@@ -67,27 +71,11 @@ class InstDisc(Method):
             self.bank.rows.copy_(look(self.represent))
 
     def forward(self, batch: Batch) -> Step:
-        v, index = self.represent(torch.cat(batch.views)), batch.index.repeat(len(batch.views))  # VN x dim
-        loss, log_z = self.found(v, batch, self.bank, self.log_z)
+        v, index = torch.cat(self.project_all(batch.views)), batch.index.repeat(len(batch.views))  # VN x dim
+        loss, log_z = self.contrast(v, batch, self.bank, self.log_z, self.clock.generator())
         moved = (v - self.bank.rows[index]).square().sum(1) * self.bank.seen[index]
         loss = loss + self.proximal * share(moved)
         return Step(loss, carry=(v.chunk(len(batch.views)), log_z, batch))
-
-    def found(self, v: Tensor, batch: Batch, bank: Bank, log_z: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of finding each row of v (VN x dim) in a bank; and log Z, estimated where the bank is still new."""
-        times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
-        index, columns = batch.index.repeat(times), slice(None)
-        if self.contrast != "softmax":
-            columns = torch.randint(n, (self.negatives,), generator=self.clock.generator()).to(v.device)
-        own, others = bank.rows[index], bank.rows[columns]
-        groups = None if batch.group is None else (batch.group.repeat(times), bank.group[columns])
-        if self.contrast == "softmax":
-            return instance_softmax(v, others, index, temperature=t, groups=groups), log_z
-        if self.contrast == "infonce":
-            return info_nce(v, own, others, temperature=t, groups=groups), log_z
-        if not bank.seen.any():
-            log_z = log_partition(v, own, others, temperature=t, samples=n)
-        return nce(v, own, others, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
 
     def after_step(self, step: Step) -> None:
         views, log_z, batch = step.carry
@@ -96,5 +84,4 @@ class InstDisc(Method):
             self.bank.write(batch.index, v, keep=self.momentum, group=batch.group)
 
     def chance(self, batch: int) -> float | None:
-        choices = self.samples if self.contrast == "softmax" else 1 + self.negatives
-        return None if self.contrast == "nce" or self.proximal else math.log(choices)
+        return None if self.proximal else self.contrast.chance(self.bank)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.online import OnlineClusters
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Step
@@ -15,31 +15,38 @@ from nearfar.methods.moco import MoCo
 
 
 class InterCLR(MoCo):
-    """Each query finds its key in a queue, and another image of its cluster among rather similar ones of others.
+    """Adds to MoCo a term that pulls each query to another image of its cluster, against selected negatives.
 
-    MoCo tells what stays the same between views of one image; the second term, what images of one cluster share.
-    Clusters are those of a bank with a row for each sample, kept up to date step by step:
+    MoCo learns what views of one image share; the second term, what images of one cluster share. Clusters are those of
+    a memory bank with a row for each sample, updated step by step:
 
         loss = (1 - weight) InfoNCE + weight (log(exp(s) + sum_{j chosen} exp(q . bank_j / temperature)) - s)
         s = (q . bank_p - margin) / temperature        p any of the query's cluster        chosen: of other clusters
 
-    Use it when images of one class differ more than two views of one image do. A step costs what MoCo's does, and a
+    Use it when images of one class differ more than two views of one image do. A step costs what MoCo's costs, and a
     product of the batch with the whole bank.
+    Note: Negatives are drawn without repetition, fewer where the pool holds fewer. `arc` continues in a straight line
+    beyond the largest angle. Both were decided here.
 
-    Decided here: negatives are drawn without repetition, fewer where the pool holds fewer; the arc goes on straight.
-
-    weight: of the second term.  clusters: at most one for ten samples.  negatives: of a query, from the bank.
-    sampling: of negatives: any of the `pool` rows most like the query ("semi-hard"), the rows most like it ("hard"),
-    any of the pool least like it ("semi-easy"), or any ("random").  pool: its number of rows; the paper's is a tenth of
-    ImageNet.  margin: on the cosine with the positive; one below 0 is lenient.  arc: on the angle instead.
-    kept: share of a bank's row that stays when its sample is seen.  recenter: steps between two means of the clusters.
-    least: members below which a cluster is taken apart, and no more than half of the mean.  offline: cluster anew
-    before each epoch instead, and not in between.
+    Args:
+        weight: Weight of the second term.
+        clusters: Number of clusters, at most one for ten samples.
+        negatives: Bank negatives of a query.
+        sampling: "semi-hard" (any of the `pool` most similar rows), "hard" (the most similar), "semi-easy" (any of the
+            `pool` least similar) or "random".
+        pool: Number of rows to draw from; a tenth of ImageNet in the paper.
+        margin: Margin on the cosine with the positive; below 0 is lenient.
+        arc: Apply the margin to the angle instead.
+        kept: Share of a bank row that stays when its sample is seen.
+        recenter: Steps between two updates of the centroids.
+        least: Members below which a cluster is dissolved; at most half of the mean size.
+        offline: Cluster before each epoch instead, and not in between.
 
     Xie et al. 2020, "Delving into Inter-Image Invariance for Unsupervised Visual Representations", arXiv 2008.11702.
     """
 
-    family = "clusters"
+    title = "InterCLR: Inter-Image Invariance (Xie et al. 2020)"
+    family = "clustering"
 
     def __init__(
         self,
@@ -60,9 +67,9 @@ class InterCLR(MoCo):
         **moco: Any,
     ) -> None:
         super().__init__(encoder, **moco)
-        count = min(clusters, -(-samples // 10))
-        self.bank = Bank(samples, self.projector.dim)
-        self.clusters = OnlineClusters(samples, count, self.projector.dim, least=min(least, samples // (2 * count)))
+        count, dim = min(clusters, -(-samples // 10)), self.queue.keys.shape[1]
+        self.bank = Bank(samples, dim)
+        self.clusters = OnlineClusters(samples, count, dim, least=min(least, samples // (2 * count)))
         self.weight, self.kept, self.recenter, self.offline = weight, kept, recenter, offline
         self.negatives: dict[str, Any] = {"count": negatives, "pool": pool, "sampling": sampling}
         self.margins: dict[str, Any] = {"margin": margin, "arc": arc}
@@ -70,7 +77,7 @@ class InterCLR(MoCo):
     def before_epoch(self, look: Look) -> None:
         if self.bank.seen.all() and not self.offline:
             return
-        x = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        x = look(self.slow_rows)  # samples x dim
         self.bank.rows.copy_(x)
         self.bank.seen.fill_(True)
         self.clusters.start(x)
@@ -96,4 +103,4 @@ class InterCLR(MoCo):
             self.clusters.refill(self.bank.rows)
 
     def chance(self, batch: int) -> None:
-        """It depends on how many negatives there are."""
+        """None: chance level depends on the number of negatives."""

@@ -12,28 +12,34 @@ from nearfar.ops.patches import PatchHead, alike, cut, drawn, each_patch, permut
 
 
 class Jigsaw(Method):
-    """The network tells into which of many orders the tiles of an image were shuffled.
+    """Predicts which of a fixed list of permutations shuffled the tiles of an image.
 
-    To tell it must know parts and how they lie to each other. The tiles pass one network apart; only the head sees
-    them together. With tiles t_1 ... t_9 and a fixed list of P orders far from each other, one drawn for each sample,
+    The encoder sees each tile alone; only the head sees them together. With tiles t_1 ... t_9 and a list of P
+    permutations far from each other, one drawn for each sample,
 
         L = -log softmax(head[f(t_order(1)), ..., f(t_order(9))])_order
 
-    Use it when what matters is in parts and their places, and batches must be small. Nine small passes cost about one
-    to two of SimCLR's two; tiles are smaller than the images that the encoder serves later, which costs accuracy.
-    Edges that fit, and the level of light, would give the answer away: a tile is a part of its cell at a random place,
-    and all tiles of an image get one mean and spread. The colors are those of the views. Only the first is used.
+    Use it when parts and their arrangement matter and batches must be small. Nine small passes cost up to twice
+    SimCLR's two. Tiles are smaller than the images that the encoder sees later, which costs accuracy. Only the first
+    view is used.
+    Note: Two shortcuts are closed: each tile is a crop at a random place in its cell, and `alike` equalizes brightness.
+    The classifier is smaller than the paper's 4096 and has no dropout.
 
-    grid: cells along a side; 2 for images of 32 px, which have 24 orders.  orders: length of the list P, or all there
-    are.  share: side of a tile over that of its cell.  side: of the tiles as the encoder gets them, in pixels; 0 leaves
-    them as they are cut, but never below 16.  alike: bring the tiles of an image to one mean and spread.
-    code, hidden: widths of a tile's code and of the classifier.
+    Args:
+        grid: Cells along a side; use 2 for images of 32 px, which gives 24 permutations.
+        orders: Length P of the list, or all permutations if there are fewer.
+        share: Side of a tile over the side of its cell.
+        side: Side of the tiles given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
+        alike: Bring the tiles of an image to one mean and standard deviation.
+        code: Width of a tile's code.
+        hidden: Width of the classifier.
 
     Noroozi and Favaro 2016, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles",
-    arXiv 1603.09246. The classifier is smaller than the paper's 4096, and has no dropout.
+    arXiv 1603.09246.
     """
 
-    family = "pretext"
+    title = "Jigsaw: Unsupervised Learning by Solving Jigsaw Puzzles (Noroozi and Favaro 2016)"
+    family = "pretext tasks"
     needs_pixels = True
     permutations: Tensor  # P x grid**2
 

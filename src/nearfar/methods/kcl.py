@@ -6,36 +6,39 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.positives import chosen, info_nce_chosen
-from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Look
 from nearfar.methods.moco import MoCo
 
 
 class KCL(MoCo):
-    """Each query finds its own key and a few keys of its class, as many for every class, among the queue of MoCo.
+    """Trains MoCo with k additional positives of the query's class, the same number for every class.
 
-    SupCon has the more positives for a sample the larger its class, and large classes shape the space. Here each has
-    the same number, drawn anew in each step: MoCo's balance with the help of labels. With S_i the chosen keys,
+    SupCon gives large classes more positives, so that these shape the space. Here every class has as many, drawn anew
+    in each step. With S_i the chosen keys of the queue,
 
         loss_i = -(s_i + sum_{j in S_i} s_ij) / (1 + |S_i|) + log(exp(s_i) + sum_j exp(s_ij))
 
-    Use it where some classes are rare, and fit a class-balanced classifier afterward; it costs what MoCo does, and a
-    look at all samples before the first step, which fills the queue (the paper passes augmented views, here they are
-    plain). Keys of the class that were not chosen are negatives. A sample without a label has its own key alone, and a
-    class with fewer keys in the queue has fewer positives.
+    Use it when some classes are rare, and fit a class-balanced classifier afterward. It costs what MoCo costs, and one
+    pass over all samples before the first step, which fills the queue.
+    Note: That pass uses plain views, where the paper uses augmented ones. Keys of the class that were not chosen are
+    negatives. A sample without a label has its own key alone; a class with few keys in the queue has fewer positives.
 
-    positives: k.  selection: of the keys, "random" (the paper), or the "first" of the class in the queue, which nearly
-    is what the released code does.  others: what the rest of the class is, "negatives", or a "constant" 1 each in the
-    sum (the released version 2).  temperature: 0.07 in the paper.  head: "linear", or "mlp" as in MoCo v2.  first: what
-    the queue begins as, a "look" at all samples, or "noise".
+    Args:
+        positives: Number k of additional positives.
+        selection: Choice of the k keys: "random" (the paper), or the "first" in the queue (close to the released code).
+        others: Rest of the class: "negatives", or a "constant" 1 each in the sum (the released version 2).
+        temperature: Divides the similarities; 0.07 in the paper.
+        head: "linear", or "mlp" as in MoCo v2.
+        first: Initial queue: a "look" that embeds all samples, or "noise".
 
-    Kang et al. 2021, "Exploring Balanced Feature Spaces for Representation Learning", ICLR 2021; reimplemented in
-    Li et al. 2021, "Targeted Supervised Contrastive Learning for Long-Tailed Recognition", arXiv 2111.13998.
+    Kang et al. 2021, "Exploring Balanced Feature Spaces for Representation Learning", ICLR 2021; reimplemented in Li et
+    al. 2021, "Targeted Supervised Contrastive Learning for Long-Tailed Recognition", arXiv 2111.13998.
     """
 
-    family = "labels"
+    title = "KCL: k-positive Contrastive Learning (Kang et al. 2021)"
+    family = "supervised"
     needs_labels = True
 
     def __init__(
@@ -50,15 +53,14 @@ class KCL(MoCo):
         first: Literal["look", "noise"] = "look",
         **moco: Any,
     ) -> None:
-        super().__init__(encoder, temperature=temperature, head=head, **moco)
-        self.queue = Queue(*self.queue.keys.shape, labeled=True)
+        super().__init__(encoder, temperature=temperature, head=head, labeled=True, **moco)
         self.positives, self.selection, self.others, self.first = positives, selection, others, first
 
     def before_epoch(self, look: Look) -> None:
         queue = self.queue
         if self.first == "noise" or queue.count:
             return
-        k = look(lambda view: normalize(self.key_projector(self.embed(view, self.key_encoder))))  # samples x dim
+        k = look(self.slow_rows)  # samples x dim
         drawn = torch.randperm(len(k), generator=self.clock.generator())[: len(queue.keys)].to(k.device)
         queue.keys[: len(drawn)] = k[drawn].to(queue.keys.dtype)
         if look.label is not None:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
@@ -16,27 +16,28 @@ from nearfar.nn.local import at_once
 
 
 class LoCo(Method):
-    """Each view finds its other view among all in the batch, in every pair of neighboring stages of the network apart.
+    """Trains overlapping pairs of encoder stages, each with its own SimCLR loss, without end-to-end backpropagation.
 
-    No gradient passes through the whole network: each unit of two stages has a decoder, a projector and SimCLR's loss
-    of its own. Units overlap by one stage, so that what is above tells what is below, one stage deep, what it needs:
+    Each unit of two stages has a decoder and projector. Units share a stage, for feedback from above; sg: no gradient.
 
         L = sum_u NT-Xent(head_u(stage_{u+1}(stage_u(sg(x_{u-1})))))
 
-    Use it to learn what local learning loses, or where the activations of one unit fit into memory and those of the
-    network do not: a unit's are freed before the next begins, but in float16. It costs more time than SimCLR, as each
-    stage but the outermost runs once in each of its units. A middle stage gets the sum of its gradients, and its
-    running statistics move in one of its passes.
-    The decoder, of which little is published, is decided here: convolutions of 3x3 and stride 2, each with norm and
-    ReLU, of the stage's own width; then the mean of the map, or in the last unit the encoder's own pooling.
+    Use it to study local learning, or to save memory: each unit's activations are freed before the next (not in
+    float16). It takes more time than SimCLR, as inner stages run twice.
+    Note: Little is published about the decoder. Decided here: 3x3 convolutions of stride 2 and the stage's width, with
+    norm and ReLU, then mean pooling, in the last unit the encoder's own. A stage's statistics move in one pass.
 
-    dim: width of the embeddings.  temperature: of all losses.  reach: stages in a unit: 1 is Greedy InfoMax, without
-    overlap; as many as there are is SimCLR.  blocks: convolutions in a decoder.
+    Args:
+        dim: Width of the embeddings.
+        temperature: Divides the similarities of all losses.
+        reach: Stages in a unit: 1 is Greedy InfoMax, without overlap; all stages is SimCLR.
+        blocks: Convolutions in a decoder.
 
     Xiong et al. 2020, "LoCo: Local Contrastive Representation Learning", arXiv 2008.01342.
     """
 
-    family = "instance"
+    title = "LoCo: Local Contrastive Representation Learning (Xiong et al. 2020)"
+    family = "in-batch negatives"
     needs_pixels = True
 
     def __init__(
@@ -52,7 +53,7 @@ class LoCo(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        x, losses = torch.cat(batch.views), []
+        x, losses = cat(batch.views), []
         if self.representations is not None:
             with torch.no_grad(), frozen_statistics(self):
                 self.embed(x)
@@ -62,7 +63,7 @@ class LoCo(Method):
         return Step(torch.stack(losses).sum(), {"last": losses[-1].detach()})
 
     def units(self) -> Iterator[tuple[Stage, Stage, nn.Module]]:
-        """Of each the first stage, the others with the decoder, and the projector."""
+        """For each unit: its first stage, its other stages with the decoder, and its projector."""
         *stages, pool = self.encoder.stages()
         reach = len(stages) - len(self.decoders) + 1
         for u, decode in enumerate(self.decoders):
@@ -76,7 +77,7 @@ class LoCo(Method):
     def of_unit(
         self, x: Tensor, batch: Batch, first: Stage, others: Stage, project: nn.Module
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a unit, and what its first stage gives: the unit above begins with that."""
+        """The loss of a unit, and the output of its first stage, with which the unit above begins."""
         h = self.embed(x, first)
         return self.loss(project(self.embed(h, others)), batch), h.detach()
 
@@ -88,7 +89,7 @@ class LoCo(Method):
 
 
 class _Again(Stage):
-    """A stage whose running statistics another pass moves."""
+    """A stage that runs a second time, and leaves the running statistics alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         with frozen_statistics(self):

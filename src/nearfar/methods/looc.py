@@ -13,31 +13,36 @@ from nearfar.losses.leave_one_out import leave_one_out
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
-from nearfar.nn.momentum import momentum_copy
 
 
 class LooC(MoCo):
-    """Each query finds its key in several spaces: in one under any change, in each other with one change held fixed.
+    """Trains MoCo in several embedding spaces, each sensitive to one augmentation and invariant to the others.
 
-    Beside a query come a free key k_0 and, for each of n augmentations, a key k_v that was made with the parameters
-    of the query's. Space v > 0 takes k_v for the positive and the query's other keys for negatives, and so stays
-    sensitive to augmentation v; the encoder below all spaces keeps what each of them needs. Space 0 is MoCo's:
+    A query has a free key k_0 and, for each of n augmentations, a key k_v made with the query's own parameters of
+    augmentation v. Space v > 0 takes k_v as the positive and the query's other keys as negatives; space 0 is MoCo's:
 
         loss = mean over v of  -q^v . k_v^v + log(exp(q^v . k_v^v) + sum_{w != v} exp(q^v . k_w^v) + sum over queue v)
 
-    Use it when it is not known which augmentation harms the task, such as color for birds or turns for digits; it
-    takes n + 1 passes of keys without gradient, about twice the time of MoCo for n = 2.
-    Decided here: keys are drawn independently, so by chance one may equal the query in what it should differ in.
+    Use it when it is not known which augmentation harms the task, such as color for birds or rotation for digits. It
+    needs n + 1 passes of keys without gradient: about twice the time of MoCo for n = 2.
+    Note: Keys are drawn independently, so a key may by chance equal the query in its augmentation. This was decided
+    here.
 
-    augmentations: n, for which the views have to be made; `looc` and `looc_drawing` make them for 2, and 0 is MoCo.
-    negatives: the other keys of the same sample, "image", or of all in the "batch", as in Seasonal Contrast.
-    dim: width of each space.  queue: negatives, in each space.  momentum: of the slow copy.  temperature: 0.2 in the
-    paper.  head: "mlp" or "linear", one a space.  splits: parts of the batch that batch norm sees apart.
+    Args:
+        augmentations: Number n; the views must provide as many: `looc` and `looc_drawing` provide 2; 0 is MoCo.
+        negatives: Other keys of the same "image", or of the whole "batch", as in Seasonal Contrast.
+        dim: Width of each space.
+        queue: Number of negatives in each space.
+        momentum: Momentum of the key encoder.
+        temperature: Divides the similarities; 0.2 in the paper.
+        head: Projector of each space: "mlp" or "linear".
+        splits: Parts of the batch that batch norm sees separately, as in MoCo.
 
     Xiao et al. 2020, "What Should Not Be Contrastive in Contrastive Learning", arXiv 2008.05659.
     """
 
-    family = "views"
+    title = "LooC: What Should Not Be Contrastive in Contrastive Learning (Xiao et al. 2020)"
+    family = "augmentations and views"
     needs_pixels = True
 
     def __init__(
@@ -54,10 +59,10 @@ class LooC(MoCo):
         splits: int = 8,
     ) -> None:
         # The rows of MoCo's queue are the keys of all spaces, side by side.
-        wide, make = (1 + augmentations) * dim, moco_v2_head if head == "mlp" else moco_v1_head
-        super().__init__(encoder, dim=wide, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
-        self.projector = _Heads(make(encoder.dim, out=dim) for _ in range(1 + augmentations))
-        self.key_projector = momentum_copy(self.projector)
+        spaces, make = 1 + augmentations, moco_v2_head if head == "mlp" else moco_v1_head
+        heads = _Heads(make(encoder.dim, out=dim) for _ in range(spaces))
+        moco = {"queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, dim=spaces * dim, projector=heads, **moco)
         self.n, self.negatives = augmentations, negatives
 
     def spaces(self, rows: Tensor) -> list[Tensor]:

@@ -2,37 +2,38 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.metric import pairs
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
 
 
 class Margin(Method):
-    """Each pair of views is drawn together if of one class, and pushed apart up to a margin if not.
+    """Pulls pairs of one class together and pushes pairs of different classes apart, up to a margin.
 
-    The first contrastive loss: every pair is judged by itself, against a fixed distance. With unit rows,
-    d = |z_i - z_j| and m the margin,
+    This is the first contrastive loss: each pair is compared with a fixed distance. With unit rows, d = |z_i - z_j| and
+    m the margin,
 
         L = mean over pairs of one class of d^2 + mean over other pairs of max(0, m - d)^2
 
-    Use it when one threshold on the distance is to tell same from other, and as the plainest baseline; it costs what
-    SimCLR does. Both kinds of pairs weigh the same, however many there are; the paper's halves are left out. A sample
-    without a label has its own views as positives. The margin has no default in the paper: 1 on the sphere, where rows
-    at right angles have 1.41, is decided here.
+    Use it when one threshold on the distance is to separate same from different, and as the plainest baseline. It costs
+    what SimCLR costs. A sample without a label has its own views as positives.
+    Note: Both kinds of pairs weigh the same, however many there are; the paper's factors 1/2 are left out. The paper
+    has no default margin: 1 was chosen here (unit rows at right angles have distance 1.41).
 
-    dim: width of the embedding.  margin: beyond which other classes are left alone.  positive_margin: within which
-    pairs of one class are.  linear: distances in place of their squares.  active: means over the pairs that are not yet
-    where they should be.
+    Args:
+        dim: Width of the embedding.
+        margin: Distance beyond which pairs of different classes are not pushed.
+        positive_margin: Distance within which pairs of one class are not pulled.
+        linear: Use distances instead of their squares.
+        active: Average only over pairs that violate their margin.
 
     Hadsell et al. 2006, "Dimensionality Reduction by Learning an Invariant Mapping", CVPR; as a baseline in Khosla et
     al. 2020, arXiv 2004.11362.
     """
 
-    family = "labels"
+    title = "Contrastive loss with a margin (Hadsell et al. 2006)"
+    family = "supervised"
     needs_labels = True
     sampler = "pk"
 
@@ -52,6 +53,4 @@ class Margin(Method):
         self.loss = partial(pairs, margin=margin, positive_margin=positive_margin, linear=linear, active=active)
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
-        return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))
+        return Step(self.loss(self.project_all(batch.views), batch.label, group=batch.group))

@@ -13,29 +13,33 @@ from nearfar.methods.moco import MoCo
 
 
 class MiCE(MoCo):
-    """Each query finds its key by one of several experts, which are the clusters, among that expert's earlier keys.
+    """Learns clusters as a mixture of experts, each of which discriminates the images given to it as MoCo does.
 
-    A gate pi gives each image to experts. Each expert has an embedding f_k and a prototype mu_k of its own, and keys
-    v_k from the slow copy, and discriminates the images that it is given. The loss is the bound of EM where it is
-    tight, so the posterior of the experts, which names the cluster, is found as it is descended:
+    A gate pi assigns each image to experts. Expert k has an embedding f_k, a prototype mu_k and momentum keys v_k. The
+    loss is the EM bound where it is tight, so its posterior names the cluster:
 
-        loss = -log sum_k pi_k phi_k        phi_k = InfoNCE's share of v_k, for the query f_k + mu_k
+        loss = -log sum_k pi_k phi_k        phi_k = InfoNCE's probability of v_k, for the query f_k + mu_k
         pi = softmax_k(omega_k . g / kappa), with fixed omega_k as far apart as can be
 
-    Use it when clusters are wanted, and their number is known: `assign` gives them. A step costs what MoCo's does, and
-    its last layer, queue and loss once for each expert.
+    Use it when clusters are wanted and their number is known; `assign` names each sample's cluster. A step costs what
+    MoCo's costs, with last layer, queue and loss once for each expert.
+    Note: The views are for student, teacher and gate; of two, the gate sees the student's. A cluster that got no sample
+    in an epoch keeps its prototype, which the released code sets to zero. Both were decided here.
 
-    Decided here: the views are for student, teacher and gate, and of two the gate sees the student's. A cluster that
-    got no sample in an epoch keeps its prototype, which the released code sets to zero.
-
-    experts: number of clusters, at most `dim`.  dim: width of an expert's embedding and of the gate's.
-    queue: number of negatives.  momentum: of the copy.  temperature: 1 in the paper; 0.5 in variants.
-    kappa: temperature of the gate; none takes `temperature`, as the released code does.  splits: as in MoCo.
+    Args:
+        experts: Number of clusters, at most `dim`.
+        dim: Width of the embeddings of each expert and of the gate.
+        queue: Number of negatives.
+        momentum: Momentum of the teacher.
+        temperature: Divides the similarities; 1 in the paper, 0.5 in variants.
+        kappa: Temperature of the gate; by default `temperature`, as in the released code.
+        splits: Parts of the batch that batch norm sees separately, as in MoCo.
 
     Tsai et al. 2021, "MiCE: Mixture of Contrastive Experts for Unsupervised Image Clustering", arXiv 2105.01899.
     """
 
-    family = "clusters"
+    title = "MiCE: Mixture of Contrastive Experts (Tsai et al. 2021)"
+    family = "clustering"
     omega: Tensor
     sums: Tensor
 
@@ -64,7 +68,7 @@ class MiCE(MoCo):
 
     @staticmethod
     def experts(x: Tensor, count: int) -> Tensor:
-        """Rows of all experts' embeddings, each brought to unit length: N x count*dim -> N x count x dim."""
+        """The embeddings of all experts, each of unit length: N x count*dim -> N x count x dim."""
         return normalize(x.reshape(len(x) * count, -1)).view(len(x), count, -1)
 
     def mixture(self, f: Tensor, g: Tensor, v: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -85,7 +89,7 @@ class MiCE(MoCo):
 
     @torch.no_grad()
     def assign(self, view: Any) -> Tensor:
-        """The cluster of each sample of a view, its likeliest expert: N, int64. `.eval()` comes first."""
+        """The cluster of each sample of a view, its likeliest expert: N, int64. Call `.eval()` first."""
         h, v = self.embed(view), self.experts(self.key(view), len(self.mu))
         return self.mixture(self.projector(h), self.gate(h), v)[1].argmax(1)
 

@@ -14,26 +14,30 @@ from nearfar.methods.moco import MoCo
 
 
 class MoCHi(MoCo):
-    """Each query finds its key among the queue of MoCo, and among mixtures of the queue's keys that are hardest for it.
+    """Adds synthetic hard negatives to MoCo by mixing the keys of the queue that are most similar to the query.
 
-    Few keys of a long queue are hard; mixing the hardest with each other, and with the query itself, makes more. With
-    Q the queue of unit keys, and n_i, n_j drawn from the keys of Q nearest to q,
+    Few keys of a long queue are hard. With Q the queue, and n_i, n_j drawn from the keys of Q nearest to q,
 
         loss = -q.k/t + log(exp(q.k/t) + sum_Q exp(q.n/t) + sum_h exp(q.h/t) + sum_h' exp(q.h'/t))
         h ~ a n_i + (1 - a) n_j,  a in [0, 1),    h' ~ b q + (1 - b) n_j,  b in [0, 1/2),    of unit length
 
-    Use it when MoCo's loss is soon low and the classes are fine; it costs MoCo's step, a search of the queue and
-    rows x (mixed + mixed_query) x dim numbers. Mixtures amplify false negatives, and the share of keys found first
-    drops, which is as it should be. The two keys of a pair may coincide, which the paper does not say. The defaults of
-    hardest, mixed, mixed_query and start lie in what the paper reports as best, from memory (unverified).
+    Use it when MoCo's loss is soon low and classes are fine-grained. It costs MoCo's step, a search of the queue and
+    rows x (mixed + mixed_query) x dim numbers. It amplifies false negatives, and a lower contrastive accuracy is
+    normal.
+    Note: The defaults are within what the paper reports as best, from memory (unverified). The two keys of a pair may
+    coincide, which the paper does not mention.
 
-    hardest: nearest keys that are mixed.  mixed: mixtures of two keys for each query.  mixed_query: mixtures of a key
-    and the query.  start: epoch from which there are any.
+    Args:
+        hardest: Number of nearest keys that are mixed.
+        mixed: Mixtures of two keys for each query.
+        mixed_query: Mixtures of the query and a key for each query.
+        start: Epoch from which mixtures are made.
 
     Kalantidis et al. 2020, "Hard Negative Mixing for Contrastive Learning", arXiv 2010.01028.
     """
 
-    family = "negatives"
+    title = "MoCHi: Hard Negative Mixing for Contrastive Learning (Kalantidis et al. 2020)"
+    family = "negative weighting and selection"
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
@@ -12,26 +12,36 @@ from nearfar.losses.pairwise import info_nce
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
 
 
 class MoCo(Method):
-    """Each query finds its key, made by a slowly moving copy of the encoder, among a long queue of earlier keys.
+    """Contrasts each query with its key from a momentum encoder and with a long queue of earlier keys.
 
-    The queue frees the number of negatives from the size of the batch; the slow copy keeps old keys comparable.
+    The queue makes the number of negatives independent of the batch; the momentum encoder keeps old keys comparable:
+
+        loss_i = -q_i . k_i / t + log(exp(q_i . k_i / t) + sum_Q exp(q_i . k / t)),    t: temperature
+
+    Use it when many negatives are wanted from small batches. It costs less than SimCLR: only queries need a gradient.
     Version 2 is the default; version 1 is `head="linear", temperature=0.07` with the views `moco_v1`.
 
-    dim: width of the embedding.  queue: number of negatives.  momentum: of the copy.  temperature: 0.2 in v2.
-    head: "mlp" (v2) or "linear" (v1).  splits: parts of the global batch that batch norm sees apart, as on that many
-    devices, with keys shuffled among them; else the statistics tell which key belongs to which query.
-    symmetric: let both views be queries and average, as the authors' CIFAR demo can.
+    Args:
+        dim: Width of the embedding.
+        queue: Number of negatives.
+        momentum: Momentum of the key encoder: the share of its weights that a step keeps.
+        temperature: Divides the similarities; 0.2 in v2, 0.07 in v1.
+        head: Projector: "mlp" (v2) or "linear" (v1).
+        splits: Parts of the global batch that batch norm sees separately, as on that many devices, with keys shuffled
+            among them; otherwise the statistics reveal which key belongs to which query.
+        symmetric: Use both views as queries and average, as the authors' CIFAR demo can.
 
-    He et al. 2019, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722;
-    Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
+    He et al. 2019, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722; Chen et al.
+    2020, "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
     """
 
-    family = "queue and bank"
+    title = "MoCo: Momentum Contrast, v1 and v2 (He et al. 2019)"
+    family = "queue or memory bank"
 
     def __init__(
         self,
@@ -44,24 +54,26 @@ class MoCo(Method):
         head: Literal["mlp", "linear"] = "mlp",
         splits: int = 8,
         symmetric: bool = False,
+        projector: nn.Module | None = None,  # in place of what `head` names
+        labeled: bool = False,  # whether the queue keeps labels
     ) -> None:
         super().__init__(split_norms(encoder, splits))
-        self.projector = (moco_v2_head if head == "mlp" else moco_v1_head)(encoder.dim, out=dim)
-        self.key_encoder = momentum_copy(self.encoder)
-        self.key_projector = momentum_copy(self.projector)
-        self.queue = Queue(queue, dim)
+        make = moco_v2_head if head == "mlp" else moco_v1_head
+        self.projector = make(encoder.dim, out=dim) if projector is None else projector
+        self.slow = MomentumPair(self.encoder, self.projector)
+        self.queue = Queue(queue, dim, labeled=labeled)
         self.momentum, self.temperature, self.symmetric = momentum, temperature, symmetric
         self.shuffles = any(isinstance(module, SplitBatchNorm) for module in self.encoder.modules())
 
     def query(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view)))  # N x dim
 
+    def slow_rows(self, view: Any) -> Tensor:
+        return normalize(self.slow(self, view))  # N x dim
+
     @torch.no_grad()
     def key(self, view: Any) -> Tensor:
-        def network(x: Any) -> Tensor:
-            return normalize(self.key_projector(self.embed(x, self.key_encoder)))  # N x dim
-
-        return shuffled(network, view, self.clock.generator()) if self.shuffles else network(view)
+        return shuffled(self.slow_rows, view, self.clock.generator()) if self.shuffles else self.slow_rows(view)
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = batch.views
@@ -78,8 +90,7 @@ class MoCo(Method):
         return info_nce(q, k, self.queue.keys, temperature=self.temperature, groups=groups)
 
     def after_step(self, step: Step) -> None:
-        follow(self.key_encoder, self.encoder, self.momentum)
-        follow(self.key_projector, self.projector, self.momentum)
+        self.slow.follow(self, self.momentum)
         views, batch = step.carry
         for keys in views:  # one view after the other, so that the order is that of one process
             self.queue.enqueue(keys, batch.group, batch.label)

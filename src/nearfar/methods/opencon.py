@@ -15,33 +15,43 @@ from nearfar.nn.heads import supcon_head
 
 
 class OpenCon(Method):
-    """Labeled views find their class, others their other view and, where they look new, those of the same prototype.
+    """Learns known classes from labels and discovers new classes among the unlabeled samples by class prototypes.
 
-    Every class, labeled or new, has a prototype mu_c, the moving mean of its samples; the nearest names the class. A
-    sample looks new if it is less like each labeled class than most labeled samples are. With SupCon L_u among what
-    has no label, alike only as views, L_l among what has one, by it, and L_n among what looks new, by prototype:
+    Every class, labeled or new, has a prototype mu_c, the moving mean of its samples; the nearest one names the class.
+    A sample looks new if it is less similar to each labeled class than most labeled samples are. L_u, L_l and L_n are
+    SupCon losses: on unlabeled samples with their views as positives, on labeled ones by label, on new-looking ones by
+    prototype:
 
         L = lambda_u L_u + lambda_l L_l + lambda_n L_n + prior KL(p, q)
 
-    p is the mean of softmax(10 z . mu) over what has no label, q the shares that classes have of it.
+    p is the mean of softmax(10 z . mu) over unlabeled samples, q the class frequencies assumed for them.
 
-    Use it where new classes hide in what has no label: `assign` names the class of each sample. A step costs what
-    SimCLR's does, and two further losses on parts of the batch.
+    Use it when unlabeled data contain new classes; `assign` names the class of each sample. A step costs what SimCLR's
+    costs, and two further losses on parts of the batch.
+    Note: Rows move prototypes in the order of the batch. The paper trains the last stage of a SimCLR encoder
+    (`--from-run RUN --train last`); without that, lower stages would stay random, so the default is "all".
 
-    Decided here: rows move prototypes in the order of the batch, which is random. The paper trains the last stage of
-    what SimCLR has learned (`--from-run RUN --train last`); without that, stages below would stay random: so "all".
-
-    novel: number of classes beside the labeled ones, rather too many.  dim: width of the embedding.  tau_u, tau_l,
-    tau_n: temperatures.  lambda_u, lambda_l, lambda_n: weights.  rise: epochs in which the last of them rises from 0;
-    half of training in the paper.  prior: weight of the divergence.  ratio: share of a labeled class that has labels;
-    none counts it, as if classes were equally large.  percentile: share of the labeled samples, in %, that a sample
-    must be less familiar than to look new.  kept: share of a prototype that stays when a row moves it.
-    train: the whole encoder ("all") or its last stage ("last").
+    Args:
+        novel: Number of new classes; better too many than too few.
+        dim: Width of the embedding.
+        tau_u: Temperature of L_u.
+        tau_l: Temperature of L_l.
+        tau_n: Temperature of L_n.
+        lambda_u: Weight of L_u.
+        lambda_l: Weight of L_l.
+        lambda_n: Weight of L_n.
+        rise: Epochs in which lambda_n rises from 0; half of training in the paper.
+        prior: Weight of the divergence KL.
+        ratio: Share of a labeled class that has labels; by default estimated, as if classes were equally large.
+        percentile: Share of labeled samples, in %, that a new-looking sample must be less similar than.
+        kept: Share of a prototype that stays when a row moves it.
+        train: Part of the encoder that is trained: "all" or the "last" stage.
 
     Sun and Li 2022, "OpenCon: Open-world Contrastive Learning", arXiv 2208.02764.
     """
 
-    family = "labels"
+    title = "OpenCon: Open-world Contrastive Learning (Sun and Li 2022)"
+    family = "supervised"
     needs_labels = True
     q: Tensor
 
@@ -78,8 +88,7 @@ class OpenCon(Method):
         self.tau, self.weights, self.prior = (tau_u, tau_l, tau_n), (lambda_u, lambda_l, lambda_n), prior
 
     def forward(self, batch: Batch) -> Step:
-        label, views = batch.label, len(batch.views)
-        z = list(normalize(self.projector(self.embed(torch.cat(batch.views)))).chunk(views))  # views of N x dim
+        label, z = batch.label, self.project_all(batch.views)  # views of N x dim
         score = self.prototypes(z[0])  # N x classes + novel, of the first view for all
         guess, labeled = score.argmax(1), label != MISSING
         new = unfamiliar(score, labeled, known=self.known, percentile=self.percentile)
@@ -93,7 +102,7 @@ class OpenCon(Method):
 
     @torch.no_grad()
     def assign(self, view: Any) -> Tensor:
-        """The class of each sample of a view, new ones after the known: N, int64. `.eval()` comes first."""
+        """The class of each sample of a view, new ones after the known: N, int64. Call `.eval()` first."""
         return self.prototypes(normalize(self.projector(self.embed(view)))).argmax(1)
 
     def after_step(self, step: Step) -> None:

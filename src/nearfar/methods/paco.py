@@ -3,37 +3,40 @@ from __future__ import annotations
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.losses.parametric import parametric
-from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import LinearClassifier, paco_head
-from nearfar.nn.momentum import momentum_copy
 
 
 class PaCo(MoCo):
-    """Each query finds the learned center of its class and the samples of it, among all centers, the batch and a queue.
+    """Trains a classifier by contrasting each query with learned class centers, the batch and MoCo's queue.
 
-    Where classes are of uneven sizes, SupCon learns from the frequent ones, whose pairs are most. Centers are positives
-    of which every class has one. With b the logits of a linear classifier plus the log of each class's share, and s the
-    similarities with queries, keys and queue,
+    Every class has one center, where pairs favor frequent classes. b: classifier logits plus log class frequencies.
 
         loss_i = log D_i - (beta b_iy + alpha sum_p s_ip) / (beta + alpha |P_i|)
         D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = q_i . k_j / temperature
 
-    Use it to classify where some classes are rare; it is trained in one stage, at the cost of MoCo. Samples without a
-    label are told from samples alone, as in MoCo. The queue starts without labels, where the released code draws them
-    at random, and holds keys of all processes, as do the rows that are contrasted with. The slow copy of the classifier
-    is left out, as nothing reads it. The paper's first view has AutoAugment and Cutout, which are not here.
+    Use it to classify when some classes are rare; it is trained in one stage, at the cost of MoCo.
+    Note: Samples without a label are contrasted with samples only. The queue starts without labels, where the released
+    code draws them at random. Left out: the classifier's momentum copy, which nothing reads; AutoAugment and Cutout.
 
-    dim: width of the embedding; 32 in the paper for CIFAR.  queue: number of earlier keys.  momentum: of the copy.
-    temperature: of the similarities; 0.05 for CIFAR.  alpha: weight of each positive sample; 0.01 for CIFAR.
-    beta: weight of the center.  gamma: of the samples in D.  scale: what b is divided by.  prior: whether b has the
-    classes' shares; they are left out of `classify`.  splits: of the batch norm, as in MoCo; 1 on one device there.
+    Args:
+        dim: Width of the embedding; 32 in the paper for CIFAR.
+        queue: Number of earlier keys.
+        momentum: Momentum of the key encoder.
+        temperature: Divides the similarities; 0.05 for CIFAR.
+        alpha: Weight of each positive sample; 0.01 for CIFAR.
+        beta: Weight of the class center.
+        gamma: Weight of the samples in D.
+        scale: Divides the logits b.
+        prior: Add the log class frequency to b in training; `classify` leaves it out.
+        splits: Parts of the batch that batch norm sees separately, as in MoCo; 1 on one device there.
 
     Cui et al. 2021, "Parametric Contrastive Learning", arXiv 2107.12028.
     """
 
-    family = "labels"
+    title = "PaCo: Parametric Contrastive Learning (Cui et al. 2021)"
+    family = "supervised"
     needs_labels = True
     classifies = True
 
@@ -53,10 +56,9 @@ class PaCo(MoCo):
         prior: bool = True,
         splits: int = 8,
     ) -> None:
-        super().__init__(encoder, dim=dim, queue=queue, momentum=momentum, temperature=temperature, splits=splits)
-        self.projector = paco_head(encoder.dim, out=dim)
-        self.key_projector = momentum_copy(self.projector)
-        self.queue = Queue(queue, dim, labeled=True)
+        parts = {"projector": paco_head(encoder.dim, out=dim), "labeled": True}
+        moco = {"dim": dim, "queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, **parts, **moco)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         self.scale = scale

@@ -1,42 +1,45 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
-from nearfar.losses.instances import log_partition, nce
-from nearfar.losses.pairwise import info_nce
-from nearfar.losses.pretext_invariant import told_apart
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.instdisc import InstDisc
 from nearfar.ops.patches import PatchHead, cut, each_patch, orders, shuffle
 
 
 class PIRL(InstDisc):
-    """An image, and its shuffled patches, both find the stored embedding of their sample among those of random others.
+    """Matches an image, and also its shuffled patches, with the sample's stored embedding in a memory bank.
 
-    The jigsaw's tiles are not put in order: what they mean shall not depend on it. With v the embedding of one view,
-    v_t that of another in patches, and m_i the bank's row of the sample, which is made of whole images alone,
+    The jigsaw is not solved: the representation shall be invariant to it. With v the embedding of one view, v_t that of
+    another cut into patches, and m_i the bank's row of the sample, made of whole images alone,
 
         L = weight * NCE(v_t, m_i) + (1 - weight) * NCE(v, m_i)
 
-    Use it where batches are small and parts matter as much as wholes. It costs about what SimCLR does; the bank is an
-    epoch old, and noise in the first. Patches move no running statistics; the K negatives are drawn once a term.
+    Use it when batches are small and parts matter as much as wholes. It costs about what SimCLR costs; negatives are an
+    epoch old, and noise in the first.
+    Note: Patches move no running statistics; the K negatives are drawn once for each term.
 
-    dim: width of the embeddings, and of a patch's code.  weight: of the patches' term.  temperature: of both.
-    negatives: K.  contrast: "paper", each negative told from the others too; "nce", as released, InstDisc's with one
-    constant Z from the patches of the first batch; "infonce", a softmax over own and drawn rows.  momentum: what is
-    left of a row, when its sample is seen.  first: what the bank begins as, "noise" or a "look" at all samples.
-    grid: cells along a side.  share: side of a patch over that of its cell.  side: of the patches as the encoder gets
-    them, in pixels; 0 leaves them as they are cut, but never below 16.
+    Args:
+        dim: Width of the embeddings, and of a patch's code.
+        weight: Weight of the patches' term.
+        temperature: Divides the similarities of both terms.
+        negatives: Number K of bank rows drawn as negatives.
+        contrast: "paper" (negatives are contrasted with the other negatives too), "nce" (the released code: InstDisc's
+            loss with Z from the patches of the first batch) or "infonce" (softmax over own and drawn rows).
+        momentum: Share of a bank row that stays when its sample is seen.
+        first: Initial bank: "noise", or a "look" that embeds all samples.
+        grid: Cells along a side of the image.
+        share: Side of a patch over the side of its cell.
+        side: Side of the patches given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
 
     Misra and van der Maaten 2019, "Self-Supervised Learning of Pretext-Invariant Representations", arXiv 1912.01991.
     """
 
+    title = "PIRL: Pretext-Invariant Representation Learning (Misra and van der Maaten 2019)"
     needs_pixels = True
 
     def __init__(
@@ -55,17 +58,18 @@ class PIRL(InstDisc):
         share: float = 0.75,
         side: int = 0,
     ) -> None:
-        bank: dict[str, Any] = {"samples": samples, "momentum": momentum, "first": first, "proximal": 0.0}
-        super().__init__(encoder, dim=dim, temperature=temperature, negatives=negatives, **bank)
+        how: dict[str, Any] = {"contrast": contrast, "temperature": temperature, "negatives": negatives}
+        super().__init__(encoder, samples=samples, dim=dim, momentum=momentum, first=first, proximal=0.0, **how)
         self.patches = PatchHead(nn.Linear(encoder.dim, dim), nn.Linear(grid**2 * dim, dim))
-        self.weight, self.form, self.grid, self.share, self.side = weight, contrast, grid, share, side
+        self.weight, self.grid, self.share, self.side = weight, grid, share, side
 
     def forward(self, batch: Batch) -> Step:
         v = self.represent(batch.views[0])  # N x dim
         with frozen_statistics(self.encoder):
             v_t = self.shuffled(batch.views[1])  # N x dim
-        first, log_z = self.score(v_t, batch, self.log_z, 2)
-        second, log_z = self.score(v, batch, log_z, 3)
+        generator = self.clock.generator
+        first, log_z = self.contrast(v_t, batch, self.bank, self.log_z, generator(2))
+        second, log_z = self.contrast(v, batch, self.bank, log_z, generator(3), estimate=False)
         return Step(self.weight * first + (1 - self.weight) * second, carry=([v.detach()], log_z, batch))
 
     def shuffled(self, view: Tensor) -> Tensor:
@@ -73,19 +77,3 @@ class PIRL(InstDisc):
         patches = cut(view, self.grid, share=self.share, side=self.side, generator=generator)
         order = orders(len(view), self.grid**2, generator=generator)
         return normalize(self.patches(each_patch(self.embed, shuffle(patches, order))))
-
-    def score(self, v: Tensor, batch: Batch, log_z: Tensor, purpose: int) -> tuple[Tensor, Tensor]:
-        bank, n, t = self.bank, len(self.bank.rows), self.temperature
-        picked = torch.randint(n, (self.negatives,), generator=self.clock.generator(purpose)).to(v.device)
-        own, drawn = bank.rows[batch.index], bank.rows[picked]
-        groups = None if batch.group is None else (batch.group, bank.group[picked])
-        if self.form != "nce":
-            loss = told_apart if self.form == "paper" else info_nce
-            return loss(v, own, drawn, temperature=t, groups=groups), log_z
-        if purpose == 2 and not bank.seen.any():
-            log_z = log_partition(v, own, drawn, temperature=t, samples=n)
-        return nce(v, own, drawn, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
-
-    def chance(self, batch: int) -> float | None:
-        k, paper = self.negatives, self.form == "paper"
-        return None if self.form == "nce" else math.log(1 + k) + paper * k * math.log(1 + 1 / k)

@@ -16,26 +16,29 @@ NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
 
 
 class RelativePosition(Method):
-    """The network tells on which of eight sides of a patch another patch of the same image lay.
+    """Predicts on which of eight sides of a patch another patch of the same image lies.
 
-    To tell it must know the thing and its parts. Both patches pass one network, and a head sees the pair:
+    Both patches pass through one encoder, and a head sees the pair:
 
         L = mean over the eight neighbors p_k of a center p of  -log softmax(head[f(p), f(p_k)])_k
 
-    Use it when what matters is in parts and their places, and batches must be small. Nine small passes, about one to
-    two of SimCLR's two, give eight pairs an image; the paper takes one pair. Its shortcuts, and what is done: lines
-    that go on from patch to patch (gaps, by patches smaller than their cells, at random places in them); the fringes
-    that lenses leave on colors (all but one channel dropped). Only the first view is used.
+    Use it when parts and their arrangement matter and batches must be small. Nine small passes cost up to twice
+    SimCLR's two and give eight pairs an image, where the paper takes one. Only the first view is used.
+    Note: Two shortcuts are closed. Against lines that continue from patch to patch: patches are smaller than their
+    cells, at random places. Against the color fringes of lenses: all but one channel is dropped.
 
-    share: side of a patch over that of its cell; the rest is gap and jitter, half a patch on average with the paper's
-    2/3.  single: keep one channel of each patch, at random; the others get their mean where the paper has faint noise.
-    side: of the patches as the encoder gets them, in pixels; 0 leaves them as they are cut, but never below 16.
-    hidden: width of the head.
+    Args:
+        share: Side of a patch over the side of its cell; the paper's 2/3 leaves half a patch of gap and jitter on
+            average.
+        single: Keep one random channel of each patch; the others get their mean, in the paper faint noise.
+        side: Side of the patches given to the encoder, in pixels; 0 keeps them as cut, but at least 16.
+        hidden: Width of the head.
 
     Doersch et al. 2015, "Unsupervised Visual Representation Learning by Context Prediction", arXiv 1505.05192.
     """
 
-    family = "pretext"
+    title = "Relative position: Learning by Context Prediction (Doersch et al. 2015)"
+    family = "pretext tasks"
     needs_pixels = True
 
     def __init__(

@@ -7,38 +7,46 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, layout
 from nearfar.distributed import gather, normalize, rank, world
 from nearfar.losses.relic import relic
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import byol_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
 
 
 class ReLICv2(Method):
-    """Each crop finds the large crops of its sample among a few others, and all crops are to err in the same way.
+    """Contrasts crops with a momentum encoder's large crops, and makes the resulting distributions agree between crops.
 
-    Online embeddings o of all crops are contrasted with those, t, that a slow copy makes of the large ones. Beside
-    that, the distributions over candidates that two crops give may not diverge, which makes them invariant:
+    Online embeddings o of all crops are contrasted with the momentum embeddings t of the large ones. A divergence
+    between the distributions that two crops give over the candidates makes them invariant:
 
         p_vw = softmax over candidates j of o_v . t_wj / temperature
         loss = mean over v, large w of  -log p_vw(itself) + beta KL(p_vw || p_wv),    p_wv without gradient
 
-    Use it when a batch is large and crops are many; with 4 large and 2 small crops it takes about four times the time
-    of SimCLR. Two views, 0 negatives and no pair of a crop with itself are ReLIC. Decided here, for there is no code of
-    it: a small crop, which has no t, is held to p_ww; candidates lie at random distances around the batch, the same for
-    all crops; temperature and beta. Saliency maps, with which the paper hides the background at times, are left out.
+    Use it with large batches and many crops. With 4 large and 2 small crops it takes about four times SimCLR's time.
+    Two views, `--negatives 0 --no-itself` are ReLIC.
+    Note: There is no training code. Decided here: a small crop, which has no t, is compared with p_ww; candidates lie
+    at random offsets in the batch, the same for all crops; temperature and beta. The paper's saliency maps are left
+    out.
 
-    negatives: others among the candidates, 0 for all.  beta: weight of the divergence.  first: in the divergence, "own"
-    as above, or "other", KL(p_wv || p_vw).  itself: contrast each large crop with its own t too.  dim, hidden: widths
-    of the projector.  temperature: of the softmax.  momentum: of the slow copy at first; it rises to 1 along a cosine.
+    Args:
+        negatives: Other samples among the candidates; 0 for all.
+        beta: Weight of the divergence.
+        first: Order of the divergence: "own", KL(p_vw || p_wv), or "other", KL(p_wv || p_vw).
+        itself: Contrast each large crop with its own momentum embedding too.
+        dim: Width of the embedding.
+        hidden: Width of the projector's hidden layer.
+        temperature: Divides the similarities.
+        momentum: Momentum of the target encoder at the start; it rises to 1 along a cosine.
 
-    Tomasev et al. 2022, "Pushing the Limits of Self-Supervised ResNets", arXiv 2201.05119;
-    Mitrovic et al. 2020, "Representation Learning via Invariant Causal Mechanisms", arXiv 2010.07922.
+    Tomasev et al. 2022, "Pushing the Limits of Self-Supervised ResNets", arXiv 2201.05119; Mitrovic et al. 2020,
+    "Representation Learning via Invariant Causal Mechanisms", arXiv 2010.07922.
     """
 
-    family = "instance"
+    title = "ReLICv2: Representation Learning via Invariant Causal Mechanisms, v2 (Tomasev et al. 2022)"
+    family = "in-batch negatives"
 
     def __init__(
         self,
@@ -55,27 +63,25 @@ class ReLICv2(Method):
     ) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
-        self.target_encoder = momentum_copy(self.encoder)
-        self.target_projector = momentum_copy(self.projector)
+        self.slow = MomentumPair(self.encoder, self.projector)
         self.negatives, self.itself, self.loss = negatives, itself, partial(relic, beta=beta, first=first)
         self.temperature, self.momentum = temperature, momentum
 
     def online(self, view: Any) -> Tensor:
         return normalize(self.projector(self.embed(view))) / self.temperature  # N x dim
 
-    @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return gather(normalize(self.target_projector(self.embed(view, self.target_encoder))))  # WN x dim
+        return gather(normalize(self.slow(self, view)))  # WN x dim
 
     def candidates(self, n: int) -> Tensor:
-        """The columns of this rank's rows among those of all: each itself, then its negatives. N x (1 + M)."""
+        """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives. N x (1 + M)."""
         rows = world() * n
         apart = 1 + torch.randperm(rows - 1, generator=self.clock.generator())[: self.negatives or rows]
         own = rank() * n + torch.arange(n)
         return torch.cat([own[:, None], (own[:, None] + apart) % rows], 1)
 
     def forward(self, batch: Batch) -> Step:
-        large = [view for view in batch.views if view.shape == batch.views[0].shape]  # they come first
+        large = [view for view in batch.views if layout(view) == layout(batch.views[0])]  # they come first
         o, t = self.each(self.online, batch.views), self.each(self.target, large)
         columns = self.candidates(len(batch)).to(t[0].device)
         hidden = torch.zeros_like(columns, dtype=torch.bool)
@@ -89,9 +95,7 @@ class ReLICv2(Method):
         return Step(torch.stack(losses).mean())
 
     def after_step(self, step: Step) -> None:
-        momentum = cosine_ramp(self.momentum, self.clock.progress)
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))
 
     def chance(self, batch: int) -> float:
         return math.log(min(1 + (self.negatives or batch), batch))

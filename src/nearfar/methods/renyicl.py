@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
@@ -10,32 +9,35 @@ from nearfar.distributed import normalize
 from nearfar.losses.negatives import renyi
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import mlp, moco_v3_head
-from nearfar.nn.momentum import follow, momentum_copy
+from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
 
 
 class RenyiCL(Method):
-    """Predictions find a slow copy's embedding of the other view, easy pairs of either kind weighing little.
+    """Maximizes a bound of the skew Renyi divergence between positive and negative pairs, to cope with strong views.
 
-    The loss is a bound of the skew Renyi divergence between pairs of one sample and pairs of any two. An order gamma
-    above 1 lets positives that are far apart, perhaps ruined by strong views, count less, and negatives that are near
-    count more; the skew alpha keeps the bound finite. With p the logits of positives and n of negatives,
+    The order gamma lets far positives, perhaps ruined by strong views, count less and near negatives more; the skew
+    alpha keeps the bound finite. p and n: logits of positives and negatives; means: over all pairs of the batch.
 
         L = 1/gamma log(alpha mean exp(gamma p) + (1 - alpha) mean exp(gamma n))
-            - 1/(gamma - 1) log mean exp((gamma - 1) p)
+            - 1/(gamma - 1) log mean exp((gamma - 1) p)        summed over both targets
 
-    summed over both targets. Means are over all pairs of the batch, not per anchor.
-    Use it when views are so strong that some pairs share little. The slow copy makes a step cost about a third more
-    than SimCLR's; small crops, if any, only predict. Here the loss is minus the bound itself, of which the
-    released code has the gradient and not the value. The copy's momentum always rises to 1; there that is a switch.
+    Use it when strong views share little. It costs a third more than SimCLR. Small crops only predict.
+    Note: The loss is minus the bound, of which the released code has the gradient, not the value.
 
-    dim, hidden: widths of projector and predictor.  temperature: of the logits.  gamma: the order; 1 is the
-    Kullback-Leibler divergence, which weighs positives alike.  alpha: the skew.  momentum: of the copy at the start.
+    Args:
+        dim: Width of the embedding.
+        hidden: Width of the hidden layers of projector and predictor.
+        temperature: Divides the similarities.
+        gamma: Order of the divergence; 1 is Kullback-Leibler, which weighs positives alike.
+        alpha: Skew of the divergence.
+        momentum: Momentum of the target encoder at the start; it rises to 1, which the released code makes optional.
 
     Lee and Shin 2022, "RenyiCL: Contrastive Representation Learning with Skew Renyi Divergence", arXiv 2208.06270.
     """
 
-    family = "negatives"
+    title = "RenyiCL: Contrastive Learning with Skew Renyi Divergence (Lee and Shin 2022)"
+    family = "negative weighting and selection"
 
     def __init__(
         self,
@@ -51,16 +53,14 @@ class RenyiCL(Method):
         super().__init__(encoder)
         self.projector = moco_v3_head(encoder.dim, hidden=hidden, out=dim)
         self.predictor = mlp((dim, hidden, dim), norm=True, bias=False, last_bias=False)
-        self.target_encoder = momentum_copy(self.encoder)
-        self.target_projector = momentum_copy(self.projector)
+        self.slow = MomentumPair(self.encoder, self.projector)
         self.temperature, self.gamma, self.alpha, self.momentum = temperature, gamma, alpha, momentum
 
     def predict(self, view: Any) -> Tensor:
         return normalize(self.predictor(self.projector(self.embed(view))))  # N x dim
 
-    @torch.no_grad()
     def target(self, view: Any) -> Tensor:
-        return normalize(self.target_projector(self.embed(view, self.target_encoder)))  # N x dim
+        return normalize(self.slow(self, view))  # N x dim
 
     def forward(self, batch: Batch) -> Step:
         a = self.each(self.predict, batch.views)  # V of N x dim
@@ -71,6 +71,4 @@ class RenyiCL(Method):
         return renyi(sources, target, temperature=self.temperature, gamma=self.gamma, alpha=self.alpha, group=group)
 
     def after_step(self, step: Step) -> None:
-        momentum = cosine_ramp(self.momentum, self.clock.progress)
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))

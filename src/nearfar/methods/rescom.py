@@ -13,29 +13,29 @@ from nearfar.nn.heads import LinearClassifier, paco_head
 
 
 class ResCom(Method):
-    """Each view finds the views of its class in the batch, and the hardest keys of it in a queue with as many of each.
+    """Trains SupCon for imbalanced classes, with class weights, a class-balanced queue and hard keys mined from it.
 
-    SupCon where some classes are rare is uneven twice: most anchors are of frequent classes, and most pairs. The first
-    is met by weights of the classes, the second by a queue with the same number of keys of each. From it come for each
-    row the keys of its class that are least like it and those of other classes that are most like it. A classifier
-    is trained beside it, by the balanced softmax on both views. With w from effective numbers,
+    Class weights w (effective numbers) balance anchors; a queue with equally many keys of each class balances pairs:
 
         loss = mean_i -log softmax(W h_i + b + log share)_y + weight mean_i w_y (far_i - near_i)
 
-    Use it to classify where some classes are rare, in one stage; it costs what SimCLR does, and a search of the queue.
-    The first views' embeddings enter the queue after the step. Samples without a label mine nothing, have weight 1 and
-    their other view as positive. Of fewer keys than are asked for, all are mined. The paper's views for CIFAR have
-    AutoAugment and Cutout, which are not here. The defaults are the released ones for CIFAR-100 with factor 100, the
-    only file there is.
+    Use it to classify when some classes are rare, in one stage. It costs what SimCLR costs, and a search of the queue.
+    Note: Samples without a label mine nothing. AutoAugment and Cutout are left out. Defaults are CIFAR-100's.
 
-    dim: width of the embedding; 32 in the paper for CIFAR.  temperature: of the contrast.  slots: keys of each class.
-    positives, negatives: hard keys that are mined for each row.  weight: of the contrast.  effective: beta of the
-    effective numbers; 0 for no weights.
+    Args:
+        dim: Width of the embedding; 32 in the paper for CIFAR.
+        temperature: Divides the similarities.
+        slots: Keys of each class in the queue.
+        positives: Keys of its class, the least similar, mined for each row; all, if there are fewer.
+        negatives: Keys of other classes, the most similar, mined for each row; all, if there are fewer.
+        weight: Weight of the contrastive term.
+        effective: Parameter of the effective numbers; 0 for no weights. Unlabeled samples have weight 1.
 
     Zhong et al. 2022, "Rebalanced Siamese Contrastive Mining for Long-Tailed Recognition", arXiv 2203.11506.
     """
 
-    family = "labels"
+    title = "ResCom: Rebalanced Siamese Contrastive Mining (Zhong et al. 2022)"
+    family = "supervised"
     needs_labels = True
     classifies = True
     weights: Tensor
@@ -65,7 +65,7 @@ class ResCom(Method):
 
     def forward(self, batch: Batch) -> Step:
         views, label, queue, group = len(batch.views), batch.label, self.queue, batch.group
-        h = self.embed(torch.cat(batch.views))  # VN x encoder.dim
+        h = torch.cat(self.embed_all(batch.views))  # VN x encoder.dim
         z = normalize(self.projector(h))
         classified = cross_entropy(self.classifier.balanced(h), label.repeat(views))
         groups = None if group is None else (group.repeat(views), queue.group)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import local, normalize, world
+from nearfar.distributed import local, world
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found, same_class
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
@@ -16,31 +16,37 @@ from nearfar.ops.attacks import ascend, random_start
 
 
 class Robust(SimCLR):
-    """Each view finds its other view among the batch, less ever more of the rows that look most like its sample.
+    """Removes a growing share of likely false negatives from SimCLR's loss, to make encoders adversarially robust.
 
-    Pushing samples of one class apart leaves classes little margin, and encoders easy to attack. So the rows most like
-    a sample, probably of its class, do not push it: none at first, while likeness tells little, then more:
+    Pushing samples of one class apart leaves small margins between classes. So the rows most similar to a sample, F_i,
+    do not push it: none at first, while similarity means little, then more:
 
         loss_i = -s_ip + log(exp(s_ip) + sum_{j not in F_i} exp(s_ij))
         |F_i| <= rho min(1, max(0, (t - onset) / (full - onset))) of others' rows,    t: the share of training done
 
-    Use it when attacks matter and the batch holds several samples of each class. It costs what SimCLR does; with
-    `adversarial`, each step of the attack adds a third of that, and the look at clean views another.
+    Use it when attacks matter and a batch holds several samples of each class. It costs what SimCLR costs;
+    `adversarial` adds a third of that for each attack step, and another third for clean views.
+    Note: Reconstructed from the paper's idea; rule, schedule and numbers are unverified. Decided here: both views
+    support a sample; F_i is found on clean views; the attack starts at random, steps by 2.5 eps / steps, keeps the
+    other view fixed and is not clipped to pixels; `oracle` removes from the first step on.
 
-    Reconstructed: of the paper the idea alone is known here; rule, schedule and numbers are not its own. Decided here:
-    both views of a sample support it; F_i is found on clean views; the attack starts at random, takes steps of 2.5 eps
-    / steps, holds the other view still and is not clipped to pixels; labels remove from the first step on.
-
-    rho: largest share of the rows of others that is left out, below 1; 1 / classes where these are balanced.  onset,
-    full: shares of training at which removal begins, and is complete.  threshold: least cosine of what is left out.
-    score: "max" over both views, or "mean".  oracle: leave out the rows of the same class, by its labels, as the best
-    detection would.  adversarial: attack the first view.  eps: largest change of a number.  steps: of the attack.
+    Args:
+        rho: Largest share of the others' rows that is removed, below 1; 1 / classes if these are balanced.
+        onset: Share of training at which removal begins.
+        full: Share of training at which removal is complete.
+        threshold: Least cosine similarity of a removed row.
+        score: Similarity to a sample: the "max" or the "mean" over both views.
+        oracle: Remove the rows of the same class, by label, as an ideal detection would.
+        adversarial: Attack the first view.
+        eps: Largest change of a pixel by the attack.
+        steps: Steps of the attack.
 
     Gupta, Akhtar and Mian 2022, "On Higher Adversarial Susceptibility of Contrastive Self-Supervised Learning",
     arXiv 2207.10862.
     """
 
-    family = "negatives"
+    title = "Adversarially robust contrast by false-negative removal (Gupta, Akhtar and Mian 2022)"
+    family = "negative weighting and selection"
 
     def __init__(
         self,
@@ -68,12 +74,9 @@ class Robust(SimCLR):
         self.alike = partial(find_alike, threshold=threshold, score=score)
 
     def most(self, samples: int) -> int:
-        """How many rows may be left out for each sample at this step, of those of the others in the global batch."""
+        """Largest number of other samples' rows, in the global batch, that this step removes for each sample."""
         ramp = (self.clock.progress - self.onset) / (self.full - self.onset)
         return int(self.rho * min(1.0, max(0.0, ramp)) * 2 * (samples - 1))
-
-    def project(self, *views: Tensor) -> list[Tensor]:
-        return list(normalize(self.projector(self.embed(torch.cat(views)))).chunk(len(views)))  # V of N x dim
 
     def find(self, z: list[Tensor], label: Tensor) -> Tensor:
         if self.oracle:
@@ -89,12 +92,12 @@ class Robust(SimCLR):
         loss = partial(nt_xent_found, temperature=self.temperature, group=batch.group)
         if self.adversarial:
             with frozen_statistics(self), torch.no_grad():
-                clean = self.project(v1, v2)
+                clean = self.project_all([v1, v2])
                 found = self.find(clean, batch.label)
-                v1 = self.attack(v1, lambda x: loss([*self.project(x), clean[1]], found))
-            z = self.project(v1, v2)
+                v1 = self.attack(v1, lambda x: loss([*self.project_all([x]), clean[1]], found))
+            z = self.project_all([v1, v2])
         else:
-            z = self.project(v1, v2)
+            z = self.project_all([v1, v2])
             found = self.find(z, batch.label)
         log = detection(detected_columns(found, batch.label, 2)) if self.labeled else {}
         return Step(loss(z, found), log)

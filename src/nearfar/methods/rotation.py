@@ -12,25 +12,26 @@ from nearfar.ops.patches import drawn
 
 
 class Rotation(Method):
-    """The network tells by which of four quarter turns an image was rotated.
+    """Predicts by which of four quarter turns an image was rotated.
 
-    To tell it must know what stands upright, which is to know objects and their parts; nothing is contrasted with
-    other samples. With g_k the turn by k * 90 degrees counter-clockwise, an exact shuffle of pixels,
+    To know what is upright, the encoder must recognize objects and their parts. With g_k the exact rotation by k * 90
+    degrees counter-clockwise,
 
-        L = mean over k of  -log softmax(W f(g_k(x)))_k        (RotNet)
+        L = mean over k of  -log softmax(W f(g_k(x)))_k
 
-    Use it when images have an upright and batches must be small: the loss is the same for a batch of any size. Four
-    passes of the first view against SimCLR's two; round or symmetric things teach it nothing, and it learns to keep
-    what views of contrast would throw away. Only the first view is used, and its crop, flip and colors come before
-    the turn.
+    Use it when images have an upright position and batches must be small. It costs four passes of one view against
+    SimCLR's two. Round or symmetric objects teach it nothing. It keeps information that contrastive views would remove.
+    Note: Only the first view is used; its crop, flip and colors come before the rotation.
 
-    all_turns: let every image pass in all four turns; else one is drawn for each, at a quarter of the cost, and
-    batch norm sees other company.
+    Args:
+        all_turns: Show every image in all four rotations; otherwise in one at random, at a quarter of the cost, with
+            other batch statistics.
 
     Gidaris et al. 2018, "Unsupervised Representation Learning by Predicting Image Rotations", arXiv 1803.07728.
     """
 
-    family = "pretext"
+    title = "RotNet: Predicting Image Rotations (Gidaris et al. 2018)"
+    family = "pretext tasks"
     needs_pixels = True
 
     def __init__(self, encoder: Encoder, *, all_turns: bool = True) -> None:
@@ -44,7 +45,7 @@ class Rotation(Method):
         return Step(classify(logits, k), {"solved": solved(logits, k)})
 
     def turn(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Turned images, and by how many quarters each: all N turned by 0, then all by 1, and so on."""
+        """Rotated images, and the quarter turns of each: all N by 0, then all by 1, and so on."""
         turns = torch.stack([torch.rot90(view, k, (2, 3)) for k in range(4)])  # 4 x N x C x H x W
         n = torch.arange(len(view), device=view.device)
         if self.all_turns:

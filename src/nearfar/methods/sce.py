@@ -10,37 +10,42 @@ from nearfar.losses import relational
 from nearfar.method import Encoder
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import mlp
-from nearfar.nn.momentum import momentum_copy
 from nearfar.nn.norms import split_norms
 
 
 class SCE(MoCo):
-    """Each query finds its key, made by a slow copy of the encoder, and is as like a queue of keys as that key is.
+    """Trains MoCo with a soft target, which shares probability among the key and the queue keys similar to it.
 
-    The target of MoCo's softmax is not the key alone: a share of it goes to the keys of the queue Q that lie near it.
-    With q of a strong view, k of a weak one,
+    With q of a strong view, k of a weak one, and the queue Q,
 
         L = -sum_j w_j log p_j,    p = softmax([q.k, q.Q_1, ...] / temperature)
         w = share * [1, 0, ...] + (1 - share) * softmax([-inf, k.Q_1, ...] / target_temperature)
 
-    Use it when many samples are alike, so that MoCo's negatives are often none; it costs MoCo's step and one more look
-    at the queue. The first view is the query: the views "sce" make it strong and the second weak. Lower
-    target_temperature than temperature, or the target is too flat. The predictor, three layers and symmetric are the
-    paper's on ImageNet, where its batch norms see the whole batch and the momentum rises; here they are split, and it
-    stays.
+    Use it when many samples are alike, so that many of MoCo's negatives are false. It costs MoCo's step and one more
+    product with the queue. The first view is the query: the views `sce` make it strong and the second weak.
+    Note: Keep target_temperature below temperature, or the target is too flat. Predictor, three layers and symmetric
+    are the paper's for ImageNet; there batch norm sees the whole batch and the momentum rises, here it is split and
+    constant.
 
-    dim: width of the embedding.  queue: keys in it.  momentum: of the copy, 0.99 for CIFAR.  temperature: of the
-    prediction.  target_temperature: of the likeness; 0.05 for CIFAR, 0.07 for ImageNet.  share: of the key itself in
-    the target; 1 is MoCo, 0 likeness alone.  own: of the likeness, the slot of the key itself is "left_out" (the paper)
-    or "zero", a logit of 0 (the released code).  layers: of the projector, with batch norm.  predictor: a further
-    network of two layers, for queries alone.  splits: parts of the global batch that batch norm sees apart, as on that
-    many devices, with keys shuffled among them.  symmetric: let both views be queries and average.
+    Args:
+        dim: Width of the embedding.
+        queue: Number of keys in the queue.
+        momentum: Momentum of the key encoder; 0.99 for CIFAR.
+        temperature: Temperature of the prediction p.
+        target_temperature: Temperature of the target w; 0.05 for CIFAR, 0.07 for ImageNet.
+        share: Share of the key itself in the target; 1 is MoCo, 0 similarity alone.
+        own: Key's own slot in the similarities: "left_out" (the paper) or "zero", a logit of 0 (the released code).
+        layers: Layers of the projector, with batch norm.
+        predictor: Add a predictor of two layers for queries.
+        splits: Parts of the batch that batch norm sees separately, as in MoCo.
+        symmetric: Use both views as queries and average.
 
     Denize et al. 2021, "Similarity Contrastive Estimation for Self-Supervised Soft Contrastive Learning",
     arXiv 2111.14585.
     """
 
-    family = "queue and bank"
+    title = "SCE: Similarity Contrastive Estimation (Denize et al. 2021)"
+    family = "queue or memory bank"
 
     def __init__(
         self,
@@ -58,19 +63,9 @@ class SCE(MoCo):
         splits: int = 8,
         symmetric: bool = False,
     ) -> None:
-        super().__init__(
-            encoder,
-            dim=dim,
-            queue=queue,
-            momentum=momentum,
-            temperature=temperature,
-            splits=splits,
-            symmetric=symmetric,
-        )
-        widths = (*[encoder.dim] * layers, dim)
-        head = mlp(widths, norm=True, bias=True, last_bias=True)
-        self.projector = split_norms(head, splits)
-        self.key_projector = momentum_copy(self.projector)
+        head = mlp((*[encoder.dim] * layers, dim), norm=True, bias=True, last_bias=True)
+        moco = {"dim": dim, "queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
+        super().__init__(encoder, projector=split_norms(head, splits), symmetric=symmetric, **moco)
         self.predictor = nn.Identity()
         if predictor:
             guess = mlp((dim, encoder.dim, dim), norm=True, bias=True, last_bias=True)

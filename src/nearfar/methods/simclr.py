@@ -2,37 +2,47 @@ from __future__ import annotations
 
 import math
 
-import torch
+from torch import Tensor
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Step
-from nearfar.nn.heads import simclr_head
+from nearfar.nn.heads import MLP, simclr_head
 
 
 class SimCLR(Method):
-    """Each view of an image finds its other view among all views in the batch.
+    """Contrasts the two views of each sample with all other views in the batch.
 
-    Two views of every sample pass through one network; the loss is NT-Xent on unit embeddings. No memory and no second
-    network: the strength comes from strong views, a projector that is thrown away, and large batches.
+    One encoder embeds both views; the loss is NT-Xent on unit embeddings, with p the other view of the same sample:
 
-    dim: width of the embedding.  temperature: 0.1 in the paper for ImageNet, 0.5 for CIFAR.
+        loss_i = -s_ip + log sum_{j != i} exp(s_ij),    s_ij = z_i . z_j / temperature
+
+    Use it as the baseline, when batches are large and augmentations are known: it needs no memory and no second
+    encoder. The projector is thrown away after training. All other methods state their cost relative to this one.
+
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.1 in the paper for ImageNet, 0.5 for CIFAR.
 
     Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709.
     """
 
-    family = "instance"
+    title = "SimCLR: A Simple Framework for Contrastive Learning (Chen et al. 2020)"
+    family = "in-batch negatives"
 
-    def __init__(self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1) -> None:
+    def __init__(
+        self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1, projector: MLP | None = None
+    ) -> None:
         super().__init__(encoder)
-        self.projector = simclr_head(encoder.dim, out=dim)
+        self.projector = simclr_head(encoder.dim, out=dim) if projector is None else projector
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = batch.views
-        z = normalize(self.projector(self.embed(torch.cat([v1, v2]))))  # 2N x dim
-        return Step(nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group))
+        z1, z2 = self.project_all(batch.views)  # N x dim
+        return Step(self.loss(z1, z2, batch.group))
+
+    def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
+        return nt_xent(z1, z2, temperature=self.temperature, group=group)
 
     def chance(self, batch: int) -> float:
         return math.log(2 * batch - 1)

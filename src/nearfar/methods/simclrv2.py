@@ -3,11 +3,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Step
@@ -16,30 +14,39 @@ from nearfar.nn.heads import first_layers, simclr_head
 
 
 class SimCLRv2(SimCLR):
-    """Each view finds its other view among all in the batch, and in a memory if asked, behind a deeper projector.
+    """Trains SimCLR with a deeper projector, and optionally with a momentum queue of further negatives.
 
-    SimCLR with a projector of three layers, whose first is worth keeping: a classifier for few labels is fine-tuned on
-    what `middle(1)` gives. With a memory Q of what a slow copy of both networks made of earlier views, its rows are
-    further negatives:
+    Fine-tuning for few labels starts from the projector's first layer, `middle(1)`. A memory Q holds embeddings that a
+    momentum copy of encoder and projector made of earlier views:
 
         loss_i = -s_ip + log(sum_{j != i} exp(s_ij) + sum_Q exp(z_i . q / temperature))
 
-    Use it for SimCLR with large networks and few labels to come. It costs what SimCLR does; with a memory, one more
-    forward pass of both views, and weights twice. The memory is the paper's, which gains a point from it, and is not in
-    the released code: that the copy makes both views' rows, and writes them after the step, is decided here.
-    The paper's other two steps are `nearfar finetune RUN DATA --train full --layer 1` and `nearfar distill`.
+    Use it for large networks and few labels. It costs what SimCLR costs; a memory adds one forward pass of both views.
+    The paper's next steps are `nearfar finetune RUN DATA --train full --layer 1` and `nearfar distill`.
+    Note: The memory gains a point in the paper and is not in the released code. That the copy embeds both views, and
+    writes them after the step, was decided here.
 
-    layers: of the projector, 2 in SimCLR.  memory: its rows, 65,536 in the paper, 0 for none.  momentum: of the copy.
+    Args:
+        layers: Layers of the projector; 2 in SimCLR.
+        memory: Number of rows in the memory; 65,536 in the paper, 0 for none.
+        momentum: Momentum of the copy that fills the memory.
 
     Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners", arXiv 2006.10029.
     """
 
+    title = "SimCLRv2: Big Self-Supervised Models are Strong Semi-Supervised Learners (Chen et al. 2020)"
+
     def __init__(
-        self, encoder: Encoder, *, layers: int = 3, memory: int = 0, momentum: float = 0.999, **simclr: Any
+        self,
+        encoder: Encoder,
+        *,
+        layers: int = 3,
+        memory: int = 0,
+        momentum: float = 0.999,
+        dim: int = 128,
+        **simclr: Any,
     ) -> None:
-        super().__init__(encoder, **simclr)
-        dim = self.projector.dim
-        self.projector = simclr_head(encoder.dim, out=dim, layers=layers)
+        super().__init__(encoder, projector=simclr_head(encoder.dim, out=dim, layers=layers), **simclr)
         self.queue = None
         if memory:
             self.queue = SlowQueue(memory, dim, self.encoder, self.projector, momentum=momentum)
@@ -47,18 +54,17 @@ class SimCLRv2(SimCLR):
     def forward(self, batch: Batch) -> Step:
         if self.queue is None:
             return super().forward(batch)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # 2N x dim
+        z1, z2 = self.project_all(batch.views)  # N x dim
         queue = self.queue.keys, self.queue.group
-        loss = nt_xent(*z.chunk(2), temperature=self.temperature, group=batch.group, queue=queue)
-        return Step(loss, carry=(self.queue.made(self, batch.views), batch))
+        loss = nt_xent(z1, z2, temperature=self.temperature, group=batch.group, queue=queue)
+        return Step(loss, carry=(self.queue.embed(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
-            self.queue.follow(self.encoder, self.projector)
-            self.queue.write(*step.carry)
+            self.queue.update(self, *step.carry)
 
     def middle(self, layer: int = 1) -> nn.Sequential:
-        """The encoder and the first layers of the projector, with norm and ReLU: what fine-tuning starts from.
+        """The encoder and the first layers of the projector, with norm and ReLU, for fine-tuning.
 
         layer: how many of them; 0 is the encoder alone, 1 the paper's choice, -1 the whole projector.
         """

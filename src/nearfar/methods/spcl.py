@@ -16,30 +16,37 @@ from nearfar.method import Encoder, Look, Method, Step
 
 
 class SpCL(Method):
-    """Each view finds its class, its cluster, or its sample where it is in none, among all of these in one memory.
+    """Contrasts samples with class centroids, reliable cluster centroids and single samples, all in one memory.
 
-    Samples with a label are the source domain, and their classes its identities; the others are the target. A memory
-    holds a row for each class and each target sample. Before each epoch DBSCAN clusters the target's rows by what their
-    neighborhoods share; only clusters that a larger and a smaller radius find too are kept, few at first.
+    Labeled samples are the source domain, and their classes its identities; the others are the target. The memory has a
+    row for each class and each target sample. Before each epoch DBSCAN clusters target rows by Jaccard distance; only
+    clusters that also exist at a larger and a smaller radius are kept, few at first. c_l is the mean row of identity l:
 
-        loss_i = -f_i . c_l(i) / temperature + log sum_l exp(f_i . c_l / temperature),    c_l: mean row of an identity
+        loss_i = -f_i . c_l(i) / temperature + log sum_l exp(f_i . c_l / temperature)
 
-    The means over source and target are added. Then v <- momentum v + (1 - momentum) f, of unit length, in turn.
+    The means over source and target are added. Then v <- momentum v + (1 - momentum) f, normalized, row by row.
 
-    Use it when few or none of many identities, such as people, have names. A step costs what SimCLR's does; each epoch
-    besides compares all target samples, some seconds for ten thousand. Left out: that samples of other cameras come
-    first in a batch, that each domain fills half of it and has its own batch norms. The paper makes one view of a
-    sample; here all there are count. Batches hold a few samples of each identity.
+    Use it when few or none of many identities, such as people, have labels. A step costs what SimCLR's costs; each
+    epoch compares all target samples, which takes seconds for ten thousand. Batches hold a few samples of each
+    identity.
+    Note: Left out: sampling of other cameras first, batches half of each domain, and batch norms for each domain. The
+    paper uses one view of a sample; here all views count.
 
-    temperature: 0.05 in the paper.  momentum: what is left of a row, when its sample is seen.  eps: radius of clusters,
-    a Jaccard distance.  gap: by how much the other radii differ; 0 keeps all clusters.  core: samples within it that
-    make one the core of a cluster.  k1, k2: neighbors that make the distance, at most a third of all, and smooth it.
+    Args:
+        temperature: Divides the similarities; 0.05 in the paper.
+        momentum: Share of a row that stays when its sample is seen.
+        eps: Radius of clusters, a Jaccard distance.
+        gap: Difference of the other two radii; 0 keeps all clusters.
+        core: Samples within the radius that make a core of a cluster.
+        k1: Neighbors that define the distance, at most a third of all samples.
+        k2: Neighbors that smooth the distance.
 
     Ge et al. 2020, "Self-paced Contrastive Learning with Hybrid Memory for Domain Adaptive Object Re-ID",
     arXiv 2006.02713.
     """
 
-    family = "clusters"
+    title = "SpCL: Self-paced Contrastive Learning with Hybrid Memory (Ge et al. 2020)"
+    family = "clustering"
     sampler = "pk"
     threshold: Tensor
 
@@ -66,7 +73,10 @@ class SpCL(Method):
         self.eps, self.gap, self.core = eps, gap, core
 
     def represent(self, view: Any) -> Tensor:
-        return normalize(self.norm(self.embed(view)))  # N x dim
+        return self.represent_all([view])  # N x dim
+
+    def represent_all(self, views: list[Any]) -> Tensor:
+        return normalize(self.norm(torch.cat(self.embed_all(views))))  # VN x dim
 
     def before_epoch(self, look: Look) -> None:
         memory = self.memory
@@ -83,7 +93,7 @@ class SpCL(Method):
         return self.memory.identity[self.memory.place]  # samples
 
     def forward(self, batch: Batch) -> Step:
-        f, times = self.represent(torch.cat(batch.views)), len(batch.views)  # VN x dim
+        f, times = self.represent_all(batch.views), len(batch.views)  # VN x dim
         c, column, group = self.memory.prototypes()
         own, source = (known[batch.index].repeat(times) for known in (column, self.memory.source))
         groups = None if batch.group is None else (batch.group.repeat(times), group)

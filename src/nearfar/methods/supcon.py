@@ -4,10 +4,7 @@ import math
 from functools import partial
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step
@@ -15,29 +12,30 @@ from nearfar.nn.heads import supcon_head
 
 
 class SupCon(Method):
-    """Each view finds every view of its class, its own other view among them, in the batch.
+    """Contrasts each view with all views in the batch, where all views of its class are positives.
 
-    SimCLR with labels: samples of one class are positives. A sample without a label has its own views only, so labels
-    for a part of the data are enough. With P the other views of the class of i, and Q a queue of what a slow copy of
-    the network made of earlier batches, of which those of the class are in P as well,
+    A sample without a label has its own views as positives, so labels for a part of the data are enough. With P the
+    other views of the class of i, and Q an optional queue of momentum embeddings, those of the class being in P too,
 
         loss_i = -mean_{p in P} s_ip + log(sum_{j != i} exp(s_ij) + sum_Q exp(z_i . q / temperature))
 
-    Use it when most samples have a label; it costs what SimCLR does, and with a queue one more forward pass. The queue
-    is for small batches; the paper reports 79.1 % on ImageNet with one, without details, and the released code has
-    none: that rows are contrasted with the batch and the queue, and the copy makes keys of all views for later steps,
-    is decided here. Training has two stages: a classifier is fitted afterward, on the frozen encoder (`nearfar
-    finetune RUN DATA`), or is trained with it (`nearfar train crossentropy DATA --from-run RUN`).
+    Use it when most samples have a label. It costs what SimCLR costs; a queue, for small batches, adds one forward
+    pass. Then fit a classifier: `nearfar finetune RUN DATA`, or `nearfar train crossentropy DATA --from-run RUN`.
+    Note: The paper's queue (79.1 % on ImageNet) has no details and no code. Decided here: it holds keys of all views.
 
-    dim: width of the embedding.  temperature: 0.1 in the paper.  mean: over the positives "outside" the logarithm
-    (L_out, which the paper recommends) or "inside" it (L_in).  base_temperature: scale the loss by temperature over
-    this, as the released code does with 0.07; the paper does not.  queue: number of earlier keys, 0 for none.
-    momentum: of the copy that makes them.
+    Args:
+        dim: Width of the embedding.
+        temperature: Divides the similarities; 0.1 in the paper.
+        mean: Mean over positives "outside" (L_out, recommended by the paper) or "inside" the logarithm (L_in).
+        base_temperature: Scale the loss by temperature over this; 0.07 in the released code, not in the paper.
+        queue: Number of earlier keys; 0 for none.
+        momentum: Momentum of the copy that makes the queue's keys.
 
     Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362.
     """
 
-    family = "labels"
+    title = "SupCon: Supervised Contrastive Learning (Khosla et al. 2020)"
+    family = "supervised"
     needs_labels = True
 
     def __init__(
@@ -62,16 +60,15 @@ class SupCon(Method):
 
     def forward(self, batch: Batch) -> Step:
         views, queue = len(batch.views), self.queue
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
+        z = self.project_all(batch.views)  # V of N x dim
         earlier = None if queue is None else (queue.keys, queue.label, queue.group)
-        loss = self.loss(list(z.chunk(views)), batch.label, group=batch.group, queue=earlier)
+        loss = self.loss(z, batch.label, group=batch.group, queue=earlier)
         log = {"with_positive": share_with_positive(batch.label, views)}
-        return Step(loss, log, None if queue is None else (queue.made(self, batch.views), batch))
+        return Step(loss, log, None if queue is None else (queue.embed(self, batch.views), batch))
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
-            self.queue.follow(self.encoder, self.projector)
-            self.queue.write(*step.carry)
+            self.queue.update(self, *step.carry)
 
     def chance(self, batch: int) -> float:
         scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature

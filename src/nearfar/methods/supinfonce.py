@@ -3,11 +3,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import nn
 
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
@@ -18,36 +16,39 @@ LOSSES = {"out": sup_info_nce, "in": sup_info_nce_in, "supcon": epsilon_supcon}
 
 
 class SupInfoNCE(Method):
-    """Each view is nearer to each view of its class than to all of other classes, by a margin, and not by a known bias.
+    """Separates positives from negatives by a margin on the logits, and can penalize a known bias such as the scanner.
 
-    SupCon lets the positives of an anchor push each other away, as all are in its denominator; here a positive competes
-    with the negatives alone, and is let off when it exceeds them by epsilon. FairKL adds a penalty where samples of one
-    class (and of two) are more alike when they share a bias, which the column `attribute` of the labels table names:
+    In SupCon the positives of an anchor compete with each other. Here a positive competes with negatives only, up to a
+    margin epsilon. FairKL is a penalty if pairs of one class (or of two) are more similar when they share a bias, given
+    by the column `attribute` of the labels table. KL is that of normal distributions of z . z over the pairs of the
+    batch:
 
         loss_i = mean_p [ -s_ip + log(exp(s_ip - epsilon) + sum_n exp(s_in)) ],    s = z . z / temperature
         loss   = mean_i loss_i + fairkl [ KL(aligned || conflicting | one class) + KL(... | two classes) ]
 
-    with the KL of normal distributions of z . z over the pairs of the batch, of one and of different attributes.
-    Use it when all classes have labels, and above all when something that is in the labels table but not in the class
-    (a scanner, a background) goes along with it in training and will not later. It costs what SimCLR does, but for
-    positive pairs and for FairKL, which are had one by one: the pairs of a batch twice over, in little memory.
-    The margin is of logits: of cosines it is epsilon x temperature. FairKL is of the embedding of the first view, as
-    in the released code; rows paired with themselves count in "released" alone. A row that lacks a label or an
-    attribute takes no part in it. The weight of the contrastive loss, of which the released code has a flag, is 1.
+    Use it when all classes have labels, and above all when something recorded beside the class (scanner, background)
+    correlates with it in training only. It costs what SimCLR costs, and twice more over the pairs of a batch.
+    Note: The margin is in logits; in cosines it is epsilon x temperature. FairKL uses the first view, as in the
+    released code; only "released" counts rows paired with themselves. A row without label or attribute takes no part in
+    FairKL. The contrastive loss has weight 1, a flag in the released code.
 
-    dim: width of the embedding.  head: "mlp", or "none", as the authors have it where a bias is to go: then the penalty
-    is of the very representation that is used later, and dim of no use.  temperature: 0.1 in the paper.
-    epsilon: the margin, 0 to 0.5 in the paper.
-    form: which positives are in the denominator: "out", the one that is pulled; "in", their mean, with the sum over
-    positives inside the logarithm; "supcon", all of them, each times exp(-epsilon).  base_temperature: scale the loss
-    by temperature over this, as the released code does with 0.07.  fairkl: the weight of the penalty; above 0 it needs
-    attributes.  penalty: "kl" as in the paper, or "released": differences of means and of deviations, squared, and a
-    pull of conflicting pairs of one class and a push of aligned pairs of two.
+    Args:
+        dim: Width of the embedding.
+        head: Projector: "mlp", or "none" (the authors' against a bias: the penalty acts on the representation itself).
+        temperature: Divides the similarities; 0.1 in the paper.
+        epsilon: Margin on the logits; 0 to 0.5 in the paper.
+        form: Positives in the denominator: "out" (the one pulled), "in" (their mean, the sum over positives being
+            inside the logarithm) or "supcon" (all, each times exp(-epsilon)).
+        base_temperature: Scale the loss by temperature over this; 0.07 in the released code.
+        fairkl: Weight of the FairKL penalty; above 0 it needs attributes.
+        penalty: "kl" (the paper) or "released": squared differences of means and deviations, a pull of conflicting
+            pairs of one class and a push of aligned pairs of two.
 
     Barbano et al. 2023, "Unbiased Supervised Contrastive Learning", arXiv 2211.05568.
     """
 
-    family = "labels"
+    title = "SupInfoNCE and FairKL: Unbiased Supervised Contrastive Learning (Barbano et al. 2023)"
+    family = "supervised"
     needs_labels = True
 
     def __init__(
@@ -69,17 +70,16 @@ class SupInfoNCE(Method):
         self.form, self.fairkl, self.penalty = form, fairkl, penalty
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views)))).chunk(views)  # V of N x dim
+        z = self.project_all(batch.views)  # V of N x dim
         loss = LOSSES[self.form](
-            list(z),
+            z,
             batch.label,
             temperature=self.temperature,
             epsilon=self.epsilon,
             base_temperature=self.base_temperature,
             group=batch.group,
         )
-        log = {"with_positive": share_with_positive(batch.label, views)}
+        log = {"with_positive": share_with_positive(batch.label, len(z))}
         if not self.fairkl:
             return Step(loss, log)
         if batch.attribute is None:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.clustering.sinkhorn import sinkhorn
-from nearfar.distributed import local, normalize
+from nearfar.distributed import local
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.memory.prototypes import Prototypes
 from nearfar.memory.queue import Queue
@@ -17,20 +16,33 @@ from nearfar.nn.heads import swav_head
 
 
 class SwAV(Method):
-    """Each view predicts to which prototypes the other view was assigned, when prototypes must be used evenly.
+    """Predicts the cluster assignment of one view from the other, with assignments balanced over learned prototypes.
 
-    Assignments come from a few Sinkhorn steps on the first two views; further, smaller crops only predict.
+    Sinkhorn iterations on the first two views give soft assignments (codes) c in which all prototypes are used equally;
+    further, smaller crops only predict:
 
-    dim, hidden: widths of the projector.  prototypes: about ten times the classes one expects.  temperature: of the
-    prediction.  epsilon, iterations: of Sinkhorn; larger epsilon, softer codes.  queue: embeddings per assigned view
-    that join the balance, for batches much smaller than `prototypes` (the paper: 3840 for a batch of 256; none for
-    4096).  queue_start: epoch from which they are collected; they join once the queue is full.  freeze: epochs during
-    which prototypes do not move.
+        loss = mean over pairs of views v != w of  -sum_k c_wk log softmax(z_v . prototypes / temperature)_k
+
+    Use it with many small crops, and when clusters are wanted besides the representation. It costs what SimCLR costs
+    for as many pixels.
+
+    Args:
+        dim: Width of the embedding.
+        hidden: Width of the projector's hidden layer.
+        prototypes: Number of prototypes; about ten times the expected classes.
+        temperature: Temperature of the prediction.
+        epsilon: Sinkhorn's regularization; larger gives softer codes.
+        iterations: Sinkhorn iterations.
+        queue: Earlier embeddings of each assigned view that join Sinkhorn, for batches much smaller than `prototypes`;
+            the paper uses 3840 for a batch of 256, none for 4096.
+        queue_start: Epoch from which the queue is filled; it is used once full.
+        freeze: Epochs during which prototypes do not move.
 
     Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882.
     """
 
-    family = "clusters"
+    title = "SwAV: Swapping Assignments between Views (Caron et al. 2020)"
+    family = "clustering"
 
     def __init__(
         self,
@@ -55,9 +67,7 @@ class SwAV(Method):
         self.queue_start, self.freeze = queue_start, freeze
 
     def forward(self, batch: Batch) -> Step:
-        same_size = [torch.cat(list(group)) for _, group in groupby(batch.views, key=lambda view: view.shape)]
-        h = torch.cat(self.each(self.embed, same_size))  # VN x encoder.dim
-        z = normalize(self.projector(h)).chunk(len(batch.views))
+        z = self.project_all(batch.views)  # V of N x dim; views of one size pass together
         scores = [self.prototypes(part) for part in z]  # V of N x prototypes
         codes = [self.codes(scores[0].detach(), self.queue_1), self.codes(scores[1].detach(), self.queue_2)]
         loss = swapped_assignment(scores, codes, temperature=self.temperature)

@@ -4,38 +4,40 @@ import math
 from functools import partial
 from typing import Literal
 
-import torch
-
 from nearfar.batch import Batch
-from nearfar.distributed import normalize
 from nearfar.losses.metric import triplet
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
 
 
 class Triplet(Method):
-    """Each view is to lie nearer to the views of its class than to those of other classes, by a margin.
+    """Makes each view closer to views of its class than to views of other classes, by a margin.
 
-    One positive against one negative, where SupCon weighs all at once. Most triplets are soon fulfilled and teach
-    nothing, so they are mined in the batch of all processes. With unit rows, d = |z_i - z_j| and m the margin,
+    Most triplets of anchor, positive and negative soon satisfy the margin m and teach nothing, so they are mined in the
+    batch of all processes. With unit rows and d = |z_i - z_j|,
 
         L = mean over triplets (a, p, n) of max(0, d_ap - d_an + m)
 
-    Use it when distances are to be used as they are, for retrieval and verification; it costs what SimCLR does. From
-    the start, the hardest triplets often draw all samples to one row, where the loss is the margin: an alarm tells. So
-    the default is FaceNet's "semi_hard"; it takes all such triplets, where FaceNet takes one for each pair. A sample
-    without a label has its own views as positives. Rows are of unit length, as in FaceNet.
+    Use it when distances are used as they are, for retrieval and verification. It costs what SimCLR costs. A sample
+    without a label has its own views as positives.
+    Note: The hardest triplets often collapse all samples to one point, where the loss is the margin; an alarm reports
+    this. So the default is FaceNet's "semi_hard", here with all such triplets, where FaceNet takes one for each pair.
 
-    dim: width of the embedding.  margin: 0.2 in FaceNet.  mining: triplets with d_ap < d_an < d_ap + m ("semi_hard"),
-    those with d_an <= d_ap ("hard"), every one ("all"), or each anchor's farthest positive and nearest negative
-    ("batch_hard", Hermans).  soft: log(1 + exp(d_ap - d_an)) in place of the hinge, as Hermans prefers.  squared:
-    squares of distances, as FaceNet has.  active: the mean over triplets that are not yet fulfilled.
+    Args:
+        dim: Width of the embedding.
+        margin: The margin m; 0.2 in FaceNet.
+        mining: Triplets used: "semi_hard" (d_ap < d_an < d_ap + m), "hard" (d_an <= d_ap), "all", or "batch_hard" (each
+            anchor's farthest positive and nearest negative, of Hermans).
+        soft: Use log(1 + exp(d_ap - d_an)) instead of the hinge, as Hermans prefers.
+        squared: Use squared distances, as FaceNet does.
+        active: Average only over triplets that violate the margin.
 
-    Schroff et al. 2015, "FaceNet: A Unified Embedding for Face Recognition and Clustering", arXiv 1503.03832;
-    Hermans et al. 2017, "In Defense of the Triplet Loss for Person Re-Identification", arXiv 1703.07737.
+    Schroff et al. 2015, "FaceNet: A Unified Embedding for Face Recognition and Clustering", arXiv 1503.03832; Hermans
+    et al. 2017, "In Defense of the Triplet Loss for Person Re-Identification", arXiv 1703.07737.
     """
 
-    family = "labels"
+    title = "Triplet loss: FaceNet (Schroff et al. 2015)"
+    family = "supervised"
     needs_labels = True
     sampler = "pk"
 
@@ -56,6 +58,4 @@ class Triplet(Method):
         self.loss = partial(triplet, margin=margin, mining=mining, soft=soft, squared=squared, active=active)
 
     def forward(self, batch: Batch) -> Step:
-        views = len(batch.views)
-        z = normalize(self.projector(self.embed(torch.cat(batch.views))))  # VN x dim
-        return Step(self.loss(list(z.chunk(views)), batch.label, group=batch.group))
+        return Step(self.loss(self.project_all(batch.views), batch.label, group=batch.group))

@@ -3,10 +3,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from nearfar.batch import Batch
+from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
@@ -16,26 +15,27 @@ from nearfar.ops.mixing import universum as halves
 
 
 class UniCon(SupCon):
-    """Each view finds the mixtures that are half of its class among all mixtures of two classes in the batch.
+    """Trains SupCon with mixtures of two classes, which belong to neither and are hard candidates.
 
-    An image that is half of one class and half of another is of neither, which makes it a hard candidate. With v_j the
-    embedding of (1 - lam) x_j + lam x_r, r being any sample of another class, and p the rows of the class of i,
+    With v_j the embedding of (1 - lam) x_j + lam x_r, r any sample of another class, and p the rows of the class of i,
 
         loss_i = -mean_p z_i . v_p / T + log sum_{j != i} exp(z_i . v_j / T)
 
-    Use it when batches are small; it costs twice what SupCon does. That is the released code, which never compares two
-    samples, and draws a row to the middle between its class and others. What the paper says, that mixtures are pushed
-    from all, is had by `--no-pull`: SupCon with the mixtures in its denominators. Which of them its equation says is
-    unverified. A batch of one class has no mixtures: there the loss is SupCon's. A sample without a label is a class
-    by itself. Each of the two passes has its own batch statistics; one of them, in turn, moves the running ones. The
-    box of "cutmix" lies inside the image, where the released code draws one that may be cut off until it fits.
+    Use it when batches are small. It costs twice what SupCon costs. A sample without a label is its own class.
+    Note: As released, samples are compared with mixtures only; the paper's text may mean `--no-pull` (unverified).
 
-    pull: find mixtures; off, find samples among samples and mixtures.  mix: "mixup" adds, "cutmix" pastes a box of a
-    image into the other.  lam: share of the other sample; far from 0.5 it is no universum.  dim, temperature,
-    base_temperature: as in SupCon.
+    Args:
+        pull: Contrast with mixtures only, as released, which draws rows between classes; else also with samples.
+        mix: "mixup" averages two samples, "cutmix" pastes a box, always whole, of one image into the other.
+        lam: Share of the other sample; far from 0.5 the mixture is no universum.
+        dim: Width of the embedding.
+        temperature: T, which divides the similarities.
+        base_temperature: Scale the loss by temperature over this, as in SupCon.
 
     Han et al. 2022, "Universum-inspired Supervised Contrastive Learning", arXiv 2204.10695.
     """
+
+    title = "UniCon: Universum-inspired Supervised Contrastive Learning (Han et al. 2022)"
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class UniCon(SupCon):
         if made is None:
             return super().forward(batch)
         mixed, partner = made
-        z, v = self.each(self.embedded, [torch.cat(views), torch.cat(mixed)])
+        z, v = self.each(self.embedded, [cat(views), cat(mixed)])
         loss = universum(
             list(z.chunk(n)),
             list(v.chunk(n)),

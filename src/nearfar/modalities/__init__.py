@@ -1,0 +1,52 @@
+"""Kinds of data: one folder each. What can be asked without torch is asked here; `kind.of` gives the kind itself.
+
+A kind is named by its folder, such as "image", or by the path of a file or folder of the user's own, which holds a class
+that extends `nearfar.Kind`.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from nearfar.settings import Settings
+
+UNKNOWN = "image"
+"""What data are taken for that no kind recognizes: its reader says best what is wrong with them."""
+
+
+class Entry(Protocol):
+    """What is asked of a kind before anything is opened."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def recognizes(self, data: Any) -> bool: ...
+    def recipe_for(self, data: Any) -> str: ...
+
+
+def names() -> list[str]:
+    """The kinds of the library."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
+
+
+def is_own(name: str) -> bool:
+    """Whether a kind is named by a path of the user's own."""
+    return name.endswith(".py") or os.sep in name
+
+
+def entry(name: str) -> Entry:
+    """What can be asked of a kind without torch. Raises ValueError where there is none of that name."""
+    if is_own(name):
+        from nearfar.modalities.kind import of
+
+        return of(name)
+    if name not in names():
+        raise ValueError(f"there is no kind {name!r}; there are {', '.join(names())}, or the path of your own")
+    return import_module(f"nearfar.modalities.{name}.settings")  # pyright: ignore[reportReturnType] (a module)
+
+
+def kind_of(data: Any) -> str:
+    """The kind of the library that recognizes the data."""
+    return next((name for name in names() if entry(name).recognizes(data)), UNKNOWN)

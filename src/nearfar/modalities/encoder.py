@@ -1,15 +1,15 @@
-"""Encoders from what describes them. Each kind of data has a module `encoder` that answers for its own."""
+"""Encoders from what describes them: each kind of data answers for its own."""
 
 from __future__ import annotations
 
 import copy
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.method import Encoder
+from nearfar.modalities import kind as kinds
 from nearfar.nn.towers import TOWERS, Towers
 from nearfar.nn.wrapped import Wrapped
 
@@ -34,7 +34,7 @@ def from_spec(spec: dict[str, Any], network: nn.Module | None = None) -> Encoder
         raise ValueError(f"the spec of an encoder names its kind, got the keys {sorted(spec)}")
     if spec["kind"] == TOWERS:
         return Towers({name: from_spec(tower) for name, tower in spec["towers"].items()})
-    return _of(spec).from_spec(spec)
+    return kinds.of(spec["kind"]).encoder_from_spec(spec)
 
 
 def is_own(spec: dict[str, Any]) -> bool:
@@ -53,8 +53,12 @@ def own_encoder(network: nn.Module, kind: str, data: Any, facts: dict[str, Any])
     if isinstance(network, Encoder) and network.spec:
         return network
     spec = {"kind": kind, "name": type(network).__name__, "own": True}
-    encoder = wrap(network, spec | _of(spec).inputs(data, facts))
-    view, training = encoder.example(2), network.training
+    encoder = wrap(network, spec | kinds.of(kind).inputs(data, facts))
+    try:
+        view = encoder.example(2)
+    except NotImplementedError:  # the kind makes no views of noise: the first step will tell
+        return encoder
+    training = network.training
     try:
         with torch.no_grad():
             out = encoder.eval()(view)
@@ -72,9 +76,5 @@ def own_encoder(network: nn.Module, kind: str, data: Any, facts: dict[str, Any])
 
 def wrap(network: nn.Module, spec: dict[str, Any]) -> Wrapped:
     """A user's own module as the encoder that a spec describes. Raises TypeError where it does not tell its width."""
-    kind = _of(spec)
+    kind = kinds.of(spec["kind"])
     return Wrapped(network, spec, lambda n, generator: kind.example(spec, n, generator))
-
-
-def _of(spec: dict[str, Any]) -> Any:
-    return import_module(f"nearfar.modalities.{spec['kind']}.encoder")

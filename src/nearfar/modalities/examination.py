@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +18,19 @@ from nearfar.files import replace_csv
 from nearfar.machine import free_memory
 from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
-from nearfar.modalities.image.duplicates import Duplicates
 from nearfar.nn.micro_batch import activation_bytes
 
 IMBALANCED = 10.0
 """Times the samples of the smallest class that the largest may have without a word."""
+
+
+class Copies(NamedTuple):
+    """group: N, int64, the same number for samples that belong together, MISSING for those that are alone.
+    exact: how many samples are the same as one before them.  near: how many more are nearly so."""
+
+    group: Tensor
+    exact: int
+    near: int
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Examination:
     looked for.  advice: how to train.  label_column: what the table of groups calls its labels."""
 
     samples: Samples
-    copies: Duplicates
+    copies: Copies
     noun: str
     facts: list[tuple[str, str]]
     sound: str
@@ -64,13 +73,28 @@ class Examination:
         replace_csv(path, rows)
 
 
+def common_examination(samples: Samples, copies: Copies, noun: str) -> Examination:
+    """What can be said of any kind of data."""
+    facts = [(noun, f"{len(samples):,}"), ("copies", f"{copies.exact:,} the same"), ("labeled", labeled(samples))]
+    advised = method_advice(samples, noun), batch_advice(len(samples), 256)
+    return Examination(
+        samples=samples,
+        copies=copies,
+        noun=noun,
+        facts=facts,
+        sound="no copies, no uneven classes",
+        warnings=common_warnings(samples, copies, noun),
+        advice=[*advised, epochs_advice(len(samples), int(advised[1].value)), *groups_advice(copies)],
+    )
+
+
 def labeled(samples: Samples) -> str:
     """How many have a label."""
     known = samples.label != MISSING
     return f"{int(known.sum()):,} in {len(samples.classes)} classes" if known.any() else "none"
 
 
-def common_warnings(samples: Samples, copies: Duplicates, noun: str) -> list[str]:
+def common_warnings(samples: Samples, copies: Copies, noun: str) -> list[str]:
     """Of copies and of classes."""
     said = []
     if (copies.group != MISSING).any():
@@ -125,7 +149,7 @@ def epochs_advice(n: int, batch: int) -> Advice:
     return Advice("--epochs", str(epochs), f"{epochs * steps:,} steps; fewer than 10,000 teach little")
 
 
-def groups_advice(copies: Duplicates) -> list[Advice]:
+def groups_advice(copies: Copies) -> list[Advice]:
     """To give training the table of copies, if there are any."""
     if not (copies.group != MISSING).any():
         return []

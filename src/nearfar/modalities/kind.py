@@ -1,92 +1,196 @@
-"""Kinds of data. Training, evaluation and reports know nothing else of what the samples are.
-
-A kind is a module with the functions below: `images`, `tables`. It is chosen by `Settings.kind`, which recipes set.
-`made` is what config.yaml keeps of a run under that name: the facts of the kind among others.
-"""
+"""What training, evaluation and reports ask of a kind of data. They know nothing else of what the samples are."""
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
+from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from PIL.Image import Image
-from torch import Tensor
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
 
+from nearfar import modalities, settings
+from nearfar.batch import MISSING, to
+from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
+from nearfar.data.source import Views
+from nearfar.data.tiles import Cells, Tiles
+from nearfar.files import run_file
 from nearfar.method import Encoder
-from nearfar.report.shown import Shown
-from nearfar.settings import Settings
-from nearfar.training.options import Viewer
+from nearfar.modalities.examination import Copies, Examination, common_examination
 
 
-class Kind(Protocol):
-    """What is asked of a kind of data."""
+class Kind:
+    """A kind of data. A kind of one's own extends it: `open`, `encoder`, `encoder_from_spec`, `views` and `plain` must be
+    given; all else has a plain form here.
 
-    RAW: str
-    """What a representation is compared with that no network has made, such as "raw pixels"."""
+    name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
+    raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
+    N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
+    `nearfar.Settings`.
+    """
 
-    def open_samples(self, data: Any, settings: Settings) -> Samples:
-        """The data of a run."""
-        ...
+    name: str = ""
+    noun: ClassVar[str] = "samples"
+    raw_name: ClassVar[str] = "raw input"
+    pixels: ClassVar[bool] = False
+    Settings: ClassVar[type[settings.Settings]] = settings.Settings
 
-    def open_as(self, data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Samples:
-        """Data in the form in which the encoder of a run saw its training data."""
-        ...
+    def recognizes(self, data: Any) -> bool:
+        """Whether data are of this kind. It is asked before anything is opened."""
+        return False
 
-    def facts(self, data: Any, settings: Settings) -> dict[str, Any]:
-        """What config.yaml keeps of the samples: `channels` (of a row, its inputs) among others."""
-        ...
+    def recipe_for(self, data: Any) -> str:
+        """The recipes that suit the data; "" where the kind has none, and settings are their defaults."""
+        return ""
 
-    def make_encoder(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Encoder:
-        """The encoder that the settings name, for these samples."""
-        ...
+    def open(self, data: Any, settings: Any) -> Samples:
+        """The data of a run, with the labels that its settings name."""
+        raise NotImplementedError
 
-    def make_views(self, data: Any, settings: Settings, facts: dict[str, Any]) -> Viewer:
+    def open_as(
+        self, data: Any, facts: dict[str, Any], settings: Any, *, labels: Any, label_column: str, lenient: bool = False
+    ) -> Samples:
+        """Data in the form in which the encoder of a run saw its training data.
+
+        facts: what the run's config.yaml keeps, those of `facts` among them.  settings: of the run.
+        lenient: leave out what cannot be read, however much it is.
+        """
+        return self.open(data, settings)
+
+    def is_sample(self, path: str | Path) -> bool:
+        """Whether a file holds one sample, or its pages, and not a set of them."""
+        return False
+
+    def open_files(self, files: list[str], run: Any) -> Samples:
+        """Several files to name, in the form in which the encoder of a run saw its training data."""
+        raise ValueError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
+
+    def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
+        """What config.yaml keeps of the samples: `channels` (numbers of an input, where that has a meaning) among others."""
+        return {"channels": 0}
+
+    def encoder(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Encoder:
+        """The encoder that the settings name, for these samples, with random weights."""
+        raise NotImplementedError
+
+    def encoder_from_spec(self, spec: dict[str, Any]) -> Encoder:
+        """The encoder that `Encoder.spec` describes, with random weights."""
+        raise NotImplementedError
+
+    def inputs(self, samples: Any, facts: dict[str, Any]) -> dict[str, Any]:
+        """What the spec of a user's own module keeps of the views that it takes, in plain JSON types."""
+        return {}
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Any:
+        """A view of n samples of noise, of the form that `inputs` describes."""
+        raise NotImplementedError(f"{type(self).__name__} cannot make a view of noise: give it a method `example`")
+
+    def views(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Views:
         """The views that the settings name."""
-        ...
+        raise NotImplementedError
 
-    def insist_fitting(self, encoder: Encoder, viewer: Any) -> None:
+    def mild_views(self, settings: Any) -> str:
+        """The name of the views of which fine-tuning takes the first."""
+        return settings.views
+
+    def insist_fitting(self, encoder: Any, views: Any) -> None:
         """Raise ValueError where the encoder cannot take one of the views."""
-        ...
 
-    def plain(self, encoder: Encoder) -> Viewer:
-        """The one view without chance, for evaluation."""
-        ...
+    def plain(self, encoder: Any) -> Views:
+        """The one view without randomness, for evaluation."""
+        raise NotImplementedError
 
-    def raw(self, encoder: Encoder) -> Viewer:
-        """The view of which the rows are what a representation is compared with."""
-        ...
+    def raw(self, samples: Any, index: Tensor, encoder: Any) -> Tensor:
+        """Rows that no network has made, N x D, with which a representation is compared."""
+        return torch.empty(len(index), 0)
 
     def describe(self, facts: dict[str, Any]) -> str:
         """A word on what the encoder takes, such as "at 32 px"."""
-        ...
+        return ""
 
-    def sheet(self, data: Any, viewer: Any, index: Tensor, draws: Any) -> Image:
+    def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
+        """A network with weights from a file, and the plain view that it takes."""
+        raise ValueError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")
+
+    def sheet(self, samples: Any, views: Any, index: Tensor, draws: Any) -> Image.Image:
         """An image of some samples and their views."""
-        ...
+        return self.grid(samples, index, [""] * len(index))
 
-    def grid(self, data: Any, index: Tensor, captions: list[str]) -> Image:
-        """An image of some samples, with a word on each: two lines at most."""
-        ...
+    def grid(self, samples: Any, index: Tensor, captions: list[str]) -> Image.Image:
+        """An image of some samples, with a caption on each: two lines at most."""
+        lines = [f"{samples.names[i]}  {caption}" for i, caption in zip(index.tolist(), captions, strict=True)]
+        font = ImageFont.load_default(14)
+        width = round(max((font.getlength(line) for part in lines for line in part.split("\n")), default=0))
+        sheet = Image.new("RGB", (width + 40, 40 * len(lines) + 40), "white")
+        for row, line in enumerate(lines):
+            ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
+        return sheet
 
-    def copies(self, data: Any) -> Tensor:
-        """Which samples are copies, or nearly copies, of one another: N, int64, a number for each set, or MISSING."""
-        ...
+    def copies(self, samples: Any) -> Copies:
+        """Which samples are copies, or nearly copies, of one another."""
+        known = digests(samples)
+        count = Counter(known)
+        numbers = {digest: number for number, digest in enumerate(digest for digest in count if count[digest] > 1)}
+        group = torch.tensor([numbers.get(digest, MISSING) for digest in known])
+        return Copies(group, int((group != MISSING).sum()) - len(numbers), 0)
 
-    def shown(self, data: Any) -> Shown:
-        """What reports show of each sample."""
-        ...
+    def tiles(self, samples: Any) -> Tiles:
+        """What reports show of each sample: by default its name alone."""
+        return Tiles(
+            face=Cells(columns=[], numbers=0, cells=lambda i: [], hidden=0),
+            names=samples.names,
+            label=samples.label,
+            classes=samples.classes,
+            noun=self.noun.removesuffix("s"),
+            plural=self.noun,
+            copies="",
+        )
+
+    def examine(self, samples: Any, settings: Any) -> Examination:
+        """What `nearfar doctor` says of the samples before training."""
+        return common_examination(samples, self.copies(samples), self.noun)
 
 
 def of(name: str) -> Kind:
-    """The kind called `name`, "image" or "table"."""
-    module = import_module(f"nearfar.modalities.{name}.kind")
-    return module  # pyright: ignore[reportReturnType] (a module is a kind by its functions)
+    """The kind of that name, such as "image"; or the one in a file of the user's own, which is run.
+
+    name: a folder in this room, the path of a .py file, or of a folder with a kind.py in it.
+    """
+    if not modalities.is_own(name):
+        modalities.entry(name)  # or a ValueError that lists the names
+        kind = _only(import_module(f"nearfar.modalities.{name}.kind"))
+        kind.name = name
+        return kind
+    path = Path(name)
+    return _own(name, (path / "kind.py" if path.is_dir() else path).resolve())
+
+
+@cache
+def _own(name: str, path: Path) -> Kind:
+    kind = _only(run_file(path, "--kind"))
+    kind.name = name
+    return kind
+
+
+def _only(module: Any) -> Kind:
+    """An instance of the one public class of a module that extends Kind."""
+    kinds = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Kind) and value.__module__ == module.__name__
+    ]
+    if len(kinds) != 1:
+        raise ValueError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
+    return kinds[0]()
 
 
 @torch.no_grad()
-def seen(plain: Viewer, data: Samples, index: Tensor, device: torch.device) -> Tensor:
+def plain_view(plain: Views, samples: Any, index: Tensor, device: torch.device) -> Any:
     """The plain view of some samples."""
-    (view,) = plain(*(part.to(device) for part in data.fetch(index)))
+    (view,) = plain(*(to(part, device) for part in samples.fetch(index)))
     return view

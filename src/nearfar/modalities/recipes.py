@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from nearfar.settings import Recipe
+from nearfar import modalities
+from nearfar.files import load_function
+from nearfar.settings import Recipe, Settings
 
 
 def names() -> list[str]:
@@ -31,12 +34,31 @@ def module(name: str) -> ModuleType:
     return import_module(homes[name])
 
 
-def load(name: str, method: str) -> Recipe:
-    """The recipe of a method in the file `name`, or that of another function as `name:function`."""
-    file, _, function = name.partition(":")
-    held = module(file)
-    wanted = function or method
-    found = wanted if function or hasattr(held, wanted) else "default"
-    if not hasattr(held, found):
-        raise ValueError(f"the recipes {file!r} have nothing for {wanted!r}; try --recipe small_images or photos")
-    return getattr(held, found)()
+def load(name: str, method: str, kind: str) -> Recipe:
+    """The recipe of a method for a kind of data.
+
+    name: a file of recipes, FILE:FUNCTION of it, or FILE.py:FUNCTION of the user's own; "" has the kind's own defaults.
+    Raises ValueError where there is no such recipe, or it is for another kind of data.
+    """
+    wanted = modalities.entry(kind).Settings
+    if not name:
+        return Recipe(settings=wanted())
+    if ".py:" in name:
+        recipe = load_function(name, "--recipe")()
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"--recipe {name!r} gave a {type(recipe).__name__}, and a nearfar.Recipe is wanted")
+    else:
+        file, _, function = name.partition(":")
+        held = module(file)
+        function = function or (method if hasattr(held, method) else "default")
+        if not hasattr(held, function):
+            raise ValueError(f"the recipes {file!r} have nothing for {function!r}; try --recipe small_images or photos")
+        recipe = getattr(held, function)()
+    if type(recipe.settings) is Settings:  # those that all kinds have, of a user's own recipe
+        own = {f.name: getattr(recipe.settings, f.name) for f in fields(Settings)}
+        blank = Settings()
+        changed = {name: value for name, value in own.items() if value != getattr(blank, name)}
+        recipe = replace(recipe, settings=wanted(**changed))
+    if not isinstance(recipe.settings, wanted):
+        raise ValueError(f"the recipe {name!r} is not for data of the kind {kind!r}: choose another --recipe or --kind")
+    return recipe

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nearfar.batch import size
 from nearfar.method import frozen_statistics
 
 ROOM = 0.6
 """The share of the free memory that activations may take; weights, gradients and views live in the rest."""
 
 
-def activation_bytes(encoder: nn.Module, view: Tensor) -> float:
+def activation_bytes(encoder: nn.Module, view: Any) -> float:
     """What autograd keeps of one sample between forward and backward, in bytes: measured on a view of a few."""
     weights = {p.untyped_storage().data_ptr() for p in [*encoder.parameters(), *encoder.buffers()]}
     kept: dict[int, int] = {}
@@ -29,7 +31,7 @@ def activation_bytes(encoder: nn.Module, view: Tensor) -> float:
         out = encoder(view)  # held until the count is done: freed storage would give its address away again
     total = sum(kept.values())
     del out
-    return total / len(view)
+    return total / size(view)
 
 
 def fitting(needed: float, rows: int, free: float) -> int:

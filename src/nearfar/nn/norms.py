@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearfar.distributed import gather, local, world
+from nearfar.batch import cat, select, size, tensors, to
+from nearfar.distributed import exchange, gather, local, world
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,7 +54,8 @@ class _Norm(_BatchNorm):
 class GlobalBatchNorm(_Norm):
     """Batch norm over the rows of all ranks, differentiable, on any backend (torch's SyncBatchNorm needs a GPU).
 
-    norm: the batch norm whose parameters and buffers it shares. N x C x ... -> N x C x ..., N equal on all ranks.
+    norm: the batch norm whose parameters and buffers it shares. N x C x ... -> N x C x ...; N may differ from rank to
+        rank, as rows may be words or nodes, of which samples have more or fewer.
     """
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -64,12 +66,14 @@ class GlobalBatchNorm(_Norm):
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         var, mean = torch.var_mean(wide, axes, correction=0)  # C, C
-        # One collective for both. The parts are merged by their means, not by sums of squares, which would cancel.
-        var, mean = gather(torch.stack((var, mean))[None]).unbind(1)  # W x C, W x C
-        center = mean.mean(0)  # C
-        var = var.mean(0) + (mean - center).square().mean(0)  # C
-        count = world() * x.numel() // x.shape[1]
-        self._track(center.detach(), var.detach() * (count / max(count - 1, 1)))
+        # One collective for all. The parts are merged by their means, not by sums of squares, which would cancel.
+        count = torch.full_like(mean, x.numel() / x.shape[1])
+        var, mean, count = gather(torch.stack((var, mean, count))[None]).unbind(1)  # W x C each
+        rows = count.sum(0)  # C
+        part = count / rows  # W x C, the share of each rank
+        center = (part * mean).sum(0)  # C
+        var = (part * (var + (mean - center).square())).sum(0)  # C
+        self._track(center.detach(), var.detach() * (rows / (rows - 1).clamp(min=1)))
         scale = (var + self.eps).rsqrt() if self.weight is None else self.weight * (var + self.eps).rsqrt()
         shift = -center * scale if self.bias is None else self.bias - center * scale
         return torch.addcmul(shift.view(shape), wide, scale.view(shape)).to(x.dtype)
@@ -149,14 +153,22 @@ def twin_norms(module: M) -> M:
     return copy.deepcopy(module, {id(p): p for part in others for p in part.parameters(recurse=False)})
 
 
-def shuffled(network: Callable[[Tensor], Tensor], view: Tensor, generator: torch.Generator) -> Tensor:
-    """What `network` makes of a view whose rows are meanwhile shuffled over all ranks: N x ... -> N x D, in order.
+def shuffled(network: Callable[[Any], Tensor], view: Any, generator: torch.Generator) -> Tensor:
+    """What `network` makes of a view whose samples are meanwhile shuffled over all ranks: N x D, in order.
 
     For split norms, and without gradient: the rows that are normalized together are others than those of the queries.
     generator: the same on every rank.
     """
-    order = torch.randperm(world() * len(view), generator=generator).to(view.device)
-    return local(gather(network(local(gather(view)[order])))[order.argsort()])
+    device = next(tensors(view)).device
+    order = torch.randperm(world() * size(view), generator=generator).to(device)
+    return local(gather(network(select(_of_all_ranks(view), local(order))))[order.argsort()])
+
+
+def _of_all_ranks(view: Any) -> Any:
+    if isinstance(view, Tensor):
+        return gather(view)
+    # The parts of other views may differ in shape from rank to rank, until `cat` pads them.
+    return view if world() == 1 else to(cat(exchange(to(view, "cpu"))), next(tensors(view)).device)
 
 
 def _replace(module: nn.Module, make: Callable[[_BatchNorm], nn.Module]) -> nn.Module:

@@ -78,9 +78,14 @@ def essence(
 
 
 def to_one(e: Tensor) -> Tensor:
-    """Each map scaled so that its lowest place is 0 and its highest 1; 0 everywhere if it is the same everywhere."""
+    """Each map scaled so that its lowest place is 0 and its highest 1; 0 everywhere if it is the same everywhere.
+
+    It counts as the same where places differ by no more than rounding: a map of one place, brought to the side of an
+    image, does, and scaled up its rounding would choose at random.
+    """
     low, high = e.amin((1, 2), keepdim=True), e.amax((1, 2), keepdim=True)
-    return (e - low) / (high - low).clamp(min=torch.finfo(e.dtype).tiny)
+    rounding = 8 * torch.finfo(e.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return torch.where(high - low > rounding, (e - low) / (high - low), 0.0)
 
 
 @contextmanager

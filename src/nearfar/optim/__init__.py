@@ -52,7 +52,7 @@ def parameter_groups(
 def scale_rates(optimizer: Optimizer, factor: float) -> None:
     """Set each group's learning rate to `factor` times the one it was built with."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 class _SGD(Uncompiled, torch.optim.SGD):

@@ -1,18 +1,27 @@
-"""Several ways side by side: what came out of each, with intervals over seeds, and what cannot be told."""
+"""Several ways side by side: what came out of each, with intervals over seeds, and what follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nearfar.report import parts
-from nearfar.report.page import document, write
+from nearfar.report.html import write
+from nearfar.report.results import Results, table
 
-LEAD = (
-    "Each row is the mean over seeds; bars and the small numbers are its 95 % t-interval. What is said above goes by "
-    "differences seed by seed, which tell more than whether two bars overlap."
-)
+Means = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Of each row, for each column: mean, low and high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedPage:
+    """by: the command.  sentences: what follows from the numbers."""
+
+    title: str
+    by: str
+    facts: list[tuple[str, object]]
+    sentences: list[str]
+    results: Results
 
 
 def compared(
@@ -20,31 +29,33 @@ def compared(
     heading: str,
     facts: Mapping[str, object],
     sentences: Sequence[str],
-    means: Mapping[str, Mapping[str, Mapping[str, float]]],
+    means: Means,
     *,
     by: str,
     main: str,
 ) -> Path:
-    """Write the page of a comparison.
+    """Write the page of a comparison.  by: the command.  main: the row that stands out."""
+    page = page_data(heading, facts, sentences, means, by=by, main=main)
+    return write(target, "compared.html", page, {"curves": [], "map": None})
 
-    means: of each row, for each column: mean, low and high.  by: the command.  main: the row that stands out.
-    """
-    rows = {
-        name: {column: {"value": c["mean"], "low": c["low"], "high": c["high"]} for column, c in cells.items()}
+
+def page_data(
+    heading: str, facts: Mapping[str, object], sentences: Sequence[str], means: Means, *, by: str, main: str
+) -> ComparedPage:
+    """What the page shows."""
+    rows = [
+        {
+            "name": name,
+            "values": {column: {"value": c["mean"], "low": c["low"], "high": c["high"]} for column, c in cells.items()},
+        }
         for name, cells in means.items()
-    }
-    table: dict[str, Any] = {
-        "columns": list(dict.fromkeys(column for cells in rows.values() for column in cells)),
-        "rows": [{"name": name, "values": cells} for name, cells in rows.items()],
-    }
-    said = "".join(f"<li>{parts.text(sentence)}</li>" for sentence in sentences)
-    head = f"<h1>{parts.text(heading)}</h1>{parts.facts(facts.items())}"
-    best = next(row for row in table["rows"] if row["name"] == main)
-    body = [
-        f'<header><p class="eyebrow">nearfar {by}</p>{head}</header>',
-        parts.section(
-            "said", "What can be told", "At this budget, and on these data.", f'<ul class="notes">{said}</ul>'
-        ),
-        parts.section("results", "Accuracy", LEAD, parts.dots(table, best), parts.results_table(table, best)),
     ]
-    return write(target, document(heading, body, {"curves": [], "map": None}))
+    columns = list(dict.fromkeys(column for row in rows for column in row["values"]))
+    best = next(row for row in rows if row["name"] == main)
+    return ComparedPage(
+        title=heading,
+        by=by,
+        facts=[(name, value) for name, value in facts.items() if value is not None],
+        sentences=list(sentences),
+        results=Results("Accuracy", table(columns, rows, best)),
+    )

@@ -5,6 +5,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
+// Plotly takes <b>, <a> and the like in a name for markup.
+const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -30,20 +33,20 @@ function drawCurve(figure) {
     hovertemplate: curve.axis + " %{x:.4~g}<br><b>%{y:.4~g}</b><extra></extra>",
   }];
   const notes = [];
-  if (curve.name) Object.assign(traces[0], { name: curve.name, showlegend: true });
+  if (curve.name) Object.assign(traces[0], { name: escaped(curve.name), showlegend: true });
   if (curve.beside) {
     traces.push({
-      ...traces[0], x: curve.beside.x, y: curve.beside.y, name: curve.beside.name,
+      ...traces[0], x: curve.beside.x, y: curve.beside.y, name: escaped(curve.beside.name),
       line: { color: palette[1], width: 2 },
     });
   }
   if (curve.chance && curve.chance.some((y) => y !== null)) {
     traces.push({
-      x: curve.x, y: curve.chance, type: "scatter", mode: "lines", showlegend: false, hovertemplate: "chance %{y:.4~g}<extra></extra>",
+      x: curve.x, y: curve.chance, type: "scatter", mode: "lines", showlegend: false, hovertemplate: "chance level %{y:.4~g}<extra></extra>",
       line: { color: token("faint"), width: 1.5, dash: "dash" },
     });
     const last = curve.chance.findLastIndex((y) => y !== null);
-    notes.push({ x: curve.x[last], y: curve.chance[last], text: "chance", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: token("soft") } });
+    notes.push({ x: curve.x[last], y: curve.chance[last], text: "chance level", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: token("soft") } });
   }
   const axis = { gridcolor: token("line"), linecolor: token("line"), zeroline: false, fixedrange: false, automargin: true };
   Plotly.react(figure.querySelector(".plot"), traces, layout({
@@ -90,20 +93,30 @@ function sprite(i) {
   return element;
 }
 
-// Of a table: what the columns say of a row, a line each.
-function words(i) {
+// Of a row: what each of its columns holds, a line each.
+function cells(i) {
   const list = make("dl", "words");
   map.columns.forEach((name, c) => list.append(make("dt", "", name), make("dd", "", map.cells[i][c] || "–")));
   return list;
 }
 
-function differences(j, i) {
+function otherCells(j, i) {
   const list = make("dl", "words");
   map.columns.forEach((name, c) => {
     if (map.cells[j][c] !== map.cells[i][c]) list.append(make("dt", "", name), make("dd", "", map.cells[j][c] || "–"));
   });
   return list.children.length ? list : make("span", "none", map.hidden ? "the same in all these columns" : "the same in every column");
 }
+
+// How the samples of each face are drawn: one alone, and one as a neighbor of another. worded: they are read, which takes a wider box.
+const faces = {
+  thumbnails: { worded: false, alone: sprite, neighbor: (j) => sprite(j), remark: "" },
+  cells: { worded: true, alone: cells, neighbor: otherCells, remark: ", and what differs" },
+  excerpts: {
+    worded: true, alone: (i) => make("p", "excerpt", map.excerpts[i]),
+    neighbor: (j) => make("p", "excerpt", map.excerpts[j]), remark: "",
+  },
+};
 
 function drawMap() {
   const gl = document.createElement("canvas").getContext("webgl2");
@@ -166,9 +179,10 @@ function showHover(event) {
   if (point.curveNumber !== 0) return;
   const i = point.pointIndex;
   const lines = map.label[i] === null ? [] : [make("b", "", map.label[i])];
-  map.hover.classList.toggle("wide", Boolean(map.cells));
-  if (map.cells) map.hover.replaceChildren(...lines, make("span", "", map.name[i]), words(i));
-  else map.hover.replaceChildren(sprite(i), ...lines, make("span", "", map.name[i]));
+  lines.push(make("span", "", map.name[i]));
+  const { worded, alone } = faces[map.face];
+  map.hover.classList.toggle("wide", worded);
+  map.hover.replaceChildren(...(worded ? [...lines, alone(i)] : [alone(i), ...lines]));
   map.hover.hidden = false;
   const { clientX: x, clientY: y } = event.event;
   const { offsetWidth: width, offsetHeight: height } = map.hover;
@@ -180,13 +194,13 @@ function showNear(event) {
   const point = event.points[0];
   if (point.curveNumber !== 0) return;
   const i = (map.chosen = point.pointIndex);
+  const { worded, alone, neighbor, remark } = faces[map.face];
   const chosen = make("div", "chosen");
-  const said = make("div");
-  if (map.label[i] !== null) said.append(make("b", "", map.label[i]));
-  said.append(map.name[i]);
-  if (map.cells) chosen.append(said, words(i));
-  else chosen.append(sprite(i), said);
-  for (const element of [map.panel, chosen]) element.classList.toggle("told", Boolean(map.cells));
+  const named = make("div");
+  if (map.label[i] !== null) named.append(make("b", "", map.label[i]));
+  named.append(map.name[i]);
+  chosen.append(...(worded ? [named, alone(i)] : [alone(i), named]));
+  for (const element of [map.panel, chosen]) element.classList.toggle("worded", worded);
   const tiles = make("div", "tiles");
   map.near[i].forEach((j, k) => {
     const same = map.label[i] === null || map.label[j] === null ? "" : map.label[i] === map.label[j] ? "same" : "other";
@@ -195,11 +209,10 @@ function showNear(event) {
     const caption = make("figcaption");
     caption.append(make("b", "", map.similarity[i][k] === null ? "–" : map.similarity[i][k].toFixed(2)));
     caption.append(make("span", "", { same: "✓\u00a0", other: "✗\u00a0", "": "" }[same] + (map.label[j] ?? "").replaceAll("/", "/\u200b")));
-    if (map.cells) tile.append(caption, differences(j, i));
-    else tile.append(sprite(j), caption);
+    tile.append(...(worded ? [caption, neighbor(j, i)] : [neighbor(j, i), caption]));
     tiles.append(tile);
   });
-  map.panel.replaceChildren(chosen, make("h3", "", `Its nearest neighbors by cosine similarity${map.cells ? ", and what they have otherwise" : ""}:`), tiles);
+  map.panel.replaceChildren(chosen, make("h3", "", `Its nearest neighbors by cosine similarity${remark}:`), tiles);
   drawMap();
 }
 

@@ -38,6 +38,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from nearfar.data.tiles import FACES, Face
+
 SPECIAL = ("map", "neighbors", "copies", "outliers")
 T = TypeVar("T")
 
@@ -145,8 +147,8 @@ def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _classifier(path: Path) -> dict[str, Any]:
     """The facts of a classifier, with the number of its classes."""
-    found = _json(path)
-    return {str(name): value for name, value in found["facts"].items()} | {"classes": len(found["classes"])}
+    content = _json(path)
+    return {str(name): value for name, value in content["facts"].items()} | {"classes": len(content["classes"])}
 
 
 def _skipped(path: Path) -> list[tuple[str, str]]:
@@ -170,76 +172,77 @@ def _table(path: Path) -> dict[str, Any]:
         known = range(len(confusion["classes"]))
         if not all(truth in known and answer in known and n > 0 for truth, answer, n in confusion["counts"]):
             raise ValueError("its confusion counts classes that have no name")
-    if not table["rows"] or not table["columns"]:
+    if not table["rows"] or not table["columns"] or not (table.get("per_class") or table)["columns"]:
         raise ValueError("the table is empty")
     table["title"] = str(table.get("title") or path.stem)
     return table
 
 
 def _map(path: Path) -> dict[str, Any]:
-    """An embedding map whose lists are of one length and whose numbers are finite."""
+    """An embedding map whose lists are of one length, whose numbers are finite, and whose neighbors exist."""
     drawn = _json(path)
-    rows = _rows(drawn)
-    lists = ("x", "y", "name", "label", "near", "similarity", *(["cells"] if rows else []))
-    counts = {key: len(drawn[key]) for key in lists}
+    points = range(len(drawn["x"]))
+    counts = {key: len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")}
     if len(set(counts.values())) != 1:
         raise ValueError(f"its lists differ in length: {counts}")
-    numbers = () if rows else ("across", "side")
-    if None in map(_finite, [*drawn["x"], *drawn["y"]]) or not all(isinstance(drawn[key], int) for key in numbers):
-        raise ValueError("a coordinate, `across` or `side` is not a number")
-    if rows:
-        drawn["cells"] = [_cells(cells, drawn) for cells in drawn["cells"]]
+    if None in map(_finite, [*drawn["x"], *drawn["y"]]):
+        raise ValueError("a coordinate is not a finite number")
+    if not all(j in points for near in drawn["near"] for j in near):
+        raise ValueError("a neighbor is none of the points")
+    if drawn["placed"] not in ("t-SNE", "collapsed", "few"):
+        raise ValueError(f"`placed` is {drawn['placed']!r}: known are t-SNE, collapsed and few")
+    _face(drawn).check_map(drawn, len(points))
     drawn["similarity"] = [[_finite(value) for value in row] for row in drawn["similarity"]]
-    return drawn
+    return drawn | {"total": int(drawn["total"]), "perplexity": _finite(drawn["perplexity"])}
 
 
 def _neighbors(path: Path) -> dict[str, Any]:
-    """A neighbor grid whose every image has a name, and whose similarities are finite or None."""
+    """A neighbor grid whose every tile is whole, with similarities that are finite or None."""
     grid = _json(path)
-    _rows(grid)
+    face = _face(grid)
     for query in grid["queries"]:
-        _check_tiles([query, *query["neighbors"]], grid)
+        _check_tiles([query, *query["neighbors"]], grid, face)
     return grid
 
 
 def _copies(path: Path) -> dict[str, Any]:
-    """Sets of copies, each with its size."""
-    found = _json(path)
-    _rows(found)
-    for copies in found["sets"]:
-        copies["size"] = int(copies["size"])
-        _check_tiles(copies["samples"], found)
-    return found
+    """Sets of copies, each of two or more, with its size."""
+    copies = _json(path)
+    face = _face(copies)
+    for one in copies["sets"]:
+        one.update(size=int(one["size"]), labels_differ=bool(one["labels_differ"]))
+        if not one["samples"]:
+            raise ValueError("a set of copies has no samples")
+        _check_tiles(one["samples"], copies, face)
+    copies["count"] = {key: int(copies["count"][key]) for key in ("samples", "copies", "sets", "labels_differ")}
+    return copies | {"meaning": str(copies["meaning"])}
 
 
 def _outliers(path: Path) -> dict[str, Any]:
     """Samples that are like few others."""
-    found = _json(path)
-    _rows(found)
-    _check_tiles(found["samples"], found)
-    return found
+    outliers = _json(path)
+    _check_tiles(outliers["samples"], outliers, _face(outliers))
+    return outliers | {"median": _finite(outliers["median"]), "total": int(outliers["total"])}
 
 
-def _rows(found: dict[str, Any]) -> bool:
-    """Whether samples are rows of a table; then their columns have names."""
-    if "columns" not in found:
-        return False
-    found["columns"] = [str(name) for name in found["columns"]]
-    found.update(numbers=int(found.get("numbers", 0)), hidden=int(found.get("hidden", 0)))
-    return True
+def _face(result: dict[str, Any]) -> type[Face]:
+    """How the tiles of a result are drawn; what is said of all of them is checked."""
+    if (face := FACES.get(result["face"])) is None:
+        raise ValueError(f"there is no face {result['face']!r} of tiles: known are {', '.join(FACES)}")
+    result.update(noun=str(result["noun"]), plural=str(result["plural"]))
+    face.check_head(result)
+    return face
 
 
-def _cells(cells: list[Any], found: dict[str, Any]) -> list[str]:
-    if len(cells) != len(found["columns"]):
-        raise ValueError(f"a row has {len(cells)} cells for {len(found['columns'])} columns")
-    return [str(cell) for cell in cells]
-
-
-def _check_tiles(tiles: list[dict[str, Any]], found: dict[str, Any]) -> None:
-    for shown in tiles:
-        shown.update(name=str(shown["name"]), similarity=_finite(shown.get("similarity")))
-        if "columns" in found:
-            shown["cells"] = _cells(shown["cells"], found)
+def _check_tiles(tiles: list[dict[str, Any]], result: dict[str, Any], face: type[Face]) -> None:
+    for tile in tiles:
+        label = tile.get("label")
+        tile.update(
+            name=str(tile["name"]),
+            label=None if label is None else str(label),
+            similarity=_finite(tile.get("similarity")),
+        )
+        face.check_tile(tile, result)
 
 
 def _finite(value: Any) -> float | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,16 @@ from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.evaluation.intervals import Interval, over_seeds
-from nearfar.fewlabels.classifier import embedded
-from nearfar.fewlabels.finetuning import Rows, Tuning, frozen, labeled_rows, relabeled, tune
-from nearfar.files import replace_csv, replace_text
+from nearfar.fewlabels.classifier import embed
+from nearfar.fewlabels.frozen import frozen
+from nearfar.fewlabels.rows import Rows, labeled_rows
+from nearfar.fewlabels.settings import Tuning
+from nearfar.fewlabels.tuned import Trainer, tune
 from nearfar.method import Stage
 from nearfar.modalities import kind as kinds
-from nearfar.report.compared import compared
 from nearfar.run import Run
+from nearfar.studies.asked import Helps
+from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
@@ -37,254 +38,207 @@ SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
 )
 WITH, WITHOUT = (LINEAR, TUNED), (SCRATCH, UNTRAINED)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What is asked. Everything is saved in helps.json, and an answer is gone on with only for the same.
-
-    method: that pre-trains, for so many epochs (0 as its recipe has it).  recipe: of pre-training, where it is not by
-    the kind of data.  run: a run that was pre-trained before, instead.  weights: a file of weights off the shelf, for
-    the network `shelf` of timm.
-    budgets: labels of each class.  seeds: draws of the labels, and of all else that is random in a classifier.
-    tuning: epochs of training from scratch and of fine-tuning; 0 as they suit.  flags: of the pre-training.
-    """
-
-    data: str
-    labels: str = ""
-    label_column: str = "label"
-    method: str = "simclr"
-    epochs: int = 0
-    recipe: str = ""
-    run: str = ""
-    weights: str = ""
-    shelf: str = ""
-    budgets: tuple[int, ...] = (1, 2, 5, 10, 25)
-    seeds: int = 3
-    tuning: int = 0
-    flags: dict[str, Any] = field(default_factory=dict)
-
-    def saved(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.__dict__))
+Accuracies = dict[str, dict[str, list[float]]]
+"""In per cent, by way to a classifier, then by labels a class; one of each seed."""
 
 
-def helps(ask: Ask, out: Path, *, say: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """Pre-train on the training part, without its labels; then classify with and without. None: told to stop.
+class PretrainingHelps(Study[Helps]):
+    """Pre-train on the training part, without its labels; then classify with and without, on few labels.
 
     Rows of the split test are tested; where there are none, a stratified fifth is, which no training sees.
-    Results are kept as they come, so that a stopped answer goes on where it was.
-    Raises ValueError where `out` holds another answer, or there are not two seeds and two classes.
     """
-    if ask.seeds < 2 or not ask.budgets or min(ask.budgets) < 1:
-        raise ValueError(
-            f"--seeds {ask.seeds} --budgets {' '.join(map(str, ask.budgets))}: two seeds are needed to tell a "
-            "difference from luck, and budgets of 1 label a class or more"
+
+    name = "helps"
+
+    def prepare(self) -> None:
+        ask = self.ask
+        flags = ask.flags() | {"probe_every": 0} | ({"epochs": ask.epochs} if ask.epochs else {})
+        self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
+        self.kind = kinds.of(self.plan.kind)
+        if ask.run:
+            samples = Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
+        else:
+            samples = self.kind.open(ask.data, self.plan.settings)
+        self.samples = self._with_test(samples)
+        labeled_rows(self.samples)  # whether there is anything to learn
+        if ask.weights:
+            self.kind.off_the_shelf(ask.shelf, ask.weights, self.samples)  # whether they can be read
+
+    def _with_test(self, samples: Samples) -> Samples:
+        """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
+        known = samples.label != MISSING
+        if (samples.of_split("test") & known).any():
+            return samples
+        if not known.any():
+            raise ValueError("no sample has a label: give --labels FILE, or --labels folders")
+        label = torch.where(samples.of_split(*LEARNED), samples.label, MISSING)
+        _, test = holdout(label, samples.group, share=0.2, seed=0)
+        held = set(test.tolist())
+        self.say(f"The labels name no split test: {len(held)} labeled samples are held out, and no training sees them.")
+        split = ["test" if i in held else name for i, name in enumerate(samples.split)]
+        return dataclasses.replace(samples, split=split)
+
+    def measure(self) -> bool:
+        if not self.ask.run and not self._pretrain():
+            return False
+        run = Run(self.ask.run or self.out / "pretrained")
+        tested = (self.samples.of_split("test") & (self.samples.label != MISSING)).nonzero()[:, 0]
+        seen = int(run.seen(self.samples.subset(tested)).sum())
+        if seen:
+            self.say(f"{seen} of {len(tested)} samples that are tested were in the pre-training of {self.ask.run!r}.")
+        self.measured |= {"tested": len(tested), "tested_in_pretraining": seen}
+        self._measure(run, self.measured.setdefault("accuracies", {}))
+        return True
+
+    def _pretrain(self) -> bool:
+        part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
+        part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
+        self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
+        plan, path = dataclasses.replace(self.plan, data=part), self.out / "pretrained"
+        return training.train(plan, path, resume=path.exists(), say=lambda text: None)
+
+    def _measure(self, run: Run, accuracies: Accuracies) -> None:
+        """Fill in what is missing, seed after seed."""
+        samples = self.samples.subset((self.samples.label != MISSING).nonzero()[:, 0])
+        ways = {
+            SCRATCH: Tuned(run, self.ask.tuning, untrained=True),
+            UNTRAINED: Linear(run.untrained(), run.kind.plain(run.encoder)),
+            LINEAR: Linear(run.encoder, run.kind.plain(run.encoder)),
+            TUNED: Tuned(run, self.ask.tuning),
+        }
+        if self.ask.weights:
+            network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
+            ways[SHELF] = Linear(*network)
+        for seed in range(self.ask.seeds):
+            learned = 0
+            for budget in sorted(self.ask.budgets):
+                rows = labeled_rows(samples, per_class=budget, seed=seed)
+                if len(rows.learn) == learned:
+                    continue  # no class has more labels than the smaller budget takes
+                learned = len(rows.learn)
+                for name, way in ways.items():
+                    values = accuracies.setdefault(name, {}).setdefault(str(budget), [])
+                    if len(values) > seed:
+                        continue
+                    answer = way.logits(samples, rows, seed).argmax(1)
+                    right = answer == rows.label[rows.test]
+                    values.append(round(100 * float(right.double().mean()), 2))
+                    self.keep()
+                texts = ", ".join(f"{name} {values[str(budget)][seed]:.1f} %" for name, values in accuracies.items())
+                self.say(f"{_labels(budget)}, draw {seed + 1} of {self.ask.seeds}: {texts}")
+
+    def summarize(self) -> dict[str, Any]:
+        return summarize(self.measured["accuracies"])
+
+    def title(self) -> str:
+        return (
+            f"{self.measured['tested']:,} test samples named right, %; means and 95 % t-intervals over "
+            f"{self.ask.seeds} draws of labels"
         )
-    saved = out / "helps.json"
-    if saved.exists() and json.loads(saved.read_text(encoding="utf-8"))["asked"] != ask.saved():
-        raise ValueError(f"{str(out)!r} holds another answer: give the same flags to go on with it, or another --out")
-    plan = _plan(ask)
-    if ask.weights and plan.settings.kind != "image":
-        raise ValueError(f"--weights {ask.weights!r}: there are none off the shelf for {plan.settings.kind}")
-    samples = _split(_opened(ask, plan), say)
-    if ask.weights:
-        _shelf(ask, samples)  # before anything takes its time: whether they can be read
-    if not saved.exists():
-        labeled_rows(samples)  # before anything is written: whether there is anything to learn
-        out.mkdir(parents=True, exist_ok=True)
-        replace_text(saved, json.dumps({"asked": ask.saved(), "accuracies": {}}, indent=1))
-    if not ask.run and not _pretrained(plan, samples, out / "pretrained", say):
-        return None
-    run = Run(ask.run or out / "pretrained")
-    tested = samples.of_split("test") & (samples.label != MISSING)
-    if seen := int(run.seen(samples.subset(tested.nonzero()[:, 0])).sum()):
-        say(f"{seen} of {int(tested.sum())} samples that are tested were in the pre-training of {ask.run!r}.")
-    made = json.loads(saved.read_text(encoding="utf-8"))
-    _measured(ask, run, samples, made["accuracies"], say, lambda: replace_text(saved, json.dumps(made)))
-    made |= {"tested": int(tested.sum()), "seen": seen, **judged(made["accuracies"])}
-    replace_text(saved, json.dumps(made, indent=1))
-    replace_csv(out / "helps.csv", lines(made))
-    _page(made, out)
-    return made
+
+    def lines(self) -> list[Sequence[str]]:
+        means, gains = self.summary["means"], self.summary["gains"]
+        rows: list[Sequence[str]] = [["", *map(_labels, gains)]]
+        rows += [[way, *(f"{Interval(**cells[b]):.1f}" for b in gains)] for way, cells in means.items()]
+        return [*rows, ["gain", *(f"{_interval(gain):+.1f}" for gain in gains.values())]]
+
+    def sentences(self) -> list[str]:
+        return [sentence(self.summary)]
+
+    def page(self) -> Page:
+        means, (_, *columns) = self.summary["means"], self.lines()[0]
+        facts = {
+            "Pre-training": self.ask.run or self.ask.method,
+            "Draws of the labels": self.ask.seeds,
+            "Tested samples": f"{self.measured['tested']:,}",
+            "Numbers": "test samples named right, in %",
+        }
+        cells = {way: dict(zip(columns, values.values(), strict=True)) for way, values in means.items()}
+        heading = f"Does pre-training help on {Path(self.ask.data).name}?"
+        return Page(heading=heading, facts=facts, cells=cells, main=LINEAR)
 
 
-def _plan(ask: Ask) -> plans.Plan:
-    flags = ask.flags | {"labels": ask.labels, "label_column": ask.label_column, "probe_every": 0}
-    return plans.make(ask.method, ask.data, ask.recipe or None, flags | ({"epochs": ask.epochs} if ask.epochs else {}))
+class Linear:
+    """A linear classifier on the features of a network, which are computed once.
 
-
-def _opened(ask: Ask, plan: plans.Plan) -> Samples:
-    if ask.run:
-        return Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
-    return kinds.of(plan.settings.kind).open_samples(plan.data, plan.settings)
-
-
-def _split(samples: Samples, say: Callable[[str], None]) -> Samples:
-    """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
-    known = samples.label != MISSING
-    if (samples.of_split("test") & known).any():
-        return samples
-    if not known.any():
-        raise ValueError("no sample has a label: give --labels FILE, or --labels folders")
-    label = torch.where(samples.of_split(*LEARNED), samples.label, MISSING)
-    _, test = holdout(label, samples.group, share=0.2, seed=0)
-    held = set(test.tolist())
-    say(f"The labels name no split test: {len(held)} labeled samples are held out, and no training sees them.")
-    return dataclasses.replace(samples, split=["test" if i in held else split for i, split in enumerate(samples.split)])
-
-
-def _pretrained(plan: plans.Plan, samples: Samples, out: Path, say: Callable[[str], None]) -> bool:
-    part = samples.subset(samples.of_split(*LEARNED).nonzero()[:, 0])
-    part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
-    say(f"Pre-training {plan.method} on {len(part):,} samples, without their labels.")
-    plan = dataclasses.replace(plan, data=part)
-    return training.train(plan, out, resume=out.exists(), say=lambda text: None)
-
-
-def _measured(
-    ask: Ask,
-    run: Run,
-    samples: Samples,
-    known: dict[str, dict[str, list[float]]],
-    say: Callable[[str], None],
-    save: Callable[[], object],
-) -> None:
-    """Fill in what is missing of `known`, accuracies by way and budget, seed after seed."""
-    samples = samples.subset((samples.label != MISSING).nonzero()[:, 0])
-    ways = [SCRATCH, UNTRAINED, LINEAR, TUNED, *([SHELF] if ask.weights else [])]
-    features: dict[str, Tensor] = {}
-    for seed in range(ask.seeds):
-        learned = 0
-        for budget in sorted(ask.budgets):
-            rows = labeled_rows(samples, per_class=budget, seed=seed)
-            if len(rows.learn) == learned:
-                continue  # no class has more labels than the smaller budget takes
-            learned = len(rows.learn)
-            for way in ways:
-                done = known.setdefault(way, {}).setdefault(str(budget), [])
-                if len(done) > seed:
-                    continue
-                done.append(round(_accuracy(ask, run, way, samples, rows, seed, features), 2))
-                save()
-            told = ", ".join(f"{way} {done[str(budget)][seed]:.1f} %" for way, done in known.items())
-            say(f"{budget} label{'s' * (budget > 1)} a class, draw {seed + 1} of {ask.seeds}: {told}")
-
-
-def _shelf(ask: Ask, samples: Samples) -> tuple[nn.Module, Any]:
-    """The network off the shelf, and the views that it takes: of its own size, gray images as three equal channels.
-
-    Raises FileNotFoundError or ValueError where the weights are not its own.
+    plain: the view that the network takes.
     """
-    from timm import get_pretrained_cfg
 
-    from nearfar.modalities.image.encoder import image_encoder
-    from nearfar.modalities.image.views import plain
+    def __init__(self, network: nn.Module, plain: Any) -> None:
+        self.network, self.plain = network.eval(), plain
+        self.features: Tensor | None = None
 
-    cfg, channels = get_pretrained_cfg(ask.shelf, allow_unregistered=True), getattr(samples, "channels", 0)
-    if channels not in (1, 3):
-        raise ValueError(f"--weights {ask.weights!r} are for color images, and these have {channels} channels")
-    size = cfg.input_size[-1] if cfg is not None else 224
-    encoder = image_encoder(ask.shelf, size=size, small_stem=False, weights=ask.weights).eval()
-    return encoder if channels == 3 else nn.Sequential(_Thrice(), encoder), plain(size)
-
-
-class _Thrice(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.expand(-1, 3, -1, -1)
-
-
-def _accuracy(
-    ask: Ask, run: Run, way: str, samples: Samples, rows: Rows, seed: int, features: dict[str, Tensor]
-) -> float:
-    """On the rows that are tested, in per cent. features: of all samples, by way, kept from seed to seed."""
-    label, names = rows.number(samples.label), [samples.classes[c] for c in rows.classes]
-    if way in (SCRATCH, TUNED):
-        encoder = run.untrained() if way == SCRATCH else copy.deepcopy(run.encoder)
-        method, _ = tune(
-            Stage(encoder, dim=encoder.dim),
-            run,
-            relabeled(samples, label, names, rows.learn),
-            None,
-            classes=len(names),
-            tuning=Tuning(epochs=ask.tuning, seed=seed),
-        )
-        said = embedded(nn.Sequential(encoder.eval(), method.classifier), run, samples.subset(rows.test))
-    else:
-        if way not in features:
-            encoder = run.untrained() if way == UNTRAINED else run.encoder
-            network, view = _shelf(ask, samples) if way == SHELF else (encoder.eval(), run.kind.plain(encoder))
-            features[way] = probing.embed(network, view, samples)
-        last, *_ = frozen(features[way][rows.learn], label[rows.learn], seed=seed)
+    def logits(self, samples: Samples, rows: Rows, seed: int) -> Tensor:
+        """Of the rows that are tested."""
+        if self.features is None:
+            self.features = probing.embed(self.network, self.plain, samples)
+        layer, *_ = frozen(self.features[rows.learn], rows.label[rows.learn], seed=seed)
         with torch.no_grad():
-            said = last(features[way][rows.test])
-    return 100 * float((said.argmax(1) == label[rows.test]).double().mean())
+            return layer(self.features[rows.test])
 
 
-def judged(accuracies: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+class Tuned:
+    """The whole network of a run, trained on from its weights or from those that it began with."""
+
+    def __init__(self, run: Run, epochs: int, *, untrained: bool = False) -> None:
+        self.run, self.epochs, self.untrained = run, epochs, untrained
+
+    def logits(self, samples: Samples, rows: Rows, seed: int) -> Tensor:
+        """Of the rows that are tested."""
+        run = self.run
+        encoder = run.untrained() if self.untrained else copy.deepcopy(run.encoder)
+        trainer = Trainer(run=run, tuning=Tuning(epochs=self.epochs, seed=seed))
+        method, _ = tune(Stage(encoder, dim=encoder.dim), rows.of(samples, rows.learn), None, trainer)
+        return embed(nn.Sequential(encoder.eval(), method.classifier), run, samples.subset(rows.test))
+
+
+def summarize(accuracies: Accuracies) -> dict[str, Any]:
     """Means with 95 % t-intervals, and at each budget the gain of the better way with pre-training over that without.
 
     The better of two is taken by its mean on the tested rows, on both sides alike; the gain is taken draw by draw.
     """
-    means = {way: {b: over_seeds(v)._asdict() for b, v in done.items()} for way, done in accuracies.items()}
+    means = {way: {b: over_seeds(v)._asdict() for b, v in values.items()} for way, values in accuracies.items()}
     gains: dict[str, dict[str, Any]] = {}
     for budget in accuracies[LINEAR]:
         ours, theirs = (max(ways, key=lambda way: means[way][budget]["mean"]) for ways in (WITH, WITHOUT))
         pairs = zip(accuracies[ours][budget], accuracies[theirs][budget], strict=True)
         gains[budget] = {"of": ours, "over": theirs, **over_seeds([a - b for a, b in pairs])._asdict()}
-    return {"means": means, "gains": gains, "sentence": sentence(gains, means)}
+    return {"means": means, "gains": gains}
 
 
-def sentence(gains: dict[str, dict[str, Any]], means: dict[str, dict[str, dict[str, float]]]) -> str:
+def sentence(summary: dict[str, Any]) -> str:
     """The answer."""
+    gains = summary["gains"]
     better = [b for b, gain in gains.items() if gain["low"] > 0]
     worse = [b for b, gain in gains.items() if gain["high"] < 0]
     equal = [b for b in gains if b not in better and b not in worse]
-
-    def told(b: str) -> str:
-        gain = gains[b]
-        it = _gain(gain)
-        labels = f"{b} label{'s' * (b != '1')} a class"
-        ours, theirs = (means[gain[side]][b]["mean"] for side in ("of", "over"))
-        return (
-            f"with {labels} the better way with pre-training ({gain['of']}) names {ours:.1f} % right, and the better "
-            f"way without ({gain['over']}) {theirs:.1f} %: {it.mean:+.1f} points, 95 % interval {it.low:+.1f} to "
-            f"{it.high:+.1f}"
-        )
-
     if better:
-        first = max(better, key=lambda b: gains[b]["mean"])
-        out = f"Yes: {told(first)}."
+        text = f"Yes: {_detail(summary, max(better, key=lambda b: gains[b]['mean']))}."
     elif worse:
-        out = f"No: {told(min(worse, key=lambda b: gains[b]['mean']))}."
+        text = f"No: {_detail(summary, min(worse, key=lambda b: gains[b]['mean']))}."
     else:
-        first = max(gains, key=lambda b: gains[b]["mean"])
-        out = f"No difference seen: {told(first)}."
+        text = f"No difference seen: {_detail(summary, max(gains, key=lambda b: gains[b]['mean']))}."
     if better and equal:
-        out += f" No difference is seen with {' or '.join(equal)} labels a class."
+        text += f" No difference is seen with {' or '.join(equal)} labels a class."
     if better and worse:
-        out += f" With {' or '.join(worse)} labels a class it does worse than doing without."
-    return out
+        text += f" With {' or '.join(worse)} labels a class it does worse than doing without."
+    return text
 
 
-def lines(made: dict[str, Any]) -> list[list[str]]:
-    """The table: a header, and a row for each way to a classifier."""
-    budgets = list(made["gains"])
-    rows = [["", *(f"{b} label{'s' * (b != '1')} a class" for b in budgets)]]
-    rows += [[way, *(f"{Interval(**done[b]):.1f}" for b in budgets)] for way, done in made["means"].items()]
-    return [*rows, ["gain", *(f"{_gain(made['gains'][b]):+.1f}" for b in budgets)]]
+def _detail(summary: dict[str, Any], budget: str) -> str:
+    gain, means = summary["gains"][budget], summary["means"]
+    interval = _interval(gain)
+    ours, theirs = (means[gain[side]][budget]["mean"] for side in ("of", "over"))
+    return (
+        f"with {_labels(budget)} the better way with pre-training ({gain['of']}) names {ours:.1f} % right, and the "
+        f"better way without ({gain['over']}) {theirs:.1f} %: {interval.mean:+.1f} points, 95 % interval "
+        f"{interval.low:+.1f} to {interval.high:+.1f}"
+    )
 
 
-def _gain(told: dict[str, Any]) -> Interval:
-    return Interval(*(told[key] for key in Interval._fields))
+def _labels(budget: int | str) -> str:
+    return f"{budget} label{'s' * (str(budget) != '1')} a class"
 
 
-def _page(made: dict[str, Any], out: Path) -> None:
-    asked, (_, *columns) = made["asked"], lines(made)[0]
-    cells = {way: dict(zip(columns, done.values(), strict=True)) for way, done in made["means"].items()}
-    facts = {
-        "Pre-training": asked["run"] or asked["method"],
-        "Draws of the labels": asked["seeds"],
-        "Tested samples": f"{made['tested']:,}",
-        "Numbers": "test samples named right, in %",
-    }
-    heading = f"Does pre-training help on {Path(asked['data']).name}?"
-    compared(out / "helps.html", heading, facts, [made["sentence"]], cells, by="helps", main=LINEAR)
+def _interval(gain: dict[str, Any]) -> Interval:
+    return Interval(*(gain[key] for key in Interval._fields))

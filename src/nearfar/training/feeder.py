@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.batch import pin
+from nearfar.data.source import Source
 from nearfar.method import derive_seed
-from nearfar.training.options import Source
 
 AT_ONCE = 1e-3  # seconds: inputs that take longer are fetched ahead
 
@@ -61,7 +62,7 @@ class Feeder:
         began = time.perf_counter()
         inputs = self.data.fetch(rows)
         self.seconds = time.perf_counter() - began
-        return tuple(part.pin_memory() if self.pin and part.device.type == "cpu" else part for part in inputs)
+        return tuple(map(pin, inputs)) if self.pin else tuple(inputs)
 
     def __call__(self, step: int, *, more: bool) -> tuple[Tensor, tuple[Any, ...]]:
         rows = self.rows(step)

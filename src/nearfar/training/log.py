@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.evaluation.alarms import STARVED, Judge, drift, readings
 from nearfar.method import Method
-from nearfar.training.options import Diverged, Loop
+from nearfar.training.options import Diverged, Loop, StepResult
 
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
 LINE = 10  # steps that share a line of the journal
@@ -31,67 +33,92 @@ class Log:
         self.kept: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
         self.began = self.since = time.perf_counter()
-        self.input_seconds = self.told_seconds = 0.0
+        self.input_seconds = self.reported_seconds = 0.0
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
         self.judge = Judge()
         self.raised: set[str] = set()
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
-    def __len__(self) -> int:
-        return len(self.kept)
+    @property
+    def full(self) -> bool:
+        """Whether the numbers are to be read after the step that comes next."""
+        return len(self.kept) + 1 >= DRAIN
 
-    def add(self, loss: Tensor, norm: Tensor, more: dict[str, Tensor], lr: float) -> None:
-        """The numbers of a step. more: what the method shows."""
-        if taken := OWN & more.keys():
+    @contextmanager
+    def input(self) -> Iterator[None]:
+        """Within: the time goes to reading samples and making views."""
+        began = time.perf_counter()
+        yield
+        self.input_seconds += time.perf_counter() - began
+
+    def add(self, result: StepResult, lr: float) -> None:
+        """Keep the numbers of a step."""
+        if taken := OWN & result.out.log.keys():
             raise ValueError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
-        numbers = {"loss": loss, "gradient_norm": norm} | more
+        numbers = {"loss": result.out.loss, "gradient_norm": result.norm} | result.out.log
         self.kept.append({name: value.detach() for name, value in numbers.items()})
         self.rates.append(lr)
 
     def bound(self) -> str:
         """What the speed depended on."""
         share = self.input_seconds / (time.perf_counter() - self.began)
-        told = f"{share:.0%} of the time went to reading samples and making views"
+        spent = f"{share:.0%} of the time went to reading samples and making views"
         if share < STARVED:
-            return f"Compute-bound: {told}, the rest to the networks and the loss."
+            return f"Compute-bound: {spent}, the rest to the networks and the loss."
         return (
-            f"Input-bound: {told}. Smaller views (--size), samples that fit in memory, or more cores would speed it up."
+            f"Input-bound: {spent}. Smaller views (--size), samples that fit in memory, or more cores would speed it "
+            "up."
         )
 
     def note(self, line: dict[str, float]) -> None:
         self.newest.append(line)
         self.judge.see(line)
 
-    def drain(self, step: int, negatives: float | None = None) -> None:
-        """Read what was left on the device. negatives: per anchor of the last batch, in effect, where that is known."""
+    def drain(self, step: int, inspected: StepResult | None = None) -> None:
+        """Read what was left on the device by the steps up to `step`, and write it down.
+
+        inspected: the last of these steps, where it was inspected. Raises Diverged if a loss is not finite.
+        """
         if not self.kept:
             return
         table = torch.stack([torch.stack([row[name].float() for name in row]) for row in self.kept])
-        names = list(self.kept[0])
+        names, rates = list(self.kept[0]), self.rates
         table = distributed.total(table) / distributed.world()
-        losses = table[:, names.index("loss")].tolist()
-        now, first = time.perf_counter(), step - len(losses)
-        speed = len(losses) * self.loop.batch / (now - self.since)
-        waited, self.told_seconds = self.input_seconds - self.told_seconds, self.input_seconds
-        times = {"samples_per_second": speed, "input_share": waited / (now - self.since)}
-        rates, self.kept, self.rates, self.since = self.rates, [], [], now
-        for number, loss in enumerate(losses, step - len(losses) + 1):
+        first, losses = step - len(table), table[:, names.index("loss")].tolist()
+        times = self._times(len(table))
+        self.kept, self.rates = [], []
+        for number, loss in enumerate(losses, first + 1):
             if not math.isfinite(loss):
                 raise Diverged(f"the loss became {loss} in step {number}", self.loop)
-        chance = self.method.chance(self.loop.batch)
-        for start in range(0, len(losses), LINE):
+        for start in range(0, len(table), LINE):
             part = table[start : start + LINE]
-            numbers = dict(zip(names, part.mean(0).tolist(), strict=True)) | (
-                {} if chance is None else {"chance": chance}
-            )
-            if self.method.margin is not None:
-                numbers["margin"] = self.method.margin
-            numbers |= {"lr": rates[start + len(part) - 1]} | times
-            if start + len(part) == len(losses) and self.method.representations is not None:
-                numbers |= readings(self.method.representations, self.loop.batch // distributed.world())
-                numbers |= drift(self.method) | ({} if negatives is None else {"effective_negatives": negatives})
+            numbers = dict(zip(names, part.mean(0).tolist(), strict=True))
+            # A step whose gradient overflowed, as in fp16, was left out: so is its norm.
+            norms = part[:, names.index("gradient_norm")]
+            numbers["gradient_norm"] = float(norms[norms.isfinite()].mean())
+            numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
+            if inspected is not None and start + len(part) == len(table):
+                numbers |= self._readings(inspected)
             self.write(first + start + len(part), numbers)
+
+    def _times(self, steps: int) -> dict[str, float]:
+        """Speed and the input's share of the time, since this was last asked."""
+        now = time.perf_counter()
+        seconds, waited = now - self.since, self.input_seconds - self.reported_seconds
+        self.since, self.reported_seconds = now, self.input_seconds
+        return {"samples_per_second": steps * self.loop.batch / seconds, "input_share": waited / seconds}
+
+    def _levels(self) -> dict[str, float]:
+        """The losses that a method which learns nothing stays at."""
+        levels = {"chance": self.method.chance(self.loop.batch), "margin": self.method.margin}
+        return {name: level for name, level in levels.items() if level is not None}
+
+    def _readings(self, inspected: StepResult) -> dict[str, float]:
+        """What the representation of one batch, the memories and the loss say of the health of training."""
+        numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
+        negatives = inspected.negatives
+        return numbers | drift(self.method) | ({} if negatives is None else {"effective_negatives": negatives})
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         line = {"step": step, "epoch": step / self.per_epoch} | numbers
@@ -105,14 +132,14 @@ class Log:
         newest: dict[str, float] = {}
         for line in self.newest:
             newest |= line
-        told = [f"loss {newest['loss']:.3f}" + (f" (chance {newest['chance']:.3f})" if "chance" in newest else "")]
+        parts = [f"loss {newest['loss']:.3f}" + (f" (chance {newest['chance']:.3f})" if "chance" in newest else "")]
         if "accuracy" in newest:
-            told.append(f"other view found {newest['accuracy']:.0f} %")
+            parts.append(f"other view found {newest['accuracy']:.0f} %")
         if "effective_rank" in newest:
-            told.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
+            parts.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
         if "knn" in newest:
-            told.append(f"kNN {newest['knn']:.1f} %")
-        self.loop.say(f"Epoch {epoch}: {', '.join(told)}.")
+            parts.append(f"kNN {newest['knn']:.1f} %")
+        self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
         for alarm in self.judge.alarms():
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)

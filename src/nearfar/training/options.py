@@ -1,42 +1,18 @@
-"""What the loop is told, and what it may raise."""
+"""What a step and the loop are given, what a step gives, and the error that ends a run which has diverged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from nearfar.method import Look
+from nearfar.method import Look, Step
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.journal import Journal
 
 Precision = Literal["float32", "bf16", "fp16"]
-
-
-class Source(Protocol):
-    """Training samples: N of them, known by position."""
-
-    label: Tensor  # N int64, or MISSING
-    group: Tensor  # N int64, or MISSING
-    attribute: Tensor  # N int64, or MISSING
-
-    def __len__(self) -> int: ...
-    def fetch(self, index: Tensor) -> tuple[Any, ...]:
-        """The inputs of some samples, in the form in which the views take them."""
-        ...
-
-
-class Viewer(Protocol):
-    """What turns inputs into views, by draws that were made for the whole global batch."""
-
-    def __len__(self) -> int: ...
-
-    def draw(self, n: int, generator: torch.Generator) -> Any: ...
-
-    __call__: Callable[..., list[Any]]
 
 
 class Diverged(ArithmeticError):
@@ -52,12 +28,39 @@ class Diverged(ArithmeticError):
 
 
 @dataclass(kw_only=True)
-class Loop:
-    """How to train: what `fit` is told besides the method, the data and the views.
+class StepOptions:
+    """How one step is made.
+
+    schedule: factor on each group's learning rate, from (step, steps).
+    precision: arithmetic of the forward pass.  clip: largest gradient norm, or None.
+    """
+
+    schedule: Callable[[int, int], float] = lambda step, steps: 1.0
+    precision: Precision = "float32"
+    clip: float | None = None
+
+
+@dataclass(slots=True)
+class StepResult:
+    """A step that was made.
+
+    out: what the forward pass gave.  norm: of the gradient, before it was clipped; a scalar on the device.
+    Where the step was inspected: representations, what the encoder made of the batch, pass by pass; negatives, by how
+    many of them an anchor is pushed, in effect, or None where that is not known.
+    """
+
+    out: Step
+    norm: Tensor
+    representations: list[Tensor] | None = None
+    negatives: float | None = None
+
+
+@dataclass(kw_only=True)
+class Loop(StepOptions):
+    """How to train: what `fit` needs besides the method, the data and the views.
 
     epochs, batch: passes over the data; samples in a step on all ranks together.
-    schedule: factor on each group's learning rate, from (step, steps).
-    clip: largest gradient norm, or None.  save_every: epochs between checkpoints.
+    save_every: epochs between checkpoints.
     sampler, per_class: how samples are drawn, and how many of a class, where it is not as the method says.
     look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
@@ -67,10 +70,7 @@ class Loop:
 
     epochs: int
     batch: int
-    schedule: Callable[[int, int], float]
     seed: int = 0
-    precision: Precision = "float32"
-    clip: float | None = None
     journal: Journal | None = None
     checkpoints: Checkpoints | None = None
     save_every: float = 1.0

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
-import itertools
-import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-from nearfar import methods
+from nearfar import methods, modalities
 from nearfar.modalities import recipes
 from nearfar.settings import Recipe, Settings
-
-DRAWINGS = "drawings"
-"""As DATA: the training part of the drawings that come with the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +25,7 @@ class Plan:
     method: str
     data: Any
     recipe: str
+    kind: str
     settings: Settings
     arguments: dict[str, Any]
     network: Any = None
@@ -48,20 +42,29 @@ class Plan:
             "method": self.method,
             "data": data,
             "recipe": self.recipe,
+            "kind": self.kind,
             "settings": settings,
             "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()},
         }
 
 
-def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> Plan:
-    """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has."""
-    recipe = recipe or suited_recipe(data)
-    base: Recipe = recipes.load(recipe, Path(method).stem)
+def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, kind: str = "") -> Plan:
+    """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has.
+
+    recipe, kind: by default those that suit the data.
+    """
+    kind = kind or modalities.kind_of(data)
+    entry = modalities.entry(kind)
+    recipe = recipe or entry.recipe_for(data)
+    base: Recipe = recipes.load(recipe, Path(method).stem, kind)
     own = own_flags(method)
-    known = {f.name for f in dataclasses.fields(Settings)}
+    known = {f.name for f in dataclasses.fields(base.settings)}
     for name in flags:
         if name not in known and name not in own:
             insist_whole(name)
+            elsewhere = [other for other in modalities.names() if name in settings_of(other)]
+            if elsewhere:
+                raise TypeError(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
             near = get_close_matches(name, [*known, *own], 2)
             meant = f"; did you mean {' or '.join(near)}?" if near else ""
             raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
@@ -75,8 +78,15 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any]) -> P
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
-    _check(settings)
-    return Plan(method=method, data=data, recipe=recipe, settings=settings, arguments=arguments, network=network)
+    settings.check()
+    return Plan(
+        method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments, network=network
+    )
+
+
+def settings_of(kind: str) -> set[str]:
+    """The names of what can be set for a kind of data."""
+    return {f.name for f in dataclasses.fields(modalities.entry(kind).Settings)}
 
 
 def insist_whole(flag: str) -> None:
@@ -92,47 +102,10 @@ def insist_whole(flag: str) -> None:
 def own_flags(method: str) -> dict[str, inspect.Parameter]:
     """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
     own = methods.flags(methods.load(method))
-    taken = {f.name for f in dataclasses.fields(Settings)} | {"data", "out", "resume", "recipe"}
+    taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
         raise ValueError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
     return own
-
-
-def suited_recipe(data: Any) -> str:
-    """What the data look like: drawings (those in the package), photos (a folder, archive, list), tables, or arrays,
-    which are small_images."""
-    if isinstance(data, str | os.PathLike) and str(data):
-        if str(data) == DRAWINGS:
-            return "drawings"
-        path = Path(data)
-        if _is_table(path):
-            return "tables"
-        return (
-            "photos" if path.is_dir() or path.suffix in (".txt", ".csv", ".tar", ".parquet", ".pq") else "small_images"
-        )
-    return "tables" if hasattr(data, "columns") or isinstance(data, Mapping) else "small_images"
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file holds rows to learn from, and not a list of images or images themselves."""
-    if path.name.endswith((".tsv", ".csv.gz", ".tsv.gz")):
-        return True
-    if path.suffix == ".csv" and path.is_file():
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in itertools.islice(csv.reader(file), 2) if row]
-        listed = any("path" in row or (path.parent / row[0]).is_file() for row in rows)
-        return not listed and any(len(row) > 1 for row in rows)
-    if path.suffix in (".parquet", ".pq") and path.is_file():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError):
-            return False  # whoever opens it will say what is wrong with it
-        held = any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in schema.types)
-        return not held and not {"path", "image_path", "file", "file_name", "filename"} & set(schema.names)
-    return False
 
 
 def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
@@ -143,22 +116,3 @@ def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
     while (root / f"{stem}-{number}").exists():
         number += 1
     return root / f"{stem}-{number}"
-
-
-def _check(settings: Settings) -> None:
-    for name, kind in get_type_hints(Settings).items():
-        if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
-            known = ", ".join(get_args(kind))
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)!r} is none of {known}")
-    for name in ("epochs", "keep", "save_every"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least 1 is needed")
-    for name in ("probe_every", "view_count", "per_class"):
-        if getattr(settings, name) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: 0 or more is needed")
-    if settings.micro_batch < 0 or settings.micro_batch == 1:
-        raise ValueError(f"--micro-batch {settings.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
-    for name in ("lr", "lr_1d", "weight_decay", "warmup", "clip", "floor", "size", "corruption", "max_bad", "white"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"--{name.replace('_', '-')} {value}: a finite number, 0 or more, is needed")

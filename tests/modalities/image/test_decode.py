@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import io
 
 import numpy as np
@@ -159,8 +160,21 @@ def test_one_bit_is_gray(tmp_path):
 def test_an_animation_gives_its_first_frame(tmp_path, kind):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
-    found = opened(tmp_path, frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert found[:, 4, 4].tolist() == [255, 0, 0]
+    first = opened(tmp_path, frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert first[:, 4, 4].tolist() == [255, 0, 0]
+    noise(8, 8).save(tmp_path / f"still.{kind.lower()}", **options)
+    notes = open_images(tmp_path).notes
+    assert len(notes) == 1
+    assert notes[0].startswith(f"1 of 2 images are animations (a.{kind.lower()}): only the first frame")
+
+
+def test_heic_without_its_plugin_names_it(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500))
+    noise().save(tmp_path / "b.png")
+    ((name, why),) = open_images(tmp_path, max_bad=0.5).skipped
+    assert name == "a.heic"
+    if importlib.util.find_spec("pillow_heif") is None:
+        assert why.endswith("pip install pillow-heif")
 
 
 def test_a_decompression_bomb_is_bad_and_no_warning(tmp_path, monkeypatch):

@@ -33,8 +33,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize(("channels", "size"), [(1, 64), (3, 32), (5, 32)])
 def test_recipes(recipe, channels: int, size: int) -> None:
     pixels, aspect = images(6, channels, 48), torch.tensor([0.3, 0.5, 1.0, 1.5, 2.0, 7.0])
     views: Views = recipe(size)

@@ -41,9 +41,7 @@ def test_bad_files_are_skipped_with_a_reason(tmp_path):
 
 def test_too_many_bad_files_are_an_error_that_names_them_and_the_flag(tmp_path):
     broken(tmp_path, good=45)
-    with pytest.raises(
-        ValueError, match=r"(?s)5 of 50 image files of .*10.0%.*5.0%.*'cut.jpg'.*--max-bad 0.1\."
-    ) as error:
+    with pytest.raises(ValueError, match=r"(?s)5 of 50 images of .*10.0%.*5.0%.*'cut.jpg'.*--max-bad 0.1\.") as error:
         open_images(tmp_path)
     assert "photo.heic" not in str(error.value)  # the first few only
     assert len(open_images(tmp_path, max_bad=0.1)) == 45
@@ -53,12 +51,12 @@ def test_the_share_of_bad_files_counts_images_only(tmp_path):
     broken(tmp_path, good=45)
     for i in range(100):
         (tmp_path / f"{i}.txt").write_text("no image")
-    with pytest.raises(ValueError, match="5 of 50 image files"):
+    with pytest.raises(ValueError, match="5 of 50 images"):
         open_images(tmp_path)
 
 
 def test_no_good_file_is_an_error_whatever_is_allowed(tmp_path):
-    with pytest.raises(ValueError, match=r"None of the 5 image files of .* can be decoded \('cut.jpg'"):
+    with pytest.raises(ValueError, match=r"None of the 5 images of .* can be decoded \('cut.jpg'"):
         open_images(broken(tmp_path, good=0), max_bad=1)
 
 
@@ -303,7 +301,7 @@ def test_arrays_beside_images_are_no_images(tmp_path):
     np.save(folder(tmp_path, "a.png", "b.png") / "labels.npy", np.arange(2))
     images = open_images(tmp_path)
     assert images.names == ["a.png", "b.png"]
-    assert images.notes == ["1 files are no images and were ignored (labels.npy)."]
+    assert images.notes == ["Ignored 1 file that is no image (labels.npy)."]
 
 
 def test_arrays_that_are_no_images_are_bad(tmp_path):

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import subprocess
+import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from nearfar.modalities.image import tiff
+from nearfar.modalities.image import decode, tiff
+from nearfar.modalities.image.pixels import plain
 from nearfar.modalities.image.samples import open_images
 
 from .images import noise
@@ -66,54 +72,22 @@ def random(*shape: int, dtype: str = "uint16") -> np.ndarray:
     return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("planes", [False, True])
-@pytest.mark.parametrize("piece", [None, (16, 16)])
-@pytest.mark.parametrize(("deflate", "predictor"), [(False, 1), (True, 1), (True, 2)])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_what_was_written_is_read(order, planes, piece, deflate, predictor, dtype):
-    values = random(21, 37, 7, dtype=dtype)
-    data = written(values, order=order, planes=planes, piece=piece, deflate=deflate, predictor=predictor)
-    read = tiff.read(data)
-    assert read.dtype == values.dtype
-    assert np.array_equal(read, values)
+def read(data: bytes, *pages: tiff.Page) -> np.ndarray:
+    return tiff.read(io.BytesIO(data), pages).values
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate"])
-def test_color_is_read_as_by_pillow(compression):
-    image, file = noise(23, 31), io.BytesIO()
-    image.save(file, "TIFF", compression=compression)
-    assert not tiff.layout(io.BytesIO(file.getvalue())).many
-    assert np.array_equal(tiff.read(file.getvalue()), np.asarray(image))
+def head(data: bytes) -> tuple[int, int, int, bool]:
+    layout = tiff.layout(io.BytesIO(data))
+    return layout.width, layout.height, layout.channels, layout.deep
 
 
-def test_floats_and_signed_numbers():
-    values = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
-    assert np.array_equal(tiff.read(written(values)), values)
-    signed = random(6, 5, 2, dtype="int16")
-    assert np.array_equal(tiff.read(written(signed, order=">")), signed)
+def by_tifffile(values: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, metadata=None, **options)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("channels", "photometric", "extra", "many"),
-    [
-        *((1, 1, 0, False), (2, 1, 0, True), (2, 1, 2, False), (3, 2, 0, False), (4, 2, 0, True), (4, 2, 1, False)),
-        *((4, 5, 0, False), (3, 1, 0, True), (13, 1, 0, True)),
-    ],
-)
-def test_what_pillow_reads_whole_is_left_to_it(channels, photometric, extra, many):
-    data = written(random(6, 5, channels, dtype="uint8"), photometric=photometric, extra=extra)
-    assert tiff.layout(io.BytesIO(data)).many == many
-
-
-@pytest.mark.parametrize("cut", [6, 8, 300, -200, -20])
-def test_a_damaged_file_is_an_error(cut):
-    data = written(random(16, 16, 5))
-    with pytest.raises((ValueError, OSError)):
-        tiff.read(data[:cut])
-
-
-def several(pages: list[Image.Image], **options) -> bytes:
+def several(pages: list[Image.Image], **options: Any) -> bytes:
     file = io.BytesIO()
     pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:], **options)
     return file.getvalue()
@@ -122,6 +96,8 @@ def several(pages: list[Image.Image], **options) -> bytes:
 def pages_of(mode: str, n: int = 4) -> list[Image.Image]:
     if mode == "I;16":
         return [Image.fromarray(random(23, 31) // (i + 1)) for i in range(n)]
+    if mode == "F":
+        return [Image.fromarray(random(23, 31).astype(np.float32) / 65535) for _ in range(n)]
     if mode == "1":
         return [noise(23, 31, seed=i, mode="L").convert("1") for i in range(n)]
     if mode == "P":
@@ -129,54 +105,308 @@ def pages_of(mode: str, n: int = 4) -> list[Image.Image]:
     return [noise(23 + i, 31, seed=i, mode=mode) for i in range(n)]  # pages may differ in size
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16", "1", "P"])
-@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}])
-@pytest.mark.parametrize("big", [False, True])
-def test_a_page_as_a_file_of_its_own_is_what_pillow_finds_there(mode, options, big):
-    data = several(pages_of(mode), big_tiff=big, **options)
-    found = tiff.images(io.BytesIO(data))
-    assert found is not None
-    assert len(found) == 4
-    for number, page in enumerate(found):
-        with Image.open(io.BytesIO(data)) as whole, Image.open(io.BytesIO(tiff.extract(io.BytesIO(data), page))) as one:
-            whole.seek(number)
-            assert (one.mode, one.size) == (whole.mode, whole.size)
-            assert np.array_equal(np.asarray(one.convert("RGBA")), np.asarray(whole.convert("RGBA")))
+def set_tag(data: bytes, tag: int, value: int) -> bytes:
+    """A little-endian file whose first directory says something else in a tag of one number."""
+    (at,) = struct.unpack("<I", data[4:8])
+    (count,) = struct.unpack("<H", data[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack("<H", data[entry : entry + 2])[0] == tag:
+            return data[: entry + 8] + struct.pack("<I", value) + data[entry + 12 :]
+    raise AssertionError(f"the file has no tag {tag}")
 
 
-@pytest.mark.parametrize(("mode", "compression"), [("RGB", "jpeg"), ("L", "jpeg"), ("1", "group4"), ("L", "packbits")])
-def test_pages_that_are_packed_in_other_ways(mode, compression):
-    data = several(pages_of(mode), compression=compression)
-    found = tiff.images(io.BytesIO(data))
-    assert found is not None
-    with Image.open(io.BytesIO(data)) as whole, Image.open(io.BytesIO(tiff.extract(io.BytesIO(data), found[2]))) as one:
-        whole.seek(2)
-        assert np.array_equal(np.asarray(one), np.asarray(whole))
+def without_tag(data: bytes, tag: int) -> bytes:
+    """A little-endian file in whose first directory a tag is called something that nobody knows."""
+    (at,) = struct.unpack("<I", data[4:8])
+    (count,) = struct.unpack("<H", data[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack("<H", data[entry : entry + 2])[0] == tag:
+            return data[:entry] + struct.pack("<H", 65000) + data[entry + 2 :]
+    raise AssertionError(f"the file has no tag {tag}")
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("order", "dtype"), [("<", "uint8"), (">", "uint16")])
 @pytest.mark.parametrize("planes", [False, True])
 @pytest.mark.parametrize("piece", [None, (16, 16)])
-def test_a_page_of_many_channels(order, planes, piece):
-    values = random(21, 37, 7)
-    data = written(values, order=order, planes=planes, piece=piece, deflate=True, predictor=2)
+@pytest.mark.parametrize(("deflate", "predictor"), [(False, 1), (True, 1), (True, 2)])
+def test_what_was_written_is_read(order, planes, piece, deflate, predictor, dtype):
+    values = random(21, 37, 7, dtype=dtype)
+    data = written(values, order=order, planes=planes, piece=piece, deflate=deflate, predictor=predictor)
+    result = read(data)
+    assert result.dtype == values.dtype
+    assert np.array_equal(result, values)
+    assert head(data) == (37, 21, 7, dtype == "uint16")
     assert tiff.images(io.BytesIO(data)) is None
-    assert np.array_equal(tiff.read(tiff.extract(io.BytesIO(data), [tiff._begin(io.BytesIO(data))[1]])), values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float16", "float32", "float64"])
+def test_numbers_of_each_type(dtype):
+    values = (random(23, 31) // 2).astype(dtype) if np.dtype(dtype).kind != "f" else random(23, 31) / 65535
+    values = values.astype(dtype)
+    data = by_tifffile(values, photometric="minisblack", rowsperstrip=5)
+    assert np.array_equal(read(data)[:, :, 0], values)
+    assert head(data) == (31, 23, 1, dtype not in ("uint8", "float16", "float32", "float64"))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_numbers_of_bits_that_fill_no_type(bits):
+    """The highest number that the bits can hold is white, whatever type holds it in memory."""
+    if bits == 12:
+        pytest.importorskip("imagecodecs", reason="the extra 'tiff' is not installed")
+    top = 2**bits - 1
+    values = random(16, 24, dtype="uint16") % (top + 1)
+    values = values.astype(np.uint8 if bits < 8 else np.uint16)
+    values[0, :2] = 0, top
+    each = np.unpackbits(values.astype(">u2")[..., None].view(np.uint8), axis=2)[:, :, -bits:]  # 16 x 24 x bits
+    packed = by_tifffile(np.packbits(each.reshape(16, -1), axis=1), photometric="minisblack")
+    data = set_tag(set_tag(packed, 256, 24), 258, bits)
+    eight = tiff.read(io.BytesIO(data)).eight_bits()[:, :, 0].astype(int)
+    assert eight[0, :2].tolist() == [0, 255]
+    assert np.abs(eight - values * (255 / top)).max() <= 0.5
+    if bits == 12:
+        white = tiff.read(io.BytesIO(data)).eight_bits(white=2000)[:, :, 0]
+        assert np.abs(white - np.minimum(values * (255 / 2000), 255)).max() <= 0.5
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "CMYK", "I;16", "F", "1", "P"])
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_adobe_deflate", "big_tiff": True}])
+def test_a_page_is_what_pillow_reads_there(mode, options):
+    data = several(pages_of(mode), **options)
+    images = tiff.images(io.BytesIO(data))
+    assert images is not None
+    assert [page.number for (page,) in images] == [0, 1, 2, 3]
+    for number, pages in enumerate(images):
+        with Image.open(io.BytesIO(data)) as whole:
+            whole.seek(number)
+            wanted = np.asarray(plain(whole).convert("RGB"))
+        image = decode.image(tiff.PageImage(lambda: io.BytesIO(data), pages))
+        assert np.array_equal(np.asarray(image.convert("RGB")), wanted)
+        layout = tiff.layout(io.BytesIO(data), pages)
+        assert (layout.width, layout.height) == image.size
+        assert layout.channels == len(image.getbands()) or mode == "LA"
+
+
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [("RGB", "jpeg"), ("L", "jpeg"), ("1", "group4"), ("L", "packbits"), ("RGB", "tiff_lzw"), ("I;16", "tiff_lzw")],
+)
+def test_pages_that_are_packed_in_other_ways(mode, compression):
+    if mode == "I;16":
+        pytest.importorskip("imagecodecs", reason="the extra 'tiff' is not installed")
+    data = several(pages_of(mode), compression=compression)
+    images = tiff.images(io.BytesIO(data))
+    assert images is not None
+    with Image.open(io.BytesIO(data)) as whole:
+        whole.seek(2)
+        wanted = np.asarray(plain(whole))
+    assert np.array_equal(np.asarray(decode.image(tiff.PageImage(lambda: io.BytesIO(data), images[2]))), wanted)
+
+
+def test_the_pages_of_tifffile_in_tiles_planes_and_big_files():
+    for options in ({"tile": (16, 16)}, {"planarconfig": "separate"}, {"bigtiff": True, "byteorder": ">"}):
+        separate = "planarconfig" in options
+        values = random(3, 3, 20, 36, dtype="uint8") if separate else random(3, 20, 36, 3, dtype="uint8")
+        data = by_tifffile(values, photometric="rgb", **options)
+        images = tiff.images(io.BytesIO(data))
+        assert images is not None
+        for pages, wanted in zip(images, values, strict=True):
+            assert np.array_equal(read(data, *pages), wanted.transpose(1, 2, 0) if separate else wanted)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [3, 5])
+def test_an_image_is_turned_upright(orientation, channels):
+    values = random(12, 20, channels, dtype="uint8")
+    tags = [(274, "H", 1, orientation, True)]
+    data = by_tifffile(values, photometric="rgb" if channels == 3 else "minisblack", extratags=tags, planarconfig=1)
+    upright = []
+    for channel in range(channels):
+        exif = Image.Exif()
+        exif[274] = orientation
+        file = io.BytesIO()
+        Image.fromarray(values[:, :, channel]).save(file, "PNG", exif=exif)
+        upright.append(np.asarray(ImageOps.exif_transpose(Image.open(file))))
+    assert np.array_equal(read(data), np.stack(upright, axis=2))
+    assert head(data) == (*upright[0].shape[::-1], channels, False)
+
+
+def test_where_white_is_zero_numbers_are_turned_round():
+    for dtype, top in (("uint8", 255), ("uint16", 65535)):
+        values = random(9, 14, dtype=dtype)
+        assert np.array_equal(read(by_tifffile(values, photometric="miniswhite"))[:, :, 0], top - values)
+    image = noise(9, 14, mode="L")
+    data = by_tifffile(np.asarray(image) > 127, photometric="miniswhite")
+    assert np.array_equal(read(data)[:, :, 0], np.asarray(image) <= 127)
+
+
+def test_a_palette_is_looked_up():
+    palette = np.random.default_rng(0).integers(0, 2**16, (3, 256), dtype=np.uint16)
+    values = random(9, 14, dtype="uint8")
+    assert np.array_equal(read(by_tifffile(values, photometric="palette", colormap=palette)), (palette.T >> 8)[values])
+    small = palette >> 8  # as some programs write it, in 8 bits
+    assert np.array_equal(read(by_tifffile(values, photometric="palette", colormap=small)), small.T[values])
+    gray = np.repeat(palette[:1], 3, axis=0)
+    data = by_tifffile(values, photometric="palette", colormap=gray)
+    assert head(data) == (14, 9, 1, False)
+    assert np.array_equal(read(data)[:, :, 0], (gray[0] >> 8)[values])
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_alpha_of_sixteen_bits_is_laid_on_white(kind):
+    color, alpha = random(9, 14, 3) // 257 * 257, random(9, 14, 1) // 257 * 257
+    stored = np.minimum(color, alpha) if kind == 1 else color  # of kind 1, color was multiplied by alpha
+    data = by_tifffile(np.concatenate([stored, alpha], 2), photometric="rgb", extrasamples=[kind])
+    share = alpha / 65535
+    wanted = (stored if kind == 1 else stored * share) / 257 + 255 * (1 - share)
+    assert np.abs(tiff.read(io.BytesIO(data)).eight_bits() - wanted).max() <= 2
+    assert head(data) == (14, 9, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("channels", "photometric", "extra", "wanted"),
+    [
+        *((1, 1, 0, 1), (2, 1, 0, 2), (2, 1, 2, 1), (3, 2, 0, 3), (4, 2, 0, 4), (4, 2, 1, 3)),
+        *((4, 5, 0, 3), (3, 1, 0, 3), (13, 1, 0, 13)),
+    ],
+)
+def test_the_channels_of_an_image(channels, photometric, extra, wanted):
+    data = written(random(6, 5, channels, dtype="uint8"), photometric=photometric, extra=extra)
+    assert head(data) == (5, 6, wanted, False)
+    assert tiff.read(io.BytesIO(data)).eight_bits().shape == (6, 5, wanted)
+
+
+@pytest.mark.parametrize("piece", [None, (16, 16)])
+@pytest.mark.parametrize("planes", [False, True])
+def test_missing_byte_counts_are_worked_out(piece, planes):
+    values = random(21, 37, 3, dtype="uint8")
+    data = written(values, piece=piece, planes=planes, photometric=2)
+    assert np.array_equal(read(without_tag(data, 325 if piece else 279)), values)
+
+
+@pytest.mark.parametrize("rows", [5, 16])
+@pytest.mark.parametrize("deflate", [False, True])
+def test_a_file_that_is_cut_off_says_so(rows, deflate):
+    """The directory stands before the pixels, as scanners write it."""
+    data = by_tifffile(random(16, 16), photometric="minisblack", rowsperstrip=rows, compression=8 if deflate else None)
+    with pytest.raises(ValueError, match=r"cut off: [0-9]+ of [0-9]+ bytes of a strip or tile"):
+        read(data[:-20])
+
+
+@pytest.mark.parametrize("cut", [6, 8, 300, -200, -20])
+def test_a_damaged_file_is_an_error(cut):
+    data = written(random(16, 16, 5))
+    with pytest.raises((ValueError, OSError)):
+        read(data[:cut])
+
+
+@pytest.mark.parametrize(("tag", "value"), [(278, 3), (256, 50), (262, 3), (339, 6), (258, 11)])
+def test_tags_that_lie_are_an_error(tag, value):
+    """More strips than are listed, wider rows, a palette that is missing, complex numbers, bits that are not there."""
+    data = set_tag(written(random(16, 16, 1, dtype="uint8"), deflate=True), tag, value)
+    with pytest.raises((ValueError, OSError)):
+        read(data)
+
+
+def test_what_tifffile_logs_is_not_printed(capfd):
+    data = without_tag(written(random(16, 16, 1, dtype="uint8")), 279)
+    logger = logging.getLogger("tifffile")
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    read(data)
+    assert capfd.readouterr().err == ""
+    logger.addHandler(handler)
+    read(data)
+    logger.removeHandler(handler)
+    assert records  # whoever listens hears it
+
+
+def test_without_imagecodecs_pillow_reads_what_it_reads_whole():
+    """Eight bits alone; for the rest the error names the remedy."""
+    values = random(9, 14, dtype="uint8")
+    lzw, file = several([Image.fromarray(values)] * 2, compression="tiff_lzw"), io.BytesIO()
+    Image.fromarray(random(9, 14)).save(file, "TIFF", compression="tiff_lzw")
+    code = (
+        "import io, sys; sys.modules['imagecodecs'] = None\n"
+        "from nearfar.modalities.image import tiff\n"
+        "assert 'tifffile' not in sys.modules\n"  # it is imported when first needed
+        f"data = {lzw!r}\n"
+        "second = tiff.images(io.BytesIO(data))[1]\n"
+        "print(tiff.read(io.BytesIO(data), second).values.tobytes().hex())\n"
+        f"try: tiff.read(io.BytesIO({file.getvalue()!r}))\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pixels, message = done.stdout.splitlines()
+    assert bytes.fromhex(pixels) == values.tobytes()
+    assert message.endswith("takes imagecodecs: pip install 'nearfar[tiff]'")
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16"])
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
 def test_pages_as_channels_of_one_image(mode, compression):
     pages = [page.crop((0, 0, 31, 23)) for page in pages_of(mode)]
     data = several(pages, compression=compression, tiffinfo={270: "ImageJ=1.54\nchannels=4\n"})
-    found = tiff.images(io.BytesIO(data))
-    assert found is not None
-    assert len(found) == 1
-    read = tiff.read(tiff.extract(io.BytesIO(data), found[0]))
-    assert np.array_equal(read, np.stack([np.asarray(page) for page in pages], axis=2))
+    (image,) = tiff.images(io.BytesIO(data)) or [()]
+    assert np.array_equal(read(data, *image), np.stack([np.asarray(page) for page in pages], axis=2))
+    assert tiff.layout(io.BytesIO(data), image).channels == 4
     differing = several(pages_of("L"), tiffinfo={270: "ImageJ=1.54\nchannels=4\n"})
     with pytest.raises(ValueError, match="differ in form"):
-        tiff.extract(io.BytesIO(differing), (tiff.images(io.BytesIO(differing)) or [])[0])
+        read(differing, *(tiff.images(io.BytesIO(differing)) or [])[0])
+
+
+@pytest.mark.parametrize("form", [{"ome": True}, {"imagej": True}])
+def test_channels_as_tifffile_writes_them(form):
+    """Two times three slices of three channels are six images."""
+    values = random(2, 3, 3, 9, 14)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric="minisblack", metadata={"axes": "TZCYX"}, **form)
+    images = tiff.images(io.BytesIO(file.getvalue()))
+    assert images is not None
+    stacked = np.stack([read(file.getvalue(), *pages) for pages in images])
+    assert np.array_equal(stacked, values.reshape(6, 3, 9, 14).transpose(0, 2, 3, 1))
+
+
+def test_of_a_film_only_the_wanted_page_is_decoded(monkeypatch):
+    values = random(50, 9, 14)
+    data = by_tifffile(values, photometric="minisblack", compression="zlib")
+    images = tiff.images(io.BytesIO(data))
+    assert images is not None
+    decoded = []
+    asarray = tifffile.TiffPage.asarray
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda p, **kw: decoded.append(p.offset) or asarray(p, **kw))
+    assert np.array_equal(read(data, *images[37])[:, :, 0], values[37])
+    assert decoded == [images[37][0].offset]
+
+
+def test_of_a_film_only_the_wanted_page_is_looked_for():
+    """What it costs to read a page must not grow with the film: no more than a few places of the file are read."""
+
+    class Counting(io.BytesIO):
+        seeks = 0
+
+        def seek(self, *where: int) -> int:
+            self.seeks += 1
+            return super().seek(*where)
+
+    counts = []
+    for n in (10, 200):
+        data = by_tifffile(random(n, 9, 14), photometric="minisblack")
+        page, file = (tiff.images(io.BytesIO(data)) or [])[-1], Counting(data)
+        tiff.layout(file, page)
+        tiff.read(file, page)
+        counts.append(file.seeks)
+    assert counts[0] == counts[1]
+
+
+def test_overviews_in_a_pyramid_are_left_out():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tif:
+        values = random(64, 64, 3, dtype="uint8")
+        for step, kind in ((1, 0), (2, 1), (4, 1)):
+            tif.write(values[::step, ::step], subfiletype=kind, photometric="rgb", metadata=None)
+    assert tiff.images(io.BytesIO(file.getvalue())) is None
+    assert np.array_equal(read(file.getvalue()), values)
 
 
 @pytest.mark.parametrize(
@@ -196,10 +426,9 @@ def test_pages_as_channels_of_one_image(mode, compression):
 )
 def test_which_pages_are_channels_is_what_the_description_says(described, wanted):
     data = several([noise(8, 8, mode="L")] * 6, tiffinfo={270: described} if described else {})
-    found = tiff.images(io.BytesIO(data))
-    assert found is not None
-    every = sorted(page for pages in found for page in pages)  # Pillow writes them in order
-    assert found == [tuple(every[i] for i in row) for row in wanted]
+    images = tiff.images(io.BytesIO(data))
+    assert images is not None
+    assert [[page.number for page in pages] for pages in images] == wanted
 
 
 @pytest.mark.parametrize(("tag", "value", "copies"), [(254, 1, 2), (254, 4, 2), (255, 2, 2), (254, 2, 0), (254, 0, 0)])
@@ -207,8 +436,8 @@ def test_small_copies_and_masks_are_no_pages(tag, value, copies):
     large, small = noise(16, 16, mode="L"), noise(8, 8, mode="L")
     small.encoderinfo = {"tiffinfo": {tag: value}}
     data = several([large, small, small])
-    found = tiff.images(io.BytesIO(data))
-    assert (1 if found is None else len(found)) == 3 - copies
+    images = tiff.images(io.BytesIO(data))
+    assert (1 if images is None else len(images)) == 3 - copies
 
 
 def test_what_imagej_writes_without_pages_is_an_error():
@@ -219,7 +448,7 @@ def test_what_imagej_writes_without_pages_is_an_error():
 
 def test_pages_in_a_circle_are_an_error():
     data = bytearray(several(pages_of("L")))
-    _, first = tiff._begin(io.BytesIO(bytes(data)))
+    (first,) = struct.unpack("<I", data[4:8])
     at = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
     data[at : at + 4] = struct.pack("<I", first)
     with pytest.raises(ValueError, match="what follows page 1 of it came before"):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.modalities.table.samples import open_table
 
 TEXT = "split,age,town,income,group\n" + "".join(
@@ -28,10 +28,8 @@ def write(folder: Path, name: str, text: str = TEXT) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv"])
-def test_files_of_text(tmp_path: Path, name: str) -> None:
-    text = TEXT.replace(",", "\t") if ".tsv" in name else TEXT
-    table = open_table(write(tmp_path, name, text), label_column="income")
+def test_a_file_of_text(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "a.csv.gz"), label_column="income")
     assert table.columns.names == ["age", "town"]
     assert table.classes == ["high", "low"]
     assert table.label.tolist() == [1, 0] * 12
@@ -94,9 +92,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         open_table(tmp_path / "none.csv")
     with pytest.raises(ValueError, match=r"no table that is known here. Wanted: .csv"):
         open_table(write(tmp_path, "a.xlsx"))
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match="cannot be read as a Parquet table"):
         open_table(write(tmp_path, "bad.parquet"))
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match=r"torn.csv', line 3: 3 cells, and the header has 2"):
         open_table(write(tmp_path, "torn.csv", "a,b\n1,2\n1,2,3\n"))
     with pytest.raises(ValueError, match="has no rows"):
         open_table(write(tmp_path, "empty.csv", "a,b\n"))

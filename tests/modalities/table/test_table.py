@@ -41,16 +41,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Run]:
     return data, run.fit(str(data), "simclr", out=folder / "run", say=lambda text: None, **SETTINGS)
 
 
-def test_a_table_is_known_by_its_look(tmp_path: Path) -> None:
-    data = table(tmp_path / "things.csv")
-    assert plans.suited_recipe(data) == plans.suited_recipe(str(data)) == "tables"
-    assert plans.suited_recipe("anything.csv.gz") == plans.suited_recipe({"a": [1, 2]}) == "tables"
-    (tmp_path / "one.png").touch()
-    for text in ("path,label\nsomewhere.png,a\n", "one.png,a\n", "one.png\ntwo.png\n"):
-        (tmp_path / "list.csv").write_text(text, encoding="utf-8")
-        assert plans.suited_recipe(tmp_path / "list.csv") == "photos"
-
-
 def test_it_trains_and_is_evaluated_against_the_raw_columns(trained: tuple[Path, run.Run]) -> None:
     data, opened = trained
     losses = [line["loss"] for line in Journal(opened.path / "metrics.jsonl").read() if "loss" in line]
@@ -81,15 +71,15 @@ def test_the_map_tells_rows_in_words(trained: tuple[Path, run.Run]) -> None:
 
 @pytest.mark.parametrize(("numbers", "words", "kept"), [(20, 20, (7, 7)), (20, 3, (11, 3)), (2, 30, (2, 12))])
 def test_of_many_columns_some_of_each_kind_are_shown(numbers: int, words: int, kept: tuple[int, int]) -> None:
+    from nearfar.data.tiles import Cells
     from nearfar.modalities.table.samples import open_table
-    from nearfar.report.shown import Cells
 
     columns = {f"n{i}": [1.0, 2.0] for i in range(numbers)} | {f"w{i}": ["a", "b"] for i in range(words)}
-    look = kinds.of("table").shown(open_table(columns)).look
-    assert isinstance(look, Cells)
-    assert (look.numbers, len(look.columns) - look.numbers) == kept
-    assert look.hidden == numbers + words - 14
-    assert look.cells(1) == ["2"] * kept[0] + ["b"] * kept[1]
+    face = kinds.of("table").tiles(open_table(columns)).face
+    assert isinstance(face, Cells)
+    assert (face.numbers, len(face.columns) - face.numbers) == kept
+    assert face.hidden == numbers + words - 14
+    assert face.cells(1) == ["2"] * kept[0] + ["b"] * kept[1]
 
 
 def test_equal_rows_are_copies() -> None:
@@ -146,5 +136,5 @@ def test_a_method_of_images_refuses_a_table(tmp_path: Path) -> None:
         'class Mine(SimCLR):\n    """For images."""\n\n    needs_pixels = True\n',
         encoding="utf-8",
     )
-    with pytest.raises(ValueError, match="is for images, and cannot be trained on tables"):
+    with pytest.raises(ValueError, match="is for images, and cannot be trained on table"):
         run.fit(str(table(tmp_path / "t.csv")), str(own), out=tmp_path / "r", say=lambda text: None, **SETTINGS)

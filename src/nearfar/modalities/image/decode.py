@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import cache
+from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nearfar.machine import opencv
 from nearfar.modalities.image import tiff
+from nearfar.modalities.image.pixels import DEEP, Pixels, check_size, plain
+
+Item = bytes | Image.Image | np.ndarray | tiff.PageImage
+"""An image as a source hands it out: an encoded file, an image of Pillow's, an array (H x W x C), or pages of a TIFF
+file."""
+
+
+class Items(Protocol):
+    """A source of images, known by position."""
+
+    def stream(self, row: int) -> BinaryIO | Item:
+        """An image for `head`."""
+        ...
+
+    def read(self, row: int) -> Item:
+        """An image for `square` and `image`."""
+        ...
 
 
 @dataclass(slots=True)
 class Head:
-    """What an image tells before its pixels are decoded."""
+    """What is known of an image before its pixels are decoded."""
 
     short: int  # its short side in pixels
     channels: int  # 1 if gray, 3 if color, or as many as there are
-    deep: bool = False  # whether a number has 16 bits
+    deep: bool = False  # whether a number has more than 8 bits
+    animated: bool = False  # whether further frames follow, of a GIF, WebP or PNG
 
 
-def head(file: BinaryIO) -> Head:
-    """An image's size and kind."""
+def head(item: BinaryIO | Item) -> Head:
+    """An image's size and kind; of a file only its beginning is read."""
+    if isinstance(item, np.ndarray):
+        height, width, channels = item.shape
+        check_size(width, height)
+        return Head(min(height, width), channels, item.dtype.itemsize > 1 and item.dtype.kind in "iu")
+    if isinstance(item, Image.Image):
+        return _pillow_head(item, bits=8)
+    if isinstance(item, tiff.PageImage):
+        with item.open() as file:
+            return _tiff_head(tiff.layout(file, item.pages))
+    return _file_head(io.BytesIO(item) if isinstance(item, bytes) else item)
+
+
+def _file_head(file: BinaryIO) -> Head:
     frame = _jpeg_frame(file)
     if frame is not None and frame[0] * frame[1] <= (Image.MAX_IMAGE_PIXELS or math.inf):
         return Head(min(frame[:2]), 1 if frame[2] == 1 else 3)
@@ -34,23 +69,27 @@ def head(file: BinaryIO) -> Head:
     if start.startswith(_NUMPY):
         shape, dtype = _numpy_head(file)
         return Head(min(shape[:2]), shape[2], dtype.itemsize > 1 and dtype.kind in "iu")
-    bits = start[24] if start.startswith(_PNG) and len(start) > 24 else 8
     if start.startswith(tiff.MARKS):
         if pages := tiff.images(file):
             raise ValueError(f"a TIFF file of {len(pages)} images under another name: let it end in .tif")
-        layout = tiff.layout(file)
-        bits = max(layout.bits) if layout.kind != "f" else 8
-        if layout.many:
-            _check_pixels(layout.width, layout.height)
-            return Head(min(layout.width, layout.height), layout.samples, bits > 8)
-        file.seek(0)
-    with Image.open(file) as image:
-        _check_size(image)
-        gray = image.mode in _GRAY
-        if image.mode == "P":
-            palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-            gray = bool((palette == palette[:, :1]).all())
-        return Head(min(image.size), 1 if gray else 3, bits > 8 or image.mode.startswith("I"))
+        return _tiff_head(tiff.layout(file))
+    with _pillow(file) as image:
+        return _pillow_head(image, bits=start[24] if start.startswith(_PNG) and len(start) > 24 else 8)
+
+
+def _tiff_head(layout: tiff.Layout) -> Head:
+    check_size(layout.width, layout.height)
+    return Head(min(layout.width, layout.height), layout.channels, layout.deep)
+
+
+def _pillow_head(image: Image.Image, bits: int) -> Head:
+    check_size(*image.size)
+    gray = image.mode in _GRAY
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        gray = bool((palette == palette[:, :1]).all())
+    animated = image.format in _ANIMATED and bool(getattr(image, "is_animated", False))
+    return Head(min(image.size), 1 if gray else 3, bits > 8 or image.mode.startswith("I"), animated)
 
 
 def _jpeg_frame(file: BinaryIO) -> tuple[int, int, int] | None:
@@ -66,80 +105,94 @@ def _jpeg_frame(file: BinaryIO) -> tuple[int, int, int] | None:
     return None
 
 
-def image(data: bytes, white: float | None = None) -> Image.Image:
+def image(item: Item, white: float | None = None) -> Image.Image:
     """An image at its full size, upright, on white: mode L or RGB, of many channels the first three. white: as in
     `square`."""
-    values = numbers(data, color=white is not None)
-    if values is not None:
-        shown = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
-        return Image.fromarray(_eight_bits(np.ascontiguousarray(shown), white))
-    with Image.open(io.BytesIO(data)) as image:
-        _check_size(image)
-        plain = _plain(image, white)
+    pixels = numbers(item, color=white is not None)
+    if pixels is not None:
+        values = pixels.eight_bits(white)
+        return Image.fromarray(np.ascontiguousarray(values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]))
+    with _pillow(item) as image:
+        check_size(*image.size)
+        whole = plain(image, white)
         turn = _TURNS.get(_orientation(image))
-        return plain if turn is None else plain.transpose(turn)
+        return whole if turn is None else whole.transpose(turn)
 
 
-def square(data: bytes, side: int, channels: int, white: float | None = None) -> tuple[np.ndarray, float]:
+def square(item: Item, side: int, channels: int, white: float | None = None) -> tuple[np.ndarray, float]:
     """An image squashed to C x S x S, uint8, and its width / height before.
 
     white: the value that becomes 255 where numbers have more than 8 bits; the highest of their type by default.
     """
-    fast = _fast_jpeg(data, side, channels)
+    fast = _fast_jpeg(item, side, channels) if isinstance(item, bytes) else None
     if fast is not None:
         return fast, 1.0
-    values = numbers(data, color=white is not None)
-    if values is not None:
-        return _squashed(_eight_bits(values, white), side, channels)
-    with Image.open(io.BytesIO(data)) as image:
-        _check_size(image)
+    pixels = numbers(item, color=white is not None)
+    if pixels is not None:
+        values = pixels.eight_bits(white)
+        if values.shape[2] not in (1, 3) or channels not in (1, 3):
+            return _squashed(values, side, channels)
+        image = Image.fromarray(np.ascontiguousarray(values if values.shape[2] == 3 else values[:, :, 0]))
+        return _fitted(image, side, channels), image.width / image.height
+    with _pillow(item) as image:
+        check_size(*image.size)
         width, height = image.size
-        # A JPEG can be decoded at a half, a quarter or an eighth; twice the side is kept for a good reduction.
-        image.draft(None, (2 * side, 2 * side))
-        plain = _plain(image, white)
-        if plain.size != (side, side):
-            plain = plain.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        if image is not item:
+            # A JPEG can be decoded at a half, a quarter or an eighth; twice the side is kept for a good reduction.
+            image.draft(None, (2 * side, 2 * side))
         orientation = _orientation(image)
-        if orientation in _TURNS:  # after the squash: a small square turns fast
-            plain = plain.transpose(_TURNS[orientation])
         if orientation >= 5:
             width, height = height, width
-        mode = "L" if channels == 1 else "RGB"
-        pixels = np.asarray(plain if plain.mode == mode else plain.convert(mode))
-        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1), width / height
+        return _fitted(plain(image, white), side, channels, orientation), width / height
 
 
-def highest(data: bytes) -> float:
+def _fitted(image: Image.Image, side: int, channels: int, orientation: int = 1) -> np.ndarray:
+    """An image of mode L or RGB as C x S x S, of 1 or 3 channels."""
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if orientation in _TURNS:  # after the squash: a small square turns fast
+        image = image.transpose(_TURNS[orientation])
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def highest(item: Item) -> float:
     """The largest number of an image of more than 8 bits."""
-    values = numbers(data, color=True)
-    if values is None:
-        with Image.open(io.BytesIO(data)) as image:
-            values = np.asarray(image)
-    return float(values.max())
+    pixels = numbers(item, color=True)
+    if pixels is not None:
+        return float(pixels.values.max())
+    with _pillow(item) as image:
+        return float(np.asarray(image).max())
 
 
-def numbers(data: bytes, *, color: bool = False) -> np.ndarray | None:
-    """The numbers of an image of which Pillow would lose some: H x W x C; None where Pillow is to read it.
+def numbers(item: Item, *, color: bool = False) -> Pixels | None:
+    """The numbers of an image: of an array, a .npy or a TIFF file; None where Pillow is to read it.
 
-    A .npy file, H x W, H x W x C, or C x H x W where C is the smallest; a TIFF file of other than 1 or 3 channels;
-    and with `color` 16 bits of color, of which Pillow keeps 8.
+    An array is H x W, H x W x C, or C x H x W where C is the smallest of the three.
+    color: those of a PNG of 16 bits of color too, of which Pillow keeps 8.
     """
-    if data.startswith(_NUMPY):
-        values = np.load(io.BytesIO(data), allow_pickle=False)
-        shape, _ = _numpy_head(io.BytesIO(data))
-        return values.transpose(1, 2, 0) if values.ndim == 3 and values.shape != shape else values.reshape(shape)
-    if data.startswith(tiff.MARKS):
-        layout = tiff.layout(io.BytesIO(data))
-        deep = layout.photometric == 2 and max(layout.bits) == 16 and not layout.alpha
-        if layout.many or (color and deep):
-            _check_pixels(layout.width, layout.height)
-            return tiff.read(data)
-    if color and data.startswith(_PNG) and data[24:26] in (b"\x10\x02", b"\x10\x06"):  # 16 bits, RGB or RGBA
+    if isinstance(item, np.ndarray):
+        check_size(item.shape[1], item.shape[0])
+        return Pixels(item)
+    if isinstance(item, tiff.PageImage):
+        with item.open() as file:
+            return tiff.read(file, item.pages)
+    if isinstance(item, Image.Image):
+        return None
+    if item.startswith(_NUMPY):
+        values = np.load(io.BytesIO(item), allow_pickle=False)
+        shape, _ = _numpy_head(io.BytesIO(item))
+        first = values.ndim == 3 and values.shape != shape
+        return Pixels(values.transpose(1, 2, 0) if first else values.reshape(shape))
+    if item.startswith(tiff.MARKS):
+        return tiff.read(io.BytesIO(item))
+    if color and item.startswith(_PNG) and item[24:26] in (b"\x10\x02", b"\x10\x06"):  # 16 bits, RGB or RGBA
         cv2 = opencv()
         if cv2 is None:
             raise ValueError("a PNG of 16 bits of color takes OpenCV: pip install 'nearfar[fast]'")
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        return None if pixels is None else pixels[:, :, 2::-1]
+        pixels = cv2.imdecode(np.frombuffer(item, np.uint8), cv2.IMREAD_UNCHANGED)
+        return None if pixels is None else Pixels(pixels[:, :, 2::-1])
     return None
 
 
@@ -148,14 +201,22 @@ def _numpy_head(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    return array_shape(shape, dtype), dtype
+
+
+def array_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
+    """H x W x C of an array that is an image: H x W, H x W x C, or C x H x W where C is the smallest of the three.
+
+    Raises ValueError where it is none, or too large.
+    """
     if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "buif":
         said = " x ".join(map(str, shape))
         raise ValueError(
             f"an array of {said or 'one number'} of {dtype}; wanted: numbers, H x W, H x W x C or C x H x W"
         )
-    _check_pixels(*sorted(shape)[-2:])
+    check_size(*sorted(shape)[-2:])
     a, b, c = (*shape, 1)[:3]
-    return ((b, c, a) if a < min(b, c) else (a, b, c)), dtype
+    return (b, c, a) if a < min(b, c) else (a, b, c)
 
 
 def _squashed(pixels: np.ndarray, side: int, channels: int) -> tuple[np.ndarray, float]:
@@ -190,6 +251,40 @@ def _fast_jpeg(data: bytes, side: int, channels: int) -> np.ndarray | None:
     return pixels[None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)
 
 
+@contextmanager
+def _pillow(item: BinaryIO | Item) -> Iterator[Image.Image]:
+    """An image opened by Pillow, of an encoded file or of Pillow's own. Raises ValueError where it knows none there."""
+    assert not isinstance(item, np.ndarray | tiff.PageImage)
+    if isinstance(item, Image.Image):
+        yield item
+        return
+    file = io.BytesIO(item) if isinstance(item, bytes) else item
+    start = file.read(12)
+    file.seek(0)
+    heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF
+    if heif and not _with_heif():
+        raise ValueError("a HEIC image takes a plugin for Pillow: pip install pillow-heif")
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image that Pillow knows") from error
+    with image:
+        yield image
+
+
+@cache
+def _with_heif() -> bool:
+    """Let Pillow read HEIC, where the plugin is installed."""
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+_HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -202,8 +297,8 @@ _TURNS = {
 """What turns an image upright, by its EXIF orientation."""
 
 _NUMPY, _PNG = b"\x93NUMPY", b"\x89PNG\r\n\x1a\n"
-_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_GRAY = ("1", "L", "LA", "La", *_DEEP)
+_GRAY = ("1", "L", "LA", "La", *DEEP)
+_ANIMATED = ("GIF", "WEBP", "PNG")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -214,41 +309,11 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def _plain(image: Image.Image, white: float | None) -> Image.Image:
-    """The image as L or RGB, 8 bits a channel, transparency laid on white."""
-    if image.mode in _DEEP:
-        return Image.fromarray(_eight_bits(np.asarray(image), white))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        image.load()
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _eight_bits(deep: np.ndarray, white: float | None) -> np.ndarray:
-    """Numbers of 16 bits, or floats from 0 to 1 or to 255, as uint8. white: what becomes 255, and all above."""
-    if deep.dtype == np.uint8:
-        return deep
-    if deep.dtype == bool:
-        return deep * np.uint8(255)
-    low, high = deep.min(), deep.max()
-    if white is not None and low >= 0:
-        return (deep * (255 / white)).clip(0, 255).round().astype(np.uint8)
-    if np.issubdtype(deep.dtype, np.integer) and low >= 0 and high <= 65535:
-        return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if np.issubdtype(deep.dtype, np.floating) and low >= 0 and high <= 255:
-        return (deep * (255 if high <= 1 else 1)).round().astype(np.uint8)
-    raise ValueError(f"gray values from {low} to {high}; wanted: 0 to 65535, or floats from 0 to 1 or to 255")
-
-
-def _check_size(image: Image.Image) -> None:
-    _check_pixels(image.width, image.height)
-
-
-def _check_pixels(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise ValueError(f"{width} x {height} pixels, above Pillow's limit of {limit} (decompression bomb)")
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within: Pillow's warnings of odd metadata, in files that it reads well, are not shown; nor that of a very large
+    image, which is an error here."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield

@@ -6,6 +6,7 @@ import torch
 
 from nearfar.modalities.examination import (
     Advice,
+    Copies,
     Examination,
     batch_advice,
     common_warnings,
@@ -15,7 +16,7 @@ from nearfar.modalities.examination import (
     labeled,
     method_advice,
 )
-from nearfar.modalities.image.duplicates import Duplicates, duplicates
+from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import Images
 
@@ -46,7 +47,7 @@ def examine(images: Images, *, encoder: str, size: int) -> Examination:
     return found
 
 
-def _advice(images: Images, copies: Duplicates) -> list[Advice]:
+def _advice(images: Images, copies: Copies) -> list[Advice]:
     method, batch = method_advice(images, "images"), batch_advice(len(images), 256)
     given = [method, batch]
     if images.channels == 1 and images.side <= 64:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import digests
+from nearfar.data.digests import digests
 from nearfar.evaluation.knn import neighbors
+from nearfar.modalities.examination import Copies
 from nearfar.modalities.image.samples import Images
 
 THUMB, LOOK = 12, 32
@@ -24,16 +23,7 @@ LEVELS = 6.0
 """Their mean difference at most, of 255."""
 
 
-class Duplicates(NamedTuple):
-    """group: N, int64, the same number for images that belong together, MISSING for those that are alone.
-    exact: how many images are the same, pixel by pixel, as one before them.  near: how many more are nearly so."""
-
-    group: Tensor
-    exact: int
-    near: int
-
-
-def duplicates(images: Images, *, neighborhood: int = 8) -> Duplicates:
+def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
     """Find copies: the same pixels, or the same image at another size, quality or slightly other brightness.
 
     Mirrored, turned and cropped copies are not found. Each image is compared with its `neighborhood` nearest by
@@ -73,7 +63,7 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Duplicates:
     _, number = torch.where(size > 1, number, -1).unique(return_inverse=True)
     group = torch.where(size > 1, number - (size == 1).any().long(), MISSING)
     copies = int((group != MISSING).sum()) - int(group.max() + 1 if n else 0)
-    return Duplicates(group, repeats, copies - repeats)
+    return Copies(group, repeats, copies - repeats)
 
 
 def _small(images: Images, rows: Tensor, side: int) -> Tensor:

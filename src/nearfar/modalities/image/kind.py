@@ -1,138 +1,216 @@
-"""Thumbnails as a kind of data: opened, measured, and turned into views, as the settings of a run say."""
+"""Images as a kind of data: opened, measured, and turned into views, as the settings of a run say."""
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.batch import MISSING
-from nearfar.method import Encoder
-from nearfar.modalities.image import named, views
+from nearfar.data.tiles import Thumbnails, Tiles
+from nearfar.files import load_function
+from nearfar.modalities import kind
+from nearfar.modalities.examination import Copies, Examination
+from nearfar.modalities.image import doctor, named, settings
+from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
-from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
+from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
 from nearfar.modalities.image.samples import Images, open_images
+from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.report.shown import Shown, Thumbnails
-from nearfar.settings import Settings
-from nearfar.training.plan import DRAWINGS
-
-RAW = "raw pixels"
+from nearfar.modalities.image.sources import SUFFIXES
+from nearfar.modalities.image.views import Draws, Views
 
 
-def open_samples(data: Any, settings: Settings) -> Images:
-    """The data of a run."""
-    return open_as_set(data, settings)
+class ImageKind(kind.Kind):
+    """Folders, archives, lists, arrays and tables of images."""
 
+    noun = "images"
+    raw_name = "raw pixels"
+    pixels = True
+    Settings = Settings
 
-def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Images:
-    """Data in the form in which the encoder of a run saw its training data."""
-    if isinstance(data, Images):
-        return data
-    if isinstance(data, str) and data == DRAWINGS:
-        return drawings("train")
-    images = open_images(
-        data,
-        labels=labels,
-        label_column=label_column,
-        side=made["side"],
-        max_bad=max_bad,
-        white=made.get("white"),
-    )
-    if images.channels != made["channels"]:
-        raise ValueError(
-            f"the encoder was trained on images of {made['channels']} channel(s), and those in {str(data)!r} "
-            f"have {images.channels}: convert them first"
-        )
-    return images
+    def recognizes(self, data: Any) -> bool:
+        return settings.recognizes(data)
 
+    def recipe_for(self, data: Any) -> str:
+        return settings.recipe_for(data)
 
-def facts(data: Images, settings: Settings) -> dict[str, Any]:
-    """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
-    return {"channels": data.channels, "side": data.side, "size": view_size(settings, data.side), "white": data.white}
+    def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
+        """The data of a run. side: of the stored squares, in pixels."""
+        if isinstance(data, Images):
+            return data
+        if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
+            images = drawings("train")
+        else:
+            images = open_images(
+                data,
+                labels=settings.labels if settings.labels not in ("", "none") else None,
+                label_column=settings.label_column,
+                side=side,
+                size=settings.size or 128,
+                max_bad=settings.max_bad,
+                white=settings.white or None,
+            )
+        if settings.labels == "none":
+            images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])
+        return images
 
-
-def make_encoder(data: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
-    """The encoder that the settings name, behind a normalization measured on the data."""
-    mean, std = pixel_statistics(data)
-    return image_encoder(settings.encoder, channels=data.channels, size=facts["size"], mean=mean, std=std)
-
-
-def make_views(data: Images, settings: Settings, facts: dict[str, Any]) -> views.Views:
-    """The views that the settings name."""
-    return named_views(settings, facts["size"])
-
-
-@torch.no_grad()
-def insist_fitting(encoder: Encoder, viewer: views.Views) -> None:
-    """Raise ValueError where a view is too small for the encoder."""
-    channels, size, name = (encoder.spec[key] for key in ("channels", "size", "name"))
-    for side in sorted({view.size for view in viewer.views} - {size}):
-        try:
-            encoder.eval()(torch.zeros(1, channels, side, side))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
-
-
-def plain(encoder: Encoder) -> views.Views:
-    """The middle of each image."""
-    return views.plain(encoder.spec["size"])
-
-
-def raw(encoder: Encoder) -> views.Views:
-    """The same, at 32 px at most."""
-    return views.plain(min(32, encoder.spec["size"]))
-
-
-def describe(facts: dict[str, Any]) -> str:
-    return f"at {facts['size']} px"
-
-
-def sheet(data: Images, viewer: views.Views, index: Tensor, draws: views.Draws) -> Image:
-    """A contact sheet of some images and their views."""
-    return contact_sheet(*data.fetch(index), viewer, draws, [data.names[i] for i in index.tolist()])
-
-
-def grid(data: Images, index: Tensor, captions: list[str]) -> Image:
-    """Some images, each over its caption."""
-    return image_grid(data.pixels(index).cpu(), data.aspect[index], captions)
-
-
-def copies(data: Images) -> Tensor:
-    """Which images are the same, or nearly."""
-    return duplicates(data).group
-
-
-def shown(data: Images) -> Shown:
-    """Thumbnails in their true proportions."""
-    look = Thumbnails(pixels=data.pixels, aspect=data.aspect)
-    return Shown(look=look, names=data.names, label=data.label, classes=data.classes)
-
-
-def open_as_set(data: Any, settings: Settings, side: int | None = None) -> Images:
-    """The data of a run, with the labels that its settings name. `side`: of the stored squares."""
-    if isinstance(data, Images):
-        return data
-    if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
-        images = drawings("train")
-    else:
+    def open_as(
+        self,
+        data: Any,
+        facts: dict[str, Any],
+        settings: Settings,
+        *,
+        labels: Any,
+        label_column: str,
+        lenient: bool = False,
+    ) -> Images:
+        if isinstance(data, Images):
+            return data
+        if isinstance(data, str) and data == DRAWINGS:
+            return drawings("train")
         images = open_images(
             data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
-            label_column=settings.label_column,
-            side=side,
-            size=settings.size or 128,
-            max_bad=settings.max_bad,
-            white=settings.white or None,
+            labels=labels,
+            label_column=label_column,
+            side=facts["side"],
+            max_bad=1.0 if lenient else settings.max_bad,
+            white=facts.get("white"),
         )
-    if settings.labels == "none":
-        images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])
-    return images
+        if images.channels != facts["channels"]:
+            raise ValueError(
+                f"the encoder was trained on images of {facts['channels']} channel(s), and those in {str(data)!r} "
+                f"have {images.channels}: convert them first"
+            )
+        return images
+
+    def is_sample(self, path: str | Path) -> bool:
+        return Path(path).suffix.lower() in SUFFIXES
+
+    def open_files(self, files: list[str], run: Any) -> Images:
+        """Images, named as the files are given; a page of a file has a number behind the file's name."""
+        given = {Path(file).absolute().as_posix(): file for file in files}
+        with tempfile.TemporaryDirectory() as folder:
+            listed = Path(folder) / "files.txt"
+            listed.write_text("\n".join(given) + "\n", encoding="utf-8")
+            images = run.open(listed, lenient=True)
+
+        def as_given(name: str) -> str:
+            file, mark, page = (name, "", "") if name in given else name.rpartition("#")
+            return given[file] + mark + page
+
+        return dataclasses.replace(
+            images,
+            names=[as_given(name) for name in images.names],
+            skipped=[(as_given(name), why) for name, why in images.skipped],
+        )
+
+    def facts(self, samples: Images, settings: Settings) -> dict[str, Any]:
+        """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
+        size = view_size(settings, samples.side)
+        return {"channels": samples.channels, "side": samples.side, "size": size, "white": samples.white}
+
+    def encoder(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
+        """The encoder that the settings name, behind a normalization measured on the data."""
+        mean, std = pixel_statistics(samples)
+        return image_encoder(settings.encoder, channels=samples.channels, size=facts["size"], mean=mean, std=std)
+
+    def encoder_from_spec(self, spec: dict[str, Any]) -> ImageEncoder:
+        return from_spec(spec)
+
+    def inputs(self, samples: Images, facts: dict[str, Any]) -> dict[str, Any]:
+        return inputs(samples, facts)
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
+        return example(spec, n, generator)
+
+    def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
+        return named_views(settings, facts["size"])
+
+    def mild_views(self, settings: Settings) -> str:
+        """Crop and flip; for drawings a mild map."""
+        return "drawing" if settings.views.endswith("drawing") else "cmc"
+
+    @torch.no_grad()
+    def insist_fitting(self, encoder: Any, views: Any) -> None:
+        """Raise ValueError where a view is too small for the encoder."""
+        channels, size, name = (encoder.spec[key] for key in ("channels", "size", "name"))
+        for side in sorted({view.size for view in views.views} - {size}):
+            try:
+                encoder.eval()(torch.zeros(1, channels, side, side))
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
+
+    def plain(self, encoder: Any) -> Views:
+        """The middle of each image."""
+        return image_views.plain(encoder.spec["size"])
+
+    def raw(self, samples: Images, index: Tensor, encoder: Any) -> Tensor:
+        """Pixels, at 32 px at most."""
+        plain = image_views.plain(min(32, encoder.spec["size"]))
+        return kind.plain_view(plain, samples, index, torch.device("cpu")).flatten(1)
+
+    def off_the_shelf(self, network: str, weights: str, samples: Images) -> tuple[nn.Module, Views]:
+        """A timm network, and the views that it takes: of its own size, gray images as three equal channels.
+
+        Raises FileNotFoundError or ValueError where the weights are not its own, or the images have other channels.
+        """
+        from timm import get_pretrained_cfg
+
+        if samples.channels not in (1, 3):
+            raise ValueError(
+                f"--weights {weights!r} are for color images, and these have {samples.channels} channels: leave it out"
+            )
+        cfg = get_pretrained_cfg(network, allow_unregistered=True)
+        size = cfg.input_size[-1] if cfg is not None else 224
+        encoder = image_encoder(network, size=size, small_stem=False, weights=weights).eval()
+        plain = image_views.plain(size)
+        return (encoder if samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
+
+    def describe(self, facts: dict[str, Any]) -> str:
+        return f"at {facts['size']} px"
+
+    def sheet(self, samples: Images, views: Views, index: Tensor, draws: Draws) -> Image:
+        """A contact sheet of some images and their views."""
+        return contact_sheet(*samples.fetch(index), views, draws, [samples.names[i] for i in index.tolist()])
+
+    def grid(self, samples: Images, index: Tensor, captions: list[str]) -> Image:
+        """Some images, each over its caption."""
+        return image_grid(samples.pixels(index).cpu(), samples.aspect[index], captions)
+
+    def copies(self, samples: Images) -> Copies:
+        """Images that are the same, or nearly."""
+        return duplicates(samples)
+
+    def tiles(self, samples: Images) -> Tiles:
+        """Thumbnails in their true proportions."""
+        return Tiles(
+            face=Thumbnails(pixels=samples.pixels, aspect=samples.aspect),
+            names=samples.names,
+            label=samples.label,
+            classes=samples.classes,
+            noun="image",
+            plural="images",
+            copies="Images count as copies also at another size, quality or brightness.",
+        )
+
+    def examine(self, samples: Images, settings: Settings) -> Examination:
+        return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+
+
+class _Thrice(nn.Module):
+    """One channel as three equal ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
 
 
 def view_size(settings: Settings, side: int) -> int:
@@ -140,13 +218,16 @@ def view_size(settings: Settings, side: int) -> int:
     return settings.size or (side if side <= 64 else 128)
 
 
-def named_views(settings: Settings, size: int) -> views.Views:
-    """The views of that side that the settings name. Raises ValueError for those of another kind of data."""
-    make = getattr(named, settings.views, None)
+def named_views(settings: Settings, size: int) -> Views:
+    """The views of that side that the settings name. Raises ValueError for those of another kind of data.
+
+    A function of the user's own is called as those of `nearfar.modalities.image.named` are: with the side in pixels.
+    """
+    make = load_function(settings.views, "--views") if ".py" in settings.views else getattr(named, settings.views, None)
     if make is None:
         raise ValueError(f"--views {settings.views!r} is not for images: `nearfar views DATA` shows those that are")
-    made = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
-    return made.repeated(settings.view_count) if settings.view_count else made
+    views = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
+    return views.repeated(settings.view_count) if settings.view_count else views
 
 
 def pixel_statistics(data: Images, most: int = 2000) -> tuple[list[float], list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,58 +11,60 @@ from typing import BinaryIO
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.data.archives import Parts
+from nearfar.data.archives import EndToEnd, Files, Parts, Source
 from nearfar.data.labels import Labels, some
 from nearfar.modalities.image import tiff
-from nearfar.modalities.image.sources import SUFFIXES, EndToEnd, Files, Opened
+from nearfar.modalities.image.held import Column
+from nearfar.modalities.image.sources import SUFFIXES, Opened
 
-Found = tuple[int, ...] | str | None
+Part = tuple[tiff.Page, ...] | str | None
 """An image in a file: its pages; or why they cannot be had; or None, the file as it is."""
 
 
 @dataclass(slots=True)
 class Pages:
-    """Encoded images, of which some are pages of one file: image i is `found[i]` of file `of[i]` of `source`."""
+    """Encoded images, of which some are pages of one file: image i is `parts[i]` of file `of[i]` of `source`."""
 
-    source: Files | Parts | EndToEnd
+    source: Source
     of: list[int]
-    found: list[Found]
+    parts: list[Part]
 
-    def stream(self, row: int) -> BinaryIO:
-        return self.source.stream(self.of[row]) if self.found[row] is None else io.BytesIO(self.read(row))
+    def stream(self, row: int) -> BinaryIO | tiff.PageImage:
+        part = self.parts[row]
+        return self.source.stream(self.of[row]) if part is None else self._pages(row, part)
 
-    def read(self, row: int) -> bytes:
-        found = self.found[row]
-        if found is None:
-            return self.source.read(self.of[row])
-        if isinstance(found, str):
-            raise ValueError(found)
-        with self.source.stream(self.of[row]) as file:
-            return tiff.extract(file, found)
+    def read(self, row: int) -> bytes | tiff.PageImage:
+        part = self.parts[row]
+        return self.source.read(self.of[row]) if part is None else self._pages(row, part)
+
+    def _pages(self, row: int, part: tuple[tiff.Page, ...] | str) -> tiff.PageImage:
+        if isinstance(part, str):
+            raise ValueError(part)
+        return tiff.PageImage(lambda: self.source.stream(self.of[row]), part)
 
 
 def apart(opened: Opened, workers: int) -> tuple[Opened, list[int]]:
     """The same with each page of a TIFF file as an image, named FILE#1 and so on; and the file of each image."""
     source, names = opened.source, opened.names
     each = list(range(len(names)))
-    if not isinstance(source, Files | Parts | EndToEnd):
+    if not isinstance(source, Files | Parts | EndToEnd | Column):
         return opened, each
     files = [i for i, name in enumerate(names) if _may_be_tiff(name)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         listed = dict(zip(files, pool.map(lambda i: _listed(source, i), files), strict=True))
-    pages = {i: found for i, found in listed.items() if isinstance(found, list)}
+    pages = {i: several for i, several in listed.items() if isinstance(several, list)}
     bad = {i: why for i, why in listed.items() if isinstance(why, str)}
     if not pages and not bad:
         return opened, each
-    of, found, called = [], [], []
+    of, parts, called = [], [], []
     for i, name in enumerate(names):
-        here: list[Found] = [*pages[i]] if i in pages else [bad.get(i)]
+        here: list[Part] = [*pages[i]] if i in pages else [bad.get(i)]
         of += [i] * len(here)
-        found += here
+        parts += here
         called += [name] if len(here) == 1 else [f"{name}#{k}" for k in range(1, len(here) + 1)]
     labels = None if opened.labels is None else _of_files(opened.labels, of)
     notes = [*opened.notes, *_notes(names, pages)]
-    return replace(opened, source=Pages(source, of, found), names=called, labels=labels, notes=notes), of
+    return replace(opened, source=Pages(source, of, parts), names=called, labels=labels, notes=notes), of
 
 
 def grouped(labels: Labels, of: list[int]) -> Labels:
@@ -85,7 +86,7 @@ def _may_be_tiff(name: str) -> bool:
     return suffix in (".tif", ".tiff") or suffix not in SUFFIXES
 
 
-def _listed(source: Files | Parts | EndToEnd, i: int) -> list[tuple[int, ...]] | str | None:
+def _listed(source: Source, i: int) -> list[tuple[tiff.Page, ...]] | str | None:
     """The images in a file of several pages, or why they cannot be listed; None where it is one, or no TIFF."""
     try:
         with source.stream(i) as file:
@@ -109,8 +110,8 @@ def _of_files(labels: Labels, of: list[int]) -> Labels:
     )
 
 
-def _notes(names: list[str], several: dict[int, list[tuple[int, ...]]]) -> list[str]:
-    """What was found, in words: files of separate pages, and of pages that are channels."""
+def _notes(names: list[str], several: dict[int, list[tuple[tiff.Page, ...]]]) -> list[str]:
+    """Notes on files of separate pages, and on files of pages that are channels."""
     frames = {i: pages for i, pages in several.items() if len(pages) > 1 == len(pages[0])}
     joined = {i: pages for i, pages in several.items() if len(pages[0]) > 1}
     notes = []

@@ -1,23 +1,26 @@
-"""Where images are found: a folder, a list of paths, an archive, a table, an array, a NumPy file."""
+"""Where images are found: a folder, a list of paths, an archive, a table, an array, a NumPy file, Python objects."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import stat
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from nearfar.data.archives import Parts, read_table, tar_parts
-from nearfar.data.labels import Labels, array_labels, natural, no_labels, some
+from nearfar.data import csv
+from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
+from nearfar.data.folders import files_below
+from nearfar.data.labels import Labels, array_labels, natural, no_labels
 from nearfar.modalities.image import tiff
+from nearfar.modalities.image.decode import Items
+from nearfar.modalities.image.held import UNDERSTOOD, held, known_columns
+from nearfar.modalities.image.parquet import read_table
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -30,57 +33,35 @@ SUFFIXES = frozenset(
 
 
 @dataclass(slots=True)
-class Files:
-    """Encoded images in files."""
-
-    paths: list[Path]
-
-    def stream(self, row: int) -> BinaryIO:
-        path = self.paths[row]
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            raise OSError("not a regular file")
-        return path.open("rb")
-
-    def read(self, row: int) -> bytes:
-        with self.stream(row) as file:
-            return file.read()
-
-
-@dataclass(slots=True)
-class EndToEnd:
-    """Encoded images in one buffer: image i is data[offsets[i] : offsets[i + 1]]."""
-
-    data: np.ndarray
-    offsets: np.ndarray
-
-    def stream(self, row: int) -> BinaryIO:
-        return io.BytesIO(self.read(row))
-
-    def read(self, row: int) -> bytes:
-        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
-
-
-@dataclass(slots=True)
 class Opened:
     """What was found at DATA, before anything is decoded."""
 
     given: str
-    source: Files | Parts | EndToEnd | np.ndarray  # of an array: N x H x W x C, uint8
+    source: Items | np.ndarray  # of an array: N x H x W x C, uint8
     names: list[str]
     root: Path | None = None
     labels: Labels | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any], label_column: str = "label") -> Opened:
+def find(data: Any, label_column: str = "label") -> Opened:
     """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`)."""
     if isinstance(data, tuple):
-        array, values = data
-        opened = _open_array(array, "the array")
-        return replace(opened, labels=array_labels(values, len(opened.names)))
-    if not isinstance(data, str | Path):
+        if len(data) != 2:
+            raise TypeError(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
+        opened = find(data[0], label_column)
+        return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image"))
+    if isinstance(data, str | os.PathLike):
+        return _open_path(Path(data), label_column)
+    if isinstance(data, np.ndarray | Tensor):
         return _open_array(data, "the array")
-    path = Path(data)
+    if isinstance(data, list) and data and all(isinstance(item, str | os.PathLike) for item in data):
+        return _open_paths([os.fspath(item) for item in data])
+    source, n, labels = held(data, label_column)
+    return Opened(f"the {type(data).__name__}", source, list(map(str, range(n))), labels=labels)
+
+
+def _open_path(path: Path, label_column: str) -> Opened:
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
     if path.is_dir():
@@ -98,7 +79,7 @@ def find(data: str | Path | np.ndarray | Tensor | tuple[Any, Any], label_column:
         with loaded:
             return _open_npz(path, loaded)
     if suffix == ".tar":
-        parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES)
+        parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
         return Opened(str(path), parts, names, path, notes=notes)
     if suffix in (".parquet", ".pq"):
         return _open_table(path, label_column)
@@ -114,29 +95,35 @@ _WANTED = (
 
 
 def _open_folder(root: Path) -> Opened:
-    names, notes = _files_below(root)
+    names, notes = files_below(root)
     images = [name for name in names if _is_image(root / name)]
     # Beside images an array is more likely their labels or features than an image.
     images = images or [name for name in names if name.lower().endswith(".npy")]
     others = sorted(set(names) - set(images), key=natural)
     if not images:
-        found = f"holds {len(others)} files, none of them an image ({some(others)})" if others else "is empty"
-        raise ValueError(f"'{root}' {found}. Wanted: {_WANTED}.")
-    if others:
-        notes.append(f"{len(others)} files are no images and were ignored ({some(others)}).")
-    return Opened(str(root), Files([root / name for name in images]), images, root, notes=notes)
+        raise ValueError(f"'{root}' {nothing_wanted(others, 'image')}. Wanted: {_WANTED}.")
+    source = Files([root / name for name in images])
+    return Opened(str(root), source, images, root, notes=notes + ignored(others, "image"))
+
+
+def _open_paths(paths: Sequence[str]) -> Opened:
+    """A list of paths in Python. Names are relative to the folder that they have in common."""
+    whole = list(dict.fromkeys(os.path.abspath(path) for path in paths))
+    if not any(os.path.exists(path) for path in whole):
+        raise ValueError(f"None of the {len(whole)} paths of the list exists, for example {str(paths[0])!r}.")
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
+    names = [Path(path).relative_to(root).as_posix() for path in whole]
+    notes = _repeated(len(paths) - len(whole), "the list")
+    return Opened("the list", Files([Path(path) for path in whole]), names, root, notes=notes)
 
 
 def _open_list(path: Path) -> Opened:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no list of paths in UTF-8 ({error}).") from error
-    listed = [line.strip() for line in lines]
     if path.suffix.lower() == ".csv":
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True) if row]
+        rows = [row.cells for row in csv.read_rows(path)]
         column = rows[0].index("path") if rows and "path" in rows[0] else None
         listed = [row[0] for row in rows] if column is None else [r[column] for r in rows[1:] if len(r) > column]
+    else:
+        listed = [line.strip() for line in csv.read_text(path).splitlines()]
     listed = [name.replace("\\", "/").removeprefix("./") for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:
@@ -146,18 +133,21 @@ def _open_list(path: Path) -> Opened:
             f"None of the {len(names)} paths in '{path}' exists, for example {names[0]!r}. "
             f"Paths are relative to the list's folder, '{path.parent}'."
         )
-    twice = len(listed) - len(names)
-    notes = [f"{twice} lines of '{path}' repeat a path and were ignored."] if twice else []
+    notes = _repeated(len(listed) - len(names), f"'{path}'")
     return Opened(str(path), Files([path.parent / name for name in names]), names, path.parent, notes=notes)
+
+
+def _repeated(count: int, where: str) -> list[str]:
+    return [f"Ignored {count} repeated path{'s' if count > 1 else ''} in {where}."] if count else []
 
 
 def _open_npz(path: Path, file: Any) -> Opened:
     def first(*keys: str) -> np.ndarray | None:
-        found = next((key for key in keys if key in file), None)
+        key = next((key for key in keys if key in file), None)
         try:
-            return None if found is None else file[found]
+            return None if key is None else file[key]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"'{path}': {found!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
+            raise ValueError(f"'{path}': {key!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
 
     encoded, offsets, array = first("jpeg"), first("offsets"), first("images", "x", "data")
     if encoded is not None and offsets is not None:
@@ -193,21 +183,12 @@ def _open_npz(path: Path, file: Any) -> Opened:
 
 def _open_table(path: Path, label_column: str) -> Opened:
     table = read_table(path, label_column)
-    n = len(table.names)
+    source: Source
     if table.data is not None and table.offsets is not None:
-        source: Files | EndToEnd = EndToEnd(table.data, table.offsets)
+        source = EndToEnd(table.data, table.offsets)
     else:
         source = Files([path.parent / name for name in table.paths])
-    labels = None
-    if table.columns:
-        values = table.columns.get(label_column)
-        labels = no_labels(table.names) if values is None else array_labels(values, n, names=table.classes)
-        if "group" in table.columns:
-            labels.group = array_labels(table.columns["group"], n).label
-        if "attribute" in table.columns:
-            labels.attribute = array_labels(table.columns["attribute"], n).label
-        if "split" in table.columns:
-            labels.split = [str(name or "") for name in table.columns["split"]]
+    labels = known_columns(table.columns, label_column, table.names, table.classes)
     return Opened(str(path), source, table.names, path.parent, labels=labels)
 
 
@@ -230,62 +211,6 @@ def _open_array(data: Any, given: str) -> Opened:
     if not array.flags.writeable:  # torch warns of memory that it may not write
         array = array.copy()
     return Opened(given, array, list(map(str, range(len(array)))))
-
-
-def _files_below(root: Path) -> tuple[list[str], list[str]]:
-    """Paths of the files below root, in natural order, and notes. Hidden files and folders are left out.
-
-    Links are followed after everything that is really there, and only to what was not yet seen: a loop ends, and a
-    image that is linked to twice counts once.
-    """
-    names, links, notes = [], [], []
-    seen: set[tuple[int, int]] = set()
-
-    def scan(folder: str) -> None:
-        pending = [folder]
-        while pending:
-            folder = pending.pop()
-            try:
-                here = os.stat(root / folder)
-                if (here.st_dev, here.st_ino) in seen:
-                    continue
-                seen.add((here.st_dev, here.st_ino))
-                entries = list(os.scandir(root / folder))
-            except OSError as error:
-                notes.append(f"The folder '{folder}' cannot be read ({error.strerror}).")
-                continue
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink():
-                    links.append(name)
-                elif entry.is_dir():
-                    pending.append(name)
-                else:
-                    names.append(name)
-                    seen.add((here.st_dev, entry.inode()))
-
-    scan("")
-    again = 0
-    while links:
-        found, links = sorted(links, key=natural), []
-        for name in found:
-            try:
-                target = os.stat(root / name)
-            except OSError:  # a link to nothing, or to itself
-                names.append(name)
-                continue
-            if stat.S_ISDIR(target.st_mode):
-                scan(name)
-            elif (target.st_dev, target.st_ino) in seen:
-                again += 1
-            else:
-                seen.add((target.st_dev, target.st_ino))
-                names.append(name)
-    if again:
-        notes.append(f"{again} links lead to files that are there already and were ignored.")
-    return sorted(names, key=natural), notes
 
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.MARKS)

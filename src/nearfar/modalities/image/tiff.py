@@ -1,281 +1,391 @@
-"""TIFF files of many channels, which Pillow does not read, and of many pages: satellites, microscopes, scanners.
+"""TIFF files, read by tifffile: of any depth, layout, orientation and number of channels, page by page.
 
-The tags are read here; unpacking is left to Pillow all the same, to whom the bytes are shown as one wide gray image.
-A page is copied out as a file of its own: all that reads images then reads pages, and of a long film only one.
+Pillow decodes what JPEG compression or color spaces such as YCbCr hold, at 8 bits, and stands in where a compression
+wants imagecodecs, as far as it loses nothing.
 """
 
 from __future__ import annotations
 
-import io
+import logging
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import cache
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+from nearfar.modalities.image.pixels import Pixels, check_size
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
 
 MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-_SHORT, _LONG = 3, 4
-_KEPT = (
-    *(*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 292, 293, 317, 320, *range(322, 326)),
-    *(332, 338, 339, 347, *range(529, 533)),
-)
-"""The tags that a page needs to be read."""
-_GRAY = (0, 1)  # photometric: white is zero, black is zero
-_RGB = 2
-_MANY_TAGS, _MANY_BYTES = 512, 1 << 28
+"""The first bytes of a TIFF file; the last two of BigTIFF."""
+
+EXTRA = "pip install 'nearfar[tiff]'"
+_MANY_TAGS = 4096
+
+# Numbers of the TIFF 6.0 specification.
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+_OLD_JPEG, _JPEG = 6, 7
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha
+_REDUCED, _MASK = 0b001, 0b100  # bits of the tag NewSubfileType
+_INTEGER, _FLOAT = (1, 2, 4), 3  # sample formats; 4 is "undefined", read as whole numbers
 
 
-@dataclass(slots=True)
+class Page(NamedTuple):
+    """A page by its number in the file, from 0, and the place of its directory."""
+
+    number: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """An image in a TIFF file of several: one page, or several alike, which are its channels."""
+
+    open: Callable[[], BinaryIO]
+    pages: tuple[Page, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """How an image lies in its file: what its first directory says."""
+    """What the tags of an image say.
 
-    order: str  # "<" or ">"
+    width, height: in pixels, upright.  channels: without alpha.  deep: whether whole numbers have more than 8 bits.
+    """
+
     width: int
     height: int
-    samples: int
-    bits: tuple[int, ...]
-    kind: str  # "u", "i" or "f"
-    photometric: int
-    compression: int
-    predictor: int
-    planes: bool  # one channel after the other
-    piece: tuple[int, int]  # width and height of a strip or tile
-    tiled: bool
-    offsets: tuple[int, ...]
-    counts: tuple[int, ...]
-    alpha: bool
-
-    @property
-    def many(self) -> bool:
-        """Whether Pillow would refuse the image, or leave out a channel."""
-        if self.alpha or self.photometric not in (*_GRAY, _RGB):
-            return False
-        return self.samples > 3 or (self.samples > 1 and self.photometric in _GRAY)
+    channels: int
+    deep: bool
 
 
-def layout(file: BinaryIO) -> Layout:
-    """The layout of the first image of a TIFF file; ValueError where its tags make none."""
-    try:
-        form, first = _begin(file)
-        tags = _numbers(form, _directory(file, form, first, tuple(_VALUES))[0])
-        width, height, samples = tags[256][0], tags[257][0], tags.get(277, (1,))[0]
-        tiled = 324 in tags
-        where, sizes = (324, 325) if tiled else (273, 279)
-        return Layout(
-            order=form.order,
-            width=width,
-            height=height,
-            samples=samples,
-            bits=tags.get(258, (1,)),
-            kind={1: "u", 2: "i", 3: "f"}[tags.get(339, (1,))[0]],
-            photometric=tags.get(262, (1,))[0],
-            compression=tags.get(259, (1,))[0],
-            predictor=tags.get(317, (1,))[0],
-            planes=tags.get(284, (1,))[0] == 2 and samples > 1,
-            piece=(tags[322][0], tags[323][0]) if tiled else (width, min(tags.get(278, (height,))[0], height)),
-            tiled=tiled,
-            offsets=tags[where],
-            counts=tags[sizes],
-            alpha=any(kind in (1, 2) for kind in tags.get(338, ())),
-        )
-    except (KeyError, IndexError, struct.error) as error:
-        raise ValueError(f"its TIFF tags are damaged or unknown ({error!r})") from error
+def layout(file: BinaryIO, pages: Sequence[Page] = ()) -> Layout:
+    """The layout of the first image of a file, or of that of these pages. Raises ValueError for damaged tags."""
+    with _opened(file) as tif:
+        first = _page(tif, pages[0] if pages else None)
+        form = _form(first)
+        width, height = first.imagewidth, first.imagelength
+        if form.orientation >= 5:
+            width, height = height, width
+        return Layout(width, height, form.channels * max(1, len(pages)), form.bits > 8 and form.kind != "f")
 
 
-def images(file: BinaryIO) -> list[tuple[int, ...]] | None:
-    """The images of a file of several pages, each as the offsets of its pages; None where it is one as it stands.
+def read(file: BinaryIO, pages: Sequence[Page] = ()) -> Pixels:
+    """The first image of a file; or that of these pages, of which several are the channels of one.
+
+    Raises ValueError where the file is damaged, cut off, too large, or of a kind that cannot be read here.
+    """
+    with _opened(file) as tif:
+        images = [_read(tif, file, page) for page in (pages or [None])]
+    if len(images) == 1:
+        return images[0]
+    if len({(image.values.shape, image.values.dtype, image.top) for image in images}) > 1:
+        raise ValueError("its pages are channels of one image by its description, but differ in form")
+    return Pixels(np.concatenate([image.values for image in images], axis=2), images[0].top)
+
+
+def images(file: BinaryIO) -> list[tuple[Page, ...]] | None:
+    """The images of a file of several pages, each as its pages; None where the file is one image as it stands.
 
     An image is a page; or as many as it has channels, where ImageJ or OME has written down that pages are channels.
     Pages that say that they are small copies (overviews, thumbnails) or masks of others are left out.
     Raises ValueError where the pages cannot all be found.
     """
-    seen: set[int] = set()
-    try:
-        form, first = _begin(file)
-        at, offsets, described, samples = first, [], "", 1
-        while at:
-            if at in seen:
-                raise ValueError(f"what follows page {len(seen)} of it came before: it is damaged")
-            seen.add(at)
-            raw, after = _directory(file, form, at, (2, *_VALUES), (254, 255, 270, 277))
-            if at == first and 270 in raw:
-                described = raw[270][2].rstrip(b"\0").decode("utf-8", "replace")
-            tags = _numbers(form, raw)
-            if not tags.get(254, (0,))[0] & 0b101 and tags.get(255, (1,))[0] != 2:
-                offsets.append(at)
-                samples = max(samples, tags.get(277, (1,))[0])
-            at = after
-    except (struct.error, OSError, OverflowError) as error:
-        raise ValueError(f"page {len(seen) or 1} of it cannot be found: it is cut off or damaged") from error
-    offsets = offsets or [first]
+    with _opened(file) as tif:
+        every = list(_chain(tif))
+        first = tif.pages.first
+        pages = [page for page, kind in every if not kind & (_REDUCED | _MASK)] or [every[0][0]]
+        described, samples = first.description, first.samplesperpixel
     claimed = re.search(r"^images=([0-9]+)", described, re.MULTILINE) if described.startswith("ImageJ=") else None
-    if claimed and int(claimed[1]) > len(seen):
+    if claimed and int(claimed[1]) > len(every):
         raise ValueError(
-            f"it holds {claimed[1]} images by ImageJ's count and lists {len(seen)}, as ImageJ writes what is larger "
+            f"it holds {claimed[1]} images by ImageJ's count and lists {len(every)}, as ImageJ writes what is larger "
             "than 4 GiB: save it as a sequence of images, or as BigTIFF"
         )
-    together = _told(described, len(offsets)) if samples == 1 else None
-    pages = [(at,) for at in offsets] if together is None else [tuple(offsets[i] for i in row) for row in together]
-    return None if pages == [(first,)] else pages
+    rows = _channels(described, len(pages)) if samples == 1 else None
+    result = [(page,) for page in pages] if rows is None else [tuple(pages[i] for i in row) for row in rows]
+    return None if result == [(every[0][0],)] else result
 
 
-def extract(file: BinaryIO, pages: Sequence[int]) -> bytes:
-    """A file of one image: a page of another, by its offset; or several, which must be alike, as channels of one.
+@cache
+def _library() -> Any:
+    """tifffile, imported when first needed, as that takes a while.
 
-    Raises ValueError where pages are not alike, or cut off.
+    It logs oddities of files that it reads well, which Python prints where nobody has set up logging: not these.
     """
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    return tifffile
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[TiffFile]:
+    """A file, opened by tifffile. Damage raises errors of many types: within, they become ValueError or OSError."""
     try:
-        form, _ = _begin(file)
-        found = [_directory(file, form, at, tuple(_SIZES), _KEPT)[0] for at in pages]
-        where, sizes = (324, 325) if 324 in found[0] else (273, 279)
-        tags = {tag: entry for tag, entry in found[0].items() if tag not in (where, sizes)}
-        for other in found[1:]:
-            if {tag: entry for tag, entry in other.items() if tag not in (where, sizes)} != tags:
-                raise ValueError("its pages are channels of one image by its description, but differ in form")
-        offsets, parts, at = [], [], 8
-        for page in found:
-            own = _numbers(form, page)
-            for start, count in zip(own[where], own[sizes], strict=True):
-                file.seek(start)
-                parts.append(part := file.read(count))
-                if len(part) < count:
-                    raise ValueError(f"the file is cut off: {len(part)} of {count} bytes of a page are there")
-                offsets.append(at)
-                at += count
-        numbers = {tag: (_LONG, values) for tag, values in _numbers(form, tags).items() if tags[tag][0] == 16}
-        if len(pages) > 1:
-            channels = len(pages)
-            numbers |= {277: (_SHORT, (channels,)), 284: (_SHORT, (2,))}
-            numbers |= {tag: (_SHORT, _numbers(form, tags)[tag] * channels) for tag in (258, 339) if tag in tags}
-        numbers |= {where: (_LONG, tuple(offsets)), sizes: (_LONG, tuple(map(len, parts)))}
-        body = b"".join(parts)
-        return form.head(8 + len(body) + len(body) % 2) + _packed(form, tags | _entries(form, numbers), body, 8)
-    except (KeyError, struct.error) as error:
-        raise ValueError(f"the tags of a page are damaged or unknown ({error!r})") from error
+        file.seek(0)
+        # NDPI, a dialect known by the file's ending, is read as plain TIFF.
+        with _library().TiffFile(file, is_ndpi=False) as tif:
+            yield tif
+    except (ValueError, OSError):
+        raise
+    except IndexError as error:  # of the first page; to ask how many there are would go through all of a film
+        raise ValueError("it has no page: it is cut off or damaged") from error
+    except Exception as error:
+        raise ValueError(f"its TIFF data are damaged or unknown ({error})") from error
 
 
-def read(data: bytes) -> np.ndarray:
-    """The image as numbers, H x W x C, in the type of the file.
+def _page(tif: TiffFile, page: Page | None) -> TiffPage:
+    """A page, by default the first. Raises ValueError where a tag that it needs lies beyond the end of the file.
 
-    Raises ValueError where the numbers are not whole bytes each, or packed in a way that is not known here.
+    tifffile would leave such a tag out, and log it.
     """
-    it = layout(io.BytesIO(data))
-    size = it.bits[0] // 8
-    if set(it.bits) - {8, 16, 32, 64} or len(set(it.bits)) > 1 or it.predictor not in (1, 2):
-        raise ValueError(f"a TIFF of {it.bits} bits with predictor {it.predictor}; wanted: 8, 16 or 32 bits, 1 or 2")
-    dtype = np.dtype(f"{it.order}{it.kind}{size}")
-    channels, planes = (1, it.samples) if it.planes else (it.samples, 1)
-    each = len(it.offsets) // planes
-    if each * planes != len(it.offsets) or len(it.counts) != len(it.offsets):
-        raise ValueError(f"a TIFF of {len(it.offsets)} pieces for {planes} planes; wanted as many for each")
-    across = -(-it.width // it.piece[0])
-    found = []
-    for plane in range(planes):
-        part = slice(plane * each, (plane + 1) * each)
-        rows = _unpacked(data, it, part, across * it.piece[0] * channels * size)  # bytes, H x row
-        values = rows.view(dtype).reshape(it.height, across, it.piece[0], channels)
-        if it.predictor == 2:  # each number is the difference from that of the pixel before
-            values = np.cumsum(values, axis=2, dtype=dtype.newbyteorder("="))
-        found.append(values.reshape(it.height, -1, channels)[:, : it.width])
-    return np.concatenate(found, axis=2).astype(dtype.newbyteorder("="), copy=False)
+    if page is None:
+        result = tif.pages.first
+    else:
+        tif.filehandle.seek(page.offset)
+        result = _library().TiffPage(tif, page.number)
+    entries, _ = _directory(tif, result.offset)
+    if lost := sorted({tag for tag, _, _ in entries} & _NEEDED - {tag.code for tag in result.tags}):
+        raise ValueError(f"the TIFF tag {lost[0]} of a page cannot be read: the file is cut off or damaged")
+    return result
+
+
+_NEEDED = {*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, 320, *range(322, 326), 332, 338, 339}
+"""The tags that say how a page is to be read."""
+
+
+def _directory(tif: TiffFile, at: int) -> tuple[list[tuple[int, int, bytes]], int]:
+    """The entries of a directory, each as tag, type and value or its place; and where the next directory is, or 0."""
+    form, file = tif.tiff, tif.filehandle
+    entry = struct.Struct(form.byteorder + ("HHQ8s" if form.tagsize == 20 else "HHI4s"))
+    file.seek(at)
+    (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    if count > _MANY_TAGS:
+        raise ValueError(f"a TIFF directory of {count} tags: it is damaged")
+    entries = [(tag, number_type, raw) for tag, number_type, _, raw in entry.iter_unpack(file.read(count * entry.size))]
+    (after,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return entries, after
+
+
+def _chain(tif: TiffFile) -> Iterator[tuple[Page, int]]:
+    """The pages of a file, and the bits that say what each is: see `_REDUCED`, `_MASK`.
+
+    tifffile would make an object of all tags of each, which takes ten times as long, and end quietly at a damaged one.
+    """
+    at, seen = tif.pages.first.offset, set()
+    while at:
+        if at in seen:
+            raise ValueError(f"what follows page {len(seen)} of it came before: it is damaged")
+        seen.add(at)
+        try:
+            entries, after = _directory(tif, at)
+        except (struct.error, OSError, OverflowError) as error:
+            raise ValueError(f"page {len(seen)} of it cannot be found: it is cut off or damaged") from error
+        kind = 0
+        for tag, number_type, raw in entries:
+            if tag in (254, 255):  # NewSubfileType; SubfileType, where 2 is a small copy
+                value = int.from_bytes(raw[: 2 if number_type == 3 else 4], _ENDIAN[tif.byteorder])
+                kind |= value if tag == 254 else _REDUCED * (value == 2)
+        yield Page(len(seen) - 1, at), kind
+        at = after
+
+
+_ENDIAN: dict[str, Any] = {"<": "little", ">": "big"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How numbers lie in a file: "<" or ">"; and whether offsets have eight bytes, as in BigTIFF."""
+    """What a page holds.
 
-    order: str
-    big: bool
+    kind: "u", "i" or "f".  channels: as they are read, without alpha.  alpha: its kind, or None.
+    many: whether the channels are neither gray nor color, but all numbers that there are.
+    """
 
-    def head(self, first: int) -> bytes:
-        """The start of a file whose first directory is there; always of the small form."""
-        return (b"II*\0" if self.order == "<" else b"MM\0*") + struct.pack(self.order + "I", first)
+    bits: int
+    kind: str
+    photometric: int
+    channels: int
+    alpha: int | None
+    many: bool
+    orientation: int
 
 
-_Entry = tuple[int, int, bytes]
-"""What a directory has for a tag: the kind of its numbers, how many, and they."""
+def _form(page: TiffPage) -> _Form:
+    """Raises ValueError for complex numbers, volumes, and types that tifffile does not know."""
+    bits, samples, photometric = page.bitspersample, page.samplesperpixel, int(page.photometric)
+    if page.dtype is None or page.sampleformat not in (*_INTEGER, _FLOAT):
+        raise ValueError(f"a TIFF of {bits} bits of sample format {page.sampleformat}; wanted: whole numbers or floats")
+    if page.imagedepth != 1:
+        raise ValueError(f"a TIFF volume, {page.imagedepth} deep; wanted: an image a page")
+    if isinstance(bits, tuple):  # such as 5, 6, 5: tifffile scales each channel to the whole type
+        bits = 8 * page.dtype.itemsize
+    colors = {_RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}.get(photometric, 1)
+    kinds = [int(kind) for kind in page.extrasamples]
+    alpha = kinds[0] if samples == colors + 1 == colors + len(kinds) and kinds[0] in (1, 2) else None
+    many = samples - (alpha is not None) != colors
+    if photometric == _CMYK and page.tags.valueof(332, 1) != 1:  # inks other than cyan, magenta, yellow, black
+        many = True
+    if many:
+        channels, alpha = samples, None
+    elif photometric == _PALETTE:
+        channels = 1 if _gray_palette(page) else 3
+    else:
+        channels = 1 if colors == 1 else 3
+    orientation = page.tags.valueof(274, 1)
+    return _Form(
+        bits=bits,
+        kind=page.dtype.kind.replace("b", "u"),
+        photometric=photometric,
+        channels=channels,
+        alpha=alpha,
+        many=many,
+        orientation=orientation if orientation in range(1, 9) else 1,
+    )
 
 
-def _begin(file: BinaryIO) -> tuple[_Form, int]:
-    """The form of a file, and where its first directory is."""
+def _read(tif: TiffFile, file: BinaryIO, where: Page | None) -> Pixels:
+    page = _page(tif, where)
+    check_size(page.imagewidth, page.imagelength)
+    form = _form(page)
+    if page.compression != _OLD_JPEG:  # which keeps its data under other tags
+        _insist_whole(page, tif.filehandle.size)
+    # Pillow and imagecodecs round the colors of a JPEG differently: one of them is to read it, whatever is installed.
+    pillows = page.compression in (_OLD_JPEG, _JPEG) or form.photometric in (_YCBCR, _LAB)
+    if pillows and form.bits == 8 and not form.many:
+        return _by_pillow(file, where)
+    try:
+        values = page.asarray(squeeze=False, maxworkers=1)  # planes x 1 x H x W x channels
+    except Exception as error:
+        known = page.compression == 1 or page.compression in _library().TIFF.DECOMPRESSORS
+        if known and "imagecodecs" not in str(error):
+            raise
+        if form.bits in (1, 2, 4, 8) and not form.many:
+            return _by_pillow(file, where)
+        raise ValueError(
+            f"a TIFF of {form.bits} bits with compression {page.compression!r} takes imagecodecs: {EXTRA}"
+        ) from error
+    values = np.moveaxis(values[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
+    return _pixels(_upright(values, form.orientation), page, form)
+
+
+def _pixels(values: np.ndarray, page: TiffPage, form: _Form) -> Pixels:
+    """H x W x samples as light: palette looked up, inks turned into color, few bits widened to eight."""
+    top = 2**form.bits - 1 if form.kind == "u" else None
+    alpha = values[:, :, -1] if form.alpha is not None else None
+    values = values if alpha is None else values[:, :, :-1]
+    if form.photometric == _PALETTE and not form.many:
+        palette = _palette(page)
+        values, top = palette[np.minimum(values[:, :, 0], len(palette) - 1)][:, :, : form.channels], 255
+    if form.photometric == _WHITE_IS_ZERO and top is not None:
+        values = ~values if values.dtype == bool else values.dtype.type(top) - values
+    if top is not None and form.bits < 8 and values.dtype == np.uint8 and form.photometric != _PALETTE:
+        widened = np.round(np.arange(top + 1) * 255 / top).astype(np.uint8)
+        values, alpha = widened[values], None if alpha is None else widened[alpha]
+    if form.photometric == _CMYK and not form.many:
+        inks = Pixels(values, top if form.bits in _ODD else None).eight_bits()
+        image = Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes())
+        values, top = np.asarray(image.convert("RGB")), None
+    return Pixels(values, top if form.bits in _ODD else None, alpha, form.alpha == _ASSOCIATED)
+
+
+_ODD = (*range(9, 16), *range(17, 32))
+"""Numbers of bits that fill no type."""
+
+
+def _palette(page: TiffPage) -> np.ndarray:
+    """The colors of a palette: K x 3, uint8."""
+    colors = page.colormap
+    if colors is None:
+        raise ValueError("a TIFF with a palette that is missing")
+    return ((colors >> 8) if colors.max() > 255 else colors).T.astype(np.uint8)  # some write 8 bits where 16 are due
+
+
+def _gray_palette(page: TiffPage) -> bool:
+    palette = _palette(page)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """H x W x C turned as the tag Orientation, 1 to 8, asks."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):  # the first column is on the right
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):  # the first row is at the bottom
+        values = values[::-1]
+    return values
+
+
+def _insist_whole(page: TiffPage, size: int) -> None:
+    """Work out byte counts where their tag is missing. Raises ValueError where bytes, strips or tiles are missing.
+
+    tifffile would leave what is missing black, and say nothing.
+    """
+    if page.is_contiguous and not page.is_tiled:
+        pieces = [(page.dataoffsets[0], page.nbytes)]
+    else:
+        if 279 not in page.tags and 325 not in page.tags:
+            page.databytecounts = _byte_counts(page, size)
+        wanted = math.prod(page.chunked)
+        pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if len(pieces) < wanted:
+            raise ValueError(f"the file is damaged: {len(pieces)} of {wanted} strips or tiles of a page are listed")
+    for offset, count in pieces:
+        if offset + count > size:
+            there = max(0, size - offset)
+            raise ValueError(f"the file is cut off: {there} of {count} bytes of a strip or tile are there")
+
+
+def _byte_counts(page: TiffPage, size: int) -> tuple[int, ...]:
+    """The bytes of each strip or tile, where no tag tells: by its size if not compressed, else all up to the end."""
+    if page.compression != 1:
+        return tuple(size - offset for offset in page.dataoffsets)
+    wide, high = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    row = -(-wide * (page.samplesperpixel if page.planarconfig == 1 else 1) * int(page.bitspersample) // 8)
+    if page.is_tiled:
+        return (row * high,) * len(page.dataoffsets)
+    plane = [row * min(high, page.imagelength - top) for top in range(0, page.imagelength, high)]
+    return tuple(plane) * (len(page.dataoffsets) // len(plane))
+
+
+def _by_pillow(file: BinaryIO, where: Page | None) -> Pixels:
+    """A page as Pillow decodes it, at 8 bits."""
     file.seek(0)
-    start = file.read(16)
-    order = "<" if start[:2] == b"II" else ">"
-    form = _Form(order, struct.unpack(order + "H", start[2:4])[0] == 43)
-    return form, struct.unpack(order + ("Q" if form.big else "I"), start[8:16] if form.big else start[4:8])[0]
+    with Image.open(file) as image:
+        image.seek(0 if where is None else where.number)
+        image = ImageOps.exif_transpose(image)
+        mode = "LA" if image.mode in ("LA", "La") else "RGBA" if image.has_transparency_data else None
+        if mode is None:
+            mode = "L" if image.mode in ("1", "L") else "RGB"
+            if image.mode == "P" and bool((_colors(image) == _colors(image)[:, :1]).all()):
+                mode = "L"
+        values = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
+    return Pixels(values[:, :, :-1], alpha=values[:, :, -1]) if mode in ("LA", "RGBA") else Pixels(values)
 
 
-def _directory(
-    file: BinaryIO, form: _Form, offset: int, kinds: Sequence[int], wanted: Sequence[int] = ()
-) -> tuple[dict[int, _Entry], int]:
-    """The entries of a directory, of some kinds and tags (all where none is named); and where the next directory is."""
-    count_form, entry_form, at_form = ("Q", "HHQ8s", "Q") if form.big else ("H", "HHI4s", "I")
-    file.seek(offset)
-    (count,) = struct.unpack(form.order + count_form, file.read(struct.calcsize(form.order + count_form)))
-    if count > _MANY_TAGS:
-        raise ValueError(f"a TIFF directory of {count} tags")
-    each, room = struct.calcsize(form.order + entry_form), struct.calcsize(form.order + at_form)
-    entries, after = file.read(each * count), file.read(room)
-    tags = {}
-    for tag, kind, n, raw in struct.iter_unpack(form.order + entry_form, entries):
-        if kind not in kinds or (wanted and tag not in wanted):
-            continue
-        length = n * _SIZES[kind]
-        if length > room:
-            if length > _MANY_BYTES:
-                raise ValueError(f"a TIFF tag of {length} bytes")
-            file.seek(struct.unpack(form.order + at_form, raw)[0])
-            raw = file.read(length)
-        tags[tag] = (kind, n, raw[:length])
-    return tags, struct.unpack(form.order + at_form, after)[0] if len(after) == room else 0
+def _colors(image: Image.Image) -> np.ndarray:
+    return np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
 
 
-def _numbers(form: _Form, tags: dict[int, _Entry]) -> dict[int, tuple[int, ...]]:
-    """The whole numbers of a directory by tag; others are left out."""
-    return {
-        tag: struct.unpack(f"{form.order}{n}{_VALUES[kind]}", raw)
-        for tag, (kind, n, raw) in tags.items()
-        if kind in _VALUES
-    }
-
-
-def _entries(form: _Form, numbers: dict[int, tuple[int, tuple[int, ...]]]) -> dict[int, _Entry]:
-    """The entries of whole numbers of some kind, by tag."""
-    return {
-        tag: (kind, len(values), struct.pack(f"{form.order}{len(values)}{_VALUES[kind]}", *values))
-        for tag, (kind, values) in numbers.items()
-    }
-
-
-def _packed(form: _Form, tags: dict[int, _Entry], body: bytes, start: int) -> bytes:
-    """`body`, which begins at `start` in the file, made even, and a directory of the small form behind it."""
-    body += bytes(len(body) % 2)
-    after = start + len(body) + 2 + 12 * len(tags) + 4
-    entries, more = b"", b""
-    for tag, (kind, n, raw) in sorted(tags.items()):
-        if len(raw) > 4:
-            more, raw = more + raw + bytes(len(raw) % 2), struct.pack(form.order + "I", after + len(more))
-        entries += struct.pack(form.order + "HHI", tag, kind, n) + raw.ljust(4, b"\0")
-    return body + struct.pack(form.order + "H", len(tags)) + entries + bytes(4) + more
-
-
-def _told(described: str, pages: int) -> list[list[int]] | None:
-    """The pages of each image by what ImageJ or OME has written of the channels; None where nothing is told."""
+def _channels(described: str, pages: int) -> list[list[int]] | None:
+    """The pages of each image by what ImageJ or OME has written of the channels; None where nothing is written."""
     rows: list[list[int]] = []
     if described.startswith("ImageJ="):
         channels = int((re.findall(r"^channels=([0-9]+)", described, re.MULTILINE) or ["1"])[0])
         rows = np.arange(pages).reshape(-1, channels).tolist() if channels and pages % channels == 0 else []
     used = 0
     for attributes in re.findall(r"<(?:\w+:)?Pixels\s([^>]*)>", described):
-        told = dict(re.findall(r'(DimensionOrder|Size[CZT])="(XY[CZT]{3}|[0-9]+)"', attributes))
-        axes = told.get("DimensionOrder", "XYCZT")[:1:-1]  # the slowest first
-        sizes = [int(told.get(f"Size{axis}", "1")) for axis in axes]
+        said = dict(re.findall(r'(DimensionOrder|Size[CZT])="(XY[CZT]{3}|[0-9]+)"', attributes))
+        axes = said.get("DimensionOrder", "XYCZT")[:1:-1]  # the slowest first
+        sizes = [int(said.get(f"Size{axis}", "1")) for axis in axes]
         here = math.prod(sizes)
         if sorted(axes) != ["C", "T", "Z"] or here > pages - used:
             return None
@@ -283,19 +393,3 @@ def _told(described: str, pages: int) -> list[list[int]] | None:
         rows += order.reshape(-1, order.shape[2]).tolist()
         used += here
     return rows if sum(map(len, rows)) == pages else None
-
-
-def _unpacked(data: bytes, it: Layout, part: slice, row: int) -> np.ndarray:
-    """The bytes of some pieces, H x `row`: the same file with another directory, of a gray image so wide."""
-    offsets, counts = it.offsets[part], it.counts[part]
-    tags = {256: (row,), 257: (it.height,), 258: (8,), 259: (it.compression,), 262: (1,), 277: (1,)}
-    if it.tiled:
-        tags |= {322: (row * it.piece[0] // (-(-it.width // it.piece[0]) * it.piece[0]),), 323: (it.piece[1],)}
-        tags |= {324: offsets, 325: counts}
-    else:
-        tags |= {273: offsets, 278: (it.piece[1],), 279: counts}
-    form = _Form(it.order, big=False)
-    entries = _entries(form, {tag: (_LONG, values) for tag, values in tags.items()})
-    shown = form.head(len(data) + len(data) % 2) + _packed(form, entries, data[8:], 8)
-    with Image.open(io.BytesIO(shown)) as image:
-        return np.ascontiguousarray(np.asarray(image))

@@ -11,6 +11,7 @@ from nearfar.batch import MISSING
 from nearfar.modalities import recipes
 from nearfar.modalities.examination import (
     Advice,
+    Copies,
     Examination,
     batch_advice,
     common_warnings,
@@ -20,8 +21,6 @@ from nearfar.modalities.examination import (
     labeled,
     method_advice,
 )
-from nearfar.modalities.image.duplicates import Duplicates
-from nearfar.modalities.table import kind as table_kind
 from nearfar.modalities.table import views
 from nearfar.modalities.table.encoder import TableEncoder
 from nearfar.modalities.table.samples import Table
@@ -33,11 +32,8 @@ FEWEST = 10
 """Rows of a class from which anything is concluded of it."""
 
 
-def examine(rows: Table, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
+def examine(rows: Table, copies: Copies, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
     """Look at every row, and time one step. encoder: what to time.  label_column: what the labels are called."""
-    group = table_kind.copies(rows)
-    sets = int(group.max()) + 1
-    copies = Duplicates(group, int((group != MISSING).sum()) - sets, 0)
     columns, gaps = rows.columns, missing(rows)
     most = sorted(((share, name) for name, share in gaps.items() if share), reverse=True)
     kinds = [len(column.values or ()) for column in columns.categories]
@@ -129,7 +125,7 @@ def telling(rows: Table, seed: int = 0, most: int = 50_000) -> Iterator[tuple[st
             yield name, found
 
 
-def _across(rows: Table, copies: Duplicates) -> list[str]:
+def _across(rows: Table, copies: Copies) -> list[str]:
     """Rows that are tested and also learned from."""
     learned = copies.group[rows.of_split("train")]
     both = int(torch.isin(copies.group[rows.of_split("test")], learned[learned != MISSING]).sum())
@@ -145,7 +141,7 @@ def _views(rows: Table) -> str:
     return "scarf" if len(rows.columns) > 1 else "mixed"
 
 
-def _advice(rows: Table, copies: Duplicates) -> list[Advice]:
+def _advice(rows: Table, copies: Copies) -> list[Advice]:
     n = sum(part in ("", "train") for part in rows.split) or len(rows)
     method, batch = method_advice(rows, "rows"), batch_advice(n, 128)
     name = _views(rows)
@@ -153,7 +149,7 @@ def _advice(rows: Table, copies: Duplicates) -> list[Advice]:
         "scarf": "a row beside itself with columns of other rows: what goes together is learned",
         "mixed": "of a single column nothing can be exchanged, so rows are blended",
     }
-    temperature = recipes.load("tables", method.value).method["temperature"]
+    temperature = recipes.load("tables", method.value, "table").method["temperature"]
     return [
         method,
         batch,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from typing import Any
 
 import torch
@@ -11,119 +10,140 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import digests
-from nearfar.method import Encoder
-from nearfar.modalities.table import views
+from nearfar.data.tiles import Cells, Tiles
+from nearfar.files import load_function
+from nearfar.modalities import kind
+from nearfar.modalities.examination import Examination
+from nearfar.modalities.table import doctor, settings
+from nearfar.modalities.table import views as table_views
 from nearfar.modalities.table.columns import Columns
-from nearfar.modalities.table.encoder import TableEncoder
+from nearfar.modalities.table.encoder import TableEncoder, example, from_spec, inputs
 from nearfar.modalities.table.samples import Table, open_table
+from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
-from nearfar.report.shown import Cells, Shown
-from nearfar.settings import Settings
-
-RAW = "raw columns"
+from nearfar.modalities.table.views import Draws, Views
 
 MOST_COLUMNS = 14
 """That reports show."""
 
 
-def open_samples(data: Any, settings: Settings) -> Table:
-    """The rows of a run, with the labels that its settings name."""
-    if isinstance(data, Table):
-        rows = data
-    else:
-        rows = open_table(
-            data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
-            label_column=settings.label_column,
-            drop=settings.drop,
-            categorical=settings.categorical,
+class TableKind(kind.Kind):
+    """Rows of a CSV or Parquet file, of a frame, or of a mapping of columns."""
+
+    noun = "rows"
+    raw_name = "raw columns"
+    Settings = Settings
+
+    def recognizes(self, data: Any) -> bool:
+        return settings.recognizes(data)
+
+    def recipe_for(self, data: Any) -> str:
+        return settings.recipe_for(data)
+
+    def open(self, data: Any, settings: Settings) -> Table:
+        if isinstance(data, Table):
+            rows = data
+        else:
+            rows = open_table(
+                data,
+                labels=settings.labels if settings.labels not in ("", "none") else None,
+                label_column=settings.label_column,
+                drop=settings.drop,
+                categorical=settings.categorical,
+            )
+        if settings.labels == "none":
+            rows = dataclasses.replace(rows, label=torch.full_like(rows.label, MISSING), classes=[])
+        return rows
+
+    def open_as(
+        self,
+        data: Any,
+        facts: dict[str, Any],
+        settings: Settings,
+        *,
+        labels: Any,
+        label_column: str,
+        lenient: bool = False,
+    ) -> Table:
+        if isinstance(data, Table):
+            return data
+        columns = Columns.from_spec(facts["encoder"]["columns"])
+        return open_table(data, labels=labels, label_column=label_column, columns=columns)
+
+    def facts(self, samples: Table, settings: Settings) -> dict[str, Any]:
+        """How many inputs a row makes; a method that asks for channels gets that."""
+        columns = samples.columns
+        return {"channels": columns.width, "numbers": len(columns.numbers), "categories": len(columns.categories)}
+
+    def encoder(self, samples: Table, settings: Settings, facts: dict[str, Any]) -> TableEncoder:
+        return TableEncoder(settings.encoder, samples.columns)
+
+    def encoder_from_spec(self, spec: dict[str, Any]) -> TableEncoder:
+        return from_spec(spec)
+
+    def inputs(self, samples: Table, facts: dict[str, Any]) -> dict[str, Any]:
+        return inputs(samples, facts)
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
+        return example(spec, n, generator)
+
+    def views(self, samples: Table, settings: Settings, facts: dict[str, Any]) -> Views:
+        """The views that the settings name; other values of a column are drawn from these rows.
+
+        A function of the user's own gets the columns and these rows' (numbers, codes), and returns `Views`.
+        """
+        reference = (samples.numbers, samples.codes)
+        if ".py" in settings.views:
+            return load_function(settings.views, "--views")(samples.columns, reference)
+        return table_views.views(
+            settings.views, samples.columns, reference, corruption=settings.corruption, count=settings.view_count
         )
-    if settings.labels == "none":
-        rows = dataclasses.replace(rows, label=torch.full_like(rows.label, MISSING), classes=[])
-    return rows
 
+    def mild_views(self, settings: Settings) -> str:
+        """The first of these is the row as it is."""
+        return "scarf"
 
-def open_as(data: Any, made: dict[str, Any], *, labels: Any, label_column: str, max_bad: float) -> Table:
-    """Cells as the encoder of a run saw its training rows."""
-    if isinstance(data, Table):
-        return data
-    columns = Columns.from_spec(made["encoder"]["columns"])
-    return open_table(data, labels=labels, label_column=label_column, columns=columns)
+    def plain(self, encoder: Any) -> Views:
+        """Rows as they are."""
+        return table_views.plain(Columns.from_spec(encoder.spec["columns"]))
 
+    def raw(self, samples: Table, index: Tensor, encoder: Any) -> Tensor:
+        """The inputs that rows make."""
+        return kind.plain_view(self.plain(encoder), samples, index, torch.device("cpu"))
 
-def facts(data: Table, settings: Settings) -> dict[str, Any]:
-    """How many inputs a row makes; a method that asks for channels gets that."""
-    return {
-        "channels": data.columns.width,
-        "numbers": len(data.columns.numbers),
-        "categories": len(data.columns.categories),
-    }
+    def describe(self, facts: dict[str, Any]) -> str:
+        return f"on {facts['numbers']} numbers and {facts['categories']} categories"
 
+    def sheet(self, samples: Table, views: Views, index: Tensor, draws: Draws) -> Image:
+        """Some rows as text, and below each its views, with what was exchanged in color."""
+        return row_sheet(samples, views, index, draws)
 
-def make_encoder(data: Table, settings: Settings, facts: dict[str, Any]) -> TableEncoder:
-    """The encoder that the settings name, for these columns."""
-    return TableEncoder(settings.encoder, data.columns)
+    def grid(self, samples: Table, index: Tensor, captions: list[str]) -> Image:
+        """Some rows as text; what would stand under an image is in the list beside them."""
+        views = Views([], samples.columns)
+        return row_sheet(samples, views, index, views.draw(len(index), torch.Generator()))
 
+    def tiles(self, samples: Table) -> Tiles:
+        """Rows in words: the first columns, both numbers and categories where there are both."""
+        first, more = len(samples.columns.numbers), len(samples.columns.categories)
+        numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
+        which = [*range(numbers), *range(first, min(first + more, first + MOST_COLUMNS - numbers))]
 
-def make_views(data: Table, settings: Settings, facts: dict[str, Any]) -> views.Views:
-    """The views that the settings name; other values of a column are drawn from these rows."""
-    return views.views(
-        settings.views,
-        data.columns,
-        (data.numbers, data.codes),
-        corruption=settings.corruption,
-        count=settings.view_count,
-    )
+        def cells(i: int) -> list[str]:
+            words = samples.describe(i)
+            return [words[c] for c in which]
 
+        columns = [samples.columns.names[c] for c in which]
+        return Tiles(
+            face=Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which)),
+            names=[f"row {name}" for name in samples.names],
+            label=samples.label,
+            classes=samples.classes,
+            noun="row",
+            plural="rows",
+            copies="Rows count as copies where they are the same in every column.",
+        )
 
-def insist_fitting(encoder: Encoder, viewer: views.Views) -> None:
-    """Every view has the inputs that the encoder takes."""
-
-
-def plain(encoder: Encoder) -> views.Views:
-    """Cells as they are."""
-    return views.plain(Columns.from_spec(encoder.spec["columns"]))
-
-
-def raw(encoder: Encoder) -> views.Views:
-    """The same."""
-    return views.plain(Columns.from_spec(encoder.spec["columns"]))
-
-
-def describe(facts: dict[str, Any]) -> str:
-    return f"on {facts['numbers']} numbers and {facts['categories']} categories"
-
-
-def sheet(data: Table, viewer: views.Views, index: Tensor, draws: views.Draws) -> Image:
-    """Some rows as text, and below each its views, with what was exchanged in color."""
-    return row_sheet(data, viewer, index, draws)
-
-
-def grid(data: Table, index: Tensor, captions: list[str]) -> Image:
-    """Some rows as text; what would stand under an image is in the list beside them."""
-    viewer = views.Views([], data.columns)
-    return row_sheet(data, viewer, index, viewer.draw(len(index), torch.Generator()))
-
-
-def copies(data: Table) -> Tensor:
-    """Which rows are the same."""
-    known = digests(data)
-    count = Counter(known)
-    numbers = {digest: number for number, digest in enumerate(digest for digest in count if count[digest] > 1)}
-    return torch.tensor([numbers.get(digest, MISSING) for digest in known])
-
-
-def shown(data: Table) -> Shown:
-    """Cells in words: the first columns, both numbers and categories where there are both."""
-    first, more = len(data.columns.numbers), len(data.columns.categories)
-    numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
-    which = [*range(numbers), *range(first, min(first + more, first + MOST_COLUMNS - numbers))]
-
-    def cells(i: int) -> list[str]:
-        told = data.describe(i)
-        return [told[c] for c in which]
-
-    columns = [data.columns.names[c] for c in which]
-    look = Cells(columns=columns, numbers=numbers, cells=cells, hidden=first + more - len(which))
-    return Shown(look=look, names=[f"row {name}" for name in data.names], label=data.label, classes=data.classes)
+    def examine(self, samples: Table, settings: Settings) -> Examination:
+        copies = self.copies(samples)
+        return doctor.examine(samples, copies, encoder=settings.encoder, label_column=settings.label_column)

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data import csv
 from nearfar.data.labels import array_labels, table_labels
 from nearfar.data.samples import Samples
 from nearfar.modalities.table.columns import Columns
@@ -33,6 +33,8 @@ class Table(Samples):
     `Columns.encode`.
     """
 
+    PER_SAMPLE = ("numbers", "codes")
+
     columns: Columns
     numbers: Tensor
     codes: Tensor
@@ -45,20 +47,6 @@ class Table(Samples):
     def contents(self) -> Iterator[bytes]:
         numbers, codes = self.numbers.cpu().numpy(), self.codes.cpu().numpy()
         yield from (a.tobytes() + b.tobytes() for a, b in zip(numbers, codes, strict=True))
-
-    def subset(self, index: Tensor | Sequence[int]) -> Self:
-        index = torch.as_tensor(index, dtype=torch.int64, device="cpu")
-        which, here = index.tolist(), index.to(self.numbers.device)
-        return replace(
-            self,
-            names=[self.names[i] for i in which],
-            label=self.label[index],
-            group=self.group[index],
-            attribute=self.attribute[index],
-            split=[self.split[i] for i in which],
-            numbers=self.numbers[here],
-            codes=self.codes[here],
-        )
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, numbers=self.numbers.to(device), codes=self.codes.to(device))
@@ -88,7 +76,7 @@ def open_table(
     """Open a table for training, or for an encoder that was trained on `columns`.
 
     data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a pandas data frame, or a mapping of column
-        names to values. Empty cells, NA, NaN, null and ? are missing. The columns split and group are no inputs.
+        names to values. Text is read as `nearfar.data.csv` says. The columns split and group are no inputs.
     labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, if there
         is one; that column is no input in any case.  drop: columns to leave out.
     categorical: columns of whole numbers that are codes.
@@ -104,20 +92,20 @@ def open_table(
     names = list(map(str, range(len(table))))
     missing = torch.full((len(table),), MISSING)
     if isinstance(labels, str | Path):
-        known = table_labels(labels, names, column=label_column)
+        known = table_labels(labels, names, column=label_column, noun="row")
     elif labels is not None:
-        known = array_labels(labels, len(table))
+        known = array_labels(labels, len(table), noun="row")
     elif label_column in table.column_names:
-        known = array_labels([_text(v) for v in table[label_column].to_pylist()], len(table))
+        known = array_labels(table[label_column].to_pylist(), len(table), noun="row")
     else:
         known = None
     split, group = [""] * len(table), missing if known is None else known.group
     if "split" in table.column_names:
-        split = [str(value or "") for value in table["split"].to_pylist()]
+        split = [csv.known(csv.as_text(value)) for value in table["split"].to_pylist()]
     elif known is not None and known.split:
         split = known.split
     if "group" in table.column_names:
-        group = array_labels([_text(v) for v in table["group"].to_pylist()], len(table)).label
+        group = array_labels(table["group"].to_pylist(), len(table)).label
     notes = [] if known is None else list(known.notes)
     if columns is None:
         inputs = [name for name in table.column_names if name not in (*RESERVED, label_column, *drop)]
@@ -141,10 +129,6 @@ def open_table(
     )
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def _read(data: Any) -> pa.Table:
     if isinstance(data, pa.Table):
         table = data
@@ -165,14 +149,9 @@ def _read_file(path: Path) -> pa.Table:
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise ValueError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")
+    if not name.endswith((".parquet", ".pq")):
+        return csv.read_table(path)
     try:
-        if name.endswith((".parquet", ".pq")):
-            return pq.read_table(path)
-        missing = ["", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A"]
-        return pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in name else ","),
-            convert_options=pyarrow.csv.ConvertOptions(null_values=missing, strings_can_be_null=True),
-        )
+        return pq.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as a table ({error}).") from error
+        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from nearfar.modalities.image.recipes import small_images
-from nearfar.settings import Recipe, Settings
+from nearfar.modalities.image.settings import Settings
+from nearfar.settings import Recipe
 
 
 def _of(recipe: Recipe, **method: Any) -> Recipe:

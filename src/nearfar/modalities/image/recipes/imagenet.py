@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nearfar.settings import Recipe, Settings
+from nearfar.modalities.image.settings import Settings
+from nearfar.settings import Recipe
 
 
 def simclr() -> Recipe:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nearfar.modalities.image.recipes import small_images
-from nearfar.settings import Recipe, Settings
+from nearfar.modalities.image.settings import Settings
+from nearfar.settings import Recipe
 
 
 def _of(recipe: Recipe) -> Recipe:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from nearfar.modalities.image.recipes import small_images
-from nearfar.settings import Recipe, Settings
-
-
-def _of(recipe: Recipe, **method: Any) -> Recipe:
-    return replace(recipe, settings=default().settings, method=recipe.method | method)
+from nearfar.modalities.table.settings import Settings
+from nearfar.settings import Recipe
 
 
 def default() -> Recipe:
     """SCARF's network, views and rate; its batch of 128."""
     return Recipe(
         settings=Settings(
-            kind="table",
             encoder="mlp",
             views="scarf",
             epochs=10,
@@ -31,29 +25,28 @@ def default() -> Recipe:
 
 def simclr() -> Recipe:
     """SCARF, in both directions."""
-    return _of(small_images.simclr(), temperature=1.0)
+    return replace(default(), method={"temperature": 1.0})
 
 
 def moco() -> Recipe:
-    return _of(small_images.moco(), temperature=0.1)
+    return replace(default(), method={"queue": 4096, "momentum": 0.99, "temperature": 0.1})
 
 
 def byol() -> Recipe:
-    return _of(small_images.byol())
+    return replace(default(), method={"hidden": 1024, "momentum": 0.99})
 
 
 def swav() -> Recipe:
-    return _of(small_images.swav())
+    return replace(default(), method={"prototypes": 100, "hidden": 512})
 
 
 def barlow() -> Recipe:
-    return _of(small_images.barlow())
+    return replace(default(), method={"dim": 1024})
 
 
 def supcon() -> Recipe:
-    return _of(small_images.supcon())
+    return replace(default(), method={"temperature": 0.1, "base_temperature": 0.07})
 
 
 def crossentropy() -> Recipe:
-    recipe = _of(small_images.crossentropy())
-    return replace(recipe, settings=replace(recipe.settings, views="corrupted", view_count=1))
+    return replace(default(), settings=replace(default().settings, views="corrupted", view_count=1))

@@ -1,0 +1,83 @@
+"""`nearfar compare` and `helps`: which method, and whether pre-training is worth it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from nearfar.studies import asked
+
+if TYPE_CHECKING:
+    from nearfar.studies.base import Study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train several methods on the same data at equal budget, over seeds, and say which differences are there.
+
+    Stopped, even by kill -9, it goes on where it was when it is started again with the same flags.
+    """
+
+    ask: asked.Compare
+    out: str = "compare"
+    """Where everything goes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Helps:
+    """Will pre-training help me? Trains with and without it on parts of the labels, and says so in a sentence.
+
+    Pre-trains on the samples without their labels, then compares classifiers that learn from few labels: from scratch,
+    linear on the untrained and on the pre-trained encoder, fine-tuned. Rows of the split test are tested, or a fifth.
+    Stopped, even by kill -9, it goes on where it was when it is started again with the same flags.
+    """
+
+    ask: asked.Helps
+    out: str = "helps"
+    """Where everything goes."""
+
+
+def _parse(kind: Any, name: str, argv: list[str]) -> Any:
+    return tyro.cli(kind, args=argv, prog=f"nearfar {name}", config=(tyro.conf.OmitArgPrefixes,))
+
+
+def compare(argv: list[str]) -> int:
+    """Compare methods."""
+    call: Compare = _parse(Compare, "compare", argv)
+    from nearfar.studies.comparison import Comparison
+
+    return _answer(Comparison(call.ask, call.out), argv)
+
+
+def helps(argv: list[str]) -> int:
+    """Say whether pre-training helps."""
+    call: Helps = _parse(Helps, "helps", argv)
+    from nearfar.studies.helps import PretrainingHelps
+
+    return _answer(PretrainingHelps(call.ask, call.out), argv)
+
+
+def _answer(study: Study[Any], argv: list[str]) -> int:
+    """Measure what is missing, and print the table and what can be told."""
+    if not study.answer():
+        print(f"Stopped and saved. Go on with: {shlex.join(['nearfar', study.name, *argv])}")
+        return 130
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    header, *rows = study.lines()
+    table = Table(title=study.title(), title_justify="left", box=SIMPLE_HEAD)
+    shown = [i for i, name in enumerate(header) if name not in study.hidden]
+    for i in shown:
+        heading = header[i].replace("gain over ", "gain over\n")
+        table.add_column(heading, justify="right" if i else "left", no_wrap=i > 0)
+    for row in rows:
+        table.add_row(*(row[i].replace(" [", "\n[") for i in shown), end_section=True)
+    Console().print(table)
+    print("\n".join(study.sentences()))
+    print(f"\nTable: {study.file('csv')}\nPage:  {study.file('html')}")
+    return 0

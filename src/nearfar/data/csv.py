@@ -1,0 +1,225 @@
+"""Delimited text: the one place where it is read. `nearfar.files.replace_csv` is the one that writes it.
+
+Every reader of label tables, lists of paths and tables to learn from keeps these rules:
+
+- Encoding: UTF-8, with or without a byte order mark. Other bytes are refused, with their line.
+- Compression: gzip, known by the first bytes, whatever the file is called.
+- Delimiter: comma, semicolon or tab: the one that stands most often in the first line, outside quotes; on a tie, and
+  where there is none, the comma. In a .tsv a tab goes before all others.
+- Quotes: a cell in double quotes may hold delimiters, line breaks, and quotes written twice.
+- White space around a cell, or around the name of a column, is no part of it.
+- Blank lines are no rows.
+- Missing values: a cell that is empty or one of `MISSING_WORDS`, where values are asked for; paths are never missing.
+- Row lengths: a short row of labels ends in empty cells, and what a long one has beyond its header is ignored. In a
+  table to learn from, where a shifted cell would become an input, both are errors.
+
+Errors are ValueErrors that name the file and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MISSING_WORDS = frozenset(("?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A"))
+"""Cells that say that a value is missing, as an empty one does."""
+
+DELIMITERS = ",;\t"
+
+START = 1 << 20
+"""Bytes of a file that `first_rows` looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. line: of the file, from 1, where it begins.  cells: without white space around them."""
+
+    line: int
+    cells: list[str]
+
+
+def read_text(path: Path) -> str:
+    """The whole of a text file. Raises ValueError where it is not UTF-8, or is damaged gzip."""
+    try:
+        content = _content(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"'{path}' is damaged: it cannot be unpacked ({error}).") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"'{path}', line {line}: not UTF-8 (the byte 0x{content[error.start]:02x}). Save it as CSV UTF-8."
+        ) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a delimited file, the header included."""
+    return list(_Text(path, read_text(path)).rows())
+
+
+def first_rows(path: Path, count: int) -> list[Row]:
+    """The first rows, to see what a file is: what cannot be read is left to whoever opens it."""
+    rows = []
+    with suppress(ValueError, OSError, EOFError, zlib.error):
+        text = _Text(path, _content(path, START).decode("utf-8-sig", errors="replace"))
+        rows.extend(islice(text.rows(), count))
+    return rows
+
+
+def read_records(path: Path) -> tuple[Row, list[tuple[int, dict[str, str]]]]:
+    """The header, and each row as its line and {column: cell}. Of an empty file the header has no cells."""
+    header, *rows = read_rows(path) or [Row(1, [])]
+    empty = [""] * len(header.cells)
+    return header, [(row.line, dict(zip(header.cells, [*row.cells, *empty], strict=False))) for row in rows]
+
+
+def read_table(path: Path) -> pa.Table:
+    """Columns of the types that pyarrow infers, null where a value is missing.
+
+    Raises ValueError where two columns have one name, or a row has more or fewer cells than the header.
+    """
+    import pyarrow as pa
+
+    text = _Text(path, read_text(path))
+    rows = text.rows()
+    header = next(rows, None)
+    if header is None:
+        return pa.table({})
+    insist_distinct(path, header)
+    body = text.text[text.end :]
+    if not text.needs_cleaning(body):
+        try:
+            return _parse(body, header.cells, text.delimiter)
+        except pa.ArrowInvalid as error:
+            for row in rows:  # which names the line, if it is the length of a row that is wrong
+                _insist_length(path, row, header)
+            raise ValueError(f"'{path}' cannot be read as a table ({error}).") from error
+    clean = io.StringIO()
+    writer = csv.writer(clean, lineterminator="\n")
+    for row in rows:
+        _insist_length(path, row, header)
+        writer.writerow(row.cells)
+    return _parse(clean.getvalue(), header.cells, ",")
+
+
+def insist_distinct(path: Path, header: Row, among: Sequence[str] | None = None) -> None:
+    """Raise ValueError where two columns have one name. among: the names that matter; all, if not given."""
+    twice = [name for name, n in Counter(header.cells).items() if n > 1 and (among is None or name in among)]
+    if twice:
+        raise ValueError(f"'{path}', line {header.line}: two columns are called {twice[0]!r}. Rename one.")
+
+
+def as_text(value: Any) -> str:
+    """A value of a table, a frame or an array as the text of a cell: "" of None and NaN.
+
+    3.0 is "3", as tables turn whole numbers with gaps into floats.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def known(text: str) -> str:
+    """A cell, or "" where it says that the value is missing."""
+    return "" if text in MISSING_WORDS else text
+
+
+def _content(path: Path, most: int = -1) -> bytes:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return gzip.GzipFile(fileobj=file).read(most) if packed else file.read(most)
+
+
+@dataclass(slots=True)
+class _Text:
+    """A delimited text. end: where the row ends that was read last."""
+
+    path: Path
+    text: str
+    end: int = 0
+    delimiter: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The delimiter is seen in the first line that is not blank; quoted cells do not count."""
+        plain = re.sub(r'"(?:[^"]|"")*"', '""', self.text[:START])
+        first = next((line for line in plain.splitlines() if line.strip()), "")
+        tabs = self.path.name.lower().removesuffix(".gz").endswith(".tsv") and "\t" in first
+        self.delimiter = "\t" if tabs else max(DELIMITERS, key=first.count)
+
+    def rows(self) -> Iterator[Row]:
+        lines = io.StringIO(self.text, newline="")
+        reader = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
+        while True:
+            first = reader.line_num + 1
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise ValueError(f"'{self.path}', line {first}: {error}.") from error
+            if cells is None:
+                return
+            start, self.end = self.end, lines.tell()
+            raw = self.text[start : self.end]
+            if self.end == len(self.text) and self._is_open(raw):
+                raise ValueError(f"'{self.path}', line {first}: a cell begins with a quote that is never closed.")
+            if len(cells) > 1 or raw.strip():
+                yield Row(first, [cell.strip() for cell in cells])
+
+    def needs_cleaning(self, body: str) -> bool:
+        """Whether pyarrow would take cells or rows to be others: white space beside them, or an open quote."""
+        blanks = (" ", "\xa0") if self.delimiter == "\t" else (" ", "\t", "\xa0")
+        pairs = [pair for b in blanks for edge in (self.delimiter, "\n", "\r") for pair in (b + edge, edge + b)]
+        at_an_end = body.startswith(blanks) or body.endswith(blanks)
+        return at_an_end or body.count('"') % 2 == 1 or any(pair in body for pair in pairs)
+
+    def _is_open(self, row: str) -> bool:
+        """Whether the last row ends within quotes."""
+        lines = io.StringIO(row, newline="")
+        try:
+            list(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=True))
+        except csv.Error as error:
+            return "unexpected end" in str(error)
+        return False
+
+
+def _insist_length(path: Path, row: Row, header: Row) -> None:
+    if len(row.cells) != len(header.cells):
+        raise ValueError(f"'{path}', line {row.line}: {len(row.cells)} cells, and the header has {len(header.cells)}.")
+
+
+def _parse(body: str, names: list[str], delimiter: str) -> pa.Table:
+    """Rows without their header, each as long as `names`."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    if not body.strip("\r\n"):
+        return pa.table({name: pa.nulls(0) for name in names})
+    quoted, missing = '"' in body, ["", *sorted(MISSING_WORDS)]
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(body.encode()),
+        read_options=pyarrow.csv.ReadOptions(column_names=names),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
+        convert_options=pyarrow.csv.ConvertOptions(null_values=missing, strings_can_be_null=True),
+    )
+    for i, name in enumerate(names if quoted else ()):  # quotes may hold white space
+        if pa.types.is_string(table.schema.types[i]):
+            cells = [(cell and known(cell.strip())) or None for cell in table[name].to_pylist()]
+            table = table.set_column(i, name, pa.array(cells, pa.string()))
+    return table

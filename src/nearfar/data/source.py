@@ -1,0 +1,44 @@
+"""What training asks of data, and of the views made of them: the two protocols between the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Generator, Tensor
+
+
+class Source(Protocol):
+    """N samples, known by position. `nearfar.data.samples.Samples` is one; so is any class with these members."""
+
+    label: Tensor  # N int64, or MISSING
+    group: Tensor  # N int64, or MISSING
+    attribute: Tensor  # N int64, or MISSING
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: Tensor) -> tuple[Any, ...]:
+        """The inputs of some samples, in the form in which the views take them."""
+        ...
+
+
+class Draws(Protocol):
+    """The random numbers from which the views of a global batch follow."""
+
+    def rows(self, which: slice, /) -> Any:
+        """Those of some samples, such as the samples of one rank."""
+        ...
+
+
+class Views(Protocol):
+    """What turns inputs into a list of views. All chance is in the draws."""
+
+    def __len__(self) -> int:
+        """How many views are made of a sample."""
+        ...
+
+    def draw(self, n: int, generator: Generator, /) -> Draws:
+        """The draws for n samples."""
+        ...
+
+    __call__: Callable[..., list[Any]]  # (*inputs, draws=Draws) -> V views

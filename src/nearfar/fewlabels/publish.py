@@ -1,0 +1,182 @@
+"""From what was learned to a directory: opened before, written after, and gone again if nothing comes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from torch import Tensor, nn
+
+from nearfar.data.digests import digests
+from nearfar.data.samples import Samples
+from nearfar.export.encoder import export_encoder
+from nearfar.fewlabels import store
+from nearfar.fewlabels.classifier import Classifier, embed
+from nearfar.fewlabels.rows import Rows
+from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, given
+from nearfar.fewlabels.table import measure
+from nearfar.fewlabels.temperature import Calibration
+from nearfar.files import is_leftover, replace, replace_text
+from nearfar.machine import session
+from nearfar.method import Encoder
+from nearfar.run import Run
+from nearfar.training import plan as plans
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where a classifier is being made.
+
+    folder: a new directory.
+    run: whose encoder it comes from.
+    samples: labeled or not.
+    facts: of the settings and the data, fit for JSON.
+    began: seconds of the clock `time.perf_counter`.
+    """
+
+    folder: Path
+    run: Run
+    samples: Samples
+    facts: dict[str, Any]
+    say: Say
+    began: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A classifier that is not written yet.
+
+    encoder, layers: the network; the last layer names the classes.
+    rows: labels and classes; rows.test is what it is measured on.
+    known: positions of the labeled samples that it rests on.
+    held: those of them that were not learned from.
+    trained_on: what moved the encoder after it left the run; None where nothing did.
+    how: a word on that for the name of the method, such as "fine-tuned".
+    """
+
+    encoder: Encoder
+    layers: list[nn.Module]
+    rows: Rows
+    known: Tensor
+    held: Tensor
+    calibration: Calibration
+    facts: dict[str, Any]
+    trained_on: Samples | None = None
+    how: str = ""
+
+
+@contextmanager
+def workplace(
+    command: str, run: Run, data: Any, settings: FinetuneSettings | DistillSettings, out: str | Path | None, say: Say
+) -> Iterator[Workplace]:
+    """Open the data, in a new directory that is gone again if an error comes before it is a run's.
+
+    out: the directory; by default runs/COMMAND-DATA-N.
+    """
+    began = time.perf_counter()
+    folder = Path(out) if out else plans.free_directory(command, data)
+    labels = given(settings)
+    with new_directory(folder):
+        samples = run.open(data, labels=labels, label_column=settings.label_column)
+        for note in samples.notes:
+            say(note)
+        facts = {"data": _name(data), "labels": "" if labels is None else _name(labels)}
+        yield Workplace(folder=folder, run=run, samples=samples, facts=facts, say=say, began=began)
+
+
+@contextmanager
+def new_directory(folder: Path) -> Iterator[None]:
+    """Within: a directory of ours, which is gone again if an error comes before it is a run's.
+
+    Raises FileExistsError where it is there already and holds anything.
+    """
+    if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
+        raise FileExistsError(f"{str(folder)!r} is there already and is never overwritten: name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not (folder / "config.yaml").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _name(data: Any) -> str:
+    """How files call data or labels: by their path, if they have one."""
+    return str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory"
+
+
+def publish(place: Workplace, draft: Draft) -> Classifier:
+    """Write a classifier and all that makes its directory a run's, then measure it on the test split, if there is one.
+
+    Where nothing moved the encoder after it left the run, what is told of its training is what the run tells.
+    """
+    run, folder, samples, rows = place.run, place.folder, place.samples, draft.rows
+    facts: dict[str, Any] = place.facts | draft.facts | draft.calibration.facts()
+    export_encoder(draft.encoder, folder)
+    known = samples.subset(draft.known)
+    evidence = store.Evidence(
+        names=known.names,
+        digests=digests(known),
+        label=rows.label[draft.known],
+        held=torch.isin(draft.known, draft.held),
+        features=embed(nn.Sequential(draft.encoder, *draft.layers[:-1]).eval(), run, known),
+    )
+    stored = store.Stored(
+        layers=nn.Sequential(*draft.layers),
+        classes=rows.classes,
+        temperature=draft.calibration.temperature,
+        evidence=evidence,
+        facts=facts,
+    )
+    store.write(folder, stored)
+    for name in ("views.png", *(("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ())):
+        if (run.path / name).is_file():
+            shutil.copyfile(run.path / name, folder / name)
+    seen = pq.read_table(run.path / "samples.parquet").select(["name", "digest"])
+    if draft.trained_on is not None:
+        columns = {"name": draft.trained_on.names, "digest": digests(draft.trained_on)}
+        seen = pa.concat_tables([seen, pa.table(columns, schema=seen.schema)])
+    replace(folder / "samples.parquet", lambda temporary: pq.write_table(seen, temporary))
+    environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8")) | {
+        **session(),
+        "seconds": round(time.perf_counter() - place.began, 1),
+        "finished": True,
+        "notes": [*draft.encoder.notes, *facts.get("notes", [])],
+    }
+    replace_text(folder / "environment.json", json.dumps(environment, indent=1))
+    replace_text(
+        folder / "config.yaml", yaml.safe_dump(_config(run, draft, facts), sort_keys=False, allow_unicode=True)
+    )
+    classifier = Classifier(folder)
+    if len(rows.test):
+        table = measure(classifier, rows.of(samples, rows.test), [*rows.classes, *rows.others])
+        classifier.run.write("finetune", table)
+        place.say(table["note"])
+    else:
+        place.say("Not measured: the labels name no row of the split test.")
+    return classifier
+
+
+def _config(run: Run, draft: Draft, facts: dict[str, Any]) -> dict[str, Any]:
+    """The run's config with the new encoder, and the new training if there was one."""
+    spec = draft.encoder.spec
+    config = run.config | {"encoder": spec["name"], "classifier": facts}
+    config["made"] = run.config["made"] | {"encoder": spec}
+    config["settings"] = run.config["settings"] | {"encoder": spec["name"]}
+    if draft.trained_on is not None:
+        config |= {"method": f"{run.config['method']}, {draft.how}", "samples": len(draft.trained_on)}
+        config |= {"epochs": facts["epochs"], "batch": facts["batch"]}
+    return config

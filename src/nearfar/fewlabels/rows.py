@@ -1,0 +1,120 @@
+"""Which labeled samples are learned from, which choose and calibrate, and which measure.
+
+Labeled rows of the split test are only measured; those of the split val, where there are any, choose and calibrate;
+of the others so many are learned from as were asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.data.samples import LEARNED, Samples
+from nearfar.data.splits import holdout
+from nearfar.method import derive_seed
+
+FEWEST_HELD = 20
+"""Labeled rows without which no temperature is fitted and no epoch chosen: fewer would say too little."""
+FEWEST_EACH = 4
+"""Labeled rows a class, on the average, from which some are held out of fine-tuning the whole network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Some samples' labels, and the positions of those to learn from, to choose and calibrate by, and to measure by.
+
+    learn, held, test: positions; held is empty where the data name no split val.
+    label: N, int64, of all samples, as numbers of `classes`, or MISSING. Numbers behind those are other classes.
+    classes: names of those that are learned.
+    others: names of other classes, in the order of their numbers.
+    """
+
+    learn: Tensor
+    held: Tensor
+    test: Tensor
+    label: Tensor
+    classes: list[str]
+    others: list[str] = dataclasses.field(default_factory=list)
+
+    def of(self, samples: Samples, rows: Tensor) -> Samples:
+        """Some of the samples, with these labels."""
+        return dataclasses.replace(samples.subset(rows), label=self.label[rows], classes=self.classes)
+
+
+def labeled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, seed: int = 0) -> Rows:
+    """Which labeled samples are learned from, and which measure. The classes are those with a label to learn from.
+
+    share, per_class: how many of each class are learned from, drawn by the seed: so many, or an equal part of that
+        share of all labeled training rows, at least one (Chen et al. 2020 draw 1 % of ImageNet so); neither takes all.
+        More of the same seed hold the fewer.
+    Raises ValueError where there are fewer than two classes to learn.
+    """
+    if share and per_class:
+        raise ValueError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
+    if not 0 <= share <= 1 or per_class < 0:
+        raise ValueError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
+    learn, held, test = _by_split(samples, samples.label)
+    if not len(learn):
+        raise ValueError(
+            "no sample to learn from has a label: give --labels FILE with a column split that is empty or train, or "
+            "--labels folders"
+        )
+    numbers = samples.label[learn].unique().tolist()
+    if len(numbers) < 2:
+        raise ValueError(f"every label is {samples.classes[numbers[0]]!r}: a classifier needs two classes or more")
+    if share:
+        per_class = max(1, int(share * len(learn) / len(numbers)))
+    if per_class:
+        generator = torch.Generator().manual_seed(derive_seed(seed, 4))
+        drawn = learn[torch.randperm(len(learn), generator=generator)]
+        learn = torch.cat([drawn[samples.label[drawn] == c][:per_class] for c in numbers]).sort().values
+    label, classes, others = _renumber(samples, [samples.classes[c] for c in numbers])
+    return Rows(learn=learn, held=held, test=test, label=label, classes=classes, others=others)
+
+
+def all_rows(samples: Samples, classes: list[str]) -> Rows:
+    """All samples to learn from, labeled or not; and the labeled ones of the splits val and test.
+
+    classes: names of those that are known.
+    """
+    label, classes, others = _renumber(samples, classes)
+    _, held, test = _by_split(samples, label)
+    learn = samples.of_split(*LEARNED).nonzero()[:, 0]
+    return Rows(learn=learn, held=held, test=test, label=label, classes=classes, others=others)
+
+
+def hold_out(rows: Rows, group: Tensor, seed: int) -> Rows:
+    """The same with some rows to choose by, if the data name none: a stratified fifth, where labels are many enough.
+
+    group: N, of all samples; those of one group stay together.
+    """
+    if len(rows.held):
+        return rows
+    known = torch.full_like(rows.label, MISSING)
+    known[rows.learn] = rows.label[rows.learn]
+    try:
+        learn, held = holdout(known, group, share=0.2, seed=seed)
+    except ValueError:
+        return rows
+    each = len(rows.learn) / len(rows.classes)
+    if each < FEWEST_EACH or len(held) < FEWEST_HELD or len(rows.label[learn].unique()) < len(rows.classes):
+        return rows
+    return dataclasses.replace(rows, learn=learn, held=held)
+
+
+def _by_split(samples: Samples, label: Tensor) -> tuple[Tensor, ...]:
+    """Positions of the labeled samples of the splits to learn from, val and test."""
+    known = label != MISSING
+    return tuple((samples.of_split(*names) & known).nonzero()[:, 0] for names in (LEARNED, ("val",), ("test",)))
+
+
+def _renumber(samples: Samples, classes: list[str]) -> tuple[Tensor, list[str], list[str]]:
+    """Labels as positions in `classes`, found by name; these; and the other classes, numbered behind them."""
+    others = [name for name in samples.classes if name not in classes]
+    place = {name: number for number, name in enumerate([*classes, *others])}
+    number = torch.tensor([*(place[name] for name in samples.classes), MISSING])  # the last stands for MISSING, -1
+    return number[samples.label], classes, others

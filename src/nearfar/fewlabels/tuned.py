@@ -1,0 +1,139 @@
+"""A whole network, trained on one random view of each sample: fine-tuned on labels, or any other method's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nearfar import optim
+from nearfar.data.samples import Samples
+from nearfar.evaluation.calibration import nll
+from nearfar.fewlabels.classifier import embed
+from nearfar.fewlabels.settings import Tuning
+from nearfar.machine import pick_device
+from nearfar.method import Method, Stage
+from nearfar.methods.crossentropy import CrossEntropy
+from nearfar.run import Run
+from nearfar.training.checkpoints import copied
+from nearfar.training.journal import Journal
+from nearfar.training.loop import fit
+from nearfar.training.options import Loop
+
+Watch = Callable[[int, int, dict[str, float]], None]
+Groups = list[dict[str, Any]]
+TRIES = 30
+"""Times that held-out rows are tried during fine-tuning, of which the best is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How a network of a run is trained, and who is told of it.
+
+    run: that it began with, whose kind of data makes the views.
+    journal: where the numbers are written.
+    watch: called with (step, steps, numbers).
+    """
+
+    run: Run
+    tuning: Tuning
+    journal: Journal | None = None
+    watch: Watch = lambda step, steps, numbers: None
+
+    def fit(
+        self,
+        method: Method,
+        data: Samples,
+        groups: Groups,
+        probe: Callable[[], dict[str, float]] | None = None,
+        probe_every: int = 1,
+    ) -> dict[str, Any]:
+        """Train a method in place, saying nothing of epochs, and leave it on the CPU in eval mode; what was chosen.
+
+        The rate rises over a twentieth of the steps and falls by a cosine; norms of gradients are clipped at 1.
+        groups: parameters, as `optim.adamw` takes them.
+        probe: numbers about the network, taken every `probe_every` epochs.
+        Raises KeyboardInterrupt where it is stopped.
+        """
+        run, tuning = self.run, self.tuning
+        settings = dataclasses.replace(
+            run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1
+        )
+        loop = Loop(
+            epochs=tuning.passes(len(data)),
+            batch=min(tuning.batch, len(data)),
+            schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
+            seed=tuning.seed,
+            clip=1.0,
+            journal=self.journal,
+            probe=probe,
+            probe_every=probe_every,
+            watch=self.watch,
+            say=lambda text: None,
+        )
+        device = pick_device(tuning.device)
+        viewer = run.kind.views(data, settings, run.config["made"])
+        if not fit(method.to(device), data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):
+            raise KeyboardInterrupt
+        method.cpu().eval()
+        return {"epochs": loop.epochs, "batch": loop.batch, "lr": tuning.lr, "views": settings.views}
+
+
+def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) -> tuple[CrossEntropy, dict[str, Any]]:
+    """Fine-tune a network with a fresh linear layer, which begins at zero; and what was chosen.
+
+    network: the encoder of `trainer.run`, trained or not, and what follows it; tuned in place.
+    data: labeled 0 to C - 1, where C is the number of its classes.
+    held: other labeled samples, on which the best of some thirty states is chosen; without them it is the last epoch.
+    """
+    tuning = trainer.tuning
+    torch.manual_seed(tuning.seed)
+    counts = torch.bincount(data.label, minlength=len(data.classes)).tolist()
+    method = CrossEntropy(network, classes=len(counts), counts=tuple(counts))
+    nn.init.zeros_(method.classifier.weight)
+    nn.init.zeros_(method.classifier.bias)
+    groups = [
+        {"params": list(network.parameters()), "weight_decay": 0.0},
+        {"params": list(method.classifier.parameters()), "weight_decay": 0.0, "lr": 10 * tuning.lr},
+    ]
+    epochs = tuning.passes(len(data))
+    if held is None:
+        facts = trainer.fit(method, data, groups)
+        return method, facts | {"epoch": epochs, "tries": 0}
+    every = max(1, epochs // TRIES)
+    best = Best(method, nn.Sequential(network, method.classifier), trainer.run, held)
+    facts = trainer.fit(method, data, groups, best.probe, every)
+    if best.state is not None:
+        method.load_state_dict(best.state)
+    return method, facts | {"epoch": min(epochs, best.place * every), "tries": best.tries}
+
+
+@dataclass(slots=True)
+class Best:
+    """The best state of a method so far, by accuracy on held-out samples, and among equals by likelihood.
+
+    network: from views to logits.
+    """
+
+    method: Method
+    network: nn.Module
+    run: Run
+    held: Samples
+    score: tuple[float, float] = (-1.0, 0.0)
+    state: dict[str, Any] | None = None
+    place: int = 0
+    tries: int = 0
+
+    def probe(self) -> dict[str, float]:
+        """Try the method as it is now, and keep it if it is better."""
+        logits = embed(self.network, self.run, self.held)
+        accuracy = float((logits.argmax(1) == self.held.label).double().mean())
+        loss = nll(logits, self.held.label)
+        self.tries += 1
+        if (accuracy, -loss) > self.score:
+            self.score, self.state, self.place = (accuracy, -loss), copied(self.method.state_dict()), self.tries
+        return {"held_out_accuracy": 100 * accuracy, "held_out_loss": loss}

@@ -1,0 +1,62 @@
+"""Samples told apart by the rows that a bank holds of them: the four forms of the loss, and the negatives drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import Batch
+from nearfar.losses.instances import instance_softmax, log_partition, nce
+from nearfar.losses.pairwise import info_nce
+from nearfar.losses.pretext_invariant import told_apart
+from nearfar.memory.bank import Bank
+
+
+@dataclass(frozen=True, slots=True)
+class BankContrast:
+    """The loss of finding each row's own sample in a bank.
+
+    form: "nce" (arXiv 1805.01978), "infonce", "softmax" over all rows of the bank, or "paper" (arXiv 1912.01991).
+    temperature: of the similarities.  negatives: rows drawn from the bank, the same for all; "softmax" draws none.
+    """
+
+    form: Literal["nce", "infonce", "softmax", "paper"]
+    temperature: float
+    negatives: int
+
+    def __call__(
+        self, v: Tensor, batch: Batch, bank: Bank, log_z: Tensor, generator: torch.Generator, *, estimate: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and log Z.
+
+        v: VN x dim, unit rows of V views of the batch.  log_z: a constant of "nce", which is estimated where the bank
+        is still new, unless `estimate` is off.  generator: of the draws, the same on every rank.
+        """
+        times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
+        index, columns = batch.index.repeat(times), slice(None)
+        if self.form != "softmax":
+            columns = torch.randint(n, (self.negatives,), generator=generator).to(v.device)
+        own, others = bank.rows[index], bank.rows[columns]
+        groups = None if batch.group is None else (batch.group.repeat(times), bank.group[columns])
+        if self.form == "softmax":
+            return instance_softmax(v, others, index, temperature=t, groups=groups), log_z
+        if self.form != "nce":
+            loss = told_apart if self.form == "paper" else info_nce
+            return loss(v, own, others, temperature=t, groups=groups), log_z
+        if estimate and not bank.seen.any():
+            log_z = log_partition(v, own, others, temperature=t, samples=n)
+        return nce(v, own, others, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
+
+    def chance(self, bank: Bank) -> float | None:
+        """The loss where all samples are represented alike; None of "nce", where it depends on Z."""
+        k = self.negatives
+        return {
+            "nce": None,
+            "infonce": math.log(1 + k),
+            "softmax": math.log(len(bank.rows)),
+            "paper": math.log(1 + k) + k * math.log(1 + 1 / k),
+        }[self.form]

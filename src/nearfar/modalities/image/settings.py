@@ -1,0 +1,72 @@
+"""What can be set about training on images, and which data are images. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nearfar import settings
+from nearfar.modalities.recognize import looks_like_table
+
+DRAWINGS = "drawings"
+"""As DATA: the training part of the drawings that come with the package."""
+
+VIEWS = (
+    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "sce", "cmc"),
+    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
+)
+"""The names of `nearfar.modalities.image.named`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """How to train."""
+
+    encoder: str = "resnet18"
+    """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
+    each part of an image's channels, as CMC wants."""
+    views: str = "simclr"
+    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce, cmc,
+    looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    size: int = 0
+    """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
+    crops: tuple[int, int] = (2, 0)
+    """Large and small views of each image, for views swav and relicv2 only."""
+    max_bad: float = 0.05
+    """Share of image files that may fail to decode."""
+    white: float = 0.0
+    """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
+
+    def check(self) -> None:
+        super().check()
+        if self.size < 0:
+            raise ValueError(f"--size {self.size}: 0 or more pixels are needed")
+
+
+def recognizes(data: Any) -> bool:
+    """Whether data are images: the drawings of the package, a folder, an archive, a list, arrays, but no table."""
+    if isinstance(data, str | os.PathLike):
+        if str(data) == DRAWINGS:
+            return True
+        path = Path(data)
+        known = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
+        return (path.is_dir() or path.suffix.lower() in known) and not looks_like_table(path)
+    return not hasattr(data, "columns") and not isinstance(data, Mapping)
+
+
+def recipe_for(data: Any) -> str:
+    """The recipes that suit the data: drawings (those in the package), photos (folders, archives, lists) or
+    small_images (arrays)."""
+    if isinstance(data, str | os.PathLike) and str(data):
+        if str(data) == DRAWINGS:
+            return "drawings"
+        path = Path(data)
+        return (
+            "photos"
+            if path.is_dir() or path.suffix.lower() in (".txt", ".csv", ".tar", ".parquet", ".pq")
+            else "small_images"
+        )
+    return "small_images"

@@ -1,0 +1,44 @@
+"""What can be set about training on tables, and which data are tables. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nearfar import settings
+from nearfar.modalities.recognize import looks_like_table
+
+VIEWS = ("scarf", "corrupted", "blanked", "mixed")
+"""The names that `nearfar.modalities.table.views.views` knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """How to train."""
+
+    encoder: str = "mlp"
+    """mlp, mlp-WIDTHxDEPTH such as mlp-512x3, or maxout."""
+    views: str = "scarf"
+    """What random views are made of each row: scarf (as it is, and corrupted), corrupted (both), blanked, mixed, or
+    FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    corruption: float = 0.6
+    """Share of a row's columns that take the values of other rows, for views scarf and corrupted."""
+    drop: tuple[str, ...] = ()
+    """Columns to leave out."""
+    categorical: tuple[str, ...] = ()
+    """Columns whose whole numbers are codes."""
+
+
+def recognizes(data: Any) -> bool:
+    """Whether data are a table: a CSV or Parquet file that lists no images, a frame, or a mapping of columns."""
+    if isinstance(data, str | os.PathLike):
+        return looks_like_table(Path(data))
+    return hasattr(data, "columns") or isinstance(data, Mapping)
+
+
+def recipe_for(data: Any) -> str:
+    """The recipes that suit the data."""
+    return "tables"

@@ -1,0 +1,83 @@
+"""Pages from templates, with all that a page needs inside it.
+
+Jinja2 escapes whatever a template is given: names and labels come from users' files. A page is one file; its content
+security policy lets no script run but the two that nearfar puts there, and lets nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nearfar.files import replace
+from nearfar.report import numbers
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+def write(target: Path, template: str, page: object, script_data: object) -> Path:
+    """Make a page and put it at `target` in one move, so that a reader never meets half of it. Arguments: `render`."""
+    text = render(template, page, script_data)
+    # A file name that is not UTF-8 holds surrogates, which no page can: each becomes a question mark.
+    return replace(target, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
+
+
+def render(template: str, page: object, script_data: object) -> str:
+    """A page as text. page: what the template shows.  script_data: JSON that page.js reads: {"curves", "map"}."""
+    scripts = _scripts()
+    # Eval is what Plotly's WebGL plots are made with.
+    policy = (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts.hashes} 'unsafe-eval'"
+    )
+    return environment().get_template(template).render(page=page, policy=policy, scripts=scripts, data=script_data)
+
+
+@cache
+def environment() -> Environment:
+    """The templates in report/templates."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("nearfar.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": numbers.number,
+        "interval": numbers.interval,
+        "duration": numbers.duration,
+        "code_parts": numbers.code_parts,
+    }
+    # For the filter `tojson`, which also writes < > & ' as escapes, so that no name can end the script element.
+    made.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+    return made
+
+
+@dataclass(frozen=True)
+class _Scripts:
+    plotly: Markup
+    own: Markup
+    hashes: str
+
+
+@cache
+def _scripts() -> _Scripts:
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    plotly, own = get_plotlyjs(), resources.files("nearfar.report").joinpath("page.js").read_text("utf-8")
+    # Safe: both are files of installed packages, and nothing of a user's is put into them.
+    return _Scripts(Markup(plotly), Markup(own), f"{_hash(plotly)} {_hash(own)}")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

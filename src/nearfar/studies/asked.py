@@ -1,0 +1,107 @@
+"""What the studies are asked: by keywords in Python, by flags on the command line. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+Methods = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="METHODS",
+        instance_from_str=lambda words: tuple(name.strip() for name in words[0].split(",") if name.strip()),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(value)],
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What every study is asked. All of it is saved, and a study goes on only with the same."""
+
+    labels: str = ""
+    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders; where the
+    data bring none."""
+    label_column: str = "label"
+    """The column of that file which holds the labels."""
+    seeds: int = 3
+    """How often all is repeated with other random numbers: 2 or more."""
+    encoder: str = ""
+    """Another network than the recipe's: conv4 is quick on a CPU."""
+    batch: int = 0
+    """Samples in a step of training; 0 as in the recipe."""
+    size: int = 0
+    """Side of the views; 0 as in the recipe."""
+
+    def saved(self) -> dict[str, Any]:
+        """All fields in plain types, as JSON gives them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def flags(self) -> dict[str, Any]:
+        """The settings of training runs."""
+        chosen = {name: getattr(self, name) for name in ("encoder", "batch", "size") if getattr(self, name)}
+        return {"labels": self.labels, "label_column": self.label_column, **chosen}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Ask):
+    """All methods share the budget and the settings."""
+
+    methods: tyro.conf.Positional[Methods]
+    """Names with commas between them: simclr,moco,byol."""
+    data: Data
+    """What they learn from, as in training."""
+    epochs: int = 10
+    """Passes over the samples, the same for all."""
+    minutes: float = 0.0
+    """Instead of that: as many epochs as each method does in so many minutes."""
+    encoder: str = "conv4"
+    """conv4, or the name of any timm model."""
+    batch: int = 128
+    """Samples in a step."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.methods)) < 2 or self.seeds < 2:
+            raise ValueError(
+                f"{len(set(self.methods))} method(s) and {self.seeds} seed(s): two of each are needed to tell a "
+                "difference from luck"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Helps(Ask):
+    """Encoder, batch and size are those of pre-training."""
+
+    data: Data
+    """Samples of which some have labels, as in training."""
+    method: str = "simclr"
+    """What pre-trains."""
+    epochs: int = 0
+    """Of pre-training; 0 as the method's recipe has it."""
+    recipe: str = ""
+    """Where defaults of pre-training come from, as in training; its views matter most."""
+    run: str = ""
+    """A run that was pre-trained before, on samples that are not tested, instead."""
+    weights: str = ""
+    """A local file of weights off the shelf, to be tried too."""
+    shelf: str = "resnet18"
+    """Their network: the name of a timm model."""
+    budgets: tuple[int, ...] = (1, 2, 5, 10, 25)
+    """Labels of each class."""
+    tuning: int = 0
+    """Epochs of training from scratch and of fine-tuning; 0 as many as suit."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2 or not self.budgets or min(self.budgets) < 1:
+            raise ValueError(
+                f"--seeds {self.seeds} --budgets {' '.join(map(str, self.budgets))}: two seeds or more are needed to "
+                "tell a difference from luck, and budgets of 1 label a class or more"
+            )

@@ -1,0 +1,68 @@
+"""The batches of a run: which samples, in which order, and the views that are made of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar import distributed
+from nearfar.batch import MISSING, Batch, to
+from nearfar.data import samplers
+from nearfar.data.source import Source, Views
+from nearfar.method import Method, derive_seed
+from nearfar.training.feeder import Feeder
+from nearfar.training.options import Loop
+
+
+class Batches:
+    """This rank's batch of each step, on the device of the method. To be used as a context.
+
+    The order of an epoch follows from (seed, epoch), the draws of the views from (seed, step), for the global batch:
+    neither depends on the number of processes.
+    """
+
+    def __init__(self, method: Method, data: Source, views: Views, loop: Loop) -> None:
+        size, ranks, rank = len(data), distributed.world(), distributed.rank()
+        if loop.batch % ranks or not ranks <= loop.batch <= size:
+            raise ValueError(f"a batch of {loop.batch} of {size} samples cannot be shared by {ranks} processes")
+        self.method, self.data, self.views, self.loop = method, data, views, loop
+        self.per_epoch = size // loop.batch
+        self.steps = loop.epochs * self.per_epoch
+        self.mine = slice(rank * loop.batch // ranks, (rank + 1) * loop.batch // ranks)
+        self.device = next(method.parameters()).device
+        self.has_groups, self.has_attributes = (bool((x != MISSING).any()) for x in (data.group, data.attribute))
+        # Who is drawn by what a method writes before an epoch is known only when the epoch begins.
+        self.ahead_across_epochs = type(method).identities is Method.identities
+        self.feeder = Feeder(
+            data, batch=loop.batch, seed=loop.seed, mine=self.mine, device=self.device, order=self._order
+        )
+
+    def __enter__(self) -> Batches:
+        self.feeder.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.feeder.__exit__(*error)
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> Batch:
+        done = step + 1
+        more = done < self.steps and (self.ahead_across_epochs or done % self.per_epoch != 0)
+        rows, inputs = self.feeder(step, more=more)
+        inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
+        draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
+        views = self.views(*inputs, draws=draws.rows(self.mine))
+        group = self.data.group[rows].to(self.device) if self.has_groups else None
+        attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
+        return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        identities = self.method.identities()
+        return samplers.order(
+            self.loop.sampler or self.method.sampler,
+            self.data.label if identities is None else identities,
+            batch=self.loop.batch,
+            steps=self.per_epoch,
+            per_class=self.loop.per_class or self.method.per_class,
+            generator=generator,
+        )

@@ -1,0 +1,182 @@
+"""From a plan to what is trained: samples, encoder, method and views, and the facts about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nearfar import distributed, methods
+from nearfar.batch import MISSING, to
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.samples import LEARNED, Samples
+from nearfar.data.source import Views
+from nearfar.export.encoder import load_encoder
+from nearfar.machine import free_memory
+from nearfar.method import Encoder, Method
+from nearfar.modalities import kind as kinds
+from nearfar.modalities.encoder import is_own, own_encoder
+from nearfar.modalities.kind import Kind
+from nearfar.nn.micro_batch import activation_bytes, fitting
+from nearfar.training.claim import UNTRAINED
+from nearfar.training.plan import Plan
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Built:
+    """What a plan comes to.
+
+    digests: of each sample's contents.  facts: what `config.yaml` keeps under "made", beside encoder and classes.
+    first_weights: those that a user's own encoder begins with, on the CPU; none for an encoder of ours.
+    """
+
+    kind: Kind
+    samples: Samples
+    encoder: Encoder
+    method: Method
+    views: Views
+    digests: list[str]
+    facts: dict[str, Any]
+    first_weights: dict[str, Tensor]
+
+
+def open_samples(plan: Plan, say: Say) -> Samples:
+    """The samples to train on. Raises ValueError where the method cannot learn from them."""
+    settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
+    everything = kind.open(plan.data, settings)
+    for note in everything.notes:
+        say(note)
+    samples = everything
+    if settings.split == "train" and set(everything.split) - {"", "train"}:
+        samples = everything.subset(everything.of_split(*LEARNED).nonzero()[:, 0])
+        say(f"Training on {len(samples)} of {len(everything)} samples: those that are not in another split.")
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
+    if method.needs_labels and not (samples.label != MISSING).any():
+        raise ValueError(
+            f"{plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
+        )
+    if method.needs_pixels and not kind.pixels:
+        raise ValueError(
+            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
+            "`nearfar methods` lists the others"
+        )
+    return samples
+
+
+def batch_size(asked: int, samples: int, say: Say) -> int:
+    """The global batch: as asked for, or less where there are fewer samples, in equal parts for all ranks."""
+    ranks = distributed.world()
+    if asked < 2:
+        raise ValueError(f"--batch {asked}: contrast needs at least 2 samples in a step")
+    batch = min(asked, samples) // ranks * ranks
+    if batch < max(2, ranks):
+        raise ValueError(f"{samples} samples are too few for {ranks} processes")
+    if batch != asked:
+        say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
+    return batch
+
+
+def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Built:
+    """Encoder, method and views for these samples, with weights that follow from the seed; all on the CPU.
+
+    out: the run directory, where a run that is resumed keeps the first weights of a user's own encoder.
+    """
+    settings, kind = plan.settings, kinds.of(plan.kind)
+    torch.manual_seed(settings.seed)
+    own, first_weights = kind.facts(samples, settings), {}
+    if plan.network is None:
+        encoder = kind.encoder(samples, settings, own)
+    else:
+        encoder = own_encoder(plan.network, plan.kind, samples, own)
+        if (out / "config.yaml").exists():  # whatever the module holds now
+            encoder.load_state_dict(load_file(out / UNTRAINED))
+        first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
+    if settings.from_run:
+        start_from(settings.from_run, encoder)
+    counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
+    method = methods.build(
+        methods.load(plan.method),
+        encoder,
+        plan.arguments,
+        samples=len(samples),
+        classes=len(samples.classes),
+        counts=tuple(counts),
+        channels=own["channels"],
+    )
+    views = kind.views(samples, settings, own)
+    kind.insist_fitting(encoder, views)
+    for note in encoder.notes:
+        say(note)
+    known = digests(samples)
+    facts = own | {
+        "samples": len(samples),
+        "labeled": int((samples.label != MISSING).sum()),
+        "groups": len(torch.unique(samples.group[samples.group != MISSING])),
+        "classes": len(samples.classes),
+        "counts": counts,
+        "batch": batch,
+        "steps": settings.epochs * (len(samples) // batch),
+        "lr": settings.lr * batch / 256,
+        "views": len(views),
+        "micro_batch": 0,
+        "processes": distributed.world(),
+        "fingerprint": fingerprint(known, samples),
+    }
+    return Built(
+        kind=kind,
+        samples=samples,
+        encoder=encoder,
+        method=method,
+        views=views,
+        digests=known,
+        facts=facts,
+        first_weights=first_weights,
+    )
+
+
+def start_from(run: str, encoder: Encoder) -> None:
+    """Give an encoder the weights of another run's.
+
+    Raises FileNotFoundError where that run has none, ValueError where they are of another network.
+    """
+    if not (Path(run) / "encoder.safetensors").is_file():
+        raise FileNotFoundError(
+            f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run"
+        )
+    given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
+    try:
+        encoder.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        names = [encoder.spec.get("name"), given.spec.get("name")]
+        raise ValueError(
+            f"--from-run {run!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, "
+            f"whose weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
+        ) from error
+
+
+def micro_batch(asked: int, built: Built, device: torch.device, say: Say) -> int:
+    """Samples that pass the encoder at a time: as asked for, else what fits in memory; 0 for all of them.
+
+    The encoder is on the device.
+    """
+    rows = built.facts["views"] * built.facts["batch"] // distributed.world()
+    if asked:
+        return asked if asked < rows else 0
+    needed = activation_bytes(built.encoder.train(), to(built.encoder.example(min(rows, 4)), device))
+    fits = fitting(needed, rows, free_memory(device)) or rows
+    least = int(-distributed.highest(torch.tensor(-fits, device=device)))
+    if least == rows:
+        return 0
+    say(
+        f"The activations of {rows:,} views would take {needed * rows / 2**30:.1f} GiB, more than there is: "
+        f"the encoder takes {least:,} at a time."
+    )
+    return least

@@ -1,0 +1,86 @@
+"""Whose is a directory? A run gets one of its own, or that of the run it continues; nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nearfar import distributed
+from nearfar.files import clear_leftovers, is_leftover
+from nearfar.training.plan import Plan
+
+UNTRAINED = "untrained.safetensors"
+"""The weights that a user's own encoder began with, which no seed draws again."""
+
+BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
+"""What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
+
+
+def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Make the directory `out` ours: the config of the run to continue there, or None for a new one.
+
+    Raises FileExistsError if it is there and `resume` is not asked for, or holds what is of no run; ValueError if it
+    is of a run with another plan.
+    """
+    config = out / "config.yaml"
+    if resume and config.exists():
+        saved = yaml.safe_load(config.read_text(encoding="utf-8"))
+        _insist_same(saved, plan.saved(), out)
+        if distributed.rank() == 0:
+            clear_leftovers(out)
+        return saved
+    there = [path for path in out.iterdir() if not is_leftover(path)] if out.exists() else []
+    if there and not resume:
+        raise FileExistsError(
+            f"{str(out)!r} is there already and is never overwritten: go on with --resume, or name another --out"
+        )
+    foreign = sorted(path.name for path in there if path.name not in BEFORE_CONFIG)
+    if foreign:
+        raise FileExistsError(
+            f"{str(out)!r} cannot be resumed: it has no config.yaml, and holds {foreign[0]!r}, which is not of a run "
+            "that was cut short; name another --out"
+        )
+    if resume:
+        say(f"Nothing to resume in {str(out)!r}: starting from the beginning.")
+    distributed.barrier()  # before anything is written: the other processes may still be reading
+    out.mkdir(parents=True, exist_ok=True)
+    if distributed.rank() == 0:
+        clear_leftovers(out)
+    return None
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the run in this directory came to its end."""
+    return bool(json.loads((out / "environment.json").read_text(encoding="utf-8")).get("finished"))
+
+
+def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan, out: Path) -> None:
+    """Raise ValueError where a run would continue on other samples, or in batches of another size."""
+    before = saved["made"]
+    if before["fingerprint"] != facts["fingerprint"]:
+        raise ValueError(
+            f"the samples in {str(plan.data)!r}, or their labels, are not those that {str(out)!r} was trained on: "
+            "give the same data, or start a new run with another --out"
+        )
+    if before["batch"] != facts["batch"]:
+        raise ValueError(
+            f"{str(out)!r} was trained in batches of {before['batch']}, which {distributed.world()} process(es) would "
+            "make another: start as many processes as before"
+        )
+
+
+def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
+    pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe", "kind")]
+    for part in ("settings", "arguments"):
+        names = dict.fromkeys([*saved[part], *asked[part]])
+        pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
+    changed = [f"{name} was {before!r} and is {now!r}" for name, before, now in pairs if before != now]
+    if changed:
+        raise ValueError(
+            f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
+            f"Give the same flags, or start a new run with another --out"
+        )

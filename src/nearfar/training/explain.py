@@ -1,0 +1,52 @@
+"""What is about to be trained, in sentences with the numbers that people ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from nearfar import distributed
+from nearfar.method import Method
+from nearfar.nn.micro_batch import sees_batch
+from nearfar.settings import Settings
+from nearfar.training.build import Built
+
+
+def explain(settings: Settings, built: Built, device: torch.device) -> Iterator[str]:
+    """The sentences: what is trained on what, which samples are kept apart, how they are drawn, micro-batches."""
+    method, facts = built.method, built.facts
+    weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    chance = method.chance(facts["batch"])
+    known = f"; a model that knows nothing has a loss of {chance:.3f}" if chance is not None else ""
+    yield (
+        f"{type(method).__name__} on {facts['samples']:,} samples: {settings.epochs} epochs of "
+        f"{facts['steps'] // settings.epochs} steps, {facts['batch']} samples and {facts['views']} views a step, "
+        f"{settings.encoder} {built.kind.describe(facts)} ({weights / 1e6:.1f} M weights in all) on "
+        f"{device}{known}."
+    )
+    if facts["groups"] and settings.groups == "exclude":
+        yield f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore)."
+    yield from _drawn(settings, method)
+    if method.micro_batch and sees_batch(method.encoder):
+        rows = method.micro_batch * distributed.world()
+        yield (
+            f"Micro-batches of {method.micro_batch:,}: the loss contrasts the whole batch, and its gradient is the "
+            f"whole batch's, but batch norm sees {rows:,} views at a time. An encoder without batch norm (a ViT, a "
+            "ConvNeXt) is trained as if all passed at once."
+        )
+
+
+def _drawn(settings: Settings, method: Method) -> Iterator[str]:
+    """How samples are drawn, where it is not each once an epoch."""
+    match method.sampler if settings.sampler == "method" else settings.sampler:
+        case "balanced":
+            yield "Samples are drawn so that every class is as likely (--sampler shuffled draws each once)."
+        case "aware":
+            yield "Samples are drawn class after class, in rounds (--sampler shuffled draws each once)."
+        case "pk":
+            several = settings.per_class or method.per_class
+            yield (
+                f"Samples are drawn by class, {several} of each in a step where there are so many (--per-class; "
+                "--sampler shuffled draws each once)."
+            )

@@ -1,0 +1,48 @@
+"""One run and two classifiers from it, which all tests of this room share. Look, but change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import nearfar
+from nearfar.fewlabels.classifier import Classifier
+from nearfar.modalities.image.samples import Images, open_images
+from nearfar.run import Run
+from tests.tiny import SETTINGS, tiny_images
+
+QUIET: dict[str, Any] = {"say": lambda text: None}
+
+
+def samples(n: int = 96, classes: int = 4, split: Sequence[str] = ("", "test")) -> Images:
+    """Bars at four angles, by turns of the given splits. The first 48 are those of the run."""
+    images = open_images((tiny_images(n, classes), [f"angle{i % classes}" for i in range(n)]))
+    images.split = [split[i // classes % len(split)] for i in range(n)]
+    return images
+
+
+def with_val() -> Images:
+    """60 samples, a fifth of them of the split val, and a fifth of test."""
+    return samples(60, split=("", "train", "", "val", "test"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """SimCLR on 48 of the samples."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return nearfar.fit(tiny_images(), "simclr", out=out, dim=32, **QUIET, **SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def linear(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A linear layer behind the projector's first, from 48 labels."""
+    return nearfar.finetune(run, samples(), layer=1, out=tmp_path_factory.mktemp("linear") / "c", **QUIET)
+
+
+@pytest.fixture(scope="session")
+def tuned(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """The whole network, from 36 labels, and 12 others that choose the epoch."""
+    out = tmp_path_factory.mktemp("tuned") / "c"
+    return nearfar.finetune(run, with_val(), train="full", layer=1, epochs=2, batch=16, lr=1e-3, out=out, **QUIET)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nearfar.modalities.recognize import looks_like_table
+from nearfar.training import plan
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.csv", "size,kind\n1,a\n", True),
+        ("A.CSV", "\ufeffsize;kind\n1;a\n", True),
+        ("a.tsv", "size\tkind\n", True),
+        ("a.csv.gz", "size,kind\n", True),
+        ("a.csv", "\n\nsize,kind\n1,a\n", True),
+        ("a.csv", "path,label\nsomewhere.png,a\n", False),
+        ("a.csv", " path ;label\nsomewhere.png;a\n", False),
+        ("a.csv", "one.png,a\n", False),
+        ("a.csv", "one.png\ntwo.png\n", False),
+        ("a.csv", "", False),
+        ("a.txt", "size,kind\n1,a\n", False),
+    ],
+)
+def test_a_table_and_a_list_of_files_are_told_apart(tmp_path: Path, name: str, text: str, expected: bool) -> None:
+    (tmp_path / "one.png").touch()
+    content = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert looks_like_table(tmp_path / name) == expected
+    assert (plan.suited_recipe(tmp_path / name) == "tables") == expected
+
+
+def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
+    for columns, expected in (({"a": [1]}, True), ({"path": ["x"], "a": [1]}, False), ({"image": [b"x"]}, False)):
+        pq.write_table(pa.table(columns), tmp_path / "a.PARQUET")
+        assert looks_like_table(tmp_path / "a.PARQUET") == expected
+    (tmp_path / "a.PARQUET").write_bytes(b"damaged")
+    assert not looks_like_table(tmp_path / "a.PARQUET")
+
+
+def test_columns_in_memory_are_a_table() -> None:
+    assert plan.suited_recipe({"a": [1, 2]}) == "tables"
+    assert plan.suited_recipe("not-there.csv.gz") == "tables"

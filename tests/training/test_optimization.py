@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nearfar.settings import Settings
+from nearfar.training.optimization import make_optimizer, make_schedule
+
+
+def rates(**flags: Any) -> dict[float, float]:
+    """The learning rate of each group of a linear layer and a norm, by its weight decay."""
+    method = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    groups = make_optimizer(method, Settings(lr=0.5, weight_decay=0.1, **flags), 128).param_groups
+    return {group["weight_decay"]: group["initial_lr"] for group in groups}
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adamw"])
+def test_optimizers_get_the_rates_that_were_asked_for(name: str) -> None:
+    assert rates(optimizer=name) == {0.1: 0.25, 0.0: 0.25}
+    assert rates(optimizer=name, lr_1d=0.1) == {0.1: 0.25, 0.0: 0.05}
+    assert rates(optimizer=name, decay_1d=True) == {0.1: 0.25}
+
+
+def test_warmup_takes_at_most_a_tenth() -> None:
+    factor = make_schedule(Settings(epochs=50, warmup=10.0), 10)
+    assert [factor(step, 500) for step in (0, 25, 50, 500)] == pytest.approx([0.0, 0.5, 1.0, 0.0], abs=0.02)
+    assert make_schedule(Settings(epochs=500, warmup=10.0), 10)(100, 5000) == pytest.approx(1.0)
