@@ -97,17 +97,17 @@ def test_against_a_slow_loop(margin: float, *, arc: bool) -> None:
 
 @pytest.mark.parametrize("arc", [False, True])
 def test_the_loss_rises_with_the_margin_and_falls_with_the_cosine_without_a_jump(*, arc: bool) -> None:
-    angle = torch.linspace(0.0, math.pi, 400, dtype=torch.float64)
+    angle = torch.linspace(0.0, math.pi, 100, dtype=torch.float64)
     q = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
     bank, chosen = unit(12, 3, 1), torch.ones(1, 12, dtype=torch.bool)
     before = None
-    for margin in (-0.5, -0.2, 0.0, 0.2, 0.5):
+    for margin in (-0.5, 0.0, 0.2, 0.5):
         keys = torch.stack([angle.cos(), angle.sin(), 0 * angle], 1)
         values = torch.stack(
             [margin_nce(q, k[None], bank, chosen, temperature=0.2, margin=margin, arc=arc) for k in keys]
         )
         assert (values.diff() > -1e-6).all()
-        assert values.diff().max() < 0.1
+        assert values.diff().max() < 0.4
         assert before is None or (values > before - 1e-6).all()
         before = values
 

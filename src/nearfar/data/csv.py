@@ -101,20 +101,17 @@ def read_table(path: Path) -> pa.Table:
     if header is None:
         return pa.table({})
     insist_distinct(path, header)
-    body = text.text[text.end :]
-    if not text.needs_cleaning(body):
-        try:
-            return _parse(body, header.cells, text.delimiter)
-        except pa.ArrowInvalid as error:
-            for row in rows:  # which names the line, if it is the length of a row that is wrong
-                _insist_length(path, row, header)
-            raise ValueError(f"'{path}' cannot be read as a table ({error}).") from error
-    clean = io.StringIO()
-    writer = csv.writer(clean, lineterminator="\n")
-    for row in rows:
-        _insist_length(path, row, header)
-        writer.writerow(row.cells)
-    return _parse(clean.getvalue(), header.cells, ",")
+    body, delimiter = text.text[text.end :], text.delimiter
+    if text.needs_cleaning(body):
+        clean = io.StringIO()
+        csv.writer(clean, lineterminator="\n").writerows(row.cells for row in _even(path, rows, header))
+        body, delimiter = clean.getvalue(), ","
+    try:
+        return _parse(body, header.cells, delimiter)
+    except pa.ArrowInvalid as error:
+        for _ in _even(path, rows, header):  # which names the line, if it is the length of a row that is wrong
+            pass
+        raise ValueError(f"'{path}' cannot be read as a table ({error}).") from error
 
 
 def insist_distinct(path: Path, header: Row, among: Sequence[str] | None = None) -> None:
@@ -199,9 +196,14 @@ class _Text:
         return False
 
 
-def _insist_length(path: Path, row: Row, header: Row) -> None:
-    if len(row.cells) != len(header.cells):
-        raise ValueError(f"'{path}', line {row.line}: {len(row.cells)} cells, and the header has {len(header.cells)}.")
+def _even(path: Path, rows: Iterator[Row], header: Row) -> Iterator[Row]:
+    """The rows. Raises ValueError at the first that has more or fewer cells than the header."""
+    for row in rows:
+        if len(row.cells) != len(header.cells):
+            raise ValueError(
+                f"'{path}', line {row.line}: {len(row.cells)} cells, but the header has {len(header.cells)}."
+            )
+        yield row
 
 
 def _parse(body: str, names: list[str], delimiter: str) -> pa.Table:
@@ -220,6 +222,6 @@ def _parse(body: str, names: list[str], delimiter: str) -> pa.Table:
     )
     for i, name in enumerate(names if quoted else ()):  # quotes may hold white space
         if pa.types.is_string(table.schema.types[i]):
-            cells = [(cell and known(cell.strip())) or None for cell in table[name].to_pylist()]
+            cells = [known((cell or "").strip()) or None for cell in table[name].to_pylist()]
             table = table.set_column(i, name, pa.array(cells, pa.string()))
     return table

@@ -143,7 +143,7 @@ def table_labels(
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 
-    wanted = {column, "split", "group", "attribute"}
+    wanted = dict.fromkeys((column, "split", "group", "attribute"))
     kept = {name: _values(path, name, rows, of_row, names) for name in wanted}
     label, classes = number(map(csv.known, kept[column]))
     group, attribute = (number(map(csv.known, kept[name]))[0] for name in ("group", "attribute"))
@@ -268,7 +268,7 @@ def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names:
     for (where, cells), which in zip(rows, of_row, strict=True):
         value = cells.get(column, "")
         for i in which:
-            if source[i] and value != values[i]:
+            if source[i] and csv.known(value) != csv.known(values[i]):
                 raise ValueError(
                     f"'{path}' gives {names[i]!r} two values of {column!r}: {values[i]!r} in {source[i]} and "
                     f"{value!r} in {where}. Keep one."

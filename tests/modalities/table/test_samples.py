@@ -94,7 +94,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         open_table(write(tmp_path, "a.xlsx"))
     with pytest.raises(ValueError, match="cannot be read as a Parquet table"):
         open_table(write(tmp_path, "bad.parquet"))
-    with pytest.raises(ValueError, match=r"torn.csv', line 3: 3 cells, and the header has 2"):
+    with pytest.raises(ValueError, match=r"torn.csv', line 3: 3 cells, but the header has 2"):
         open_table(write(tmp_path, "torn.csv", "a,b\n1,2\n1,2,3\n"))
     with pytest.raises(ValueError, match="has no rows"):
         open_table(write(tmp_path, "empty.csv", "a,b\n"))
