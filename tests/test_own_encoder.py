@@ -132,6 +132,16 @@ def test_rows_of_a_table_are_taken_too(tmp_path: Path) -> None:
 def test_what_is_no_encoder_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Flatten does not tell how many numbers"):
         nearfar.fit(tiny_images(), encoder=nn.Flatten(), out=tmp_path / "run", say=quiet, **FLAGS)
+    narrow = Net(0)
+    narrow.dim = 5
+    for net, changed, message in (
+        (narrow, {}, r"Net gives \(2, 6\) for 2 samples, and its dim says \(2, 5\)"),
+        (Net(0), {"size": 56}, r"Net cannot take the views of these samples \(channels 1, size 56\)"),
+        (Net(0), {"views": "swav", "crops": (2, 1)}, "'Net' cannot take views of 7 px"),
+    ):
+        flags: dict[str, Any] = {**FLAGS, **changed}
+        with pytest.raises(ValueError, match=message):
+            nearfar.fit(tiny_images(), encoder=net, out=tmp_path / "run", say=quiet, **flags)
     assert not (tmp_path / "run").exists()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nearfar.method import Encoder
 from nearfar.modalities import kind as kinds
@@ -45,12 +46,32 @@ def own_encoder(network: nn.Module, kind: str, data: Any, facts: dict[str, Any])
     """A copy of a user's own module as an encoder, for samples of a kind of which `facts` are known.
 
     An encoder of ours, such as one with weights from a file, is copied as it is.
+    Raises TypeError where the module does not tell its width, and ValueError where it cannot take the views of these
+    samples or gives another width.
     """
     network = copy.deepcopy(network)
     if isinstance(network, Encoder) and network.spec:
         return network
     spec = {"kind": kind, "name": type(network).__name__, "own": True}
-    return wrap(network, spec | kinds.of(kind).inputs(data, facts))
+    encoder = wrap(network, spec | kinds.of(kind).inputs(data, facts))
+    try:
+        view = encoder.example(2)
+    except NotImplementedError:  # the kind makes no views of noise: the first step will tell
+        return encoder
+    training = network.training
+    try:
+        with torch.no_grad():
+            out = encoder.eval()(view)
+    except Exception as error:  # whatever a stranger's network makes of a view
+        known = {key: value for key, value in encoder.spec.items() if isinstance(value, int) and key != "own"}
+        named = ", ".join(f"{key} {value}" for key, value in known.items())
+        raise ValueError(f"{spec['name']} cannot take the views of these samples ({named}): {error}") from error
+    finally:
+        encoder.train(training)
+    if not isinstance(out, Tensor) or out.shape != (2, encoder.dim):
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{spec['name']} gives {shape} for 2 samples, and its dim says (2, {encoder.dim})")
+    return encoder
 
 
 def wrap(network: nn.Module, spec: dict[str, Any]) -> Wrapped:

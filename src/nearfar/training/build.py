@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from torch import Tensor
 
 from nearfar import distributed, methods
 from nearfar.batch import MISSING, to
@@ -16,7 +17,6 @@ from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
 from nearfar.export.encoder import load_encoder
-from nearfar.files import replace
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
@@ -34,6 +34,7 @@ class Built:
     """What a plan comes to.
 
     digests: of each sample's contents.  facts: what `config.yaml` keeps under "made", beside encoder and classes.
+    first_weights: those that a user's own encoder begins with, on the CPU; none for an encoder of ours.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Built:
     views: Views
     digests: list[str]
     facts: dict[str, Any]
+    first_weights: dict[str, Tensor]
 
 
 def open_samples(plan: Plan, say: Say) -> Samples:
@@ -85,15 +87,18 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
 def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Built:
     """Encoder, method and views for these samples, with weights that follow from the seed; all on the CPU.
 
-    out: the run directory, where the first weights of a user's own encoder are kept.
+    out: the run directory, where a run that is resumed keeps the first weights of a user's own encoder.
     """
     settings, kind = plan.settings, kinds.of(plan.kind)
     torch.manual_seed(settings.seed)
-    own = kind.facts(samples, settings)
+    own, first_weights = kind.facts(samples, settings), {}
     if plan.network is None:
         encoder = kind.encoder(samples, settings, own)
     else:
-        encoder = _with_first_weights(own_encoder(plan.network, plan.kind, samples, own), out / UNTRAINED)
+        encoder = own_encoder(plan.network, plan.kind, samples, own)
+        if (out / "config.yaml").exists():  # whatever the module holds now
+            encoder.load_state_dict(load_file(out / UNTRAINED))
+        first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
     if settings.from_run:
         start_from(settings.from_run, encoder)
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
@@ -125,17 +130,16 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Buil
         "processes": distributed.world(),
         "fingerprint": fingerprint(known, samples),
     }
-    return Built(kind=kind, samples=samples, encoder=encoder, method=method, views=views, digests=known, facts=facts)
-
-
-def _with_first_weights(encoder: Encoder, path: Path) -> Encoder:
-    """A user's own encoder with the weights that it had when the run began; they are written where they are not yet."""
-    if path.exists():
-        encoder.load_state_dict(load_file(path))
-    elif distributed.rank() == 0:
-        weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-        replace(path, lambda temporary: temporary.write_bytes(save(weights)))
-    return encoder
+    return Built(
+        kind=kind,
+        samples=samples,
+        encoder=encoder,
+        method=method,
+        views=views,
+        digests=known,
+        facts=facts,
+        first_weights=first_weights,
+    )
 
 
 def start_from(run: str, encoder: Encoder) -> None:

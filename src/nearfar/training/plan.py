@@ -70,8 +70,9 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
-        named = getattr(network, "spec", {}).get("name") or type(network).__name__
-        flags = flags | {"encoder": named}
+        spec = getattr(network, "spec", None)
+        named = spec.get("name") if isinstance(spec, dict) else None
+        flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from safetensors.torch import save
 
 from nearfar import methods
 from nearfar.files import replace, replace_csv, replace_text
 from nearfar.machine import session
 from nearfar.training.build import Built
+from nearfar.training.claim import UNTRAINED
 from nearfar.training.plan import Plan
 
 
@@ -31,6 +33,8 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
         say(f"{len(built.samples.skipped)} files could not be read: see {out / 'skipped.csv'}")
     table = pa.table({"name": built.samples.names, "digest": built.digests})
     replace(out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
+    if built.first_weights:
+        replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
     _write_sheet(plan, out, built)
     config = plan.saved() | {
         "encoder": plan.settings.encoder,

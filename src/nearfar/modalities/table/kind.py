@@ -105,7 +105,7 @@ class TableKind(kind.Kind):
 
     def plain(self, encoder: Any) -> Views:
         """Rows as they are."""
-        return table_views.plain(encoder.columns)
+        return table_views.plain(Columns.from_spec(encoder.spec["columns"]))
 
     def raw(self, samples: Table, index: Tensor, encoder: Any) -> Tensor:
         """The inputs that rows make."""
