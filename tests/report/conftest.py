@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
+
+from nearfar.report import html
 
 sys.path.insert(0, str(Path(__file__).parent))  # fake_run.py, whichever way pytest imports the tests
 
@@ -42,3 +45,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def run(written: Runs, tmp_path: Path) -> Path:
     """A run of its own, to be changed."""
     return Path(shutil.copytree(written["plain"], tmp_path / "run"))
+
+
+@pytest.fixture
+def short_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without the four megabytes of Plotly."""
+    monkeypatch.setattr(html, "_scripts", lambda: html._Scripts(Markup("plotly"), Markup("own"), "hashes"))

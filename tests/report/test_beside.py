@@ -54,7 +54,9 @@ def test_runs_of_one_name_are_called_by_their_paths(run: Path, tmp_path: Path) -
     assert page.results == page.settings == []
 
 
-def test_the_name_of_the_page_is_that_of_the_other_run_as_far_as_it_fits(run: Path, other: Path) -> None:
+def test_the_name_of_the_page_is_that_of_the_other_run_as_far_as_it_fits(
+    run: Path, other: Path, short_scripts: None
+) -> None:
     assert beside(run, other) == run / "report-beside-other.html"
     long = other.rename(other.with_name("ä" * 127))
     assert beside(run, long) == run / f"report-beside-{'ä' * 75}.html"
