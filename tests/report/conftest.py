@@ -11,17 +11,7 @@ from nearfar.report import html
 
 sys.path.insert(0, str(Path(__file__).parent))  # fake_run.py, whichever way pytest imports the tests
 
-from fake_run import write
-
-RUNS = {
-    "plain": {},
-    "unlabeled": {"labels": False},
-    "hostile": {"hostile": True},
-    "cells": {"kind": "cells"},
-    "hostile cells": {"kind": "cells", "hostile": True},
-    "excerpts": {"kind": "excerpts"},
-    "hostile excerpts": {"kind": "excerpts", "hostile": True},
-}
+from fake_run import RUNS, write
 
 
 class Runs(dict[str, Path]):

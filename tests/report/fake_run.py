@@ -191,6 +191,16 @@ def write(
     return folder
 
 
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unlabeled": {"labels": False},
+    "hostile": {"hostile": True},
+    "cells": {"kind": "cells"},
+    "hostile cells": {"kind": "cells", "hostile": True},
+    "excerpts": {"kind": "excerpts"},
+    "hostile excerpts": {"kind": "excerpts", "hostile": True},
+}
+"""The runs that tests look at, by name: the arguments of `write`."""
 PLACES: dict[bytes, dict[str, Any]] = {}
 
 
@@ -198,9 +208,9 @@ def drawn_map(embedded: Tensor, tiles: Tiles) -> dict[str, Any]:
     """The map of these embeddings. Where the points lie is found once for all runs that differ in their tiles alone."""
     key = embedded.numpy().tobytes()
     if key not in PLACES:
-        PLACES[key] = embedding_map(
-            embedded, Tiles(face=Excerpts(text=str), **unnamed(len(embedded))), limit=len(embedded)
-        )
+        n = len(embedded)
+        blank = Tiles(face=Excerpts(text=str), names=[""] * n, label=torch.full((n,), -1), classes=[])
+        PLACES[key] = embedding_map(embedded, blank, limit=n)
     every = torch.arange(len(embedded))
     return {
         **{name: value for name, value in PLACES[key].items() if name != "excerpts"},
@@ -209,10 +219,6 @@ def drawn_map(embedded: Tensor, tiles: Tiles) -> dict[str, Any]:
         "name": list(tiles.names),
         "label": [tiles.class_name(i) for i in every.tolist()],
     }
-
-
-def unnamed(n: int) -> dict[str, Any]:
-    return {"names": [""] * n, "label": torch.full((n,), -1), "classes": []}
 
 
 def contact_sheet(pixels: Tensor, rng: np.random.Generator, views: int = 8, side: int = 96) -> Image.Image:
