@@ -5,20 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
+
+from nearfar.report import html
 
 sys.path.insert(0, str(Path(__file__).parent))  # fake_run.py, whichever way pytest imports the tests
 
-from fake_run import write
-
-RUNS = {
-    "plain": {},
-    "unlabeled": {"labels": False},
-    "hostile": {"hostile": True},
-    "cells": {"kind": "cells"},
-    "hostile cells": {"kind": "cells", "hostile": True},
-    "excerpts": {"kind": "excerpts"},
-    "hostile excerpts": {"kind": "excerpts", "hostile": True},
-}
+from fake_run import RUNS, write
 
 
 class Runs(dict[str, Path]):
@@ -42,3 +35,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def run(written: Runs, tmp_path: Path) -> Path:
     """A run of its own, to be changed."""
     return Path(shutil.copytree(written["plain"], tmp_path / "run"))
+
+
+@pytest.fixture
+def short_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without the four megabytes of Plotly."""
+    monkeypatch.setattr(html, "_scripts", lambda: html._Scripts(Markup("plotly"), Markup("own"), "hashes"))

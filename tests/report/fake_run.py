@@ -164,7 +164,7 @@ def write(
     (folder / "skipped.csv").write_text("name,why\n" + rows)
 
     pixels, label = images(n, seed=seed)
-    contact_sheet(pixels[:6], rng).save(folder / "views.png")
+    contact_sheet(pixels[:6], rng).save(folder / "views.png", compress_level=1)
     embedded = features(label, seed=seed)
     group = torch.full((n,), -1)
     for g, rows in enumerate([[3, 8], [4, 5, 11, 12, 20, 21, 22, 23], [30, 31, 32], [1, 2]]):
@@ -182,13 +182,43 @@ def write(
         plural="flowers" + evil,
         copies="Flowers count as copies in any light." + evil,
     )
-    write_json(folder / "results/map.json", embedding_map(embedded, tiles, seed=seed))
+    write_json(folder / "results/map.json", drawn_map(embedded, tiles))
     write_json(folder / "results/neighbors.json", neighbor_grid(embedded, tiles, seed=seed))
     write_json(folder / "results/copies.json", copy_sets(embedded, group, tiles))
     write_json(folder / "results/outliers.json", outliers(embedded, tiles))
     if labels:
         write_json(folder / "results/demo.json", table(evil))
     return folder
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unlabeled": {"labels": False},
+    "hostile": {"hostile": True},
+    "cells": {"kind": "cells"},
+    "hostile cells": {"kind": "cells", "hostile": True},
+    "excerpts": {"kind": "excerpts"},
+    "hostile excerpts": {"kind": "excerpts", "hostile": True},
+}
+"""The runs that tests look at, by name: the arguments of `write`."""
+PLACES: dict[bytes, dict[str, Any]] = {}
+
+
+def drawn_map(embedded: Tensor, tiles: Tiles) -> dict[str, Any]:
+    """The map of these embeddings. Where the points lie is found once for all runs that differ in their tiles alone."""
+    key = embedded.numpy().tobytes()
+    if key not in PLACES:
+        n = len(embedded)
+        blank = Tiles(face=Excerpts(text=str), names=[""] * n, label=torch.full((n,), -1), classes=[])
+        PLACES[key] = embedding_map(embedded, blank, limit=n)
+    every = torch.arange(len(embedded))
+    return {
+        **{name: value for name, value in PLACES[key].items() if name != "excerpts"},
+        **tiles.head(),
+        **tiles.face.every(every, 40),
+        "name": list(tiles.names),
+        "label": [tiles.class_name(i) for i in every.tolist()],
+    }
 
 
 def contact_sheet(pixels: Tensor, rng: np.random.Generator, views: int = 8, side: int = 96) -> Image.Image:

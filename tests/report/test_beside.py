@@ -54,10 +54,12 @@ def test_runs_of_one_name_are_called_by_their_paths(run: Path, tmp_path: Path) -
     assert page.results == page.settings == []
 
 
-def test_the_name_of_the_page_is_that_of_the_other_run_as_far_as_it_fits(run: Path, other: Path) -> None:
-    assert beside(run, other) == run / "report-beside-other.html"
-    long = other.rename(other.with_name("ä" * 127))
-    assert beside(run, long) == run / f"report-beside-{'ä' * 75}.html"
+def test_the_page_has_the_name_of_the_other_run_as_far_as_it_fits(
+    run: Path, written: dict[str, Path], short_scripts: None
+) -> None:
+    long = run.rename(run.with_name("ä" * 127))
+    assert beside(written["plain"], long) == written["plain"] / f"report-beside-{'ä' * 75}.html"
+    assert beside(long, written["plain"]) == long / "report-beside-plain.html"
 
 
 def test_two_different_runs_are_wanted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

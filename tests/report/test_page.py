@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from fake_run import CLASSES, HOSTILE
-from markupsafe import Markup
 
-from nearfar.report import html
 from nearfar.report.beside import beside
 from nearfar.report.compared import compared
 from nearfar.report.gallery import Gallery
@@ -41,12 +39,6 @@ class Outline(HTMLParser):
     def structure(self) -> list[tuple[str, list[str]]]:
         """Elements and the names of their attributes, without those that depend on signs in a name on purpose."""
         return [(tag, list(attributes)) for tag, attributes in self.elements if tag not in ("wbr", "code")]
-
-
-@pytest.fixture
-def short_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without the four megabytes of Plotly."""
-    monkeypatch.setattr(html, "_scripts", lambda: html._Scripts(Markup("plotly"), Markup("own"), "hashes"))
 
 
 def outline(path: Path) -> Outline:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_run import RUNS
 
 from nearfar.report.page import report
 
@@ -37,7 +38,7 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(written) -> dict[str, Path]:
-    return {name: report(run) for name, run in written.items()}
+    return {name: report(written[name]) for name in RUNS}
 
 
 def show(browser: Any, page: Path, width: int = 1200) -> None:
@@ -81,7 +82,7 @@ def until(browser: Any, condition: str) -> None:
     WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda b: b.execute_script(f"return {condition}"))
 
 
-@pytest.mark.parametrize("name", ["plain", "unlabeled", "hostile", "rows", "hostile rows"])
+@pytest.mark.parametrize("name", ["plain", "unlabeled", "hostile", "cells", "hostile cells", "hostile excerpts"])
 def test_it_loads_without_an_error_or_a_request(browser, pages, name):
     show(browser, pages[name])
     until(browser, "document.querySelector('.map .plot')._fullLayout && !document.querySelector('.no-webgl')")
@@ -101,7 +102,7 @@ def test_it_loads_without_an_error_or_a_request(browser, pages, name):
 
 
 @pytest.mark.parametrize("name", ["plain", "hostile"])
-def test_pointing_shows_a_image_and_clicking_its_neighbors(browser, pages, name):
+def test_pointing_shows_an_image_and_clicking_its_neighbors(browser, pages, name):
     show(browser, pages[name])
     data = json.loads((pages[name].parent / "results/map.json").read_text())
     pointing(browser, 3, click=False)
@@ -122,8 +123,8 @@ def test_pointing_shows_a_image_and_clicking_its_neighbors(browser, pages, name)
     assert browser.execute_script("return typeof window.hacked") == "undefined"
 
 
-@pytest.mark.parametrize("name", ["rows", "hostile rows"])
-def test_rows_are_told_in_words(browser, pages, name):
+@pytest.mark.parametrize("name", ["cells", "hostile cells"])
+def test_rows_are_shown_by_their_cells(browser, pages, name):
     show(browser, pages[name])
     data = json.loads((pages[name].parent / "results/map.json").read_text())
 
@@ -132,7 +133,7 @@ def test_rows_are_told_in_words(browser, pages, name):
         texts = browser.execute_script(script)
         return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
 
-    def told(i: int, other: int | None = None) -> list[list[str]]:
+    def cells(i: int, other: int | None = None) -> list[list[str]]:
         return [
             [column, cell or "–"]
             for c, (column, cell) in enumerate(zip(data["columns"], data["cells"][i], strict=True))
@@ -141,17 +142,28 @@ def test_rows_are_told_in_words(browser, pages, name):
 
     pointing(browser, 5, click=False)
     until(browser, "!document.querySelector('.hover').hidden")
-    assert read(".hover") in [told(i) for i in range(len(data["x"]))]
+    assert read(".hover") in [cells(i) for i in range(len(data["x"]))]
     assert browser.execute_script("return document.querySelector('.hover .sprite')") is None
 
     pointing(browser, 5, click=True)
     until(browser, "document.querySelectorAll('.near .tile').length > 0")
     said = browser.execute_script("return document.querySelector('.near .chosen div').textContent")
     i = next(i for i in range(len(data["x"])) if said == data["label"][i] + data["name"][i])
-    assert read(".near .chosen") == told(i)
+    assert read(".near .chosen") == cells(i)
     for k, j in enumerate(data["near"][i], 1):
-        assert read(f".near .tile:nth-child({k})") == told(j, i)
+        assert read(f".near .tile:nth-child({k})") == cells(j, i)
     assert browser.execute_script("return typeof window.hacked") == "undefined"
+
+
+def test_excerpts_are_read(browser, pages):
+    show(browser, pages["hostile excerpts"])
+    data = json.loads((pages["hostile excerpts"].parent / "results/map.json").read_text())
+    pointing(browser, 5, click=True)
+    until(browser, "document.querySelectorAll('.near .tile').length > 0")
+    read = "return [...document.querySelectorAll('.near .excerpt')].map((e) => e.textContent)"
+    chosen, *near = browser.execute_script(read)
+    i = data["excerpts"].index(chosen)
+    assert near == [data["excerpts"][j] for j in data["near"][i]]
 
 
 def test_a_class_can_be_brought_forward(browser, pages):
@@ -165,7 +177,7 @@ def test_a_class_can_be_brought_forward(browser, pages):
     assert faded == [label != first for label in labels]
 
 
-@pytest.mark.parametrize("name", ["plain", "hostile", "unlabeled", "rows", "hostile rows"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "unlabeled", "cells", "hostile cells", "hostile excerpts"])
 @pytest.mark.parametrize("width", [400, 760, 1600])
 def test_no_window_is_too_narrow(browser, pages, name, width):
     show(browser, pages[name], width)
@@ -238,10 +250,13 @@ def contrast(one: str, other: str) -> float:
 def test_two_runs_are_drawn_over_one_another(browser, written, run):
     from nearfar.report.beside import beside
 
-    show(browser, beside(run, written["unlabeled"]))
+    marked = run.rename(run.with_name("<b>run & <a href='https:'>co"))  # Plotly knows these elements
+    show(browser, beside(marked, written["unlabeled"]))
     traces = browser.execute_script(
         "return [...document.querySelectorAll('.curve .plot')].map((p) => p.data.map((t) => t.name || ''))"
     )
     assert traces
-    assert all(names[:2] == ["run", "unlabeled"] for names in traces)
+    legend = browser.execute_script("return [...document.querySelectorAll('.legendtext')].map((t) => t.textContent)")
+    assert legend == [marked.name, "unlabeled"] * len(traces)
+    assert browser.execute_script("return document.querySelectorAll('.curve a').length") == 0
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
