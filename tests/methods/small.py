@@ -201,24 +201,24 @@ def step(method: Method, optimizer: torch.optim.Optimizer, batch: Batch, net: nn
     return loop.step(method, batch, optimizer, net=net).out
 
 
-_GROWN: dict[tuple[str, torch.dtype], Method] = {}
-
-
 def grown(form: Form, *, dtype: torch.dtype = torch.float32) -> Method:
     """The method after a step in its first epoch and some when all has started and every small memory is full."""
-    key = f"{form} {form.arguments}", dtype
+    key = f"{form} {form.arguments}"
     if key not in _GROWN:
-        _GROWN[key] = _grow(form, dtype)
-    return copy.deepcopy(_GROWN[key])
+        _GROWN[key] = _grow(form)
+    return copy.deepcopy(_GROWN[key]).to(dtype)
 
 
-def _grow(form: Form, dtype: torch.dtype) -> Method:
-    method = form.build().to(dtype)
+_GROWN: dict[str, Method] = {}
+
+
+def _grow(form: Form) -> Method:
+    method = form.build()
     optimizer = sgd(method)
     for number, time in enumerate([0, *range(OLD, OLD + 5)]):
         method.clock = clock(time)
         start_epoch(method, form.look(method))
-        step(method, optimizer, form.batch(16, seed=100 + number, dtype=dtype))
+        step(method, optimizer, form.batch(16, seed=100 + number))
     method.clock = clock(OLD + 5)
     return method
 
