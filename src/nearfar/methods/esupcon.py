@@ -71,16 +71,15 @@ class ESupCon(Method):
         return self.logits(normalize(self.projector(self.embed(view))))
 
     def forward(self, batch: Batch) -> Step:
-        label = batch.label
-        views = self.project_all(batch.views)  # V of N x dim
-        z = torch.cat(views)
+        label, views = batch.label, len(batch.views)
+        z = torch.cat(self.project_all(batch.views))  # VN x dim
         b, none = self.logits(z), z.new_zeros(0, z.shape[1])
         queue = none, label[:0], label[:0]
         loss = parametric(
             z, b + self.log_prior, label, none, queue, temperature=self.temperature, alpha=1.0, group=batch.group
         )
-        every = centers(normalize(self.prototypes), views, label, temperature=self.temperature)
-        entropy = cross_entropy(b, label.repeat(len(views)), log_prior=self.log_prior)
+        every = centers(normalize(self.prototypes), list(z.chunk(views)), label, temperature=self.temperature)
+        entropy = cross_entropy(b, label.repeat(views), log_prior=self.log_prior)
         log = {"samples": loss.detach(), "prototypes": every.detach(), "entropy": entropy.detach()}
         return Step(loss + self.beta * every + self.joint * entropy, log)
 
