@@ -5,9 +5,9 @@
 
 It speaks to the library by its command line alone, so that two commits which differ in all else can be compared. Each
 method is trained twenty steps on its own recipe with conv4, on color images that are made here and on a table where it
-takes rows. Tensors are compared by their contents, not by their names. Two digests a method: "as it is", and "by shape",
-for which initial weights depend on nothing but the shape of the tensor; so a method that no longer draws weights which
-it would throw away differs in the first and agrees in the second.
+takes rows. Tensors are compared by their contents, not by their names. Two digests a method: "as it is", and "by
+shape", for which initial weights depend on nothing but the shape of the tensor; so a method that no longer draws
+weights which it would throw away differs in the first and agrees in the second.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ class Run:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
         test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
-        Without them, a split named test in the labels is tested and the rest learned from; else seeded stratified folds.
+        Without them, a split named test in the labels is tested and the rest learned from; else seeded stratified
+        folds.
         Writes results/evaluate.json and returns what it holds.
         """
         parts = [self.open(data, labels=labels, label_column=label_column)]
@@ -356,7 +357,7 @@ def fit(
 ) -> Run:
     """Train an encoder on `data` and return its run.
 
-    data: a folder, a .npz file, a list of paths, an array (see `nearfar.modalities.image.samples.open_images`), or `Images`.
+    data: what a kind of data opens: for images see `nearfar.open_images`, for tables a file, a frame or a mapping.
     method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
     recipe: where defaults come from.  kind: of the data, recognized by default, or the path of your own.
     flags: any field of the kind's `Settings`, any argument of the method.

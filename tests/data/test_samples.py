@@ -2,27 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.modalities.image.samples import open_images
 from tests.tiny import tiny_images
-
-
-def test_digests_know_a_image_by_its_pixels() -> None:
-    array = tiny_images(8)
-    first, second = digests(open_images(array)), digests(open_images(array[::-1].copy()))
-    assert first == second[::-1]
-    assert len(set(first)) == 8
-
-
-def test_a_fingerprint_changes_with_samples_order_and_labels() -> None:
-    images, label = tiny_images(8), torch.arange(8) % 2
-    variants = [(images, label), (images[::-1].copy(), label), (images[:7], label[:7]), (images, 1 - label)]
-    opened = [open_images((array, names.numpy())) for array, names in variants]
-    assert len({fingerprint(digests(data), data) for data in opened}) == len(variants)
 
 
 def test_samples_are_found_by_their_split() -> None:
@@ -66,3 +52,15 @@ def test_samples_of_an_array_are_numbered_until_some_are_taken_out() -> None:
     assert data.numbered
     assert data.subset([0, 1]).numbered
     assert not data.subset([1, 2]).numbered
+
+
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class Forgetful(Samples):
+    words: list[str]
+
+
+def test_a_kind_that_does_not_say_what_is_of_single_samples_has_no_subsets() -> None:
+    label = torch.zeros(2, dtype=torch.int64)
+    data = Forgetful(names=["a", "b"], label=label, classes=["c"], group=label, split=["", ""], words=["x", "y"])
+    with pytest.raises(NotImplementedError, match="words"):
+        data.subset([1])

@@ -16,6 +16,7 @@ import yaml
 
 from nearfar import machine
 from nearfar.batch import MISSING, Batch
+from nearfar.errors import Diverged
 from nearfar.export.encoder import load_encoder
 from nearfar.method import Step
 from nearfar.methods.supcon import SupCon
@@ -27,7 +28,6 @@ from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.journal import Journal
-from nearfar.training.options import Diverged
 from tests.tiny import SETTINGS, array_file, folder, tiny_images
 from tests.training.test_checkpoints import damage
 from tests.training.test_loop import equal

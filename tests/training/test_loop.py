@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nearfar import distributed, optim
 from nearfar.batch import MISSING, Batch
+from nearfar.errors import Diverged
 from nearfar.method import Look, Method, Step
 from nearfar.methods.moco import MoCo
 from nearfar.methods.simclr import SimCLR
@@ -28,7 +29,7 @@ from nearfar.training.feeder import Feeder
 from nearfar.training.journal import Journal
 from nearfar.training.log import Log
 from nearfar.training.loop import fit
-from nearfar.training.options import Diverged, Loop, Precision
+from nearfar.training.options import Loop, Precision
 from tests.two_ranks import Pool
 
 N, BATCH, EPOCHS = 44, 8, 4

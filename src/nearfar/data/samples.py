@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -68,8 +68,14 @@ class Samples:
         def taken(values: Tensor | list[Any]) -> Tensor | list[Any]:
             return values[index.to(values.device)] if isinstance(values, Tensor) else [values[i] for i in which]
 
-        fields = ("names", "label", "group", "attribute", "split", *self.PER_SAMPLE)
-        return replace(self, **{name: taken(getattr(self, name)) for name in fields})
+        own = {field.name for field in fields(self)} - {field.name for field in fields(Samples)}
+        if own and not self.PER_SAMPLE:
+            raise NotImplementedError(
+                f"{type(self).__name__} has the fields {', '.join(sorted(own))}: its PER_SAMPLE must name those "
+                "that hold a value for each sample, or a subset would keep the values of other samples"
+            )
+        each = ("names", "label", "group", "attribute", "split", *self.PER_SAMPLE)
+        return replace(self, **{name: taken(getattr(self, name)) for name in each})
 
     def to(self, device: torch.device | str) -> Self:
         """The same samples, kept on `device` where they fit there."""

@@ -43,8 +43,9 @@ def logistic(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Multinomial logistic regression for each strength in turn: weight D x C and bias C, float32.
 
-    x: N x D, centered.  y: N, 0 to C - 1.  strengths: falling, each starts from the last, and the first from larger ones
-    by tens, which are not given: from 1 on, and of more than MANY rows, which are harder to tell apart, from 0.01 on.
+    x: N x D, centered.  y: N, 0 to C - 1.  strengths: falling, each starts from the last, and the first from larger
+    ones by tens, which are not given: from 1 on, and of more than MANY rows, which are harder to tell apart, from
+    0.01 on.
     tolerance: largest entry of the gradient where it stops, in coordinates in which the curvature is at most about 1.
     """
     vectors, variance = _spectrum(x)  # D x R, R

@@ -1,7 +1,7 @@
 """Kinds of data: one folder each. What can be asked without torch is asked here; `kind.of` gives the kind itself.
 
-A kind is named by its folder, such as "image", or by the path of a file or folder of the user's own, which holds a class
-that extends `nearfar.Kind`.
+A kind is named by its folder, such as "image", or by the path of a file or folder of the user's own, which holds a
+class that extends `nearfar.Kind`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from nearfar.modalities.examination import Copies, Examination, common_examinati
 
 
 class Kind:
-    """A kind of data. A kind of one's own extends it: `open`, `encoder`, `encoder_from_spec`, `views` and `plain` must be
-    given; all else has a plain form here.
+    """A kind of data. A kind of one's own extends it: `open`, `encoder`, `encoder_from_spec`, `views` and `plain` must
+    be given; all else has a plain form here.
 
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
@@ -71,7 +71,7 @@ class Kind:
         raise ValueError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
-        """What config.yaml keeps of the samples: `channels` (numbers of an input, where that has a meaning) among others."""
+        """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""
         return {"channels": 0}
 
     def encoder(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Encoder:

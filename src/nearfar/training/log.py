@@ -14,7 +14,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.evaluation.alarms import STARVED, Judge, drift, readings
 from nearfar.method import Method
-from nearfar.training.options import Diverged, Loop, StepResult
+from nearfar.training.options import Loop, StepResult
 
 DRAIN = 50  # steps between two reads of the numbers from the device: each read makes it wait
 LINE = 10  # steps that share a line of the journal
@@ -90,7 +90,7 @@ class Log:
         self.kept, self.rates = [], []
         for number, loss in enumerate(losses, first + 1):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in step {number}", self.loop)
+                raise self.loop.diverged(f"the loss became {loss} in step {number}")
         for start in range(0, len(table), LINE):
             part = table[start : start + LINE]
             numbers = dict(zip(names, part.mean(0).tolist(), strict=True))

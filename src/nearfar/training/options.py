@@ -1,4 +1,4 @@
-"""What a step and the loop are given, what a step gives, and the error that ends a run which has diverged."""
+"""What a step and the loop are given, and what a step gives."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from nearfar.errors import Diverged
 from nearfar.method import Look, Step
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.journal import Journal
 
 Precision = Literal["float32", "bf16", "fp16"]
-
-
-class Diverged(ArithmeticError):
-    """The loss or a parameter is no longer a finite number."""
-
-    def __init__(self, what: str, loop: Loop) -> None:
-        saved = loop.checkpoints.all() if loop.checkpoints is not None else []
-        stays = f"; the last finite checkpoint is {str(saved[-1])!r}" if saved else ""
-        remedies = ["a lower --lr", "a smaller --clip" if loop.clip else "--clip 1"]
-        if loop.precision != "float32":
-            remedies.append("--precision float32" if loop.precision == "bf16" else "--precision bf16 or float32")
-        super().__init__(f"{what}{stays}. Start anew with {', or '.join(remedies)}")
 
 
 @dataclass(kw_only=True)
@@ -81,3 +70,8 @@ class Loop(StepOptions):
     probe_every: int = 1
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
+
+    def diverged(self, what: str) -> Diverged:
+        """The error that ends this run, and what to do."""
+        saved = self.checkpoints.all() if self.checkpoints is not None else []
+        return Diverged(what, saved=saved[-1] if saved else None, clip=self.clip, precision=self.precision)

@@ -6,7 +6,7 @@ import torch
 
 from nearfar import distributed
 from nearfar.method import Method
-from nearfar.training.options import Diverged, Loop
+from nearfar.training.options import Loop
 
 
 class State:
@@ -47,7 +47,7 @@ class State:
         """
         # A sum of squares is finite only if all its terms are; an overflow would be as bad.
         if not torch.nn.utils.get_total_norm([p.detach() for p in self.method.parameters()]).isfinite():
-            raise Diverged(f"a parameter is no longer finite at step {step}", self.loop)
+            raise self.loop.diverged(f"a parameter is no longer finite at step {step}")
         if self.loop.checkpoints is not None and distributed.rank() == 0:
             state = {
                 "step": step,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import nearfar
-from nearfar.data.labels import array_labels, no_labels
+from nearfar.data.labels import array_labels
 from nearfar.data.samples import Samples
 
 
@@ -50,6 +50,7 @@ class Series:
 class Rows(Samples):
     """The samples: each a row of numbers."""
 
+    PER_SAMPLE = ("rows",)
     rows: list[Tensor]
 
     def fetch(self, index: Tensor) -> tuple[Series]:

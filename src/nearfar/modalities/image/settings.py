@@ -14,6 +14,9 @@ from nearfar.modalities.recognize import looks_like_table
 DRAWINGS = "drawings"
 """As DATA: the training part of the drawings that come with the package."""
 
+SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
+"""Endings of files that may hold images or list them."""
+
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "sce", "cmc"),
     *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
@@ -29,8 +32,8 @@ class Settings(settings.Settings):
     """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
-    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce, cmc,
-    looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce,
+    cmc, looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: int = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     crops: tuple[int, int] = (2, 0)
@@ -47,14 +50,23 @@ class Settings(settings.Settings):
 
 
 def recognizes(data: Any) -> bool:
-    """Whether data are images: the drawings of the package, a folder, an archive, a list, arrays, but no table."""
+    """Whether data are images: the drawings of the package, a folder, an archive, a list of paths, arrays, a list of
+    images, a data set of images; no table."""
+    if isinstance(data, tuple) and len(data) == 2:
+        return recognizes(data[0])
     if isinstance(data, str | os.PathLike):
         if str(data) == DRAWINGS:
             return True
         path = Path(data)
-        known = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
-        return (path.is_dir() or path.suffix.lower() in known) and not looks_like_table(path)
-    return not hasattr(data, "columns") and not isinstance(data, Mapping)
+        return (path.is_dir() or path.suffix.lower() in SUFFIXES) and not looks_like_table(path)
+    if isinstance(data, list):
+        return not (data and isinstance(data[0], Mapping | list | tuple | int | float))
+    features = getattr(data, "features", None)
+    if isinstance(features, Mapping):  # a datasets.Dataset
+        return any(type(feature).__name__ == "Image" for feature in features.values())
+    if hasattr(data, "columns") or isinstance(data, Mapping):
+        return False
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def recipe_for(data: Any) -> str:
