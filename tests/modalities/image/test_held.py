@@ -158,8 +158,6 @@ def test_a_dataset_of_hugging_face(tmp_path):
     assert (images.classes, images.label.tolist()) == (["zebra", "ant"], [1, -1, 0])
     assert images.split == ["train", "test", "train"]
     assert same(open_images(data.select([2, 1])), open_images([images_of()[2], images_of()[1]]))
-    assert recognizes(data)
-    assert not recognizes(data.remove_columns("photo"))
     with pytest.raises(ValueError, match=r"wanted: one of the type datasets\.Image"):
         open_images(data.remove_columns("photo"))
     with pytest.raises(TypeError, match="give one of them"):
@@ -188,13 +186,3 @@ def test_a_run_learns_from_a_list_of_images(tmp_path):
     settings = SETTINGS | {"epochs": 1, "size": 16, "labels": "none"}
     run = nearfar.fit(images, method="simclr", out=tmp_path / "run", **settings)
     assert run.embed(images[:5]).shape[0] == 5
-
-
-def test_images_are_recognized_without_opening_them(tmp_path):
-    (tmp_path / "list.csv").write_text("path,label\na.png,1\n")
-    (tmp_path / "table.csv").write_text("height,width\n1,2\n")
-    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
-    yes = [tmp_path, str(tmp_path / "list.csv"), tmp_path / "a.npy", tmp_path / "b.tar", images_of(), ["a.png"]]
-    yes += [np.zeros((2, 4, 4), np.uint8), torch.zeros(2, 4, 4), (images_of(), [1, 2, 3]), Pairs(images_of(), [0] * 3)]
-    assert all(recognizes(data) for data in yes)
-    assert not any(recognizes(data) for data in [tmp_path / "table.csv", {"a": [1]}, 3, [{"a": 1}], "notes.md"])

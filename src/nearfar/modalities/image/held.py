@@ -114,7 +114,10 @@ def known_columns(columns: Mapping[str, Sequence[Any]], label: str, names: list[
     if not columns:
         return None
     n = len(names)
-    labels = array_labels(columns[label], n, names=classes) if label in columns else no_labels(names)
+    if label in columns:
+        labels = array_labels(columns[label], n, names=classes, noun="image")
+    else:
+        labels = no_labels(names, noun="image")
     if "group" in columns:
         labels.group = array_labels(columns["group"], n).label
     if "attribute" in columns:
@@ -143,7 +146,7 @@ def _labels(data: Any, first: Any) -> Labels:
     names = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     if names is not None and not all(isinstance(value, int) and 0 <= value < len(names) for value in values):
         names = None
-    return array_labels(np.array(values, dtype=object), n, names=names)
+    return array_labels(np.array(values, dtype=object), n, names=names, noun="image")
 
 
 def _plain(value: Any) -> Any:

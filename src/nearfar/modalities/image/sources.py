@@ -168,9 +168,9 @@ def _open_npz(path: Path, file: Any) -> Opened:
     if values is None and group is None and split is None and attribute is None:
         return opened
     labels = (
-        no_labels(opened.names)
+        no_labels(opened.names, noun="image")
         if values is None
-        else array_labels(values, n, names=None if classes is None else classes.tolist())
+        else array_labels(values, n, names=None if classes is None else classes.tolist(), noun="image")
     )
     if group is not None:
         labels.group = array_labels(group, n).label
