@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check learn compare cost pages bench clean
+.PHONY: demo test newest check learn compare cost pages bench clean
 
 demo: $(READY)
 	$(BIN)/nearfar demo
@@ -11,6 +11,13 @@ demo: $(READY)
 # Two processes of one thread each: the networks are tiny, and threads would wait for each other.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The same tests with the newest versions of everything, beside those of constraints.txt.
+newest: $(READY)
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV venv --quiet --clear --python $(BIN)/python .newest-venv && \
+	  $$UV pip install --quiet --upgrade --python .newest-venv/bin/python -e '.[dev]'
+	OMP_NUM_THREADS=1 .newest-venv/bin/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check src tests examples benchmarks
@@ -41,16 +48,17 @@ bench: .bench-venv/.ready
 	  $$UV pip install --quiet --python .bench-venv/bin/python -e '.[fast]' -r benchmarks/bench/peers.txt
 	@touch $@
 
-# uv where it is on the path, else a copy of it inside the environment; done again only when pyproject.toml changes.
-$(READY): pyproject.toml
+# uv where it is on the path, else a copy of it inside the environment; done again only when pyproject.toml or the versions
+# that were tested change.
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "nearfar needs Python 3.11 to 3.13, and '$(PYTHON)' is `$(PYTHON) --version 2>&1`: run make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing nearfar and what it needs into .venv (torch is large; this is done once) ..."
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
-	  else $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'; fi
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build dist .ruff_cache .hypothesis
+	rm -rf .venv .newest-venv build dist .ruff_cache .hypothesis

@@ -43,7 +43,7 @@ from nearfar.modalities.image import kind as image_kind
 from nearfar.modalities.image import named
 from nearfar.modalities.image.color import rotation
 from nearfar.modalities.image.samples import Images
-from nearfar.modalities.image.views import Views
+from nearfar.modalities.image.views import Views, plain
 from nearfar.run import Run
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
@@ -60,7 +60,7 @@ CHANGED = 5_000
 """Training images, and test images, that are turned or tinted."""
 TEMPERATURE = 0.2
 Changed = Callable[[Tensor, Tensor], Tensor]
-"""(images, how each is to be changed) -> image_kind."""
+"""(images, how each is to be changed) -> images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Series:
 def neighbors(encoder: Any) -> float:
     """kNN accuracy on the test images, in per cent."""
     _, bank, test = data("cifar10")
-    known, asked = (probing.embed(encoder, image_kind.plain(encoder), part) for part in (bank, test))
+    known, asked = (probing.embed(encoder, plain(encoder.spec["size"]), part) for part in (bank, test))
     return knn(known, bank.label, asked, test.label, k=200, temperature=0.1)["accuracy"]
 
 
@@ -122,7 +122,7 @@ def told_apart(run: Run, line: Line, encoder: Any) -> dict[str, float]:
         how = [torch.randint(kinds, (len(part),), generator=draws) for part in parts]
         rows = [embedded(encoder, part, change, y) for part, y in zip(parts, how, strict=True)]
         found[name] = accuracy(rows[0], how[0], rows[1], how[1])
-    rows = [probing.embed(encoder, image_kind.plain(encoder), part) for part in parts]
+    rows = [probing.embed(encoder, plain(encoder.spec["size"]), part) for part in parts]
     return found | {"class": accuracy(rows[0], parts[0].label, rows[1], parts[1].label)}
 
 
@@ -131,7 +131,7 @@ def embedded(encoder: Any, images: Images, change: Changed, how: Tensor) -> Tens
     """The representation of images, each of which was changed: N x dim."""
     rows = torch.arange(len(images)).split(256)
     return torch.cat(
-        [encoder(change(image_kind.plain(encoder)(*images.fetch(index))[0], how[index])) for index in rows]
+        [encoder(change(plain(encoder.spec["size"])(*images.fetch(index))[0], how[index])) for index in rows]
     )
 
 
@@ -178,7 +178,7 @@ def turned_alone(size: int) -> Views:
 
 
 def jittered(strength: float) -> Line:
-    """SimCLR under color jitter of that strength; its own is 0.5 for small image_kind."""
+    """SimCLR under color jitter of that strength; its own is 0.5 for small images."""
     return Line(
         method="simclr", flags={"temperature": TEMPERATURE}, views=lambda size: named.simclr(size, strength=strength)
     )
@@ -330,7 +330,7 @@ def _views(line: Line) -> Iterator[None]:
     """Within: training makes the views of a line."""
     before = image_kind.named_views
     if line.views is not None:
-        image_kind.named_views = lambda data, settings, facts: line.viewer(settings, facts["size"])
+        image_kind.named_views = lambda settings, size: line.views(size)
     try:
         yield
     finally:

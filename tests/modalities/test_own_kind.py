@@ -69,7 +69,7 @@ def test_a_flag_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     images = folder(tmp_path / "photos", 8)
     assert main(["train", "simclr", str(images), "--drop", "a"]) == 2
     assert "--drop" in capsys.readouterr().err
-    with pytest.raises(TypeError, match="'drop'.*table"):
+    with pytest.raises(TypeError, match=r"'drop'.*table"):
         nearfar.fit(str(images), drop=("a",), out=tmp_path / "run")
 
 

@@ -123,14 +123,10 @@ class RaggedKind(nearfar.Kind):
         if isinstance(data, Rows):
             return data
         lines = [json.loads(line) for line in Path(data).read_text(encoding="utf-8").splitlines()]
-        rows, names = (
-            [torch.tensor(line["row"], dtype=torch.float32) for line in lines],
-            list(map(str, range(len(lines)))),
-        )
-        known = array_labels([line["label"] for line in lines], len(rows)) if "label" in lines[0] else no_labels(names)
-        return Rows(
-            names=names, label=known.label, classes=known.classes, group=known.group, split=known.split, rows=rows
-        )
+        rows = [torch.tensor(line["row"], dtype=torch.float32) for line in lines]
+        known = array_labels([line["label"] for line in lines], len(rows))
+        parts = {"label": known.label, "classes": known.classes, "group": known.group, "split": known.split}
+        return Rows(names=list(map(str, range(len(rows)))), rows=rows, **parts)
 
     def encoder(self, samples: Any, settings: Any, facts: dict[str, Any]) -> Mean:
         return Mean()
