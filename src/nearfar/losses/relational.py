@@ -48,7 +48,8 @@ def sce(
 
 def _mean_like(k: Tensor, queue: Tensor, groups: Ids | None) -> tuple[Tensor, Tensor]:
     """The mean of the queue, weighted by softmax(k . queue), and the log of the sum of the exponentials: N x D, N."""
-    with torch.enable_grad():
+    with torch.enable_grad():  # also where the caller wants no gradient: the mean is one
         k = k.requires_grad_()
         log_sum = far(k, queue, exclude_same=groups)
-    return torch.autograd.grad(log_sum.sum(), k)[0], log_sum.detach()
+        (mean,) = torch.autograd.grad(log_sum.sum(), k)
+    return mean, log_sum.detach()
