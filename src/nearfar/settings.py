@@ -6,7 +6,9 @@ Each kind of data extends `Settings` by its own, in `modalities/KIND/settings.py
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
@@ -94,6 +96,14 @@ class Settings:
                 raise ValueError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
         if self.micro_batch < 0 or self.micro_batch == 1:
             raise ValueError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
+
+
+def check_views(given: str, names: Sequence[str]) -> None:
+    """Raise ValueError where views have none of these names, and are no function of the user's own."""
+    if given not in names and ".py:" not in given:
+        near = get_close_matches(given, names, 2)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant}")
 
 
 def _flag(name: str) -> str:

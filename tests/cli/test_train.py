@@ -44,7 +44,7 @@ def test_the_flags_are_those_of_the_kind_that_were_agreed_on(kind: str, capsys: 
         main(["train", "simclr", "--kind", kind, "--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    assert sorted(re.findall(r"^\W*--([a-z0-9][a-z0-9-]*)", said, re.MULTILINE)) == sorted(SIMCLR[kind])
+    assert set(re.findall(r"^\W*--([a-z0-9][a-z0-9-]*)", said, re.MULTILINE)) == set(SIMCLR[kind])
     assert "DATA" in said
 
 
@@ -85,6 +85,7 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
         (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are drawings"),
         (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a finite number, 0 or more"),
         (["simclr", "drawings", "--epochs", "0"], "--epochs 0: at least 1"),
+        (["simclr", "drawings", "--views", "moco"], "did you mean moco_v"),
         (["simclr", "nowhere/"], "There is nothing at 'nowhere'"),
         (["simclr", "drawings", "--device", "warp"], "--device warp: torch knows no such device; use auto, cpu"),
         (["simclr", "drawings", "--size", "8"], "conv4 cannot take images of 8 x 8 px"),
@@ -111,7 +112,6 @@ def test_mistakes_are_one_line_and_status_2(
     [
         (["--temprature", "0.1"], "--temperature"),
         (["--epochs", "many"], "many"),
-        (["--views", "moco"], "moco_v1"),
         (["--resume=maybe"], "maybe"),
     ],
 )
@@ -245,7 +245,7 @@ def test_many_bad_files_are_an_error_with_its_remedy(tmp_path: Path, capsys: pyt
     photos = folder(tmp_path / "photos", 20, bad=6)
     status, _, err = train(capsys, "simclr", photos, *FLAGS, "--out", tmp_path / "run")
     assert status == 2
-    assert "6 of 20 image files" in err
+    assert "6 of 20 images" in err
     assert "--max-bad 0.3" in err
     status, said, _ = train(capsys, "simclr", photos, *FLAGS, "--max-bad", "0.3", "--out", tmp_path / "run")
     assert status == 0

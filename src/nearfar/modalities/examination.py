@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING, Batch
+from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
 from nearfar.files import replace_csv
 from nearfar.machine import free_memory
@@ -71,6 +72,15 @@ class Examination:
                 known = samples.classes[label] if label != MISSING else ""
                 rows.append([name, known, f"copies-{group}" if group != MISSING else ""])
         replace_csv(path, rows)
+
+
+def equal_samples(samples: Samples) -> Copies:
+    """The samples whose contents are the same."""
+    known = digests(samples)
+    count = Counter(known)
+    numbers = {digest: number for number, digest in enumerate(digest for digest in count if count[digest] > 1)}
+    group = torch.tensor([numbers.get(digest, MISSING) for digest in known])
+    return Copies(group, int((group != MISSING).sum()) - len(numbers), 0)
 
 
 def common_examination(samples: Samples, copies: Copies, noun: str) -> Examination:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,14 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from nearfar import modalities, settings
-from nearfar.batch import MISSING, to
-from nearfar.data.digests import digests
+from nearfar.batch import to
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import run_file
 from nearfar.method import Encoder
-from nearfar.modalities.examination import Copies, Examination, common_examination
+from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
 
 
 class Kind:
@@ -133,11 +131,7 @@ class Kind:
 
     def copies(self, samples: Any) -> Copies:
         """Which samples are copies, or nearly copies, of one another."""
-        known = digests(samples)
-        count = Counter(known)
-        numbers = {digest: number for number, digest in enumerate(digest for digest in count if count[digest] > 1)}
-        group = torch.tensor([numbers.get(digest, MISSING) for digest in known])
-        return Copies(group, int((group != MISSING).sum()) - len(numbers), 0)
+        return equal_samples(samples)
 
     def tiles(self, samples: Any) -> Tiles:
         """What reports show of each sample: by default its name alone."""

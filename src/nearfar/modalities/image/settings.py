@@ -45,6 +45,7 @@ class Settings(settings.Settings):
 
     def check(self) -> None:
         super().check()
+        settings.check_views(self.views, VIEWS)
         if self.size < 0:
             raise ValueError(f"--size {self.size}: 0 or more pixels are needed")
 

@@ -16,6 +16,7 @@ from nearfar.modalities.examination import (
     batch_advice,
     common_warnings,
     epochs_advice,
+    equal_samples,
     estimate,
     groups_advice,
     labeled,
@@ -32,8 +33,9 @@ FEWEST = 10
 """Rows of a class from which anything is concluded of it."""
 
 
-def examine(rows: Table, copies: Copies, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
+def examine(rows: Table, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
     """Look at every row, and time one step. encoder: what to time.  label_column: what the labels are called."""
+    copies = equal_samples(rows)
     columns, gaps = rows.columns, missing(rows)
     most = sorted(((share, name) for name, share in gaps.items() if share), reverse=True)
     kinds = [len(column.values or ()) for column in columns.categories]

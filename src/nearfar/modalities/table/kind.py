@@ -145,5 +145,4 @@ class TableKind(kind.Kind):
         )
 
     def examine(self, samples: Table, settings: Settings) -> Examination:
-        copies = self.copies(samples)
-        return doctor.examine(samples, copies, encoder=settings.encoder, label_column=settings.label_column)
+        return doctor.examine(samples, encoder=settings.encoder, label_column=settings.label_column)

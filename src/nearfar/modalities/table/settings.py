@@ -31,6 +31,10 @@ class Settings(settings.Settings):
     categorical: tuple[str, ...] = ()
     """Columns whose whole numbers are codes."""
 
+    def check(self) -> None:
+        super().check()
+        settings.check_views(self.views, VIEWS)
+
 
 def recognizes(data: Any) -> bool:
     """Whether data are a table: a CSV or Parquet file that lists no images, a frame, or a mapping of columns."""
