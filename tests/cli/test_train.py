@@ -342,7 +342,7 @@ def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_accumulation_is_refused_but_a_methods_own_flag_is_not(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     text = (Path(methods.__file__).parent / "simclr.py").read_text(encoding="utf-8")
-    own.write_text(text.replace("temperature: float = 0.1)", "temperature: float = 0.1, accumulator: int = 2)"))
+    own.write_text(text.replace("temperature: float = 0.1,", "temperature: float = 0.1, accumulator: int = 2,", 1))
     _, _, arguments = parse(str(own), ["drawings", "--accumulator", "3"])
     assert arguments["accumulator"] == 3
     with pytest.raises(TypeError, match=r"--accumulate'.*another loss"):

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from nearfar import methods
+from nearfar import methods, modalities
 from nearfar.modalities import recipes
 from nearfar.modalities.image import kind as image_kind
 from nearfar.modalities.image.samples import open_images
 from nearfar.modalities.image.views import Views
 from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
-from nearfar.settings import Recipe, Settings
+from nearfar.settings import Recipe
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.journal import Journal
@@ -46,11 +46,13 @@ def test_every_recipe_names_what_exists(file: str) -> None:
 
 
 def hold_existing(file: str, function: str) -> None:
-    method = method_of(function)
-    recipe = recipes.load(f"{file}:{function}", method)
+    method, kind = method_of(function), recipes.kind_of(file)
+    own = modalities.entry(kind).Settings
+    recipe = recipes.load(f"{file}:{function}", method, kind)
     assert isinstance(recipe, Recipe)
-    types = get_type_hints(Settings)
-    for field in fields(Settings):
+    assert type(recipe.settings) is own
+    types = get_type_hints(own)
+    for field in fields(own):
         value = getattr(recipe.settings, field.name)
         if get_origin(types[field.name]) is Literal:
             assert value in get_args(types[field.name]), field.name
@@ -64,32 +66,32 @@ def hold_existing(file: str, function: str) -> None:
         annotation = flags[name].annotation
         assert value in get_args(annotation) if get_origin(annotation) is Literal else True
         assert type(value) is type(flags[name].default) or flags[name].default is None, name
-    plan = plans.make(method, "anywhere.npz", f"{file}:{function}", {})
+    plan = plans.make(method, "anywhere.npz", f"{file}:{function}", {}, kind=kind)
     assert plan.settings == recipe.settings
     assert plan.arguments.items() >= recipe.method.items()
-    if plan.settings.kind == "table":
+    if kind == "table":
         rows = torch.zeros(4, 1), torch.zeros(4, 0, dtype=torch.int64)
         assert len(table.views(plan.settings.views, Columns([Column("x")]), rows)) == 2
     else:
-        assert isinstance(image_kind.named_views(plan.settings, recipe.settings.size or 32), Views)
+        assert isinstance(image_kind.named_views(plan.settings, plan.settings.size or 32), Views)
 
 
 @pytest.mark.parametrize("file", recipes.names())
 def test_flags_are_laid_over_a_recipe(file: str) -> None:
-    there = set(functions(file))
+    there, kind = set(functions(file)), recipes.kind_of(file)
     for method in [name for name in methods.names() if name in there or "default" in there][::9]:
-        plan = plans.make(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5})
-        assert plan.settings == replace(recipes.load(file, method).settings, epochs=3, lr=0.5)
+        plan = plans.make(method, "anywhere.npz", file, {"epochs": 3, "lr": 0.5}, kind=kind)
+        assert plan.settings == replace(recipes.load(file, method, kind).settings, epochs=3, lr=0.5)
     for method in [name for name in methods.names() if not {name, "default"} & there][::9]:
         with pytest.raises(ValueError, match=rf"{file}.*{method}.*--recipe"):
-            recipes.load(file, method)
+            recipes.load(file, method, kind)
 
 
 def test_unknown_recipes_are_named() -> None:
     with pytest.raises(ValueError, match=r"no recipe 'imagenot'; there are .*imagenet"):
         recipes.load("imagenot", "moco", "image")
     with pytest.raises(ValueError, match="nothing for 'moco_v9'"):
-        recipes.load("imagenet:moco_v9", "moco")
+        recipes.load("imagenet:moco_v9", "moco", "image")
 
 
 SHRUNK = 32

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nearfar import modalities
 from nearfar.modalities.recognize import looks_like_table
-from nearfar.training import plan
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_table_and_a_list_of_files_are_told_apart(tmp_path: Path, name: str, t
     content = text.encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     assert looks_like_table(tmp_path / name) == expected
-    assert (plan.suited_recipe(tmp_path / name) == "tables") == expected
+    assert (modalities.kind_of(tmp_path / name) == "table") == expected
 
 
 def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
@@ -44,5 +44,5 @@ def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
 
 
 def test_columns_in_memory_are_a_table() -> None:
-    assert plan.suited_recipe({"a": [1, 2]}) == "tables"
-    assert plan.suited_recipe("not-there.csv.gz") == "tables"
+    assert modalities.kind_of({"a": [1, 2]}) == "table"
+    assert modalities.kind_of("not-there.csv.gz") == "table"

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from nearfar import machine
+from nearfar import machine, modalities
 from nearfar.batch import MISSING, Batch
 from nearfar.errors import Diverged
 from nearfar.export.encoder import load_encoder
@@ -282,7 +282,7 @@ def test_every_method_of_the_library_can_be_planned() -> None:
     [("drawings", "drawings"), ("x.npz", "small_images"), ("x.csv", "photos"), (".", "photos"), (3, "small_images")],
 )
 def test_the_recipe_suits_the_data(data: Any, recipe: str) -> None:
-    assert plans.suited_recipe(data) == recipe
+    assert modalities.entry(modalities.kind_of(data)).recipe_for(data) == recipe
 
 
 def test_too_few_for_the_batch(tmp_path: Path) -> None:

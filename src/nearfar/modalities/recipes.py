@@ -34,6 +34,11 @@ def module(name: str) -> ModuleType:
     return import_module(homes[name])
 
 
+def kind_of(name: str) -> str:
+    """The kind of data that a file of recipes is for."""
+    return module(name).__name__.split(".")[2]
+
+
 def load(name: str, method: str, kind: str) -> Recipe:
     """The recipe of a method for a kind of data.
 
@@ -50,9 +55,12 @@ def load(name: str, method: str, kind: str) -> Recipe:
     else:
         file, _, function = name.partition(":")
         held = module(file)
+        wanted_name = function or method
         function = function or (method if hasattr(held, method) else "default")
         if not hasattr(held, function):
-            raise ValueError(f"the recipes {file!r} have nothing for {function!r}; try --recipe small_images or photos")
+            raise ValueError(
+                f"the recipes {file!r} have nothing for {wanted_name!r}; try --recipe small_images or photos"
+            )
         recipe = getattr(held, function)()
     if type(recipe.settings) is Settings:  # those that all kinds have, of a user's own recipe
         own = {f.name: getattr(recipe.settings, f.name) for f in fields(Settings)}

@@ -12,7 +12,6 @@ from PIL import Image
 
 import nearfar
 from nearfar.modalities.image.samples import Images, open_images
-from nearfar.modalities.image.settings import recognizes
 from tests.tiny import SETTINGS, tiny_images
 
 from .images import encoded, folder, noise, smooth

@@ -86,7 +86,7 @@ def test_equal_rows_are_copies() -> None:
     from nearfar.modalities.table.samples import open_table
 
     rows = open_table({"a": [1.0, 2.0, 1.0, 3.0], "b": ["x", "y", "x", "x"]})
-    assert kinds.of("table").copies(rows).tolist() == [0, -1, 0, -1]
+    assert kinds.of("table").copies(rows).group.tolist() == [0, -1, 0, -1]
 
 
 def test_the_export_prepares_and_encodes_without_the_library(trained: tuple[Path, run.Run]) -> None:
@@ -107,7 +107,7 @@ def test_resumed_and_two_kinds_kept_apart(trained: tuple[Path, run.Run], tmp_pat
     data, opened = trained
     plan = plans.make("simclr", str(data), None, SETTINGS)
     assert training.train(plan, opened.path, resume=True, say=lambda text: None)
-    with pytest.raises(ValueError, match="--views 'simclr' is not for tables"):
+    with pytest.raises(ValueError, match="--views 'simclr' is none of scarf"):
         run.fit(str(data), "simclr", out=tmp_path / "a", say=lambda text: None, **SETTINGS | {"views": "simclr"})
     with pytest.raises(ValueError, match="'scarf' is not for images"):
         run.fit(np.zeros((4, 8, 8), np.uint8), "simclr", out=tmp_path / "b", say=lambda text: None, views="scarf")
@@ -136,5 +136,5 @@ def test_a_method_of_images_refuses_a_table(tmp_path: Path) -> None:
         'class Mine(SimCLR):\n    """For images."""\n\n    needs_pixels = True\n',
         encoding="utf-8",
     )
-    with pytest.raises(ValueError, match="is for images, and cannot be trained on table"):
+    with pytest.raises(ValueError, match="views of rows have none"):
         run.fit(str(table(tmp_path / "t.csv")), str(own), out=tmp_path / "r", say=lambda text: None, **SETTINGS)
