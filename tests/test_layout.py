@@ -207,6 +207,7 @@ def test_no_file_is_long() -> None:
 ELSEWHERE = {
     "data/folders.py": "modalities/image/test_sources.py",
     "data/source.py": "training/test_loop.py",
+    "memory/bank_contrast.py": "methods/test_instdisc.py",
     "modalities/encoder.py": "modalities/image/test_encoder.py",
     "modalities/examination.py": "modalities/image/test_doctor.py",
     "modalities/kind.py": "modalities/test_own_kind.py",

@@ -109,7 +109,7 @@ def test_resumed_and_two_kinds_kept_apart(trained: tuple[Path, run.Run], tmp_pat
     assert training.train(plan, opened.path, resume=True, say=lambda text: None)
     with pytest.raises(ValueError, match="--views 'simclr' is none of scarf"):
         run.fit(str(data), "simclr", out=tmp_path / "a", say=lambda text: None, **SETTINGS | {"views": "simclr"})
-    with pytest.raises(ValueError, match="'scarf' is not for images"):
+    with pytest.raises(ValueError, match="'scarf' is none of simclr"):
         run.fit(np.zeros((4, 8, 8), np.uint8), "simclr", out=tmp_path / "b", say=lambda text: None, views="scarf")
     with pytest.raises(ValueError, match=r"no column 'size'.*which the encoder was trained on"):
         opened.embed({"weight": [1.0, 2.0]})
