@@ -7,14 +7,15 @@ and `--help` need not wait for torch.
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import inspect
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nearfar.files import run_file
 
 if TYPE_CHECKING:
     from nearfar.method import Method
@@ -170,12 +171,7 @@ def load(name: str) -> type[Method]:
     path = _path(name)
     own = path.parent != Path(__file__).parent
     if own:
-        spec = importlib.util.spec_from_file_location(f"nearfar_user_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up there
-        spec.loader.exec_module(module)
+        module = run_file(path, "method")
     else:
         module = importlib.import_module(f"nearfar.methods.{path.stem}")
     public = [
