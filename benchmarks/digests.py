@@ -55,11 +55,12 @@ def make_data(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def weights_by_shape():
-    """Within: what torch.nn.init draws depends on the shape alone, and the generator of everything else goes on as if
+    """Within: what torch.nn.init and torch.randn draw depends on the shape alone, and the generator of everything else goes on as if
     it had drawn nothing."""
     names = ["uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"]
     names += ["xavier_normal_", "orthogonal_"]
     before = {name: getattr(nn.init, name) for name in names}
+    randn = torch.randn
 
     def by_shape(drawn):
         def init(tensor, *args, **kwargs):
@@ -71,11 +72,18 @@ def weights_by_shape():
 
         return init
 
+    def rows(*shape, generator=None, **others):  # the first rows of queues and banks
+        if generator is not None:
+            return randn(*shape, generator=generator, **others)
+        return by_shape(lambda tensor: tensor.normal_())(torch.empty(*shape, **others))
+
     for name, drawn in before.items():
         setattr(nn.init, name, by_shape(drawn))
+    torch.randn = rows
     try:
         yield
     finally:
+        torch.randn = randn
         for name, drawn in before.items():
             setattr(nn.init, name, drawn)
 
