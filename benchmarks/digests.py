@@ -55,8 +55,8 @@ def make_data(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def weights_by_shape():
-    """Within: what torch.nn.init and torch.randn draw depends on the shape alone, and the generator of everything else goes on as if
-    it had drawn nothing."""
+    """Within: what torch.nn.init and torch.randn draw depends on the shape alone, and the generator of everything else
+    goes on as if it had drawn nothing."""
     names = ["uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"]
     names += ["xavier_normal_", "orthogonal_"]
     before = {name: getattr(nn.init, name) for name in names}
@@ -90,12 +90,12 @@ def weights_by_shape():
 
 def digest(state: dict[str, object]) -> str:
     """Of the contents of a state dict: names do not count, nor how often a tensor is held."""
-    found = set()
+    contents = set()
     for value in state.values():
         if isinstance(value, torch.Tensor):
             array = value.detach().cpu().numpy()
-            found.add(hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest())
-    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:16]
+            contents.add(hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest())
+    return hashlib.sha256("".join(sorted(contents)).encode()).hexdigest()[:16]
 
 
 def trained(method: str, kind: str, data: Path, out: Path) -> dict[str, str]:
