@@ -112,10 +112,10 @@ class Run:
                     f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
                 )
             return checkpoints.read(folder / "best.pt")["method"]
-        found, _ = checkpoints.Checkpoints(folder).newest()
-        if found is None:
+        saved, _ = checkpoints.Checkpoints(folder).newest()
+        if saved is None:
             raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
-        return found["method"]
+        return saved["method"]
 
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
@@ -186,7 +186,7 @@ class Run:
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
         untrained = torch.cat([probing.embed(first, plain, samples) for samples in parts])
         bank = int((label[splits[0][0]] != MISSING).sum())
-        found = {
+        evaluations = {
             name: evaluate(
                 features,
                 label,
@@ -204,7 +204,7 @@ class Run:
                 ("trained encoder", trained),
             )
         }
-        table = results_table(found, classes, int(seen.sum()), len(seen), len(splits))
+        table = results_table(evaluations, classes, int(seen.sum()), len(seen), len(splits))
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
@@ -278,7 +278,7 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
 
 
 def results_table(
-    found: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int
+    evaluations: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int
 ) -> dict[str, Any]:
     """The results of several features as the table of a report; the last are the run's own."""
     titles = {
@@ -287,7 +287,7 @@ def results_table(
         "few_labels_1": "1 label a class (%)",
         "few_labels_5": "5 labels (%)",
     }
-    main = list(found)[-1]
+    main = list(evaluations)[-1]
     rows = [
         {
             "name": name,
@@ -297,11 +297,11 @@ def results_table(
                 for k, result in results.items()
             },
         }
-        for name, results in found.items()
+        for name, results in evaluations.items()
     ]
-    each = {titles[k]: found[main][k]["per_class"] for k in ("knn", "linear")}
+    each = {titles[k]: evaluations[main][k]["per_class"] for k in ("knn", "linear")}
     how = "the test split" if splits == 1 else f"{splits} stratified folds"
-    chance = found[main]["knn"]["chance"]
+    chance = evaluations[main]["knn"]["chance"]
     note = (
         f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
         f"give {chance:.1f} %."
@@ -316,7 +316,7 @@ def results_table(
     return {
         "title": "How well labels can be told from the representation",
         "note": note,
-        "columns": [titles[k] for k in found[main]],
+        "columns": [titles[k] for k in evaluations[main]],
         "rows": rows,
         "per_class": {
             "columns": list(each),
@@ -328,10 +328,10 @@ def results_table(
                 for c in sorted(next(iter(each.values())))
             ],
         },
-        "confusion": {"by": "nearest neighbors", "classes": classes, "counts": found[main]["knn"]["confusion"]},
+        "confusion": {"by": "nearest neighbors", "classes": classes, "counts": evaluations[main]["knn"]["confusion"]},
         "protocol": {
             name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
-            for name, result in found[main].items()
+            for name, result in evaluations[main].items()
         },
     }
 

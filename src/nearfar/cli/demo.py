@@ -70,10 +70,10 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
         ("trained encoder", probing.embed(run.encoder, view, test)),
     ):
         shot = episodes(features, test.label, within=alphabet, seed=seed)
-        found = [
+        precisions = [
             retrieval(features[alphabet == a], test.label[alphabet == a], seed=seed)["mAP"] for a in range(len(names))
         ]
-        mean, low, high = bootstrap(found, seed=seed)
+        mean, low, high = bootstrap(precisions, seed=seed)
         values = {
             "20-way 1-shot (%)": {"value": shot["accuracy"], "low": shot["low"], "high": shot["high"]},
             "retrieval mAP (%)": {"value": mean, "low": low, "high": high},

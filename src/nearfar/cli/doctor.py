@@ -62,22 +62,23 @@ def doctor(argv: list[str]) -> int:
     plan = plans.make("simclr", asked.data, None, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.open(asked.data, plan.settings)
-    found = kind.examine(samples, plan.settings)
+    examination = kind.examine(samples, plan.settings)
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
-    for name, text in found.facts:
+    for name, text in examination.facts:
         facts.add_row(name, text)
     console.print(facts)
     for note in samples.notes:
         console.print(note, markup=False)
     console.print()
-    for warning in found.warnings:
+    for warning in examination.warnings:
         console.print(f"- {warning}", markup=False)
-    if not found.warnings:
-        console.print(f"Nothing to mend: {found.sound}.")
-    command, grouped = found.command(shlex.quote(asked.data)), any(a.value == "GROUPS" for a in found.advice)
+    if not examination.warnings:
+        console.print(f"Nothing to mend: {examination.sound}.")
+    command = examination.command(shlex.quote(asked.data))
+    grouped = any(a.value == "GROUPS" for a in examination.advice)
     if grouped:
-        found.write_groups(path)
+        examination.write_groups(path)
         console.print(f"The sets of copies: {path}", markup=False)
         command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
     elif asked.labels:
@@ -88,7 +89,7 @@ def doctor(argv: list[str]) -> int:
         if getattr(asked, flag):
             command += f" --{flag} {shlex.join(getattr(asked, flag))}"
     console.print()
-    for advice in found.advice:
+    for advice in examination.advice:
         console.print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}", markup=False)
     console.print(f"\n{command}", markup=False)
     return 0

@@ -11,12 +11,12 @@ from nearfar.distributed import normalize
 
 
 @torch.no_grad()
-def confidence(x: Tensor, found: Clusters, temperature: float) -> Tensor:
+def confidence(x: Tensor, clusters: Clusters, temperature: float) -> Tensor:
     """The share of its own centroid in a softmax over all centroids: N, above 0 and at most 1.
 
         kappa_i = exp(x_i . c_own / temperature) / sum_k exp(x_i . c_k / temperature)
 
     x: N x D, unit rows; centroids are scaled to unit length. Chen et al. 2021, arXiv 2106.03719 (unverified).
     """
-    c, q = normalize(found.centroids).to(x.dtype), x / temperature
-    return (near(q, c, found.assigned) - far(q, c)).exp()
+    c, q = normalize(clusters.centroids).to(x.dtype), x / temperature
+    return (near(q, c, clusters.assigned) - far(q, c)).exp()

@@ -51,12 +51,12 @@ def jaccard(x: Tensor, *, k1: int = 30, k2: int = 6, limit: float = 1.0) -> Pair
 
 def _nearest(x: Tensor, k: int) -> Tensor:
     """Of each row the k nearest, itself first: N x k."""
-    found = []
+    nearest = []
     for rows in torch.arange(len(x), device=x.device).split(max(1, TRIPLES // len(x))):
         likeness = x[rows] @ x.T
         likeness[torch.arange(len(rows), device=x.device), rows] = torch.inf
-        found.append(likeness.topk(k).indices)
-    return torch.cat(found)
+        nearest.append(likeness.topk(k).indices)
+    return torch.cat(nearest)
 
 
 def _reciprocal(near: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,15 +72,15 @@ def _expanded(n: int, wide: tuple[Tensor, Tensor], half: tuple[Tensor, Tensor]) 
     i, j = wide
     codes = (i * n + j).sort().values
     size = torch.bincount(half[0], minlength=n)  # |R'(j)|
-    found = [codes]
+    pieces = [codes]
     for part in _parts(size[j]):
         which, at = _joined(j[part], size)
         code = i[part][which] * n + half[1][at]
         inside = torch.isin(code, codes, assume_unique=False)
         common = torch.bincount(which, weights=inside.double(), minlength=len(i[part]))
         joins = 3 * common > 2 * size[j[part]]
-        found.append(code[joins[which]].unique())
-    every = torch.cat(found).unique()
+        pieces.append(code[joins[which]].unique())
+    every = torch.cat(pieces).unique()
     return every // n, every % n
 
 
@@ -104,7 +104,7 @@ def _compared(n: int, i: Tensor, j: Tensor, weight: Tensor, limit: float) -> Pai
     size = torch.bincount(j, minlength=n)  # of the columns
     start = torch.searchsorted(i, torch.arange(n + 1, device=i.device))  # of the rows
     work = torch.zeros(n, dtype=torch.long, device=i.device).index_add_(0, i, size[j])
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    within: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in _parts(work + n):
         entries = slice(int(start[rows.start]), int(start[rows.stop]))
         which, at = _joined(j[entries], size)
@@ -113,8 +113,8 @@ def _compared(n: int, i: Tensor, j: Tensor, weight: Tensor, limit: float) -> Pai
         common = weight.new_zeros((rows.stop - rows.start) * n).index_add_(0, cell, least).view(-1, n)
         distance = (1 - common / (2 - common)).clamp(min=0)
         row, column = (distance <= limit).nonzero(as_tuple=True)
-        found.append((row + rows.start, column, distance[row, column]))
-    return Pairs(n, *(torch.cat(column) for column in zip(*found, strict=True)))
+        within.append((row + rows.start, column, distance[row, column]))
+    return Pairs(n, *(torch.cat(column) for column in zip(*within, strict=True)))
 
 
 def _joined(key: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,9 +28,9 @@ class OnlineClusters(nn.Module):
     @torch.no_grad()
     def start(self, rows: Tensor, *, seed: int = 0) -> None:
         """Cluster all rows: samples x dim."""
-        found = kmeans(rows, len(self.centroids), seed=seed)
-        self.label.copy_(found.assigned)
-        self.centroids.copy_(found.centroids)
+        clusters = kmeans(rows, len(self.centroids), seed=seed)
+        self.label.copy_(clusters.assigned)
+        self.centroids.copy_(clusters.centroids)
         self.refill(rows)
 
     @torch.no_grad()

@@ -88,8 +88,8 @@ class Memory(Protocol):
 
 def drift(method: nn.Module) -> dict[str, float]:
     """The mean drift of the memories inside a method, under that name; nothing where it has none."""
-    told = [module.drift() for module in method.modules() if isinstance(module, Memory)]
-    known = [float(value) for value in told if value is not None]
+    drifts = [module.drift() for module in method.modules() if isinstance(module, Memory)]
+    known = [float(value) for value in drifts if value is not None]
     return {"drift": fmean(known)} if known else {}
 
 

@@ -17,15 +17,15 @@ def clusters(assigned: Tensor, label: Tensor) -> Result:
 
     assigned: N, cluster numbers from 0.  label: N; rows with either MISSING take no part.
     """
-    found, truth = _both_known(assigned, label)
+    cluster, truth = _both_known(assigned, label)
     numbers = {
-        "accuracy": _share_matched(found, truth),
-        "nmi": float(normalized_mutual_info_score(truth, found)),
-        "ari": float(adjusted_rand_score(truth, found)),
+        "accuracy": _share_matched(cluster, truth),
+        "nmi": float(normalized_mutual_info_score(truth, cluster)),
+        "ari": float(adjusted_rand_score(truth, cluster)),
     }
     config = {
         "rows": len(truth),
-        "clusters": len(np.unique(found)),
+        "clusters": len(np.unique(cluster)),
         "classes": len(np.unique(truth)),
         "matching": "Hungarian",
     }
@@ -40,18 +40,18 @@ def open_world(assigned: Tensor, label: Tensor, known: int) -> Result:
     Of a known class the number itself must be right. New classes are matched to what was assigned to their samples
     alone, all classes to what was assigned to all: each as its own best matching (Cao et al. 2021, arXiv 2102.03526).
     """
-    found, truth = _both_known(assigned, label)
+    guess, truth = _both_known(assigned, label)
     old = truth < known
     numbers = {
-        "all": _share_matched(found, truth),
-        "known": 100 * float((found[old] == truth[old]).mean()) if old.any() else None,
-        "novel": _share_matched(found[~old], truth[~old]) if not old.all() else None,
+        "all": _share_matched(guess, truth),
+        "known": 100 * float((guess[old] == truth[old]).mean()) if old.any() else None,
+        "novel": _share_matched(guess[~old], truth[~old]) if not old.all() else None,
     }
     config = {
         "rows": len(truth),
         "known_rows": int(old.sum()),
         "known_classes": known,
-        "assigned_classes": len(np.unique(found)),
+        "assigned_classes": len(np.unique(guess)),
         "matching": "known by number, novel and all Hungarian",
     }
     return result("open_world", numbers, config)
@@ -74,20 +74,20 @@ def named(assigned: Tensor, label: Tensor, known: int) -> Tensor:
 def _both_known(assigned: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if assigned.shape != label.shape:
         raise ValueError(f"{tuple(assigned.shape)} clusters and {tuple(label.shape)} labels; wanted N and N")
-    found, truth = assigned.cpu().numpy(), label.cpu().numpy()
-    both = (found != MISSING) & (truth != MISSING)
+    cluster, truth = assigned.cpu().numpy(), label.cpu().numpy()
+    both = (cluster != MISSING) & (truth != MISSING)
     if not both.any():
         raise ValueError(f"none of the {len(truth)} rows has a cluster and a label; give labels")
-    return found[both], truth[both]
+    return cluster[both], truth[both]
 
 
-def _matched(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _matched(cluster: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How often each cluster meets each class, and the matching of clusters to classes that meets most often."""
-    count = np.zeros((found.max() + 1, truth.max() + 1), dtype=np.int64)
-    np.add.at(count, (found, truth), 1)
+    count = np.zeros((cluster.max() + 1, truth.max() + 1), dtype=np.int64)
+    np.add.at(count, (cluster, truth), 1)
     return count, *linear_sum_assignment(count, maximize=True)
 
 
-def _share_matched(found: np.ndarray, truth: np.ndarray) -> float:
-    count, rows, columns = _matched(found, truth)
+def _share_matched(cluster: np.ndarray, truth: np.ndarray) -> float:
+    count, rows, columns = _matched(cluster, truth)
     return 100 * float(count[rows, columns].sum() / len(truth))

@@ -47,7 +47,7 @@ def identities(
         g, g_identity, rows = labeled(gallery.to(q.device), gallery_identity, "gallery")
         g, g_camera = F.normalize(g, dim=1), gallery_camera.to(q.device)[rows]
         own = own + len(g)  # none of the items
-    found: list[Tensor] = []
+    measured: list[Tensor] = []
     item = torch.arange(len(g), device=q.device)
     for part in torch.arange(len(q), device=q.device).split(chunk or max(1, (1 << 21) // len(g))):
         same = q_identity[part, None] == g_identity  # c x N
@@ -55,8 +55,8 @@ def identities(
         junk = (same & (camera == g_camera) & (camera != MISSING)) | (own[part, None] == item)
         likeness = (q[part] @ g.T).masked_fill(junk, -torch.inf)
         order = likeness.argsort(dim=1, descending=True, stable=True)  # what is removed comes last
-        found.append(_measured((same & ~junk).gather(1, order), ranks))
-    every = torch.cat(found).cpu()
+        measured.append(_measured((same & ~junk).gather(1, order), ranks))
+    every = torch.cat(measured).cpu()
     kept = every[~every[:, 0].isnan()]
     if not len(kept):
         raise ValueError(f"none of the {len(q)} queries has an item of its identity from another camera to find")

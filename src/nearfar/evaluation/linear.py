@@ -75,9 +75,9 @@ def logistic(
 
         start = torch.cat([coefficient / scale, bias[None]]).flatten().cpu().numpy()
         options = {"maxiter": 100, "gtol": tolerance, "ftol": 1e-10}
-        found = torch.from_numpy(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x)
-        found = found.to(x.device).view(-1, classes)
-        coefficient, bias = scale * found[:-1], found[-1]
+        solution = torch.from_numpy(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x)
+        solution = solution.to(x.device).view(-1, classes)
+        coefficient, bias = scale * solution[:-1], solution[-1]
         if place >= lead:
             yield (vectors @ coefficient).float(), bias.float()
 

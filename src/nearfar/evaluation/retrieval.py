@@ -93,7 +93,7 @@ def _measure(
     chunk: int | None,
 ) -> Tensor:
     """For each query with a relevant item: AP, R-precision, AP@R, prevalence and each recall, 0 to 1: Q' x (4 + K)."""
-    found = []
+    measured = []
     chunk = chunk or max(1, min(1024, (1 << 21 if query.device.type == "cpu" else 1 << 26) // len(gallery)))
     length = len(gallery)
     column = 2 * torch.arange(length, device=query.device) + 1
@@ -118,8 +118,8 @@ def _measure(
             1, row, torch.stack([number / rank, inside.double(), number / rank * inside]) / count
         )
         numbers = [*sums, total / (length - same), *(best <= k for k in recall)]
-        found.append(torch.stack([n.double() for n in numbers], 1)[total > 0].cpu())
-    return torch.cat(found) if found else torch.empty(0, 4 + len(recall), dtype=torch.float64)
+        measured.append(torch.stack([n.double() for n in numbers], 1)[total > 0].cpu())
+    return torch.cat(measured) if measured else torch.empty(0, 4 + len(recall), dtype=torch.float64)
 
 
 def _rising(keys: Tensor) -> Tensor:

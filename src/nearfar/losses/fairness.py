@@ -77,11 +77,11 @@ def _moments(z: Tensor, label: Tensor, attribute: Tensor, group: Tensor | None, 
         if group is not None and groups is not None:
             other &= ~equal_ids(group[where, None], groups)
         aligned = attribute[where, None] == attributes
-        found = []
+        sums = []
         for kind in (same & aligned, same & ~aligned, other & aligned, other & ~aligned):
             these = torch.where(kind & counts, s, 0)
             number = (kind & counts).sum().to(wide)
-            found.append(torch.stack([number, these.sum(dtype=wide), these.square().sum(dtype=wide)]))
-        return torch.stack(found)
+            sums.append(torch.stack([number, these.sum(dtype=wide), these.square().sum(dtype=wide)]))
+        return torch.stack(sums)
 
     return total(torch.stack(strips(part, len(z), len(keys))).sum(0))

@@ -33,7 +33,7 @@ def find_alike(
     candidates = gather(torch.cat(views))  # WVN x D
     sample = columns(views[0])
     of = gather(sample.repeat(len(views)))
-    found = []
+    false_negatives = []
     for rows in torch.arange(len(sample), device=sample.device).split(ROWS):
         seen = (part[rows] @ candidates.T for part in support)
         scores = next(seen)
@@ -41,13 +41,13 @@ def find_alike(
             scores = torch.maximum(scores, more) if score == "max" else scores.add_(more)
         scores = scores if score == "max" else scores / len(support)
         best = scores.masked_fill_(sample[rows, None] == of, float("-inf")).topk(min(top, len(of)))
-        found.append(torch.where(best.values > threshold, best.indices, -1))
-    return torch.cat(found)
+        false_negatives.append(torch.where(best.values > threshold, best.indices, -1))
+    return torch.cat(false_negatives)
 
 
 def nt_xent_found(
     views: list[Tensor],
-    found: Tensor,
+    false_negatives: Tensor,
     *,
     temperature: float | Tensor,
     attract: bool = False,
@@ -57,8 +57,9 @@ def nt_xent_found(
 
         loss_i = -mean_{p in P_i} s_ip + log(sum_{p in P_i} exp(s_ip) + sum_{j not in F_i} exp(s_ij))
 
-    views: V tensors, N x D, unit rows.  found: N x m, F of each sample, columns as `find_alike` gives them, -1 for
-    none.  P_i are the other views of the same sample and, if `attract`, also F_i, which then stay in the denominator.
+    views: V tensors, N x D, unit rows.  false_negatives: N x m, F of each sample, columns as `find_alike` gives them,
+    -1 for none.  P_i are the other views of the same sample and, if `attract`, also F_i, which then stay in the
+    denominator.
     The mean over VN rows. With nothing found and two views it is `nt_xent`; with all found and not attracted, 0.
     Huynh et al. 2020, arXiv 2011.11765.
     """
@@ -67,24 +68,25 @@ def nt_xent_found(
     own = columns(z).view(v, n)
     partners = torch.stack([own.roll(-shift, 0) for shift in range(1, v)], 2).flatten(0, 1)  # VN x V-1
     apart = None if group is None else (group.repeat(v), gather(group.repeat(v)))
-    same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(found, len(keys))
-    found = found.repeat(v, 1)  # VN x m
+    same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(false_negatives, len(keys))
+    false_negatives = false_negatives.repeat(v, 1)  # VN x m
     if hidden is None:
-        push = far(z, keys, skip=torch.cat([same, found], 1), exclude_same=apart)
+        push = far(z, keys, skip=torch.cat([same, false_negatives], 1), exclude_same=apart)
     else:
         push = far(z, keys, skip=same, exclude_same=apart, rule=lambda i, j: ~hidden[i % n, j])
-    positive = torch.cat([partners, found], 1) if attract else partners
+    positive = torch.cat([partners, false_negatives], 1) if attract else partners
     s = (z[:, None] * keys[positive.clamp(min=0)]).sum(2)  # VN x positives
     pull = s.masked_fill(positive < 0, 0).sum(1) / (positive >= 0).sum(1)
     return share(torch.cat([s.masked_fill(positive < 0, float("-inf")), push[:, None]], 1).logsumexp(1) - pull)
 
 
-def _mask(found: Tensor, width: int) -> Tensor | None:
+def _mask(false_negatives: Tensor, width: int) -> Tensor | None:
     """Long lists of columns, N x m, as a mask N x width."""
-    if found.shape[1] <= LISTED:
+    if false_negatives.shape[1] <= LISTED:
         return None
-    mask = torch.zeros(len(found), width + 1, dtype=torch.bool, device=found.device)  # the last stands for -1
-    return mask.scatter_(1, torch.where(found < 0, width, found), True)[:, :width]
+    # The last column stands for -1.
+    mask = torch.zeros(len(false_negatives), width + 1, dtype=torch.bool, device=false_negatives.device)
+    return mask.scatter_(1, torch.where(false_negatives < 0, width, false_negatives), True)[:, :width]
 
 
 def same_class(label: Tensor, views: int) -> Tensor:
@@ -128,9 +130,9 @@ def info_nce_found(
     if attract:
         # Each positive has a denominator of its own, so that the logits of all must be held: N x K.
         rows, columns = (torch.arange(len(x), device=q.device) for x in alike)
-        found = _equal(alike, rows[:, None], columns[None])
-        pulled = torch.where(found, F.softplus(push[:, None] - q @ queue.T), 0).sum(1)
-        losses = (losses + pulled) / (1 + found.sum(1))
+        is_alike = _equal(alike, rows[:, None], columns[None])
+        pulled = torch.where(is_alike, F.softplus(push[:, None] - q @ queue.T), 0).sum(1)
+        losses = (losses + pulled) / (1 + is_alike.sum(1))
     return share(losses)
 
 
@@ -151,11 +153,14 @@ def detected(alike: Ids, label: Ids) -> Tensor:
     return torch.stack([_equal_pairs(*both), _equal_pairs(*known), _equal_pairs(*label)])
 
 
-def detected_columns(found: Tensor, label: Tensor, views: int) -> Tensor:
-    """The same three numbers for lists of columns: found, N x m, as `find_alike` gives them for V views; label: N."""
+def detected_columns(false_negatives: Tensor, label: Tensor, views: int) -> Tensor:
+    """The same three numbers for lists of columns.
+
+    false_negatives: N x m, as `find_alike` gives them for V views.  label: N.
+    """
     every = gather(label.repeat(views))  # WVN
-    known = (found >= 0) & (label[:, None] >= 0) & (every[found] >= 0)
-    right = known & (every[found] == label[:, None])
+    known = (false_negatives >= 0) & (label[:, None] >= 0) & (every[false_negatives] >= 0)
+    right = known & (every[false_negatives] == label[:, None])
     same = equal_ids(label[:, None], every).sum() - views * (label >= 0).sum()
     return torch.stack([right.sum(), known.sum(), same])
 
@@ -173,5 +178,5 @@ def detection(counts: Tensor) -> dict[str, Tensor]:
     counts: three numbers of this rank: of pairs found that are of one class, of pairs found, of pairs of one class.
     precision: the share of the pairs found that are of one class.  recall: the share of those of one class found.
     """
-    right, found, same = total(counts.float())
-    return {"precision": right / found.clamp(min=1), "recall": right / same.clamp(min=1)}
+    right, detected_pairs, same = total(counts.float())
+    return {"precision": right / detected_pairs.clamp(min=1), "recall": right / same.clamp(min=1)}

@@ -94,9 +94,9 @@ def supcon_mined(
     where = torch.cat(mined, 1)  # VN x P + Q
     # Each row has candidates of its own, so `far`, whose columns are everybody's, is no help.
     s = torch.einsum("nd,nsd->ns", z, queue[where.clamp(min=0)].to(z.dtype)).masked_fill(where < 0, -torch.inf)
-    found = (where[:, :hard] >= 0).to(s.dtype)
-    total = pull * count + torch.where(found > 0, s[:, :hard], 0).sum(1)
-    pull = total / (count + found.sum(1)).clamp(min=1)
+    filled = (where[:, :hard] >= 0).to(s.dtype)
+    total = pull * count + torch.where(filled > 0, s[:, :hard], 0).sum(1)
+    pull = total / (count + filled.sum(1)).clamp(min=1)
     push = torch.cat([far(z, keys, skip=own, rule=rule)[:, None], s], 1).logsumexp(1)
     if weight is None:
         return share(push - pull, count > 0)

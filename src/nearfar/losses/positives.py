@@ -57,13 +57,13 @@ def info_nce_chosen(
     groups: likewise; keys of one group that are not chosen are not negatives.  Equal rows give log(1 + K).
     """
     q = q / temperature
-    own, found = near(q, k, torch.arange(len(q), device=q.device)), columns >= 0
+    own, filled = near(q, k, torch.arange(len(q), device=q.device)), columns >= 0
     # The positives of a query are its own, so `far`, whose columns are everybody's, is no help: N x count.
     s = torch.einsum("nd,nsd->ns", q, queue[columns.clamp(min=0)].to(q.dtype))
-    pull = (own + (s * found).sum(1)) / (1 + found.sum(1))
-    push = torch.cat([own[:, None], s.masked_fill(~found, -torch.inf)], 1).logsumexp(1)
+    pull = (own + (s * filled).sum(1)) / (1 + filled.sum(1))
+    push = torch.cat([own[:, None], s.masked_fill(~filled, -torch.inf)], 1).logsumexp(1)
     if constant:
-        left = _class(ids[0], ids[1].sort().values)[1] - found.sum(1)
+        left = _class(ids[0], ids[1].sort().values)[1] - filled.sum(1)
         push = torch.logaddexp(push, left.to(push.dtype).log())
         rule = None if groups is None else foreign(*groups)
         return share(torch.logaddexp(push, far(q, queue, exclude_same=ids, rule=rule)) - pull)

@@ -23,9 +23,9 @@ def proto_nce(
     """
     every = gather(cluster)  # WN
     if repeat:
-        found, place = every, torch.arange(len(every), device=every.device)
+        clusters, place = every, torch.arange(len(every), device=every.device)
     else:
-        found, place = torch.unique(every, return_inverse=True)
-    columns = torch.cat([found, negatives])
+        clusters, place = torch.unique(every, return_inverse=True)
+    columns = torch.cat([clusters, negatives])
     c = centroids[columns] / phi[columns, None]  # |P| x D
     return share(far(q, c) - near(q, c, local(place)))

@@ -64,9 +64,11 @@ class FNC(Method):
         if batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
                 support = self.project_all(batch.views[learning:])
-        found = find_alike(z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score)  # N x top
-        loss = nt_xent_found(z, found, temperature=self.temperature, attract=self.attract, group=batch.group)
-        log = detection(detected_columns(found, batch.label, learning)) if self.labeled else {}
+        false_negatives = find_alike(  # N x top
+            z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score
+        )
+        loss = nt_xent_found(z, false_negatives, temperature=self.temperature, attract=self.attract, group=batch.group)
+        log = detection(detected_columns(false_negatives, batch.label, learning)) if self.labeled else {}
         return Step(loss, log)
 
     def chance(self, batch: int) -> float | None:

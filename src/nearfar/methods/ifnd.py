@@ -69,9 +69,9 @@ class IFND(MoCo):
             return
         x = look(self.slow_rows)  # samples x dim
         for m, size in enumerate(self.sizes):
-            found = kmeans(x, size, seed=m)
-            sure = confidence(x, found, self.temperature).topk(accepted).indices
-            self.label[m] = torch.full_like(found.assigned, MISSING).index_copy(0, sure, found.assigned[sure])
+            clusters = kmeans(x, size, seed=m)
+            sure = confidence(x, clusters, self.temperature).topk(accepted).indices
+            self.label[m] = torch.full_like(clusters.assigned, MISSING).index_copy(0, sure, clusters.assigned[sure])
 
     def alike(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """For each granularity, ids of queries and keys, N and K: the cluster if accepted, else the sample's own id."""

@@ -76,8 +76,8 @@ class InfoMin(MoCo):
         step = super().forward(batch)
         keys, queries = step.carry[0], batch.views[:1] if len(step.carry[0]) == 1 else batch.views[::-1]
         with frozen_statistics(self):
-            found = [self.loss(self.shuffled(v), k, batch) for v, k in zip(queries, keys, strict=True)]
-        return replace(step, loss=(1 - self.beta) * step.loss + self.beta * sum(found) / len(found))
+            losses = [self.loss(self.shuffled(v), k, batch) for v, k in zip(queries, keys, strict=True)]
+        return replace(step, loss=(1 - self.beta) * step.loss + self.beta * sum(losses) / len(losses))
 
     def split(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Channel 1 of one view, channels 2 and 3 of the other, at their places."""

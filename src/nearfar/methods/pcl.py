@@ -76,10 +76,10 @@ class PCL(MoCo):
         x = look(self.slow_rows)  # samples x dim
         for m, (centroids, phi, cluster) in enumerate(self.clusterings()):
             tries = [kmeans(x, len(phi), seed=m * self.restarts + t) for t in range(self.restarts)]
-            found = min(tries, key=lambda clusters: float(clusters.distance.square().sum()))
-            centroids.copy_(normalize(found.centroids))
-            phi.copy_(concentration(found, self.temperature))
-            cluster.copy_(found.assigned)
+            best = min(tries, key=lambda clusters: float(clusters.distance.square().sum()))
+            centroids.copy_(normalize(best.centroids))
+            phi.copy_(concentration(best, self.temperature))
+            cluster.copy_(best.assigned)
 
     def loss(self, q: Tensor, k: Tensor, batch: Batch) -> Tensor:
         instance = super().loss(q, k, batch)

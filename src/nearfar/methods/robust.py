@@ -93,11 +93,11 @@ class Robust(SimCLR):
         if self.adversarial:
             with frozen_statistics(self), torch.no_grad():
                 clean = self.project_all([v1, v2])
-                found = self.find(clean, batch.label)
-                v1 = self.attack(v1, lambda x: loss([*self.project_all([x]), clean[1]], found))
+                false_negatives = self.find(clean, batch.label)
+                v1 = self.attack(v1, lambda x: loss([*self.project_all([x]), clean[1]], false_negatives))
             z = self.project_all([v1, v2])
         else:
             z = self.project_all([v1, v2])
-            found = self.find(z, batch.label)
-        log = detection(detected_columns(found, batch.label, 2)) if self.labeled else {}
-        return Step(loss(z, found), log)
+            false_negatives = self.find(z, batch.label)
+        log = detection(detected_columns(false_negatives, batch.label, 2)) if self.labeled else {}
+        return Step(loss(z, false_negatives), log)

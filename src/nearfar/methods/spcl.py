@@ -82,9 +82,9 @@ class SpCL(Method):
         v = memory.rows[memory.place[~memory.source]]  # target samples x dim
         if len(v) > 1:
             near = jaccard(v, k1=min(self.k1, -(-len(v) // 3)), k2=self.k2, limit=self.eps + self.gap)
-            found = self_paced(near, eps=self.eps, gap=self.gap, least=self.core, threshold=float(self.threshold))
-            memory.name(found.label)
-            self.threshold.fill_(found.threshold)
+            clustering = self_paced(near, eps=self.eps, gap=self.gap, least=self.core, threshold=float(self.threshold))
+            memory.name(clustering.label)
+            self.threshold.fill_(clustering.threshold)
 
     def identities(self) -> Tensor:
         return self.memory.identity[self.memory.place]  # samples

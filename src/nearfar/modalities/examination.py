@@ -117,8 +117,8 @@ def common_warnings(samples: Samples, copies: Copies, noun: str) -> list[str]:
         torn = [g for g, n in Counter(g for g, _ in pairs).items() if n > 1]
         if torn:
             rows = (copies.group == torn[0]).nonzero().flatten().tolist()
-            told = ", ".join(f"{samples.names[i]!r}: {samples.classes[samples.label[i]]}" for i in rows[:3])
-            said.append(f"{len(torn):,} sets of copies have more than one label ({told}).")
+            examples = ", ".join(f"{samples.names[i]!r}: {samples.classes[samples.label[i]]}" for i in rows[:3])
+            said.append(f"{len(torn):,} sets of copies have more than one label ({examples}).")
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes))
     if len(counts) > 1:
         few, many = int(counts.argmin()), int(counts.argmax())
@@ -166,10 +166,10 @@ def groups_advice(copies: Copies) -> list[Advice]:
     return [Advice("--labels", "GROUPS", "keeps copies out of each other's negatives")]
 
 
-def estimate(found: Examination, encoder: Encoder, views: tuple[Tensor, Tensor], told: str) -> None:
+def estimate(examination: Examination, encoder: Encoder, views: tuple[Tensor, Tensor], setup: str) -> None:
     """Add what a step and an epoch will take, from one step on views of a few samples."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = int(next(a.value for a in found.advice if a.flag == "--batch"))
+    batch = int(next(a.value for a in examination.advice if a.flag == "--batch"))
     method = SimCLR(encoder).to(device).train()
     first, second = (view.to(device) for view in views)
     needed = activation_bytes(encoder, first[:4]) * 2 * batch
@@ -184,9 +184,9 @@ def estimate(found: Examination, encoder: Encoder, views: tuple[Tensor, Tensor],
     each = min(seconds) / len(first)
     free = free_memory(device)
     fits = "which fits" if needed < 0.6 * free else f"of {free / 2**30:.0f} free: training takes micro-batches"
-    step, epoch = spell(each * batch), spell(each * len(found.samples))
-    found.facts.append((f"{told}, {device.type}", f"about {step} a step, {epoch} an epoch"))
-    found.facts.append(("memory", f"about {needed / 2**30:.1f} GiB for a batch of {batch}, {fits}"))
+    step, epoch = spell(each * batch), spell(each * len(examination.samples))
+    examination.facts.append((f"{setup}, {device.type}", f"about {step} a step, {epoch} an epoch"))
+    examination.facts.append(("memory", f"about {needed / 2**30:.1f} GiB for a batch of {batch}, {fits}"))
 
 
 def spell(seconds: float) -> str:

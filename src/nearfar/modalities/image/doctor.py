@@ -34,17 +34,19 @@ def examine(images: Images, *, encoder: str, size: int) -> Examination:
         ("labeled", labeled(images)),
     ]
     sound = "no broken files, no copies, no uneven classes"
-    found = Examination(samples=images, copies=copies, noun="images", facts=facts, sound=sound)
+    examination = Examination(samples=images, copies=copies, noun="images", facts=facts, sound=sound)
     if images.skipped:
         first = ", ".join(f"{name!r} ({why})" for name, why in images.skipped[:3])
         more = ", ..." if len(images.skipped) > 3 else ""
-        found.warnings.append(f"{len(images.skipped):,} files cannot be read: {first}{more}. Training leaves them out.")
-    found.warnings.extend(common_warnings(images, copies, found.noun))
-    found.advice.extend(_advice(images, copies))
+        examination.warnings.append(
+            f"{len(images.skipped):,} files cannot be read: {first}{more}. Training leaves them out."
+        )
+    examination.warnings.extend(common_warnings(images, copies, examination.noun))
+    examination.advice.extend(_advice(images, copies))
     view = torch.rand(16, images.channels, size, size)
     network = image_encoder(encoder, channels=images.channels, size=size)
-    estimate(found, network, (view, view.flip(3)), f"{encoder}, {size} px")
-    return found
+    estimate(examination, network, (view, view.flip(3)), f"{encoder}, {size} px")
+    return examination
 
 
 def _advice(images: Images, copies: Copies) -> list[Advice]:

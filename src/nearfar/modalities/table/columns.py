@@ -92,7 +92,7 @@ class Columns:
         Left out are constants, names that hardly repeat, running numbers, and what is neither number nor text.
         Raises ValueError if nothing is left.
         """
-        found, notes = [], []
+        columns, notes = [], []
         for name in table.column_names:
             whole = table[name].combine_chunks()
             values = whole if rows is None else whole.take(pa.array(rows, pa.int64()))
@@ -106,7 +106,7 @@ class Columns:
                     continue
                 numbers = _numbers(values)
                 spread = float(np.nanstd(numbers))
-                found.append(
+                columns.append(
                     Column(name, mean=float(np.nanmean(numbers)), std=spread or 1.0, gaps=bool(np.isnan(numbers).any()))
                 )
             else:
@@ -120,12 +120,12 @@ class Columns:
                     notes.append(
                         f"Of {len(count):,} categories of {name!r} the {len(kept)} most frequent are told apart."
                     )
-                found.append(Column(name, tuple(kept), gaps=None in texts))
-        if not found:
+                columns.append(Column(name, tuple(kept), gaps=None in texts))
+        if not columns:
             raise ValueError(
                 f"no column of {', '.join(map(repr, table.column_names)) or 'the table'} can be learned from"
             )
-        return cls(found), notes
+        return cls(columns), notes
 
     def encode(self, table: pa.Table) -> tuple[Tensor, Tensor]:
         """Rows of a table as numbers, standardized, NaN where missing: N x A; and categories by position: N x B, int64.

@@ -50,26 +50,28 @@ def examine(rows: Table, *, encoder: str, label_column: str = "label", seed: int
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
     sound = "no copies, no uneven classes, no empty columns, none that gives the label away"
-    found = Examination(samples=rows, copies=copies, noun="rows", facts=facts, sound=sound, label_column=label_column)
-    found.warnings.extend(common_warnings(rows, copies, found.noun))
-    found.warnings.extend(_across(rows, copies))
-    found.warnings.extend(
+    examination = Examination(
+        samples=rows, copies=copies, noun="rows", facts=facts, sound=sound, label_column=label_column
+    )
+    examination.warnings.extend(common_warnings(rows, copies, examination.noun))
+    examination.warnings.extend(_across(rows, copies))
+    examination.warnings.extend(
         f"The column {name!r} is empty in {_percent(share)} of the rows: that it is empty will count more than what it "
         "says."
         for share, name in most
         if share > 0.5
     )
-    found.warnings.extend(
-        f"The column {name!r} alone tells the label ({_percent(told)} right, as the mean over classes): if it is known "
-        "only once the label is, leave it out by --drop."
-        for name, told in telling(rows, seed)
+    examination.warnings.extend(
+        f"The column {name!r} alone tells the label ({_percent(accuracy)} right, as the mean over classes): if it is "
+        "known only once the label is, leave it out by --drop."
+        for name, accuracy in telling(rows, seed)
     )
-    found.advice.extend(_advice(rows, copies))
+    examination.advice.extend(_advice(rows, copies))
     few = torch.arange(min(len(rows), 128))
     viewer = views.views(_views(rows), columns, (rows.numbers, rows.codes))
     first, second = viewer(*rows.fetch(few), viewer.draw(len(few), torch.Generator().manual_seed(seed)))
-    estimate(found, TableEncoder(encoder, columns), (first, second), encoder)
-    return found
+    estimate(examination, TableEncoder(encoder, columns), (first, second), encoder)
+    return examination
 
 
 def missing(rows: Table) -> dict[str, float]:
@@ -122,9 +124,9 @@ def telling(rows: Table, seed: int = 0, most: int = 50_000) -> Iterator[tuple[st
                 np.add.at(seen, (code[learn], label[learn]), 1)
                 seen /= np.maximum(1, seen.sum(0))  # classes count alike
                 guesses[test] = np.where(seen[code[test]].any(1), seen[code[test]].argmax(1), -1)
-        found, chance = accuracy(guesses), 1 / len(known)
-        if (found - chance) / (1 - chance) >= TOLD:
-            yield name, found
+        mean_accuracy, chance = accuracy(guesses), 1 / len(known)
+        if (mean_accuracy - chance) / (1 - chance) >= TOLD:
+            yield name, mean_accuracy
 
 
 def _across(rows: Table, copies: Copies) -> list[str]:

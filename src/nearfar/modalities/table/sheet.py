@@ -24,9 +24,11 @@ def row_sheet(data: Table, views: Views, index: Tensor, draws: Draws) -> Image.I
         own = data.describe(position)
         lines.append((f"row {data.names[position]}", [(word, False) for word in own]))
         for v, (a, b) in enumerate(made):
-            told = _told(data.columns, a[i : i + 1], b[i : i + 1], data)
+            view_words = _told(data.columns, a[i : i + 1], b[i : i + 1], data)
             mixed = f", {draws.weights[i, v]:.0%} own" if views.views[v].mix else ""
-            lines.append((f"view {v + 1}{mixed}", [(new, new != old) for new, old in zip(told, own, strict=True)]))
+            lines.append(
+                (f"view {v + 1}{mixed}", [(new, new != old) for new, old in zip(view_words, own, strict=True)])
+            )
     font = ImageFont.load_default(12)
     height = 2 * _MARGIN + _LINE * (len(lines) + 1) + 8 * len(index)
     sheet = Image.new("RGB", (2 * _MARGIN + _CELL * (len(names) + 1), height), "white")
