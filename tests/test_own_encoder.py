@@ -71,6 +71,13 @@ def test_a_copy_of_the_module_is_trained(trained: tuple[nearfar.Run, Net]) -> No
     assert run.encoder.spec == {"kind": "image", "name": "Net", "own": True, "channels": 1, "size": 16}
 
 
+def test_a_classifier_is_refused_before_any_work(trained: tuple[nearfar.Run, Net], tmp_path: Path) -> None:
+    data = (tiny_images(), np.arange(48) % 4)
+    with pytest.raises(ValueError, match="encoder of your own, Net"):
+        nearfar.finetune(trained[0], data, out=tmp_path / "classifier", say=quiet)
+    assert not (tmp_path / "classifier").exists()
+
+
 def test_a_run_needs_the_module_again(trained: tuple[nearfar.Run, Net]) -> None:
     run, _ = trained
     with pytest.raises(ValueError, match=r"load\(path, encoder=Net\(\)\)"):
@@ -115,6 +122,8 @@ def test_an_encoder_of_ours_keeps_its_weights_and_needs_no_module(tmp_path: Path
     assert equal(again.untrained(), encoder)
     assert again.encoder.spec == encoder.spec
     assert again.settings.encoder == "conv4"
+    nearfar.finetune(again, (tiny_images(), np.arange(48) % 4), out=tmp_path / "classifier", say=quiet)
+    assert equal(nearfar.load(tmp_path / "classifier").untrained(), encoder)
     with pytest.raises(ValueError, match="'conv4' is built from its name"):
         _ = nearfar.load(run.path, encoder=Net(5)).encoder
 

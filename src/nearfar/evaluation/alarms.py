@@ -138,7 +138,7 @@ class Judge:
                 f"(predictor, slow copy, batch norm, negatives) is out of action. Try {rate} at a third of its "
                 "value, and the method's own defaults.",
             )
-        if last["effective_rank"] < FLAT * first["effective_rank"]:
+        if "effective_rank" in first and last.get("effective_rank", math.inf) < FLAT * first["effective_rank"]:
             return Alarm(
                 "dimensional collapse",
                 f"{last['effective_rank']:.1f} dimensions of the representation are in use, of "

@@ -31,6 +31,7 @@ from nearfar.machine import session
 from nearfar.method import Encoder
 from nearfar.run import Run
 from nearfar.training import plan as plans
+from nearfar.training.claim import UNTRAINED
 
 Say = Callable[[str], None]
 
@@ -84,7 +85,14 @@ def workplace(
     """Open the data, in a new directory that is gone again if an error comes before it is a run's.
 
     out: the directory; by default runs/COMMAND-DATA-N.
+    Raises ValueError for a run of a user's own module, which a classifier's directory cannot build again.
     """
+    if run.network is not None:
+        raise ValueError(
+            f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be able to "
+            "build its network from its directory. Make it one of your kind's encoders (see Encoder in "
+            "nearfar.method), or train a classifier on run.embed(data)."
+        )
     began = time.perf_counter()
     folder = Path(out) if out else plans.free_directory(command, data)
     labels = given(settings)
@@ -142,7 +150,7 @@ def publish(place: Workplace, draft: Draft) -> Classifier:
         facts=facts,
     )
     store.write(folder, stored)
-    for name in ("views.png", *(("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ())):
+    for name in ("views.png", UNTRAINED, *(("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ())):
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, folder / name)
     seen = pq.read_table(run.path / "samples.parquet").select(["name", "digest"])

@@ -28,7 +28,6 @@ run that crashed is worth more than none.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from nearfar.data.csv import read_rows
 from nearfar.data.tiles import FACES, Face
 
 SPECIAL = ("map", "neighbors", "copies", "outliers")
@@ -93,7 +93,7 @@ def read(run_dir: str | Path) -> Record:
             return otherwise
         try:
             return load(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             record.notes.append(f"{name} could not be read: {error}")
             return otherwise
 
@@ -152,8 +152,7 @@ def _classifier(path: Path) -> dict[str, Any]:
 
 
 def _skipped(path: Path) -> list[tuple[str, str]]:
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return [(row[0], ", ".join(row[1:])) for row in list(csv.reader(file))[1:] if row]
+    return [(row.cells[0], ", ".join(row.cells[1:])) for row in read_rows(path)[1:]]
 
 
 def _table(path: Path) -> dict[str, Any]:
