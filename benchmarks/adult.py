@@ -28,7 +28,7 @@ from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.linear import linear, logistic
 from nearfar.evaluation.protocol import scored
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.table.samples import Table, open_table
+from nearfar.modalities.table.samples import TableSamples, open_table
 from nearfar.run import load
 from nearfar.training import job as training
 from nearfar.training import plan as plans
@@ -85,7 +85,9 @@ def main(asked: Adult) -> int:
     return 0
 
 
-def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, flags: dict[str, Any]) -> dict[str, Any]:
+def measured(
+    method: str, train: TableSamples, test: TableSamples, few: Tensor, seed: int, flags: dict[str, Any]
+) -> dict[str, Any]:
     """Train one method, and measure it and what it is held against."""
     known = torch.full_like(train.label, MISSING)
     if method == "supcon":
@@ -125,7 +127,7 @@ def measured(method: str, train: Table, test: Table, few: Tensor, seed: int, fla
     }
 
 
-def _parts(table: Table, pilot: int | None) -> tuple[Table, Table]:
+def _parts(table: TableSamples, pilot: int | None) -> tuple[TableSamples, TableSamples]:
     """The rows to learn from and those to test: the test part, or for a pilot a tenth of the training part."""
     train = table.of_split("train").nonzero()[:, 0].tolist()
     if pilot is None:
@@ -135,7 +137,7 @@ def _parts(table: Table, pilot: int | None) -> tuple[Table, Table]:
     return table.subset([i for i in train if i not in held]), table.subset(sorted(held))
 
 
-def _few(train: Table, seed: int) -> Tensor:
+def _few(train: TableSamples, seed: int) -> Tensor:
     """1 % of the rows, class by class in their proportions."""
     generator = torch.Generator().manual_seed(seed)
     picked = []

@@ -99,7 +99,7 @@ def test_all_that_one_does_with_a_run(trained: tuple[nearfar.Run, Net], tmp_path
     report = run.export(tmp_path)
     assert (report.loader, report.difference, report.dim) == ("", None, 6)
     assert equal(load_encoder(tmp_path, network=Net(1)), run.encoder)
-    run.look(tiny_images(20))
+    run.explore(tiny_images(20))
     assert "Net" in run.report().read_text(encoding="utf-8")
 
 

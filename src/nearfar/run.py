@@ -226,7 +226,7 @@ class Run:
         parts = folds(samples.label, samples.group, seed=seed)
         return parts, torch.cat([tested for _, tested in parts])
 
-    def look(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
+    def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
         """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
         samples = self.open(data, labels=labels, label_column=label_column)
         if len(samples) > most:

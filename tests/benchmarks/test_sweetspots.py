@@ -158,7 +158,7 @@ def test_images_are_changed_each_in_its_own_way() -> None:
 def test_views_that_no_setting_names() -> None:
     (view, other), of = turned_alone(32).views, named.looc(32).views[0]
     assert view == other
-    assert (view.turns, view.colored, view.area) == (of.turns, False, of.area)
+    assert (view.quarter_turns, view.colored, view.area) == (of.quarter_turns, False, of.area)
     assert of.colored
     strong = SERIES["curve"].lines["simclr, jitter 1"].views
     assert strong is not None

@@ -13,7 +13,7 @@ import pytest
 import tyro
 
 from nearfar.cli import main
-from nearfar.cli.fewlabels import Distill, Finetune, Plan
+from nearfar.cli.fewlabels import Distill, Finetune, PlanLabels
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 from tests.tiny import folder
 from tests.training.test_job import files
@@ -47,7 +47,7 @@ def test_flags_fill_the_settings_of_the_functions() -> None:
 
     assert parse(Finetune) == FinetuneSettings()
     assert parse(Distill) == DistillSettings()
-    assert parse(Plan) == LabelPlanSettings()
+    assert parse(PlanLabels) == LabelPlanSettings()
     words = "--labels x.csv --label-column kind --train full --layer 1 --epochs 2 --batch 16 --lr 0.5 --share 0.5"
     assert parse(Finetune, *words.split()) == FinetuneSettings(
         labels="x.csv", label_column="kind", train="full", layer=1, epochs=2, batch=16, lr=0.5, share=0.5
@@ -56,7 +56,7 @@ def test_flags_fill_the_settings_of_the_functions() -> None:
     assert parse(Distill, *words.split()) == DistillSettings(
         student="conv4", from_run="r", alpha=0.5, temperature=0.1, scaled=True, seed=3, device="cpu", views="cmc"
     )
-    assert parse(Plan, "--by", "coverage", "--count", "7") == LabelPlanSettings(by="coverage", count=7)
+    assert parse(PlanLabels, "--by", "coverage", "--count", "7") == LabelPlanSettings(by="coverage", count=7)
 
 
 def test_finetune_and_what_one_does_with_its_directory(

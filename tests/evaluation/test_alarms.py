@@ -81,7 +81,7 @@ def test_a_judge_of_a_long_run_keeps_no_more_than_of_a_short_one() -> None:
     for step in range(10, 200_000, 10):
         judge.see({"step": step, "loss": 1.0, "gradient_norm": 1.0, "input_share": 0.1, "spread": 0.5})
     assert len(judge.norms) == USUAL
-    assert len(judge.looks) == 2
+    assert len(judge.ends) == 2
     assert len(judge.shares) == 5
 
 

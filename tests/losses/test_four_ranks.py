@@ -227,7 +227,7 @@ NO_LOSS = {
     "equal_ids": "a rule about pairs",
     "foreign": "a rule about pairs",
     "or_positive": "a rule about pairs",
-    "turns": "a part of n_pairs",
+    "next_of_class": "a part of n_pairs",
     "mixed_rows": "a part of mixed_byol",
     "group_sizes": "a part of hcl, renyi and uniform",
     "standardize": "a part of barlow",

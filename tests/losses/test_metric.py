@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nearfar import distributed
 from nearfar.batch import MISSING
 from nearfar.losses import metric
-from nearfar.losses.metric import n_pairs, pairs, triplet, turns
+from nearfar.losses.metric import n_pairs, next_of_class, pairs, triplet
 from nearfar.losses.pairwise import info_nce_batch
 from nearfar.losses.supervised import supcon
 from tests.losses.ranks import hold_ranks_to_one, unit
@@ -231,7 +231,7 @@ def slow_turns(ids: list[int], order: list[int]) -> tuple[list[int], list[int]]:
 def test_turns(ids: list[int]) -> None:
     for seed in range(4):
         order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
-        place, following = turns(torch.tensor(ids), order)
+        place, following = next_of_class(torch.tensor(ids), order)
         assert (place.tolist(), following.tolist()) == slow_turns(ids, order.tolist())
         assert [ids[row] for row in following.tolist()] == ids
         assert sorted(following.tolist()) == list(range(7)), "every row is the positive of one"

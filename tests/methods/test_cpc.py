@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearfar.methods.cpc import CPC, Rows
+from nearfar.methods.cpc import CPC, CausalConvolutions
 from nearfar.ops.patches import cut
 
 from .small import form, freeze_norms
@@ -21,7 +21,7 @@ def build(**arguments: Any) -> CPC:
 
 def test_a_context_knows_its_own_row_and_those_above_alone() -> None:
     torch.manual_seed(0)
-    rows, z = Rows(5, 6, layers=3), torch.rand(2, 5, 4, 4)
+    rows, z = CausalConvolutions(5, 6, layers=3), torch.rand(2, 5, 4, 4)
     want = rows(z)
     assert want.shape == (2, 6, 4, 4)
     for row in range(4):
@@ -33,7 +33,7 @@ def test_a_context_knows_its_own_row_and_those_above_alone() -> None:
 
 def test_a_context_knows_its_neighbors_to_both_sides() -> None:
     torch.manual_seed(0)
-    rows, z = Rows(5, 6, layers=1), torch.rand(1, 5, 4, 5)
+    rows, z = CausalConvolutions(5, 6, layers=1), torch.rand(1, 5, 4, 5)
     other = z.clone()
     other[:, :, 0, 2] += 1
     changed = (rows(other) != rows(z)).any(1)[0]

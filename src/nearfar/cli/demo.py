@@ -40,7 +40,7 @@ def demo(argv: list[str]) -> int:
         run, test = load(out), drawings("test")
         table = measure(run, test)
         run.write("demo", table)
-        run.look(test, most=1500)
+        run.explore(test, most=1500)
         page = run.report()
     print_table(table)
     print(f"\n{table['note']}")

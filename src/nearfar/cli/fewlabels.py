@@ -72,7 +72,7 @@ class Distill:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlanLabels:
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -165,7 +165,7 @@ def _show(predictions: Predictions) -> None:
 
 def label_plan(argv: list[str]) -> int:
     """Propose samples to label."""
-    call: Plan = _parse(Plan, "label-plan", argv)
+    call: PlanLabels = _parse(PlanLabels, "label-plan", argv)
     table = Path(call.out)
     image = table.with_suffix(".png")
     for path in (table, image):

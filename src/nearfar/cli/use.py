@@ -157,7 +157,7 @@ def report(argv: list[str]) -> int:
 
     run = load(asked.run)
     if asked.data:
-        run.look(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report()}")
     return 0
 

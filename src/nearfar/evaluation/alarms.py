@@ -97,7 +97,7 @@ class Judge:
     """Reads a journal line by line, and keeps what alarms need of it: no more for a long run than for a short one."""
 
     def __init__(self) -> None:
-        self.looks: list[Line] = []  # the first and the last with readings
+        self.ends: list[Line] = []  # the first and the last with readings
         self.last: Line = {}  # the last with a loss
         self.late = (math.inf, -math.inf)  # the lowest and the highest loss once training should have left chance
         self.norms: deque[float] = deque(maxlen=USUAL)
@@ -106,7 +106,7 @@ class Judge:
 
     def see(self, line: Line) -> None:
         if "spread" in line:
-            self.looks = [*self.looks[:1], line]
+            self.ends = [*self.ends[:1], line]
         if line.get("loss") is None:
             return
         self.last = line
@@ -127,9 +127,9 @@ class Judge:
         return [alarm for check in checks if (alarm := check(rate)) is not None]
 
     def _collapse(self, rate: str) -> Alarm | None:
-        if not self.looks:
+        if not self.ends:
             return None
-        first, last = self.looks[0], self.looks[-1]
+        first, last = self.ends[0], self.ends[-1]
         if last["spread"] < COLLAPSED and last["spread"] < first["spread"] / 2:
             return Alarm(
                 "collapse",

@@ -120,7 +120,7 @@ def distill(
             scaled=settings.scaled,
         )
         trainer = Trainer(run=run, tuning=settings, journal=Journal(place.folder / "metrics.jsonl"), watch=watch)
-        training = trainer.fit(method, part, optim.parameter_groups(method, 1e-2))
+        training = trainer.train(method, part, optim.parameter_groups(method, 1e-2))
         known, held, rows = _evidence(teacher, samples, rows, rows.learn if settings.alpha < 1 else rows.learn[:0])
         if not len(known):
             say("None of the labeled samples behind the teacher is in DATA: predictions name no labeled neighbors.")

@@ -44,7 +44,7 @@ class Trainer:
     journal: Journal | None = None
     watch: Watch = lambda step, steps, numbers: None
 
-    def fit(
+    def train(
         self,
         method: Method,
         data: Samples,
@@ -102,11 +102,11 @@ def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) 
     ]
     epochs = tuning.passes(len(data))
     if held is None:
-        facts = trainer.fit(method, data, groups)
+        facts = trainer.train(method, data, groups)
         return method, facts | {"epoch": epochs, "tries": 0}
     every = max(1, epochs // TRIES)
     best = Best(method, nn.Sequential(network, method.classifier), trainer.run, held)
-    facts = trainer.fit(method, data, groups, best.probe, every)
+    facts = trainer.train(method, data, groups, best.probe, every)
     if best.state is not None:
         method.load_state_dict(best.state)
     return method, facts | {"epoch": min(epochs, best.place * every), "tries": best.tries}

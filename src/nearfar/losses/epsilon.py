@@ -39,7 +39,7 @@ def sup_info_nce(
 
     The logarithm is of each positive pair, so that pairs are needed; they are had in strips. Never below -epsilon.
     """
-    it = _Rows.of(views, label, temperature)
+    it = _Compared.of(views, label, temperature)
     pull, count = near_mean(it.z, it.keys, it.ids, own=it.own)
     others = it.negatives(group)
 
@@ -66,7 +66,7 @@ def sup_info_nce_in(
 
     loss_i = -log sum_p exp(s_ip) + log(mean_p exp(s_ip - epsilon) + sum_n exp(s_in))
     """
-    it = _Rows.of(views, label, temperature)
+    it = _Compared.of(views, label, temperature)
     pull, count = it.positives()
     mean = pull - count.clamp(min=1).to(pull.dtype).log()
     loss = share(torch.logaddexp(mean - epsilon, it.negatives(group)) - pull, count > 0)
@@ -86,7 +86,7 @@ def epsilon_supcon(
 
     loss_i = mean_p [ -s_ip ] + log(sum_p exp(s_ip - epsilon) + sum_n exp(s_in))
     """
-    it = _Rows.of(views, label, temperature)
+    it = _Compared.of(views, label, temperature)
     pull = near_mean(it.z, it.keys, it.ids, own=it.own)[0]
     positives, count = it.positives()
     loss = share(torch.logaddexp(positives - epsilon, it.negatives(group)) - pull, count > 0)
@@ -98,14 +98,14 @@ def _scaled(loss: Tensor, temperature: float | Tensor, base_temperature: float |
 
 
 @dataclass(slots=True)
-class _Rows:
+class _Compared:
     z: Tensor  # VN x D, divided by the root of the temperature
     keys: Tensor  # WVN x D
     ids: tuple[Tensor, Tensor]  # VN, WVN: rows of equal id are positives
     own: Tensor  # VN, the column that is the row itself
 
     @classmethod
-    def of(cls, views: list[Tensor], label: Tensor, temperature: float | Tensor) -> _Rows:
+    def of(cls, views: list[Tensor], label: Tensor, temperature: float | Tensor) -> _Compared:
         z = torch.cat(views) * temperature**-0.5
         # One without a label has an odd number of its own: `far` takes negative ids to be equal to nothing.
         ids = torch.where(label < 0, 2 * columns(label) + 1, 2 * label).repeat(len(views))

@@ -110,7 +110,7 @@ def n_pairs(
     the second view of the next, and the anchors whose turn it is are contrasted with each other's positives.
     Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective".
     """
-    turn, partner = turns(gather(identity(label)), order)
+    turn, partner = next_of_class(gather(identity(label)), order)
     own, keys = columns(a), gather(p).index_select(0, partner)  # WN x D, column j the positive of anchor j
     pull, at_once = near(a, keys, own), (turn[own], turn)
     groups = None if group is None else gather(group)
@@ -120,7 +120,7 @@ def n_pairs(
     return share(push - pull + penalty * length)
 
 
-def turns(ids: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+def next_of_class(ids: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """By an order of M rows: how many of its id come before each, and which of its id comes next, round and round.
 
     ids: M; order: M, a permutation. Gives M and M, int64; a row that is alone is its own next.

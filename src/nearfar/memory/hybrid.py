@@ -13,7 +13,7 @@ from nearfar.memory.bank import Bank
 from nearfar.memory.turns import in_turns
 
 
-class Prototypes(NamedTuple):
+class Centroids(NamedTuple):
     """centroids: L x dim, no unit rows.  column: samples, int64, which of them is each sample's own.
 
     group: L, int64, that of all rows behind a centroid, or MISSING where they have none or several.
@@ -83,7 +83,7 @@ class Hybrid(Bank):
             known = gather(group)
             self.group[row] = torch.where(row < self.classes, MISSING, known)  # a class has samples of many groups
 
-    def prototypes(self) -> Prototypes:
+    def prototypes(self) -> Centroids:
         """The means of the rows of each identity, as they stand now."""
         used = self.identity >= 0
         names, part = torch.unique(self.identity[used], return_inverse=True)
@@ -95,4 +95,4 @@ class Hybrid(Bank):
             torch.zeros_like(names).scatter_reduce_(0, part, self.group[used], way, include_self=False)
             for way in ("amin", "amax")
         )
-        return Prototypes(centroids / count[:, None], column[self.place], torch.where(least == most, least, MISSING))
+        return Centroids(centroids / count[:, None], column[self.place], torch.where(least == most, least, MISSING))

@@ -12,7 +12,7 @@ from nearfar.method import Encoder, Method, Step
 from nearfar.ops.patches import cut, each_patch
 
 
-class Rows(nn.Module):
+class CausalConvolutions(nn.Module):
     """The context of each place of a grid, from its row and those above: N x dim x G x G -> N x width x G x G.
 
     Masked convolutions as in PixelCNN, except that a whole row is visible, as rows below are predicted.
@@ -81,7 +81,7 @@ class CPC(Method):
         self.steps = range(skip + 1, min(steps, grid - 1) + 1)
         if not self.steps:
             raise ValueError(f"nothing is left to predict in {grid} rows from {skip + 1} to {steps} below")
-        self.context = Rows(encoder.dim, width, layers)
+        self.context = CausalConvolutions(encoder.dim, width, layers)
         self.maps = nn.ModuleList(nn.Linear(width, encoder.dim, bias=False) for _ in self.steps)
         for w in self.maps.parameters():
             nn.init.normal_(w, std=(width * encoder.dim) ** -0.5)  # scores of the size of 1

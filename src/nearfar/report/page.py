@@ -13,7 +13,7 @@ from nearfar.report.gallery import Gallery, copies, neighbors, outliers
 from nearfar.report.html import render, write
 from nearfar.report.numbers import duration, flat
 from nearfar.report.record import Record, read
-from nearfar.report.results import Card, Results, Table, cards, class_tables, results
+from nearfar.report.results import Card, Results, ResultsTable, cards, class_tables, results
 from nearfar.report.training import curves
 from nearfar.report.verdict import Answer, answers
 
@@ -48,7 +48,7 @@ class RunPage:
     copies: Gallery | None
     views: str | None
     confusions: list[Confusion]
-    classes: list[tuple[str, Table]]
+    classes: list[tuple[str, ResultsTable]]
     notes: list[str]
     skipped: list[tuple[str, str]]
     skipped_count: int

@@ -52,7 +52,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultsTable:
     columns: list[Column]
     rows: list[Row]
 
@@ -68,7 +68,7 @@ class Results:
     """A part of the page. same_protocol: whether its rows were measured alike."""
 
     title: str
-    table: Table
+    table: ResultsTable
     note: str = ""
     protocol: Sequence[tuple[str, str]] = ()
     same_protocol: bool = True
@@ -83,7 +83,9 @@ class Card:
     places: int
 
 
-def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], main: Mapping[str, Any] | None = None) -> Table:
+def table(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], main: Mapping[str, Any] | None = None
+) -> ResultsTable:
     """Columns and rows as in results/NAME.json (see `nearfar.report.record`). main: one of `rows`, which stands out."""
     cells = {name: [row["values"].get(name, NOTHING) for row in rows] for name in columns}
     heads = [
@@ -95,7 +97,7 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], main: Mappi
         for name in columns
     ]
     body = [Row(row["name"], [cells[name][i] for name in columns], row is main) for i, row in enumerate(rows)]
-    return Table(heads, body)
+    return ResultsTable(heads, body)
 
 
 def results(record: Record) -> list[Results]:
@@ -123,7 +125,7 @@ def cards(record: Record, most: int = 8) -> list[Card]:
     ]
 
 
-def class_tables(record: Record) -> list[tuple[str, Table]]:
+def class_tables(record: Record) -> list[tuple[str, ResultsTable]]:
     """Title and table of each result that has numbers of single classes, the class with the lowest number first."""
     made = []
     for one in record.tables.values():

@@ -17,7 +17,7 @@ from nearfar import machine
 from nearfar.modalities.image import color as color
 from nearfar.modalities.image import named
 from nearfar.modalities.image import views as image
-from nearfar.modalities.image.plan import Affine, Plan, View, make_plan
+from nearfar.modalities.image.plan import Affine, View, ViewPlan, make_plan
 from nearfar.modalities.image.views import Views
 
 GRAY_LEVEL = 1 / 255
@@ -35,7 +35,7 @@ def images(n: int, channels: int = 3, side: int = 32, seed: int = 0) -> Tensor:
     return ((0.8 * smooth + 0.2 * noise) * 255).to(torch.uint8)
 
 
-def one(view: View, pixels: Tensor, aspect: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Plan]:
+def one(view: View, pixels: Tensor, aspect: Tensor | None = None, seed: int = 0) -> tuple[Tensor, ViewPlan]:
     """One view of each image, and the parameters it was made with."""
     views = Views([view])
     draws = views.draw(len(pixels), seeded(seed))
@@ -108,7 +108,7 @@ def test_affine_equals_torchvision() -> None:
         assert (out[i] - wanted)[:, 4:-4, 4:-4].abs().median() < 1e-4
 
 
-def through_torchvision(pixels: Tensor, plan: Plan) -> Tensor:
+def through_torchvision(pixels: Tensor, plan: ViewPlan) -> Tensor:
     """The color steps of a plan, one after the other, each clamped: N x 3 x S x S."""
     steps = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
     out = []
@@ -211,7 +211,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
         assert ks_2samp(ours, theirs).pvalue > 0.01
 
 
-def one_plan(view: View, n: int, aspect: float = 1.0, side: int = 32, seed: int = 0) -> Plan:
+def one_plan(view: View, n: int, aspect: float = 1.0, side: int = 32, seed: int = 0) -> ViewPlan:
     drawn = Views([view]).draw(n, seeded(seed)).fields(0)
     return make_plan(view, drawn, torch.full((n,), aspect), side)
 
@@ -351,7 +351,7 @@ def test_opencv_rounds_and_changes_nothing_else(channels: int, monkeypatch: pyte
 @pytest.mark.parametrize("side", [24, 100])
 def test_turns_equal_torchs_and_are_equally_likely(side: int) -> None:
     pixels = images(400, side=32)
-    out, plan = one(View(size=side, turns=True, solarize=0.3), pixels)
+    out, plan = one(View(size=side, quarter_turns=True, solarize=0.3), pixels)
     still, _ = one(View(size=side), pixels)
     for i in range(len(pixels)):
         wanted = still[i].rot90(int(plan.turn[i]), (1, 2))
@@ -365,7 +365,7 @@ def test_turns_equal_torchs_and_are_equally_likely(side: int) -> None:
 def test_shared_parameters_make_the_same_view() -> None:
     pixels = images(12)
     color_only = View(size=32, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2)
-    turn_only, affine_only = View(size=32, turns=True), View(size=32, affine=Affine(rotate=20, shift=0.1))
+    turn_only, affine_only = View(size=32, quarter_turns=True), View(size=32, affine=Affine(rotate=20, shift=0.1))
     for step, view in (("color", color_only), ("turn", turn_only), ("affine", affine_only)):
         views = Views([view] * 3, shared=[(2, step)])
         query, free, kept = views(pixels, torch.ones(12), views.draw(12, seeded()))

@@ -191,13 +191,13 @@ def looc(size: int, *, blur: float | None = None) -> Views:
     Colors are MoCo v2's, turns by quarters; crop and flip are always free. blur: its probability: 0.5, and none below
     64 px.
     """
-    view = replace(moco_v2(size, blur=blur).views[0], turns=True)
+    view = replace(moco_v2(size, blur=blur).views[0], quarter_turns=True)
     return Views([view] * 4, shared=[(2, "color"), (3, "turn")])
 
 
 def looc_drawing(size: int) -> Views:
     """The views of `looc` for drawings: a query, a free key, one with the query's affine map, one turned as it is."""
-    view = replace(drawing(size).views[0], turns=True)
+    view = replace(drawing(size).views[0], quarter_turns=True)
     return Views([view] * 4, shared=[(2, "affine"), (3, "turn")])
 
 

@@ -22,7 +22,7 @@ PATHS = ("path", "file", "file_name", "filename", "image", "img")
 
 
 @dataclass(slots=True)
-class Table:
+class ImageTable:
     """A Parquet table of images.
 
     data, offsets: as `nearfar.data.archives.EndToEnd` has them; or paths, relative to the table.
@@ -36,7 +36,7 @@ class Table:
     classes: list[str] | None
 
 
-def read_table(path: Path, label: str) -> Table:
+def read_table(path: Path, label: str) -> ImageTable:
     """Read a table; raises ValueError where no column holds images, or some rows have none."""
     try:
         file = pq.ParquetFile(path)
@@ -59,7 +59,7 @@ def read_table(path: Path, label: str) -> Table:
     if encoded is None:
         if gaps := [i for i, p in enumerate(paths) if not p]:
             raise ValueError(f"'{path}': {len(gaps)} rows have no path, the first of them row {gaps[0]}.")
-        return Table(paths, None, None, paths, columns, classes)
+        return ImageTable(paths, None, None, paths, columns, classes)
     column: Any = table[encoded].combine_chunks()
     if pa.types.is_struct(column.type):
         inner = column.field("path").to_pylist() if "path" in {f.name for f in column.type} else []
@@ -72,7 +72,7 @@ def read_table(path: Path, label: str) -> Table:
     start = np.frombuffer(offsets, np.int64)[column.offset : column.offset + rows + 1]
     unique = len(set(paths)) == rows and all(paths)
     names = paths if unique else list(map(str, range(rows)))
-    return Table(names, np.frombuffer(data or b"", np.uint8), start, [], columns, classes)
+    return ImageTable(names, np.frombuffer(data or b"", np.uint8), start, [], columns, classes)
 
 
 def _bytes(kind: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""What is to be done to each sample to make one view: described by `View`, drawn as `Draws`, and worked out as `Plan`.
+"""What is done to each sample to make one view: described by `View`, drawn as `Draws`, worked out as `ViewPlan`.
 
 All chance lies in `Draws`, uniform numbers made on the CPU for the global batch. `FIELDS` names them.
 """
@@ -61,7 +61,7 @@ class View:
         are not of 3 channels have brightness and contrast only.
     sigma, kernel: range of the blur's standard deviation, and its width (odd), in pixels of the view.
     affine: a random affine map, always applied, whose border shows what lies outside the crop.
-    turns: whether the view is turned by 0, 1, 2 or 3 quarters, each as likely.
+    quarter_turns: whether the view is turned by 0, 1, 2 or 3 quarters, each as likely.
     """
 
     size: int
@@ -80,7 +80,7 @@ class View:
     kernel: int = 23
     solarize: float = 0.0
     affine: Affine | None = None
-    turns: bool = False
+    quarter_turns: bool = False
 
     @property
     def colored(self) -> bool:
@@ -130,7 +130,7 @@ def no_draws(n: int, views: int) -> Draws:
     return Draws(torch.zeros(n, views, sum(FIELDS.values())))
 
 
-class Plan(NamedTuple):
+class ViewPlan(NamedTuple):
     """What is to be done for each sample of one view: N x ... tensors."""
 
     box: Tensor  # N x 4: left, top, width, height in stored pixels, whole numbers
@@ -143,14 +143,14 @@ class Plan(NamedTuple):
     turn: Tensor  # N, int64, quarters
     matrix: Tensor  # N x 2 x 3, from view to crop, both in [-1, 1]
 
-    def rows(self, rows: slice) -> Plan:
-        return Plan(*(x[rows] for x in self))
+    def rows(self, rows: slice) -> ViewPlan:
+        return ViewPlan(*(x[rows] for x in self))
 
-    def to(self, device: torch.device) -> Plan:
-        return Plan(*(x.to(device, non_blocking=True) for x in self))
+    def to(self, device: torch.device) -> ViewPlan:
+        return ViewPlan(*(x.to(device, non_blocking=True) for x in self))
 
 
-def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -> Plan:
+def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -> ViewPlan:
     """The parameters of one view of N samples.
 
     drawn: from `Draws.fields`.  aspect: N, true width over height.  side: of the stored squares, in pixels.
@@ -169,9 +169,9 @@ def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -
     changed = low + drawn["factor"] * (still + most - low)  # N x 4
     whether, strength = drawn["blur"].unbind(1)
     sigma = torch.where(whether < view.blur, _between(view.sigma, strength), torch.zeros(len(whether)))
-    quarters = drawn["turn"][:, 0] * (4 if view.turns else 1)
+    quarters = drawn["turn"][:, 0] * (4 if view.quarter_turns else 1)
     order = drawn["order"]
-    return Plan(
+    return ViewPlan(
         box=box,
         flip=drawn["flip"][:, 0] < view.flip,
         factors=torch.where(drawn["jitter"] < view.jitter, changed, still),

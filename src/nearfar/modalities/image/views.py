@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nearfar.machine import opencv
 from nearfar.modalities.image import color
-from nearfar.modalities.image.plan import STEPS, Affine, Draws, Plan, View, draw, make_plan, no_draws
+from nearfar.modalities.image.plan import STEPS, Affine, Draws, View, ViewPlan, draw, make_plan, no_draws
 
 
 class Views:
@@ -93,7 +93,7 @@ class Views:
                         _soften(view, plan, part)
                     if view.solarize > 0:
                         _solarize(plan, part)
-                    if view.turns:
+                    if view.quarter_turns:
                         _turn(plan, part)
         return out
 
@@ -110,7 +110,7 @@ def _native(view: View, device: torch.device) -> bool:
     return device.type == "cpu" and view.size >= 96 and view.affine is None
 
 
-def _from_bytes(view: View, plan: Plan, pixels: Tensor, out: Tensor) -> None:
+def _from_bytes(view: View, plan: ViewPlan, pixels: Tensor, out: Tensor) -> None:
     """Crop, resize, flip and recolor by the fastest means of a CPU, which round to bytes, into `out`."""
     resized = _resize(view, plan, pixels)  # n x s x s x C
     colored = not view.colored or _recolor_bytes(plan, resized)
@@ -119,7 +119,7 @@ def _from_bytes(view: View, plan: Plan, pixels: Tensor, out: Tensor) -> None:
         torch.clamp(_recolor(plan, out), 0, 1, out=out)
 
 
-def _resize(view: View, plan: Plan, pixels: Tensor) -> Tensor:
+def _resize(view: View, plan: ViewPlan, pixels: Tensor) -> Tensor:
     """Crop, resize and flip bytes, with a result that is rounded to bytes: n x s x s x C."""
     resized = torch.empty(len(pixels), view.size, view.size, pixels.shape[1], dtype=torch.uint8)
     for i, ((left, top, width, height), flip) in enumerate(
@@ -131,7 +131,7 @@ def _resize(view: View, plan: Plan, pixels: Tensor) -> Tensor:
     return resized
 
 
-def _resample(view: View, plan: Plan, source: Tensor) -> Tensor:
+def _resample(view: View, plan: ViewPlan, source: Tensor) -> Tensor:
     """Crop, resize, flip and blur floats as two products with small matrices: n x C x S x S -> n x C x s x s."""
     n, channels, side, _ = source.shape
     weights = _weights(plan, side, view.size)  # n x 2 x s x S
@@ -143,7 +143,7 @@ def _resample(view: View, plan: Plan, source: Tensor) -> Tensor:
     return resized.view(n, channels, view.size, view.size)
 
 
-def _weights(plan: Plan, side: int, size: int) -> Tensor:
+def _weights(plan: ViewPlan, side: int, size: int) -> Tensor:
     """Matrices n x 2 (across, down) x size x side that crop, flip, resize and divide by 255. The weights are those of
     torch's antialiased bilinear resize: a triangle as wide as a pixel of the result, or of the source if larger."""
     start, length = plan.box.view(-1, 2, 2, 1).unbind(1)  # n x 2 x 1 each
@@ -173,7 +173,7 @@ def _blur(sigma: Tensor, size: int, radius: int) -> Tensor:
     return matrix.scatter_add_(2, place.expand(len(sigma), -1, -1), weights[:, None, :].expand(-1, size, -1))
 
 
-def _soften(view: View, plan: Plan, x: Tensor) -> None:
+def _soften(view: View, plan: ViewPlan, x: Tensor) -> None:
     """Blur, in place, those of the views x, n x C x s x s, that are to be blurred."""
     rows = plan.sigma.nonzero()[:, 0]
     if x.device.type == "cpu" and (cv2 := opencv()) is not None:
@@ -199,7 +199,7 @@ def _soften(view: View, plan: Plan, x: Tensor) -> None:
     x[rows] = down.view(n, channels, size, size).clamp_(0, 1)
 
 
-def _warp(view: View, affine: Affine, plan: Plan, source: Tensor) -> Tensor:
+def _warp(view: View, affine: Affine, plan: ViewPlan, source: Tensor) -> Tensor:
     n, channels, side, _ = source.shape
     # Crop and affine map are one map from the view to the image, in [-1, 1].
     middle = (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1  # n x 2
@@ -215,7 +215,7 @@ def _warp(view: View, affine: Affine, plan: Plan, source: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + affine.fill
 
 
-def _recolor(plan: Plan, x: Tensor) -> Tensor:
+def _recolor(plan: ViewPlan, x: Tensor) -> Tensor:
     brightness, contrast, _, _ = plan.factors.unbind(1)
     if x.shape[1] != 3:
         alpha = brightness * contrast
@@ -225,7 +225,7 @@ def _recolor(plan: Plan, x: Tensor) -> Tensor:
     return torch.baddbmm(offset[:, :, None], linear, x.flatten(2)).view(x.shape)
 
 
-def _recolor_bytes(plan: Plan, x: Tensor) -> bool:
+def _recolor_bytes(plan: ViewPlan, x: Tensor) -> bool:
     """The same in place for bytes, n x s x s x C, with a result that is rounded; False where OpenCV is needed and not
     there, or there are not three colors."""
     cv2 = opencv()
@@ -239,7 +239,7 @@ def _recolor_bytes(plan: Plan, x: Tensor) -> bool:
     return True
 
 
-def _color_map(plan: Plan, mean: Tensor) -> tuple[Tensor, Tensor]:
+def _color_map(plan: ViewPlan, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Jitter and grayscale as A (n x 3 x 3) and b (n x 3), for views whose colors have that mean (n x 3)."""
     brightness, contrast, saturation, hue = plan.factors.unbind(1)
     return color.affine(
@@ -254,13 +254,13 @@ def _color_map(plan: Plan, mean: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _solarize(plan: Plan, x: Tensor) -> None:
+def _solarize(plan: ViewPlan, x: Tensor) -> None:
     """Invert values of 0.5 and above: min(x, 1 - x), in place; min(x, 2 - x) = x elsewhere."""
     bound = torch.where(plan.solarize, 1.0, 2.0)[:, None, None, None]
     torch.minimum(x, bound - x, out=x)
 
 
-def _turn(plan: Plan, x: Tensor) -> None:
+def _turn(plan: ViewPlan, x: Tensor) -> None:
     """Turn the views x, n x C x s x s, by quarters, in place."""
     for quarters in (1, 2, 3):
         rows = (plan.turn == quarters).nonzero()[:, 0]

@@ -24,7 +24,7 @@ from nearfar.modalities.examination import (
 )
 from nearfar.modalities.table import views
 from nearfar.modalities.table.encoder import TableEncoder
-from nearfar.modalities.table.samples import Table
+from nearfar.modalities.table.samples import TableSamples
 
 TOLD = 0.95
 """Of the way from chance to certainty: a column that alone tells the label so well is named."""
@@ -33,7 +33,7 @@ FEWEST = 10
 """Rows of a class from which anything is concluded of it."""
 
 
-def examine(rows: Table, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
+def examine(rows: TableSamples, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
     """Look at every row, and time one step. encoder: what to time.  label_column: what the labels are called."""
     copies = equal_samples(rows)
     columns, gaps = rows.columns, missing(rows)
@@ -74,7 +74,7 @@ def examine(rows: Table, *, encoder: str, label_column: str = "label", seed: int
     return examination
 
 
-def missing(rows: Table) -> dict[str, float]:
+def missing(rows: TableSamples) -> dict[str, float]:
     """The share of the rows in which each column says nothing."""
     columns = rows.columns
     shares = rows.numbers.isnan().double().mean(0).tolist()
@@ -84,7 +84,7 @@ def missing(rows: Table) -> dict[str, float]:
     return dict(zip(columns.names, shares, strict=True))
 
 
-def telling(rows: Table, seed: int = 0, most: int = 50_000) -> Iterator[tuple[str, float]]:
+def telling(rows: TableSamples, seed: int = 0, most: int = 50_000) -> Iterator[tuple[str, float]]:
     """The columns that alone tell the label nearly perfectly, and their accuracy as the mean over classes.
 
     A category tells by the class that is most frequent in it, a number by thresholds: learned on one half of the
@@ -129,23 +129,23 @@ def telling(rows: Table, seed: int = 0, most: int = 50_000) -> Iterator[tuple[st
             yield name, mean_accuracy
 
 
-def _across(rows: Table, copies: Copies) -> list[str]:
+def _across(rows: TableSamples, copies: Copies) -> list[str]:
     """Rows that are tested and also learned from."""
     learned = copies.group[rows.of_split("train")]
     both = int(torch.isin(copies.group[rows.of_split("test")], learned[learned != MISSING]).sum())
     return [f"{both:,} rows of the split test are in train as well: leave them out of the test."] if both else []
 
 
-def _parts(rows: Table) -> str:
+def _parts(rows: TableSamples) -> str:
     counts = {part: rows.split.count(part) for part in dict.fromkeys(rows.split) if part}
     return f" ({', '.join(f'{n:,} {part}' for part, n in counts.items())})" if counts else ""
 
 
-def _views(rows: Table) -> str:
+def _views(rows: TableSamples) -> str:
     return "scarf" if len(rows.columns) > 1 else "mixed"
 
 
-def _advice(rows: Table, copies: Copies) -> list[Advice]:
+def _advice(rows: TableSamples, copies: Copies) -> list[Advice]:
     n = sum(part in ("", "train") for part in rows.split) or len(rows)
     method, batch = method_advice(rows, "rows"), batch_advice(n, 128)
     name = _views(rows)

@@ -18,7 +18,7 @@ from nearfar.modalities.table import doctor, settings
 from nearfar.modalities.table import views as table_views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder, example, from_spec, inputs
-from nearfar.modalities.table.samples import Table, open_table
+from nearfar.modalities.table.samples import TableSamples, open_table
 from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
 from nearfar.modalities.table.views import Draws, Views
@@ -40,8 +40,8 @@ class TableKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
-    def open(self, data: Any, settings: Settings) -> Table:
-        if isinstance(data, Table):
+    def open(self, data: Any, settings: Settings) -> TableSamples:
+        if isinstance(data, TableSamples):
             rows = data
         else:
             rows = open_table(
@@ -64,30 +64,30 @@ class TableKind(kind.Kind):
         labels: Any,
         label_column: str,
         lenient: bool = False,
-    ) -> Table:
-        if isinstance(data, Table):
+    ) -> TableSamples:
+        if isinstance(data, TableSamples):
             return data
         columns = Columns.from_spec(facts["encoder"]["columns"])
         return open_table(data, labels=labels, label_column=label_column, columns=columns)
 
-    def facts(self, samples: Table, settings: Settings) -> dict[str, Any]:
+    def facts(self, samples: TableSamples, settings: Settings) -> dict[str, Any]:
         """How many inputs a row makes; a method that asks for channels gets that."""
         columns = samples.columns
         return {"channels": columns.width, "numbers": len(columns.numbers), "categories": len(columns.categories)}
 
-    def encoder(self, samples: Table, settings: Settings, facts: dict[str, Any]) -> TableEncoder:
+    def encoder(self, samples: TableSamples, settings: Settings, facts: dict[str, Any]) -> TableEncoder:
         return TableEncoder(settings.encoder, samples.columns)
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> TableEncoder:
         return from_spec(spec)
 
-    def inputs(self, samples: Table, facts: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, samples: TableSamples, facts: dict[str, Any]) -> dict[str, Any]:
         return inputs(samples, facts)
 
     def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:
         return example(spec, n, generator)
 
-    def views(self, samples: Table, settings: Settings, facts: dict[str, Any]) -> Views:
+    def views(self, samples: TableSamples, settings: Settings, facts: dict[str, Any]) -> Views:
         """The views that the settings name; other values of a column are drawn from these rows.
 
         A function of the user's own gets the columns and these rows' (numbers, codes), and returns `Views`.
@@ -107,23 +107,23 @@ class TableKind(kind.Kind):
         """Rows as they are."""
         return table_views.plain(Columns.from_spec(encoder.spec["columns"]))
 
-    def raw(self, samples: Table, index: Tensor, encoder: Any) -> Tensor:
+    def raw(self, samples: TableSamples, index: Tensor, encoder: Any) -> Tensor:
         """The inputs that rows make."""
         return kind.plain_view(self.plain(encoder), samples, index, torch.device("cpu"))
 
     def describe(self, facts: dict[str, Any]) -> str:
         return f"on {facts['numbers']} numbers and {facts['categories']} categories"
 
-    def sheet(self, samples: Table, views: Views, index: Tensor, draws: Draws) -> Image:
+    def sheet(self, samples: TableSamples, views: Views, index: Tensor, draws: Draws) -> Image:
         """Some rows as text, and below each its views, with what was exchanged in color."""
         return row_sheet(samples, views, index, draws)
 
-    def grid(self, samples: Table, index: Tensor, captions: list[str]) -> Image:
+    def grid(self, samples: TableSamples, index: Tensor, captions: list[str]) -> Image:
         """Some rows as text; what would stand under an image is in the list beside them."""
         views = Views([], samples.columns)
         return row_sheet(samples, views, index, views.draw(len(index), torch.Generator()))
 
-    def tiles(self, samples: Table) -> Tiles:
+    def tiles(self, samples: TableSamples) -> Tiles:
         """Rows in words: the first columns, both numbers and categories where there are both."""
         first, more = len(samples.columns.numbers), len(samples.columns.categories)
         numbers = min(first, max(MOST_COLUMNS // 2, MOST_COLUMNS - more))
@@ -144,5 +144,5 @@ class TableKind(kind.Kind):
             copies="Rows count as copies where they are the same in every column.",
         )
 
-    def examine(self, samples: Table, settings: Settings) -> Examination:
+    def examine(self, samples: TableSamples, settings: Settings) -> Examination:
         return doctor.examine(samples, encoder=settings.encoder, label_column=settings.label_column)

@@ -26,7 +26,7 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Table(Samples):
+class TableSamples(Samples):
     """N rows. names: the position of each, from 0, as text.
 
     columns: what they mean.  numbers: N x A, standardized, NaN where missing.  codes: N x B, int64: see
@@ -72,7 +72,7 @@ def open_table(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     columns: Columns | None = None,
-) -> Table:
+) -> TableSamples:
     """Open a table for training, or for an encoder that was trained on `columns`.
 
     data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a pandas data frame, or a mapping of column
@@ -115,7 +115,7 @@ def open_table(
     elif known is not None and label_column in columns.names:
         notes.append(f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell.")
     numbers, codes = columns.encode(table)
-    return Table(
+    return TableSamples(
         names=names,
         label=missing if known is None else known.label,
         classes=[] if known is None else known.classes,

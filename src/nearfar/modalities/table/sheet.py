@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nearfar.modalities.table.columns import Columns
-from nearfar.modalities.table.samples import Table
+from nearfar.modalities.table.samples import TableSamples
 from nearfar.modalities.table.views import Draws, Views
 
 _INK, _FAINT, _CHANGED = (40, 40, 40), (120, 120, 120), (200, 60, 20)
@@ -14,7 +14,7 @@ _MOST = 16  # columns that are shown
 _CELL, _LINE, _MARGIN = 104, 22, 20
 
 
-def row_sheet(data: Table, views: Views, index: Tensor, draws: Draws) -> Image.Image:
+def row_sheet(data: TableSamples, views: Views, index: Tensor, draws: Draws) -> Image.Image:
     """Draw each row and below it its views, a line each; what a view has otherwise than the row stands in color."""
     numbers, codes = data.fetch(index)
     lines: list[tuple[str, list[tuple[str, bool]]]] = []
@@ -24,7 +24,7 @@ def row_sheet(data: Table, views: Views, index: Tensor, draws: Draws) -> Image.I
         own = data.describe(position)
         lines.append((f"row {data.names[position]}", [(word, False) for word in own]))
         for v, (a, b) in enumerate(made):
-            view_words = _told(data.columns, a[i : i + 1], b[i : i + 1], data)
+            view_words = _described(data.columns, a[i : i + 1], b[i : i + 1], data)
             mixed = f", {draws.weights[i, v]:.0%} own" if views.views[v].mix else ""
             lines.append(
                 (f"view {v + 1}{mixed}", [(new, new != old) for new, old in zip(view_words, own, strict=True)])
@@ -48,8 +48,8 @@ def row_sheet(data: Table, views: Views, index: Tensor, draws: Draws) -> Image.I
     return sheet
 
 
-def _told(columns: Columns, numbers: Tensor, codes: Tensor, data: Table) -> list[str]:
-    one = Table(
+def _described(columns: Columns, numbers: Tensor, codes: Tensor, data: TableSamples) -> list[str]:
+    one = TableSamples(
         names=[""],
         label=data.label[:1],
         classes=[],
