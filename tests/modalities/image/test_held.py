@@ -141,7 +141,7 @@ def test_a_torch_dataset_of_images_alone_has_no_labels():
 
 
 def test_a_dataset_of_hugging_face(tmp_path):
-    datasets = pytest.importorskip("datasets", reason="the extra 'data' is not installed")
+    datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
     features = datasets.Features(
         {
             "label": datasets.ClassLabel(names=["zebra", "ant"]),
