@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import nearfar
 from nearfar.data.digests import digests
 from nearfar.modalities.table.samples import open_table
 
@@ -44,6 +45,23 @@ def test_columns_are_learned_from_the_training_rows(tmp_path: Path) -> None:
     table = open_table(write(tmp_path, "a.csv"), label_column="income")
     train = [i for i, part in enumerate(table.split) if part == "train" and i != 5]
     assert table.columns.numbers[0].mean == pytest.approx(np.mean([20 + i for i in train]))
+
+
+def test_a_data_frame_holds_the_same(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    first = open_table(write(tmp_path, "a.csv"), label_column="income")
+    frame = pandas.read_csv(tmp_path / "a.csv", na_values="?")
+    again = open_table(frame, label_column="income")
+    assert digests(again) == digests(first)
+    assert again.label.equal(first.label)
+    assert again.group.equal(first.group)
+    assert again.split == first.split
+    run = nearfar.fit(
+        frame, "simclr", out=tmp_path / "run", label_column="income", epochs=1, batch=8, device="cpu", say=str
+    )
+    embedded = run.embed(frame)
+    assert embedded.shape == (24, run.encoder.dim)
+    assert embedded.equal(run.embed(str(tmp_path / "a.csv")))
 
 
 def test_other_forms_hold_the_same(tmp_path: Path) -> None:
