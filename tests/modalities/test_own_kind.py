@@ -12,6 +12,7 @@ import yaml
 
 import nearfar
 from nearfar import modalities
+from nearfar.batch import MISSING
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
@@ -55,6 +56,18 @@ def test_a_kind_of_ones_own_trains_evaluates_embeds_exports_and_reports(method: 
     assert main(["report", str(out), "--data", str(data)]) == 0
     assert (out / "report.html").stat().st_size > 10_000
     assert yaml.safe_load((out / "config.yaml").read_text())["kind"] == RAGGED
+
+
+def test_no_labels_are_taken_where_none_are_asked_for_whatever_the_kind(tmp_path: Path) -> None:
+    data = series(tmp_path / "waves.jsonl")
+    images = nearfar.open_images((np.zeros((4, 16, 16, 3), np.uint8), [0, 1, 0, 1]))
+    for kind, given in ((RAGGED, str(data)), ("image", images)):
+        settings = kinds.of(kind).Settings
+        assert kinds.of(kind).samples(given, settings()).label.unique().tolist() == list(
+            range(3 if kind == RAGGED else 2)
+        )
+        bare = kinds.of(kind).samples(given, settings(labels="none"))
+        assert (bare.label.unique().tolist(), bare.classes) == ([MISSING], [])
 
 
 def test_help_shows_the_flags_of_a_kind_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def doctor(argv: list[str]) -> int:
     } | flags
     plan = plans.make("simclr", asked.data, None, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
-    samples = kind.open(asked.data, plan.settings)
+    samples = kind.samples(asked.data, plan.settings)
     examination = kind.examine(samples, plan.settings)
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))

@@ -185,7 +185,7 @@ def views(argv: list[str]) -> int:
     flags["label_column"] = asked.label_column
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
-    samples = kind.open(asked.data, plan.settings)
+    samples = kind.samples(asked.data, plan.settings)
     viewer = kind.views(samples, plan.settings, kind.facts(samples, plan.settings))
     some = torch.linspace(0, len(samples) - 1, min(asked.samples, len(samples))).long().unique()
     draws = viewer.draw(len(some), torch.Generator().manual_seed(asked.seed))

@@ -77,6 +77,10 @@ class Samples:
         each = ("names", "label", "group", "attribute", "split", *self.PER_SAMPLE)
         return replace(self, **{name: taken(getattr(self, name)) for name in each})
 
+    def without_labels(self) -> Self:
+        """The same samples, of which no label is known."""
+        return replace(self, label=torch.full_like(self.label, MISSING), classes=[])
+
     def to(self, device: torch.device | str) -> Self:
         """The same samples, kept on `device` where they fit there."""
         raise NotImplementedError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ def label_plan(
     without = isinstance(settings.labels, str) and settings.labels == "none"
     samples = own.open(data, labels=None if without else given(settings), label_column=settings.label_column)
     if without:
-        samples = dataclasses.replace(samples, label=torch.full_like(samples.label, MISSING), classes=[])
+        samples = samples.without_labels()
     free = ~samples.of_split("test", "val") & (samples.label == MISSING)
     if not 0 < count <= int(free.sum()):
         raise ValueError(

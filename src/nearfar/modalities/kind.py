@@ -50,6 +50,11 @@ class Kind:
         """The data of a run, with the labels that its settings name."""
         raise NotImplementedError
 
+    def samples(self, data: Any, settings: Any) -> Samples:
+        """What `open` gives; without labels where the settings ask for none, whatever the kind."""
+        samples = self.open(data, settings)
+        return samples.without_labels() if settings.labels == "none" else samples
+
     def open_as(
         self, data: Any, facts: dict[str, Any], settings: Any, *, labels: Any, label_column: str, lenient: bool = False
     ) -> Samples:

@@ -58,7 +58,7 @@ class PretrainingHelps(Study[Helps]):
         if ask.run:
             samples = Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
         else:
-            samples = self.kind.open(ask.data, self.plan.settings)
+            samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
         labeled_rows(self.samples)  # whether there is anything to learn
         if ask.weights:

@@ -50,7 +50,7 @@ class Built:
 def open_samples(plan: Plan, say: Say) -> Samples:
     """The samples to train on. Raises ValueError where the method cannot learn from them."""
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    everything = kind.open(plan.data, settings)
+    everything = kind.samples(plan.data, settings)
     for note in everything.notes:
         say(note)
     samples = everything

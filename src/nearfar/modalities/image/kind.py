@@ -11,7 +11,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from nearfar.batch import MISSING
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -47,20 +46,16 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
-            images = drawings("train")
-        else:
-            images = open_images(
-                data,
-                labels=settings.labels if settings.labels not in ("", "none") else None,
-                label_column=settings.label_column,
-                side=side,
-                size=settings.size or 128,
-                max_bad=settings.max_bad,
-                white=settings.white or None,
-            )
-        if settings.labels == "none":
-            images = dataclasses.replace(images, label=torch.full_like(images.label, MISSING), classes=[])
-        return images
+            return drawings("train")
+        return open_images(
+            data,
+            labels=settings.labels if settings.labels not in ("", "none") else None,
+            label_column=settings.label_column,
+            side=side,
+            size=settings.size or 128,
+            max_bad=settings.max_bad,
+            white=settings.white or None,
+        )
 
     def open_as(
         self,

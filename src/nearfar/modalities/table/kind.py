@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from nearfar.batch import MISSING
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -42,18 +40,14 @@ class TableKind(kind.Kind):
 
     def open(self, data: Any, settings: Settings) -> TableSamples:
         if isinstance(data, TableSamples):
-            rows = data
-        else:
-            rows = open_table(
-                data,
-                labels=settings.labels if settings.labels not in ("", "none") else None,
-                label_column=settings.label_column,
-                drop=settings.drop,
-                categorical=settings.categorical,
-            )
-        if settings.labels == "none":
-            rows = dataclasses.replace(rows, label=torch.full_like(rows.label, MISSING), classes=[])
-        return rows
+            return data
+        return open_table(
+            data,
+            labels=settings.labels if settings.labels not in ("", "none") else None,
+            label_column=settings.label_column,
+            drop=settings.drop,
+            categorical=settings.categorical,
+        )
 
     def open_as(
         self,
