@@ -48,6 +48,19 @@ def test_the_encoder_is_that_of_the_last_checkpoint_or_the_best(trained: nearfar
         assert all(torch.equal(value, state[f"encoder.{key}"]) for key, value in weights.items())
 
 
+def test_what_training_saw_of_the_labels_is_said(trained: nearfar.Run, tmp_path: Path) -> None:
+    """Labels were there but SimCLR may leave them; SupCon learned from them; where there were none it is said so."""
+    assert trained.seen_how == ""
+    data = (tiny_images(24), np.arange(24) % 4)
+    for method, given, expected in (
+        ("supcon", data, " with their labels"),
+        ("simclr", data[0], " without their labels"),
+    ):
+        run = nearfar.fit(given, method, out=tmp_path / method, say=lambda text: None, **SETTINGS | {"batch": 8})
+        assert run.seen_how == expected
+        assert f"24 tested samples were in pre-training{expected}:" in run.evaluate(data)["note"]
+
+
 def test_settings_of_another_version_are_named(copy: Path) -> None:
     config = copy / "config.yaml"
     config.write_text(config.read_text(encoding="utf-8").replace("settings:\n", "settings:\n  start: run\n"))

@@ -103,6 +103,15 @@ class Run:
         method.load_state_dict(self.state())
         return method.eval()
 
+    @cached_property
+    def seen_how(self) -> str:
+        """In what way its samples were in training: " with their labels", " without their labels", or "" where the
+        method had labels and its flags say whether it learned from them.
+        """
+        if methods.load(self.config["method"]).needs_labels:
+            return " with their labels"
+        return "" if self.config["made"]["classes"] else " without their labels"
+
     def state(self) -> dict[str, Tensor]:
         """What the checkpoint holds of the method."""
         folder = self.path / "checkpoints"
@@ -204,7 +213,7 @@ class Run:
                 ("trained encoder", trained),
             )
         }
-        table = results_table(evaluations, classes, int(seen.sum()), len(seen), len(splits))
+        table = results_table(evaluations, classes, int(seen.sum()), len(seen), len(splits), self.seen_how)
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
@@ -278,9 +287,13 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
 
 
 def results_table(
-    evaluations: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int
+    evaluations: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int, how_seen: str
 ) -> dict[str, Any]:
-    """The results of several features as the table of a report; the last are the run's own."""
+    """The results of several features as the table of a report; the last are the run's own.
+
+    Args:
+        how_seen: how the `seen` samples were in training, `Run.seen_how`.
+    """
     titles = {
         "knn": "kNN (%)",
         "linear": "linear (%)",
@@ -308,8 +321,8 @@ def results_table(
     )
     if seen:
         note += (
-            f" {seen:,} of the {tested:,} tested samples were in pre-training, without their labels: this says how "
-            "well the encoder sorts samples it has seen, not how well it will do on new ones."
+            f" {seen:,} of the {tested:,} tested samples were in pre-training{how_seen}: this says how well the "
+            "encoder sorts samples it has seen, not how well it will do on new ones."
         )
     else:
         note += " No tested sample was in pre-training."

@@ -15,8 +15,8 @@ from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
 from nearfar.evaluation.protocol import Result, labeled, per_class, result
 
 SEEN = (
-    "The test samples were in pre-training, without their labels: this says how well the encoder sorts samples it has "
-    "seen, not how well it will do on new ones."
+    "The test samples were in pre-training: this says how well the encoder sorts samples it has seen, not how well it "
+    "will do on new ones."
 )
 
 

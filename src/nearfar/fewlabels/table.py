@@ -34,7 +34,7 @@ def measure(classifier: Classifier, samples: Samples, classes: list[str]) -> dic
         f"{scores['chance']:.1f} %."
     )
     note += f" {unknown:,} are of classes without a label to learn from, and count as wrong." if unknown else ""
-    note += f" {seen:,} were in pre-training without their labels." if seen else ""
+    note += f" {seen:,} were in pre-training{classifier.run.seen_how}." if seen else ""
     values = {
         ACCURACY: {"value": scores["accuracy"], "low": scores["low"], "high": scores["high"]},
         CALIBRATION: {"value": 100 * calibration_error(wide, label)},
