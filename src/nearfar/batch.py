@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError, WrongType
+
 MISSING = -1
 """The label, group or attribute of a sample without one. Users' own labels, -1 included, are names, numbered from 0."""
 
@@ -81,7 +83,7 @@ def size(view: Any) -> int:
     sizes = {name: size(part) for name, part in _parts(view).items() if part is not None}
     if len(set(sizes.values())) != 1:
         counts = ", ".join(f"{name} {count}" for name, count in sizes.items()) or "it has no parts"
-        raise ValueError(f"the parts of a view must hold the same samples along their first dimension, not {counts}")
+        raise UserError(f"the parts of a view must hold the same samples along their first dimension, not {counts}")
     return next(iter(sizes.values()))
 
 
@@ -90,7 +92,7 @@ def cat(views: Sequence[Any]) -> Any:
     first = views[0]
     if len({layout(view) for view in views}) > 1:
         kinds = "; ".join(str(layout(view)) for view in views)
-        raise ValueError(
+        raise UserError(
             f"views of different shapes cannot be joined: {kinds}. Pad them alike, or give their class a method `cat`"
         )
     if isinstance(first, Tensor):
@@ -175,7 +177,7 @@ def _parts(view: Any) -> dict[str, Any]:
         return dict(view)
     if dataclasses.is_dataclass(view):
         return {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
-    raise TypeError(
+    raise WrongType(
         f"a view is a tensor, or a dict or a dataclass of tensors, not {type(view).__name__}: "
         "make it one of these, or give its class the methods of nearfar.batch.View"
     )

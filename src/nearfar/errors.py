@@ -1,11 +1,38 @@
-"""Errors of the library that are more than a wrong value: what a caller may want to catch by name."""
+"""The one class of errors that a user can mend. Each is also the built-in error that Python's own code would raise.
+
+The command line prints a `UserError` as one sentence. Whatever else is raised is a bug.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-class Diverged(ArithmeticError):
+class UserError(ValueError):
+    """Something that was given is wrong: the message quotes it and names the remedy."""
+
+
+class NotFound(UserError, FileNotFoundError):
+    """There is nothing where a path points."""
+
+
+class AlreadyThere(UserError, FileExistsError):
+    """Something is where a new file or directory should be."""
+
+
+class WrongType(UserError, TypeError):
+    """What was given is of another type."""
+
+
+class NotInstalled(UserError, ModuleNotFoundError):
+    """An optional package is missing: the message names the extra that brings it."""
+
+
+class DiskFull(UserError, OSError):
+    """A file could not be written; what was there before is whole."""
+
+
+class Diverged(UserError, ArithmeticError):
     """The loss or a parameter is no longer a finite number."""
 
     def __init__(self, what: str, *, saved: Path | None, clip: float | None, precision: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nearfar.errors import DiskFull, NotFound, UserError
+
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
     """Make `path` by letting `write` fill a temporary file beside it, then put that in its place.
@@ -57,7 +59,7 @@ def room_for(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(
+        raise DiskFull(
             error.errno,
             f"the disk is full: {str(path)!r} could not be written, and what was there before is whole. Free some "
             "space and try again (a training run: with --resume)",
@@ -67,7 +69,7 @@ def room_for(path: Path) -> Iterator[None]:
 def run_file(path: Path, purpose: str) -> ModuleType:
     """Run a .py file of the user's own, and give what it defines. Raises FileNotFoundError where there is none."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {purpose} file {str(path)!r}")
+        raise NotFound(f"there is no {purpose} file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(f"nearfar_user_{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -84,10 +86,10 @@ def load_function(given: str, flag: str) -> Callable[..., Any]:
     """
     file, _, name = given.partition(".py:")
     if not name:
-        raise ValueError(f"{flag} {given!r}: a function in a file is named FILE.py:FUNCTION")
+        raise UserError(f"{flag} {given!r}: a function in a file is named FILE.py:FUNCTION")
     function = getattr(run_file(Path(file + ".py").resolve(), flag), name, None)
     if not callable(function):
-        raise ValueError(f"{flag} {given!r}: {file}.py has no function {name!r}")
+        raise UserError(f"{flag} {given!r}: {file}.py has no function {name!r}")
     return function
 
 

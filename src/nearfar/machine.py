@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from nearfar.errors import UserError
+
 
 def pick_device(name: str) -> torch.device:
     """The device called `name`; auto is a GPU if there is one."""
@@ -21,9 +23,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, cuda:1 or mps") from error
+        raise UserError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, cuda:1 or mps") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
+        raise UserError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
     return device
 
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nearfar.batch import Batch, cat, layout, size, split
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 
 Context = AbstractContextManager[None]
 
@@ -121,14 +122,14 @@ class Encoder(nn.Module):
         The first takes a view; all but the last give maps, N x their dim x H x W, and the last makes N x dim of them.
         The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
         """
-        raise ValueError(f"{self._name} cannot be had in stages, nor have its maps: use conv4, or a ResNet of timm")
+        raise UserError(f"{self._name} cannot be had in stages, nor have its maps: use conv4, or a ResNet of timm")
 
     def streams(self) -> list[Stage]:
         """The networks of which the encoder is made, for methods that contrast what they see: each takes a view.
 
         What they give, side by side, is what the encoder gives. Raises ValueError where there is one network.
         """
-        raise ValueError(
+        raise UserError(
             f"{self._name} is one network, and several are wanted, each for some channels: name an encoder such as "
             "ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
         )

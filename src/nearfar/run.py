@@ -21,6 +21,7 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
+from nearfar.errors import NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
 from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
@@ -54,12 +55,12 @@ class Run:
         self.path, self.checkpoint, self.tower, self.network = Path(path), checkpoint, tower, network
         config = self.path / "config.yaml"
         if not config.is_file():
-            raise FileNotFoundError(f"{str(path)!r} is not a run directory: it has no config.yaml")
+            raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings: dict[str, Any] = self.config["settings"]
         self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
         if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)}):
-            raise ValueError(
+            raise UserError(
                 f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
                 "made the run, or the file was edited; the encoder's own files load without it"
             )
@@ -84,7 +85,7 @@ class Run:
         towers = self.config["made"]["encoder"].get("towers", {})
         if self.tower not in towers:
             named = f"its towers are {', '.join(towers)}" if towers else "its encoder has no towers: leave it out"
-            raise ValueError(f"{str(self.path)!r} has no tower {self.tower!r}; {named}")
+            raise UserError(f"{str(self.path)!r} has no tower {self.tower!r}; {named}")
         return towers[self.tower]
 
     @cached_property
@@ -118,13 +119,13 @@ class Run:
         folder = self.path / "checkpoints"
         if self.checkpoint == "best":
             if not (folder / "best.pt").exists():
-                raise FileNotFoundError(
+                raise NotFound(
                     f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
                 )
             return checkpoints.read(folder / "best.pt")["method"]
         saved, _ = checkpoints.Checkpoints(folder).newest()
         if saved is None:
-            raise FileNotFoundError(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
+            raise NotFound(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
         return saved["method"]
 
     def untrained(self) -> Encoder:
@@ -228,7 +229,7 @@ class Run:
         """
         known = samples.label != MISSING
         if not known.any():
-            raise ValueError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
+            raise UserError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
         test = samples.of_split("test") & known
         train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
@@ -283,7 +284,7 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
     learn, test = (known & ~is_test).nonzero()[:, 0], (known & is_test).nonzero()[:, 0]
     if not len(learn) or not len(test):
         which = "data to learn from" if not len(learn) else "test data"
-        raise ValueError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
+        raise UserError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
     return [(learn, test)], test
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from nearfar.errors import UserError
+
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
 OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
@@ -85,17 +87,17 @@ class Settings:
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"{_flag(name)} {value!r} is none of {', '.join(get_args(hint))}")
+                raise UserError(f"{_flag(name)} {value!r} is none of {', '.join(get_args(hint))}")
             if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{_flag(name)} {value}: a finite number, 0 or more, is needed")
+                raise UserError(f"{_flag(name)} {value}: a finite number, 0 or more, is needed")
         for name in ("epochs", "keep", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{_flag(name)} {getattr(self, name)}: at least 1 is needed")
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: at least 1 is needed")
         for name in ("probe_every", "view_count", "per_class"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
         if self.micro_batch < 0 or self.micro_batch == 1:
-            raise ValueError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
+            raise UserError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
 
 
 def check_views(given: str, names: Sequence[str]) -> None:
@@ -103,7 +105,7 @@ def check_views(given: str, names: Sequence[str]) -> None:
     if given not in names and ".py:" not in given:
         near = get_close_matches(given, names, 2)
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant}")
+        raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant}")
 
 
 def _flag(name: str) -> str:

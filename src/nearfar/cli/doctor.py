@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from nearfar.cli.use import DataArg
+from nearfar.errors import AlreadyThere, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def doctor(argv: list[str]) -> int:
     asked = tyro.cli(Doctor, args=argv, prog="nearfar doctor", config=(tyro.conf.OmitArgPrefixes,))
     path = Path(asked.groups)
     if path.exists():
-        raise FileExistsError(f"{str(path)!r} is there already: name another --groups")
+        raise AlreadyThere(f"{str(path)!r} is there already: name another --groups")
     from rich.console import Console
     from rich.table import Table
 
@@ -53,7 +54,7 @@ def doctor(argv: list[str]) -> int:
     }
     flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
     if strange := [name for name, value in given.items() if value and name not in flags]:
-        raise ValueError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
+        raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
     # All files are looked at, however many are broken; the network to time is that of the kind, not of the recipe.
     flags = {
         "encoder": type(plan.settings)().encoder,

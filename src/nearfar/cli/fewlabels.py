@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from nearfar.cli.use import DataArg, RunArg
+from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 
 if TYPE_CHECKING:
@@ -132,17 +133,17 @@ def predict(argv: list[str]) -> int:
     """Name new samples."""
     call: Predict = _parse(Predict, "predict", argv)
     if len(call.data) == 0:
-        raise ValueError("nothing to name: give files, a folder, an archive, a list of paths, or a table")
+        raise UserError("nothing to name: give files, a folder, an archive, a list of paths, or a table")
     out = Path(call.out or "predictions.csv")
     if call.out and out.exists():
-        raise FileExistsError(f"{call.out!r} is there already: name another --out")
+        raise AlreadyThere(f"{call.out!r} is there already: name another --out")
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier)
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
-        raise FileExistsError(f"{str(out)!r} is there already: name another file with --out")
+        raise AlreadyThere(f"{str(out)!r} is there already: name another file with --out")
     predictions = classifier.predict(samples, near=call.near)
     if len(predictions) <= SHOWN:
         _show(predictions)
@@ -170,7 +171,7 @@ def label_plan(argv: list[str]) -> int:
     image = table.with_suffix(".png")
     for path in (table, image):
         if path.exists():
-            raise FileExistsError(f"{str(path)!r} is there already, perhaps with labels in it: name another --out")
+            raise AlreadyThere(f"{str(path)!r} is there already, perhaps with labels in it: name another --out")
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.label_plan import label_plan
     from nearfar.fewlabels.store import is_classifier

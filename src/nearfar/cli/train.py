@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
+from nearfar.errors import UserError
 from nearfar.modalities import recipes
 from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
@@ -56,7 +57,7 @@ def train(argv: list[str]) -> int:
 
     plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
-        raise ValueError("several processes must agree on a directory: name it with --out")
+        raise UserError("several processes must agree on a directory: name it with --out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
     with Console() as console:
         finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
@@ -99,7 +100,7 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
         of = [other for other in modalities.names() if name in plans.settings_of(other)]
         if word.startswith("--") and of and kind not in of and not hasattr(recipe.settings, name):
-            raise ValueError(f"{word.partition('=')[0]} is for data of the kind {of[0]}, and these are {kind}")
+            raise UserError(f"{word.partition('=')[0]} is for data of the kind {of[0]}, and these are {kind}")
     call = _parse(method, argv, entry.Settings, recipe, recipe_name)
     place = dataclasses.replace(call.place, recipe=recipe_name, kind=kind)
     return place, call.settings, dataclasses.asdict(call.method)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from nearfar.errors import AlreadyThere
+
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
 DataArg = Annotated[
     str,
@@ -98,7 +100,7 @@ def embed(argv: list[str]) -> int:
     asked: Embed = _parse(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     if path.exists():
-        raise FileExistsError(f"{str(path)!r} is there already: name another --out")
+        raise AlreadyThere(f"{str(path)!r} is there already: name another --out")
     import numpy as np
 
     from nearfar.files import replace

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
+
 TRIPLES = 1 << 20
 """Common neighbors that are held at a time; the products of a block of rows with all rows take no more."""
 
@@ -36,7 +38,7 @@ def jaccard(x: Tensor, *, k1: int = 30, k2: int = 6, limit: float = 1.0) -> Pair
     """
     n = len(x)
     if x.dim() != 2 or k1 < 1 or k2 < 1:
-        raise ValueError(f"rows of shape {tuple(x.shape)}, k1 {k1}, k2 {k2}; wanted N x D, and 1 neighbor or more")
+        raise UserError(f"rows of shape {tuple(x.shape)}, k1 {k1}, k2 {k2}; wanted N x D, and 1 neighbor or more")
     near = _nearest(x, min(k1, n))  # N x k1
     i, j = _reciprocal(near)
     half_i, half_j = _reciprocal(near[:, : (k1 + 1) // 2 + 1])

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
+
 
 class Clusters(NamedTuple):
     """centroids: K x D.  assigned: N, int64, the nearest centroid.  distance: N, Euclidean, to it."""
@@ -26,9 +28,9 @@ def kmeans(x: Tensor, k: int, *, start: Tensor | None = None, iterations: int = 
     The same rows, start and seed give the same clusters on one machine. Results lie beside `x`, in float32.
     """
     if x.dim() != 2 or not 1 <= k <= len(x):
-        raise ValueError(f"{k} clusters of rows of shape {tuple(x.shape)}; wanted N x D and 1 to N clusters")
+        raise UserError(f"{k} clusters of rows of shape {tuple(x.shape)}; wanted N x D and 1 to N clusters")
     if start is not None and start.shape != (k, x.shape[1]):
-        raise ValueError(f"a start of shape {tuple(start.shape)} for {k} clusters; wanted {k} x {x.shape[1]}")
+        raise UserError(f"a start of shape {tuple(start.shape)} for {k} clusters; wanted {k} x {x.shape[1]}")
     rows = np.ascontiguousarray(x.detach().float().cpu().numpy())
     first = None if start is None else np.ascontiguousarray(start.detach().float().cpu().numpy())
     try:

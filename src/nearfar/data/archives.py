@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from nearfar.data.labels import natural, some
+from nearfar.errors import UserError
 
 
 class Source(Protocol):
@@ -84,7 +85,7 @@ def tar_parts(path: Path, wanted: Callable[[str], bool], noun: str) -> tuple[Par
     """
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b" or path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is compressed: each {noun} would have to be read from its start. Unpack it, or keep it as "
                 "a plain .tar."
             )
@@ -92,13 +93,13 @@ def tar_parts(path: Path, wanted: Callable[[str], bool], noun: str) -> tuple[Par
         with tarfile.open(path, "r:") as tar:
             members = {str(PurePosixPath(m.name)): (m.offset_data, m.size) for m in tar if m.isreg() and not m.sparse}
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"'{path}' cannot be read as a .tar archive ({error}).") from error
+        raise UserError(f"'{path}' cannot be read as a .tar archive ({error}).") from error
     hidden = {name for name in members if any(part.startswith(".") for part in PurePosixPath(name).parts)}
     shown = sorted(members.keys() - hidden, key=natural)
     names = [name for name in shown if wanted(name)]
     others = [name for name in shown if not wanted(name)]
     if not names:
-        raise ValueError(f"'{path}' {nothing_wanted(others, noun)}.")
+        raise UserError(f"'{path}' {nothing_wanted(others, noun)}.")
     parts = Parts(path, *map(list, zip(*(members[name] for name in names), strict=True)))
     return parts, names, ignored(others, noun)
 

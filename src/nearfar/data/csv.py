@@ -32,6 +32,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nearfar.errors import UserError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -57,12 +59,12 @@ def read_text(path: Path) -> str:
     try:
         content = _content(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"'{path}' is damaged: it cannot be unpacked ({error}).") from error
+        raise UserError(f"'{path}' is damaged: it cannot be unpacked ({error}).") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
+        raise UserError(
             f"'{path}', line {line}: not UTF-8 (the byte 0x{content[error.start]:02x}). Save it as CSV UTF-8."
         ) from error
 
@@ -111,14 +113,14 @@ def read_table(path: Path) -> pa.Table:
     except pa.ArrowInvalid as error:
         for _ in _even(path, rows, header):  # which names the line, if it is the length of a row that is wrong
             pass
-        raise ValueError(f"'{path}' cannot be read as a table ({error}).") from error
+        raise UserError(f"'{path}' cannot be read as a table ({error}).") from error
 
 
 def insist_distinct(path: Path, header: Row, among: Sequence[str] | None = None) -> None:
     """Raise ValueError where two columns have one name. among: the names that matter; all, if not given."""
     twice = [name for name, n in Counter(header.cells).items() if n > 1 and (among is None or name in among)]
     if twice:
-        raise ValueError(f"'{path}', line {header.line}: two columns are called {twice[0]!r}. Rename one.")
+        raise UserError(f"'{path}', line {header.line}: two columns are called {twice[0]!r}. Rename one.")
 
 
 def as_text(value: Any) -> str:
@@ -169,13 +171,13 @@ class _Text:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                raise ValueError(f"'{self.path}', line {first}: {error}.") from error
+                raise UserError(f"'{self.path}', line {first}: {error}.") from error
             if cells is None:
                 return
             start, self.end = self.end, lines.tell()
             raw = self.text[start : self.end]
             if self.end == len(self.text) and self._is_open(raw):
-                raise ValueError(f"'{self.path}', line {first}: a cell begins with a quote that is never closed.")
+                raise UserError(f"'{self.path}', line {first}: a cell begins with a quote that is never closed.")
             if len(cells) > 1 or raw.strip():
                 yield Row(first, [cell.strip() for cell in cells])
 
@@ -200,7 +202,7 @@ def _even(path: Path, rows: Iterator[Row], header: Row) -> Iterator[Row]:
     """The rows. Raises ValueError at the first that has more or fewer cells than the header."""
     for row in rows:
         if len(row.cells) != len(header.cells):
-            raise ValueError(
+            raise UserError(
                 f"'{path}', line {row.line}: {len(row.cells)} cells, but the header has {len(header.cells)}."
             )
         yield row

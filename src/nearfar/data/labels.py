@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
+from nearfar.errors import NotFound, UserError
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -96,7 +97,7 @@ def folder_labels(names: Sequence[str], *, noun: str = "sample") -> Labels:
     split, values = zip(*map(_folders(names), names), strict=True)
     label, classes = number(values)
     if not classes:
-        raise ValueError(
+        raise UserError(
             f"--labels folders takes each {noun}'s class from its folder, but {some(names)} lie in no class folder. "
             "Put each class in a folder of its own, or give a table: --labels labels.csv with columns path and label."
         )
@@ -133,7 +134,7 @@ def table_labels(
     path = Path(path)
     if not path.is_file():
         beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
-        raise FileNotFoundError(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
+        raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
     key, rows = _read(path, column)
     positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
@@ -172,7 +173,7 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None, nou
     """
     values = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
     if values.size != n or values.shape[:1] != (n,):
-        raise ValueError(f"{n} {noun}s want {n} labels; the labels have the shape {tuple(values.shape)}.")
+        raise UserError(f"{n} {noun}s want {n} labels; the labels have the shape {tuple(values.shape)}.")
     given = [csv.as_text(v) for v in values.reshape(n).tolist()]
     texts = [csv.known(text) for text in given]
     if names is None:
@@ -181,7 +182,7 @@ def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None, nou
         numbers = {str(i): str(name) for i, name in enumerate(names)} | {"": ""}
         nameless = sorted(set(texts) - numbers.keys(), key=natural)
         if nameless:
-            raise ValueError(f"The labels hold {some(nameless)}, but there are {len(names)} class names, from 0.")
+            raise UserError(f"The labels hold {some(nameless)}, but there are {len(names)} class names, from 0.")
         label, classes = number([numbers[t] for t in texts], [str(name) for name in names])
     labels = Labels(label, classes, torch.full((n,), MISSING), [""] * n)
     _note_missing(labels, given)
@@ -223,13 +224,13 @@ def _read(path: Path, column: str) -> tuple[str, Rows]:
     key = next((name for name in ("path", "index") if name in columns), None)
     lacking = [name for name, there in (("path (or index)", key), (column, column in columns)) if not there]
     if key is None or lacking:
-        raise ValueError(
+        raise UserError(
             f"'{path}' has the columns {', '.join(map(repr, columns)) or 'none'} but no {' and no '.join(lacking)}. "
             "Rename them, or choose the label's column with --label-column."
         )
     csv.insist_distinct(path, header, among=(key, column, "split", "group", "attribute"))
     if not rows:
-        raise ValueError(f"'{path}' has a header but no rows.")
+        raise UserError(f"'{path}' has a header but no rows.")
     return key, rows
 
 
@@ -240,7 +241,7 @@ def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
+        raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
     rows = [(f"row {i}", {k: csv.as_text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
     return csv.Row(1, table.column_names), rows
 
@@ -250,13 +251,13 @@ def _insist_named(path: Path, key: str, rows: Rows, stray: list[str], names: Seq
     by_index = names[0] == "0"
     if by_index != (key == "index") and len(stray) == len(rows):
         have, other = ("no paths", "index, from 0") if by_index else ("paths", "path, relative to DATA")
-        raise ValueError(f"'{path}' names {noun}s by {key}, but those of DATA have {have}: give a column {other}.")
+        raise UserError(f"'{path}' names {noun}s by {key}, but those of DATA have {have}: give a column {other}.")
     if key == "index" and stray:
-        raise ValueError(f"'{path}' has an index that is none of 0 to {len(names) - 1}: {some(stray)}.")
+        raise UserError(f"'{path}' has an index that is none of 0 to {len(names) - 1}: {some(stray)}.")
     if len(stray) == len(rows):
         alike = {PurePath(cells[key]).name for _, cells in rows} & {PurePath(name).name for name in names}
         why = "The file names agree but their folders do not: " if alike else ""
-        raise ValueError(
+        raise UserError(
             f"No row of '{path}' names any of the {noun}s of DATA. {why}the table says {rows[0][1][key]!r}, DATA holds "
             f"{names[0]!r}. Write each path as it is below DATA."
         )
@@ -269,7 +270,7 @@ def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names:
         value = cells.get(column, "")
         for i in which:
             if source[i] and csv.known(value) != csv.known(values[i]):
-                raise ValueError(
+                raise UserError(
                     f"'{path}' gives {names[i]!r} two values of {column!r}: {values[i]!r} in {source[i]} and "
                     f"{value!r} in {where}. Keep one."
                 )

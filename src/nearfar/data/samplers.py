@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 
 Sampler = Literal["shuffled", "balanced", "aware", "pk"]
 """shuffled: each sample once, in any order.  balanced: every class as likely as any other.
@@ -53,7 +54,7 @@ def order(sampler: str, label: Tensor, *, batch: int, steps: int, per_class: int
             members = _members(label, generator)
             turns = _turns(len(members), generator)
             return torch.tensor([i for _ in range(steps) for i in _step(members, turns, batch, per_class)])
-    raise ValueError(f"--sampler {sampler!r} is none of {', '.join(get_args(Sampler))}")
+    raise UserError(f"--sampler {sampler!r} is none of {', '.join(get_args(Sampler))}")
 
 
 def _members(label: Tensor, generator: torch.Generator) -> list[list[int]]:

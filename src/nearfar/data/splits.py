@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 
 
 def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -25,7 +26,7 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
     y = label.cpu()[rows].numpy()
     most = _most(y, units)
     if not 2 <= folds <= most:
-        raise ValueError(
+        raise UserError(
             f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labeled samples the largest class has "
             f"{np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
         )
@@ -50,7 +51,7 @@ def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, s
     Raises ValueError where not even two folds can be made.
     """
     if not 0 < share <= 0.5:
-        raise ValueError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
+        raise UserError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
     rows, units = _labeled(label, group)
     y = label.cpu()[rows]
     number = max(2, min(round(1 / share), most := _most(y.numpy(), units)))
@@ -74,12 +75,12 @@ def long_tail(
     ones is random. label: N, int64, or MISSING: such a sample is not kept.  Raises ValueError for one class or none.
     """
     if factor < 1:
-        raise ValueError(f"The largest class is to be {factor} times the smallest; wanted: 1 or more.")
+        raise UserError(f"The largest class is to be {factor} times the smallest; wanted: 1 or more.")
     label = label.cpu()
     sizes = torch.bincount(label[label != MISSING])
     classes, most = len(sizes), int(sizes.min()) if len(sizes) else 0
     if classes < 2 or not most:
-        raise ValueError(f"The samples of each class are {sizes.tolist()}; wanted: two classes or more, none empty.")
+        raise UserError(f"The samples of each class are {sizes.tolist()}; wanted: two classes or more, none empty.")
     generator, kept = torch.Generator().manual_seed(seed), []
     for c in range(classes):
         share = (1 / factor) ** (c / (classes - 1)) if profile == "exponential" else (1, 1 / factor)[2 * c >= classes]

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 
 DATA_URI = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+")
 LONGEST_CELL, LONGEST_EXCERPT = 80, 240  # characters
@@ -113,7 +114,7 @@ class Thumbnails:
     def check_map(content: dict[str, Any], points: int) -> None:
         content["sprite"] = _contained(content.get("sprite"))
         if not all(isinstance(content[key], int) and content[key] > 0 for key in ("across", "side")):
-            raise ValueError("`across` or `side` is not a number of thumbnails or pixels")
+            raise UserError("`across` or `side` is not a number of thumbnails or pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ class Cells:
     @staticmethod
     def check_tile(tile: dict[str, Any], head: Mapping[str, Any]) -> None:
         if len(tile["cells"]) != len(head["columns"]):
-            raise ValueError(f"a row has {len(tile['cells'])} cells for {len(head['columns'])} columns")
+            raise UserError(f"a row has {len(tile['cells'])} cells for {len(head['columns'])} columns")
         tile["cells"] = [str(cell) for cell in tile["cells"]]
 
     @staticmethod
@@ -234,7 +235,7 @@ def _cut(text: str, longest: int) -> str:
 
 def _as_many(values: list[Any], points: int) -> list[Any]:
     if len(values) != points:
-        raise ValueError(f"there are {len(values)} tiles for {points} points")
+        raise UserError(f"there are {len(values)} tiles for {points} points")
     return values
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 
 COLDEST, HOTTEST = 0.01, 100.0
 """The temperatures between which one is looked for: a classifier that is always right would have none at all."""
@@ -58,7 +59,7 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     possible = z.gather(1, y[:, None])[:, 0] > -torch.inf
     z, y = z[possible], y[possible]
     if not len(y):
-        raise ValueError("every row is of a class with a logit of -inf; fit a temperature on rows of known classes")
+        raise UserError("every row is of a class with a logit of -inf; fit a temperature on rows of known classes")
     own, level = z.gather(1, y[:, None])[:, 0], z.masked_fill(z == -torch.inf, 0)
     cold, hot = (torch.tensor(edge, dtype=torch.float64).log() for edge in (COLDEST, HOTTEST))
     for _ in range(60):
@@ -72,18 +73,16 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
 def _known(rows: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """The rows that have a label, in float64 on the CPU: n x C, and n."""
     if rows.ndim != 2 or label.shape != rows.shape[:1]:
-        raise ValueError(
-            f"{tuple(rows.shape)} and {tuple(label.shape)}; wanted N x C and N: one row and one label each"
-        )
+        raise UserError(f"{tuple(rows.shape)} and {tuple(label.shape)}; wanted N x C and N: one row and one label each")
     rows, label = rows.detach().cpu().double(), label.cpu()
     known = label != MISSING
     rows, label = rows[known], label[known]
     if not len(label):
-        raise ValueError(f"none of the {len(known)} rows has a label; give labels")
+        raise UserError(f"none of the {len(known)} rows has a label; give labels")
     if int(label.max()) >= rows.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"a label is {int(label.max())}, and there are {rows.shape[1]} columns; wanted one for each class"
         )
     if rows.isnan().any():
-        raise ValueError(f"{int(rows.isnan().any(1).sum())} of {len(rows)} rows hold a number that is not one (NaN)")
+        raise UserError(f"{int(rows.isnan().any(1).sum())} of {len(rows)} rows hold a number that is not one (NaN)")
     return rows, label

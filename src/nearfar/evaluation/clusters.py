@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, result
 
 
@@ -73,11 +74,11 @@ def named(assigned: Tensor, label: Tensor, known: int) -> Tensor:
 
 def _both_known(assigned: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if assigned.shape != label.shape:
-        raise ValueError(f"{tuple(assigned.shape)} clusters and {tuple(label.shape)} labels; wanted N and N")
+        raise UserError(f"{tuple(assigned.shape)} clusters and {tuple(label.shape)} labels; wanted N and N")
     cluster, truth = assigned.cpu().numpy(), label.cpu().numpy()
     both = (cluster != MISSING) & (truth != MISSING)
     if not both.any():
-        raise ValueError(f"none of the {len(truth)} rows has a cluster and a label; give labels")
+        raise UserError(f"none of the {len(truth)} rows has a cluster and a label; give labels")
     return cluster[both], truth[both]
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
+
 SEVERITIES = {
     "noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # deviation of Gaussian noise
     "blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # deviation of a Gaussian, in pixels
@@ -33,9 +35,9 @@ def corrupt(x: Tensor, name: str, severity: int, *, seed: int = 0) -> Tensor:
     of which the first images get the same however many follow.
     """
     if name not in SEVERITIES or severity not in (1, 2, 3, 4, 5):
-        raise ValueError(f"no corruption {name!r} of severity {severity}; there are {', '.join(SEVERITIES)}, 1 to 5")
+        raise UserError(f"no corruption {name!r} of severity {severity}; there are {', '.join(SEVERITIES)}, 1 to 5")
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"wanted images N x C x H x W of 1 or 3 channels, got {' x '.join(map(str, x.shape))}")
+        raise UserError(f"wanted images N x C x H x W of 1 or 3 channels, got {' x '.join(map(str, x.shape))}")
     strength = SEVERITIES[name][severity - 1]
     if name == "noise":
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))

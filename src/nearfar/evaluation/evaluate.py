@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.knn import knn_scores
 from nearfar.evaluation.kshot import few_labels
@@ -130,20 +131,20 @@ def _checked(
         train, test = (place[p.to(index.device)] for p in split)
         train, test = train[train >= 0], test[test >= 0]
         if not len(train) or not len(test):
-            raise ValueError(
+            raise UserError(
                 f"split {number} has {len(train)} labeled training and {len(test)} test samples; wanted both"
             )
         if torch.isin(test, train).any():
-            raise ValueError(f"split {number} trains on {int(torch.isin(test, train).sum())} of its test samples")
+            raise UserError(f"split {number} trains on {int(torch.isin(test, train).sum())} of its test samples")
         if group is not None:
             known = group[test][group[test] != MISSING]
             both = known[torch.isin(known, group[train])].unique()
             if len(both):
-                raise ValueError(f"split {number} has {len(both)} groups in both parts; keep every group on one side")
+                raise UserError(f"split {number} has {len(both)} groups in both parts; keep every group on one side")
         seen += torch.bincount(test, minlength=len(index))
         parts.append((train, test))
     if not parts:
-        raise ValueError("no split was given; wanted at least one pair (train, test)")
+        raise UserError("no split was given; wanted at least one pair (train, test)")
     if seen.max() > 1:
-        raise ValueError(f"{int((seen > 1).sum())} samples are tested more than once; wanted disjoint test parts")
+        raise UserError(f"{int((seen > 1).sum())} samples are tested more than once; wanted disjoint test parts")
     return parts

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import finite
 
 
@@ -17,7 +18,7 @@ def alignment(a: Tensor, b: Tensor) -> float:
     a, b: N x D, row i of one belongs to row i of the other; they need not be normalized.
     """
     if a.shape != b.shape:
-        raise ValueError(
+        raise UserError(
             f"shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted the same N x D, one row per pair in each"
         )
     return float(
@@ -31,7 +32,7 @@ def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
     x: N x D, N at least 2.  chunk: rows at a time; memory is chunk x N x 4 bytes.
     """
     if len(x) < 2:
-        raise ValueError(f"{len(x)} row has no pair; wanted at least two rows")
+        raise UserError(f"{len(x)} row has no pair; wanted at least two rows")
     z = F.normalize(finite(x, "given"), dim=1)
     total = 0.0
     for start in range(0, len(z), chunk):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, result
 
 
@@ -23,7 +24,7 @@ def group_accuracy(
     """
     if scores.ndim != 2 or label.shape != scores.shape[:1] or attribute.shape != label.shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (scores, label, attribute))
-        raise ValueError(f"scores, labels and attributes of shapes {shapes}; wanted N x C, N and N")
+        raise UserError(f"scores, labels and attributes of shapes {shapes}; wanted N x C, N and N")
     label, attribute = label.cpu(), attribute.cpu()
     known = (label != MISSING) & (attribute != MISSING)
     label, attribute = label[known], attribute[known]
@@ -32,9 +33,7 @@ def group_accuracy(
         torch.stack([label, attribute], 1), dim=0, return_inverse=True, return_counts=True
     )
     if not len(label) or int(count.max()) < least:
-        raise ValueError(
-            f"no group of {least} or more of the {len(known)} rows has a class and an attribute; give both"
-        )
+        raise UserError(f"no group of {least} or more of the {len(known)} rows has a class and an attribute; give both")
     accuracy = 100 * torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, group, hit) / count  # G
     large = count >= least
     worst = int(accuracy.masked_fill(~large, torch.inf).argmin())

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.protocol import Result, labeled, result
 
@@ -37,7 +38,7 @@ def identities(
     """
     given = [part is None for part in (gallery, gallery_identity, gallery_camera)]
     if any(given) != all(given):
-        raise ValueError("gallery, gallery_identity and gallery_camera go together; give all or none")
+        raise UserError("gallery, gallery_identity and gallery_camera go together; give all or none")
     q, q_identity, rows = labeled(query, query_identity, "query")
     q, q_camera = F.normalize(q, dim=1), query_camera.to(q.device)[rows]
     own = torch.arange(len(q), device=q.device)
@@ -59,7 +60,7 @@ def identities(
     every = torch.cat(measured).cpu()
     kept = every[~every[:, 0].isnan()]
     if not len(kept):
-        raise ValueError(f"none of the {len(q)} queries has an item of its identity from another camera to find")
+        raise UserError(f"none of the {len(q)} queries has an item of its identity from another camera to find")
     mean, low, high = bootstrap(100 * kept[:, 0], seed=seed, draws=2000)
     share = (100 * kept[:, 1:].mean(0)).tolist()
     numbers = {

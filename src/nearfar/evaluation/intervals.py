@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 
 _ENTRIES = 1 << 22
 
@@ -42,7 +43,7 @@ def bootstrap(
     """
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if not len(x):
-        raise ValueError("no values to take the mean of; wanted at least one unit")
+        raise UserError("no values to take the mean of; wanted at least one unit")
     count, total = torch.ones_like(x), x
     if group is not None:
         unit = torch.where(group.cpu() == MISSING, -2 - torch.arange(len(x)), group.cpu()).unique(return_inverse=True)[
@@ -63,7 +64,7 @@ def bootstrap(
 def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
     """The interval of an accuracy of hits out of total test samples, in per cent (Wilson, 1927)."""
     if not 0 <= hits <= total or not total:
-        raise ValueError(f"{hits} hits out of {total}; wanted at least one test sample, and no more hits than samples")
+        raise UserError(f"{hits} hits out of {total}; wanted at least one test sample, and no more hits than samples")
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = hits / total
     center = (p + z * z / (2 * total)) / (1 + z * z / total)
@@ -75,7 +76,7 @@ def over_seeds(values: Tensor | Sequence[float], *, level: float = 0.95) -> Inte
     """The mean over a few seeds with its Student t interval. values: one number per seed, at least two."""
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if len(x) < 2:
-        raise ValueError(f"{len(x)} seed gives no spread; run at least two, better three")
+        raise UserError(f"{len(x)} seed gives no spread; run at least two, better three")
     from scipy.special import stdtrit  # not at the top: training waits for this file, and SciPy takes its time
 
     half = float(stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std()) / len(x) ** 0.5
@@ -105,6 +106,6 @@ def difference(
     """
     first, second = (torch.as_tensor(v, dtype=torch.float64).flatten().cpu() for v in (a, b))
     if first.shape != second.shape:
-        raise ValueError(f"{len(first)} and {len(second)} units cannot be paired; give both the same test samples")
+        raise UserError(f"{len(first)} and {len(second)} units cannot be paired; give both the same test samples")
     mean, low, high = bootstrap(second - first, seed=seed, group=group)
     return Difference(mean, low, high, not low <= 0 <= high)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, finite, labeled, result, scored
 
 _BLOCK = 8
@@ -31,16 +32,16 @@ def neighbors(
     Raises ValueError where k is not 1 to N (N - 1 with exclude_self), or the shapes do not fit.
     """
     if query.ndim != 2 or bank.ndim != 2 or query.shape[1] != bank.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"queries of shape {tuple(query.shape)} and a bank of shape {tuple(bank.shape)}; wanted Q x D and N x D"
         )
     if exclude_self and len(query) != len(bank):
-        raise ValueError(
+        raise UserError(
             f"exclude_self with {len(query)} queries and a bank of {len(bank)}; wanted the same rows in both"
         )
     most = len(bank) - exclude_self
     if not 1 <= k <= most:
-        raise ValueError(f"k is {k}; wanted 1 to {most}, the rows of the bank that may be neighbors")
+        raise UserError(f"k is {k}; wanted 1 to {most}, the rows of the bank that may be neighbors")
     query = F.normalize(finite(query, "query"), dim=1)  # Q x D
     chunk = chunk or (4096 if query.is_cuda else 256)
     best: list[Tensor] = []  # for each chunk of queries, c x k keys, falling

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import bootstrap, over_seeds, wilson
 from nearfar.evaluation.linear import linear_scores
 from nearfar.evaluation.protocol import Result, labeled, result
@@ -63,12 +64,12 @@ def episodes(
             names.append(name)
             tables.append((rows, size))
     if not names:
-        raise ValueError(
+        raise UserError(
             f"{'no unit has' if within is not None else 'there are not'} {ways} classes of {shots + queries} rows or "
             "more; ask for fewer ways, shots or queries"
         )
     if len(names) > episodes:
-        raise ValueError(f"{episodes} episodes cannot be spread over {len(names)} units; wanted one for each or more")
+        raise UserError(f"{episodes} episodes cannot be spread over {len(names)} units; wanted one for each or more")
     generator = torch.Generator().manual_seed(seed)
     share: list[Tensor] = []  # of each unit, the accuracy of its episodes
     for number, (rows, size) in enumerate(tables):
@@ -103,7 +104,7 @@ def episodes(
 def _positive(**count: int) -> None:
     for name, value in count.items():
         if value < 1:
-            raise ValueError(f"{name} is {value}; wanted 1 or more")
+            raise UserError(f"{name} is {value}; wanted 1 or more")
 
 
 def _table(label: Tensor, rows: Tensor, least: int) -> tuple[Tensor, Tensor]:

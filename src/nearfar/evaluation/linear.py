@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
@@ -201,7 +202,7 @@ def linear_fit(
     """
     present, y = train_label.unique(return_inverse=True)  # classes without a training row are left out of the fit
     if len(present) < 2:
-        raise ValueError(
+        raise UserError(
             f"every training label is class {int(present[0])}; a linear classifier needs two classes or more"
         )
     notes: list[str] = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, per_class, result, wilson
 
 
@@ -20,10 +21,10 @@ def long_tail(predicted: Tensor, label: Tensor, counts: Sequence[int], *, many: 
     where it is not tested; `spread` is from the worst to the best of them. The test set is meant to be balanced.
     """
     if many < few:
-        raise ValueError(f"more than {many} training samples are many, and less than {few} few; wanted: few up to many")
+        raise UserError(f"more than {many} training samples are many, and less than {few} few; wanted: few up to many")
     predicted, label = predicted[label != MISSING].cpu(), label[label != MISSING].cpu()
     if not len(label) or int(label.max()) >= len(counts):
-        raise ValueError(
+        raise UserError(
             f"the counts are of {len(counts)} classes, and the {len(label)} labels go up to "
             f"{int(label.max()) if len(label) else 'nothing'}; wanted: labels, and the training samples of each class"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import wilson
 
 PROTOCOL = 1
@@ -29,14 +30,14 @@ def labeled(feature: Tensor, label: Tensor, what: str) -> tuple[Tensor, Tensor, 
     Raises ValueError where the shapes do not fit, a feature is not finite, or no row has a label.
     """
     if feature.ndim != 2 or label.shape != feature.shape[:1]:
-        raise ValueError(
+        raise UserError(
             f"the {what} features have shape {tuple(feature.shape)} and its labels {tuple(label.shape)}; "
             f"wanted N x D and N: one row and one label per sample"
         )
     label = label.to(feature.device)
     index = (label != MISSING).nonzero().squeeze(1)
     if not len(index):
-        raise ValueError(
+        raise UserError(
             f"none of the {len(label)} {what} samples has a label; give labels, or a split with labeled samples"
         )
     every = len(index) == len(label)
@@ -50,7 +51,7 @@ def finite(feature: Tensor, what: str) -> Tensor:
     # A sum is finite only if all its terms are, save for overflow; so the careful check is rarely needed.
     if not feature.sum().isfinite() and not feature.isfinite().all():
         bad = int((~feature.isfinite().all(1)).sum())
-        raise ValueError(
+        raise UserError(
             f"{bad} of the {len(feature)} {what} features are not finite; "
             "the encoder has diverged, take an earlier checkpoint"
         )

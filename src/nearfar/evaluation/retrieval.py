@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.knn import sort_keys
 from nearfar.evaluation.protocol import Result, labeled, result
@@ -39,13 +40,13 @@ def retrieval(
     group = None if within is None else within.to(q.device)[index]
     if gallery is None or gallery_label is None:
         if gallery is not None or gallery_label is not None or gallery_within is not None:
-            raise ValueError("gallery and gallery_label go together, and gallery_within with both; give all or none")
+            raise UserError("gallery and gallery_label go together, and gallery_within with both; give all or none")
         g, g_label, g_group, same = q, q_label, group, True
     else:
         g, g_label, index = labeled(gallery.to(q.device), gallery_label, "gallery")
         g_group, same = None if gallery_within is None else gallery_within.to(q.device)[index], False
     if (group is None) != (g_group is None):
-        raise ValueError("within and gallery_within go together; give the group of the queries and of the gallery")
+        raise UserError("within and gallery_within go together; give the group of the queries and of the gallery")
     q, g = F.normalize(q, dim=1), F.normalize(g, dim=1)
     parts: list[Tensor] = []
     if group is None or g_group is None:
@@ -57,7 +58,7 @@ def retrieval(
                 parts.append(_measure(q[a], q_label[a], g[b], g_label[b], same, recall, chunk))
     rows = torch.cat(parts) if parts else q.new_empty(0, 4 + len(recall))
     if not len(rows):
-        raise ValueError(
+        raise UserError(
             f"none of the {len(q)} queries has a relevant item in its gallery; wanted classes with two items or more"
         )
     mean, low, high = bootstrap(100 * rows[:, 0], seed=seed, draws=2000)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.ops.attacks import Norm, ascend, random_start
 
 Model = Callable[[Tensor], Tensor]
@@ -69,7 +70,7 @@ def accuracy_under(attack: Attack | None, model: Model, x: Tensor, label: Tensor
     known = label != MISSING
     x, label = x[known], label[known]
     if not len(label):
-        raise ValueError(f"none of the {len(known)} images has a label; give labels")
+        raise UserError(f"none of the {len(known)} images has a label; give labels")
     hits = 0
     for part, truth in zip(x.split(batch), label.split(batch), strict=True):
         seen = part if attack is None else attack(model, part, truth)
@@ -86,7 +87,7 @@ def corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mapping[st
     The baseline of ImageNet-C is AlexNet; name yours. Hendrycks and Dietterich 2019, arXiv 1903.12261.
     """
     if errors.keys() != baseline.keys():
-        raise ValueError(f"errors under {sorted(errors)} and of the baseline under {sorted(baseline)}; wanted the same")
+        raise UserError(f"errors under {sorted(errors)} and of the baseline under {sorted(baseline)}; wanted the same")
     return 100 * sum(sum(of) / sum(baseline[name]) for name, of in errors.items()) / len(errors)
 
 

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nearfar.errors import NotFound, UserError
 from nearfar.files import replace
 from nearfar.method import Encoder
 from nearfar.modalities.encoder import from_spec, is_own
@@ -70,7 +71,7 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
     weights = {key: value.contiguous().clone() for key, value in encoder.network().state_dict().items()}
     broken = [key for key, value in weights.items() if not value.isfinite().all()]
     if broken:
-        raise ValueError(
+        raise UserError(
             f"{len(broken)} of the {len(weights)} tensors of the encoder are not finite, such as {broken[0]}: training "
             "diverged, so export an earlier checkpoint"
         )
@@ -94,7 +95,7 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
         (staged / "encoder.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         difference = _difference(encoder, staged, weights)
         if difference is not None and not difference <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"what was exported gives other outputs than the encoder: they differ by {difference:.2g} of the "
                 f"largest, allowed are {TOLERANCE:g}; nothing was exported. Was a layer changed by hand, or rounded to "
                 "16 bits?"
@@ -125,10 +126,10 @@ def load_encoder(folder: str | Path, tower: str = "", network: nn.Module | None 
     folder = Path(folder)
     for name in ("encoder.json", "encoder.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no exported encoder: there is no {name} in it")
+            raise NotFound(f"{folder} holds no exported encoder: there is no {name} in it")
     description = _read_description(folder / "encoder.json")
     if (checksum := _checksum(folder / "encoder.safetensors")) != description["sha256"]:
-        raise ValueError(
+        raise UserError(
             f"{folder / 'encoder.safetensors'} is not the file that encoder.json describes (its sha256 begins with "
             f"{checksum[:12]}, wanted {str(description['sha256'])[:12]}): it is damaged or of another export, so "
             "export again"
@@ -136,7 +137,7 @@ def load_encoder(folder: str | Path, tower: str = "", network: nn.Module | None 
     try:
         weights = load_file(folder / "encoder.safetensors")
     except SafetensorError as error:
-        raise ValueError(f"{folder / 'encoder.safetensors'} is damaged ({error}): export again") from error
+        raise UserError(f"{folder / 'encoder.safetensors'} is damaged ({error}): export again") from error
     encoder = from_spec(description["encoder"], network)
     _fill(encoder, weights, folder)
     return pick_tower(encoder, tower).eval()
@@ -146,12 +147,12 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): export again") from error
+        raise UserError(f"{path} is damaged ({error}): export again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         number = description.get("format") if isinstance(description, dict) else None
-        raise ValueError(f"{path} has format {number!r}, this version reads {FORMAT}: update nearfar, or export again")
+        raise UserError(f"{path} has format {number!r}, this version reads {FORMAT}: update nearfar, or export again")
     if missing := {"encoder", "sha256"} - set(description):
-        raise ValueError(f"{path} lacks {sorted(missing)}: it is damaged, so export again")
+        raise UserError(f"{path} lacks {sorted(missing)}: it is damaged, so export again")
     return description
 
 
@@ -160,7 +161,7 @@ def _fill(encoder: Encoder, weights: dict[str, Tensor], folder: Path) -> None:
     fitting = [key for key in wanted if key in weights and weights[key].shape == wanted[key].shape]
     if len(fitting) < len(wanted) or len(weights) > len(wanted):
         odd = sorted((set(wanted) | set(weights)) - set(fitting))
-        raise ValueError(
+        raise UserError(
             f"{folder / 'encoder.safetensors'} fits {len(fitting)} of the {len(wanted)} entries of "
             f"{encoder.spec.get('name', 'the network')} and has {len(weights)} (not fitting: {', '.join(odd[:3])}): "
             "the file, the version of timm or the code of the network is another than that of the export"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nearfar.errors import NotInstalled, UserError
 from nearfar.export.encoder import TOLERANCE
 from nearfar.files import replace
 from nearfar.method import Encoder
@@ -30,7 +31,7 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
     generator = torch.Generator().manual_seed(0)
     traced = encoder.example(3, generator)
     if not isinstance(traced, Tensor):
-        raise ValueError(
+        raise UserError(
             f"ONNX export is for encoders that take one tensor, and {encoder.spec.get('name', type(encoder).__name__)} "
             f"takes a {type(traced).__name__}: export without --onnx, or one of its towers (--tower NAME)"
         )
@@ -38,7 +39,7 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
         import onnxruntime  # pyright: ignore[reportMissingImports]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
     except ImportError as error:
-        raise ModuleNotFoundError(
+        raise NotInstalled(
             f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
         ) from error
     folder = Path(folder)
@@ -66,10 +67,8 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
                 own = encoder(view)
             other = torch.from_numpy(session.run(["features"], {"input": view.numpy()})[0])
             if other.shape != own.shape:
-                raise ValueError(f"the ONNX file gives {tuple(other.shape)} for a batch of {batch}, the encoder not")
+                raise UserError(f"the ONNX file gives {tuple(other.shape)} for a batch of {batch}, the encoder not")
             worst = max(worst, float((other - own).abs().max() / own.abs().max().clamp(min=1e-12)))
         if not worst <= TOLERANCE:
-            raise ValueError(
-                f"the ONNX file differs from the encoder by {worst:.2g} of the largest output: not written"
-            )
+            raise UserError(f"the ONNX file differs from the encoder by {worst:.2g} of the largest output: not written")
         return replace(folder / "encoder.onnx", lambda temporary: os.replace(staged, temporary)), worst

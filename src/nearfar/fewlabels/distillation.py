@@ -14,6 +14,7 @@ from nearfar import optim
 from nearfar.batch import MISSING, Batch
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
+from nearfar.errors import UserError
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import Classifier, embed
@@ -154,11 +155,11 @@ def distill(
 def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
     """The samples that the student learns from, with their labels as far as the teacher knows their classes."""
     if len(rows.learn) < 2:
-        raise ValueError(f"{len(rows.learn)} samples are in no split val or test: 2 or more to learn from are needed")
+        raise UserError(f"{len(rows.learn)} samples are in no split val or test: 2 or more to learn from are needed")
     part = rows.of(samples, rows.learn)
     part.label[part.label >= len(rows.classes)] = MISSING
     if alpha < 1 and not bool((part.label != MISSING).any()):
-        raise ValueError(f"--alpha {alpha:g} learns from labels too, and none are known: give --labels, or alpha 1")
+        raise UserError(f"--alpha {alpha:g} learns from labels too, and none are known: give --labels, or alpha 1")
     return part
 
 
@@ -167,7 +168,7 @@ def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -
     if settings.from_run:
         encoder = load_encoder(settings.from_run)
         if name and encoder.spec["name"] != name:
-            raise ValueError(
+            raise UserError(
                 f"--from-run {str(settings.from_run)!r} has the encoder {encoder.spec['name']!r}, not --student "
                 f"{name!r}: leave out one of the two"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import Classifier, embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.publish import Draft, Say, Workplace, publish, workplace
@@ -141,10 +142,10 @@ def _head(run: Run, layer: int) -> nn.Sequential:
     if not layer:
         return nn.Sequential()
     if is_classifier(run.path):
-        raise ValueError(f"--layer {layer}: {str(run.path)!r} is a classifier, and has no projector")
+        raise UserError(f"--layer {layer}: {str(run.path)!r} is a classifier, and has no projector")
     projector = getattr(run.method, "projector", None)
     if projector is None:
-        raise ValueError(f"--layer {layer}: {run.config['method']!r} has no projector; 0 is the encoder alone")
+        raise UserError(f"--layer {layer}: {run.config['method']!r} has no projector; 0 is the encoder alone")
     return copy.deepcopy(first_layers(projector, layer))
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples
+from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import Classifier
 from nearfar.fewlabels.settings import LabelPlanSettings, given, with_keywords
 from nearfar.files import replace_csv
@@ -90,7 +91,7 @@ def label_plan(
     classifier = run if isinstance(run, Classifier) else None
     by = settings.by if settings.by != "auto" else "coverage" if classifier is None else "uncertainty"
     if by == "uncertainty" and classifier is None:
-        raise ValueError("--by uncertainty asks a classifier: make one with `nearfar finetune RUN DATA --labels FILE`")
+        raise UserError("--by uncertainty asks a classifier: make one with `nearfar finetune RUN DATA --labels FILE`")
     own = run.run if isinstance(run, Classifier) else run
     without = isinstance(settings.labels, str) and settings.labels == "none"
     samples = own.open(data, labels=None if without else given(settings), label_column=settings.label_column)
@@ -98,7 +99,7 @@ def label_plan(
         samples = samples.without_labels()
     free = ~samples.of_split("test", "val") & (samples.label == MISSING)
     if not 0 < count <= int(free.sum()):
-        raise ValueError(
+        raise UserError(
             f"--count {count}: {int(free.sum())} of {len(samples)} samples have no label and are in no split test or "
             "val; give a number from 1 to that"
         )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
+from nearfar.errors import AlreadyThere, UserError
 from nearfar.export.encoder import export_encoder
 from nearfar.fewlabels import store
 from nearfar.fewlabels.classifier import Classifier, embed
@@ -88,7 +89,7 @@ def workplace(
     Raises ValueError for a run of a user's own module, which a classifier's directory cannot build again.
     """
     if run.network is not None:
-        raise ValueError(
+        raise UserError(
             f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be able to "
             "build its network from its directory. Make it one of your kind's encoders (see Encoder in "
             "nearfar.method), or train a classifier on run.embed(data)."
@@ -111,7 +112,7 @@ def new_directory(folder: Path) -> Iterator[None]:
     Raises FileExistsError where it is there already and holds anything.
     """
     if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
-        raise FileExistsError(f"{str(folder)!r} is there already and is never overwritten: name another --out")
+        raise AlreadyThere(f"{str(folder)!r} is there already and is never overwritten: name another --out")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield

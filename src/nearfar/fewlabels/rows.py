@@ -15,6 +15,7 @@ from torch import Tensor
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
+from nearfar.errors import UserError
 from nearfar.method import derive_seed
 
 FEWEST_HELD = 20
@@ -54,18 +55,18 @@ def labeled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, se
     Raises ValueError where there are fewer than two classes to learn.
     """
     if share and per_class:
-        raise ValueError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
+        raise UserError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
     if not 0 <= share <= 1 or per_class < 0:
-        raise ValueError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
+        raise UserError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
     learn, held, test = _by_split(samples, samples.label)
     if not len(learn):
-        raise ValueError(
+        raise UserError(
             "no sample to learn from has a label: give --labels FILE with a column split that is empty or train, or "
             "--labels folders"
         )
     numbers = samples.label[learn].unique().tolist()
     if len(numbers) < 2:
-        raise ValueError(f"every label is {samples.classes[numbers[0]]!r}: a classifier needs two classes or more")
+        raise UserError(f"every label is {samples.classes[numbers[0]]!r}: a classifier needs two classes or more")
     if share:
         per_class = max(1, int(share * len(learn) / len(numbers)))
     if per_class:

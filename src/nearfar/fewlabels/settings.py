@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+from nearfar.errors import UserError, WrongType
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -63,7 +65,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch < 2 or not self.lr > 0:
-            raise ValueError(
+            raise UserError(
                 f"--epochs {self.epochs} --batch {self.batch} --lr {self.lr:g}: epochs of 0 (as many as suit) or more, "
                 "a batch of 2 or more and a rate above 0 are needed"
             )
@@ -91,11 +93,11 @@ class FinetuneSettings(Tuning, Labeled):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train not in ("frozen", "full") or self.weights not in ("trained", "untrained"):
-            raise ValueError(
+            raise UserError(
                 f"--train {self.train!r} --weights {self.weights!r}: frozen or full, trained or untrained are needed"
             )
         if self.layer and self.weights == "untrained":
-            raise ValueError(
+            raise UserError(
                 f"--layer {self.layer} keeps a part of the trained projector, and --weights untrained nothing that was "
                 "trained: give one of them"
             )
@@ -127,7 +129,7 @@ class DistillSettings(Tuning, Labeled):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 <= self.alpha <= 1 and self.temperature > 0):
-            raise ValueError(
+            raise UserError(
                 f"--alpha {self.alpha:g} --temperature {self.temperature:g}: an alpha of 0 to 1 and a temperature "
                 "above 0 are needed"
             )
@@ -161,5 +163,5 @@ def with_keywords(settings: S, keywords: dict[str, Any]) -> S:
         if name not in names:
             near = get_close_matches(name, names, 2)
             hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(names)}"
-            raise TypeError(f"there is no argument {name!r}{hint}")
+            raise WrongType(f"there is no argument {name!r}{hint}")
     return dataclasses.replace(settings, **keywords)

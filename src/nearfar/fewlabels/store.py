@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from nearfar.errors import NotFound, UserError
 from nearfar.files import replace, replace_text
 
 FORMAT = 1
@@ -88,7 +89,7 @@ def read(path: Path) -> Stored:
     """The two files of a directory. Raises FileNotFoundError without them, ValueError where they are damaged."""
     if not is_classifier(path):
         is_run = (path / "config.yaml").is_file()
-        raise FileNotFoundError(
+        raise NotFound(
             f"{str(path)!r} is {'a run without a classifier' if is_run else 'no directory of a classifier'}. Make one "
             f"from a few labels: nearfar finetune {path if is_run else 'RUN'} DATA --labels labels.csv"
         )
@@ -96,9 +97,9 @@ def read(path: Path) -> Stored:
         document = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
         content = (path / "classifier.safetensors").read_bytes()
         if document["format"] != FORMAT:
-            raise ValueError(f"it has format {document['format']!r}, and this version reads {FORMAT}: update nearfar")
+            raise UserError(f"it has format {document['format']!r}, and this version reads {FORMAT}: update nearfar")
         if hashlib.sha256(content).hexdigest() != document["sha256"]:
-            raise ValueError("classifier.safetensors is not the file that classifier.json describes")
+            raise UserError("classifier.safetensors is not the file that classifier.json describes")
         tensors, mark = load(content), "layers."
         layers = nn.Sequential(*map(_build, document["layers"]))
         layers.load_state_dict({k.removeprefix(mark): v for k, v in tensors.items() if k.startswith(mark)})
@@ -116,7 +117,7 @@ def read(path: Path) -> Stored:
             facts=document["facts"],
         )
     except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        raise ValueError(f"the classifier in {str(path)!r} cannot be read ({error}): make it again") from error
+        raise UserError(f"the classifier in {str(path)!r} cannot be read ({error}): make it again") from error
 
 
 def _describe(layer: nn.Module) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _describe(layer: nn.Module) -> dict[str, Any]:
         return {"kind": "norm", "dim": layer.num_features, "eps": layer.eps, "affine": layer.affine}
     if isinstance(layer, nn.ReLU):
         return {"kind": "relu"}
-    raise ValueError(f"a classifier's layers are linear layers, batch norms and ReLUs, and not {type(layer).__name__}")
+    raise UserError(f"a classifier's layers are linear layers, batch norms and ReLUs, and not {type(layer).__name__}")
 
 
 def _build(spec: dict[str, Any]) -> nn.Module:
@@ -138,4 +139,4 @@ def _build(spec: dict[str, Any]) -> nn.Module:
         case "relu":
             return nn.ReLU()
         case unknown:
-            raise ValueError(f"it has a layer {unknown!r}: update nearfar")
+            raise UserError(f"it has a layer {unknown!r}: update nearfar")

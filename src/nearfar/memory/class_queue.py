@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalize
+from nearfar.errors import UserError
 from nearfar.memory.turns import turns
 
 
@@ -25,7 +26,7 @@ class ClassQueue(nn.Module):
     def __init__(self, classes: int, slots: int, dim: int) -> None:
         super().__init__()
         if classes < 1 or slots < 1:
-            raise ValueError(f"a queue of {slots} keys for each of {classes} classes was asked for; wanted: 1 or more")
+            raise UserError(f"a queue of {slots} keys for each of {classes} classes was asked for; wanted: 1 or more")
         self.slots = slots
         self.register_buffer("keys", normalize(torch.randn(classes * slots, dim)))
         self.register_buffer("group", torch.full((classes * slots,), MISSING))

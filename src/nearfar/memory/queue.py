@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalize
+from nearfar.errors import UserError
 
 
 class Queue(nn.Module):
@@ -25,7 +26,7 @@ class Queue(nn.Module):
     def __init__(self, size: int, dim: int, *, labeled: bool = False) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"a queue of {size} keys was asked for; it must hold at least 1")
+            raise UserError(f"a queue of {size} keys was asked for; it must hold at least 1")
         self.register_buffer("keys", normalize(torch.randn(size, dim)))
         self.register_buffer("group", torch.full((size,), MISSING))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))

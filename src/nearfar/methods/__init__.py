@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nearfar.errors import NotFound, UserError
 from nearfar.files import run_file
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def page(name: str) -> Page:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     methods = _methods(tree)
     if not methods:
-        raise ValueError(f"{str(path)!r} holds no public class that extends nearfar.Method")
+        raise UserError(f"{str(path)!r} holds no public class that extends nearfar.Method")
     method = methods[0]
     base = _base(tree, method)
     constants = {
@@ -181,7 +182,7 @@ def load(name: str) -> type[Method]:
         if not value.__name__.startswith("_")
     ]
     if len(public) != 1:
-        raise ValueError(
+        raise UserError(
             f"{str(path)!r} must hold exactly one public class that extends nearfar.Method, "
             f"and holds {len(public)}: {', '.join(c.__name__ for c in public) or 'none'}"
         )
@@ -193,7 +194,7 @@ def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
     chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED + PARTS}
     for name, parameter in chosen.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
-            raise ValueError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")
+            raise UserError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")
     return chosen
 
 
@@ -221,10 +222,10 @@ def _path(name: str) -> Path:
     if name.endswith(".py"):
         path = Path(name).resolve()
         if not path.is_file():
-            raise FileNotFoundError(f"there is no method file {name!r}")
+            raise NotFound(f"there is no method file {name!r}")
         return path
     if name not in names():
         near = get_close_matches(name, names(), 3)
         meant = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"there is no method {name!r}{meant} The methods are: {', '.join(names())}")
+        raise UserError(f"there is no method {name!r}{meant} The methods are: {', '.join(names())}")
     return Path(__file__).parent / f"{name}.py"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.batch import Batch
+from nearfar.errors import UserError
 from nearfar.losses.prediction import solved, weighted_classes
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.ops.lab import lab_to_rgb, rgb_to_lab
@@ -63,7 +64,7 @@ class Colorization(Method):
     ) -> None:
         super().__init__(encoder)
         if channels != 3:
-            raise ValueError(f"colorization wants images in color, of 3 channels, got {channels}: take rotation")
+            raise UserError(f"colorization wants images in color, of 3 channels, got {channels}: take rotation")
         self.register_buffer("bins", gamut().clone(), persistent=False)
         self.register_buffer("weight", torch.ones(len(self.bins)))
         self.codes = nn.Sequential(nn.Linear(encoder.dim, parts**2 * code), nn.ReLU(), nn.Unflatten(1, (-1, code)))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.batch import Batch
+from nearfar.errors import UserError
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.method import Encoder, Method, Step
 from nearfar.ops.patches import cut, each_patch
@@ -80,7 +81,7 @@ class CPC(Method):
         self.norm = nn.LayerNorm(encoder.dim, elementwise_affine=False) if norm else nn.Identity()
         self.steps = range(skip + 1, min(steps, grid - 1) + 1)
         if not self.steps:
-            raise ValueError(f"nothing is left to predict in {grid} rows from {skip + 1} to {steps} below")
+            raise UserError(f"nothing is left to predict in {grid} rows from {skip + 1} to {steps} below")
         self.context = CausalConvolutions(encoder.dim, width, layers)
         self.maps = nn.ModuleList(nn.Linear(width, encoder.dim, bias=False) for _ in self.steps)
         for w in self.maps.parameters():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.supervised import supcon
 from nearfar.method import Encoder, Step
@@ -64,14 +65,14 @@ class ExCon(SupCon):
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
         if explain == "gradcam" and not (maps := len(encoder.stages()) - 1) >= stage > 0:
-            raise ValueError(f"stage={stage} has no map to look at: those from 1 to {maps} of this encoder have one")
+            raise UserError(f"stage={stage} has no map to look at: those from 1 to {maps} of this encoder have one")
         self.classifier = nn.Linear(encoder.dim, classes)
         self.explain = partial(gradcam, stage=stage) if explain == "gradcam" else saliency
         self.threshold, self.background, self.after = threshold, background, after
 
     def forward(self, batch: Batch) -> Step:
         if len(batch.views) != 3:
-            raise ValueError(f"excon wants an image and two views of it, not {len(batch.views)} views: --views excon")
+            raise UserError(f"excon wants an image and two views of it, not {len(batch.views)} views: --views excon")
         x, v1, v2 = batch.views
         views, right = [v1, v2], torch.zeros_like(batch.label, dtype=torch.bool)
         if self.clock.progress >= self.after:

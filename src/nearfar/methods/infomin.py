@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.moco import MoCo
 from nearfar.nn.color_flow import ColorFlow
@@ -62,7 +63,7 @@ class InfoMin(MoCo):
         **moco: Any,
     ) -> None:
         if learned and channels != 3:
-            raise ValueError(f"learned views are of colors, and want images of 3 channels, not {channels}")
+            raise UserError(f"learned views are of colors, and want images of 3 channels, not {channels}")
         super().__init__(encoder, dim=dim, temperature=temperature, **moco)
         each = mlp((encoder.dim, encoder.dim, dim), norm=False, bias=True, last_bias=True)
         self.patches = PatchHead(each, nn.Linear(grid**2 * dim, dim))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
 from nearfar.nn.heads import simclr_head
@@ -45,7 +46,7 @@ class LoCo(Method):
     ) -> None:
         super().__init__(encoder)
         if reach < 1:
-            raise ValueError(f"a unit needs at least 1 stage, got reach={reach}")
+            raise UserError(f"a unit needs at least 1 stage, got reach={reach}")
         tops = [stage.dim for stage in encoder.stages()[:-1]][reach - 1 :] or [encoder.stages()[-2].dim]
         self.decoders = nn.ModuleList(nn.Sequential(*[_down(width) for _ in range(blocks)]) for width in tops)
         self.widths = [*tops[:-1], encoder.dim]

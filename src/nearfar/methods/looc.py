@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 from nearfar.losses.leave_one_out import leave_one_out
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
@@ -72,7 +73,7 @@ class LooC(MoCo):
     def forward(self, batch: Batch) -> Step:
         query, *keys = batch.views
         if len(keys) != 1 + self.n:
-            raise ValueError(f"{self.n} augmentations want {self.n + 2} views, not {len(batch.views)}; --views looc: 4")
+            raise UserError(f"{self.n} augmentations want {self.n + 2} views, not {len(batch.views)}; --views looc: 4")
         q, queue = self.spaces(self.query(query)), self.spaces(self.queue.keys)  # a space: N x dim, K x dim
         k = [self.spaces(rows) for rows in self.each(self.key, keys)]  # a key, a space: N x dim
         how = partial(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize, total
+from nearfar.errors import UserError
 from nearfar.losses.mixture import mixture_nce
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
@@ -56,7 +57,7 @@ class MiCE(MoCo):
         splits: int = 8,
     ) -> None:
         if not 1 <= experts <= dim:
-            raise ValueError(f"{experts} experts in {dim} dimensions; wanted 1 to {dim}: raise --dim")
+            raise UserError(f"{experts} experts in {dim} dimensions; wanted 1 to {dim}: raise --dim")
         shape = {"dim": experts * dim, "queue": queue, "momentum": momentum, "splits": splits}
         super().__init__(encoder, temperature=temperature, head="linear", **shape)
         self.queue.keys.copy_(self.experts(self.queue.keys, experts).flatten(1))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import normalize
+from nearfar.errors import UserError
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.memory.class_queue import ClassQueue
@@ -55,7 +56,7 @@ class ResCom(Method):
     ) -> None:
         super().__init__(encoder)
         if positives > slots:
-            raise ValueError(f"{positives} hard positives were asked for, and a class has {slots} slots in the queue")
+            raise UserError(f"{positives} hard positives were asked for, and a class has {slots} slots in the queue")
         self.projector = paco_head(encoder.dim, out=dim)
         self.classifier = LinearClassifier(encoder.dim, counts)
         self.queue = ClassQueue(len(counts), slots, dim)

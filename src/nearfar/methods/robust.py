@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.distributed import local, world
+from nearfar.errors import UserError
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found, same_class
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
@@ -66,9 +67,9 @@ class Robust(SimCLR):
     ) -> None:
         super().__init__(encoder, **simclr)
         if not (0 <= rho < 1 and 0 <= onset < full <= 1):
-            raise ValueError(f"wanted 0 <= rho < 1 and 0 <= onset < full <= 1, not {rho}, {onset} and {full}")
+            raise UserError(f"wanted 0 <= rho < 1 and 0 <= onset < full <= 1, not {rho}, {onset} and {full}")
         if oracle and not classes:
-            raise ValueError("oracle leaves out samples of the same class, and there are no labels: give some")
+            raise UserError("oracle leaves out samples of the same class, and there are no labels: give some")
         self.rho, self.onset, self.full, self.eps, self.steps = rho, onset, full, eps, steps
         self.labeled, self.oracle, self.adversarial = classes > 0, oracle, adversarial
         self.alike = partial(find_alike, threshold=threshold, score=score)

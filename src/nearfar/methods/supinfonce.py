@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 
 from nearfar.batch import Batch
+from nearfar.errors import UserError
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
@@ -83,7 +84,7 @@ class SupInfoNCE(Method):
         if not self.fairkl:
             return Step(loss, log)
         if batch.attribute is None:
-            raise ValueError(
+            raise UserError(
                 f"--fairkl {self.fairkl:g} wants to know the bias of the samples, and they have no attribute: give the "
                 "labels table a column `attribute` that names it, or leave --fairkl at 0"
             )

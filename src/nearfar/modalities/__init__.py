@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from nearfar.errors import UserError
 from nearfar.settings import Settings
 
 UNKNOWN = "image"
@@ -43,7 +44,7 @@ def entry(name: str) -> Entry:
 
         return of(name)
     if name not in names():
-        raise ValueError(f"there is no kind {name!r}; there are {', '.join(names())}, or the path of your own")
+        raise UserError(f"there is no kind {name!r}; there are {', '.join(names())}, or the path of your own")
     return import_module(f"nearfar.modalities.{name}.settings")  # pyright: ignore[reportReturnType] (a module)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities import kind as kinds
 from nearfar.nn.towers import TOWERS, Towers
@@ -22,16 +23,16 @@ def from_spec(spec: dict[str, Any], network: nn.Module | None = None) -> Encoder
     """
     if spec.get("own"):
         if network is None:
-            raise ValueError(
+            raise UserError(
                 f"the encoder {spec['name']!r} is a module of your own, and its code is not part of the run: give the "
                 f"module, as in nearfar.load(path, encoder={spec['name']}())"
             )
         return wrap(network, spec)
     if network is not None:
         named = spec.get("name", spec.get("kind"))
-        raise ValueError(f"the encoder {named!r} is built from its name, and no module is wanted: leave out encoder=")
+        raise UserError(f"the encoder {named!r} is built from its name, and no module is wanted: leave out encoder=")
     if "kind" not in spec:
-        raise ValueError(f"the spec of an encoder names its kind, got the keys {sorted(spec)}")
+        raise UserError(f"the spec of an encoder names its kind, got the keys {sorted(spec)}")
     if spec["kind"] == TOWERS:
         return Towers({name: from_spec(tower) for name, tower in spec["towers"].items()})
     return kinds.of(spec["kind"]).encoder_from_spec(spec)
@@ -65,12 +66,12 @@ def own_encoder(network: nn.Module, kind: str, data: Any, facts: dict[str, Any])
     except Exception as error:  # whatever a stranger's network makes of a view
         known = {key: value for key, value in encoder.spec.items() if isinstance(value, int) and key != "own"}
         named = ", ".join(f"{key} {value}" for key, value in known.items())
-        raise ValueError(f"{spec['name']} cannot take the views of these samples ({named}): {error}") from error
+        raise UserError(f"{spec['name']} cannot take the views of these samples ({named}): {error}") from error
     finally:
         encoder.train(training)
     if not isinstance(out, Tensor) or out.shape != (2, encoder.dim):
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{spec['name']} gives {shape} for 2 samples, and its dim says (2, {encoder.dim})")
+        raise UserError(f"{spec['name']} gives {shape} for 2 samples, and its dim says (2, {encoder.dim})")
     return encoder
 
 

@@ -17,6 +17,7 @@ from nearfar.batch import to
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
+from nearfar.errors import UserError
 from nearfar.files import run_file
 from nearfar.method import Encoder
 from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
@@ -71,7 +72,7 @@ class Kind:
 
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
-        raise ValueError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
+        raise UserError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""
@@ -118,7 +119,7 @@ class Kind:
 
     def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
         """A network with weights from a file, and the plain view that it takes."""
-        raise ValueError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")
+        raise UserError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")
 
     def sheet(self, samples: Any, views: Any, index: Tensor, draws: Any) -> Image.Image:
         """An image of some samples and their views."""
@@ -184,7 +185,7 @@ def _only(module: Any) -> Kind:
         if inspect.isclass(value) and issubclass(value, Kind) and value.__module__ == module.__name__
     ]
     if len(kinds) != 1:
-        raise ValueError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
+        raise UserError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
     return kinds[0]()
 
 

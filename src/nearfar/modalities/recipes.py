@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from nearfar import modalities
+from nearfar.errors import UserError
 from nearfar.files import load_function
 from nearfar.settings import Recipe, Settings
 
@@ -30,7 +31,7 @@ def module(name: str) -> ModuleType:
     """The file of recipes that is called so. Raises ValueError where there is none."""
     homes = _homes()
     if name not in homes:
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(names())}")
+        raise UserError(f"there is no recipe {name!r}; there are {', '.join(names())}")
     return import_module(homes[name])
 
 
@@ -51,14 +52,14 @@ def load(name: str, method: str, kind: str) -> Recipe:
     if ".py:" in name:
         recipe = load_function(name, "--recipe")()
         if not isinstance(recipe, Recipe):
-            raise ValueError(f"--recipe {name!r} gave a {type(recipe).__name__}, and a nearfar.Recipe is wanted")
+            raise UserError(f"--recipe {name!r} gave a {type(recipe).__name__}, and a nearfar.Recipe is wanted")
     else:
         file, _, function = name.partition(":")
         held = module(file)
         wanted_name = function or method
         function = function or (method if hasattr(held, method) else "default")
         if not hasattr(held, function):
-            raise ValueError(
+            raise UserError(
                 f"the recipes {file!r} have nothing for {wanted_name!r}; try --recipe small_images or photos"
             )
         recipe = getattr(held, function)()
@@ -68,5 +69,5 @@ def load(name: str, method: str, kind: str) -> Recipe:
         changed = {name: value for name, value in own.items() if value != getattr(blank, name)}
         recipe = replace(recipe, settings=wanted(**changed))
     if not isinstance(recipe.settings, wanted):
-        raise ValueError(f"the recipe {name!r} is not for data of the kind {kind!r}: choose another --recipe or --kind")
+        raise UserError(f"the recipe {name!r} is not for data of the kind {kind!r}: choose another --recipe or --kind")
     return recipe

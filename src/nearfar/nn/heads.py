@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.losses.classification import log_prior
 
 
@@ -34,7 +35,7 @@ def mlp(
     last_bias, last_norm: the same of the last.  last_offset: whether its batch norm may shift (held at 0 if not).
     """
     if len(dims) < 2:
-        raise ValueError(f"a head needs the widths of its input and its output, got {list(dims)}")
+        raise UserError(f"a head needs the widths of its input and its output, got {list(dims)}")
     layers: list[nn.Module] = []
     for before, after in pairwise(dims[:-1]):
         layers.append(nn.Linear(before, after, bias=bias))
@@ -56,11 +57,11 @@ def first_layers(head: nn.Module, layer: int) -> nn.Sequential:
     Raises ValueError where the projector is no stack of layers, or has fewer.
     """
     if not isinstance(head, nn.Sequential):
-        raise ValueError(f"a {type(head).__name__} is no stack of layers of which some could be kept")
+        raise UserError(f"a {type(head).__name__} is no stack of layers of which some could be kept")
     parts = list(head)
     ends = [0, *(at + 1 for at, part in enumerate(parts) if isinstance(part, nn.ReLU)), len(parts)]
     if not -1 <= layer < len(ends):
-        raise ValueError(f"layer {layer} of a projector of {len(ends) - 1} layers; wanted -1 to {len(ends) - 1}")
+        raise UserError(f"layer {layer} of a projector of {len(ends) - 1} layers; wanted -1 to {len(ends) - 1}")
     return nn.Sequential(*parts[: ends[layer]])
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nearfar.batch import cat, select, size, tensors, to
 from nearfar.distributed import exchange, gather, local, world
+from nearfar.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,7 +32,7 @@ class _Norm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"expected a batch of vectors or maps, got a tensor of shape {tuple(input.shape)}")
+            raise UserError(f"expected a batch of vectors or maps, got a tensor of shape {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
         return self.act(self.drop(self.normalize(input)))
@@ -92,7 +93,7 @@ class SplitBatchNorm(_Norm):
 
     def __init__(self, norm: _BatchNorm, splits: int) -> None:
         if splits < 1:
-            raise ValueError(f"a batch is split into 1 group or more, got splits={splits}")
+            raise UserError(f"a batch is split into 1 group or more, got splits={splits}")
         super().__init__(norm)
         self.splits = splits
 

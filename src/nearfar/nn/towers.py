@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
 from nearfar.nn.apply import Apply
 
@@ -25,7 +26,7 @@ class Towers(Encoder):
     def __init__(self, towers: Mapping[str, Encoder]) -> None:
         super().__init__()
         if not towers:
-            raise ValueError("towers are one encoder or more, by name, such as Towers({'left': a, 'right': b}): got 0")
+            raise UserError("towers are one encoder or more, by name, such as Towers({'left': a, 'right': b}): got 0")
         self.towers = nn.ModuleDict(towers)
         self.dim = sum(encoder.dim for encoder in towers.values())
         self.spec = {"kind": TOWERS, "towers": {name: encoder.spec for name, encoder in towers.items()}}
@@ -34,12 +35,12 @@ class Towers(Encoder):
     def tower(self, name: str) -> Encoder:
         """One of the encoders. Raises ValueError where none has that name."""
         if name not in self.towers:
-            raise ValueError(f"there is no tower {name!r}: the towers are {', '.join(self.towers)}")
+            raise UserError(f"there is no tower {name!r}: the towers are {', '.join(self.towers)}")
         return self.towers[name]  # pyright: ignore[reportReturnType] (all of them are encoders)
 
     def forward(self, view: Mapping[str, Any]) -> Tensor:
         if missing := [name for name in self.towers if name not in view]:
-            raise ValueError(f"a view for each of {', '.join(self.towers)} is wanted, and {missing[0]!r} is missing")
+            raise UserError(f"a view for each of {', '.join(self.towers)} is wanted, and {missing[0]!r} is missing")
         return torch.cat([encoder(view[name]) for name, encoder in self.towers.items()], 1)  # N x dim
 
     def example(self, n: int, generator: torch.Generator | None = None) -> dict[str, Any]:
@@ -61,5 +62,5 @@ def pick_tower(encoder: Encoder, name: str) -> Encoder:
     if not name:
         return encoder
     if not isinstance(encoder, Towers):
-        raise ValueError(f"--tower {name!r}: the encoder is a single network and has no towers; leave the tower out")
+        raise UserError(f"--tower {name!r}: the encoder is a single network and has no towers; leave the tower out")
     return encoder.tower(name)

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nearfar.errors import NotFound, UserError
+
 
 def load_weights(net: nn.Module, path: str | Path) -> list[str]:
     """Fill `net` from a file, every entry of it or nothing; returns notes on what in the file was left over.
@@ -26,11 +28,11 @@ def load_weights(net: nn.Module, path: str | Path) -> list[str]:
     if "" in fitting:
         fitting = [""]
     if len(fitting) > 1:
-        raise ValueError(f"{path} holds {len(fitting)} networks of this kind, under {fitting}; save one of them apart")
+        raise UserError(f"{path} holds {len(fitting)} networks of this kind, under {fitting}; save one of them apart")
     if not fitting:
         best = max(prefixes, key=lambda p: sum(p + key in entries for key in wanted), default="")
         missing = [key for key in wanted if best + key not in entries]
-        raise ValueError(
+        raise UserError(
             f"{path} has {len(wanted) - len(missing)} of the {len(wanted)} entries of this network (missing: "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; the file has "
             f"{', '.join(list(entries)[:3])}); nothing was loaded: name the encoder that these weights belong to"
@@ -39,7 +41,7 @@ def load_weights(net: nn.Module, path: str | Path) -> list[str]:
     wrong = [key for key, value in wanted.items() if entries[prefix + key].shape != value.shape]
     if wrong:
         key = wrong[0]
-        raise ValueError(
+        raise UserError(
             f"{len(wrong)} of the {len(wanted)} entries of {path} have another shape than this network (such as {key}: "
             f"{tuple(entries[prefix + key].shape)}, wanted {tuple(wanted[key].shape)}); nothing was loaded: check "
             "how the network is built (its channels, its size)"
@@ -54,18 +56,18 @@ def load_weights(net: nn.Module, path: str | Path) -> list[str]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a file by name; no code in it is run. Raises ValueError where it holds anything else."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file of weights at {path}")
+        raise NotFound(f"there is no file of weights at {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as weights ({error}); it may be cut short") from error
+        raise UserError(f"{path} cannot be read as weights ({error}); it may be cut short") from error
     except Exception as error:  # torch raises pickle's own errors for a file that holds more than tensors
-        raise ValueError(f"{path} is no file of plain tensors, and code in it is never run: {error}") from error
+        raise UserError(f"{path} is no file of plain tensors, and code in it is never run: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict: wanted names and tensors, plain or under state_dict or model")
+        raise UserError(f"{path} holds no state dict: wanted names and tensors, plain or under state_dict or model")
     return content

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import WrongType
 from nearfar.method import Encoder, Stage
 
 
@@ -23,7 +24,7 @@ class Wrapped(Encoder):
         super().__init__()
         dim = getattr(net, "dim", None)
         if not isinstance(dim, int) or dim < 1:
-            raise TypeError(
+            raise WrongType(
                 f"the encoder {type(net).__name__} does not tell how many numbers it gives a sample: set its "
                 f"attribute `dim`, such as self.dim = 512 (it is {dim!r})"
             )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nearfar.distributed import gather, local, world
+from nearfar.errors import UserError
 
 
 class Mixed(NamedTuple):
@@ -43,7 +44,7 @@ def cutmix(x: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
     Yun et al. 2019, arXiv 1905.04899.
     """
     if x.dim() != 4:
-        raise ValueError(f"cutmix takes images, N x C x H x W, not {tuple(x.shape)}: mixup takes anything")
+        raise UserError(f"cutmix takes images, N x C x H x W, not {tuple(x.shape)}: mixup takes anything")
     partner = local(torch.randperm(world() * len(x), generator=generator)).to(x.device)
     side = math.sqrt(1 - float(_larger_shares(1, alpha, generator)))
     box, area = [], 1.0
@@ -101,7 +102,7 @@ def universum(
         mixed = [(1 - lam) * view + lam * other[part] for view, part in zip(views, partner, strict=True)]
         return mixed, partner.flatten()
     if other.dim() != 4:
-        raise ValueError(f"a box is pasted into images, N x C x H x W, not {tuple(views[0].shape)}: sums take anything")
+        raise UserError(f"a box is pasted into images, N x C x H x W, not {tuple(views[0].shape)}: sums take anything")
     rows, columns = _box(other.shape[2], other.shape[3], 1 - lam, generator)
     mixed = [other[part] for part in partner]
     for new, view in zip(mixed, views, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.distributed import local, world
+from nearfar.errors import UserError
 
 LEAST = 16
 """The smallest side of a patch in pixels, below which networks for small images have nothing left to pool."""
@@ -36,10 +37,10 @@ def cut(
     side: of the patches that are returned, in pixels; 0 leaves them as they are cut, but never smaller than `LEAST`.
     """
     if grid < 1 or not 0 < share <= 1 or not 0 <= overlap < 1:
-        raise ValueError(f"wanted a grid of 1 or more, 0 < share <= 1 and 0 <= overlap < 1, got {grid, share, overlap}")
+        raise UserError(f"wanted a grid of 1 or more, 0 < share <= 1 and 0 <= overlap < 1, got {grid, share, overlap}")
     n, height, width = len(view), *view.shape[2:]
     if min(height, width) < grid:
-        raise ValueError(f"images of {height} x {width} px have no {grid} x {grid} cells: take a smaller grid")
+        raise UserError(f"images of {height} x {width} px have no {grid} x {grid} cells: take a smaller grid")
     cells = [max(1, int(whole / (1 + (grid - 1) * (1 - overlap)))) for whole in (height, width)]
     sizes = [max(1, round(cell * share)) for cell in cells]
     place = drawn(n, grid**2, 2, generator=generator) if generator else torch.full((n, grid**2, 2), 0.5)
@@ -131,7 +132,7 @@ def permutations(patches: int, count: int) -> Tensor:
     starts anywhere); of equals the first in lexicographic order. As many as there are, if `count` is more.
     """
     if not 1 <= patches <= 9 or count < 1:
-        raise ValueError(f"{count} orders of {patches} patches: wanted 1 or more, of 1 to 9 patches")
+        raise UserError(f"{count} orders of {patches} patches: wanted 1 or more, of 1 to 9 patches")
     every = _all_orders(patches).T.contiguous()  # P x P!
     count, chosen = min(count, every.shape[1]), [0]
     far = torch.zeros(every.shape[1], dtype=torch.int32)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from nearfar.errors import UserError
 from nearfar.optim.lars import LARS
 from nearfar.optim.schedules import cosine_ramp, step_decay, warmup_cosine
 from nearfar.optim.uncompiled import Uncompiled
@@ -37,10 +38,10 @@ def parameter_groups(
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
-        raise ValueError(f"{type(module).__name__} has no parameter that is trained")
+        raise UserError(f"{type(module).__name__} has no parameter that is trained")
     if not exclude_1d:
         if lr_1d is not None:
-            raise ValueError(f"lr_1d={lr_1d} needs exclude_1d=True")
+            raise UserError(f"lr_1d={lr_1d} needs exclude_1d=True")
         return [{"params": trained, "weight_decay": weight_decay, "adapt": True}]
     matrices = {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True}
     vectors = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapt": False}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
 from nearfar.optim.uncompiled import Uncompiled
 
 
@@ -41,9 +42,9 @@ class LARS(Uncompiled):
     ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("trust", trust)):
             if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+                raise UserError(f"{name} must not be negative, got {value}")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+            raise UserError(f"momentum must be in [0, 1), got {momentum}")
         defaults = {
             "lr": lr,
             "rate_in_momentum": rate_in_momentum,

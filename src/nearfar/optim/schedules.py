@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nearfar.errors import UserError
+
 
 def warmup_cosine(step: int, *, steps: int, warmup: int = 0, start: float = 0.0, floor: float = 0.0) -> float:
     """The factor on the learning rate: a line from `start` to 1 over `warmup` steps, then a cosine to `floor`.
@@ -12,7 +14,7 @@ def warmup_cosine(step: int, *, steps: int, warmup: int = 0, start: float = 0.0,
     step: from 0; at step == warmup the factor is 1, from step == steps on it is `floor` (arXiv 1608.03983).
     """
     if not 0 <= warmup <= steps:
-        raise ValueError(f"warm-up must be between 0 and the {steps} steps of training, got {warmup}")
+        raise UserError(f"warm-up must be between 0 and the {steps} steps of training, got {warmup}")
     if step < warmup:
         return start + (1 - start) * step / warmup
     if step >= steps:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nearfar.errors import UserError
 from nearfar.report.html import write
 from nearfar.report.numbers import flat
 from nearfar.report.page import title
@@ -33,7 +34,7 @@ def beside(run_dir: str | Path, other_dir: str | Path) -> Path:
     """
     one, other = read(run_dir), read(other_dir)
     if os.path.samefile(one.folder, other.folder):
-        raise ValueError(f"{str(run_dir)!r} and {str(other_dir)!r} are the same run: give two")
+        raise UserError(f"{str(run_dir)!r} and {str(other_dir)!r} are the same run: give two")
     page = page_data(one, other)
     # A folder's name may be as long as a file's, which leaves no room for what is put around it.
     name = os.fsdecode(os.fsencode(other.folder.resolve().name)[:150])

@@ -39,6 +39,7 @@ import yaml
 
 from nearfar.data.csv import read_rows
 from nearfar.data.tiles import FACES, Face
+from nearfar.errors import NotFound, UserError
 
 SPECIAL = ("map", "neighbors", "copies", "outliers")
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def read(run_dir: str | Path) -> Record:
     """All that a run directory holds; FileNotFoundError where it is none."""
     folder = Path(run_dir)
     if not (folder / "config.yaml").is_file() and not (folder / "metrics.jsonl").is_file():
-        raise FileNotFoundError(
+        raise NotFound(
             f"{str(folder)!r} is not a run directory: it has neither config.yaml nor metrics.jsonl. "
             "Give the directory that `nearfar train` wrote."
         )
@@ -118,7 +119,7 @@ def read(run_dir: str | Path) -> Record:
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"a mapping was wanted, not {type(value).__name__}")
+        raise UserError(f"a mapping was wanted, not {type(value).__name__}")
     return {str(key): item for key, item in value.items()}
 
 
@@ -170,9 +171,9 @@ def _table(path: Path) -> dict[str, Any]:
         confusion["classes"] = [str(name) for name in confusion["classes"]]
         known = range(len(confusion["classes"]))
         if not all(truth in known and answer in known and n > 0 for truth, answer, n in confusion["counts"]):
-            raise ValueError("its confusion counts classes that have no name")
+            raise UserError("its confusion counts classes that have no name")
     if not table["rows"] or not table["columns"] or not (table.get("per_class") or table)["columns"]:
-        raise ValueError("the table is empty")
+        raise UserError("the table is empty")
     table["title"] = str(table.get("title") or path.stem)
     return table
 
@@ -183,13 +184,13 @@ def _map(path: Path) -> dict[str, Any]:
     points = range(len(drawn["x"]))
     counts = {key: len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")}
     if len(set(counts.values())) != 1:
-        raise ValueError(f"its lists differ in length: {counts}")
+        raise UserError(f"its lists differ in length: {counts}")
     if None in map(_finite, [*drawn["x"], *drawn["y"]]):
-        raise ValueError("a coordinate is not a finite number")
+        raise UserError("a coordinate is not a finite number")
     if not all(j in points for near in drawn["near"] for j in near):
-        raise ValueError("a neighbor is none of the points")
+        raise UserError("a neighbor is none of the points")
     if drawn["placed"] not in ("t-SNE", "collapsed", "few"):
-        raise ValueError(f"`placed` is {drawn['placed']!r}: known are t-SNE, collapsed and few")
+        raise UserError(f"`placed` is {drawn['placed']!r}: known are t-SNE, collapsed and few")
     _face(drawn).check_map(drawn, len(points))
     drawn["similarity"] = [[_finite(value) for value in row] for row in drawn["similarity"]]
     return drawn | {"total": int(drawn["total"]), "perplexity": _finite(drawn["perplexity"])}
@@ -211,7 +212,7 @@ def _copies(path: Path) -> dict[str, Any]:
     for one in copies["sets"]:
         one.update(size=int(one["size"]), labels_differ=bool(one["labels_differ"]))
         if not one["samples"]:
-            raise ValueError("a set of copies has no samples")
+            raise UserError("a set of copies has no samples")
         _check_tiles(one["samples"], copies, face)
     copies["count"] = {key: int(copies["count"][key]) for key in ("samples", "copies", "sets", "labels_differ")}
     return copies | {"meaning": str(copies["meaning"])}
@@ -227,7 +228,7 @@ def _outliers(path: Path) -> dict[str, Any]:
 def _face(result: dict[str, Any]) -> type[Face]:
     """How the tiles of a result are drawn; what is said of all of them is checked."""
     if (face := FACES.get(result["face"])) is None:
-        raise ValueError(f"there is no face {result['face']!r} of tiles: known are {', '.join(FACES)}")
+        raise UserError(f"there is no face {result['face']!r} of tiles: known are {', '.join(FACES)}")
     result.update(noun=str(result["noun"]), plural=str(result["plural"]))
     face.check_head(result)
     return face

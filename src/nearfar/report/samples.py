@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.data.tiles import Tiles
+from nearfar.errors import UserError
 
 
 def neighbor_grid(
@@ -73,7 +74,7 @@ def embedding_map(
     """
     if not features.isfinite().all():
         broken = int((~features.isfinite()).any(dim=1).sum())
-        raise ValueError(
+        raise UserError(
             f"{broken} of {len(features)} features hold NaN or infinity, and a map needs finite ones: leave them out"
         )
     generator = torch.Generator().manual_seed(seed)

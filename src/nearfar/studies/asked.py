@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from nearfar.errors import UserError
+
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Methods = Annotated[
     tuple[str, ...],
@@ -70,7 +72,7 @@ class Compare(Ask):
 
     def __post_init__(self) -> None:
         if len(set(self.methods)) < 2 or self.seeds < 2:
-            raise ValueError(
+            raise UserError(
                 f"{len(set(self.methods))} method(s) and {self.seeds} seed(s): two of each are needed to tell a "
                 "difference from luck"
             )
@@ -101,7 +103,7 @@ class Helps(Ask):
 
     def __post_init__(self) -> None:
         if self.seeds < 2 or not self.budgets or min(self.budgets) < 1:
-            raise ValueError(
+            raise UserError(
                 f"--seeds {self.seeds} --budgets {' '.join(map(str, self.budgets))}: two seeds or more are needed to "
                 "tell a difference from luck, and budgets of 1 label a class or more"
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from nearfar.errors import UserError
 from nearfar.files import replace_csv, replace_text
 from nearfar.report.compared import compared
 from nearfar.studies.asked import Ask
@@ -83,7 +84,7 @@ class Study(ABC, Generic[A]):
         asked, saved = self.ask.saved(), document["asked"]
         if changed := [name for name in asked if asked[name] != saved.get(name)]:
             name = changed[0]
-            raise ValueError(
+            raise UserError(
                 f"{str(self.out)!r} was asked something else: --{name.replace('_', '-')} was {saved.get(name)!r} and "
                 f"is {asked[name]!r}. Give the same flags to go on with it, or another --out"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import Interval, over_seeds
 from nearfar.fewlabels.classifier import embed
 from nearfar.fewlabels.frozen import frozen
@@ -70,7 +71,7 @@ class PretrainingHelps(Study[Helps]):
         if (samples.of_split("test") & known).any():
             return samples
         if not known.any():
-            raise ValueError("no sample has a label: give --labels FILE, or --labels folders")
+            raise UserError("no sample has a label: give --labels FILE, or --labels folders")
         label = torch.where(samples.of_split(*LEARNED), samples.label, MISSING)
         _, test = holdout(label, samples.group, share=0.2, seed=0)
         held = set(test.tolist())

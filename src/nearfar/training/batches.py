@@ -9,6 +9,7 @@ from nearfar import distributed
 from nearfar.batch import MISSING, Batch, to
 from nearfar.data import samplers
 from nearfar.data.source import Source, Views
+from nearfar.errors import UserError
 from nearfar.method import Method, derive_seed
 from nearfar.training.feeder import Feeder
 from nearfar.training.options import Loop
@@ -24,7 +25,7 @@ class Batches:
     def __init__(self, method: Method, data: Source, views: Views, loop: Loop) -> None:
         size, ranks, rank = len(data), distributed.world(), distributed.rank()
         if loop.batch % ranks or not ranks <= loop.batch <= size:
-            raise ValueError(f"a batch of {loop.batch} of {size} samples cannot be shared by {ranks} processes")
+            raise UserError(f"a batch of {loop.batch} of {size} samples cannot be shared by {ranks} processes")
         self.method, self.data, self.views, self.loop = method, data, views, loop
         self.per_epoch = size // loop.batch
         self.steps = loop.epochs * self.per_epoch

@@ -16,6 +16,7 @@ from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
+from nearfar.errors import NotFound, UserError
 from nearfar.export.encoder import load_encoder
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
@@ -58,13 +59,13 @@ def open_samples(plan: Plan, say: Say) -> Samples:
         samples = everything.subset(everything.of_split(*LEARNED).nonzero()[:, 0])
         say(f"Training on {len(samples)} of {len(everything)} samples: those that are not in another split.")
     if len(samples) < 2:
-        raise ValueError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
+        raise UserError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
     if method.needs_labels and not (samples.label != MISSING).any():
-        raise ValueError(
+        raise UserError(
             f"{plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
         )
     if method.needs_pixels and not kind.pixels:
-        raise ValueError(
+        raise UserError(
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
             "`nearfar methods` lists the others"
         )
@@ -75,10 +76,10 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
     """The global batch: as asked for, or less where there are fewer samples, in equal parts for all ranks."""
     ranks = distributed.world()
     if asked < 2:
-        raise ValueError(f"--batch {asked}: contrast needs at least 2 samples in a step")
+        raise UserError(f"--batch {asked}: contrast needs at least 2 samples in a step")
     batch = min(asked, samples) // ranks * ranks
     if batch < max(2, ranks):
-        raise ValueError(f"{samples} samples are too few for {ranks} processes")
+        raise UserError(f"{samples} samples are too few for {ranks} processes")
     if batch != asked:
         say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
     return batch
@@ -149,15 +150,13 @@ def start_from(run: str, encoder: Encoder) -> None:
     Raises FileNotFoundError where that run has none, ValueError where they are of another network.
     """
     if not (Path(run) / "encoder.safetensors").is_file():
-        raise FileNotFoundError(
-            f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run"
-        )
+        raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:
         names = [encoder.spec.get("name"), given.spec.get("name")]
-        raise ValueError(
+        raise UserError(
             f"--from-run {run!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, "
             f"whose weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
         ) from error

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
 from nearfar.files import clear_leftovers, replace
 
 DIGEST = hashlib.sha256().digest_size
@@ -29,7 +30,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         if keep < 1:
-            raise ValueError(f"keep = {keep} checkpoints: at least 1 is needed to resume from")
+            raise UserError(f"keep = {keep} checkpoints: at least 1 is needed to resume from")
         self.folder = folder
         self.keep = keep
         self.writer: ThreadPoolExecutor | None = None
@@ -97,7 +98,7 @@ class Checkpoints:
             except ValueError as error:
                 notes.append(f"{error}; going back to the checkpoint before it")
         if notes:
-            raise ValueError(
+            raise UserError(
                 f"all {len(notes)} checkpoints in {str(self.folder)!r} are damaged: there is nothing to go on from. "
                 "Start a new run with another --out"
             )
@@ -131,5 +132,5 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     content = memoryview(path.read_bytes())
     state, digest = content[:-DIGEST], content[-DIGEST:]
     if hashlib.sha256(state).digest() != digest:
-        raise ValueError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong")
+        raise UserError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong")
     return torch.load(io.BytesIO(state), map_location=device, weights_only=True)

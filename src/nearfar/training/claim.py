@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nearfar import distributed
+from nearfar.errors import AlreadyThere, UserError
 from nearfar.files import clear_leftovers, is_leftover
 from nearfar.training.plan import Plan
 
@@ -35,12 +36,12 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
         return saved
     there = [path for path in out.iterdir() if not is_leftover(path)] if out.exists() else []
     if there and not resume:
-        raise FileExistsError(
+        raise AlreadyThere(
             f"{str(out)!r} is there already and is never overwritten: go on with --resume, or name another --out"
         )
     foreign = sorted(path.name for path in there if path.name not in BEFORE_CONFIG)
     if foreign:
-        raise FileExistsError(
+        raise AlreadyThere(
             f"{str(out)!r} cannot be resumed: it has no config.yaml, and holds {foreign[0]!r}, which is not of a run "
             "that was cut short; name another --out"
         )
@@ -62,12 +63,12 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
     """Raise ValueError where a run would continue on other samples, or in batches of another size."""
     before = saved["made"]
     if before["fingerprint"] != facts["fingerprint"]:
-        raise ValueError(
+        raise UserError(
             f"the samples in {str(plan.data)!r}, or their labels, are not those that {str(out)!r} was trained on: "
             "give the same data, or start a new run with another --out"
         )
     if before["batch"] != facts["batch"]:
-        raise ValueError(
+        raise UserError(
             f"{str(out)!r} was trained in batches of {before['batch']}, which {distributed.world()} process(es) would "
             "make another: start as many processes as before"
         )
@@ -80,7 +81,7 @@ def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Non
         pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
     changed = [f"{name} was {before!r} and is {now!r}" for name, before, now in pairs if before != now]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
             f"Give the same flags, or start a new run with another --out"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
+from nearfar.errors import UserError
 from nearfar.evaluation.alarms import STARVED, Judge, drift, readings
 from nearfar.method import Method
 from nearfar.training.options import Loop, StepResult
@@ -55,7 +56,7 @@ class Log:
     def add(self, result: StepResult, lr: float) -> None:
         """Keep the numbers of a step."""
         if taken := OWN & result.out.log.keys():
-            raise ValueError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
+            raise UserError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
         numbers = {"loss": result.out.loss, "gradient_norm": result.norm} | result.out.log
         self.kept.append({name: value.detach() for name, value in numbers.items()})
         self.rates.append(lr)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import methods, modalities
+from nearfar.errors import UserError, WrongType
 from nearfar.modalities import recipes
 from nearfar.settings import Recipe, Settings
 
@@ -64,10 +65,10 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             insist_whole(name)
             elsewhere = [other for other in modalities.names() if name in settings_of(other)]
             if elsewhere:
-                raise TypeError(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
+                raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
             near = get_close_matches(name, [*known, *own], 2)
             meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise TypeError(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
         spec = getattr(network, "spec", None)
@@ -92,7 +93,7 @@ def settings_of(kind: str) -> set[str]:
 def insist_whole(flag: str) -> None:
     """Raise TypeError where a flag asks for gradient accumulation."""
     if "accum" in flag:
-        raise TypeError(
+        raise WrongType(
             f"{flag!r}: adding up the gradients of small batches would contrast each sample with the few others of "
             "its small batch, which is another loss. For a large batch in little memory give batch, with micro_batch: "
             "it has the whole batch's negatives, and gradient"
@@ -104,7 +105,7 @@ def own_flags(method: str) -> dict[str, inspect.Parameter]:
     own = methods.flags(methods.load(method))
     taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
-        raise ValueError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
+        raise UserError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
     return own
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from nearfar import distributed
+from nearfar.errors import UserError
 from nearfar.method import Method
 from nearfar.training.options import Loop
 
@@ -35,7 +36,7 @@ class State:
         # All must have read before the first of them writes, or the others would read what it wrote.
         steps = distributed.gather(torch.tensor([step], device=next(self.method.parameters()).device)).tolist()
         if set(steps) != {step}:
-            raise ValueError(f"the processes found checkpoints of the steps {steps}: all need the same disk for --out")
+            raise UserError(f"the processes found checkpoints of the steps {steps}: all need the same disk for --out")
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.cut(max(step, 0))
         return None if state is None else step

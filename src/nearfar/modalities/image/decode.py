@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nearfar.errors import UserError
 from nearfar.machine import opencv
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.pixels import DEEP, Pixels, check_size, plain
@@ -71,7 +72,7 @@ def _file_head(file: BinaryIO) -> Head:
         return Head(min(shape[:2]), shape[2], dtype.itemsize > 1 and dtype.kind in "iu")
     if start.startswith(tiff.MARKS):
         if pages := tiff.images(file):
-            raise ValueError(f"a TIFF file of {len(pages)} images under another name: let it end in .tif")
+            raise UserError(f"a TIFF file of {len(pages)} images under another name: let it end in .tif")
         return _tiff_head(tiff.layout(file))
     with _pillow(file) as image:
         return _pillow_head(image, bits=start[24] if start.startswith(_PNG) and len(start) > 24 else 8)
@@ -190,7 +191,7 @@ def numbers(item: Item, *, color: bool = False) -> Pixels | None:
     if color and item.startswith(_PNG) and item[24:26] in (b"\x10\x02", b"\x10\x06"):  # 16 bits, RGB or RGBA
         cv2 = opencv()
         if cv2 is None:
-            raise ValueError("a PNG of 16 bits of color takes OpenCV: pip install 'nearfar[fast]'")
+            raise UserError("a PNG of 16 bits of color takes OpenCV: pip install 'nearfar[fast]'")
         pixels = cv2.imdecode(np.frombuffer(item, np.uint8), cv2.IMREAD_UNCHANGED)
         return None if pixels is None else Pixels(pixels[:, :, 2::-1])
     return None
@@ -211,7 +212,7 @@ def array_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]
     """
     if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "buif":
         said = " x ".join(map(str, shape))
-        raise ValueError(
+        raise UserError(
             f"an array of {said or 'one number'} of {dtype}; wanted: numbers, H x W, H x W x C or C x H x W"
         )
     check_size(*sorted(shape)[-2:])
@@ -223,7 +224,7 @@ def _squashed(pixels: np.ndarray, side: int, channels: int) -> tuple[np.ndarray,
     """H x W x C, uint8, as `square` gives it: one channel after the other, as Pillow knows none of many."""
     height, width, there = pixels.shape
     if there != channels and there != 1:
-        raise ValueError(f"it has {there} channels; wanted: {channels}, as the others have")
+        raise UserError(f"it has {there} channels; wanted: {channels}, as the others have")
     out = np.empty((there, side, side), np.uint8)
     for channel, plane in enumerate(np.moveaxis(pixels, 2, 0)):
         image = Image.fromarray(np.ascontiguousarray(plane))
@@ -263,11 +264,11 @@ def _pillow(item: BinaryIO | Item) -> Iterator[Image.Image]:
     file.seek(0)
     heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF
     if heif and not _with_heif():
-        raise ValueError("a HEIC image takes a plugin for Pillow: pip install pillow-heif")
+        raise UserError("a HEIC image takes a plugin for Pillow: pip install pillow-heif")
     try:
         image = Image.open(file)
     except UnidentifiedImageError as error:
-        raise ValueError("not an image that Pillow knows") from error
+        raise UserError("not an image that Pillow knows") from error
     with image:
         yield image
 

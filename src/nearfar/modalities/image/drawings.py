@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
 from nearfar.modalities.image.samples import Images, open_images
 
 
@@ -24,7 +25,7 @@ def drawings(part: Literal["train", "test"] = "train") -> Images:
     alphabets, so that no character is in both.
     """
     if part not in ("train", "test"):
-        raise ValueError(f"The drawings have the parts 'train' and 'test', not {part!r}.")
+        raise UserError(f"The drawings have the parts 'train' and 'test', not {part!r}.")
     with files("nearfar.modalities.image").joinpath("drawings.npz").open("rb") as file, np.load(file) as packed:
         pairs = packed[f"{part}_pixels"]  # N x 512
         character, drawer, classes = (packed[f"{part}_{key}"] for key in ("character", "drawer", "names"))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
 from nearfar.modalities.image.networks import build, conv4, timm_nets
 from nearfar.modalities.image.networks.streams import Streams
@@ -37,7 +38,7 @@ class ImageEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != len(self.mean):
-            raise ValueError(
+            raise UserError(
                 f"the encoder takes images N x {len(self.mean)} x H x W, got {' x '.join(map(str, x.shape))}; "
                 f"build it with channels={x.shape[1] if x.dim() == 4 else 'C'}, or convert the images"
             )
@@ -137,13 +138,13 @@ def image_encoder(
     Raises ValueError for an unknown name, a size that the network cannot take, and weights that do not fit.
     """
     if channels < 1 or size < 1:
-        raise ValueError(f"an image has one channel or more and a side in pixels, got channels={channels}, size={size}")
+        raise UserError(f"an image has one channel or more and a side in pixels, got channels={channels}, size={size}")
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
     if std is None:
         std = IMAGENET_STD if channels == 3 else (0.5,) * channels
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise ValueError(f"mean {list(mean)} and std {list(std)} must have {channels} values each, and std be positive")
+        raise UserError(f"mean {list(mean)} and std {list(std)} must have {channels} values each, and std be positive")
     net, small_stem, notes = build.build(name, channels=channels, size=size, small_stem=small_stem, std=std)
     spec = {
         "kind": "image",
@@ -164,7 +165,7 @@ def from_spec(spec: dict[str, Any]) -> ImageEncoder:
     """The encoder that `ImageEncoder.spec` describes, with random weights."""
     wanted = {"kind", "name", "channels", "size", "mean", "std", "small_stem"}
     if set(spec) != wanted:
-        raise ValueError(f"the spec of an image encoder has the keys {sorted(wanted)}, got {sorted(spec)}")
+        raise UserError(f"the spec of an image encoder has the keys {sorted(wanted)}, got {sorted(spec)}")
     return image_encoder(**{key: value for key, value in spec.items() if key != "kind"})
 
 

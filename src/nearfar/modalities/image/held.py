@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nearfar.data.labels import Labels, array_labels, no_labels, some
+from nearfar.errors import UserError, WrongType
 from nearfar.modalities.image.decode import Item, array_shape
 
 UNDERSTOOD = (
@@ -55,7 +56,7 @@ class Column:
     def read(self, row: int) -> bytes:
         cell = self.rows[row][self.name]
         if cell is None:
-            raise ValueError("the row has no image")
+            raise UserError("the row has no image")
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
 
@@ -65,11 +66,11 @@ def held(data: Any, label_column: str) -> tuple[Held | Column, int, Labels | Non
     Raises TypeError where it is nothing that is understood, ValueError where it is empty or has no images.
     """
     if isinstance(data, Mapping) and any(hasattr(part, "features") for part in data.values()):
-        raise TypeError(f"a DatasetDict of the splits {some([str(name) for name in data])}: give one of them")
+        raise WrongType(f"a DatasetDict of the splits {some([str(name) for name in data])}: give one of them")
     if isinstance(data, Mapping) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        raise TypeError(f"{_type(data)} holds no images that are understood here; wanted: {UNDERSTOOD}")
+        raise WrongType(f"{_type(data)} holds no images that are understood here; wanted: {UNDERSTOOD}")
     if len(data) == 0:
-        raise ValueError(f"the {_type(data)} is empty; wanted: {UNDERSTOOD}")
+        raise UserError(f"the {_type(data)} is empty; wanted: {UNDERSTOOD}")
     if hasattr(data, "features") and hasattr(data, "column_names"):
         return _column(data, label_column)
     first = data[0]
@@ -103,7 +104,7 @@ def as_item(value: Any, asked: Any = None) -> Item:
         shape = array_shape(value.shape, value.dtype)
         return value.transpose(1, 2, 0) if value.ndim == 3 and value.shape != shape else value.reshape(shape)
     source = "" if asked is None else f" in the {_type(asked)}"
-    raise TypeError(f"{_type(value)}{source} is no image that is understood here; wanted: {UNDERSTOOD}")
+    raise WrongType(f"{_type(value)}{source} is no image that is understood here; wanted: {UNDERSTOOD}")
 
 
 def known_columns(columns: Mapping[str, Sequence[Any]], label: str, names: list[str], classes: Any) -> Labels | None:
@@ -141,7 +142,7 @@ def _labels(data: Any, first: Any) -> Labels:
     values = [_plain(value) for value in values]
     for value in values:
         if not isinstance(value, int | float | str | None):
-            raise TypeError(f"a label of type {_type(value)}; wanted: a number, a text, or None where it is unknown")
+            raise WrongType(f"a label of type {_type(value)}; wanted: a number, a text, or None where it is unknown")
     classes = getattr(data, "classes", None)
     names = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     if names is not None and not all(isinstance(value, int) and 0 <= value < len(names) for value in values):
@@ -160,7 +161,7 @@ def _column(data: Any, label_column: str) -> tuple[Column, int, Labels | None]:
     images = [name for name, kind in kinds.items() if kind == "Image"]
     if not images:
         columns = some([f"{name} ({kind})" for name, kind in kinds.items()])
-        raise ValueError(f"the dataset has the columns {columns}; wanted: one of the type datasets.Image")
+        raise UserError(f"the dataset has the columns {columns}; wanted: one of the type datasets.Image")
     plain = data.with_format(None)
     rows = plain.select_columns(images[:1]).cast_column(images[0], type(data.features[images[0]])(decode=False))
     present = [name for name in (label_column, *COLUMNS) if name in kinds]

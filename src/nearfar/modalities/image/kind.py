@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from nearfar.data.tiles import Thumbnails, Tiles
+from nearfar.errors import UserError
 from nearfar.files import load_function
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -80,7 +81,7 @@ class ImageKind(kind.Kind):
             white=facts.get("white"),
         )
         if images.channels != facts["channels"]:
-            raise ValueError(
+            raise UserError(
                 f"the encoder was trained on images of {facts['channels']} channel(s), and those in {str(data)!r} "
                 f"have {images.channels}: convert them first"
             )
@@ -142,7 +143,7 @@ class ImageKind(kind.Kind):
                 encoder.eval()(torch.zeros(1, channels, side, side))
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
-                raise ValueError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
+                raise UserError(f"{name!r} cannot take views of {side} px ({reason}): give a larger --size") from error
 
     def plain(self, encoder: Any) -> Views:
         """The middle of each image."""
@@ -161,7 +162,7 @@ class ImageKind(kind.Kind):
         from timm import get_pretrained_cfg
 
         if samples.channels not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"--weights {weights!r} are for color images, and these have {samples.channels} channels: leave it out"
             )
         cfg = get_pretrained_cfg(network, allow_unregistered=True)
@@ -220,7 +221,7 @@ def named_views(settings: Settings, size: int) -> Views:
     """
     make = load_function(settings.views, "--views") if ".py" in settings.views else getattr(named, settings.views, None)
     if make is None:
-        raise ValueError(f"--views {settings.views!r} is not for images: `nearfar views DATA` shows those that are")
+        raise UserError(f"--views {settings.views!r} is not for images: `nearfar views DATA` shows those that are")
     views = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
     return views.repeated(settings.view_count) if settings.view_count else views
 

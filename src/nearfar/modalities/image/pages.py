@@ -13,6 +13,7 @@ import torch
 from nearfar.batch import MISSING
 from nearfar.data.archives import EndToEnd, Files, Parts, Source
 from nearfar.data.labels import Labels, some
+from nearfar.errors import UserError
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.held import Column
 from nearfar.modalities.image.sources import SUFFIXES, Opened
@@ -39,7 +40,7 @@ class Pages:
 
     def _pages(self, row: int, part: tuple[tiff.Page, ...] | str) -> tiff.PageImage:
         if isinstance(part, str):
-            raise ValueError(part)
+            raise UserError(part)
         return tiff.PageImage(lambda: self.source.stream(self.of[row]), part)
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nearfar.data.labels import some
+from nearfar.errors import UserError
 from nearfar.modalities.image.held import COLUMNS
 
 IMAGES = ("image", "images", "img", "picture", "jpeg", "jpg", "png", "bytes")
@@ -42,11 +43,11 @@ def read_table(path: Path, label: str) -> ImageTable:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
+        raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
     encoded = next((name for name in IMAGES if name in schema.names and _bytes(schema.field(name).type)), None)
     texts = [n for n in PATHS if n in schema.names and pa.types.is_string(schema.field(n).type)]
     if encoded is None and not texts:
-        raise ValueError(
+        raise UserError(
             f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(IMAGES)} with encoded "
             f"images, or one of {', '.join(PATHS)} with paths."
         )
@@ -58,7 +59,7 @@ def read_table(path: Path, label: str) -> ImageTable:
     paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
     if encoded is None:
         if gaps := [i for i, p in enumerate(paths) if not p]:
-            raise ValueError(f"'{path}': {len(gaps)} rows have no path, the first of them row {gaps[0]}.")
+            raise UserError(f"'{path}': {len(gaps)} rows have no path, the first of them row {gaps[0]}.")
         return ImageTable(paths, None, None, paths, columns, classes)
     column: Any = table[encoded].combine_chunks()
     if pa.types.is_struct(column.type):
@@ -66,7 +67,7 @@ def read_table(path: Path, label: str) -> ImageTable:
         paths = paths or [str(p or "") for p in inner]
         column = column.field("bytes")
     if column.null_count:
-        raise ValueError(f"'{path}': {column.null_count} of {rows} rows of {encoded!r} have no bytes. Leave them out.")
+        raise UserError(f"'{path}': {column.null_count} of {rows} rows of {encoded!r} have no bytes. Leave them out.")
     column = column.cast(pa.large_binary())
     _, offsets, data = column.buffers()
     start = np.frombuffer(offsets, np.int64)[column.offset : column.offset + rows + 1]

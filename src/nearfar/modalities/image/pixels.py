@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from nearfar.errors import UserError
+
 
 @dataclass(slots=True, eq=False)
 class Pixels:
@@ -76,11 +78,11 @@ def eight_bits(deep: np.ndarray, white: float | None = None, top: int | None = N
         return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if np.issubdtype(deep.dtype, np.floating) and low >= 0 and high <= 255:
         return (deep * (255 if high <= 1 else 1)).round().astype(np.uint8)
-    raise ValueError(f"values from {low} to {high}; wanted: 0 to 65535, or floats from 0 to 1 or to 255")
+    raise UserError(f"values from {low} to {high}; wanted: 0 to 65535, or floats from 0 to 1 or to 255")
 
 
 def check_size(width: int, height: int) -> None:
     """Raise ValueError where an image is larger than Pillow allows."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
-        raise ValueError(f"{width} x {height} pixels, above Pillow's limit of {limit} (decompression bomb)")
+        raise UserError(f"{width} x {height} pixels, above Pillow's limit of {limit} (decompression bomb)")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
 from nearfar.data.samples import Samples
+from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
 from nearfar.modalities.image.pages import apart, grouped
 from nearfar.modalities.image.sources import Opened, find
@@ -193,5 +194,5 @@ def _labels(
     if str(labels) != "folders":
         return table_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image")
     if opened.root is None:
-        raise ValueError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
+        raise UserError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
     return folder_labels(opened.names, noun="image")

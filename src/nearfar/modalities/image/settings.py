@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import settings
+from nearfar.errors import UserError
 from nearfar.modalities.recognize import looks_like_table
 
 DRAWINGS = "drawings"
@@ -47,7 +48,7 @@ class Settings(settings.Settings):
         super().check()
         settings.check_views(self.views, VIEWS)
         if self.size < 0:
-            raise ValueError(f"--size {self.size}: 0 or more pixels are needed")
+            raise UserError(f"--size {self.size}: 0 or more pixels are needed")
 
 
 def recognizes(data: Any) -> bool:

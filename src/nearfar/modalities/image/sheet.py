@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nearfar.errors import UserError
 from nearfar.modalities.image.plan import Draws
 from nearfar.modalities.image.views import Views
 
@@ -31,7 +32,7 @@ def contact_sheet(
     Raises ValueError if the captions are not as many as the images.
     """
     if captions is not None and len(captions) != len(pixels):
-        raise ValueError(f"got {len(captions)} captions for {len(pixels)} images: give one for each")
+        raise UserError(f"got {len(captions)} captions for {len(pixels)} images: give one for each")
     largest = max(view.size for view in views.views)
     columns = [[_true_shape(x, float(a), height) for x, a in zip(pixels, aspect, strict=True)]]
     for view, seen in zip(views.views, views(pixels, aspect, draws), strict=True):

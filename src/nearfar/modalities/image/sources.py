@@ -17,6 +17,7 @@ from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
 from nearfar.data.folders import files_below
 from nearfar.data.labels import Labels, array_labels, natural, no_labels
+from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
 from nearfar.modalities.image.held import UNDERSTOOD, held, known_columns
@@ -48,7 +49,7 @@ def find(data: Any, label_column: str = "label") -> Opened:
     """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`)."""
     if isinstance(data, tuple):
         if len(data) != 2:
-            raise TypeError(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
+            raise WrongType(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
         opened = find(data[0], label_column)
         return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image"))
     if isinstance(data, str | os.PathLike):
@@ -63,7 +64,7 @@ def find(data: Any, label_column: str = "label") -> Opened:
 
 def _open_path(path: Path, label_column: str) -> Opened:
     if not path.exists():
-        raise FileNotFoundError(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
+        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
     if path.is_dir():
         return _open_folder(path)
     suffix = path.suffix.lower()
@@ -73,7 +74,7 @@ def _open_path(path: Path, label_column: str) -> Opened:
         try:
             loaded = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
+            raise UserError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return _open_array(loaded, str(path))
         with loaded:
@@ -86,7 +87,7 @@ def _open_path(path: Path, label_column: str) -> Opened:
     remedy = (
         "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it, or make it a plain .tar."
     )
-    raise ValueError(f"'{path}' is no source of images. Wanted: {_WANTED}. {remedy}")
+    raise UserError(f"'{path}' is no source of images. Wanted: {_WANTED}. {remedy}")
 
 
 _WANTED = (
@@ -101,7 +102,7 @@ def _open_folder(root: Path) -> Opened:
     images = images or [name for name in names if name.lower().endswith(".npy")]
     others = sorted(set(names) - set(images), key=natural)
     if not images:
-        raise ValueError(f"'{root}' {nothing_wanted(others, 'image')}. Wanted: {_WANTED}.")
+        raise UserError(f"'{root}' {nothing_wanted(others, 'image')}. Wanted: {_WANTED}.")
     source = Files([root / name for name in images])
     return Opened(str(root), source, images, root, notes=notes + ignored(others, "image"))
 
@@ -110,7 +111,7 @@ def _open_paths(paths: Sequence[str]) -> Opened:
     """A list of paths in Python. Names are relative to the folder that they have in common."""
     whole = list(dict.fromkeys(os.path.abspath(path) for path in paths))
     if not any(os.path.exists(path) for path in whole):
-        raise ValueError(f"None of the {len(whole)} paths of the list exists, for example {str(paths[0])!r}.")
+        raise UserError(f"None of the {len(whole)} paths of the list exists, for example {str(paths[0])!r}.")
     root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
     names = [Path(path).relative_to(root).as_posix() for path in whole]
     notes = _repeated(len(paths) - len(whole), "the list")
@@ -127,9 +128,9 @@ def _open_list(path: Path) -> Opened:
     listed = [name.replace("\\", "/").removeprefix("./") for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:
-        raise ValueError(f"'{path}' lists no paths. Wanted: one path a line, relative to '{path.parent}'.")
+        raise UserError(f"'{path}' lists no paths. Wanted: one path a line, relative to '{path.parent}'.")
     if not any((path.parent / name).exists() for name in names):
-        raise ValueError(
+        raise UserError(
             f"None of the {len(names)} paths in '{path}' exists, for example {names[0]!r}. "
             f"Paths are relative to the list's folder, '{path.parent}'."
         )
@@ -147,19 +148,19 @@ def _open_npz(path: Path, file: Any) -> Opened:
         try:
             return None if key is None else file[key]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"'{path}': {key!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
+            raise UserError(f"'{path}': {key!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
 
     encoded, offsets, array = first("jpeg"), first("offsets"), first("images", "x", "data")
     if encoded is not None and offsets is not None:
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[-1] > len(encoded) or (np.diff(offsets) < 0).any():
-            raise ValueError(f"'{path}': offsets must rise, N + 1 for N images, up to the {len(encoded)} jpeg bytes.")
+            raise UserError(f"'{path}': offsets must rise, N + 1 for N images, up to the {len(encoded)} jpeg bytes.")
         n = len(offsets) - 1
         opened = Opened(str(path), EndToEnd(encoded, offsets), list(map(str, range(n))))
     elif array is not None:
         opened = _open_array(array, str(path))
         n = len(opened.names)
     else:
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
             "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
         )
@@ -196,12 +197,12 @@ def _open_array(data: Any, given: str) -> Opened:
     array = data.cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
     if array.dtype != np.uint8:
         values = f" from {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iuf" else ""
-        raise ValueError(
+        raise UserError(
             f"{given} holds {array.dtype}{values}; wanted: uint8 from 0 to 255. Scale it to 0..255 and convert it, "
             "as in (255 * x).round().astype('uint8')."
         )
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise ValueError(
+        raise UserError(
             f"{given} has the shape {' x '.join(map(str, array.shape))}; wanted: N x H x W or N x H x W x C."
         )
     if array.ndim == 3:

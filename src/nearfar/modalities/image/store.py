@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nearfar.data.archives import EndToEnd
 from nearfar.data.labels import some
+from nearfar.errors import UserError
 from nearfar.machine import free_memory
 from nearfar.modalities.image import decode, tiff
 from nearfar.modalities.image.decode import Items
@@ -235,7 +236,7 @@ def _channels(opened: Opened, heads: dict[int, decode.Head]) -> int:
         return max(first)
     count = Counter(head.channels for head in heads.values())
     listed = ", ".join(f"{n} of {c} ({opened.names[first[c]]!r})" for c, n in count.most_common())
-    raise ValueError(
+    raise UserError(
         f"The images of '{opened.given}' have different numbers of channels: {listed}. Only gray and color can be "
         "mixed: put each sort in a folder of its own, or convert them to one."
     )
@@ -245,9 +246,9 @@ def _check_bad(opened: Opened, bad: dict[int, str], max_bad: float) -> None:
     n = len(opened.names)
     first = "; ".join(f"{opened.names[i]!r}: {bad[i]}" for i in sorted(bad)[:3]) + ("; ..." if len(bad) > 3 else "")
     if len(bad) == n:
-        raise ValueError(f"None of the {n} images of '{opened.given}' can be decoded ({first}).")
+        raise UserError(f"None of the {n} images of '{opened.given}' can be decoded ({first}).")
     if len(bad) > max_bad * n:
-        raise ValueError(
+        raise UserError(
             f"{len(bad)} of {n} images of '{opened.given}' cannot be decoded, {len(bad) / n:.1%}, where "
             f"{max_bad:.1%} are allowed ({first}). Repair or remove them, or allow more: "
             f"--max-bad {math.ceil(len(bad) / n * 100) / 100:g}."

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from nearfar.errors import UserError
 from nearfar.modalities.image.pixels import Pixels, check_size
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def read(file: BinaryIO, pages: Sequence[Page] = ()) -> Pixels:
     if len(images) == 1:
         return images[0]
     if len({(image.values.shape, image.values.dtype, image.top) for image in images}) > 1:
-        raise ValueError("its pages are channels of one image by its description, but differ in form")
+        raise UserError("its pages are channels of one image by its description, but differ in form")
     return Pixels(np.concatenate([image.values for image in images], axis=2), images[0].top)
 
 
@@ -105,7 +106,7 @@ def images(file: BinaryIO) -> list[tuple[Page, ...]] | None:
         described, samples = first.description, first.samplesperpixel
     claimed = re.search(r"^images=([0-9]+)", described, re.MULTILINE) if described.startswith("ImageJ=") else None
     if claimed and int(claimed[1]) > len(every):
-        raise ValueError(
+        raise UserError(
             f"it holds {claimed[1]} images by ImageJ's count and lists {len(every)}, as ImageJ writes what is larger "
             "than 4 GiB: save it as a sequence of images, or as BigTIFF"
         )
@@ -137,9 +138,9 @@ def _opened(file: BinaryIO) -> Iterator[TiffFile]:
     except (ValueError, OSError):
         raise
     except IndexError as error:  # of the first page; to ask how many there are would go through all of a film
-        raise ValueError("it has no page: it is cut off or damaged") from error
+        raise UserError("it has no page: it is cut off or damaged") from error
     except Exception as error:
-        raise ValueError(f"its TIFF data are damaged or unknown ({error})") from error
+        raise UserError(f"its TIFF data are damaged or unknown ({error})") from error
 
 
 def _page(tif: TiffFile, page: Page | None) -> TiffPage:
@@ -154,7 +155,7 @@ def _page(tif: TiffFile, page: Page | None) -> TiffPage:
         result = _library().TiffPage(tif, page.number)
     entries, _ = _directory(tif, result.offset)
     if lost := sorted({tag for tag, _, _ in entries} & _NEEDED - {tag.code for tag in result.tags}):
-        raise ValueError(f"the TIFF tag {lost[0]} of a page cannot be read: the file is cut off or damaged")
+        raise UserError(f"the TIFF tag {lost[0]} of a page cannot be read: the file is cut off or damaged")
     return result
 
 
@@ -169,7 +170,7 @@ def _directory(tif: TiffFile, at: int) -> tuple[list[tuple[int, int, bytes]], in
     file.seek(at)
     (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
     if count > _MANY_TAGS:
-        raise ValueError(f"a TIFF directory of {count} tags: it is damaged")
+        raise UserError(f"a TIFF directory of {count} tags: it is damaged")
     entries = [(tag, number_type, raw) for tag, number_type, _, raw in entry.iter_unpack(file.read(count * entry.size))]
     (after,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
     return entries, after
@@ -183,12 +184,12 @@ def _chain(tif: TiffFile) -> Iterator[tuple[Page, int]]:
     at, seen = tif.pages.first.offset, set()
     while at:
         if at in seen:
-            raise ValueError(f"what follows page {len(seen)} of it came before: it is damaged")
+            raise UserError(f"what follows page {len(seen)} of it came before: it is damaged")
         seen.add(at)
         try:
             entries, after = _directory(tif, at)
         except (struct.error, OSError, OverflowError) as error:
-            raise ValueError(f"page {len(seen)} of it cannot be found: it is cut off or damaged") from error
+            raise UserError(f"page {len(seen)} of it cannot be found: it is cut off or damaged") from error
         kind = 0
         for tag, number_type, raw in entries:
             if tag in (254, 255):  # NewSubfileType; SubfileType, where 2 is a small copy
@@ -222,9 +223,9 @@ def _form(page: TiffPage) -> _Form:
     """Raises ValueError for complex numbers, volumes, and types that tifffile does not know."""
     bits, samples, photometric = page.bitspersample, page.samplesperpixel, int(page.photometric)
     if page.dtype is None or page.sampleformat not in (*_INTEGER, _FLOAT):
-        raise ValueError(f"a TIFF of {bits} bits of sample format {page.sampleformat}; wanted: whole numbers or floats")
+        raise UserError(f"a TIFF of {bits} bits of sample format {page.sampleformat}; wanted: whole numbers or floats")
     if page.imagedepth != 1:
-        raise ValueError(f"a TIFF volume, {page.imagedepth} deep; wanted: an image a page")
+        raise UserError(f"a TIFF volume, {page.imagedepth} deep; wanted: an image a page")
     if isinstance(bits, tuple):  # such as 5, 6, 5: tifffile scales each channel to the whole type
         bits = 8 * page.dtype.itemsize
     colors = {_RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}.get(photometric, 1)
@@ -269,7 +270,7 @@ def _read(tif: TiffFile, file: BinaryIO, where: Page | None) -> Pixels:
             raise
         if form.bits in (1, 2, 4, 8) and not form.many:
             return _by_pillow(file, where)
-        raise ValueError(
+        raise UserError(
             f"a TIFF of {form.bits} bits with compression {page.compression!r} takes imagecodecs: {EXTRA}"
         ) from error
     values = np.moveaxis(values[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
@@ -304,7 +305,7 @@ def _palette(page: TiffPage) -> np.ndarray:
     """The colors of a palette: K x 3, uint8."""
     colors = page.colormap
     if colors is None:
-        raise ValueError("a TIFF with a palette that is missing")
+        raise UserError("a TIFF with a palette that is missing")
     return ((colors >> 8) if colors.max() > 255 else colors).T.astype(np.uint8)  # some write 8 bits where 16 are due
 
 
@@ -337,11 +338,11 @@ def _insist_whole(page: TiffPage, size: int) -> None:
         wanted = math.prod(page.chunked)
         pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if len(pieces) < wanted:
-            raise ValueError(f"the file is damaged: {len(pieces)} of {wanted} strips or tiles of a page are listed")
+            raise UserError(f"the file is damaged: {len(pieces)} of {wanted} strips or tiles of a page are listed")
     for offset, count in pieces:
         if offset + count > size:
             there = max(0, size - offset)
-            raise ValueError(f"the file is cut off: {there} of {count} bytes of a strip or tile are there")
+            raise UserError(f"the file is cut off: {there} of {count} bytes of a strip or tile are there")
 
 
 def _byte_counts(page: TiffPage, size: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
 from nearfar.machine import opencv
 from nearfar.modalities.image import color
 from nearfar.modalities.image.plan import STEPS, Affine, Draws, View, ViewPlan, draw, make_plan, no_draws
@@ -32,7 +33,7 @@ class Views:
         self.views, self.shared = tuple(views), tuple(shared)
         for _, step in self.shared:
             if step not in STEPS:
-                raise ValueError(f"views cannot share {step!r}: the steps are {', '.join(STEPS)}")
+                raise UserError(f"views cannot share {step!r}: the steps are {', '.join(STEPS)}")
 
     def __len__(self) -> int:
         return len(self.views)
@@ -57,7 +58,7 @@ class Views:
         Raises ValueError if these do not fit together.
         """
         if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[2] != pixels.shape[3]:
-            raise ValueError(
+            raise UserError(
                 f"expected pixels as uint8 N x C x S x S, got {pixels.dtype} of shape {tuple(pixels.shape)}: "
                 "resize every image to one square and give its true width / height as `aspect`"
             )
@@ -65,7 +66,7 @@ class Views:
         if draws is None:
             draws = no_draws(n, len(self.views))
         if aspect.shape != (n,) or draws.numbers.shape[:2] != (n, len(self.views)):
-            raise ValueError(
+            raise UserError(
                 f"{n} images and {len(self.views)} views need {n} aspects and draws for {n} x {len(self.views)}, got "
                 f"{tuple(aspect.shape)} aspects and draws for {tuple(draws.numbers.shape[:2])}: "
                 "draw from these views for the global batch and cut with `draws.rows`"

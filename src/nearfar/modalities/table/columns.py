@@ -14,6 +14,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from nearfar.errors import UserError
+
 MOST_CATEGORIES = 256
 """Of a column; rarer ones are treated like those that were never seen."""
 
@@ -122,7 +124,7 @@ class Columns:
                     )
                 columns.append(Column(name, tuple(kept), gaps=None in texts))
         if not columns:
-            raise ValueError(
+            raise UserError(
                 f"no column of {', '.join(map(repr, table.column_names)) or 'the table'} can be learned from"
             )
         return cls(columns), notes
@@ -134,7 +136,7 @@ class Columns:
         Raises ValueError where a column is absent, or holds text where a number is wanted.
         """
         if absent := [name for name in self.names if name not in table.column_names]:
-            raise ValueError(
+            raise UserError(
                 f"the table has no column {', '.join(map(repr, absent))}, which the encoder was trained on; it has "
                 f"{', '.join(map(repr, table.column_names))}"
             )
@@ -142,7 +144,7 @@ class Columns:
         for a, column in enumerate(self.numbers):
             values = table[column.name].combine_chunks()
             if not _numeric(values.type) and values.null_count < len(values):
-                raise ValueError(f"the column {column.name!r} was a number in training and is {values.type} here")
+                raise UserError(f"the column {column.name!r} was a number in training and is {values.type} here")
             numbers[:, a] = torch.from_numpy((_numbers(values) - column.mean) / column.std)
         codes = torch.empty(len(table), len(self.categories), dtype=torch.int64)
         for b, column in enumerate(self.categories):
@@ -182,7 +184,7 @@ def _nameable(kind: pa.DataType) -> bool:
 def _texts(values: pa.Array) -> list[str | None]:
     """As text, None where missing. Raises ValueError for what cannot be text."""
     if not _nameable(values.type):
-        raise ValueError(f"a column of categories was wanted, and one of {values.type} given")
+        raise UserError(f"a column of categories was wanted, and one of {values.type} given")
     return values.cast(pa.string()).to_pylist()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities.table.columns import Columns
 
@@ -38,7 +39,7 @@ class TableEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.columns.width:
-            raise ValueError(
+            raise UserError(
                 f"the encoder takes rows N x {self.columns.width}, got {' x '.join(map(str, x.shape))}: make them by "
                 "nearfar.modalities.table.views from the columns that it was trained on"
             )
@@ -122,7 +123,7 @@ def _sizes(name: str, width: int) -> tuple[str, list[int]]:
             return "mlp", [width, *[wide] * deep]
     if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
         return "maxout", [width, 64, *(wide * w for w in (32, 32, 64, 64, 128))]
-    raise ValueError(
+    raise UserError(
         f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
         "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
     )

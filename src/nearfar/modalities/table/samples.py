@@ -17,6 +17,7 @@ from nearfar.batch import MISSING
 from nearfar.data import csv
 from nearfar.data.labels import array_labels, table_labels
 from nearfar.data.samples import Samples
+from nearfar.errors import NotFound, UserError
 from nearfar.modalities.table.columns import Columns
 
 RESERVED = ("split", "group")
@@ -88,7 +89,7 @@ def open_table(
     table = _read(data)
     given = f"'{data}'" if isinstance(data, str | Path) else "the table"
     if absent := [name for name in (*drop, *categorical) if name not in table.column_names]:
-        raise ValueError(f"{given} has no column {absent[0]!r}; it has {', '.join(map(repr, table.column_names))}")
+        raise UserError(f"{given} has no column {absent[0]!r}; it has {', '.join(map(repr, table.column_names))}")
     names = list(map(str, range(len(table))))
     missing = torch.full((len(table),), MISSING)
     if isinstance(labels, str | Path):
@@ -139,19 +140,19 @@ def _read(data: Any) -> pa.Table:
     else:
         table = _read_file(Path(data))
     if table.num_rows == 0:
-        raise ValueError(f"'{data}' has no rows" if isinstance(data, str | Path) else "the table has no rows")
+        raise UserError(f"'{data}' has no rows" if isinstance(data, str | Path) else "the table has no rows")
     return table
 
 
 def _read_file(path: Path) -> pa.Table:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no table at '{path}'.")
+        raise NotFound(f"There is no table at '{path}'.")
     name = path.name.lower()
     if not name.endswith(ENDINGS):
-        raise ValueError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")
+        raise UserError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")
     if not name.endswith((".parquet", ".pq")):
         return csv.read_table(path)
     try:
         return pq.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
+        raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error

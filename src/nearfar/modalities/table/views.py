@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
 from nearfar.modalities.table.columns import Columns
 
 
@@ -51,7 +52,7 @@ class Views:
     def __init__(self, views: Sequence[View], columns: Columns, reference: tuple[Tensor, Tensor] | None = None) -> None:
         self.views, self.columns, self.reference = tuple(views), columns, reference
         if reference is None and any(view.corrupt or view.mix for view in self.views):
-            raise ValueError("views that corrupt or mix take their values from training rows: give them as reference")
+            raise UserError("views that corrupt or mix take their values from training rows: give them as reference")
 
     def __len__(self) -> int:
         return len(self.views)
@@ -126,7 +127,7 @@ def views(
         "mixed": (View(mix=1.0),) * 2,
     }
     if name not in known:
-        raise ValueError(f"--views {name!r} is not for tables: choose one of {', '.join(known)}")
+        raise UserError(f"--views {name!r} is not for tables: choose one of {', '.join(known)}")
     return Views(list(islice(cycle(known[name]), count or len(known[name]))), columns, reference)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
 from nearfar.modalities.image.networks import conv4, timm_nets
 from nearfar.modalities.image.networks.streams import Streams, channel_mixes
 
@@ -31,7 +32,7 @@ def build(name: str, *, channels: int, size: int, small_stem: bool | None, std: 
         if name != "conv4":
             return Built(*timm_nets.timm_net(name, channels=channels, size=size, small_stem=small_stem))
         if small_stem:
-            raise ValueError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
+            raise UserError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
         return Built(conv4.conv4(channels), False, [])
     mixes = channel_mixes(selection, channels, std)
     streams = [build(inner, channels=len(mix), size=size, small_stem=small_stem, std=std) for mix in mixes]
@@ -50,12 +51,12 @@ def width(net: nn.Module, name: str, *, channels: int, size: int) -> int:
         with torch.no_grad():
             out = net(torch.zeros(1, channels, size, size))
     except Exception as error:  # whatever a stranger's network makes of a size
-        raise ValueError(f"{name} cannot take images of {size} x {size} px ({error}): choose another size") from error
+        raise UserError(f"{name} cannot take images of {size} x {size} px ({error}): choose another size") from error
     finally:
         net.train()
     if not isinstance(out, Tensor) or out.dim() != 2:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{name} gives {shape} for one image, wanted one vector; choose another network")
+        raise UserError(f"{name} gives {shape} for one image, wanted one vector; choose another network")
     return out.shape[1]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import UserError
+
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 """Lightness, and how blue and how red (ITU-R BT.601), of red, green and blue."""
 
@@ -37,7 +39,7 @@ def channel_mixes(selection: str, channels: int, std: Sequence[float]) -> list[T
     """
     if selection == "ycbcr":
         if channels != 3:
-            raise ValueError(
+            raise UserError(
                 f"ycbcr is for color images, and these have {channels} channel(s): name the channels of each "
                 "network instead, such as 0+0:conv4 for two that see the same one"
             )
@@ -49,7 +51,7 @@ def channel_mixes(selection: str, channels: int, std: Sequence[float]) -> list[T
     except ValueError:
         numbers = []
     if len(numbers) < 2 or not all(0 <= number < channels for part in numbers for number in part):
-        raise ValueError(
+        raise UserError(
             f'"{selection}:" does not say what each of several networks sees: wanted ycbcr, or channels from 0 to '
             f"{channels - 1} for two networks or more, such as 0,1+2:conv4"
         )

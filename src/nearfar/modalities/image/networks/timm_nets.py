@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from nearfar.errors import UserError
+
 SMALL = 64
 """Up to this side a ResNet gets the small stem: its own shrinks an image four-fold before the first block."""
 RESNET_PARTS = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
@@ -25,7 +27,7 @@ def timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) ->
         names = ["conv4", *timm.list_models()]
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
-        raise ValueError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
+        raise UserError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
     fixed = fixed_size(name)
     try:
         if fixed not in (None, size):
@@ -34,9 +36,9 @@ def timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) ->
             net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
     except Exception as error:  # whatever a stranger's constructor makes of a size
         own = f"; it is made for {fixed} px" if fixed else ""
-        raise ValueError(f"{name} cannot be built for {channels} channels and {size} px: {error}{own}") from error
+        raise UserError(f"{name} cannot be built for {channels} channels and {size} px: {error}{own}") from error
     if small_stem and not isinstance(net, ResNet):
-        raise ValueError(
+        raise UserError(
             f"small_stem=True is for the ResNets of timm; {name} is a {type(net).__name__}, so leave it out"
         )
     notes = []
