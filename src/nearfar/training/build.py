@@ -75,8 +75,6 @@ def open_samples(plan: Plan, say: Say) -> Samples:
 def batch_size(asked: int, samples: int, say: Say) -> int:
     """The global batch: as asked for, or less where there are fewer samples, in equal parts for all ranks."""
     ranks = distributed.world()
-    if asked < 2:
-        raise UserError(f"--batch {asked}: contrast needs at least 2 samples in a step")
     batch = min(asked, samples) // ranks * ranks
     if batch < max(2, ranks):
         raise UserError(f"{samples} samples are too few for {ranks} processes")
