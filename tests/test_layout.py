@@ -245,7 +245,12 @@ def test_no_line_of_code_uses_what_the_house_does_without() -> None:
     for file in FILES:
         for node in ast.walk(ast.parse((SOURCE / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None and not node.name.startswith("_"):
-                allowed = {"run.py": {"fit"}, "ranges.py": {"call"}, "methods/__init__.py": {"build"}, "fewlabels/finetuning.py": {"finetune"}}
+                allowed = {
+                    "run.py": {"fit"},
+                    "ranges.py": {"call"},
+                    "methods/__init__.py": {"build"},
+                    "fewlabels/finetuning.py": {"finetune"},
+                }
                 allowed |= {
                     "report/verdict.py": {"answer"},
                     "fewlabels/distillation.py": {"distill"},

@@ -67,7 +67,7 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     rows, protocol = [], {}
     for name, features in (
         ("raw pixels", pixels),
-        ("untrained encoder", probing.embed(run.untrained(), view, test)),
+        ("untrained encoder", probing.passed(run.untrained(), view, test)),
         ("trained encoder", probing.embed(run.encoder, view, test)),
     ):
         shot = episodes(features, test.label, within=alphabet, seed=seed)

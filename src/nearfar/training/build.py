@@ -26,6 +26,7 @@ from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.training.claim import UNTRAINED
 from nearfar.training.plan import Plan
+from nearfar.training.probe import insist_alive
 
 Say = Callable[[str], None]
 
@@ -149,6 +150,7 @@ def start_from(run: str, encoder: Encoder) -> None:
     if not (Path(run) / "encoder.safetensors").is_file():
         raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
+    insist_alive(given, run)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:
