@@ -62,8 +62,8 @@ def insist_alive(encoder: Encoder, name: str) -> None:
     if not rows.isfinite().all() or equal_rows(rows):
         what = "one and the same row" if rows.isfinite().all() else "numbers that are not finite"
         raise UserError(
-            f"the encoder of {name!r} makes {what} of whatever it is given: its training diverged or collapsed. Take an "
-            "earlier checkpoint, or another run"
+            f"the encoder of {name!r} makes {what} of whatever it is given: its training diverged or collapsed. "
+            "Take an earlier checkpoint, or another run"
         )
 
 
