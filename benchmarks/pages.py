@@ -6,6 +6,7 @@ benchmarks/results, whatever they are; one that is missing, or older than the me
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import textwrap
@@ -106,7 +107,7 @@ def origin(name: str, flag: str) -> str:
     """The method whose own constructor names a flag."""
     known = methods.page(name)
     own = vars(methods.load(name)).get("__init__")
-    if not known.base or (own is not None and flag in own.__kwdefaults__):
+    if not known.base or (own is not None and flag in inspect.signature(own).parameters):
         return name
     return origin(known.base, flag)
 

@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "nearfar"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROOMS = [
-    *("errors", "files", "machine", "settings", "batch", "distributed", "contrast", "method"),
+    *("errors", "ranges", "files", "machine", "settings", "batch", "distributed", "contrast", "method"),
     *("losses", "optim", "nn", "clustering", "memory", "ops", "methods"),
     *("data", "evaluation", "modalities", "export", "training", "report", "run", "fewlabels", "studies", "cli"),
 ]
@@ -26,7 +26,15 @@ EXCEPT = {"methods/__init__.py"}
 """Reads the methods' files for whoever asks, from the command line down; it may run a file of the user's own."""
 
 LIGHT = [
-    *("__init__.py", "settings.py", "files.py", "methods/__init__.py", "training/__init__.py", "training/plan.py"),
+    *(
+        "__init__.py",
+        "ranges.py",
+        "settings.py",
+        "files.py",
+        "methods/__init__.py",
+        "training/__init__.py",
+        "training/plan.py",
+    ),
     *(
         "modalities/__init__.py",
         "modalities/recipes.py",
@@ -237,8 +245,14 @@ def test_no_line_of_code_uses_what_the_house_does_without() -> None:
     for file in FILES:
         for node in ast.walk(ast.parse((SOURCE / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None and not node.name.startswith("_"):
-                allowed = {"run.py": {"fit"}, "methods/__init__.py": {"build"}, "fewlabels/finetuning.py": {"finetune"}}
+                allowed = {
+                    "run.py": {"fit"},
+                    "ranges.py": {"call"},
+                    "methods/__init__.py": {"build"},
+                    "fewlabels/finetuning.py": {"finetune"},
+                }
                 allowed |= {
+                    "ranges.py": {"call"},
                     "report/verdict.py": {"answer"},
                     "fewlabels/distillation.py": {"distill"},
                     "fewlabels/label_plan.py": {"label_plan"},

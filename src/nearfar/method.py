@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from nearfar.batch import Batch, cat, layout, size, split
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
+from nearfar.ranges import checked
 
 Context = AbstractContextManager[None]
 
@@ -188,6 +189,12 @@ class Method(nn.Module):
     """Samples of each class in a step, where they are drawn by class."""
     margin: float | None = None
     """Of a method with a margin: the loss where all samples are represented alike. One that stays there is told."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Every method's arguments are checked by the ranges that their types declare (see `nearfar.ranges`)."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -141,7 +141,7 @@ class Run:
 
         lenient: leave out what cannot be read, however much it is.
         """
-        return self.kind.open_as(
+        samples = self.kind.open_as(
             data,
             self.config["made"],
             self.settings,
@@ -149,6 +149,8 @@ class Run:
             label_column=label_column or self.settings.label_column,
             lenient=lenient,
         )
+        samples.insist_finite()
+        return samples
 
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
@@ -195,7 +197,7 @@ class Run:
         )
         first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
-        untrained = torch.cat([probing.embed(first, plain, samples) for samples in parts])
+        untrained = torch.cat([probing.passed(first, plain, samples) for samples in parts])
         bank = int((label[splits[0][0]] != MISSING).sum())
         evaluations = {
             name: evaluate(
@@ -260,7 +262,11 @@ class Run:
         return report(self.path)
 
     def export(self, folder: str | Path | None = None) -> ExportReport:
-        """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`)."""
+        """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`).
+
+        Raises ValueError where its weights are not finite, or make one row of all that they are given.
+        """
+        probing.insist_alive(self.encoder, str(self.path))
         return export_encoder(self.encoder, folder or self.path / "export")
 
 

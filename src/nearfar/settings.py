@@ -5,51 +5,60 @@ Each kind of data extends `Settings` by its own, in `modalities/KIND/settings.py
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from nearfar.errors import UserError
+from nearfar.ranges import (
+    AtLeastTwo,
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+    ShareBelowOne,
+    UnitInterval,
+)
 
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
 OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """How to train."""
 
-    epochs: int = 100
+    epochs: PositiveInt = 100
     """Passes over the training samples."""
-    batch: int = 256
+    batch: AtLeastTwo = 256
     """Samples in a step, on all processes together; never more than there are samples."""
-    micro_batch: int = 0
+    micro_batch: NonNegativeInt = 0
     """Samples that pass the encoder at a time, where the batch is larger; the loss sees all. 0 finds what fits."""
     encoder: str = ""
     """The network that learns."""
     views: str = ""
     """What random views are made of each sample; `nearfar views DATA` shows them. FILE.py:FUNCTION for your own."""
-    view_count: int = 0
+    view_count: NonNegativeInt = 0
     """Views of each sample; 0 is as many as `views` makes."""
     optimizer: OptimizerName = "sgd"
     """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
-    lr: float = 0.06
+    lr: NonNegativeFloat = 0.06
     """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
-    lr_1d: float = 0.0
+    lr_1d: NonNegativeFloat = 0.0
     """The same for biases and norm layers; 0 takes that of the weights."""
-    sgd_momentum: float = 0.9
+    sgd_momentum: ShareBelowOne = 0.9
     """Of SGD and LARS."""
-    weight_decay: float = 5e-4
+    weight_decay: NonNegativeFloat = 5e-4
     """Decay of the weights."""
     decay_1d: bool = False
     """Decay biases and norm layers too, and let LARS adapt them."""
-    warmup: float = 10.0
+    warmup: NonNegativeFloat = 10.0
     """Epochs over which the learning rate rises, at most a tenth of all."""
-    floor: float = 0.0
+    floor: UnitInterval = 0.0
     """What is left of the learning rate at the end, 0 to 1, after a cosine."""
-    clip: float = 0.0
+    clip: NonNegativeFloat = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Arithmetic of the networks; losses and statistics stay in float32."""
@@ -57,7 +66,7 @@ class Settings:
     """Compile the encoder (worth it on a GPU)."""
     device: str = "auto"
     """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
-    seed: int = 0
+    seed: Seed = 0
     """All that is random follows from it."""
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, if you like split and group; or the word folders, or none."""
@@ -66,7 +75,7 @@ class Settings:
     sampler: SamplerName = "method"
     """How the samples of a step are drawn: as the method wants it; shuffled; balanced (every class as likely);
     aware (round after round over the classes); pk (classes with --per-class samples each)."""
-    per_class: int = 0
+    per_class: NonNegativeInt = 0
     """Samples of each class in a step, for pk; 0 as the method wants it."""
     from_run: str = ""
     """A run whose encoder training begins with, instead of random weights."""
@@ -75,29 +84,17 @@ class Settings:
     treated as any others."""
     split: Literal["train", "all"] = "train"
     """Train on the rows of that split where the data name one, or on all rows."""
-    probe_every: int = 1
+    probe_every: NonNegativeInt = 1
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
-    save_every: int = 1
+    save_every: PositiveInt = 1
     """Epochs between two checkpoints."""
-    keep: int = 2
+    keep: PositiveInt = 2
     """Checkpoints that stay."""
 
     def check(self) -> None:
-        """Raise ValueError for a value that is out of its range, or none of the words that a setting takes."""
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise UserError(f"{_flag(name)} {value!r} is none of {', '.join(get_args(hint))}")
-            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"{_flag(name)} {value}: a finite number, 0 or more, is needed")
-        for name in ("epochs", "keep", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} {getattr(self, name)}: at least 1 is needed")
-        for name in ("probe_every", "view_count", "per_class"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
-        if self.micro_batch < 0 or self.micro_batch == 1:
-            raise UserError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
+        super().check()
+        if self.micro_batch == 1:
+            raise UserError("--micro-batch 1: 2 or more samples at a time are needed, or 0 to find what fits")
 
 
 def check_views(given: str, names: Sequence[str]) -> None:
@@ -106,10 +103,6 @@ def check_views(given: str, names: Sequence[str]) -> None:
         near = get_close_matches(given, names, 2)
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant}")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,7 @@ def others(default: Any, annotation: Any) -> list[Any]:
         return [word for word in get_args(annotation) if word != default]
     if default is None and get_origin(annotation) in (Union, types.UnionType):
         kind = next(kind for kind in get_args(annotation) if kind is not type(None))
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         return {float: [0.5], int: [4]}.get(kind, [])
     return [16] if type(default) is int and default == 0 else []
 

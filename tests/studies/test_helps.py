@@ -112,7 +112,7 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str,
 def test_bad_questions(data: str, tmp_path: Path) -> None:
     bad: list[dict[str, Any]] = [{"seeds": 1}, {"budgets": ()}, {"budgets": (0, 2)}]
     for values in bad:
-        with pytest.raises(ValueError, match="--seeds"):
+        with pytest.raises(ValueError, match=r"--seeds 1|--budgets"):
             Helps(data=data, **values)
     for values, message in (
         ({"labels": "none"}, "has a label"),

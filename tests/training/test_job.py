@@ -243,10 +243,10 @@ def test_flags_that_nobody_has() -> None:
     ("flags", "told"),
     [
         ({"views": "moco"}, "--views 'moco' is none of simclr, moco_v1"),
-        ({"precision": "half"}, "--precision 'half' is none of float32, bf16, fp16"),
-        ({"epochs": 0}, "--epochs 0: at least 1"),
-        ({"lr": float("nan")}, "--lr nan: a finite number"),
-        ({"clip": -1.0}, r"--clip -1\.0: a finite number, 0 or more"),
+        ({"precision": "half"}, "--precision 'half': one of float32, bf16, fp16"),
+        ({"epochs": 0}, "--epochs 0: a whole number of 1 or more"),
+        ({"lr": float("nan")}, "--lr nan: a number of 0 or more"),
+        ({"clip": -1.0}, r"--clip -1\.0: a number of 0 or more"),
         ({"lr_1d": -1.0}, r"--lr-1d -1\.0"),
     ],
 )
@@ -294,7 +294,7 @@ def test_too_few_for_the_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_a_batch_of_one_is_refused(data: Path, tmp_path: Path, batch: int) -> None:
-    with pytest.raises(ValueError, match=f"--batch {batch}: contrast needs at least 2"):
+    with pytest.raises(ValueError, match=f"--batch {batch}: a whole number of 2 or more"):
         train("simclr", data, tmp_path / "run", batch=batch)
 
 

@@ -6,22 +6,23 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import tyro
+from nearfar.cli.flags import parsed
+from nearfar.ranges import Checked, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Demo:
+class Demo(Checked):
     """Train SimCLR on drawings of characters, without labels; then recognize characters of alphabets it never saw."""
 
     out: str = ""
     """Where the run goes; runs/demo-N by default."""
-    seed: int = 0
+    seed: Seed = 0
     """All that is random follows from it."""
 
 
 def demo(argv: list[str]) -> int:
     """Train, measure, report."""
-    asked = tyro.cli(Demo, args=argv, prog="nearfar demo", config=(tyro.conf.OmitArgPrefixes,))
+    asked = parsed(Demo, "demo", argv)
     from nearfar.cli.console import Console
     from nearfar.modalities.image.drawings import drawings
     from nearfar.modalities.image.settings import DRAWINGS
@@ -66,7 +67,7 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     rows, protocol = [], {}
     for name, features in (
         ("raw pixels", pixels),
-        ("untrained encoder", probing.embed(run.untrained(), view, test)),
+        ("untrained encoder", probing.passed(run.untrained(), view, test)),
         ("trained encoder", probing.embed(run.encoder, view, test)),
     ):
         shot = episodes(features, test.label, within=alphabet, seed=seed)

@@ -6,14 +6,14 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-import tyro
-
+from nearfar.cli.flags import parsed
 from nearfar.cli.use import DataArg
 from nearfar.errors import AlreadyThere, UserError
+from nearfar.ranges import Checked, NonNegativeInt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Doctor:
+class Doctor(Checked):
     """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty or give
     the label away; and how to train on what is there."""
 
@@ -30,7 +30,7 @@ class Doctor:
     """Columns of a table whose whole numbers are codes."""
     encoder: str = ""
     """The network to time a step of; resnet18, and mlp for tables, if none is named."""
-    size: int = 0
+    size: NonNegativeInt = 0
     """Side of the views to time it with; 0 takes the images' own up to 64, else 128."""
     groups: str = "groups.csv"
     """Where the table of copies goes, if there are any; one that exists is not overwritten."""
@@ -38,7 +38,7 @@ class Doctor:
 
 def doctor(argv: list[str]) -> int:
     """Examine, and print."""
-    asked = tyro.cli(Doctor, args=argv, prog="nearfar doctor", config=(tyro.conf.OmitArgPrefixes,))
+    asked = parsed(Doctor, "doctor", argv)
     path = Path(asked.groups)
     if path.exists():
         raise AlreadyThere(f"{str(path)!r} is there already: name another --groups")

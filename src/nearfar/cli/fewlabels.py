@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from nearfar.cli.flags import parsed
 from nearfar.cli.use import DataArg, RunArg
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
+from nearfar.ranges import Checked, NonNegativeInt
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -25,7 +27,7 @@ SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finetune:
+class Finetune(Checked):
     """A classifier on few labels, from the encoder of a run: a linear layer on frozen features, or the whole network
     fine-tuned. Rows of the split test are measured, rows of the split val choose; of the rest a part may be asked for.
 
@@ -42,7 +44,7 @@ class Finetune:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(Checked):
     """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
@@ -56,12 +58,12 @@ class Predict:
     ]
     out: str = ""
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
-    near: int = 3
+    near: NonNegativeInt = 3
     """Labeled samples to name beside each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distill:
+class Distill(Checked):
     """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
     arXiv 2006.10029). Samples of the splits val and test take no part; labeled ones of test are measured."""
 
@@ -73,7 +75,7 @@ class Distill:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanLabels:
+class PlanLabels(Checked):
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -90,13 +92,9 @@ class PlanLabels:
     settings: LabelPlanSettings
 
 
-def _parse(kind: Any, name: str, argv: list[str]) -> Any:
-    return tyro.cli(kind, args=argv, prog=f"nearfar {name}", config=(tyro.conf.OmitArgPrefixes,))
-
-
 def finetune(argv: list[str]) -> int:
     """Make a classifier."""
-    call: Finetune = _parse(Finetune, "finetune", argv)
+    call = parsed(Finetune, "finetune", argv)
     from nearfar.cli.console import Console
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
@@ -110,7 +108,7 @@ def finetune(argv: list[str]) -> int:
 
 def distill(argv: list[str]) -> int:
     """Teach another network."""
-    call: Distill = _parse(Distill, "distill", argv)
+    call = parsed(Distill, "distill", argv)
     from nearfar.cli.console import Console
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
@@ -131,7 +129,7 @@ def _conclude(classifier: Classifier) -> None:
 
 def predict(argv: list[str]) -> int:
     """Name new samples."""
-    call: Predict = _parse(Predict, "predict", argv)
+    call = parsed(Predict, "predict", argv)
     if len(call.data) == 0:
         raise UserError("nothing to name: give files, a folder, an archive, a list of paths, or a table")
     out = Path(call.out or "predictions.csv")
@@ -166,7 +164,7 @@ def _show(predictions: Predictions) -> None:
 
 def label_plan(argv: list[str]) -> int:
     """Propose samples to label."""
-    call: PlanLabels = _parse(PlanLabels, "label-plan", argv)
+    call = parsed(PlanLabels, "label-plan", argv)
     table = Path(call.out)
     image = table.with_suffix(".png")
     for path in (table, image):

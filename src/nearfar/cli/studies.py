@@ -6,8 +6,8 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from nearfar.cli.flags import parsed
+from nearfar.ranges import Checked
 from nearfar.studies import asked
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(Checked):
     """Train several methods on the same data at equal budget, over seeds, and say which differences are there.
 
     Stopped, even by kill -9, it goes on where it was when it is started again with the same flags.
@@ -27,7 +27,7 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Helps:
+class Helps(Checked):
     """Will pre-training help me? Trains with and without it on parts of the labels, and says so in a sentence.
 
     Pre-trains on the samples without their labels, then compares classifiers that learn from few labels: from scratch,
@@ -40,13 +40,9 @@ class Helps:
     """Where everything goes."""
 
 
-def _parse(kind: Any, name: str, argv: list[str]) -> Any:
-    return tyro.cli(kind, args=argv, prog=f"nearfar {name}", config=(tyro.conf.OmitArgPrefixes,))
-
-
 def compare(argv: list[str]) -> int:
     """Compare methods."""
-    call: Compare = _parse(Compare, "compare", argv)
+    call = parsed(Compare, "compare", argv)
     from nearfar.studies.comparison import Comparison
 
     return _answer(Comparison(call.ask, call.out), argv)
@@ -54,7 +50,7 @@ def compare(argv: list[str]) -> int:
 
 def helps(argv: list[str]) -> int:
     """Say whether pre-training helps."""
-    call: Helps = _parse(Helps, "helps", argv)
+    call = parsed(Helps, "helps", argv)
     from nearfar.studies.helps import PretrainingHelps
 
     return _answer(PretrainingHelps(call.ask, call.out), argv)

@@ -12,8 +12,10 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
+from nearfar.cli.flags import parsed
 from nearfar.errors import UserError
 from nearfar.modalities import recipes
+from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
 from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
 
@@ -29,7 +31,7 @@ DATA    a folder of images, a .tar, .parquet or .npz file, or a list of paths (.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Checked):
     """Where to read and where to write."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -124,11 +126,12 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
         [
             (
                 name,
-                Annotated[parameter.annotation, tyro.conf.arg(help=helps.get(name))],
+                Annotated[parameter.annotation, tyro.conf.arg(help=_help(helps.get(name, ""), parameter.annotation))],
                 dataclasses.field(default=recipe.method.get(name, parameter.default)),
             )
             for name, parameter in flags.items()
         ],
+        bases=(Checked,),
         frozen=True,
         kw_only=True,
     )
@@ -136,20 +139,21 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
     call_type = dataclasses.make_dataclass(
         "Call",
         [("place", Place), ("method", own), ("settings", settings, dataclasses.field(default=recipe.settings))],
+        bases=(Checked,),
         frozen=True,
         kw_only=True,
     )
-    return tyro.cli(
-        call_type,
-        args=argv,
-        prog=f"nearfar train {method}",
-        description=f"{page.title}\n\n{page.summary}\n\nDefaults are those of the recipe {recipe_name}.",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
+    about = f"{page.title}\n\n{page.summary}\n\nDefaults are those of the recipe {recipe_name}."
+    return parsed(call_type, f"train {method}", argv, description=about)
+
+
+def _help(text: str, hint: Any) -> str:
+    """What is said of a flag, and its range where it has one."""
+    return f"{text} Range: {ends}." if (ends := bounds(hint)) else text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sheet:
+class Sheet(Checked):
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -166,17 +170,17 @@ class Sheet:
     """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
     label_column: str = "label"
     """The column of a table that holds the labels, and is no input."""
-    size: int = 0
+    size: NonNegativeInt = 0
     """Side of the views in pixels, for images; 0 as in training."""
-    samples: int = 8
+    samples: PositiveInt = 8
     """How many samples, spread over the data."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
 
 
 def views(argv: list[str]) -> int:
     """Draw a contact sheet."""
-    asked = tyro.cli(Sheet, args=argv, prog="nearfar views", config=(tyro.conf.OmitArgPrefixes,))
+    asked = parsed(Sheet, "views", argv)
     import torch
 
     from nearfar.files import replace

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from nearfar.cli.flags import parsed
 from nearfar.errors import AlreadyThere
+from nearfar.ranges import Checked, Seed
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
 DataArg = Annotated[
@@ -22,7 +24,7 @@ DataArg = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Embed:
+class Embed(Checked):
     """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
 
     run: RunArg
@@ -40,7 +42,7 @@ class Embed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Checked):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
     raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are."""
 
@@ -56,12 +58,12 @@ class Evaluate:
     """Their labels, if they bring none."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
-    seed: int = 0
+    seed: Seed = 0
     """Of folds and draws."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Checked):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -76,7 +78,7 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Checked):
     """Weights that load without nearfar: encoder.safetensors, encoder.json, and encoder.py, which loads them and is
     itself run and compared before success is reported."""
 
@@ -91,13 +93,9 @@ class Export:
     """Of an encoder with several towers, the one to export, by its name."""
 
 
-def _parse(kind: Any, name: str, argv: list[str]) -> Any:
-    return tyro.cli(kind, args=argv, prog=f"nearfar {name}", config=(tyro.conf.OmitArgPrefixes,))
-
-
 def embed(argv: list[str]) -> int:
     """Write the embeddings of some data."""
-    asked: Embed = _parse(Embed, "embed", argv)
+    asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     if path.exists():
         raise AlreadyThere(f"{str(path)!r} is there already: name another --out")
@@ -127,7 +125,7 @@ def embed(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
-    asked: Evaluate = _parse(Evaluate, "evaluate", argv)
+    asked = parsed(Evaluate, "evaluate", argv)
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
@@ -149,7 +147,7 @@ def evaluate(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """Write the page of a run."""
-    asked: Report = _parse(Report, "report", argv)
+    asked = parsed(Report, "report", argv)
     if asked.beside:
         from nearfar.report.beside import beside
 
@@ -166,7 +164,7 @@ def report(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """Export a run's encoder."""
-    asked: Export = _parse(Export, "export", argv)
+    asked = parsed(Export, "export", argv)
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from nearfar.batch import MISSING
+from nearfar.batch import MISSING, tensors
+from nearfar.errors import UserError
 
 LEARNED = ("", "train")
 """The splits that are trained on: named so, or not at all."""
@@ -26,6 +27,9 @@ class Samples:
 
     PER_SAMPLE: ClassVar[tuple[str, ...]] = ()
     """The fields of the kind, tensors or lists, that hold a value for each sample: `subset` takes some of each."""
+
+    FINITE: ClassVar[bool] = False
+    """Whether the kind sees to it that inputs are finite, or lets NaN mean something: they are not looked through."""
 
     names: list[str]
     label: Tensor
@@ -59,6 +63,23 @@ class Samples:
     def contents(self) -> Iterator[bytes]:
         """What each sample is known by, wherever it lies."""
         raise NotImplementedError
+
+    def insist_finite(self) -> None:
+        """Raise ValueError, with their count, where inputs of samples hold NaN or infinite numbers."""
+        if self.FINITE:
+            return
+        broken: list[int] = []
+        for index in torch.arange(len(self)).split(512):
+            if not self._finite(index):
+                broken += [i for i in index.tolist() if not self._finite(torch.tensor([i]))]
+        if broken:
+            raise UserError(
+                f"{len(broken):,} of {len(self):,} samples hold NaN or infinite numbers, such as "
+                f"{', '.join(repr(self.names[i]) for i in broken[:3])}: mend them, or leave them out"
+            )
+
+    def _finite(self, index: Tensor) -> bool:
+        return all(bool(part.isfinite().all()) for given in self.fetch(index) for part in tensors(given))
 
     def subset(self, index: Tensor | Sequence[int]) -> Self:
         """Some of the samples, in the order given. Everything that is not of single samples is shared."""

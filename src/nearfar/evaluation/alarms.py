@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,11 @@ def drift(method: nn.Module) -> dict[str, float]:
     return {"drift": fmean(known)} if known else {}
 
 
+def finite(line: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a line of the journal, which writes those that are not as null."""
+    return {k: v for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v)}
+
+
 class Judge:
     """Reads a journal line by line, and keeps what alarms need of it: no more for a long run than for a short one."""
 
@@ -104,10 +109,13 @@ class Judge:
         self.shares: deque[float] = deque(maxlen=5)
         self.positives: deque[float] = deque(maxlen=5)
 
-    def see(self, line: Line) -> None:
+    def see(self, line: Mapping[str, float | None]) -> None:
+        line = finite(line)
+        if "step" not in line:
+            return
         if "spread" in line:
             self.ends = [*self.ends[:1], line]
-        if line.get("loss") is None:
+        if "loss" not in line:
             return
         self.last = line
         if line["step"] > STUCK_STEPS / 2:
@@ -117,9 +125,8 @@ class Judge:
             ("input_share", self.shares),
             ("with_positive", self.positives),
         ):
-            value = line.get(name)
-            if value is not None and math.isfinite(value):  # in fp16 the gradient may overflow: that step is left out
-                kept.append(value)
+            if name in line:  # in fp16 the gradient may overflow: that step has no norm
+                kept.append(line[name])
 
     def alarms(self, *, rate: str = "--lr") -> list[Alarm]:
         """What the lines so far give reason to worry about; nothing, where all is well."""
@@ -198,7 +205,7 @@ class Judge:
         )
 
 
-def alarms(lines: Iterable[Line], *, rate: str = "--lr") -> list[Alarm]:
+def alarms(lines: Iterable[Mapping[str, Any]], *, rate: str = "--lr") -> list[Alarm]:
     """What the journal so far gives reason to worry about; nothing, where all is well.
 
     A loss or a weight that is no longer finite is not among them: it ends the run.

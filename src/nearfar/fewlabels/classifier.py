@@ -22,6 +22,9 @@ from nearfar.files import replace_csv
 from nearfar.run import Run
 from nearfar.training import probe as probing
 
+FEW = 64
+"""Samples on which an encoder is tried before long work rests on it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:

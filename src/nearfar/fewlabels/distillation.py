@@ -17,7 +17,7 @@ from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
-from nearfar.fewlabels.classifier import Classifier, embed
+from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.publish import Draft, Say, publish, workplace
 from nearfar.fewlabels.rows import Rows, all_rows
 from nearfar.fewlabels.settings import DistillSettings, with_keywords
@@ -26,6 +26,7 @@ from nearfar.fewlabels.tuned import Trainer, Watch
 from nearfar.losses.distillation import distillation
 from nearfar.method import Encoder, Method, Step
 from nearfar.training.journal import Journal
+from nearfar.training.probe import insist_alive
 
 COMPARED = 2000
 """Samples on which a student's confidence is brought to its teacher's."""
@@ -105,6 +106,7 @@ def distill(
                 "teach nothing."
             )
         part = _lesson(rows, samples, settings.alpha)
+        teacher.features(part.subset(range(min(len(part), FEW))))  # or an error, before the student learns from it
         encoder = _student(teacher, samples, settings)
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (encoder, run.encoder)]
         say(
@@ -167,6 +169,7 @@ def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -
     run, name = teacher.run, settings.student
     if settings.from_run:
         encoder = load_encoder(settings.from_run)
+        insist_alive(encoder, str(settings.from_run))
         if name and encoder.spec["name"] != name:
             raise UserError(
                 f"--from-run {str(settings.from_run)!r} has the encoder {encoder.spec['name']!r}, not --student "

@@ -12,7 +12,7 @@ from torch import nn
 
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
-from nearfar.fewlabels.classifier import Classifier, embed
+from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.publish import Draft, Say, Workplace, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
@@ -50,6 +50,8 @@ def finetune(
         rows = labeled_rows(place.samples, share=settings.share, per_class=settings.per_class, seed=settings.seed)
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
         head = _head(run, settings.layer)
+        if settings.train == "full":
+            embed(encoder, run, place.samples.subset(rows.learn[:FEW]))  # or an error, before it is trained
         which = f"the {settings.weights} encoder"
         which += f" and the projector up to layer {settings.layer}" if settings.layer else ""
         say(

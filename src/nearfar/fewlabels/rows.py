@@ -56,8 +56,6 @@ def labeled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, se
     """
     if share and per_class:
         raise UserError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
-    if not 0 <= share <= 1 or per_class < 0:
-        raise UserError(f"--share {share:g} --per-class {per_class}: a share of 0 to 1, or 1 or more of each class")
     learn, held, test = _by_split(samples, samples.label)
     if not len(learn):
         raise UserError(

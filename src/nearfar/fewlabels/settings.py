@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nearfar.errors import UserError, WrongType
+from nearfar.ranges import (
+    AtLeastTwo,
+    Checked,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    UnitInterval,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,7 +41,7 @@ Labels = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labeled:
+class Labeled(Checked):
     """Which labels the samples have."""
 
     labels: Labels = ""
@@ -41,34 +51,24 @@ class Labeled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How a whole network is trained, by AdamW, on one random view of each sample.
-
-    Raises ValueError for numbers that make no sense.
-    """
+class Tuning(Checked):
+    """How a whole network is trained, by AdamW, on one random view of each sample."""
 
     least: ClassVar[int] = 60
     """Epochs, where they are not set and make 300 steps or more."""
 
     views: str = ""
     """The views of which one is made of each sample; by default mild ones, as the kind of data has them."""
-    epochs: int = 0
+    epochs: NonNegativeInt = 0
     """Passes over the samples; 0 takes 60, or as many as make 300 steps."""
-    batch: int = 64
+    batch: AtLeastTwo = 64
     """Samples in a step."""
-    lr: float = 3e-4
+    lr: PositiveFloat = 3e-4
     """Peak learning rate of the network; a new layer on a trained one has ten times that."""
     device: str = "auto"
     """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
-    seed: int = 0
+    seed: Seed = 0
     """All that is random follows from it: draws of labels, views, new weights."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch < 2 or not self.lr > 0:
-            raise UserError(
-                f"--epochs {self.epochs} --batch {self.batch} --lr {self.lr:g}: epochs of 0 (as many as suit) or more, "
-                "a batch of 2 or more and a rate above 0 are needed"
-            )
 
     def passes(self, rows: int) -> int:
         """The epochs, for so many samples."""
@@ -79,23 +79,19 @@ class Tuning:
 class FinetuneSettings(Tuning, Labeled):
     """Views, epochs, batch, learning rate and device are for --train full."""
 
-    share: float = 0.0
+    share: UnitInterval = 0.0
     """The share of the labels to learn from, the same number of each class: 0.01 is 1 %."""
-    per_class: int = 0
+    per_class: NonNegativeInt = 0
     """Or so many labels of each class; by default all are learned from."""
     train: Literal["frozen", "full"] = "frozen"
     """frozen fits a linear layer to the features (seconds); full trains the whole network on."""
-    layer: int = 0
+    layer: Annotated[int, Range(ge=-1)] = 0
     """Keep the method's projector up to this layer: 0 is none of it, 1 is SimCLRv2's choice (arXiv 2006.10029)."""
     weights: Literal["trained", "untrained"] = "trained"
     """untrained begins with the random weights that the run began with: what the labels alone give."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.train not in ("frozen", "full") or self.weights not in ("trained", "untrained"):
-            raise UserError(
-                f"--train {self.train!r} --weights {self.weights!r}: frozen or full, trained or untrained are needed"
-            )
+    def check(self) -> None:
+        super().check()
         if self.layer and self.weights == "untrained":
             raise UserError(
                 f"--layer {self.layer} keeps a part of the trained projector, and --weights untrained nothing that was "
@@ -113,37 +109,29 @@ class DistillSettings(Tuning, Labeled):
     """The student's network, named as for training; by default that of the classifier."""
     from_run: str = ""
     """A run whose encoder the student begins with, instead of random weights."""
-    alpha: float = 1.0
+    alpha: UnitInterval = 1.0
     """The share of the teacher in the loss; the rest is that of the labels."""
-    temperature: float = 1.0
+    temperature: PositiveFloat = 1.0
     """What the logits of teacher and student are divided by: 0.1 makes the teacher sure of its answers."""
     scaled: bool = False
     """Multiply the teacher's part by the temperature squared, as the released code of SimCLRv2 does."""
-    epochs: int = 0
+    epochs: NonNegativeInt = 0
     """Passes over the samples; 0 takes 20, or as many as make 300 steps."""
-    batch: int = 256
+    batch: AtLeastTwo = 256
     """Samples in a step."""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """Peak learning rate."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 <= self.alpha <= 1 and self.temperature > 0):
-            raise UserError(
-                f"--alpha {self.alpha:g} --temperature {self.temperature:g}: an alpha of 0 to 1 and a temperature "
-                "above 0 are needed"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPlanSettings(Labeled):
     """With --labels none no sample counts as labeled."""
 
-    count: int = 20
+    count: PositiveInt = 20
     """How many samples."""
     by: Literal["auto", "coverage", "uncertainty"] = "auto"
     """auto is coverage for a run, uncertainty for a classifier."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the samples that are compared, where there are more than 5,000."""
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalize
+from nearfar.ranges import PositiveInt, checked
 
 
 class Bank(nn.Module):
@@ -21,7 +22,8 @@ class Bank(nn.Module):
     group: Tensor  # samples, int64, or MISSING: known of the rows that were written
     moved: Tensor  # (), a reading of the last write, no state: see `drift`
 
-    def __init__(self, samples: int, dim: int) -> None:
+    @checked
+    def __init__(self, samples: PositiveInt, dim: PositiveInt) -> None:
         super().__init__()
         self.register_buffer("rows", normalize(torch.randn(samples, dim)))
         self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))

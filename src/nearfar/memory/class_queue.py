@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalize
-from nearfar.errors import UserError
 from nearfar.memory.turns import turns
+from nearfar.ranges import PositiveInt, checked
 
 
 class ClassQueue(nn.Module):
@@ -23,10 +23,9 @@ class ClassQueue(nn.Module):
     label: Tensor  # classes * slots, int64, the class that owns a row: no state
     count: Tensor  # classes, how many keys of each were ever put in
 
-    def __init__(self, classes: int, slots: int, dim: int) -> None:
+    @checked
+    def __init__(self, classes: PositiveInt, slots: PositiveInt, dim: PositiveInt) -> None:
         super().__init__()
-        if classes < 1 or slots < 1:
-            raise UserError(f"a queue of {slots} keys for each of {classes} classes was asked for; wanted: 1 or more")
         self.slots = slots
         self.register_buffer("keys", normalize(torch.randn(classes * slots, dim)))
         self.register_buffer("group", torch.full((classes * slots,), MISSING))

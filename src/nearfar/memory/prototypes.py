@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.distributed import gather
 from nearfar.memory.turns import in_turns
+from nearfar.ranges import PositiveInt, checked
 
 
 class Prototypes(nn.Module):
@@ -17,7 +18,8 @@ class Prototypes(nn.Module):
     The gradient is that of the rows as they stand; `renormalize` puts them back on the sphere after a step.
     """
 
-    def __init__(self, count: int, dim: int) -> None:
+    @checked
+    def __init__(self, count: PositiveInt, dim: PositiveInt) -> None:
         super().__init__()
         self.weight = nn.Parameter(F.normalize(torch.randn(count, dim), dim=1))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nearfar.batch import MISSING
 from nearfar.distributed import gather, normalize
-from nearfar.errors import UserError
+from nearfar.ranges import PositiveInt, checked
 
 
 class Queue(nn.Module):
@@ -23,10 +23,9 @@ class Queue(nn.Module):
     count: Tensor  # (), how many keys were ever put in
     label: Tensor  # size, int64, or MISSING: of a labeled queue alone
 
-    def __init__(self, size: int, dim: int, *, labeled: bool = False) -> None:
+    @checked
+    def __init__(self, size: PositiveInt, dim: PositiveInt, *, labeled: bool = False) -> None:
         super().__init__()
-        if size < 1:
-            raise UserError(f"a queue of {size} keys was asked for; it must hold at least 1")
         self.register_buffer("keys", normalize(torch.randn(size, dim)))
         self.register_buffer("group", torch.full((size,), MISSING))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))

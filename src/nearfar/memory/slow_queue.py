@@ -12,6 +12,7 @@ from nearfar.batch import Batch
 from nearfar.memory.queue import Queue
 from nearfar.method import Method
 from nearfar.nn.momentum import MomentumPair
+from nearfar.ranges import PositiveInt, UnitInterval, checked
 
 
 class SlowQueue(Queue):
@@ -20,8 +21,16 @@ class SlowQueue(Queue):
     momentum: of the copy.  labeled: as in `Queue`.
     """
 
+    @checked
     def __init__(
-        self, size: int, dim: int, encoder: Any, projector: nn.Module, *, momentum: float, labeled: bool = False
+        self,
+        size: PositiveInt,
+        dim: PositiveInt,
+        encoder: Any,
+        projector: nn.Module,
+        *,
+        momentum: UnitInterval,
+        labeled: bool = False,
     ) -> None:
         super().__init__(size, dim, labeled=labeled)
         self.slow, self.momentum = MomentumPair(encoder, projector), momentum

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
+from nearfar import ranges
 from nearfar.errors import NotFound, UserError
 from nearfar.files import run_file
 
@@ -120,7 +122,7 @@ def flag_texts(name: str) -> dict[str, str]:
 
 
 def listed_flags(name: str) -> dict[str, str]:
-    """The flags of a method and their defaults as text, `int = 128`, without importing it."""
+    """The flags of a method and their defaults as text, `int, 1 or more = 128`, without importing it."""
     path, known = _path(name), page(name)
     taken = listed_flags(known.base) if known.base else {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -129,12 +131,22 @@ def listed_flags(name: str) -> dict[str, str]:
                 if isinstance(part, ast.FunctionDef) and part.name == "__init__":
                     pairs = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
                     own = {
-                        a.arg: f"{ast.unparse(a.annotation)} = {ast.unparse(d)}"
+                        a.arg: f"{_type_text(a.annotation)} = {ast.unparse(d)}"
                         for a, d in pairs
                         if a.annotation and d and a.arg not in FILLED + PARTS
                     }
                     return own | {name: text for name, text in taken.items() if name not in own}
     return taken
+
+
+def _type_text(annotation: ast.expr) -> str:
+    """A type as text, with the ranges that `nearfar.ranges` names spelled out behind it."""
+    text = ast.unparse(annotation)
+    for name in {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}:
+        if get_origin(named := getattr(ranges, name, None)) is Annotated:
+            ends = ranges.bounds(named)
+            text = re.sub(rf"\b{name}\b", get_args(named)[0].__name__, text) + (f", {ends}" if ends else "")
+    return text
 
 
 def _takes_over(method: ast.ClassDef) -> bool:

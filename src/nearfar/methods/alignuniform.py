@@ -6,6 +6,7 @@ from nearfar.batch import Batch
 from nearfar.losses.distance import align, uniform
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class AlignUniform(Method):
@@ -40,11 +41,11 @@ class AlignUniform(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        align: float = 1.0,
-        uniform: float = 1.0,
-        alpha: float = 2.0,
-        t: float = 2.0,
+        dim: PositiveInt = 128,
+        align: NonNegativeFloat = 1.0,
+        uniform: NonNegativeFloat = 1.0,
+        alpha: PositiveFloat = 2.0,
+        t: PositiveFloat = 2.0,
         head: Literal["linear", "mlp"] = "linear",
     ) -> None:
         super().__init__(encoder)

@@ -8,6 +8,7 @@ from nearfar.batch import Batch
 from nearfar.losses.redundancy import barlow
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import barlow_head
+from nearfar.ranges import NonNegativeFloat, PositiveInt
 
 
 class BarlowTwins(Method):
@@ -30,7 +31,7 @@ class BarlowTwins(Method):
     title = "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (Zbontar et al. 2021)"
     family = "no negatives"
 
-    def __init__(self, encoder: Encoder, *, dim: int = 8192, lam: float = 0.005) -> None:
+    def __init__(self, encoder: Encoder, *, dim: PositiveInt = 8192, lam: NonNegativeFloat = 0.005) -> None:
         super().__init__(encoder)
         self.projector = barlow_head(encoder.dim, out=dim)
         self.lam = lam

@@ -12,6 +12,7 @@ from nearfar.losses.bregman import bregman
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Step
 from nearfar.methods.simclr import SimCLR
+from nearfar.ranges import PositiveFloat, PositiveInt, ShareBelowOne
 
 
 class Bregman(SimCLR):
@@ -43,10 +44,10 @@ class Bregman(SimCLR):
         self,
         encoder: Encoder,
         *,
-        networks: int = 10,
-        hidden: int = 64,
-        dropout: float = 0.2,
-        sigma: float = 0.9,
+        networks: PositiveInt = 10,
+        hidden: PositiveInt = 64,
+        dropout: ShareBelowOne = 0.2,
+        sigma: PositiveFloat = 0.9,
         **simclr: Any,
     ) -> None:
         super().__init__(encoder, **simclr)

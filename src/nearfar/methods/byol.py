@@ -10,6 +10,7 @@ from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import byol_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
+from nearfar.ranges import PositiveInt, UnitInterval
 
 
 class BYOL(Method):
@@ -35,7 +36,9 @@ class BYOL(Method):
     title = "BYOL: Bootstrap Your Own Latent (Grill et al. 2020)"
     family = "no negatives"
 
-    def __init__(self, encoder: Encoder, *, dim: int = 256, hidden: int = 4096, momentum: float = 0.996) -> None:
+    def __init__(
+        self, encoder: Encoder, *, dim: PositiveInt = 256, hidden: PositiveInt = 4096, momentum: UnitInterval = 0.996
+    ) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)
         self.predictor = byol_head(dim, hidden=hidden, out=dim)

@@ -13,6 +13,7 @@ from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.norms import twin_norms
 from nearfar.ops.attacks import ascend
+from nearfar.ranges import NonNegativeFloat, PositiveFloat
 
 
 class CLAE(SimCLR):
@@ -41,8 +42,8 @@ class CLAE(SimCLR):
         self,
         encoder: Encoder,
         *,
-        eps: float = 0.015,
-        alpha: float = 1.0,
+        eps: PositiveFloat = 0.015,
+        alpha: NonNegativeFloat = 1.0,
         loss: Literal["nt_xent", "plain", "spreading"] = "nt_xent",
         **simclr: Any,
     ) -> None:

@@ -12,6 +12,7 @@ from nearfar.memory.bank import Bank
 from nearfar.memory.bank_contrast import BankContrast
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class CMC(Method):
@@ -50,11 +51,11 @@ class CMC(Method):
         encoder: Encoder,
         *,
         samples: int,
-        dim: int = 128,
-        temperature: float = 0.07,
-        negatives: int = 16384,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.07,
+        negatives: PositiveInt = 16384,
         contrast: Literal["nce", "infonce", "softmax"] = "nce",
-        momentum: float = 0.5,
+        momentum: UnitInterval = 0.5,
         first: Literal["noise", "look"] = "noise",
         core: bool = False,
     ) -> None:

@@ -11,6 +11,7 @@ from nearfar.errors import UserError
 from nearfar.losses.prediction import solved, weighted_classes
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.ops.lab import lab_to_rgb, rgb_to_lab
+from nearfar.ranges import PositiveInt, UnitInterval
 
 STEP, SIGMA = 10.0, 5.0  # of the grid of colors, and of the Gaussian about a color, in units of Lab
 
@@ -57,10 +58,10 @@ class Colorization(Method):
         encoder: Encoder,
         *,
         channels: int = 3,
-        parts: int = 8,
-        code: int = 64,
-        balance: float = 0.5,
-        neighbors: int = 5,
+        parts: PositiveInt = 8,
+        code: PositiveInt = 64,
+        balance: UnitInterval = 0.5,
+        neighbors: PositiveInt = 5,
     ) -> None:
         super().__init__(encoder)
         if channels != 3:

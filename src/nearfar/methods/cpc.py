@@ -11,6 +11,7 @@ from nearfar.errors import UserError
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.method import Encoder, Method, Step
 from nearfar.ops.patches import cut, each_patch
+from nearfar.ranges import AtLeastTwo, NonNegativeInt, PositiveInt, PositiveShare, ShareBelowOne
 
 
 class CausalConvolutions(nn.Module):
@@ -67,14 +68,14 @@ class CPC(Method):
         self,
         encoder: Encoder,
         *,
-        grid: int = 7,
-        overlap: float = 0.5,
-        share: float = 0.94,
-        side: int = 0,
-        skip: int = 1,
-        steps: int = 5,
-        width: int = 256,
-        layers: int = 3,
+        grid: AtLeastTwo = 7,
+        overlap: ShareBelowOne = 0.5,
+        share: PositiveShare = 0.94,
+        side: NonNegativeInt = 0,
+        skip: NonNegativeInt = 1,
+        steps: PositiveInt = 5,
+        width: PositiveInt = 256,
+        layers: PositiveInt = 3,
         norm: bool = False,
     ) -> None:
         super().__init__(encoder)

@@ -9,6 +9,7 @@ from nearfar.losses.classification import cross_entropy
 from nearfar.losses.prediction import solved
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import LinearClassifier
+from nearfar.ranges import UnitInterval
 
 
 class CrossEntropy(Method):
@@ -41,7 +42,7 @@ class CrossEntropy(Method):
         classes: int,
         counts: tuple[int, ...],
         prior: bool = False,
-        smoothing: float = 0.0,
+        smoothing: UnitInterval = 0.0,
     ) -> None:
         super().__init__(encoder)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)

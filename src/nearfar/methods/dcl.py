@@ -8,6 +8,7 @@ from torch import Tensor
 from nearfar.losses.pairwise import dcl
 from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
+from nearfar.ranges import PositiveFloat
 
 
 class DCL(SimCLR):
@@ -32,7 +33,7 @@ class DCL(SimCLR):
     title = "DCL: Decoupled Contrastive Learning (Yeh et al. 2022)"
     family = "negative weighting and selection"
 
-    def __init__(self, encoder: Encoder, *, weighted: bool = False, sigma: float = 0.5, **simclr: Any) -> None:
+    def __init__(self, encoder: Encoder, *, weighted: bool = False, sigma: PositiveFloat = 0.5, **simclr: Any) -> None:
         super().__init__(encoder, **simclr)
         self.sigma = sigma if weighted else None
 

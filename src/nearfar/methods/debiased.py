@@ -6,6 +6,7 @@ from nearfar.losses.negatives import hcl
 from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.heads import debiased_head
+from nearfar.ranges import PositiveFloat, PositiveInt, ShareBelowOne
 
 
 class Debiased(SimCLR):
@@ -35,7 +36,13 @@ class Debiased(SimCLR):
     family = "negative weighting and selection"
 
     def __init__(
-        self, encoder: Encoder, *, dim: int = 128, hidden: int = 512, temperature: float = 0.5, tau_plus: float = 0.1
+        self,
+        encoder: Encoder,
+        *,
+        dim: PositiveInt = 128,
+        hidden: PositiveInt = 512,
+        temperature: PositiveFloat = 0.5,
+        tau_plus: ShareBelowOne = 0.1,
     ) -> None:
         super().__init__(encoder, temperature=temperature, projector=debiased_head(encoder.dim, hidden=hidden, out=dim))
         self.tau_plus = tau_plus

@@ -13,6 +13,7 @@ from nearfar.losses.classification import cross_entropy, log_prior
 from nearfar.losses.parametric import parametric
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class ESupCon(Method):
@@ -52,10 +53,10 @@ class ESupCon(Method):
         *,
         classes: int,
         counts: tuple[int, ...],
-        dim: int = 128,
-        temperature: float = 0.1,
-        beta: float = 1.0,
-        joint: float = 0.0,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
+        beta: NonNegativeFloat = 1.0,
+        joint: NonNegativeFloat = 0.0,
         prior: bool = False,
     ) -> None:
         super().__init__(encoder)

@@ -16,6 +16,7 @@ from nearfar.losses.supervised import supcon
 from nearfar.method import Encoder, Step
 from nearfar.methods.supcon import SupCon
 from nearfar.ops.explanation import essence, gradcam, saliency
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class ExCon(SupCon):
@@ -55,13 +56,13 @@ class ExCon(SupCon):
         *,
         classes: int,
         explain: Literal["gradcam", "saliency"] = "gradcam",
-        stage: int = 2,
-        threshold: float = 0.5,
+        stage: PositiveInt = 2,
+        threshold: UnitInterval = 0.5,
         background: Literal["none", "negatives", "class"] = "none",
-        after: float = 0.25,
-        dim: int = 128,
-        temperature: float = 0.1,
-        base_temperature: float | None = None,
+        after: UnitInterval = 0.25,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
+        base_temperature: PositiveFloat | None = None,
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
         if explain == "gradcam" and not (maps := len(encoder.stages()) - 1) >= stage > 0:

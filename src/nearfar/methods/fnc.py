@@ -9,6 +9,7 @@ from nearfar.batch import Batch
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.method import Encoder, Method, Step, frozen_statistics
 from nearfar.nn.heads import mlp
+from nearfar.ranges import Cosine, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class FNC(Method):
@@ -43,11 +44,11 @@ class FNC(Method):
         encoder: Encoder,
         *,
         classes: int,
-        dim: int = 128,
-        temperature: float = 0.1,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
         treatment: Literal["attract", "eliminate"] = "attract",
-        top: int = 10,
-        threshold: float = 0.7,
+        top: NonNegativeInt = 10,
+        threshold: Cosine = 0.7,
         score: Literal["max", "mean"] = "max",
         support_learns: bool = False,
     ) -> None:

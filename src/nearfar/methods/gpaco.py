@@ -8,6 +8,7 @@ from nearfar.losses.parametric import parametric
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import LinearClassifier, gpaco_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
 
 class GPaCo(Method):
@@ -46,14 +47,14 @@ class GPaCo(Method):
         encoder: Encoder,
         *,
         counts: tuple[int, ...],
-        dim: int = 128,
-        queue: int = 8192,
-        temperature: float = 0.2,
-        alpha: float = 0.045,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        smoothing: float = 0.0,
-        scale: float = 1.0,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 8192,
+        temperature: PositiveFloat = 0.2,
+        alpha: NonNegativeFloat = 0.045,
+        beta: NonNegativeFloat = 1.0,
+        gamma: NonNegativeFloat = 1.0,
+        smoothing: UnitInterval = 0.0,
+        scale: PositiveFloat = 1.0,
         prior: bool = True,
     ) -> None:
         super().__init__(encoder)

@@ -7,6 +7,7 @@ from torch import Tensor
 from nearfar.losses.negatives import hcl
 from nearfar.method import Encoder
 from nearfar.methods.debiased import Debiased
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt
 
 
 class HCL(Debiased):
@@ -31,7 +32,9 @@ class HCL(Debiased):
 
     title = "HCL: Contrastive Learning with Hard Negative Samples (Robinson et al. 2021)"
 
-    def __init__(self, encoder: Encoder, *, beta: float = 1.0, anneal: int = 0, **debiased: Any) -> None:
+    def __init__(
+        self, encoder: Encoder, *, beta: NonNegativeFloat = 1.0, anneal: NonNegativeInt = 0, **debiased: Any
+    ) -> None:
         super().__init__(encoder, **debiased)
         self.beta, self.anneal = beta, anneal
 

@@ -13,6 +13,7 @@ from nearfar.distributed import gather
 from nearfar.losses.false_negatives import detected, detection, info_nce_found
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import PositiveInt, UnitInterval
 
 
 class IFND(MoCo):
@@ -52,9 +53,9 @@ class IFND(MoCo):
         samples: int,
         classes: int,
         treatment: Literal["eliminate", "attract"] = "eliminate",
-        clusters: int = 25000,
-        granularities: int = 3,
-        acceptance: float = 1.0,
+        clusters: PositiveInt = 25000,
+        granularities: PositiveInt = 3,
+        acceptance: UnitInterval = 1.0,
         **moco: Any,
     ) -> None:
         super().__init__(encoder, **moco)

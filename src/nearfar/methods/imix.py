@@ -17,6 +17,7 @@ from nearfar.nn.heads import barlow_head, mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
 from nearfar.ops.mixing import cutmix, input_mix, mixup
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 class IMix(Method):
@@ -54,13 +55,13 @@ class IMix(Method):
         *,
         base: Literal["npair", "moco", "byol", "barlow"] = "npair",
         mix: Literal["mixup", "cutmix"] = "mixup",
-        alpha: float = 1.0,
-        extra: int = 0,
-        dim: int = 128,
-        temperature: float = 0.2,
-        queue: int = 65536,
-        momentum: float = 0.999,
-        splits: int = 8,
+        alpha: PositiveFloat = 1.0,
+        extra: NonNegativeInt = 0,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.2,
+        queue: PositiveInt = 65536,
+        momentum: UnitInterval = 0.999,
+        splits: PositiveInt = 8,
     ) -> None:
         slow = base in ("moco", "byol")
         super().__init__(split_norms(encoder, splits) if slow else encoder)

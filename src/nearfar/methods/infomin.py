@@ -14,6 +14,7 @@ from nearfar.methods.moco import MoCo
 from nearfar.nn.color_flow import ColorFlow
 from nearfar.nn.heads import mlp
 from nearfar.ops.patches import PatchHead, cut, orders, shuffle
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PositiveShare
 
 
 class InfoMin(MoCo):
@@ -52,14 +53,14 @@ class InfoMin(MoCo):
         encoder: Encoder,
         *,
         channels: int = 3,
-        dim: int = 128,
-        temperature: float = 0.15,
-        beta: float = 0.5,
-        grid: int = 3,
-        share: float = 0.75,
-        side: int = 0,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.15,
+        beta: NonNegativeFloat = 0.5,
+        grid: PositiveInt = 3,
+        share: PositiveShare = 0.75,
+        side: NonNegativeInt = 0,
         learned: bool = False,
-        inner: int = 3,
+        inner: PositiveInt = 3,
         **moco: Any,
     ) -> None:
         if learned and channels != 3:

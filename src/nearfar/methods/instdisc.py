@@ -11,6 +11,7 @@ from nearfar.memory.bank import Bank
 from nearfar.memory.bank_contrast import BankContrast
 from nearfar.method import Encoder, Look, Method, Step
 from nearfar.nn.heads import moco_v1_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
 
 class InstDisc(Method):
@@ -48,12 +49,12 @@ class InstDisc(Method):
         encoder: Encoder,
         *,
         samples: int,
-        dim: int = 128,
-        temperature: float = 0.07,
-        negatives: int = 4096,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.07,
+        negatives: PositiveInt = 4096,
         contrast: Literal["nce", "infonce", "softmax"] = "nce",
-        momentum: float = 0.5,
-        proximal: float = 30.0,
+        momentum: UnitInterval = 0.5,
+        proximal: NonNegativeFloat = 30.0,
         first: Literal["noise", "look"] = "noise",
     ) -> None:
         super().__init__(encoder)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from nearfar.losses.inter_image import draw_negatives, draw_positive, margin_nce
 from nearfar.memory.bank import Bank
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import NonNegativeInt, PositiveInt, Range, UnitInterval
 
 
 class InterCLR(MoCo):
@@ -53,16 +54,16 @@ class InterCLR(MoCo):
         encoder: Encoder,
         *,
         samples: int,
-        weight: float = 0.25,
-        clusters: int = 10000,
-        negatives: int = 16384,
+        weight: UnitInterval = 0.25,
+        clusters: PositiveInt = 10000,
+        negatives: PositiveInt = 16384,
         sampling: Literal["semi-hard", "random", "hard", "semi-easy"] = "semi-hard",
-        pool: int = 128000,
-        margin: float = -0.5,
+        pool: PositiveInt = 128000,
+        margin: Annotated[float, Range(ge=-2, le=2)] = -0.5,
         arc: bool = False,
-        kept: float = 0.0,
-        recenter: int = 10,
-        least: int = 20,
+        kept: UnitInterval = 0.0,
+        recenter: PositiveInt = 10,
+        least: NonNegativeInt = 20,
         offline: bool = False,
         **moco: Any,
     ) -> None:

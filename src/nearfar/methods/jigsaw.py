@@ -9,6 +9,7 @@ from nearfar.losses.prediction import classify, solved
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import mlp
 from nearfar.ops.patches import PatchHead, alike, cut, drawn, each_patch, permutations, shuffle
+from nearfar.ranges import AtLeastTwo, NonNegativeInt, PositiveInt, PositiveShare
 
 
 class Jigsaw(Method):
@@ -47,13 +48,13 @@ class Jigsaw(Method):
         self,
         encoder: Encoder,
         *,
-        grid: int = 3,
-        orders: int = 100,
-        share: float = 0.85,
-        side: int = 0,
+        grid: AtLeastTwo = 3,
+        orders: AtLeastTwo = 100,
+        share: PositiveShare = 0.85,
+        side: NonNegativeInt = 0,
         alike: bool = True,
-        code: int = 128,
-        hidden: int = 512,
+        code: PositiveInt = 128,
+        hidden: PositiveInt = 512,
     ) -> None:
         super().__init__(encoder)
         self.register_buffer("permutations", permutations(grid**2, orders).clone(), persistent=False)

@@ -11,6 +11,7 @@ from nearfar.distributed import local, world
 from nearfar.losses.positives import chosen, info_nce_chosen
 from nearfar.method import Encoder, Look
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import NonNegativeInt, PositiveFloat
 
 
 class KCL(MoCo):
@@ -46,10 +47,10 @@ class KCL(MoCo):
         self,
         encoder: Encoder,
         *,
-        positives: int = 6,
+        positives: NonNegativeInt = 6,
         selection: Literal["random", "first"] = "random",
         others: Literal["negatives", "constant"] = "negatives",
-        temperature: float = 0.07,
+        temperature: PositiveFloat = 0.07,
         head: Literal["mlp", "linear"] = "linear",
         first: Literal["look", "noise"] = "look",
         **moco: Any,

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
-from nearfar.errors import UserError
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
 from nearfar.nn.heads import simclr_head
 from nearfar.nn.local import at_once
+from nearfar.ranges import PositiveFloat, PositiveInt
 
 
 class LoCo(Method):
@@ -42,11 +42,15 @@ class LoCo(Method):
     needs_pixels = True
 
     def __init__(
-        self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1, reach: int = 2, blocks: int = 1
+        self,
+        encoder: Encoder,
+        *,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
+        reach: PositiveInt = 2,
+        blocks: PositiveInt = 1,
     ) -> None:
         super().__init__(encoder)
-        if reach < 1:
-            raise UserError(f"a unit needs at least 1 stage, got reach={reach}")
         tops = [stage.dim for stage in encoder.stages()[:-1]][reach - 1 :] or [encoder.stages()[-2].dim]
         self.decoders = nn.ModuleList(nn.Sequential(*[_down(width) for _ in range(blocks)]) for width in tops)
         self.widths = [*tops[:-1], encoder.dim]

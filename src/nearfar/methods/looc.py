@@ -14,6 +14,7 @@ from nearfar.losses.leave_one_out import leave_one_out
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 class LooC(MoCo):
@@ -50,14 +51,14 @@ class LooC(MoCo):
         self,
         encoder: Encoder,
         *,
-        augmentations: int = 2,
+        augmentations: NonNegativeInt = 2,
         negatives: Literal["image", "batch"] = "image",
-        dim: int = 128,
-        queue: int = 16384,
-        momentum: float = 0.999,
-        temperature: float = 0.2,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 16384,
+        momentum: UnitInterval = 0.999,
+        temperature: PositiveFloat = 0.2,
         head: Literal["mlp", "linear"] = "mlp",
-        splits: int = 8,
+        splits: PositiveInt = 8,
     ) -> None:
         # The rows of MoCo's queue are the keys of all spaces, side by side.
         spaces, make = 1 + augmentations, moco_v2_head if head == "mlp" else moco_v1_head

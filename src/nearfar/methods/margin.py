@@ -6,6 +6,7 @@ from nearfar.batch import Batch
 from nearfar.losses.metric import pairs
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class Margin(Method):
@@ -41,9 +42,9 @@ class Margin(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        margin: float = 1.0,
-        positive_margin: float = 0.0,
+        dim: PositiveInt = 128,
+        margin: PositiveFloat = 1.0,
+        positive_margin: NonNegativeFloat = 0.0,
         linear: bool = False,
         active: bool = False,
     ) -> None:

@@ -11,6 +11,7 @@ from nearfar.errors import UserError
 from nearfar.losses.mixture import mixture_nce
 from nearfar.method import Encoder, Look, Step
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class MiCE(MoCo):
@@ -48,13 +49,13 @@ class MiCE(MoCo):
         self,
         encoder: Encoder,
         *,
-        experts: int = 10,
-        dim: int = 128,
-        queue: int = 16384,
-        momentum: float = 0.999,
-        temperature: float = 1.0,
-        kappa: float | None = None,
-        splits: int = 8,
+        experts: PositiveInt = 10,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 16384,
+        momentum: UnitInterval = 0.999,
+        temperature: PositiveFloat = 1.0,
+        kappa: PositiveFloat | None = None,
+        splits: PositiveInt = 8,
     ) -> None:
         if not 1 <= experts <= dim:
             raise UserError(f"{experts} experts in {dim} dimensions; wanted 1 to {dim}: raise --dim")

@@ -11,6 +11,7 @@ from nearfar.distributed import local, world
 from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
 from nearfar.method import Encoder
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import NonNegativeInt, PositiveInt
 
 
 class MoCHi(MoCo):
@@ -43,10 +44,10 @@ class MoCHi(MoCo):
         self,
         encoder: Encoder,
         *,
-        hardest: int = 1024,
-        mixed: int = 512,
-        mixed_query: int = 128,
-        start: int = 10,
+        hardest: PositiveInt = 1024,
+        mixed: NonNegativeInt = 512,
+        mixed_query: NonNegativeInt = 128,
+        start: NonNegativeInt = 10,
         **moco: Any,
     ) -> None:
         super().__init__(encoder, **moco)

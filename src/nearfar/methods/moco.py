@@ -14,6 +14,7 @@ from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class MoCo(Method):
@@ -47,12 +48,12 @@ class MoCo(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        queue: int = 65536,
-        momentum: float = 0.999,
-        temperature: float = 0.2,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 65536,
+        momentum: UnitInterval = 0.999,
+        temperature: PositiveFloat = 0.2,
         head: Literal["mlp", "linear"] = "mlp",
-        splits: int = 8,
+        splits: PositiveInt = 8,
         symmetric: bool = False,
         projector: nn.Module | None = None,  # in place of what `head` names
         labeled: bool = False,  # whether the queue keeps labels

@@ -7,6 +7,7 @@ from nearfar.distributed import world
 from nearfar.losses.metric import n_pairs
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeFloat, PositiveInt
 
 
 class NPairs(Method):
@@ -36,7 +37,7 @@ class NPairs(Method):
     sampler = "pk"
     per_class = 2
 
-    def __init__(self, encoder: Encoder, *, dim: int = 128, penalty: float = 0.02) -> None:
+    def __init__(self, encoder: Encoder, *, dim: PositiveInt = 128, penalty: NonNegativeFloat = 0.02) -> None:
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim)
         self.penalty = penalty

@@ -12,6 +12,7 @@ from nearfar.losses.supervised import supcon
 from nearfar.memory.prototypes import MovingPrototypes
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt, Percent, PositiveFloat, PositiveInt, UnitInterval
 
 
 class OpenCon(Method):
@@ -61,19 +62,19 @@ class OpenCon(Method):
         *,
         samples: int,
         counts: tuple[int, ...],
-        novel: int = 5,
-        dim: int = 128,
-        tau_u: float = 0.4,
-        tau_l: float = 0.1,
-        tau_n: float = 0.7,
-        lambda_u: float = 1.0,
-        lambda_l: float = 0.2,
-        lambda_n: float = 0.1,
-        rise: int = 100,
-        prior: float = 0.05,
-        ratio: float | None = None,
-        percentile: float = 70.0,
-        kept: float = 0.9,
+        novel: PositiveInt = 5,
+        dim: PositiveInt = 128,
+        tau_u: PositiveFloat = 0.4,
+        tau_l: PositiveFloat = 0.1,
+        tau_n: PositiveFloat = 0.7,
+        lambda_u: NonNegativeFloat = 1.0,
+        lambda_l: NonNegativeFloat = 0.2,
+        lambda_n: NonNegativeFloat = 0.1,
+        rise: NonNegativeInt = 100,
+        prior: NonNegativeFloat = 0.05,
+        ratio: UnitInterval | None = None,
+        percentile: Percent = 70.0,
+        kept: UnitInterval = 0.9,
         train: Literal["all", "last"] = "all",
     ) -> None:
         super().__init__(encoder)

@@ -6,6 +6,7 @@ from nearfar.losses.parametric import parametric
 from nearfar.method import Encoder, Step
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import LinearClassifier, paco_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
 
 class PaCo(MoCo):
@@ -45,16 +46,16 @@ class PaCo(MoCo):
         encoder: Encoder,
         *,
         counts: tuple[int, ...],
-        dim: int = 128,
-        queue: int = 8192,
-        momentum: float = 0.999,
-        temperature: float = 0.2,
-        alpha: float = 0.05,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        scale: float = 1.0,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 8192,
+        momentum: UnitInterval = 0.999,
+        temperature: PositiveFloat = 0.2,
+        alpha: NonNegativeFloat = 0.05,
+        beta: NonNegativeFloat = 1.0,
+        gamma: NonNegativeFloat = 1.0,
+        scale: PositiveFloat = 1.0,
         prior: bool = True,
-        splits: int = 8,
+        splits: PositiveInt = 8,
     ) -> None:
         parts = {"projector": paco_head(encoder.dim, out=dim), "labeled": True}
         moco = {"dim": dim, "queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}

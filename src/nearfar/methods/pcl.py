@@ -12,6 +12,7 @@ from nearfar.distributed import gather, normalize
 from nearfar.losses.proto_nce import proto_nce
 from nearfar.method import Encoder, Look
 from nearfar.methods.moco import MoCo
+from nearfar.ranges import NonNegativeInt, PositiveInt
 
 
 class PCL(MoCo):
@@ -51,11 +52,11 @@ class PCL(MoCo):
         encoder: Encoder,
         *,
         samples: int,
-        queue: int = 16384,
-        clusters: int = 25000,
-        granularities: int = 3,
-        start: int = 20,
-        restarts: int = 5,
+        queue: PositiveInt = 16384,
+        clusters: PositiveInt = 25000,
+        granularities: NonNegativeInt = 3,
+        start: NonNegativeInt = 20,
+        restarts: PositiveInt = 5,
         repeat: bool = False,
         **moco: Any,
     ) -> None:

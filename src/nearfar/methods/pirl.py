@@ -9,6 +9,7 @@ from nearfar.distributed import normalize
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.instdisc import InstDisc
 from nearfar.ops.patches import PatchHead, cut, each_patch, orders, shuffle
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, PositiveShare, UnitInterval
 
 
 class PIRL(InstDisc):
@@ -47,16 +48,16 @@ class PIRL(InstDisc):
         encoder: Encoder,
         *,
         samples: int,
-        dim: int = 128,
-        weight: float = 0.5,
-        temperature: float = 0.07,
-        negatives: int = 32000,
+        dim: PositiveInt = 128,
+        weight: UnitInterval = 0.5,
+        temperature: PositiveFloat = 0.07,
+        negatives: PositiveInt = 32000,
         contrast: Literal["paper", "nce", "infonce"] = "paper",
-        momentum: float = 0.5,
+        momentum: UnitInterval = 0.5,
         first: Literal["noise", "look"] = "noise",
-        grid: int = 3,
-        share: float = 0.75,
-        side: int = 0,
+        grid: PositiveInt = 3,
+        share: PositiveShare = 0.75,
+        side: NonNegativeInt = 0,
     ) -> None:
         how: dict[str, Any] = {"contrast": contrast, "temperature": temperature, "negatives": negatives}
         super().__init__(encoder, samples=samples, dim=dim, momentum=momentum, first=first, proximal=0.0, **how)

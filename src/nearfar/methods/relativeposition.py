@@ -10,6 +10,7 @@ from nearfar.losses.prediction import classify, solved
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import mlp
 from nearfar.ops.patches import cut, drawn, each_patch
+from nearfar.ranges import NonNegativeInt, PositiveInt, PositiveShare
 
 NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
 """The cells of a 3 x 3 grid about the middle one, in reading order: the class of a pair is a place in this list."""
@@ -45,10 +46,10 @@ class RelativePosition(Method):
         self,
         encoder: Encoder,
         *,
-        share: float = 2 / 3,
+        share: PositiveShare = 2 / 3,
         single: bool = True,
-        side: int = 0,
-        hidden: int = 512,
+        side: NonNegativeInt = 0,
+        hidden: PositiveInt = 512,
     ) -> None:
         super().__init__(encoder)
         self.head = mlp((2 * encoder.dim, hidden, len(NEIGHBORS)), norm=False, bias=True, last_bias=True)

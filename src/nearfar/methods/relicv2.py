@@ -14,6 +14,7 @@ from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import byol_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 class ReLICv2(Method):
@@ -52,14 +53,14 @@ class ReLICv2(Method):
         self,
         encoder: Encoder,
         *,
-        negatives: int = 10,
-        beta: float = 1.0,
+        negatives: NonNegativeInt = 10,
+        beta: NonNegativeFloat = 1.0,
         first: Literal["own", "other"] = "own",
         itself: bool = True,
-        dim: int = 256,
-        hidden: int = 4096,
-        temperature: float = 0.2,
-        momentum: float = 0.996,
+        dim: PositiveInt = 256,
+        hidden: PositiveInt = 4096,
+        temperature: PositiveFloat = 0.2,
+        momentum: UnitInterval = 0.996,
     ) -> None:
         super().__init__(encoder)
         self.projector = byol_head(encoder.dim, hidden=hidden, out=dim)

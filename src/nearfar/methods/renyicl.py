@@ -11,6 +11,7 @@ from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import mlp, moco_v3_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
+from nearfar.ranges import PositiveFloat, PositiveInt, ShareBelowOne, UnitInterval
 
 
 class RenyiCL(Method):
@@ -43,12 +44,12 @@ class RenyiCL(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 256,
-        hidden: int = 4096,
-        temperature: float = 0.5,
-        gamma: float = 2.0,
-        alpha: float = 2**-16,
-        momentum: float = 0.99,
+        dim: PositiveInt = 256,
+        hidden: PositiveInt = 4096,
+        temperature: PositiveFloat = 0.5,
+        gamma: PositiveFloat = 2.0,
+        alpha: ShareBelowOne = 2**-16,
+        momentum: UnitInterval = 0.99,
     ) -> None:
         super().__init__(encoder)
         self.projector = moco_v3_head(encoder.dim, hidden=hidden, out=dim)

@@ -11,6 +11,7 @@ from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.memory.class_queue import ClassQueue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import LinearClassifier, paco_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 
 
 class ResCom(Method):
@@ -46,13 +47,13 @@ class ResCom(Method):
         encoder: Encoder,
         *,
         counts: tuple[int, ...],
-        dim: int = 128,
-        temperature: float = 0.2,
-        slots: int = 10,
-        positives: int = 1,
-        negatives: int = 400,
-        weight: float = 0.5,
-        effective: float = 0.999999,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.2,
+        slots: PositiveInt = 10,
+        positives: PositiveInt = 1,
+        negatives: PositiveInt = 400,
+        weight: NonNegativeFloat = 0.5,
+        effective: ShareBelowOne = 0.999999,
     ) -> None:
         super().__init__(encoder)
         if positives > slots:

@@ -14,6 +14,7 @@ from nearfar.losses.false_negatives import detected_columns, detection, find_ali
 from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.ops.attacks import ascend, random_start
+from nearfar.ranges import Cosine, PositiveFloat, PositiveInt, ShareBelowOne, UnitInterval
 
 
 class Robust(SimCLR):
@@ -54,15 +55,15 @@ class Robust(SimCLR):
         encoder: Encoder,
         *,
         classes: int,
-        rho: float = 0.1,
-        onset: float = 0.1,
-        full: float = 0.6,
-        threshold: float = 0.0,
+        rho: ShareBelowOne = 0.1,
+        onset: UnitInterval = 0.1,
+        full: UnitInterval = 0.6,
+        threshold: Cosine = 0.0,
         score: Literal["max", "mean"] = "max",
         oracle: bool = False,
         adversarial: bool = False,
-        eps: float = 8 / 255,
-        steps: int = 5,
+        eps: PositiveFloat = 8 / 255,
+        steps: PositiveInt = 5,
         **simclr: Any,
     ) -> None:
         super().__init__(encoder, **simclr)

@@ -12,6 +12,7 @@ from nearfar.method import Encoder
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import mlp
 from nearfar.nn.norms import split_norms
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class SCE(MoCo):
@@ -52,16 +53,16 @@ class SCE(MoCo):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        queue: int = 65536,
-        momentum: float = 0.99,
-        temperature: float = 0.1,
-        target_temperature: float = 0.05,
-        share: float = 0.5,
+        dim: PositiveInt = 128,
+        queue: PositiveInt = 65536,
+        momentum: UnitInterval = 0.99,
+        temperature: PositiveFloat = 0.1,
+        target_temperature: PositiveFloat = 0.05,
+        share: UnitInterval = 0.5,
         own: Literal["left_out", "zero"] = "left_out",
-        layers: int = 2,
+        layers: PositiveInt = 2,
         predictor: bool = False,
-        splits: int = 8,
+        splits: PositiveInt = 8,
         symmetric: bool = False,
     ) -> None:
         head = mlp((*[encoder.dim] * layers, dim), norm=True, bias=True, last_bias=True)

@@ -8,6 +8,7 @@ from nearfar.batch import Batch
 from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import MLP, simclr_head
+from nearfar.ranges import PositiveFloat, PositiveInt
 
 
 class SimCLR(Method):
@@ -31,7 +32,12 @@ class SimCLR(Method):
     family = "in-batch negatives"
 
     def __init__(
-        self, encoder: Encoder, *, dim: int = 128, temperature: float = 0.1, projector: MLP | None = None
+        self,
+        encoder: Encoder,
+        *,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
+        projector: MLP | None = None,
     ) -> None:
         super().__init__(encoder)
         self.projector = simclr_head(encoder.dim, out=dim) if projector is None else projector

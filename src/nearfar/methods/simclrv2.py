@@ -11,6 +11,7 @@ from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Step
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.heads import first_layers, simclr_head
+from nearfar.ranges import NonNegativeInt, PositiveInt, UnitInterval
 
 
 class SimCLRv2(SimCLR):
@@ -40,10 +41,10 @@ class SimCLRv2(SimCLR):
         self,
         encoder: Encoder,
         *,
-        layers: int = 3,
-        memory: int = 0,
-        momentum: float = 0.999,
-        dim: int = 128,
+        layers: PositiveInt = 3,
+        memory: NonNegativeInt = 0,
+        momentum: UnitInterval = 0.999,
+        dim: PositiveInt = 128,
         **simclr: Any,
     ) -> None:
         super().__init__(encoder, projector=simclr_head(encoder.dim, out=dim, layers=layers), **simclr)

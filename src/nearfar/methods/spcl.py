@@ -13,6 +13,7 @@ from nearfar.distributed import normalize
 from nearfar.losses.unified import unified
 from nearfar.memory.hybrid import Hybrid
 from nearfar.method import Encoder, Look, Method, Step
+from nearfar.ranges import PositiveFloat, PositiveInt, PositiveShare, UnitInterval
 
 
 class SpCL(Method):
@@ -56,13 +57,13 @@ class SpCL(Method):
         *,
         samples: int,
         classes: int,
-        temperature: float = 0.05,
-        momentum: float = 0.2,
-        eps: float = 0.6,
-        gap: float = 0.02,
-        core: int = 4,
-        k1: int = 30,
-        k2: int = 6,
+        temperature: PositiveFloat = 0.05,
+        momentum: UnitInterval = 0.2,
+        eps: PositiveShare = 0.6,
+        gap: UnitInterval = 0.02,
+        core: PositiveInt = 4,
+        k1: PositiveInt = 30,
+        k2: PositiveInt = 6,
     ) -> None:
         super().__init__(encoder)
         self.norm = nn.BatchNorm1d(encoder.dim)

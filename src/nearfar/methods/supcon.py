@@ -9,6 +9,7 @@ from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 class SupCon(Method):
@@ -42,12 +43,12 @@ class SupCon(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        temperature: float = 0.1,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
         mean: Literal["outside", "inside"] = "outside",
-        base_temperature: float | None = None,
-        queue: int = 0,
-        momentum: float = 0.999,
+        base_temperature: PositiveFloat | None = None,
+        queue: NonNegativeInt = 0,
+        momentum: UnitInterval = 0.999,
     ) -> None:
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim)

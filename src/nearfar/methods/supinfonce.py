@@ -12,6 +12,7 @@ from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 LOSSES = {"out": sup_info_nce, "in": sup_info_nce_in, "supcon": epsilon_supcon}
 
@@ -56,13 +57,13 @@ class SupInfoNCE(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
+        dim: PositiveInt = 128,
         head: Literal["mlp", "none"] = "mlp",
-        temperature: float = 0.1,
-        epsilon: float = 0.25,
+        temperature: PositiveFloat = 0.1,
+        epsilon: NonNegativeFloat = 0.25,
         form: Literal["out", "in", "supcon"] = "out",
-        base_temperature: float | None = None,
-        fairkl: float = 0.0,
+        base_temperature: PositiveFloat | None = None,
+        fairkl: NonNegativeFloat = 0.0,
         penalty: Literal["kl", "released"] = "kl",
     ) -> None:
         super().__init__(encoder)

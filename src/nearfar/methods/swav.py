@@ -13,6 +13,7 @@ from nearfar.memory.prototypes import Prototypes
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import swav_head
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class SwAV(Method):
@@ -48,15 +49,15 @@ class SwAV(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        hidden: int = 2048,
-        prototypes: int = 3000,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
-        queue: int = 0,
-        queue_start: int = 15,
-        freeze: int = 1,
+        dim: PositiveInt = 128,
+        hidden: PositiveInt = 2048,
+        prototypes: PositiveInt = 3000,
+        temperature: PositiveFloat = 0.1,
+        epsilon: PositiveFloat = 0.05,
+        iterations: PositiveInt = 3,
+        queue: NonNegativeInt = 0,
+        queue_start: NonNegativeInt = 15,
+        freeze: NonNegativeInt = 1,
     ) -> None:
         super().__init__(encoder)
         self.projector = swav_head(encoder.dim, hidden=hidden, out=dim)

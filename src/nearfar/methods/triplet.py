@@ -8,6 +8,7 @@ from nearfar.batch import Batch
 from nearfar.losses.metric import triplet
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import supcon_head
+from nearfar.ranges import PositiveFloat, PositiveInt
 
 
 class Triplet(Method):
@@ -45,8 +46,8 @@ class Triplet(Method):
         self,
         encoder: Encoder,
         *,
-        dim: int = 128,
-        margin: float = 0.2,
+        dim: PositiveInt = 128,
+        margin: PositiveFloat = 0.2,
         mining: Literal["semi_hard", "batch_hard", "hard", "all"] = "semi_hard",
         soft: bool = False,
         squared: bool = False,

@@ -12,6 +12,7 @@ from nearfar.losses.universum import universum
 from nearfar.method import Encoder, Step
 from nearfar.methods.supcon import SupCon
 from nearfar.ops.mixing import universum as halves
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class UniCon(SupCon):
@@ -43,10 +44,10 @@ class UniCon(SupCon):
         *,
         pull: bool = True,
         mix: Literal["mixup", "cutmix"] = "mixup",
-        lam: float = 0.5,
-        dim: int = 128,
-        temperature: float = 0.1,
-        base_temperature: float | None = None,
+        lam: UnitInterval = 0.5,
+        dim: PositiveInt = 128,
+        temperature: PositiveFloat = 0.1,
+        base_temperature: PositiveFloat | None = None,
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
         self.pull, self.box, self.lam = pull, mix == "cutmix", lam

@@ -52,8 +52,12 @@ class Kind:
         raise NotImplementedError
 
     def samples(self, data: Any, settings: Any) -> Samples:
-        """What `open` gives; without labels where the settings ask for none, whatever the kind."""
+        """What `open` gives; without labels where the settings ask for none, whatever the kind.
+
+        Raises ValueError where inputs are not finite.
+        """
         samples = self.open(data, settings)
+        samples.insist_finite()
         return samples.without_labels() if settings.labels == "none" else samples
 
     def open_as(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.losses.classification import log_prior
+from nearfar.ranges import PositiveInt, checked
 
 
 class MLP(nn.Sequential):
@@ -20,8 +21,9 @@ class MLP(nn.Sequential):
         self.dim = dim
 
 
+@checked
 def mlp(
-    dims: Sequence[int],
+    dims: Sequence[PositiveInt],
     *,
     norm: bool,
     bias: bool,

@@ -25,6 +25,10 @@ CURVES = {
     "with_positive": ("Share with a positive", "How many samples have another of their class in the batch, 0 to 1."),
     "lr": ("Learning rate", "The size of a step: it rises during warm-up, then falls."),
     "gradient_norm": ("Gradient norm", "The length of the gradient. Peaks that keep growing: training is unstable."),
+    "overflowed": (
+        "Overflowed steps",
+        "Steps whose gradient overflowed in half precision, out of those that share a line: they were left out.",
+    ),
     "samples_per_second": ("Samples per second", "Training speed. Where it dips, training waited for data."),
     "input_share": ("Share of input", "The share of time spent on reading samples and making views, 0 to 1."),
 }

@@ -11,6 +11,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nearfar.errors import UserError
+from nearfar.ranges import AtLeastTwo, Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Methods = Annotated[
@@ -26,7 +27,7 @@ Methods = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class Ask(Checked):
     """What every study is asked. All of it is saved, and a study goes on only with the same."""
 
     labels: str = ""
@@ -34,13 +35,13 @@ class Ask:
     data bring none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
-    seeds: int = 3
+    seeds: AtLeastTwo = 3
     """How often all is repeated with other random numbers: 2 or more."""
     encoder: str = ""
     """Another network than the recipe's: conv4 is quick on a CPU."""
-    batch: int = 0
+    batch: NonNegativeInt = 0
     """Samples in a step of training; 0 as in the recipe."""
-    size: int = 0
+    size: NonNegativeInt = 0
     """Side of the views; 0 as in the recipe."""
 
     def saved(self) -> dict[str, Any]:
@@ -61,21 +62,19 @@ class Compare(Ask):
     """Names with commas between them: simclr,moco,byol."""
     data: Data
     """What they learn from, as in training."""
-    epochs: int = 10
+    epochs: PositiveInt = 10
     """Passes over the samples, the same for all."""
-    minutes: float = 0.0
+    minutes: NonNegativeFloat = 0.0
     """Instead of that: as many epochs as each method does in so many minutes."""
     encoder: str = "conv4"
     """conv4, or the name of any timm model."""
-    batch: int = 128
+    batch: AtLeastTwo = 128
     """Samples in a step."""
 
-    def __post_init__(self) -> None:
-        if len(set(self.methods)) < 2 or self.seeds < 2:
-            raise UserError(
-                f"{len(set(self.methods))} method(s) and {self.seeds} seed(s): two of each are needed to tell a "
-                "difference from luck"
-            )
+    def check(self) -> None:
+        super().check()
+        if len(set(self.methods)) < 2:
+            raise UserError(f"{len(set(self.methods))} method: two are needed to compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class Helps(Ask):
     """Samples of which some have labels, as in training."""
     method: str = "simclr"
     """What pre-trains."""
-    epochs: int = 0
+    epochs: NonNegativeInt = 0
     """Of pre-training; 0 as the method's recipe has it."""
     recipe: str = ""
     """Where defaults of pre-training come from, as in training; its views matter most."""
@@ -96,14 +95,12 @@ class Helps(Ask):
     """A local file of weights off the shelf, to be tried too."""
     shelf: str = "resnet18"
     """Their network: the name of a timm model."""
-    budgets: tuple[int, ...] = (1, 2, 5, 10, 25)
+    budgets: tuple[PositiveInt, ...] = (1, 2, 5, 10, 25)
     """Labels of each class."""
-    tuning: int = 0
+    tuning: NonNegativeInt = 0
     """Epochs of training from scratch and of fine-tuning; 0 as many as suit."""
 
-    def __post_init__(self) -> None:
-        if self.seeds < 2 or not self.budgets or min(self.budgets) < 1:
-            raise UserError(
-                f"--seeds {self.seeds} --budgets {' '.join(map(str, self.budgets))}: two seeds or more are needed to "
-                "tell a difference from luck, and budgets of 1 label a class or more"
-            )
+    def check(self) -> None:
+        super().check()
+        if not self.budgets:
+            raise UserError("--budgets: one number of labels a class, or more, is needed")

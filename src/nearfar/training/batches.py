@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.batch import MISSING, Batch, to
+from nearfar.batch import MISSING, Batch, tensors, to
 from nearfar.data import samplers
 from nearfar.data.source import Source, Views
 from nearfar.errors import UserError
@@ -31,6 +31,7 @@ class Batches:
         self.steps = loop.epochs * self.per_epoch
         self.mine = slice(rank * loop.batch // ranks, (rank + 1) * loop.batch // ranks)
         self.device = next(method.parameters()).device
+        self.tried = False  # whether views were looked at: once, as each look waits for the device
         self.has_groups, self.has_attributes = (bool((x != MISSING).any()) for x in (data.group, data.attribute))
         # Who is drawn by what a method writes before an epoch is known only when the epoch begins.
         self.ahead_across_epochs = type(method).identities is Method.identities
@@ -53,6 +54,9 @@ class Batches:
         inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
         draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
         views = self.views(*inputs, draws=draws.rows(self.mine))
+        if not self.tried and not all(part.isfinite().all() for view in views for part in tensors(view)):
+            raise UserError("the views of the first batch hold NaN or infinite numbers: look at what makes them")
+        self.tried = True
         group = self.data.group[rows].to(self.device) if self.has_groups else None
         attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
         return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)

@@ -26,6 +26,7 @@ from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.training.claim import UNTRAINED
 from nearfar.training.plan import Plan
+from nearfar.training.probe import insist_alive
 
 Say = Callable[[str], None]
 
@@ -75,8 +76,6 @@ def open_samples(plan: Plan, say: Say) -> Samples:
 def batch_size(asked: int, samples: int, say: Say) -> int:
     """The global batch: as asked for, or less where there are fewer samples, in equal parts for all ranks."""
     ranks = distributed.world()
-    if asked < 2:
-        raise UserError(f"--batch {asked}: contrast needs at least 2 samples in a step")
     batch = min(asked, samples) // ranks * ranks
     if batch < max(2, ranks):
         raise UserError(f"{samples} samples are too few for {ranks} processes")
@@ -152,6 +151,7 @@ def start_from(run: str, encoder: Encoder) -> None:
     if not (Path(run) / "encoder.safetensors").is_file():
         raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
+    insist_alive(given, run)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:

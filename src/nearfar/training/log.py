@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nearfar import distributed
 from nearfar.errors import UserError
-from nearfar.evaluation.alarms import STARVED, Judge, drift, readings
+from nearfar.evaluation.alarms import STARVED, Judge, drift, finite, readings
 from nearfar.method import Method
 from nearfar.training.options import Loop, StepResult
 
@@ -21,7 +21,7 @@ DRAIN = 50  # steps between two reads of the numbers from the device: each read 
 LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
-    *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives"),
+    *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 
@@ -58,7 +58,11 @@ class Log:
         if taken := OWN & result.out.log.keys():
             raise UserError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
         numbers = {"loss": result.out.loss, "gradient_norm": result.norm} | result.out.log
-        self.kept.append({name: value.detach() for name, value in numbers.items()})
+        kept = {name: torch.as_tensor(value).detach().to(result.norm.device) for name, value in numbers.items()}
+        if wide := [name for name, value in kept.items() if value.numel() != 1]:
+            shape = tuple(kept[wide[0]].shape)
+            raise UserError(f"{type(self.method).__name__} logs {wide[0]!r} of the shape {shape}: log one number")
+        self.kept.append({name: value.float().reshape(()) for name, value in kept.items()})
         self.rates.append(lr)
 
     def bound(self) -> str:
@@ -72,8 +76,8 @@ class Log:
             "up."
         )
 
-    def note(self, line: dict[str, float]) -> None:
-        self.newest.append(line)
+    def note(self, line: Mapping[str, float | None]) -> None:
+        self.newest.append(finite(line))
         self.judge.see(line)
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
@@ -83,9 +87,8 @@ class Log:
         """
         if not self.kept:
             return
-        table = torch.stack([torch.stack([row[name].float() for name in row]) for row in self.kept])
-        names, rates = list(self.kept[0]), self.rates
-        table = distributed.total(table) / distributed.world()
+        table, names = self._table()
+        rates = self.rates
         first, losses = step - len(table), table[:, names.index("loss")].tolist()
         times = self._times(len(table))
         self.kept, self.rates = [], []
@@ -94,14 +97,31 @@ class Log:
                 raise self.loop.diverged(f"the loss became {loss} in step {number}")
         for start in range(0, len(table), LINE):
             part = table[start : start + LINE]
-            numbers = dict(zip(names, part.mean(0).tolist(), strict=True))
             # A step whose gradient overflowed, as in fp16, was left out: so is its norm.
-            norms = part[:, names.index("gradient_norm")]
-            numbers["gradient_norm"] = float(norms[norms.isfinite()].mean())
+            means = part.masked_fill(~part.isfinite(), math.nan).nanmean(0).tolist()
+            logged = (~part.isnan()).any(0).tolist()
+            numbers = {name: mean for name, mean, there in zip(names, means, logged, strict=True) if there}
+            if overflowed := int((~part[:, names.index("gradient_norm")].isfinite()).sum()):
+                numbers |= {"gradient_norm": means[names.index("gradient_norm")], "overflowed": overflowed}
             numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
             if inspected is not None and start + len(part) == len(table):
                 numbers |= self._readings(inspected)
             self.write(first + start + len(part), numbers)
+
+    def _table(self) -> tuple[Tensor, list[str]]:
+        """The numbers of the steps, each the mean over the ranks that logged it, and their names: steps x names.
+
+        What a method logs may come and go; NaN stands where no rank logged it.
+        """
+        rows = self.kept
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if distributed.world() > 1:
+            names = list(dict.fromkeys(name for known in distributed.exchange(names) for name in known))
+        zero = torch.zeros_like(rows[0]["loss"])
+        table = torch.stack([torch.stack([row.get(name, zero) for name in names]) for row in rows])
+        there = torch.tensor([[name in row for name in names] for row in rows], device=table.device)
+        table, count = distributed.total(torch.stack([table, there.to(table)]))
+        return table / count, names
 
     def _times(self, steps: int) -> dict[str, float]:
         """Speed and the input's share of the time, since this was last asked."""

@@ -13,6 +13,7 @@ from typing import Any
 from nearfar import methods, modalities
 from nearfar.errors import UserError, WrongType
 from nearfar.modalities import recipes
+from nearfar.ranges import check, flag
 from nearfar.settings import Recipe, Settings
 
 
@@ -79,7 +80,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
-    settings.check()
+    for name, value in arguments.items():
+        check(flag(name), value, own[name].annotation)
     return Plan(
         method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments, network=network
     )
@@ -90,11 +92,11 @@ def settings_of(kind: str) -> set[str]:
     return {f.name for f in dataclasses.fields(modalities.entry(kind).Settings)}
 
 
-def insist_whole(flag: str) -> None:
+def insist_whole(name: str) -> None:
     """Raise TypeError where a flag asks for gradient accumulation."""
-    if "accum" in flag:
+    if "accum" in name:
         raise WrongType(
-            f"{flag!r}: adding up the gradients of small batches would contrast each sample with the few others of "
+            f"{name!r}: adding up the gradients of small batches would contrast each sample with the few others of "
             "its small batch, which is another loss. For a large batch in little memory give batch, with micro_batch: "
             "it has the whole batch's negatives, and gradient"
         )

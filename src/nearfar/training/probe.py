@@ -8,16 +8,78 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.batch import tensors, to
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.distributed import gather, rank, world
+from nearfar.errors import UserError
 from nearfar.evaluation.knn import knn
+from nearfar.method import Encoder
 from nearfar.modalities.kind import plain_view
 
 
-@torch.no_grad()
 def embed(encoder: nn.Module, plain: Views, data: Samples, batch: int = 256) -> Tensor:
-    """The representations of all samples, unaugmented, by the encoder as it is (`.eval()` comes first): N x dim."""
+    """The representations of all samples, as `passed` gives them.
+
+    Raises ValueError where some are not finite, or all are equal though the samples are not.
+    """
+    rows, device = passed(encoder, plain, data, batch), next(encoder.parameters()).device
+
+    def view(i: int) -> list[Tensor]:
+        return list(tensors(plain_view(plain, data, torch.tensor([i]), device)))
+
+    if len(broken := (~rows.isfinite().all(1)).nonzero()[:, 0]):
+        first = int(broken[0])
+        if all(part.isfinite().all() for part in view(first)):
+            cause = "its weights are damaged or have overflowed. Take an earlier checkpoint, or train with a lower --lr"
+        else:
+            cause = "that sample itself holds NaN or an infinite number: mend it, or leave it out"
+        raise UserError(
+            f"the encoder gives numbers that are not finite for {len(broken):,} of {len(rows):,} samples, such as "
+            f"{data.names[first]!r}: {cause}"
+        )
+    if len(rows) > 1 and equal_rows(rows) and not all(_same(view(0), view(i)) for i in range(1, len(rows))):
+        raise UserError(
+            f"the encoder gives one and the same row for all {len(rows):,} samples, which differ: it has collapsed, as "
+            "a learning rate that is too high does. Take an earlier checkpoint, or train with a lower --lr"
+        )
+    return rows
+
+
+@torch.no_grad()
+def insist_alive(encoder: Encoder, name: str) -> None:
+    """Raise ValueError where an encoder makes numbers that are not finite, or one row, of all that it is given.
+
+    name: where it comes from. It is tried on noise; one that knows no example passes.
+    """
+    try:
+        example = encoder.example(8, torch.Generator().manual_seed(0))
+    except NotImplementedError:
+        return
+    training = encoder.training
+    rows = encoder.eval()(to(example, next(encoder.parameters()).device)).float()
+    encoder.train(training)
+    if not rows.isfinite().all() or equal_rows(rows):
+        what = "one and the same row" if rows.isfinite().all() else "numbers that are not finite"
+        raise UserError(
+            f"the encoder of {name!r} makes {what} of whatever it is given: its training diverged or collapsed. "
+            "Take an earlier checkpoint, or another run"
+        )
+
+
+def equal_rows(rows: Tensor) -> bool:
+    """Whether all rows are equal but for rounding: N x D."""
+    low, high = rows.aminmax(dim=0)
+    return bool((high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())).all())
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@torch.no_grad()
+def passed(encoder: nn.Module, plain: Views, data: Samples, batch: int = 256) -> Tensor:
+    """What the encoder, as it is (`.eval()` comes first), makes of all samples, unaugmented: N x dim, float32."""
     device = next(encoder.parameters()).device
     return torch.cat(
         [
@@ -40,5 +102,6 @@ def look(
 
 def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples) -> dict[str, float]:
     """kNN accuracy on held-out training rows, in per cent: what chooses the best checkpoint."""
-    result = knn(embed(encoder, plain, bank), bank.label, embed(encoder, plain, queries), queries.label, k=20)
+    features = [passed(encoder, plain, part) for part in (bank, queries)]
+    result = knn(features[0], bank.label, features[1], queries.label, k=20)
     return {"knn": result["accuracy"]}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from nearfar import distributed
 from nearfar.errors import UserError
@@ -18,6 +22,35 @@ class State:
     ) -> None:
         self.method, self.optimizer, self.scaler, self.loop = method, optimizer, scaler, loop
         self.best: float | None = None
+        self.by_design = {name for name, value in self._buffers().items() if not value.isfinite().all()}
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """The buffers that a checkpoint holds."""
+        parameters = {name for name, _ in self.method.named_parameters(remove_duplicate=False)}
+        return {name: value for name, value in _floats(self.method.state_dict()).items() if name not in parameters}
+
+    def _insist_finite(self, step: int) -> None:
+        """Raise Diverged, on every rank, where a parameter, a buffer or what the optimizer keeps is not finite.
+
+        A buffer that was not so before training, such as a mask of -inf, is so by design.
+        """
+        kept = {f"{i}.{name}": v for i, state in enumerate(self.optimizer.state.values()) for name, v in state.items()}
+        buffers = {name: value for name, value in self._buffers().items() if name not in self.by_design}
+        found = ""
+        # A sum of squares is finite only if all its terms are; in a parameter an overflow would be as bad.
+        for what, values, power in (
+            ("a parameter", dict(self.method.named_parameters()), 2.0),
+            ("a buffer", buffers, math.inf),
+            ("a number that the optimizer keeps", _floats(kept), math.inf),
+        ):
+            tensors = [value.detach() for value in values.values()]
+            if not found and not torch.nn.utils.get_total_norm(tensors, power).isfinite():
+                first = next((name for name, value in values.items() if not value.isfinite().all()), "all together")
+                found = f"{what} is no longer finite at step {step} ({first})"
+        if distributed.anywhere(bool(found)):
+            if step == 0:
+                raise UserError(f"{found}, before training: begin with other weights")
+            raise self.loop.diverged(found or f"a number is no longer finite at step {step} on another process")
 
     def restore(self) -> int | None:
         """Load the newest checkpoint. The step to continue from, or None where nothing was saved.
@@ -44,11 +77,9 @@ class State:
     def save(self, step: int, *, best: bool = False) -> None:
         """Write a checkpoint on the first rank; with `best`, as the best so far too.
 
-        Raises Diverged on every rank, so that none waits for one that has given up, if a parameter is not finite.
+        Raises Diverged on every rank, so that none waits for one that has given up, if a number is not finite.
         """
-        # A sum of squares is finite only if all its terms are; an overflow would be as bad.
-        if not torch.nn.utils.get_total_norm([p.detach() for p in self.method.parameters()]).isfinite():
-            raise self.loop.diverged(f"a parameter is no longer finite at step {step}")
+        self._insist_finite(step)
         if self.loop.checkpoints is not None and distributed.rank() == 0:
             state = {
                 "step": step,
@@ -59,3 +90,8 @@ class State:
             }
             self.loop.checkpoints.save(step, state, best=best)
         distributed.barrier()
+
+
+def _floats(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of real numbers, but those that hold none."""
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.is_floating_point() and v.numel()}

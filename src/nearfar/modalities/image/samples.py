@@ -36,6 +36,7 @@ class Images(Samples):
     """
 
     PER_SAMPLE = ("aspect", "rows")
+    FINITE = True  # pixels are whole numbers
 
     aspect: Tensor
     store: Cache | OnDemand

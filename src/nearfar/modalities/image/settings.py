@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import settings
-from nearfar.errors import UserError
 from nearfar.modalities.recognize import looks_like_table
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
 DRAWINGS = "drawings"
 """As DATA: the training part of the drawings that come with the package."""
@@ -35,20 +35,18 @@ class Settings(settings.Settings):
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce,
     cmc, looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
-    size: int = 0
+    size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
-    crops: tuple[int, int] = (2, 0)
+    crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
     """Large and small views of each image, for views swav and relicv2 only."""
-    max_bad: float = 0.05
+    max_bad: UnitInterval = 0.05
     """Share of image files that may fail to decode."""
-    white: float = 0.0
+    white: NonNegativeFloat = 0.0
     """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
 
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
-        if self.size < 0:
-            raise UserError(f"--size {self.size}: 0 or more pixels are needed")
 
 
 def recognizes(data: Any) -> bool:

@@ -35,6 +35,7 @@ class TableSamples(Samples):
     """
 
     PER_SAMPLE = ("numbers", "codes")
+    FINITE = True  # NaN is a gap
 
     columns: Columns
     numbers: Tensor

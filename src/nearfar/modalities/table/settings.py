@@ -10,6 +10,7 @@ from typing import Any
 
 from nearfar import settings
 from nearfar.modalities.recognize import looks_like_table
+from nearfar.ranges import UnitInterval
 
 VIEWS = ("scarf", "corrupted", "blanked", "mixed")
 """The names that `nearfar.modalities.table.views.views` knows."""
@@ -24,7 +25,7 @@ class Settings(settings.Settings):
     views: str = "scarf"
     """What random views are made of each row: scarf (as it is, and corrupted), corrupted (both), blanked, mixed, or
     FILE.py:FUNCTION. `nearfar views DATA` shows them."""
-    corruption: float = 0.6
+    corruption: UnitInterval = 0.6
     """Share of a row's columns that take the values of other rows, for views scarf and corrupted."""
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
