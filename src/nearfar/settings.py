@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from nearfar.errors import UserError
 
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
-OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
+OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adam", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Settings:
     view_count: int = 0
     """Views of each sample; 0 is as many as `views` makes."""
     optimizer: OptimizerName = "sgd"
-    """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
+    """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins). adam adds the
+    decay to the gradient, adamw takes it off the weights."""
     lr: float = 0.06
     """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
     lr_1d: float = 0.0
