@@ -23,7 +23,7 @@ from nearfar.ranges import (
 )
 
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
-OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adamw"]
+OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adam", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class Settings(Checked):
     view_count: NonNegativeInt = 0
     """Views of each sample; 0 is as many as `views` makes."""
     optimizer: OptimizerName = "sgd"
-    """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins)."""
+    """lars has the learning rate in the momentum (SimCLR), lars_outside does not (BYOL, Barlow Twins). adam adds the
+    decay to the gradient, adamw takes it off the weights."""
     lr: NonNegativeFloat = 0.06
     """Peak learning rate for a batch of 256; it grows in proportion to the batch."""
     lr_1d: NonNegativeFloat = 0.0

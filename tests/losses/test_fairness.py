@@ -59,6 +59,16 @@ def test_released_is_that_of_a_loop_over_pairs(group: Tensor | None) -> None:
     assert float(fairkl_released(z, LABEL, BIAS, group=group)) == pytest.approx(want)
 
 
+def test_without_deviations_only_means_are_compared() -> None:
+    z = unit(9, 4, 0)
+    of = {kind: fmean(s) for kind, s in pairs(z, None, itself=False).items()}
+    want = sum((of[same, True] - of[same, False]) ** 2 / 2 for same in (True, False))
+    assert float(fairkl(z, LABEL, BIAS, deviations=False)) == pytest.approx(want)
+    m = {kind: fmean(s) for kind, s in pairs(z, None, itself=True).items()}
+    want = sum((m[same, True] - m[same, False]) ** 2 for same in (True, False)) + m[False, True] - m[True, False]
+    assert float(fairkl_released(z, LABEL, BIAS, deviations=False)) == pytest.approx(want)
+
+
 def test_kl_is_0_where_the_bias_makes_no_difference() -> None:
     """Classes at right angles, all rows of a class alike; and a penalty where a bias turns them."""
     z = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 0, 1, 1, 1, 1]]

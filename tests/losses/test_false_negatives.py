@@ -72,12 +72,24 @@ def test_more_is_found_with_a_larger_top_and_a_lower_threshold() -> None:
     assert found[0] != found[1] != found[2]
 
 
-def slow(views: list[Tensor], found: Tensor, tau: float, *, attract: bool, group: list[int] | None = None) -> float:
-    n, rows, losses = len(views[0]), torch.cat(views), []
-    for i, anchor in enumerate(rows):
+def slow(
+    views: list[Tensor],
+    found: Tensor,
+    tau: float,
+    *,
+    attract: bool,
+    group: list[int] | None = None,
+    rows: Tensor | None = None,
+    further: tuple[int, ...] = (),
+) -> float:
+    """rows: what the anchors are contrasted with, if not themselves, and behind them a queue of groups `further`."""
+    anchors, n, losses = torch.cat(views), len(views[0]), []
+    rows = anchors if rows is None else rows
+    groups = group and [*group * len(views), *further]
+    for i, anchor in enumerate(anchors):
         mine = set(found[i % n].tolist()) - {-1}
-        own = {j for j in range(len(rows)) if j % n == i % n and j != i}
-        apart = {j for j in range(len(rows)) if group and group[j % n] == group[i % n] != MISSING}
+        own = {j for j in range(len(anchors)) if j % n == i % n and j != i}
+        apart = {j for j in range(len(rows)) if groups and groups[j] == groups[i] != MISSING}
         positive = own | mine if attract else own
         pushed = positive | (set(range(len(rows))) - {i} - own - mine - apart)
         s = {j: float(anchor @ rows[j]) / tau for j in pushed}
@@ -93,6 +105,36 @@ def test_against_a_slow_loop(group: list[int] | None, *, attract: bool) -> None:
         got = nt_xent_found(views, FOUND, temperature=0.2, attract=attract, group=ids)
         want = slow(views, FOUND, 0.2, attract=attract, group=group)
         assert float(got) == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("attract", [False, True])
+@pytest.mark.parametrize("group", [None, [0, 0, MISSING, 1, 0]])
+def test_other_keys_and_a_queue_against_a_slow_loop(group: list[int] | None, *, attract: bool) -> None:
+    views, keys, queue = three()[:2], [unit(5, 4, 5), unit(5, 4, 6)], unit(4, 4, 7)
+    found = torch.cat([FOUND, torch.tensor([[12], [-1], [10], [13], [11]])], 1)
+    of_queue = (0, MISSING, 1, 2)
+    got = nt_xent_found(
+        views,
+        found,
+        temperature=0.2,
+        attract=attract,
+        group=None if group is None else torch.tensor(group),
+        keys=keys,
+        queue=queue,
+        queue_group=torch.tensor(of_queue),
+    )
+    rows = torch.cat([*keys, queue])
+    want = slow(views, found, 0.2, attract=attract, group=group, rows=rows, further=of_queue)
+    assert float(got) == pytest.approx(want, abs=1e-12)
+
+
+def test_a_queue_is_searched_too_and_a_score_at_the_threshold_is_not_found() -> None:
+    views, queue = [torch.eye(3)[[0, 1]], torch.eye(3)[[0, 1]]], torch.tensor([[0.6, 0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    for threshold, want in ((0.7, [{5}, {4}]), (0.8, [set(), set()]), (0.5, [{4, 5}, {4, 5}])):
+        assert sets(find_alike(views, views, top=9, threshold=threshold, queue=queue)) == want
+    of_queue = torch.tensor([1, 0, MISSING])
+    found = find_alike(views, views, top=9, threshold=0.5, queue=queue)
+    assert detected_columns(found, torch.tensor([0, 1]), 2, of_queue).tolist() == [2, 4, 2]
 
 
 def test_nothing_found_is_nt_xent_and_everything_left_out_is_zero() -> None:

@@ -175,6 +175,16 @@ LOSSES: dict[str, Loss] = {
     "nt_xent_found": lambda a, b, i, g: nt_xent_found(
         [a, b], find_alike([a, b], [a + b], top=2, threshold=0.1), temperature=T, group=g
     ),
+    "nt_xent_found (keys)": lambda a, b, i, g: nt_xent_found(
+        [a, b],
+        find_alike([b, a], [a + b], top=2, threshold=0.1, queue=QUEUE),
+        temperature=T,
+        attract=True,
+        group=g,
+        keys=[b.detach(), a.detach()],
+        queue=QUEUE,
+        queue_group=GROUP_OF_QUEUE,
+    ),
     "nt_xent_found (same class)": lambda a, b, i, g: nt_xent_found(
         [a, b], same_class(LABEL[i], 2), temperature=T, attract=True, group=g
     ),

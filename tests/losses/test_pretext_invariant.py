@@ -47,6 +47,13 @@ def test_groups() -> None:
     assert (torch.autograd.grad(none, v)[0] == 0).all()
 
 
+def test_hidden_rows_are_no_negatives() -> None:
+    v, own, drawn = unit(4, 4, 0), unit(4, 4, 1), unit(3, 4, 2)
+    hidden = torch.tensor([[False, True, False], [False] * 3, [True, True, False], [True] * 3])
+    got = told_apart(v, own, drawn, temperature=0.2, hidden=hidden)
+    assert float(got) == pytest.approx(slow(v, own, drawn, 0.2, hidden.tolist()))
+
+
 def test_equal_rows() -> None:
     z = unit(1, 4, 0).repeat(20, 1)
     got = told_apart(z[:5], z[:5], z, temperature=0.07)

@@ -12,7 +12,7 @@ from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
 
-def slow(z1: Tensor, z2: Tensor, temperature: float, weight: float, group: list[int]) -> Tensor:
+def slow(z1: Tensor, z2: Tensor, temperature: float, weight: float, group: list[int], below_by: float = 1) -> Tensor:
     rows, n = torch.cat([z1, z2]), len(z1)
     losses = []
     for i in range(2 * n):
@@ -20,7 +20,7 @@ def slow(z1: Tensor, z2: Tensor, temperature: float, weight: float, group: list[
         same = [j for j in range(2 * n) if group[i % n] >= 0 and group[i % n] == group[j % n]]
         others = [j for j in range(2 * n) if j not in (i, partner, *same)]
         s = {j: rows[i] @ rows[j].detach() / temperature for j in (partner, *others)}
-        below = sum(value.exp() for value in s.values())
+        below = s[partner].exp() + below_by * sum(s[j].exp() for j in others)
         loss = -(s[partner].exp() / below).log()
         for j in others:
             loss = loss - weight * (1 - s[j].exp() / below).log()
@@ -37,6 +37,16 @@ def test_spreading_is_that_of_a_loop_and_its_gradient_one_sided(weight: float, g
     torch.testing.assert_close(got, want)
     for a, b in zip(torch.autograd.grad(got, [z1, z2]), torch.autograd.grad(want, [z1, z2]), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("group", [[-1] * 5, [3, 3, -1, -1, 4]])
+@pytest.mark.parametrize("weight", [1.0, 1.7])
+def test_released_code_weighs_the_denominator_too(weight: float, group: list[int]) -> None:
+    z1, z2, ids = unit(5, 4, 0), unit(5, 4, 1), torch.tensor(group)
+    got = spreading(z1, z2, temperature=0.9, weight=weight, weight_below=True, group=ids)
+    torch.testing.assert_close(got, slow(z1, z2, 0.9, weight, group, weight))
+    plain = spreading(z1, z2, temperature=0.9, weight=weight, group=ids)
+    assert torch.equal(got, plain) == (weight == 1)
 
 
 def test_spreading_of_equal_rows() -> None:

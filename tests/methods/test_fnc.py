@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING, Batch
+from nearfar.distributed import normalize
 from nearfar.losses.false_negatives import nt_xent_found
 from nearfar.losses.pairwise import nt_xent
 from nearfar.methods.fnc import FNC
@@ -45,6 +46,29 @@ def test_further_views_help_to_find_and_learn_where_asked(*, support_learns: boo
     torch.testing.assert_close(method(seen).loss, want)
     method(seen).loss.backward()
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
+def test_with_a_memory_the_momentum_encoder_finds_and_is_contrasted_with() -> None:
+    method, seen = build(memory=16, momentum=0.5, threshold=0.0, top=3), batch()
+    queue = method.queue
+    assert queue is not None
+    with torch.no_grad():
+        for p in (*method.encoder.parameters(), *method.projector.parameters()):
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    z = embedded(method, seen)[:2]
+    support = [normalize(queue.slow.projector(queue.slow.encoder(view))) for view in seen.views]
+    assert not torch.allclose(z[0], support[0])
+    columns = torch.cat([*support[:2], queue.keys])
+    score = torch.stack([part @ columns.T for part in support]).amax(0)  # 6 x 28
+    of = torch.cat([torch.arange(12) % 6, torch.full((16,), -1)])
+    found = score.masked_fill(of == torch.arange(6)[:, None], -1).argsort(1, descending=True)[:, :3]
+    want = nt_xent_found(z, found, temperature=0.1, attract=True, keys=support[:2], queue=queue.keys)
+    out = method(seen)
+    torch.testing.assert_close(out.loss, want)
+    assert float(out.log["precision"]) <= 1
+    method.after_step(out)
+    torch.testing.assert_close(queue.keys[:12], torch.cat(support[:2]))
+    assert queue.label[:12].tolist() == seen.label.tolist() * 2
 
 
 def test_of_two_views_both_serve_to_find() -> None:

@@ -114,6 +114,46 @@ def test_input_mix_comes_before_and_changes_both_views() -> None:
     assert not torch.allclose(seen[1], batch.views[1])
 
 
+def test_input_mix_has_an_alpha_of_its_own() -> None:
+    for extra in (1, 2):
+        method, batch = build("npair", extra=extra, extra_alpha=1e-6), a_batch()
+        seen: list[Tensor] = []
+        method.encoder.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
+        method(batch)
+        assert not torch.allclose(seen[0], batch.views[0])  # mixed with its partner, by alpha
+        own = (seen[1] - batch.views[1]).flatten(1).abs().amax(1) < 1e-9
+        half = [(seen[1][i] * 2 - batch.views[1][i]).flatten() for i in range(8)]  # what is left of one other row
+        rows = torch.cat(batch.views).flatten(1)
+        assert all(own[i] or (extra == 2 and (half[i] - rows).abs().amax(1).min() < 1e-9) for i in range(8))
+
+
+def shapes(head: nn.Module | None) -> list[tuple[int, ...] | str]:
+    assert isinstance(head, nn.Sequential)
+    return [
+        (m.in_features, m.out_features)
+        if isinstance(m, nn.Linear)
+        else type(m).__name__.removeprefix("Split").removesuffix("1d")
+        for m in head
+    ]
+
+
+def test_the_heads_are_the_papers() -> None:
+    torch.manual_seed(0)
+    byol, npair, plain = (
+        IMix(Rows(), dim=8, **how)
+        for how in ({"base": "byol"}, {}, {"base": "byol", "norm": False})  # type: ignore[arg-type]
+    )
+    one_norm = [(12, 12), "BatchNorm", "ReLU", (12, 8)]
+    assert shapes(byol.projector) == one_norm
+    assert shapes(byol.predictor) == [(8, 12), "BatchNorm", "ReLU", (12, 8)]
+    assert shapes(npair.projector) == [*one_norm, "BatchNorm"]
+    assert shapes(plain.projector) == [(12, 12), "ReLU", (12, 8)]
+    assert shapes(plain.predictor) == [(8, 12), "ReLU", (12, 8)]
+    for base in BASES:
+        norms = IMix(Rows(), base=base, dim=8, norm=False, queue=16).projector.modules()  # type: ignore[arg-type]
+        assert not any(isinstance(m, nn.BatchNorm1d) for m in norms)
+
+
 class Rows(Encoder):
     dim = 12
 

@@ -89,6 +89,13 @@ def test_after_an_epoch_prototypes_are_the_means_of_the_keys_that_each_expert_wa
     assert not method.sums.any()
 
 
+def test_the_queue_begins_as_unit_rows_of_each_expert_apart() -> None:
+    method = build()
+    rows = method.queue.keys.unflatten(1, (len(method.mu), -1))
+    torch.testing.assert_close(rows.norm(dim=2), torch.ones(rows.shape[:2], dtype=rows.dtype))
+    assert not torch.allclose(rows[:, 0], rows[:, 1])
+
+
 def test_the_queue_holds_the_keys_of_all_experts() -> None:
     method, batch = build(), mice.batch(8, dtype=torch.float64)
     for k in range(4):

@@ -87,6 +87,41 @@ def test_flags_are_laid_over_a_recipe(file: str) -> None:
             recipes.load(file, method, kind)
 
 
+SAID: dict[str, dict[str, Any]] = {
+    "small_images:excon": {"temperature": 0.1, "base_temperature": 0.07, "lr": 0.5, "epochs": 200, "after": 0.25},
+    "drawings:excon": {"temperature": 0.1, "base_temperature": 0.07},
+    "photos:excon": {"temperature": 0.1, "base_temperature": 0.07, "stage": 4},
+    "small_images:spcl": {"optimizer": "adam", "lr": 3.5e-4 * 256 / 64, "batch": 64, "weight_decay": 5e-4},
+    "small_images:debiased": {"optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-6, "decay_1d": True, "epochs": 400},
+    "small_images:hcl": {"optimizer": "adam", "lr": 1e-3, "beta": 1.0, "temperature": 0.5, "floor": 1.0},
+    "small_images:bregman": {"optimizer": "adam", "lr": 5e-3, "weight_decay": 1e-6, "decay_1d": True},
+    "small_images:clae": {"optimizer": "adam", "lr": 3e-4, "dim": 64, "temperature": 0.5, "epochs": 100},
+    "small_images:cpc": {"optimizer": "adam"},
+    "small_images:instdisc": {"epochs": 200, "lr": 0.06, "batch": 128, "proximal": 0.0},
+    "small_images:sce": {"epochs": 200, "warmup": 5, "queue": 4096, "momentum": 0.99, "temperature": 0.1},
+    "small_images:imix": {"lr": 0.125, "warmup": 5, "temperature": 0.2, "alpha": 1.0, "norm": True},
+    "small_images:crossentropy": {"lr": 0.8 * 256 / 1024, "floor": 0.1**3},
+    "small_images:opencon": {"views": "supcon", "lr": 0.02 * 256 / 512, "rise": 100, "tau_u": 0.4},
+    "small_images:rescom": {"lr": 0.2, "temperature": 0.2, "slots": 10, "negatives": 400, "effective": 0.999999},
+    "small_images:paco": {"lr": 0.1, "temperature": 0.05, "alpha": 0.01, "queue": 1024, "dim": 32},
+    "imagenet:imix": {"norm": False, "lr": 0.03, "batch": 512, "warmup": 10, "queue": 65536, "temperature": 0.2},
+    "imagenet:opencon": {"views": "supcon", "lr": 0.01 * 256 / 512, "rise": 100, "tau_u": 0.6, "tau_n": 0.7},
+    "tables:imix": {
+        "encoder": "maxout", "views": "blanked", "optimizer": "sgd", "lr": 0.125, "weight_decay": 1e-4, "batch": 512,
+        "warmup": 5, "temperature": 0.1, "alpha": 2.0, "extra_alpha": 1.0, "base": "npair",
+    },
+}  # fmt: skip
+"""Numbers of papers, or of the commands that their authors give. Rates are for a batch of 256."""
+
+
+@pytest.mark.parametrize("recipe", SAID)
+def test_recipes_have_the_numbers_of_papers_and_of_authors_commands(recipe: str) -> None:
+    file, function = recipe.split(":")
+    plan = plans.make(method_of(function), "anywhere.npz", recipe, {}, kind=recipes.kind_of(file))
+    have = {field.name: getattr(plan.settings, field.name) for field in fields(plan.settings)} | plan.arguments
+    assert {name: have[name] for name in SAID[recipe]} == pytest.approx(SAID[recipe])
+
+
 def test_unknown_recipes_are_named() -> None:
     with pytest.raises(ValueError, match=r"no recipe 'imagenot'; there are .*imagenet"):
         recipes.load("imagenot", "moco", "image")

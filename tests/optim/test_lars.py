@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nearfar.nn.heads import byol_head, simclr_head
-from nearfar.optim import LARS, adamw, larc, lars, parameter_groups, scale_rates, sgd, warmup_cosine
+from nearfar.optim import LARS, adam, adamw, larc, lars, parameter_groups, scale_rates, sgd, warmup_cosine
 
 STEPS = 6
 
@@ -127,6 +127,7 @@ def test_no_gradient_leaves_weight_and_momentum_alone() -> None:
 
 BUILDERS: dict[str, Callable[[list[dict[str, Any]]], Optimizer]] = {
     "sgd": lambda groups: sgd(groups, 0.1),
+    "adam": lambda groups: adam(groups, 0.1),
     "adamw": lambda groups: adamw(groups, 0.1),
     "lars inside": lambda groups: lars(groups, 0.1, rate_in_momentum=True),
     "lars outside": lambda groups: lars(groups, 0.1, rate_in_momentum=False),

@@ -12,6 +12,7 @@ from nearfar import optim
 
 KINDS = {
     "sgd": (optim.sgd, lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9)),
+    "adam": (optim.adam, lambda groups: torch.optim.Adam(groups, lr=0.1, eps=1e-8, fused=True)),
     "adamw": (optim.adamw, lambda groups: torch.optim.AdamW(groups, lr=0.1, eps=1e-8, fused=True)),
 }
 
@@ -42,7 +43,7 @@ def test_steps_do_not_load_the_compiler() -> None:
     code = """
 import sys, torch
 from nearfar import optim
-for make in (optim.sgd, optim.adamw, lambda g, lr: optim.lars(g, lr, rate_in_momentum=True), optim.larc):
+for make in (optim.sgd, optim.adam, optim.adamw, lambda g, lr: optim.lars(g, lr, rate_in_momentum=True), optim.larc):
     p = torch.nn.Parameter(torch.ones(3, 3))
     optimizer = make([{"params": [p], "weight_decay": 0.1}], 0.1)
     optimizer.zero_grad()

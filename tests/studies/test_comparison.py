@@ -40,6 +40,27 @@ def test_seeds_are_paired() -> None:
     assert summary["behind"]["b"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
 
 
+def test_tables_are_compared_on_their_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    rows = [
+        f"{'train' if i % 4 else 'test'},{i % 7},{(i * i) % 11},{'ab'[i % 2]},{'xy'[i % 3 == 0]}" for i in range(60)
+    ]
+    table.write_text("\n".join(["split,u,v,w,label", *rows]))
+    call = ["compare", "simclr,imix", str(table), "--epochs", "1", "--seeds", "2", "--batch", "16"]
+    assert main([*call, "--out", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "compare.csv").open() as file:
+        assert sorted(line["method"] for line in csv.DictReader(file)) == ["imix", "simclr"]
+    for method in ("simclr", "imix"):
+        config = (tmp_path / "out" / f"{method}-seed1" / "config.yaml").read_text()
+        assert "encoder: mlp\n" in config
+    capsys.readouterr()
+    for method, word in (("rotation", "pixels"), ("nothing", "no method 'nothing'")):
+        call[1] = f"simclr,{method}"
+        assert main([*call, "--out", str(tmp_path / method)]) == 2
+        assert word in capsys.readouterr().err
+        assert not (tmp_path / method).exists()  # said before anything is trained
+
+
 def test_the_whole_command_resumes_and_measures_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ def rates(**flags: Any) -> dict[float, float]:
     return {group["weight_decay"]: group["initial_lr"] for group in groups}
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "lars_outside", "larc", "adam", "adamw"])
 def test_optimizers_get_the_rates_that_were_asked_for(name: str) -> None:
     assert rates(optimizer=name) == {0.1: 0.25, 0.0: 0.25}
     assert rates(optimizer=name, lr_1d=0.1) == {0.1: 0.25, 0.0: 0.05}

@@ -20,18 +20,29 @@ from nearfar.losses.groups import equal_ids
 from nearfar.losses.strips import strips
 
 
-def fairkl(z: Tensor, label: Tensor, attribute: Tensor, *, group: Tensor | None = None, floor: float = 0.01) -> Tensor:
+def fairkl(
+    z: Tensor,
+    label: Tensor,
+    attribute: Tensor,
+    *,
+    group: Tensor | None = None,
+    floor: float = 0.01,
+    deviations: bool = True,
+) -> Tensor:
     """FairKL: the divergence of aligned from conflicting similarities, both taken to be normal, same class plus other.
 
         KL = 1/2 [ (v_a + (m_a - m_c)^2) / v_c - log(v_a / v_c) - 1 ]
 
     m, v: mean and variance of z_i . z_j over the pairs of a kind, a row with itself being none. 0 where they agree.
     floor: is added to both variances, as a batch may hold one conflicting pair, which has none. A class of pairs of
-    which the batch holds no aligned or no conflicting one adds nothing.
+    which the batch holds no aligned or no conflicting one adds nothing.  deviations: if not, the variances are taken to
+    be 1, and half the squared difference of the means is left.
     """
     count, first, second = _moments(z, label, attribute, group, itself=False).unbind(1)  # 4 each
     mean = first / count.clamp(min=1)
-    variance = (second / count.clamp(min=1) - mean.square()).clamp(min=0) + floor
+    variance = (
+        (second / count.clamp(min=1) - mean.square()).clamp(min=0) + floor if deviations else torch.ones_like(mean)
+    )
     penalty = z.new_zeros(())
     for aligned, conflicting in ((0, 1), (2, 3)):
         v_a, v_c = variance[aligned], variance[conflicting]
@@ -40,13 +51,16 @@ def fairkl(z: Tensor, label: Tensor, attribute: Tensor, *, group: Tensor | None 
     return penalty
 
 
-def fairkl_released(z: Tensor, label: Tensor, attribute: Tensor, *, group: Tensor | None = None) -> Tensor:
+def fairkl_released(
+    z: Tensor, label: Tensor, attribute: Tensor, *, group: Tensor | None = None, deviations: bool = True
+) -> Tensor:
     """What the authors' code has for FairKL: differences of means and of deviations, squared, and a pull and a push.
 
         R = (m_+c - m_+a)^2 + (m_-a - m_-c)^2 + (d_+a - d_+c)^2 + (d_-a - d_-c)^2 - m_+c + m_-a
 
     +, -: pairs of one class, and of two.  m: means, a row with itself being an aligned pair; 0 where there is none.
-    d: standard deviations over the whole N x N matrix with zeros where a pair is of another kind.
+    d: standard deviations over the whole N x N matrix with zeros where a pair is of another kind; left out if not
+    `deviations`.
     """
     count, first, second = _moments(z, label, attribute, group, itself=True).unbind(1)
     rows = world() * len(label)
@@ -54,7 +68,8 @@ def fairkl_released(z: Tensor, label: Tensor, attribute: Tensor, *, group: Tenso
     spread = (second - first.square() / rows**2) / max(rows**2 - 1, 1)
     deviation = torch.where(spread > 0, spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0)
     m, d = mean[[0, 2]] - mean[[1, 3]], deviation[[0, 2]] - deviation[[1, 3]]
-    return (m.square().sum() + d.square().sum() - mean[1] + mean[2]).to(z.dtype)
+    squares = m.square().sum() + (d.square().sum() if deviations else 0)
+    return (squares - mean[1] + mean[2]).to(z.dtype)
 
 
 def _moments(z: Tensor, label: Tensor, attribute: Tensor, group: Tensor | None, *, itself: bool) -> Tensor:

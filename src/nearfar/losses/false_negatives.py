@@ -20,7 +20,13 @@ LISTED = 16
 
 @torch.no_grad()
 def find_alike(
-    views: list[Tensor], support: list[Tensor], *, top: int, threshold: float, score: Literal["max", "mean"] = "max"
+    views: list[Tensor],
+    support: list[Tensor],
+    *,
+    top: int,
+    threshold: float,
+    score: Literal["max", "mean"] = "max",
+    queue: Tensor | None = None,
 ) -> Tensor:
     """The columns that look most like each sample, among the rows of other samples: N x at most `top`, -1 where none.
 
@@ -28,11 +34,14 @@ def find_alike(
 
     views: V tensors, N x D, unit rows, whose rows are the candidates, numbered as in `gather(torch.cat(views))`.
     support: any number of tensors, N x D: what is known of each sample.  score: the max or the mean over them.
+    threshold: a row whose score is just that is not found.  queue: further candidates, K x D, numbered behind the rows.
     Huynh et al. 2020, arXiv 2011.11765.
     """
     candidates = gather(torch.cat(views))  # WVN x D
     sample = columns(views[0])
     of = gather(sample.repeat(len(views)))
+    if queue is not None:
+        candidates, of = torch.cat([candidates, queue]), F.pad(of, (0, len(queue)), value=-1)
     false_negatives = []
     for rows in torch.arange(len(sample), device=sample.device).split(ROWS):
         seen = (part[rows] @ candidates.T for part in support)
@@ -52,6 +61,9 @@ def nt_xent_found(
     temperature: float | Tensor,
     attract: bool = False,
     group: Tensor | None = None,
+    keys: list[Tensor] | None = None,
+    queue: Tensor | None = None,
+    queue_group: Tensor | None = None,
 ) -> Tensor:
     """NT-Xent that does not push the rows that were found for a sample, or that also pulls them.
 
@@ -59,23 +71,30 @@ def nt_xent_found(
 
     views: V tensors, N x D, unit rows.  false_negatives: N x m, F of each sample, columns as `find_alike` gives them,
     -1 for none.  P_i are the other views of the same sample and, if `attract`, also F_i, which then stay in the
-    denominator.
+    denominator.  keys: V tensors, N x D, what the views are contrasted with, in place of the views themselves; a view's
+    own key is left out, as a row itself is.  queue, queue_group: further keys, K x D, the same on all ranks, and their
+    groups, K.
     The mean over VN rows. With nothing found and two views it is `nt_xent`; with all found and not attracted, 0.
     Huynh et al. 2020, arXiv 2011.11765.
     """
-    z = torch.cat(views) * temperature**-0.5  # VN x D
-    keys, v, n = gather(z), len(views), len(views[0])
+    scale = temperature**-0.5
+    z, v, n = torch.cat(views) * scale, len(views), len(views[0])  # VN x D
+    every = gather(z if keys is None or keys is views else torch.cat(keys) * scale)  # WVN x D
     own = columns(z).view(v, n)
     partners = torch.stack([own.roll(-shift, 0) for shift in range(1, v)], 2).flatten(0, 1)  # VN x V-1
     apart = None if group is None else (group.repeat(v), gather(group.repeat(v)))
-    same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(false_negatives, len(keys))
+    if queue is not None:
+        every = torch.cat([every, queue * scale])
+        if apart is not None and queue_group is not None:
+            apart = apart[0], torch.cat([apart[1], queue_group])
+    same, hidden = torch.cat([own.view(-1, 1), partners], 1), _mask(false_negatives, len(every))
     false_negatives = false_negatives.repeat(v, 1)  # VN x m
     if hidden is None:
-        push = far(z, keys, skip=torch.cat([same, false_negatives], 1), exclude_same=apart)
+        push = far(z, every, skip=torch.cat([same, false_negatives], 1), exclude_same=apart)
     else:
-        push = far(z, keys, skip=same, exclude_same=apart, rule=lambda i, j: ~hidden[i % n, j])
+        push = far(z, every, skip=same, exclude_same=apart, rule=lambda i, j: ~hidden[i % n, j])
     positive = torch.cat([partners, false_negatives], 1) if attract else partners
-    s = (z[:, None] * keys[positive.clamp(min=0)]).sum(2)  # VN x positives
+    s = (z[:, None] * every[positive.clamp(min=0)]).sum(2)  # VN x positives
     pull = s.masked_fill(positive < 0, 0).sum(1) / (positive >= 0).sum(1)
     return share(torch.cat([s.masked_fill(positive < 0, float("-inf")), push[:, None]], 1).logsumexp(1) - pull)
 
@@ -153,12 +172,13 @@ def detected(alike: Ids, label: Ids) -> Tensor:
     return torch.stack([_equal_pairs(*both), _equal_pairs(*known), _equal_pairs(*label)])
 
 
-def detected_columns(false_negatives: Tensor, label: Tensor, views: int) -> Tensor:
+def detected_columns(false_negatives: Tensor, label: Tensor, views: int, queue: Tensor | None = None) -> Tensor:
     """The same three numbers for lists of columns.
 
-    false_negatives: N x m, as `find_alike` gives them for V views.  label: N.
+    false_negatives: N x m, as `find_alike` gives them for V views.  label: N.  queue: the labels of further columns, K.
     """
     every = gather(label.repeat(views))  # WVN
+    every = every if queue is None else torch.cat([every, queue])
     known = (false_negatives >= 0) & (label[:, None] >= 0) & (every[false_negatives] >= 0)
     right = known & (every[false_negatives] == label[:, None])
     same = equal_ids(label[:, None], every).sum() - views * (label >= 0).sum()

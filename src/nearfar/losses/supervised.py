@@ -2,7 +2,8 @@
 
 Rows are of unit length. A sample whose label is MISSING has only its own other views as positives. With W ranks, a rank
 contrasts its own rows with those of all ranks and returns its share of the mean (see `nearfar.distributed`). Rows
-without a positive are left out of the mean; `share_with_positive` tells how many take part.
+without a positive are left out of the mean, where the released code of SupCon counts them as 0;
+`share_with_positive` tells how many take part.
 """
 
 from __future__ import annotations

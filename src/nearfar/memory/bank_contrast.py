@@ -21,7 +21,8 @@ class BankContrast:
     """The loss of finding each row's own sample in a bank.
 
     form: "nce" (arXiv 1805.01978), "infonce", "softmax" over all rows of the bank, or "paper" (arXiv 1912.01991).
-    temperature: of the similarities.  negatives: rows drawn from the bank, the same for all; "softmax" draws none.
+    temperature: of the similarities.  negatives: rows drawn from the bank, the same for all; "softmax" draws none. For
+    "paper" a draw that is the row's own gives way, for that row, to one of the others; elsewhere it stays a negative.
     """
 
     form: Literal["nce", "infonce", "softmax", "paper"]
@@ -37,16 +38,19 @@ class BankContrast:
         is still new, unless `estimate` is off.  generator: of the draws, the same on every rank.
         """
         times, n, t = len(v) // len(batch), len(bank.rows), self.temperature
-        index, columns = batch.index.repeat(times), slice(None)
+        index, columns, hidden = batch.index.repeat(times), slice(None), None
         if self.form != "softmax":
-            columns = torch.randint(n, (self.negatives,), generator=generator).to(v.device)
+            columns = drawn = torch.randint(n, (self.negatives,), generator=generator).to(v.device)
+            if self.form == "paper":
+                columns, hidden = _without_own(drawn, index, n, generator)
         own, others = bank.rows[index], bank.rows[columns]
         groups = None if batch.group is None else (batch.group.repeat(times), bank.group[columns])
         if self.form == "softmax":
             return instance_softmax(v, others, index, temperature=t, groups=groups), log_z
-        if self.form != "nce":
-            loss = told_apart if self.form == "paper" else info_nce
-            return loss(v, own, others, temperature=t, groups=groups), log_z
+        if self.form == "paper":
+            return told_apart(v, own, others, temperature=t, groups=groups, hidden=hidden), log_z
+        if self.form == "infonce":
+            return info_nce(v, own, others, temperature=t, groups=groups), log_z
         if estimate and not bank.seen.any():
             log_z = log_partition(v, own, others, temperature=t, samples=n)
         return nce(v, own, others, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
@@ -60,3 +64,14 @@ class BankContrast:
             "softmax": math.log(len(bank.rows)),
             "paper": math.log(1 + k) + k * math.log(1 + 1 / k),
         }[self.form]
+
+
+def _without_own(drawn: Tensor, index: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Columns of the bank of n rows, more than were drawn, and which of them each row does not see: N x columns, bool.
+
+    Each row sees as many as were drawn: where a draw is its own row, another instead, each of the others as likely.
+    """
+    others = (drawn + torch.randint(1, max(n, 2), drawn.shape, generator=generator).to(drawn.device)) % n
+    own = torch.isin(drawn, index)
+    first = index[:, None] == drawn  # N x K
+    return torch.cat([drawn, others[own]]), torch.cat([first, ~first[:, own]], 1)

@@ -23,6 +23,8 @@ class BYOL(Method):
 
     Use it when negatives are unwanted, or batches are too small to hold enough of them. It costs about a third more
     than SimCLR: one more forward pass, and the weights twice.
+    Note: The momentum encoder begins equal to the encoder, as in most ports; the released code begins it from another
+    seed.
 
     Args:
         dim: Width of the embedding.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
@@ -20,12 +21,13 @@ class CLAE(SimCLR):
     """Trains SimCLR also on adversarial views, which are changed slightly to raise the loss of the batch.
 
     One signed gradient step (FGSM) from the view itself, where the positive's gradient vanishes, makes the negatives
-    harder. Adversarial views have batch norms of their own, in the network z':
+    harder. Adversarial views have batch norms of their own, in the network z', through which the step is taken too:
 
-        x' = x_1 + eps sign(dL(z_1, z(x_1)) / dx_1)        loss = L(z_1, z_2) + alpha L(z_1, z'(x'))
+        x' = x_1 + eps sign(dL(z'(x_1), z'(x)) / dx at x = x_1)        loss = L(z_1, z_2) + alpha L(z_1, z'(x'))
 
     Use it when augmentations are weak and negatives soon too easy. It takes twice the time of SimCLR.
-    Note: Decided here: statistics of these batch norms move once a step; the projector is SimCLR's.
+    Note: As in the released code, both embeddings of the step pass z'; the first is held constant. Decided here:
+    statistics of these batch norms move once a step; the projector is SimCLR's.
 
     Args:
         eps: Step size, in units of the views (images in [0, 1]); the paper's 0.03 is after division by 0.5.
@@ -59,14 +61,16 @@ class CLAE(SimCLR):
     def changed(self, view: Tensor) -> Tensor:
         return normalize(self.twin_projector(self.embed(view, self.twin_encoder)))  # N x dim
 
-    def attack(self, x: Tensor, z: Tensor, group: Tensor | None) -> Tensor:
-        """The views x after a step of size eps that raises the loss: N x ..., without a graph."""
+    def attack(self, x: Tensor, group: Tensor | None) -> Tensor:
+        """The views x after a step of size eps that raises their loss beside themselves: N x ..., without a graph."""
         with frozen_statistics(self):
-            return ascend(lambda at: self.loss(z.detach(), self.changed(at), group), x, epsilon=self.eps)
+            with torch.no_grad():
+                z = self.changed(x)
+            return ascend(lambda at: self.loss(z, self.changed(at), group), x, epsilon=self.eps)
 
     def forward(self, batch: Batch) -> Step:
         z1, z2 = self.project_all(batch.views)  # N x dim
-        z = self.changed(self.attack(batch.views[0], z1, batch.group))
+        z = self.changed(self.attack(batch.views[0], batch.group))
         clean, hard = self.loss(z1, z2, batch.group), self.loss(z1, z, batch.group)
         return Step(clean + self.alpha * hard, {"clean": clean.detach(), "hard": hard.detach()})
 

@@ -35,7 +35,8 @@ class CMC(Method):
         negatives: Number K of bank rows drawn as negatives.
         contrast: Loss against the bank: "nce", "infonce" or "softmax", as in InstDisc.
         momentum: Share of a bank row that stays when its sample is seen.
-        first: Initial bank: "noise", or a "look" that embeds all samples.
+        first: Initial banks: "noise", random rows (of unit length here; the released code does not normalize them), or
+            a "look" that embeds all samples.
         core: Contrast only the first group with each other one, instead of all pairs.
 
     Tian et al. 2019, "Contrastive Multiview Coding", arXiv 1906.05849.

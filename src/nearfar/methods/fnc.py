@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
 
 from nearfar.batch import Batch
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
+from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step, frozen_statistics
 from nearfar.nn.heads import mlp
 from nearfar.ranges import Cosine, NonNegativeInt, PositiveFloat, PositiveInt
@@ -20,17 +22,24 @@ class FNC(Method):
         attract:    -mean over own views and F_i of s_ij + log sum over all others of exp(s_ij)
         eliminate:  -s_ip + log(exp(s_ip) + sum_{j not in F_i} exp(s_ij))
 
-    Use it when a batch holds many samples of each class. It costs SimCLR's step, and a pass for each further view.
-    Note: With labels, the log reports `precision` and `recall` of F_i. The paper's optional memory is left out.
+    With a memory, rows are contrasted with those of a momentum encoder instead, of this batch and of earlier ones, and
+    false negatives are found among them by the momentum encoder's rows of all views (the support set).
+
+    Use it when a batch holds many samples of each class, or with a memory that does. It costs SimCLR's step, and a pass
+    for each further view; a memory costs another pass for every view.
+    Note: With labels, the log reports `precision` and `recall` of F_i. Decided here: the memory holds the views that
+    learn alone, and begins as random unit rows.
 
     Args:
         dim: Width of the embedding.
         temperature: Divides the similarities; 0.1 in the paper.
         treatment: "attract" (the only one in the released code) or "eliminate"; the paper names no default.
         top: Largest number of false negatives of a sample.
-        threshold: Least cosine similarity of a false negative.
+        threshold: Cosine similarity above which a row is a false negative; one just as high is not.
         score: Similarity to a sample: the "max" or the "mean" over its views.
         support_learns: Use views beyond the second, which support detection, as anchors too, as in the released code.
+        memory: Number of earlier rows; 16 batches in the paper, 0 for none.
+        momentum: Momentum of the encoder that makes the memory's rows.
 
     Huynh et al. 2020, "Boosting Contrastive Self-Supervised Learning with False Negative Cancellation",
     arXiv 2011.11765.
@@ -51,26 +60,39 @@ class FNC(Method):
         threshold: Cosine = 0.7,
         score: Literal["max", "mean"] = "max",
         support_learns: bool = False,
+        memory: int = 0,
+        momentum: float = 0.999,
     ) -> None:
         super().__init__(encoder)
         widths = (encoder.dim, encoder.dim, encoder.dim, dim)
         self.projector = mlp(widths, norm=True, bias=False, last_bias=False, last_norm=True, last_offset=False)
         self.temperature, self.attract, self.labeled = temperature, treatment == "attract", classes > 0
-        self.top, self.threshold, self.support_learns = top, threshold, support_learns
-        self.score: Literal["max", "mean"] = score
+        self.support_learns, self.find = support_learns, partial(find_alike, top=top, threshold=threshold, score=score)
+        self.queue = None
+        if memory:
+            self.queue = SlowQueue(memory, dim, self.encoder, self.projector, momentum=momentum, labeled=True)
 
     def forward(self, batch: Batch) -> Step:
-        learning = len(batch.views) if self.support_learns else 2
-        z, support = self.project_all(batch.views[:learning]), []
-        if batch.views[learning:]:
+        learning, queue = len(batch.views) if self.support_learns else 2, self.queue
+        earlier, group, labels = (None, None, None) if queue is None else (queue.keys, queue.group, queue.label)
+        keys = z = support = self.project_all(batch.views[:learning])
+        if queue is not None:
+            support = queue.embed(self, batch.views)
+            keys = support[:learning]
+        elif batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
-                support = self.project_all(batch.views[learning:])
-        false_negatives = find_alike(  # N x top
-            z, [*z, *support], top=self.top, threshold=self.threshold, score=self.score
-        )
-        loss = nt_xent_found(z, false_negatives, temperature=self.temperature, attract=self.attract, group=batch.group)
-        log = detection(detected_columns(false_negatives, batch.label, learning)) if self.labeled else {}
-        return Step(loss, log)
+                support = [*z, *self.project_all(batch.views[learning:])]
+        false_negatives = self.find(keys, support, queue=earlier)  # N x top
+        contrast = partial(nt_xent_found, temperature=self.temperature, attract=self.attract, group=batch.group)
+        loss = contrast(z, false_negatives, keys=keys, queue=earlier, queue_group=group)
+        log = detection(detected_columns(false_negatives, batch.label, learning, labels)) if self.labeled else {}
+        return Step(loss, log, (keys, batch))
+
+    def after_step(self, step: Step) -> None:
+        if self.queue is not None:
+            self.queue.update(self, *step.carry)
 
     def chance(self, batch: int) -> float | None:
-        return None if self.attract or self.support_learns else math.log(2 * batch - 1)
+        if self.attract or self.support_learns:
+            return None
+        return math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))

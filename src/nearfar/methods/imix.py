@@ -13,7 +13,7 @@ from nearfar.losses.mixed import mixed_byol, mixed_info_nce, mixed_rows
 from nearfar.losses.redundancy import barlow
 from nearfar.memory.queue import Queue
 from nearfar.method import Encoder, Method, Step
-from nearfar.nn.heads import barlow_head, mlp
+from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
 from nearfar.ops.mixing import cutmix, input_mix, mixup
@@ -29,7 +29,7 @@ class IMix(Method):
 
     Use it when augmentations are weak or unknown, as for tables, or data are few. It costs what its base costs.
     Note: Decided here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process;
-    only one direction is computed.
+    only one direction is computed; "npair" alone has a norm behind the projector, as in the paper for images.
 
     Args:
         base: Loss: "npair" (keys of the batch), "moco" (momentum encoder, keys of batch and queue), "byol" (momentum
@@ -37,7 +37,9 @@ class IMix(Method):
         mix: "mixup" averages two samples, "cutmix" pastes a box of one image into the other.
         alpha: Parameter of the Beta distribution of lam; smaller mixes less.
         extra: Number of other samples that InputMix adds to every view, labels unchanged.
+        extra_alpha: Parameter of the Beta or Dirichlet distribution of InputMix's shares.
         dim: Width of the embedding.
+        norm: Batch norm in the projector and the predictor, as everywhere in the paper but on ImageNet.
         temperature: Divides the similarities of npair and moco.
         queue: Number of negatives of moco beyond the batch.
         momentum: Momentum of the key encoder of moco and byol.
@@ -57,7 +59,9 @@ class IMix(Method):
         mix: Literal["mixup", "cutmix"] = "mixup",
         alpha: PositiveFloat = 1.0,
         extra: NonNegativeInt = 0,
+        extra_alpha: PositiveFloat = 1.0,
         dim: PositiveInt = 128,
+        norm: bool = True,
         temperature: PositiveFloat = 0.2,
         queue: PositiveInt = 65536,
         momentum: UnitInterval = 0.999,
@@ -65,16 +69,14 @@ class IMix(Method):
     ) -> None:
         slow = base in ("moco", "byol")
         super().__init__(split_norms(encoder, splits) if slow else encoder)
-        if base == "barlow":
-            self.projector = barlow_head(encoder.dim, out=dim)
-        else:
-            last = {"last_norm": True, "last_bias": False} if base == "npair" else {"last_bias": True}
-            self.projector = mlp((encoder.dim, encoder.dim, dim), norm=True, bias=False, **last)
-        self.predictor = mlp((dim, dim, dim), norm=True, bias=False, last_bias=True) if base == "byol" else None
+        widths = (dim, dim, dim) if base == "barlow" else (encoder.dim, dim)
+        head, last = partial(mlp, norm=norm, bias=not norm), norm and base == "npair"  # a norm behind the last layer
+        self.projector = head((encoder.dim, *widths), last_norm=last, last_bias=base != "barlow" and not last)
+        self.predictor = head((dim, encoder.dim, dim), last_bias=True) if base == "byol" else None
         self.slow = MomentumPair(self.encoder, split_norms(self.projector, splits)) if slow else None
         self.queue = Queue(queue, dim) if base == "moco" else None
-        self.base, self.mix = base, mixup if mix == "mixup" else cutmix
-        self.alpha, self.extra, self.temperature, self.momentum = alpha, extra, temperature, momentum
+        self.base, self.mix, self.temperature = base, mixup if mix == "mixup" else cutmix, temperature
+        self.alpha, self.extra, self.extra_alpha, self.momentum = alpha, extra, extra_alpha, momentum
 
     def query(self, view: Any) -> Tensor:
         return self.projector(self.embed(view))  # N x dim
@@ -84,7 +86,7 @@ class IMix(Method):
         return shuffled(partial(slow, self), view, self.clock.generator())  # N x dim
 
     def forward(self, batch: Batch) -> Step:
-        v1, v2 = input_mix(batch.views, self.extra, alpha=self.alpha, generator=self.clock.generator(1))
+        v1, v2 = input_mix(batch.views, self.extra, alpha=self.extra_alpha, generator=self.clock.generator(1))
         x, partner, lam = self.mix(v1, alpha=self.alpha, generator=self.clock.generator(2))
         q, k = (self.query(x), self.key(v2, self.slow)) if self.slow else self.each(self.query, [x, v2])
         return Step(self.loss(q, k, partner, lam, batch.group), carry=(normalize(k.detach()), batch.group))

@@ -25,7 +25,7 @@ class InstDisc(Method):
 
     Use it for long trainings in small batches, at SimCLR's cost: negatives need no forward pass, but are an epoch old.
     Note: All views are used, and written in turn; the paper has one. Negatives are drawn once a batch, not for each
-    row.
+    row; a sample's own row may be among them, as in the released code.
 
     Args:
         dim: Width of the embedding.
@@ -35,7 +35,8 @@ class InstDisc(Method):
             bank).
         momentum: Share of a bank row that stays when its sample is seen.
         proximal: Weight of the paper's second term, from a sample's second time on; 0 in the released code.
-        first: Initial bank: "noise" (the paper), or a "look" that embeds all samples, which spares a few poor epochs.
+        first: Initial bank: "noise", random rows (of unit length here; the released code does not normalize them), or a
+            "look" that embeds all samples, which spares a few poor epochs.
 
     Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", arXiv 1805.01978.
     """

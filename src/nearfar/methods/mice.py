@@ -26,7 +26,9 @@ class MiCE(MoCo):
     Use it when clusters are wanted and their number is known; `assign` names each sample's cluster. A step costs what
     MoCo's costs, with last layer, queue and loss once for each expert.
     Note: The views are for student, teacher and gate; of two, the gate sees the student's. A cluster that got no sample
-    in an epoch keeps its prototype, which the released code sets to zero. Both were decided here.
+    in an epoch keeps its prototype, which the released code sets to zero. Both were decided here. The queue begins as
+    random unit rows for each expert; in the released code as numbers drawn evenly from +-sqrt(3 / dim), of about that
+    length.
 
     Args:
         experts: Number of clusters, at most `dim`.

@@ -18,8 +18,9 @@ class PaCo(MoCo):
         D_i = sum_c exp(b_ic) + gamma sum_{j != i} exp(s_ij),    s_ij = q_i . k_j / temperature
 
     Use it to classify when some classes are rare; it is trained in one stage, at the cost of MoCo.
-    Note: Samples without a label are contrasted with samples only. The queue starts without labels, where the released
-    code draws them at random. Left out: the classifier's momentum copy, which nothing reads; AutoAugment and Cutout.
+    Note: Samples without a label are contrasted with samples only. The queue begins as random unit rows without labels;
+    the released code has far shorter rows and random labels. Left out: the classifier's momentum copy, which nothing
+    reads; AutoAugment and Cutout.
 
     Args:
         dim: Width of the embedding; 32 in the paper for CIFAR.

@@ -29,8 +29,9 @@ class PIRL(InstDisc):
         weight: Weight of the patches' term.
         temperature: Divides the similarities of both terms.
         negatives: Number K of bank rows drawn as negatives.
-        contrast: "paper" (negatives are contrasted with the other negatives too), "nce" (the released code: InstDisc's
-            loss with Z from the patches of the first batch) or "infonce" (softmax over own and drawn rows).
+        contrast: "paper" (negatives are contrasted with the other negatives too; the sample's own row is none of them),
+            "nce" (the released code: InstDisc's loss with Z from the patches of the first batch) or "infonce" (softmax
+            over own and drawn rows). In the last two a draw may be the own row, as in the released code.
         momentum: Share of a bank row that stays when its sample is seen.
         first: Initial bank: "noise", or a "look" that embeds all samples.
         grid: Cells along a side of the image.

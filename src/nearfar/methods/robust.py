@@ -36,7 +36,7 @@ class Robust(SimCLR):
         rho: Largest share of the others' rows that is removed, below 1; 1 / classes if these are balanced.
         onset: Share of training at which removal begins.
         full: Share of training at which removal is complete.
-        threshold: Least cosine similarity of a removed row.
+        threshold: Cosine similarity above which a row may be removed; one just as high is not.
         score: Similarity to a sample: the "max" or the "mean" over both views.
         oracle: Remove the rows of the same class, by label, as an ideal detection would.
         adversarial: Attack the first view.

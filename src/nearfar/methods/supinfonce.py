@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -15,6 +16,7 @@ from nearfar.nn.heads import supcon_head
 from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 LOSSES = {"out": sup_info_nce, "in": sup_info_nce_in, "supcon": epsilon_supcon}
+PENALTIES = {"kl": fairkl, "released": fairkl_released}
 
 
 class SupInfoNCE(Method):
@@ -45,6 +47,7 @@ class SupInfoNCE(Method):
         fairkl: Weight of the FairKL penalty; above 0 it needs attributes.
         penalty: "kl" (the paper) or "released": squared differences of means and deviations, a pull of conflicting
             pairs of one class and a push of aligned pairs of two.
+        deviations: Whether the penalty compares standard deviations as well as means.
 
     Barbano et al. 2023, "Unbiased Supervised Contrastive Learning", arXiv 2211.05568.
     """
@@ -65,11 +68,13 @@ class SupInfoNCE(Method):
         base_temperature: PositiveFloat | None = None,
         fairkl: NonNegativeFloat = 0.0,
         penalty: Literal["kl", "released"] = "kl",
+        deviations: bool = True,
     ) -> None:
         super().__init__(encoder)
         self.projector = supcon_head(encoder.dim, out=dim) if head == "mlp" else nn.Identity()
         self.temperature, self.epsilon, self.base_temperature = temperature, epsilon, base_temperature
-        self.form, self.fairkl, self.penalty = form, fairkl, penalty
+        self.form, self.fairkl = form, fairkl
+        self.penalty = partial(PENALTIES[penalty], deviations=deviations)
 
     def forward(self, batch: Batch) -> Step:
         z = self.project_all(batch.views)  # V of N x dim
@@ -89,9 +94,7 @@ class SupInfoNCE(Method):
                 f"--fairkl {self.fairkl:g} wants to know the bias of the samples, and they have no attribute: give the "
                 "labels table a column `attribute` that names it, or leave --fairkl at 0"
             )
-        bias = (fairkl if self.penalty == "kl" else fairkl_released)(
-            z[0], batch.label, batch.attribute, group=batch.group
-        )
+        bias = self.penalty(z[0], batch.label, batch.attribute, group=batch.group)
         return Step(loss + self.fairkl * bias, log | {"fairkl": bias.detach()})
 
     def chance(self, batch: int) -> float:

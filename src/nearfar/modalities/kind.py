@@ -47,6 +47,10 @@ class Kind:
         """The recipes that suit the data; "" where the kind has none, and settings are their defaults."""
         return ""
 
+    def study_encoder(self) -> str:
+        """The network on which methods are compared, where none is named; "" for that of each method's recipe."""
+        return ""
+
     def open(self, data: Any, settings: Any) -> Samples:
         """The data of a run, with the labels that its settings name."""
         raise NotImplementedError

@@ -16,6 +16,7 @@ from nearfar.optim.uncompiled import Uncompiled
 
 __all__ = [
     "LARS",
+    "adam",
     "adamw",
     "cosine_ramp",
     "larc",
@@ -60,6 +61,10 @@ class _SGD(Uncompiled, torch.optim.SGD):
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
+class _Adam(Uncompiled, torch.optim.Adam):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
 class _AdamW(Uncompiled, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
@@ -75,6 +80,13 @@ def sgd(groups: list[dict[str, Any]], lr: float, *, momentum: float = 0.9, neste
     # Not fused: that one fails where a parameter gets its first gradient later than others (SwAV's prototypes), and
     # leaves garbage in the momentum where a gradient scaler skips a step.
     return _remember(_SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov))
+
+
+def adam(
+    groups: list[dict[str, Any]], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Optimizer:
+    """torch's Adam, whose weight decay is part of the gradient (arXiv 1412.6980)."""
+    return _remember(_Adam(groups, lr=lr, betas=betas, eps=eps, fused=True))
 
 
 def adamw(

@@ -66,8 +66,8 @@ class Compare(Ask):
     """Passes over the samples, the same for all."""
     minutes: NonNegativeFloat = 0.0
     """Instead of that: as many epochs as each method does in so many minutes."""
-    encoder: str = "conv4"
-    """conv4, or the name of any timm model."""
+    encoder: str = ""
+    """The network that all methods train; by default one that is quick on a CPU: conv4 for images, mlp for tables."""
     batch: AtLeastTwo = 128
     """Samples in a step."""
 

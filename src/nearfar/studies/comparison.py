@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nearfar import modalities
 from nearfar.evaluation.intervals import Interval, over_seeds
 from nearfar.run import Run
 from nearfar.studies.asked import Compare
 from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
+from nearfar.training.build import insist_on_pixels
 
 MEASURES = ("kNN (%)", "linear (%)")
 MAIN = MEASURES[0]
@@ -26,6 +29,15 @@ class Comparison(Study[Compare]):
 
     name = "compare"
     hidden = ("samples seen", "verdict")
+
+    def prepare(self) -> None:
+        self.plans = {method: self._plan(method) for method in self.ask.methods}
+        for plan in self.plans.values():
+            insist_on_pixels(plan)
+
+    def _plan(self, method: str) -> plans.Plan:
+        flags, network = self.ask.flags(), modalities.entry(modalities.kind_of(self.ask.data)).study_encoder()
+        return plans.make(method, self.ask.data, None, ({"encoder": network} if network else {}) | flags)
 
     def measure(self) -> bool:
         ask = self.ask
@@ -55,8 +67,8 @@ class Comparison(Study[Compare]):
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        flags = self.ask.flags() | {"epochs": epochs, "seed": seed}
-        plan = plans.make(method, self.ask.data, None, flags)
+        plan = self.plans[method]
+        plan = replace(plan, settings=replace(plan.settings, epochs=epochs, seed=seed))
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:
@@ -118,7 +130,7 @@ class Comparison(Study[Compare]):
             "Epochs": epochs,
             "Seeds": ask.seeds,
             "Samples seen": f"{means[order[0]]['samples seen']['mean']:,.0f}",
-            "Encoder": ask.encoder,
+            "Encoder": self.plans[order[0]].settings.encoder,
             "Batch": ask.batch,
         }
         heading = f"{', '.join(order)} on {Path(ask.data).name}"

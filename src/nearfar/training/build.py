@@ -65,12 +65,18 @@ def open_samples(plan: Plan, say: Say) -> Samples:
         raise UserError(
             f"{plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
         )
-    if method.needs_pixels and not kind.pixels:
+    insist_on_pixels(plan)
+    return samples
+
+
+def insist_on_pixels(plan: Plan) -> None:
+    """Raise ValueError where the method wants pixels, and the kind of data has none."""
+    kind = kinds.of(plan.kind)
+    if methods.load(plan.method).needs_pixels and not kind.pixels:
         raise UserError(
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
             "`nearfar methods` lists the others"
         )
-    return samples
 
 
 def batch_size(asked: int, samples: int, say: Say) -> int:

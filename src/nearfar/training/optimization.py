@@ -27,6 +27,8 @@ def make_optimizer(method: nn.Module, settings: Settings, batch: int) -> Optimiz
             return optim.lars(groups, lr, momentum=momentum, rate_in_momentum=False)
         case "larc":
             return optim.larc(groups, lr, momentum=momentum)
+        case "adam":
+            return optim.adam(groups, lr)
         case "adamw":
             return optim.adamw(groups, lr)
 

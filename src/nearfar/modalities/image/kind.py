@@ -42,6 +42,9 @@ class ImageKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
+    def study_encoder(self) -> str:
+        return settings.study_encoder()
+
     def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
         """The data of a run. side: of the stored squares, in pixels."""
         if isinstance(data, Images):

@@ -67,6 +67,12 @@ class Columns:
         """How many inputs a row makes."""
         return sum(column.width for column in (*self.numbers, *self.categories))
 
+    @property
+    def groups(self) -> list[int]:
+        """How many inputs the numbers make, if there are any, and each category."""
+        numbers = sum(column.width for column in self.numbers)
+        return [*([numbers] if numbers else []), *(column.width for column in self.categories)]
+
     def spec(self) -> list[dict[str, Any]]:
         """In plain types, as `from_spec` reads them."""
         both = (*self.numbers, *self.categories)

@@ -25,6 +25,19 @@ class Maxout(nn.Module):
         return x.unflatten(1, (-1, self.pieces)).amax(2)
 
 
+class Groups(nn.Module):
+    """Each group of inputs through a linear layer of its own, side by side: N x D -> N x (groups dim)."""
+
+    def __init__(self, widths: list[int], dim: int) -> None:
+        super().__init__()
+        self.widths = widths
+        self.layers = nn.ModuleList(nn.Linear(width, dim) for width in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.widths, 1)
+        return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)], 1)
+
+
 class TableEncoder(Encoder):
     """A network for the rows of a table, which `views.table` makes inputs of: N x D -> N x dim.
 
@@ -33,7 +46,7 @@ class TableEncoder(Encoder):
 
     def __init__(self, name: str, columns: Columns) -> None:
         super().__init__()
-        self.net, self.dim = _build(name, columns.width)
+        self.net, self.dim = _build(name, columns.groups)
         self.columns = columns
         self.spec = {"kind": "table", "name": name, "columns": columns.spec()}
 
@@ -53,20 +66,35 @@ class TableEncoder(Encoder):
         return self.net
 
     def source(self) -> tuple[list[str], bool]:
-        name, width = self.spec["name"], self.columns.width
-        kind, sizes = _sizes(name, width)
+        groups = self.columns.groups
+        kind, sizes = _sizes(self.spec["name"], groups)
         layers = "torch.nn.Linear(a, b), torch.nn.ReLU()"
         if kind == "mlp":
             return [f"net = torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"], False
         layers = "torch.nn.Linear(a, b), torch.nn.BatchNorm1d(b), torch.nn.ReLU()"
+        split = [
+            "class Groups(torch.nn.Module):",
+            "    def __init__(self, widths, dim):",
+            "        super().__init__()",
+            "        self.widths = widths",
+            "        self.layers = torch.nn.ModuleList(torch.nn.Linear(width, dim) for width in widths)",
+            "",
+            "    def forward(self, x):",
+            "        parts = x.split(self.widths, 1)",
+            "        return torch.cat([layer(part) for layer, part in zip(self.layers, parts)], 1)",
+            "",
+            "",
+        ]
+        first = f"Groups({groups}, {GROUP}), " if len(groups) > 1 else ""
         return [
+            *(split if first else []),
             "class Maxout(torch.nn.Module):",
             "    def forward(self, x):",
             "        return x.unflatten(1, (-1, 4)).amax(2)",
             "",
             "",
             f"layers = [m for a, b in {list(pairwise(sizes[:-1]))} for m in ({layers})]",
-            f"net = torch.nn.Sequential(*layers, torch.nn.Linear({sizes[-2]}, {sizes[-1]}), Maxout())",
+            f"net = torch.nn.Sequential({first}*layers, torch.nn.Linear({sizes[-2]}, {sizes[-1]}), Maxout())",
         ], False
 
     def encode_lines(self) -> list[str]:
@@ -115,27 +143,39 @@ def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = No
     return torch.rand(n, Columns.from_spec(spec["columns"]).width, generator=generator)
 
 
-def _sizes(name: str, width: int) -> tuple[str, list[int]]:
-    """The family of a network and the widths of its layers, from its name."""
+GROUP = 64
+"""What maxout's first layer makes of the inputs, or of each group of them."""
+
+
+def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
+    """The family of a network and the widths of its layers, from its name; of maxout those behind `Groups`."""
     if match := re.fullmatch(r"mlp(?:-(\d+)x(\d+))?", name):
         wide, deep = int(match[1] or 256), int(match[2] or 4)
         if wide and deep:
-            return "mlp", [width, *[wide] * deep]
+            return "mlp", [sum(groups), *[wide] * deep]
     if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
-        return "maxout", [width, 64, *(wide * w for w in (32, 32, 64, 64, 128))]
+        first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
+        return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
     raise UserError(
         f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
         "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
     )
 
 
-def _build(name: str, width: int) -> tuple[nn.Sequential, int]:
-    kind, sizes = _sizes(name, width)
+def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:
+    """The network of that name, for inputs in groups of those widths, and how many numbers it gives.
+
+    Of maxout, as in the released code of i-Mix: several groups pass a linear layer each, without norm; one passes one
+    with norm and ReLU.
+    """
+    kind, sizes = _sizes(name, groups)
     layers: list[nn.Module] = []
     if kind == "mlp":
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         return nn.Sequential(*layers), sizes[-1]
+    if len(groups) > 1:
+        layers.append(Groups(groups, GROUP))
     for before, after in pairwise(sizes[:-1]):
         layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]), Maxout(4)), sizes[-1] // 4

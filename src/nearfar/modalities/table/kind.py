@@ -38,6 +38,9 @@ class TableKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
+    def study_encoder(self) -> str:
+        return settings.study_encoder()
+
     def open(self, data: Any, settings: Settings) -> TableSamples:
         if isinstance(data, TableSamples):
             return data

@@ -70,4 +70,5 @@ def sce() -> Recipe:
 
 def excon() -> Recipe:
     """The last stage explains, as at 64 px in the authors' code."""
-    return replace(_of(small_images.excon()), method={"stage": 4})
+    recipe = _of(small_images.excon())
+    return replace(recipe, method=recipe.method | {"stage": 4})

@@ -1,4 +1,8 @@
-"""Images of 32 to 64 pixels, such as CIFAR-10: what the papers, or their authors' code, do at that size."""
+"""Images of 32 to 64 pixels, such as CIFAR-10: what the papers, or their authors' code, do at that size.
+
+The encoder is ResNet-18 and epochs are 100 where a recipe names no others, whatever the papers have; a warm-up begins
+at a rate of 0.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +92,9 @@ def npairs() -> Recipe:
 def crossentropy() -> Recipe:
     """The authors' baseline of SupCon's CIFAR recipe, with one view."""
     return Recipe(
-        settings=Settings(views="supcon", view_count=1, optimizer="sgd", lr=0.2, weight_decay=1e-4, decay_1d=True),
+        settings=Settings(
+            views="supcon", view_count=1, optimizer="sgd", lr=0.2, weight_decay=1e-4, decay_1d=True, floor=0.001
+        ),
     )
 
 
@@ -96,7 +102,7 @@ def opencon() -> Recipe:
     """The authors' CIFAR-10 command, with a cosine where it has steps; they train SimCLR's last stage."""
     return Recipe(
         settings=Settings(
-            views="simclr", optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512, epochs=200
+            views="supcon", optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_1d=True, warmup=0, batch=512, epochs=200
         )
     )
 
@@ -110,7 +116,15 @@ def spcl() -> Recipe:
     """The paper has no such data; its optimizer, with a cosine for steps, its batch and its one view (unverified)."""
     return Recipe(
         settings=Settings(
-            views="simclr", view_count=1, optimizer="adamw", lr=1.4e-3, weight_decay=5e-4, batch=64, epochs=50, warmup=0
+            views="simclr",
+            view_count=1,
+            optimizer="adam",
+            lr=1.4e-3,  # 3.5e-4 for a batch of 64
+            weight_decay=5e-4,
+            decay_1d=True,
+            batch=64,
+            epochs=50,
+            warmup=0,
         )
     )
 
@@ -148,7 +162,7 @@ def instdisc() -> Recipe:
     """The authors' CIFAR-10 command, with a cosine where it has steps; its loss has no proximal term."""
     return Recipe(
         settings=Settings(
-            views="moco_v1", optimizer="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=0, batch=128
+            views="moco_v1", optimizer="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=0, batch=128, epochs=200
         ),
         method={"temperature": 0.1, "proximal": 0.0},
     )
@@ -164,10 +178,18 @@ def alignuniform() -> Recipe:
 
 
 def debiased() -> Recipe:
-    """The authors' recipe for STL-10 and CIFAR-10: a constant rate of Adam, whose decay of 1e-6 is next to none."""
+    """The authors' recipe for STL-10 and CIFAR-10, a constant rate of Adam, without its blur of 3 pixels."""
     return Recipe(
         settings=Settings(
-            views="simclr", optimizer="adamw", lr=1e-3, weight_decay=1e-6, warmup=0, floor=1.0, batch=256, epochs=400
+            views="simclr",
+            optimizer="adam",
+            lr=1e-3,
+            weight_decay=1e-6,
+            decay_1d=True,
+            warmup=0,
+            floor=1.0,
+            batch=256,
+            epochs=400,
         ),
         method={"temperature": 0.5, "tau_plus": 0.1},
     )
@@ -195,9 +217,11 @@ def renyicl() -> Recipe:
 
 
 def imix() -> Recipe:
-    """The paper's CIFAR recipe, with as many epochs as the others here, where it has 4000."""
+    """The paper's CIFAR recipe, with as many epochs as the others here, where it has 1000 to 4000."""
     return Recipe(
-        settings=Settings(views="supcon", optimizer="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, batch=256),
+        settings=Settings(
+            views="supcon", optimizer="sgd", lr=0.125, weight_decay=1e-4, decay_1d=True, warmup=5, batch=256
+        ),
         method={"queue": 4096},
     )
 
@@ -208,9 +232,10 @@ def mochi() -> Recipe:
 
 
 def clae() -> Recipe:
-    """The authors' CIFAR recipe: Adam with a constant rate and no decay, for 100 epochs, temperature 0.5."""
+    """The authors' CIFAR recipe: Adam with a constant rate and no decay, for 100 epochs, temperature 0.5; the jitter of
+    the views is SimCLR's for CIFAR, half as strong as theirs."""
     return Recipe(
-        settings=Settings(views="simclr", optimizer="adamw", lr=3e-4, weight_decay=0.0, warmup=0, floor=1.0, batch=256),
+        settings=Settings(views="simclr", optimizer="adam", lr=3e-4, weight_decay=0.0, warmup=0, floor=1.0, batch=256),
         method={"dim": 64, "temperature": 0.5},
     )
 
@@ -236,13 +261,16 @@ def relicv2() -> Recipe:
 def bregman() -> Recipe:
     """The authors' recipe for small data: Adam 0.005, of which they take 500 epochs and more."""
     return Recipe(
-        settings=Settings(views="simclr", optimizer="adamw", lr=5e-3, weight_decay=1e-6, warmup=0, batch=256),
+        settings=Settings(
+            views="simclr", optimizer="adam", lr=5e-3, weight_decay=1e-6, decay_1d=True, warmup=0, batch=256
+        ),
         method={"temperature": 0.5},
     )
 
 
 def rotation() -> Recipe:
-    """The authors' CIFAR-10 settings, a cosine for steps; milder views than those of contrast (unverified)."""
+    """The authors' CIFAR-10 settings, with a cosine for steps and without Nesterov's momentum; views of MoCo, where
+    they crop and flip alone (unverified)."""
     return Recipe(
         settings=Settings(
             views="moco_v2", optimizer="sgd", lr=0.2, weight_decay=5e-4, decay_1d=True, batch=128, epochs=200, warmup=0
@@ -274,7 +302,9 @@ def colorization() -> Recipe:
 def sce() -> Recipe:
     """The paper's CIFAR-10 recipe: a strong and a weak view, SGD 0.06, a queue of 4,096."""
     return Recipe(
-        settings=Settings(views="sce", optimizer="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=5, batch=256),
+        settings=Settings(
+            views="sce", optimizer="sgd", lr=0.06, weight_decay=5e-4, decay_1d=True, warmup=5, batch=256, epochs=200
+        ),
         method={"queue": 4096},
     )
 
@@ -300,9 +330,9 @@ def pirl() -> Recipe:
 
 
 def cpc() -> Recipe:
-    """The paper has no such data; a grid of 5 x 5, layer norm, and its optimizer (unverified)."""
+    """The paper has no such data; a grid of 5 x 5, layer norm, and its Adam at a higher rate (unverified)."""
     return Recipe(
-        settings=Settings(views="moco_v2", optimizer="adamw", lr=1e-3, weight_decay=1e-5, batch=256),
+        settings=Settings(views="moco_v2", optimizer="adam", lr=1e-3, weight_decay=1e-5, batch=256),
         method={"grid": 5, "norm": True},
     )
 
@@ -340,7 +370,8 @@ def excon() -> Recipe:
             floor=0.001,
             batch=256,
             epochs=200,
-        )
+        ),
+        method={"temperature": 0.1, "base_temperature": 0.07},
     )
 
 
@@ -364,7 +395,8 @@ def kcl() -> Recipe:
 
 
 def paco() -> Recipe:
-    """The authors' settings for CIFAR-100 with a long tail, a cosine for steps, without AutoAugment and Cutout."""
+    """The authors' settings for CIFAR-100 with a long tail, where they have a ResNet-32; a cosine for steps, without
+    AutoAugment and Cutout."""
     return Recipe(
         settings=Settings(
             views="supcon", optimizer="sgd", lr=0.1, weight_decay=5e-4, decay_1d=True, batch=128, epochs=400
@@ -380,7 +412,8 @@ def gpaco() -> Recipe:
 
 
 def rescom() -> Recipe:
-    """The authors' file for CIFAR-100 with a long tail, a cosine for steps, without AutoAugment and Cutout."""
+    """The authors' file for CIFAR-100 with a long tail, where they have a ResNet-32; a cosine for steps, without
+    AutoAugment and Cutout."""
     return Recipe(
         settings=Settings(
             views="supcon", optimizer="sgd", lr=0.2, weight_decay=5e-4, decay_1d=True, batch=128, epochs=400
