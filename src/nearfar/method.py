@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from nearfar.batch import Batch, cat, layout, size, split
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
+from nearfar.precision import network, networks_alone
 
 Context = AbstractContextManager[None]
 
@@ -196,6 +197,12 @@ class Method(nn.Module):
         self.micro_batch = 0
         self.representations: list[Tensor] | None = None
 
+    def __call__(self, batch: Batch) -> Step:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `forward` gives. Of autocast around it only networks know: `embed`, and what `nn.heads` makes."""
+        with networks_alone(batch.index.device):
+            return super().__call__(batch)
+
+    @network
     def embed(self, view: Any, encoder: Encoder | None = None) -> Tensor:
         """The representation of a view: N x encoder.dim. Every method goes through here.
 

@@ -11,20 +11,23 @@ import dataclasses
 import io
 import re
 from itertools import zip_longest
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
-from nearfar import methods
+from nearfar import methods, precision
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import parse
 from nearfar.method import Method, Step, frozen_statistics, start_epoch
 from nearfar.modalities import recipes
 from nearfar.modalities.image.settings import DRAWINGS
+from nearfar.training import loop
 from nearfar.training import plan as plans
 from nearfar.training.log import OWN
+from nearfar.training.options import StepOptions
 from tests.two_ranks import Pool
 
 from .ranks import hold_two_ranks_to_one
@@ -325,6 +328,54 @@ def test_chance_is_the_loss_of_a_network_of_zeros(form: Form) -> None:
             if chance is not None:
                 label = torch.arange(rows) % 3 if method.classifies else torch.full_like(batch.label, MISSING)
                 assert method(with_labels(batch, label)).loss.item() == pytest.approx(chance, rel=1e-5, abs=1e-5)
+
+
+class Passed(torch.autograd.Function):
+    """Another value in the place of a network's, without a gradient for the network: what a loss feels is apart."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(grads[0]), None
+
+
+class Border:
+    """What networks give, kept, or put in the place of what others give; and the gradients that arrive there."""
+
+    def __init__(self, values: list[Tensor] | None = None) -> None:
+        self.given, self.own, self.gradients = values, list[Tensor](), list[Tensor]()
+
+    def __call__(self, out: Tensor) -> Tensor:
+        value = out.detach() if self.given is None else self.given[len(self.own)]
+        self.own.append(out.detach())
+        if not out.requires_grad:
+            return value
+        passed = Passed.apply(out, value)
+        passed.register_hook(self.gradients.append)
+        return passed
+
+
+@every_form
+def test_in_half_precision_the_loss_has_the_value_and_gradient_of_float32(
+    form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same embeddings: those of the step in bf16 stand in for those of the step in float32."""
+    batch, losses, borders = form.batch(8), [], [Border()]
+    for method, words in ((grown(form), "bf16"), (grown(form), "float32")):
+        monkeypatch.setattr(precision, "_leaving", borders[-1])
+        options = StepOptions(precision=words)
+        losses.append(loop.step(method, batch, sgd(method), options).out.loss)
+        borders.append(Border(borders[0].own))
+    one, two, _ = borders
+    assert [x.dtype for x in one.own] == [x.dtype for x in two.own] == [torch.float32] * len(one.own)
+    assert not all(map(torch.equal, one.own, two.own)), "no network was in half precision"
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
+    assert len(one.gradients) == len(two.gradients) > 0
+    for got, want in zip(one.gradients, two.gradients, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6 * max(1.0, float(want.abs().max())))
 
 
 @every_method

@@ -11,6 +11,7 @@ from nearfar.errors import UserError
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.method import Encoder, Method, Step
 from nearfar.ops.patches import cut, each_patch
+from nearfar.precision import network
 
 
 class CausalConvolutions(nn.Module):
@@ -24,6 +25,7 @@ class CausalConvolutions(nn.Module):
         self.first = nn.Conv2d(dim, width, 1)
         self.layers = nn.ModuleList(nn.Conv2d(width, width, (2, 3)) for _ in range(layers))
 
+    @network
     def forward(self, z: Tensor) -> Tensor:
         c = self.first(z)
         for layer in self.layers:
