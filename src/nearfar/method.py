@@ -289,9 +289,24 @@ class Method(nn.Module):
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimizer has moved."""
 
-    def chance(self, batch: int) -> float | None:
-        """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
+    def chance(self, batch: Batch) -> Tensor | float | None:
+        """The loss of an encoder that gives the same for every sample: this rank's share, of the batch as it is, with
+        its views, labels and groups. None where that is no number to compare with.
+
+        Then all similarities are equal: memories, centroids and prototypes count as filled with what the encoder gives,
+        and classifiers give all classes the same logit. Best asked of the loss itself, with `equal_rows`. Nothing is
+        written, and no gradient wanted.
+        """
         return None
+
+
+def equal_rows(batch: Batch, dim: int = 0) -> Tensor:
+    """The same embedding for each sample, for `Method.chance`: N x 1, of unit length, where rows meet rows alone.
+
+    dim: the width of a memory that they meet; then N x dim zeros, whose products with all that it holds are equal.
+    """
+    shape = len(batch), dim or 1
+    return torch.full(shape, 0.0 if dim else 1.0, device=batch.index.device)
 
 
 @torch.no_grad()

@@ -140,7 +140,9 @@ class Halves(Slope):
         self.encoder, self.projector = nn.Linear(3, 3, bias=False), mlp((3, 3), norm=False, bias=False, last_bias=False)
         self.on: dict[str, bool] = {}
         for name, layer in (("encoder", self.encoder), ("projector", self.projector[0])):
-            layer.register_forward_pre_hook(lambda *_, name=name: self.on.update({name: torch.is_autocast_enabled("cpu")}))
+            layer.register_forward_pre_hook(
+                lambda *_, name=name: self.on.update({name: torch.is_autocast_enabled("cpu")})
+            )
 
     def forward(self, batch: Batch) -> Step:
         self.on["forward"] = torch.is_autocast_enabled("cpu")

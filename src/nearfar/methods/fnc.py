@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
-from nearfar.method import Encoder, Method, Step, frozen_statistics
+from nearfar.method import Encoder, Method, Step, equal_rows, frozen_statistics
 from nearfar.nn.heads import mlp
 
 
@@ -71,5 +71,7 @@ class FNC(Method):
         log = detection(detected_columns(false_negatives, batch.label, learning)) if self.labeled else {}
         return Step(loss, log)
 
-    def chance(self, batch: int) -> float | None:
-        return None if self.attract or self.support_learns else math.log(2 * batch - 1)
+    def chance(self, batch: Batch) -> Tensor:
+        z = [equal_rows(batch)] * (len(batch.views) if self.support_learns else 2)
+        false_negatives = find_alike(z, z, top=self.top, threshold=self.threshold, score=self.score)
+        return nt_xent_found(z, false_negatives, temperature=self.temperature, attract=self.attract, group=batch.group)

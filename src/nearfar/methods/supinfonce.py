@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.errors import UserError
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import supcon_head
 
 LOSSES = {"out": sup_info_nce, "in": sup_info_nce_in, "supcon": epsilon_supcon}
@@ -72,7 +71,14 @@ class SupInfoNCE(Method):
 
     def forward(self, batch: Batch) -> Step:
         z = self.project_all(batch.views)  # V of N x dim
-        loss = LOSSES[self.form](
+        loss, log = self.contrasted(z, batch), {"with_positive": share_with_positive(batch.label, len(z))}
+        if not self.fairkl:
+            return Step(loss, log)
+        bias = self.bias(z[0], batch)
+        return Step(loss + self.fairkl * bias, log | {"fairkl": bias.detach()})
+
+    def contrasted(self, z: list[Tensor], batch: Batch) -> Tensor:
+        return LOSSES[self.form](
             z,
             batch.label,
             temperature=self.temperature,
@@ -80,19 +86,17 @@ class SupInfoNCE(Method):
             base_temperature=self.base_temperature,
             group=batch.group,
         )
-        log = {"with_positive": share_with_positive(batch.label, len(z))}
-        if not self.fairkl:
-            return Step(loss, log)
+
+    def bias(self, z: Tensor, batch: Batch) -> Tensor:
         if batch.attribute is None:
             raise UserError(
                 f"--fairkl {self.fairkl:g} wants to know the bias of the samples, and they have no attribute: give the "
                 "labels table a column `attribute` that names it, or leave --fairkl at 0"
             )
-        bias = (fairkl if self.penalty == "kl" else fairkl_released)(
-            z[0], batch.label, batch.attribute, group=batch.group
-        )
-        return Step(loss + self.fairkl * bias, log | {"fairkl": bias.detach()})
+        penalty = fairkl if self.penalty == "kl" else fairkl_released
+        return penalty(z, batch.label, batch.attribute, group=batch.group)
 
-    def chance(self, batch: int) -> float:
-        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
-        return scale * math.log(math.exp(-self.epsilon) + 2 * batch - 2)
+    def chance(self, batch: Batch) -> Tensor:
+        z = [equal_rows(batch)] * len(batch.views)
+        loss = self.contrasted(z, batch)
+        return loss + self.fairkl * self.bias(z[0], batch) if self.fairkl else loss
