@@ -67,6 +67,17 @@ def far(
     return _far(q, k, skip, exclude_same, only_same, bias, rule)
 
 
+def products(q: Tensor, k: Tensor) -> Tensor:
+    """q_i . k_j of each pair, for the few losses that need them one by one, exact as `far` is: N x M.
+
+    q: N x D; k: M x D, or N x M x D where each row has candidates of its own. Half precision is computed in float32,
+    also under autocast, which would lower the product.
+    """
+    q, k = _single(q, k)
+    with torch.autocast(q.device.type, enabled=False):
+        return q @ k.T if k.dim() == 2 else torch.einsum("nd,nmd->nm", q, k)
+
+
 def near(q: Tensor, k: Tensor, positive: Tensor) -> Tensor:
     """How hard the one positive pulls: q_i . k_positive(i). N.
 
@@ -162,8 +173,7 @@ class Watch:
         if not len(q) or not len(k):
             return
         rows, columns = slice(0, self.few(len(q), len(k))), slice(0, len(k))
-        with torch.autocast(q.device.type, enabled=False):
-            logits = q[rows] @ k.T  # n x M
+        logits = products(q[rows], k)  # n x M
         if bias is not None:
             logits += bias
         rules.hide(logits, rows, columns, rules.skipped(rows))

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from nearfar.batch import Batch, cat, layout, size, split
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
+from nearfar.precision import network, networks_alone
 from nearfar.ranges import checked
 
 Context = AbstractContextManager[None]
@@ -203,6 +204,12 @@ class Method(nn.Module):
         self.micro_batch = 0
         self.representations: list[Tensor] | None = None
 
+    def __call__(self, batch: Batch) -> Step:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `forward` gives. Of autocast around it only networks know: `embed`, and what `nn.heads` makes."""
+        with networks_alone(batch.index.device):
+            return super().__call__(batch)
+
+    @network
     def embed(self, view: Any, encoder: Encoder | None = None) -> Tensor:
         """The representation of a view: N x encoder.dim. Every method goes through here.
 
@@ -289,9 +296,24 @@ class Method(nn.Module):
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimizer has moved."""
 
-    def chance(self, batch: int) -> float | None:
-        """The loss of a model that knows nothing, for a global batch of that size; None where that has no meaning."""
+    def chance(self, batch: Batch) -> Tensor | float | None:
+        """The loss of an encoder that gives the same for every sample: this rank's share, of the batch as it is, with
+        its views, labels and groups. None where that is no number to compare with.
+
+        Then all similarities are equal: memories, centroids and prototypes count as filled with what the encoder gives,
+        and classifiers give all classes the same logit. Best asked of the loss itself, with `equal_rows`. Nothing is
+        written, and no gradient wanted.
+        """
         return None
+
+
+def equal_rows(batch: Batch, dim: int = 0) -> Tensor:
+    """The same embedding for each sample, for `Method.chance`: N x 1, of unit length, where rows meet rows alone.
+
+    dim: the width of a memory that they meet; then N x dim zeros, whose products with all that it holds are equal.
+    """
+    shape = len(batch), dim or 1
+    return torch.full(shape, 0.0 if dim else 1.0, device=batch.index.device)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nearfar import distributed, losses
 from nearfar.batch import MISSING
 from nearfar.clustering.sinkhorn import sinkhorn
+from nearfar.contrast import products
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
@@ -121,7 +122,7 @@ def _margin_nce(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
 
 
 def _opencon(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
-    new = unfamiliar(a @ QUEUE.T, LABEL[i] >= 0, known=3, percentile=70)
+    new = unfamiliar(products(a, QUEUE), LABEL[i] >= 0, known=3, percentile=70)
     return supcon([a, b], i % 3, temperature=T, group=g, among=new | (i % 4 == 0), anchors=new)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.local import at_once
+from nearfar.precision import network, networks_alone
 
 
 def parts(dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, nn.Linear, Tensor]:
@@ -63,10 +64,10 @@ def test_half_precision(dtype: torch.dtype, kept: bool) -> None:
     inner: list[Tensor] = []
 
     def compute() -> tuple[Tensor, None]:
-        inner.append(one(x).float().square().mean())
+        inner.append(network(one)(x).square().mean())
         return inner[0], None
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast("cpu", dtype=dtype), networks_alone(torch.device("cpu")):
         loss, _ = at_once(compute, one.parameters())
     assert (loss is inner[0]) == kept
     loss.backward()

@@ -14,6 +14,7 @@ from nearfar.batch import Batch
 from nearfar.contrast import far
 from nearfar.evaluation.alarms import Judge
 from nearfar.method import Clock, Method, Step, derive_seed
+from nearfar.nn.heads import mlp
 from nearfar.training import loop as loops
 from nearfar.training.journal import Journal
 from nearfar.training.log import Log
@@ -131,20 +132,24 @@ def test_the_forward_pass_goes_through_the_net_that_is_given() -> None:
 
 
 class Halves(Slope):
-    """A linear layer before the slope, whose arithmetic autocast changes; notes where autocast is on."""
+    """An encoder and a head whose arithmetic autocast changes; notes where autocast is on, and what comes out."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer = nn.Linear(3, 3, bias=False)
+        self.encoder, self.projector = nn.Linear(3, 3, bias=False), mlp((3, 3), norm=False, bias=False, last_bias=False)
         self.on: dict[str, bool] = {}
+        for name, layer in (("encoder", self.encoder), ("projector", self.projector[0])):
+            layer.register_forward_pre_hook(
+                lambda *_, name=name: self.on.update({name: torch.is_autocast_enabled("cpu")})
+            )
 
     def forward(self, batch: Batch) -> Step:
         self.on["forward"] = torch.is_autocast_enabled("cpu")
-        out = self.layer(batch.views[0])
-        self.dtype = out.dtype
-        out.register_hook(lambda gradient: self.on.update(backward=torch.is_autocast_enabled("cpu")))
-        return Step(out.float().square().mean() + 0 * self.weight.sum())
+        self.h = self.embed(batch.views[0])
+        self.z = self.projector(self.h)
+        self.z.register_hook(lambda gradient: self.on.update(backward=torch.is_autocast_enabled("cpu")))
+        return Step((self.z @ self.z.T).square().mean() + 0 * self.weight.sum())
 
     def before_step(self) -> None:
         self.on["before_step"] = torch.is_autocast_enabled("cpu")
@@ -156,22 +161,26 @@ class Halves(Slope):
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_the_forward_pass_alone_is_in_half_precision(precision: Any, dtype: torch.dtype) -> None:
+def test_networks_alone_are_in_half_precision(precision: Any, dtype: torch.dtype) -> None:
     method, x = Halves(), torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     (result,) = steps(method, x, options=StepOptions(precision=precision))
     half = precision != "float32"
-    assert method.on == {"forward": half, "backward": False, "before_step": False, "after_step": False}
-    assert method.dtype == dtype
+    elsewhere = dict.fromkeys(("forward", "backward", "before_step", "after_step"), False)
+    assert method.on == elsewhere | {"encoder": half, "projector": half}
     twin = Halves()
-    want = (x.to(dtype) @ twin.layer.weight.to(dtype).T).float().square().mean()
-    torch.testing.assert_close(result.out.loss, want)
+    h = x.to(dtype) @ twin.encoder.weight.to(dtype).T
+    z = (h @ twin.projector[0].weight.to(dtype).T).float()
+    assert method.h.dtype == method.z.dtype == torch.float32
+    assert torch.equal(method.z, z)
+    want = (z @ z.T).square().mean()
+    torch.testing.assert_close(result.out.loss, want, rtol=1e-6, atol=0)
     want.backward()
-    gradient = method.layer.weight.grad
-    assert gradient is not None
-    assert gradient.dtype == torch.float32
-    torch.testing.assert_close(gradient, twin.layer.weight.grad)
-    whole = (x @ twin.layer.weight.T).square().mean()
-    assert (result.out.loss != whole) == half
+    for layer, other in ((method.encoder, twin.encoder), (method.projector[0], twin.projector[0])):
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.dtype == torch.float32
+        torch.testing.assert_close(layer.weight.grad, other.weight.grad)
+    exact = x @ twin.encoder.weight.T @ twin.projector[0].weight.T
+    assert torch.equal(z, exact) == (not half)
 
 
 def test_scaling_changes_neither_the_gradients_that_are_seen_nor_the_update() -> None:

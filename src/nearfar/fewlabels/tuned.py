@@ -93,7 +93,7 @@ def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) 
     tuning = trainer.tuning
     torch.manual_seed(tuning.seed)
     counts = torch.bincount(data.label, minlength=len(data.classes)).tolist()
-    method = CrossEntropy(network, classes=len(counts), counts=tuple(counts))
+    method = CrossEntropy(network, counts=tuple(counts))
     nn.init.zeros_(method.classifier.weight)
     nn.init.zeros_(method.classifier.bias)
     groups = [

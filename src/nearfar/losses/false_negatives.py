@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import Ids, far
+from nearfar.contrast import Ids, far, products
 from nearfar.distributed import columns, gather, share, total
 from nearfar.losses.groups import equal_ids
 
@@ -44,7 +44,7 @@ def find_alike(
         candidates, of = torch.cat([candidates, queue]), F.pad(of, (0, len(queue)), value=-1)
     false_negatives = []
     for rows in torch.arange(len(sample), device=sample.device).split(ROWS):
-        seen = (part[rows] @ candidates.T for part in support)
+        seen = (products(part[rows], candidates) for part in support)
         scores = next(seen)
         for more in seen:
             scores = torch.maximum(scores, more) if score == "max" else scores.add_(more)
@@ -150,7 +150,7 @@ def info_nce_found(
         # Each positive has a denominator of its own, so that the logits of all must be held: N x K.
         rows, columns = (torch.arange(len(x), device=q.device) for x in alike)
         is_alike = _equal(alike, rows[:, None], columns[None])
-        pulled = torch.where(is_alike, F.softplus(push[:, None] - q @ queue.T), 0).sum(1)
+        pulled = torch.where(is_alike, F.softplus(push[:, None] - products(q, queue)), 0).sum(1)
         losses = (losses + pulled) / (1 + is_alike.sum(1))
     return share(losses)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import Ids, far, near
+from nearfar.contrast import Ids, far, near, products
 from nearfar.distributed import gather, share
 from nearfar.losses.groups import equal_ids
 
@@ -71,5 +71,4 @@ def instance_softmax(
 def _logits(v: Tensor, own: Tensor, drawn: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
     """Of each row with its own, and with those drawn: N, N x K."""
     v = v / temperature
-    with torch.autocast(v.device.type, enabled=False):
-        return (v * own).sum(1), v @ drawn.T
+    return (v * own).sum(1), products(v, drawn)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import far
+from nearfar.contrast import far, products
 from nearfar.distributed import share
 from nearfar.losses.groups import equal_ids
 
@@ -44,7 +44,7 @@ def draw_negatives(
         alike = chosen[rows]
         for mine, theirs in zip(same[::2], same[1::2], strict=True):
             alike |= equal_ids(mine[rows, None], theirs)
-        score = u.expand(len(rows), -1) if sampling == "random" else q[rows] @ bank.T
+        score = u.expand(len(rows), -1) if sampling == "random" else products(q[rows], bank)
         if sampling in ("semi-hard", "semi-easy"):
             within = (score if sampling == "semi-hard" else -score).topk(min(pool, len(bank))).indices
             score = torch.full_like(score, -math.inf).scatter(1, within, u[within])

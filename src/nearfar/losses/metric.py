@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nearfar.contrast import far, near
+from nearfar.contrast import far, near, products
 from nearfar.distributed import columns, gather, share, total, world
 from nearfar.losses.groups import equal_ids
 from nearfar.losses.supervised import identity
@@ -139,9 +139,7 @@ def _compared(views: list[Tensor], label: Tensor, group: Tensor | None) -> tuple
     The matrix is held: what is mined depends on each pair.
     """
     z = torch.cat(views)
-    with torch.autocast(z.device.type, enabled=False):
-        cosine = z @ gather(z).T
-    d = (2 - 2 * cosine).clamp(min=1e-12).sqrt()  # the root of 0 has no gradient
+    d = (2 - 2 * products(z, gather(z))).clamp(min=1e-12).sqrt()  # the root of 0 has no gradient
     mine = identity(label).repeat(len(views))
     alike = mine[:, None] == gather(mine)
     negative = ~alike

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nearfar.contrast import far, near_mean
+from nearfar.contrast import far, near_mean, products
 from nearfar.distributed import columns, gather, share
 from nearfar.losses.groups import equal_ids, foreign, or_positive
 from nearfar.losses.supervised import identity
@@ -52,10 +52,10 @@ def mine(
     """
     known, slots = (label >= 0)[:, None], int((of_queue == of_queue[0]).sum())
     of_class = label.clamp(min=0)[:, None] * slots + torch.arange(slots, device=z.device)  # R x slots
-    s = torch.einsum("rd,rsd->rs", z, queue[of_class].to(z.dtype))
+    s = products(z, queue[of_class])
     hard = of_class.gather(1, s.topk(min(positives, slots), largest=False).indices)
     count = min(negatives, len(queue) - slots)
-    near = hardest(z, queue.to(z.dtype), count, (label, of_queue))[0]
+    near = hardest(z, queue, count, (label, of_queue))[0]
     if groups is not None:
         near = near.masked_fill(equal_ids(groups[0][:, None], groups[1][near]), -1)
     return hard.masked_fill(~known, -1), near.masked_fill(~known, -1)
@@ -93,7 +93,7 @@ def supcon_mined(
     hard = mined[0].shape[1]
     where = torch.cat(mined, 1)  # VN x P + Q
     # Each row has candidates of its own, so `far`, whose columns are everybody's, is no help.
-    s = torch.einsum("nd,nsd->ns", z, queue[where.clamp(min=0)].to(z.dtype)).masked_fill(where < 0, -torch.inf)
+    s = products(z, queue[where.clamp(min=0)]).masked_fill(where < 0, -torch.inf)
     filled = (where[:, :hard] >= 0).to(s.dtype)
     total = pull * count + torch.where(filled > 0, s[:, :hard], 0).sum(1)
     pull = total / (count + filled.sum(1)).clamp(min=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Ids, far, near
+from nearfar.contrast import Ids, far, near, products
 from nearfar.distributed import share
 from nearfar.losses.groups import foreign
 
@@ -59,7 +59,7 @@ def info_nce_chosen(
     q = q / temperature
     own, filled = near(q, k, torch.arange(len(q), device=q.device)), columns >= 0
     # The positives of a query are its own, so `far`, whose columns are everybody's, is no help: N x count.
-    s = torch.einsum("nd,nsd->ns", q, queue[columns.clamp(min=0)].to(q.dtype))
+    s = products(q, queue[columns.clamp(min=0)])
     pull = (own + (s * filled).sum(1)) / (1 + filled.sum(1))
     push = torch.cat([own[:, None], s.masked_fill(~filled, -torch.inf)], 1).logsumexp(1)
     if constant:

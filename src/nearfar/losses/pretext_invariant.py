@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import Ids
+from nearfar.contrast import Ids, products
 from nearfar.distributed import share
 from nearfar.losses.groups import equal_ids
 
@@ -37,9 +37,8 @@ def told_apart(
     Misra and van der Maaten 2019, arXiv 1912.01991.
     """
     v = v / temperature
-    with torch.autocast(v.device.type, enabled=False):
-        # The second term is no log-sum-exp: it needs each logit, so a matrix of N x K is held.
-        pull, push = (v * own).sum(1), v @ drawn.T  # N, N x K
+    # The second term is no log-sum-exp: it needs each logit, so a matrix of N x K is held.
+    pull, push = (v * own).sum(1), products(v, drawn)  # N, N x K
     if hidden is not None:
         push = push.masked_fill(hidden, -math.inf)
     if groups is not None:

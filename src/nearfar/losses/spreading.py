@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearfar.contrast import products
 from nearfar.distributed import columns, gather, share
 from nearfar.losses.groups import equal_ids
 
@@ -32,7 +33,7 @@ def spreading(
     own = columns(z)
     partner = own.roll(len(z1))[:, None]
     # The matrix is held, 2N x W2N: each pair has a logarithm of its own.
-    logits = z @ gather(z.detach()).T / temperature
+    logits = products(z, gather(z.detach())) / temperature
     hidden = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, own[:, None], True)
     if group is not None:
         group = group.repeat(2)

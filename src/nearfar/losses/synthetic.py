@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.contrast import Ids, far
+from nearfar.contrast import Ids, far, products
 from nearfar.distributed import share
 from nearfar.losses.groups import equal_ids
 
@@ -25,12 +25,12 @@ def hardest(q: Tensor, queue: Tensor, count: int, groups: Ids | None = None) -> 
 
     q: N x D; queue: K x D, K >= count. A part of the queue is compared at a time.
     """
-    best = q.new_full((len(q), count), -math.inf)  # N x count
+    best = torch.full((len(q), count), -math.inf, device=q.device)  # N x count
     where = torch.zeros(len(q), count, dtype=torch.long, device=q.device)
     for start in range(0, len(queue), BLOCK):
         part = slice(start, start + BLOCK)
         columns = torch.arange(start, min(start + BLOCK, len(queue)), device=q.device)
-        block = q @ queue[part].T  # N x BLOCK
+        block = products(q, queue[part])  # N x BLOCK
         if groups is not None:
             block = block.masked_fill(equal_ids(groups[0][:, None], groups[1][part]), -math.inf)
         best, order = torch.cat([best, block], 1).topk(count)
@@ -69,8 +69,7 @@ def info_nce_mixed(
     """
     q = q / temperature
     pull = (q * k).sum(1)
-    with torch.autocast(q.device.type, enabled=False):
-        # Each query has candidates of its own, so `far`, whose columns are everybody's, is no help: N x S.
-        own = torch.einsum("nd,nsd->ns", q, mixed).masked_fill(~mixed.any(2), -math.inf)
+    # Each query has candidates of its own, so `far`, whose columns are everybody's, is no help: N x S.
+    own = products(q, mixed).masked_fill(~mixed.any(2), -math.inf)
     near_and_own = torch.cat([pull[:, None], own], 1).logsumexp(1)  # N
     return share(torch.logaddexp(near_and_own, far(q, queue, exclude_same=groups)) - pull)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ from nearfar.losses.instances import instance_softmax, log_partition, nce
 from nearfar.losses.pairwise import info_nce
 from nearfar.losses.pretext_invariant import told_apart
 from nearfar.memory.bank import Bank
+from nearfar.method import equal_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,12 @@ class BankContrast:
             log_z = log_partition(v, own, others, temperature=t, samples=n)
         return nce(v, own, others, temperature=t, log_z=log_z, samples=n, groups=groups), log_z
 
-    def chance(self, bank: Bank) -> float | None:
-        """The loss where all samples are represented alike; None of "nce", where it depends on Z."""
-        k = self.negatives
-        return {
-            "nce": None,
-            "infonce": math.log(1 + k),
-            "softmax": math.log(len(bank.rows)),
-            "paper": math.log(1 + k) + k * math.log(1 + 1 / k),
-        }[self.form]
+    def chance(self, batch: Batch, views: int, bank: Bank, generator: torch.Generator) -> Tensor | None:
+        """The loss where all rows are alike, those of the bank too; None of "nce", where it depends on Z."""
+        if self.form == "nce":
+            return None
+        v = equal_rows(batch, bank.rows.shape[1]).repeat(views, 1)
+        return self(v, batch, bank, v.new_zeros(()), generator)[0]
 
 
 def _without_own(drawn: Tensor, index: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

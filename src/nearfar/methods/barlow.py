@@ -43,5 +43,5 @@ class BarlowTwins(Method):
         z1, z2 = self.each(self.project, batch.views)
         return Step(barlow(z1, z2, lam=self.lam))
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: Batch) -> float:
         return float(self.projector.dim)

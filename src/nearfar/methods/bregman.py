@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -72,5 +71,5 @@ class Bregman(SimCLR):
         loss = nt_xent(*z, **how) + bregman(*f.chunk(2), sigma=self.sigma, **how)
         return Step(loss, {"active": (torch.bincount(gather(f.argmax(1))) > 0).sum().float()})
 
-    def chance(self, batch: int) -> float:
-        return 2 * math.log(2 * batch - 1)
+    def chance(self, batch: Batch) -> Tensor:
+        return 2 * super().chance(batch)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -74,9 +73,5 @@ class CLAE(SimCLR):
         clean, hard = self.loss(z1, z2, batch.group), self.loss(z1, z, batch.group)
         return Step(clean + self.alpha * hard, {"clean": clean.detach(), "hard": hard.detach()})
 
-    def chance(self, batch: int) -> float:
-        others = 2 * batch - 1
-        each = math.log(batch if self.form is info_nce_batch else others)
-        if self.form is spreading:
-            each -= (others - 1) * math.log1p(-1 / others)
-        return (1 + self.alpha) * each
+    def chance(self, batch: Batch) -> Tensor:
+        return (1 + self.alpha) * super().chance(batch)

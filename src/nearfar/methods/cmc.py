@@ -101,6 +101,6 @@ class CMC(Method):
         for bank, part in zip(self.stored, v, strict=True):
             bank.write(batch.index, part, keep=self.momentum, group=batch.group)
 
-    def chance(self, batch: int) -> float | None:
-        once = self.contrast.chance(self.stored[0])
+    def chance(self, batch: Batch) -> Tensor | None:
+        once = self.contrast.chance(batch, 1, self.stored[0], self.clock.generator())
         return None if once is None else len(self.pairs) * once

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,8 +7,9 @@ from torch.nn import functional as F
 from nearfar.batch import Batch
 from nearfar.errors import UserError
 from nearfar.losses.patchwise import info_nce_parts
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.ops.patches import cut, each_patch
+from nearfar.precision import network
 from nearfar.ranges import AtLeastTwo, NonNegativeInt, PositiveInt, PositiveShare, ShareBelowOne
 
 
@@ -25,6 +24,7 @@ class CausalConvolutions(nn.Module):
         self.first = nn.Conv2d(dim, width, 1)
         self.layers = nn.ModuleList(nn.Conv2d(width, width, (2, 3)) for _ in range(layers))
 
+    @network
     def forward(self, z: Tensor) -> Tensor:
         c = self.first(z)
         for layer in self.layers:
@@ -100,5 +100,7 @@ class CPC(Method):
         positive = torch.cat([place[:, k:].flatten(1) for k, _ in pairs], 1).flatten()  # R
         return Step(info_nce_parts(p, z.flatten(0, 1), positive, group=batch.group))
 
-    def chance(self, batch: int) -> float:
-        return math.log(batch * self.grid**2)
+    def chance(self, batch: Batch) -> Tensor:
+        patches = equal_rows(batch).repeat_interleave(self.grid**2, 0)  # N grid**2 x 1
+        own = self.grid**2 * torch.arange(len(batch), device=patches.device)
+        return info_nce_parts(equal_rows(batch), patches, own, group=batch.group)

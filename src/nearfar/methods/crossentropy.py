@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import math
-
 import torch
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.classification import cross_entropy
@@ -39,15 +38,13 @@ class CrossEntropy(Method):
         self,
         encoder: Encoder,
         *,
-        classes: int,
         counts: tuple[int, ...],
         prior: bool = False,
         smoothing: UnitInterval = 0.0,
     ) -> None:
         super().__init__(encoder)
         self.classifier = LinearClassifier(encoder.dim, counts, prior=prior)
-        known = self.classifier.log_prior
-        self.smoothing, self.entropy = smoothing, float(-(known.exp() * known).sum()) if prior else math.log(classes)
+        self.smoothing = smoothing
 
     def forward(self, batch: Batch) -> Step:
         logits = self.classifier(torch.cat(self.embed_all(batch.views)))  # VN x classes
@@ -55,5 +52,7 @@ class CrossEntropy(Method):
         loss = cross_entropy(logits, label, log_prior=self.classifier.log_prior, smoothing=self.smoothing)
         return Step(loss, {"right": solved(logits, label)})
 
-    def chance(self, batch: int) -> float:
-        return self.entropy
+    def chance(self, batch: Batch) -> Tensor:
+        known = self.classifier.log_prior
+        logits = known.new_zeros(len(batch), len(known))
+        return cross_entropy(logits, batch.label, log_prior=known, smoothing=self.smoothing)

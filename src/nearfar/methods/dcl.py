@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +38,3 @@ class DCL(SimCLR):
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
         return dcl(z1, z2, temperature=self.temperature, sigma=self.sigma, group=group)
-
-    def chance(self, batch: int) -> float:
-        return math.log(2 * batch - 2)

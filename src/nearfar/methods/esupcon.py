@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from nearfar.distributed import normalize
 from nearfar.losses.centers import centers
 from nearfar.losses.classification import cross_entropy, log_prior
 from nearfar.losses.parametric import parametric
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import supcon_head
 from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -72,20 +71,24 @@ class ESupCon(Method):
         return self.logits(normalize(self.projector(self.embed(view))))
 
     def forward(self, batch: Batch) -> Step:
+        samples, prototypes, entropy = self.losses(torch.cat(self.project_all(batch.views)), batch)
+        log = {"samples": samples.detach(), "prototypes": prototypes.detach(), "entropy": entropy.detach()}
+        return Step(self.weighted(samples, prototypes, entropy), log)
+
+    def losses(self, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the samples and of the prototypes, and the cross-entropy: z is VN x dim."""
         label, views = batch.label, len(batch.views)
-        z = torch.cat(self.project_all(batch.views))  # VN x dim
         b, none = self.logits(z), z.new_zeros(0, z.shape[1])
         queue = none, label[:0], label[:0]
-        loss = parametric(
+        samples = parametric(
             z, b + self.log_prior, label, none, queue, temperature=self.temperature, alpha=1.0, group=batch.group
         )
         every = centers(normalize(self.prototypes), list(z.chunk(views)), label, temperature=self.temperature)
         entropy = cross_entropy(b, label.repeat(views), log_prior=self.log_prior)
-        log = {"samples": loss.detach(), "prototypes": every.detach(), "entropy": entropy.detach()}
-        return Step(loss + self.beta * every + self.joint * entropy, log)
+        return samples, every, entropy
 
-    def chance(self, batch: int) -> float | None:
-        if self.log_prior.any():
-            return None  # it depends on the labels of the batch
-        classes = len(self.prototypes)
-        return math.log(2 * batch - 1 + classes) + self.beta * math.log(2 * batch) + self.joint * math.log(classes)
+    def weighted(self, samples: Tensor, prototypes: Tensor, entropy: Tensor) -> Tensor:
+        return samples + self.beta * prototypes + self.joint * entropy
+
+    def chance(self, batch: Batch) -> Tensor:
+        return self.weighted(*self.losses(equal_rows(batch, self.projector.dim).repeat(len(batch.views), 1), batch))

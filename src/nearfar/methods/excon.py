@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -13,7 +12,7 @@ from nearfar.distributed import normalize
 from nearfar.errors import UserError
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.supervised import supcon
-from nearfar.method import Encoder, Step
+from nearfar.method import Encoder, Step, equal_rows
 from nearfar.methods.supcon import SupCon
 from nearfar.ops.explanation import essence, gradcam, saliency
 from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
@@ -99,6 +98,8 @@ class ExCon(SupCon):
         both = [torch.cat([view, z[2]]) for view in z[:2]]  # 2N x dim
         return loss(both, label, group=group, among=torch.cat([sample, wrong]), anchors=anchors)
 
-    def chance(self, batch: int) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        known = super().chance(batch) + math.log(self.classifier.out_features)
-        return known if self.background == "none" else None
+    def chance(self, batch: Batch) -> Tensor | None:
+        if self.background != "none":
+            return None  # it depends on which masked views are recognized
+        z, logits = equal_rows(batch), self.classifier.weight.new_zeros(len(batch), self.classifier.out_features)
+        return self.contrast([z, z], batch, batch.label < 0) + cross_entropy(logits, batch.label)

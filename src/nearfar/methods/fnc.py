@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found
 from nearfar.memory.slow_queue import SlowQueue
-from nearfar.method import Encoder, Method, Step, frozen_statistics
+from nearfar.method import Encoder, Method, Step, equal_rows, frozen_statistics
 from nearfar.nn.heads import mlp
 from nearfar.ranges import Cosine, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -74,7 +74,6 @@ class FNC(Method):
 
     def forward(self, batch: Batch) -> Step:
         learning, queue = len(batch.views) if self.support_learns else 2, self.queue
-        earlier, group, labels = (None, None, None) if queue is None else (queue.keys, queue.group, queue.label)
         keys = z = support = self.project_all(batch.views[:learning])
         if queue is not None:
             support = queue.embed(self, batch.views)
@@ -82,17 +81,24 @@ class FNC(Method):
         elif batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
                 support = [*z, *self.project_all(batch.views[learning:])]
-        false_negatives = self.find(keys, support, queue=earlier)  # N x top
-        contrast = partial(nt_xent_found, temperature=self.temperature, attract=self.attract, group=batch.group)
-        loss = contrast(z, false_negatives, keys=keys, queue=earlier, queue_group=group)
+        loss, false_negatives = self.contrasted(z, keys, support, batch)
+        labels = None if queue is None else queue.label
         log = detection(detected_columns(false_negatives, batch.label, learning, labels)) if self.labeled else {}
         return Step(loss, log, (keys, batch))
+
+    def contrasted(
+        self, z: list[Tensor], keys: list[Tensor], support: list[Tensor], batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        earlier, group = (None, None) if self.queue is None else (self.queue.keys, self.queue.group)
+        false_negatives = self.find(keys, support, queue=earlier)  # N x top
+        contrast = partial(nt_xent_found, temperature=self.temperature, attract=self.attract, group=batch.group)
+        return contrast(z, false_negatives, keys=keys, queue=earlier, queue_group=group), false_negatives
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
             self.queue.update(self, *step.carry)
 
-    def chance(self, batch: int) -> float | None:
-        if self.attract or self.support_learns:
-            return None
-        return math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))
+    def chance(self, batch: Batch) -> Tensor:
+        row = equal_rows(batch, 0 if self.queue is None else self.queue.keys.shape[1])
+        z = [row] * (len(batch.views) if self.support_learns else 2)
+        return self.contrasted(z, z, z, batch)[0]

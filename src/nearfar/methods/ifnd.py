@@ -98,6 +98,3 @@ class IFND(MoCo):
         seen = gather(torch.stack([batch.index, batch.label], 1)).repeat(len(views), 1)[-self.keys.shape[1] :].T
         slots = self.queue.count - seen.shape[1] + torch.arange(seen.shape[1], device=seen.device)
         self.keys[:, slots % self.keys.shape[1]] = seen
-
-    def chance(self, batch: int) -> None:
-        """None: chance level depends on the false negatives that are detected."""

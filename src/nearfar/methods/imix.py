@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from nearfar.distributed import normalize
 from nearfar.losses.mixed import mixed_byol, mixed_info_nce, mixed_rows
 from nearfar.losses.redundancy import barlow
 from nearfar.memory.queue import Queue
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
@@ -106,6 +105,11 @@ class IMix(Method):
         if self.queue is not None:
             self.queue.enqueue(*step.carry)
 
-    def chance(self, batch: int) -> float | None:
-        queue = 0 if self.queue is None else len(self.queue.keys)
-        return {"byol": None, "barlow": float(self.projector.dim)}.get(self.base, math.log(batch + queue))
+    def chance(self, batch: Batch) -> Tensor | float | None:
+        if self.base == "byol":
+            return None
+        if self.base == "barlow":
+            return float(self.projector.dim)
+        _, partner, lam = self.mix(batch.views[0], alpha=self.alpha, generator=self.clock.generator(2))
+        q = equal_rows(batch, self.projector.dim)
+        return self.loss(q, q, partner, lam, batch.group)

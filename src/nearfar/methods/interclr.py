@@ -103,5 +103,5 @@ class InterCLR(MoCo):
                 self.clusters.recenter(self.bank.rows)
             self.clusters.refill(self.bank.rows)
 
-    def chance(self, batch: int) -> None:
+    def chance(self, batch: Batch) -> None:
         """None: chance level depends on the number of negatives."""

@@ -76,5 +76,5 @@ class Jigsaw(Method):
     def draw(self, n: int) -> Tensor:
         return (len(self.permutations) * drawn(n, generator=self.clock.generator(1))).long()
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: Batch) -> float:
         return math.log(len(self.permutations))

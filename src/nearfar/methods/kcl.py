@@ -77,3 +77,6 @@ class KCL(MoCo):
         columns = chosen(*ids, self.positives, draws)
         loss = partial(info_nce_chosen, temperature=self.temperature, constant=self.others == "constant")
         return loss(q, k, self.queue.keys, columns, ids, groups=self.groups(batch))
+
+    def chance(self, batch: Batch) -> Tensor | None:
+        return None if self.others == "constant" else super().chance(batch)  # the constant is no similarity

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.pairwise import nt_xent
-from nearfar.method import Encoder, Method, Stage, Step, frozen_statistics
+from nearfar.method import Encoder, Method, Stage, Step, equal_rows, frozen_statistics
 from nearfar.nn.heads import simclr_head
 from nearfar.nn.local import at_once
 from nearfar.ranges import PositiveFloat, PositiveInt
@@ -89,8 +88,8 @@ class LoCo(Method):
     def loss(self, z: Tensor, batch: Batch) -> Tensor:
         return nt_xent(*normalize(z).chunk(2), temperature=self.temperature, group=batch.group)
 
-    def chance(self, batch: int) -> float:
-        return len(self.widths) * math.log(2 * batch - 1)
+    def chance(self, batch: Batch) -> Tensor:
+        return len(self.widths) * self.loss(equal_rows(batch).repeat(2, 1), batch)
 
 
 class _Again(Stage):

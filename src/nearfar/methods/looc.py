@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
@@ -11,7 +10,7 @@ from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
 from nearfar.losses.leave_one_out import leave_one_out
-from nearfar.method import Encoder, Step
+from nearfar.method import Encoder, Step, equal_rows
 from nearfar.methods.moco import MoCo
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
 from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
@@ -75,8 +74,14 @@ class LooC(MoCo):
         query, *keys = batch.views
         if len(keys) != 1 + self.n:
             raise UserError(f"{self.n} augmentations want {self.n + 2} views, not {len(batch.views)}; --views looc: 4")
-        q, queue = self.spaces(self.query(query)), self.spaces(self.queue.keys)  # a space: N x dim, K x dim
+        q = self.spaces(self.query(query))  # a space: N x dim
         k = [self.spaces(rows) for rows in self.each(self.key, keys)]  # a key, a space: N x dim
+        rows = torch.cat([k[v][v] for v in range(1 + self.n)], 1)
+        return Step(self.mean_of_spaces(q, k, batch), carry=([rows], batch))
+
+    def mean_of_spaces(self, q: list[Tensor], k: list[list[Tensor]], batch: Batch) -> Tensor:
+        """The mean loss, of the query in each space and of each key in each space."""
+        queue = self.spaces(self.queue.keys)  # a space: K x dim
         how = partial(
             leave_one_out,
             temperature=self.temperature,
@@ -86,12 +91,11 @@ class LooC(MoCo):
         loss = how(q[0], k[0][0], [], queue[0])
         for v in range(1, 1 + self.n):
             loss = loss + how(q[v], k[v][v], [k[w][v] for w in range(1 + self.n) if w != v], queue[v])
-        rows = torch.cat([k[v][v] for v in range(1 + self.n)], 1)
-        return Step(loss / (1 + self.n), carry=([rows], batch))
+        return loss / (1 + self.n)
 
-    def chance(self, batch: int) -> float:
-        others, queue = self.n * (batch if self.negatives == "batch" else 1), len(self.queue.keys)
-        return (math.log(1 + queue) + self.n * math.log(1 + others + queue)) / (1 + self.n)
+    def chance(self, batch: Batch) -> Tensor:
+        q = [equal_rows(batch, self.queue.keys.shape[1] // (1 + self.n))] * (1 + self.n)
+        return self.mean_of_spaces(q, [q] * (1 + self.n), batch)
 
 
 class _Heads(nn.ModuleList):

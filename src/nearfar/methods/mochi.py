@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -63,7 +62,3 @@ class MoCHi(MoCo):
         pairs, own = local(draws).to(q.device).split([3 * self.mixed, 2 * self.mixed_query], 1)
         mixed = mixtures(q, queue, hard, known, pairs.unflatten(1, (3, -1)), own.unflatten(1, (2, -1)))
         return info_nce_mixed(q, k, queue, mixed, temperature=self.temperature, groups=groups)
-
-    def chance(self, batch: int) -> float:
-        mixed = self.mixed + self.mixed_query if self.clock.epoch >= self.start else 0
-        return math.log(1 + len(self.queue.keys) + mixed)

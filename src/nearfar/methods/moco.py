@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from nearfar.batch import Batch
 from nearfar.distributed import normalize
 from nearfar.losses.pairwise import info_nce
 from nearfar.memory.queue import Queue
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import moco_v1_head, moco_v2_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import SplitBatchNorm, shuffled, split_norms
@@ -99,5 +98,6 @@ class MoCo(Method):
         for keys in views:  # one view after the other, so that the order is that of one process
             self.queue.enqueue(keys, batch.group, batch.label)
 
-    def chance(self, batch: int) -> float | None:
-        return math.log(1 + len(self.queue.keys))
+    def chance(self, batch: Batch) -> Tensor | None:
+        q = equal_rows(batch, self.queue.keys.shape[1])
+        return self.loss(q, q, batch)

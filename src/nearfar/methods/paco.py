@@ -74,5 +74,5 @@ class PaCo(MoCo):
         loss = parametric(q, b, batch.label, k, queue, temperature=self.temperature, group=batch.group, **self.weights)
         return Step(loss, carry=([k], batch))
 
-    def chance(self, batch: int) -> None:
-        return None  # it depends on the labels of the batch
+    def chance(self, batch: Batch) -> None:
+        """None: logits of centers are no similarities, and stand beside them."""

@@ -93,6 +93,3 @@ class PCL(MoCo):
             others = order[~torch.isin(order, gather(own))][: self.negatives]
             parts.append(proto_nce(q, centroids, phi, own, others, repeat=self.repeat))
         return instance + torch.stack(parts).mean()
-
-    def chance(self, batch: int) -> float | None:
-        return super().chance(batch) if self.clock.epoch < self.start or not self.sizes else None

@@ -79,3 +79,7 @@ class PIRL(InstDisc):
         patches = cut(view, self.grid, share=self.share, side=self.side, generator=generator)
         order = orders(len(view), self.grid**2, generator=generator)
         return normalize(self.patches(each_patch(self.embed, shuffle(patches, order))))
+
+    def chance(self, batch: Batch) -> Tensor | None:
+        first, second = (self.contrast.chance(batch, 1, self.bank, self.clock.generator(n)) for n in (2, 3))
+        return None if first is None or second is None else self.weight * first + (1 - self.weight) * second

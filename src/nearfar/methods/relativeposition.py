@@ -71,5 +71,5 @@ class RelativePosition(Method):
         keep = (kept == torch.arange(channels))[..., None, None].to(patches.device)  # N x P x C x 1 x 1
         return torch.where(keep, patches, patches.mean((3, 4), keepdim=True))
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: Batch) -> float:
         return math.log(len(NEIGHBORS))

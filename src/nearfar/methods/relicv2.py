@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from nearfar.batch import Batch, layout
 from nearfar.distributed import gather, normalize, rank, world
 from nearfar.losses.relic import relic
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import byol_head
 from nearfar.nn.momentum import MomentumPair
 from nearfar.optim.schedules import cosine_ramp
@@ -74,21 +73,24 @@ class ReLICv2(Method):
     def target(self, view: Any) -> Tensor:
         return gather(normalize(self.slow(self, view)))  # WN x dim
 
-    def candidates(self, n: int) -> Tensor:
-        """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives. N x (1 + M)."""
+    def candidates(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Columns of the candidates of this rank's rows, among all samples: itself, then the negatives; and which of
+        them are of the row's group, and do not count. N x (1 + M) each."""
+        n, device = len(batch), batch.index.device
         rows = world() * n
         apart = 1 + torch.randperm(rows - 1, generator=self.clock.generator())[: self.negatives or rows]
         own = rank() * n + torch.arange(n)
-        return torch.cat([own[:, None], (own[:, None] + apart) % rows], 1)
-
-    def forward(self, batch: Batch) -> Step:
-        large = [view for view in batch.views if layout(view) == layout(batch.views[0])]  # they come first
-        o, t = self.each(self.online, batch.views), self.each(self.target, large)
-        columns = self.candidates(len(batch)).to(t[0].device)
+        columns = torch.cat([own[:, None], (own[:, None] + apart) % rows], 1).to(device)
         hidden = torch.zeros_like(columns, dtype=torch.bool)
         if batch.group is not None:
             group = gather(batch.group)[columns]
             hidden[:, 1:] = (group[:, 1:] == group[:, :1]) & (group[:, 1:] >= 0)
+        return columns, hidden
+
+    def forward(self, batch: Batch) -> Step:
+        large = [view for view in batch.views if layout(view) == layout(batch.views[0])]  # they come first
+        o, t = self.each(self.online, batch.views), self.each(self.target, large)
+        columns, hidden = self.candidates(batch)
         # All products are made for a moment: the divergence compares candidate by candidate.
         s = [[(x @ y.T).gather(1, columns).masked_fill(hidden, -torch.inf) for y in t] for x in o]  # N x (1 + M) each
         pairs = [(v, w) for v in range(len(o)) for w in range(len(t)) if self.itself or v != w]
@@ -98,5 +100,7 @@ class ReLICv2(Method):
     def after_step(self, step: Step) -> None:
         self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))
 
-    def chance(self, batch: int) -> float:
-        return math.log(min(1 + (self.negatives or batch), batch))
+    def chance(self, batch: Batch) -> Tensor:
+        columns, hidden = self.candidates(batch)
+        logits = equal_rows(batch).expand_as(columns).masked_fill(hidden, -torch.inf)
+        return self.loss(logits, logits)

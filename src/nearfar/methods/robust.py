@@ -11,7 +11,7 @@ from nearfar.batch import Batch
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
 from nearfar.losses.false_negatives import detected_columns, detection, find_alike, nt_xent_found, same_class
-from nearfar.method import Encoder, Step, frozen_statistics
+from nearfar.method import Encoder, Step, equal_rows, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.ops.attacks import ascend, random_start
 from nearfar.ranges import Cosine, PositiveFloat, PositiveInt, ShareBelowOne, UnitInterval
@@ -103,3 +103,7 @@ class Robust(SimCLR):
             false_negatives = self.find(z, batch.label)
         log = detection(detected_columns(false_negatives, batch.label, 2)) if self.labeled else {}
         return Step(loss(z, false_negatives), log)
+
+    def chance(self, batch: Batch) -> Tensor:
+        z = [equal_rows(batch)] * 2
+        return nt_xent_found(z, self.find(z, batch.label), temperature=self.temperature, group=batch.group)

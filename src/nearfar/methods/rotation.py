@@ -53,5 +53,5 @@ class Rotation(Method):
         k = (4 * drawn(len(view), generator=self.clock.generator())).long().to(view.device)
         return turns[k, n], k
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: Batch) -> float:
         return math.log(4)

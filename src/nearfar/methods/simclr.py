@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.pairwise import nt_xent
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import MLP, simclr_head
 from nearfar.ranges import PositiveFloat, PositiveInt
 
@@ -50,5 +48,6 @@ class SimCLR(Method):
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
         return nt_xent(z1, z2, temperature=self.temperature, group=group)
 
-    def chance(self, batch: int) -> float:
-        return math.log(2 * batch - 1)
+    def chance(self, batch: Batch) -> Tensor:
+        z = equal_rows(batch, self.projector.dim)
+        return self.loss(z, z, batch.group)

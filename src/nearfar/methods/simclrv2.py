@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.losses.pairwise import nt_xent
@@ -56,9 +55,11 @@ class SimCLRv2(SimCLR):
         if self.queue is None:
             return super().forward(batch)
         z1, z2 = self.project_all(batch.views)  # N x dim
-        queue = self.queue.keys, self.queue.group
-        loss = nt_xent(z1, z2, temperature=self.temperature, group=batch.group, queue=queue)
-        return Step(loss, carry=(self.queue.embed(self, batch.views), batch))
+        return Step(self.loss(z1, z2, batch.group), carry=(self.queue.embed(self, batch.views), batch))
+
+    def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
+        queue = None if self.queue is None else (self.queue.keys, self.queue.group)
+        return nt_xent(z1, z2, temperature=self.temperature, group=group, queue=queue)
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
@@ -70,6 +71,3 @@ class SimCLRv2(SimCLR):
         layer: how many of them; 0 is the encoder alone, 1 the paper's choice, -1 the whole projector.
         """
         return nn.Sequential(self.encoder, *first_layers(self.projector, layer))
-
-    def chance(self, batch: int) -> float:
-        return math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))

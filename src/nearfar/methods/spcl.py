@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from nearfar.clustering.self_paced import self_paced
 from nearfar.distributed import normalize
 from nearfar.losses.unified import unified
 from nearfar.memory.hybrid import Hybrid
-from nearfar.method import Encoder, Look, Method, Step
+from nearfar.method import Encoder, Look, Method, Step, equal_rows
 from nearfar.ranges import PositiveFloat, PositiveInt, PositiveShare, UnitInterval
 
 
@@ -91,18 +90,20 @@ class SpCL(Method):
         return self.memory.identity[self.memory.place]  # samples
 
     def forward(self, batch: Batch) -> Step:
-        f, times = self.represent(*batch.views), len(batch.views)  # VN x dim
+        f = self.represent(*batch.views)  # VN x dim
+        return Step(self.loss(f, batch), carry=(f.chunk(len(batch.views)), batch))
+
+    def loss(self, f: Tensor, batch: Batch) -> Tensor:
+        times = len(batch.views)
         c, column, group = self.memory.prototypes()
         own, source = (known[batch.index].repeat(times) for known in (column, self.memory.source))
         groups = None if batch.group is None else (batch.group.repeat(times), group)
-        loss = unified(f, c, own, temperature=self.temperature, source=source, groups=groups)
-        return Step(loss, carry=(f.chunk(times), batch))
+        return unified(f, c, own, temperature=self.temperature, source=source, groups=groups)
 
     def after_step(self, step: Step) -> None:
         views, batch = step.carry
         for f in views:  # one view after the other, so that the order is that of one process
             self.memory.write(batch.index, f, keep=self.momentum, group=batch.group)
 
-    def chance(self, batch: int) -> float | None:
-        mixed = len(self.memory.source.unique()) > 1
-        return None if mixed or not self.memory.seen.any() else math.log(len(self.memory.prototypes().centroids))
+    def chance(self, batch: Batch) -> Tensor:
+        return self.loss(equal_rows(batch, self.encoder.dim).repeat(len(batch.views), 1), batch)

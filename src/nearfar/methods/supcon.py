@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
+
+from torch import Tensor
 
 from nearfar.batch import Batch
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import supcon_head
 from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
@@ -60,17 +61,19 @@ class SupCon(Method):
             self.queue = SlowQueue(queue, dim, self.encoder, self.projector, momentum=momentum, labeled=True)
 
     def forward(self, batch: Batch) -> Step:
-        views, queue = len(batch.views), self.queue
-        z = self.project_all(batch.views)  # V of N x dim
-        earlier = None if queue is None else (queue.keys, queue.label, queue.group)
-        loss = self.loss(z, batch.label, group=batch.group, queue=earlier)
-        log = {"with_positive": share_with_positive(batch.label, views)}
+        queue, loss = self.queue, self.contrasted(self.project_all(batch.views), batch)
+        log = {"with_positive": share_with_positive(batch.label, len(batch.views))}
         return Step(loss, log, None if queue is None else (queue.embed(self, batch.views), batch))
+
+    def contrasted(self, z: list[Tensor], batch: Batch) -> Tensor:
+        queue = self.queue
+        earlier = None if queue is None else (queue.keys, queue.label, queue.group)
+        return self.loss(z, batch.label, group=batch.group, queue=earlier)
 
     def after_step(self, step: Step) -> None:
         if self.queue is not None:
             self.queue.update(self, *step.carry)
 
-    def chance(self, batch: int) -> float:
-        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
-        return scale * math.log(2 * batch - 1 + (0 if self.queue is None else len(self.queue.keys)))
+    def chance(self, batch: Batch) -> Tensor | None:
+        z = equal_rows(batch, 0 if self.queue is None else self.queue.keys.shape[1])
+        return self.contrasted([z] * len(batch.views), batch)

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.errors import UserError
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import share_with_positive
-from nearfar.method import Encoder, Method, Step
+from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import supcon_head
 from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -78,7 +77,14 @@ class SupInfoNCE(Method):
 
     def forward(self, batch: Batch) -> Step:
         z = self.project_all(batch.views)  # V of N x dim
-        loss = LOSSES[self.form](
+        loss, log = self.contrasted(z, batch), {"with_positive": share_with_positive(batch.label, len(z))}
+        if not self.fairkl:
+            return Step(loss, log)
+        bias = self.bias(z[0], batch)
+        return Step(loss + self.fairkl * bias, log | {"fairkl": bias.detach()})
+
+    def contrasted(self, z: list[Tensor], batch: Batch) -> Tensor:
+        return LOSSES[self.form](
             z,
             batch.label,
             temperature=self.temperature,
@@ -86,17 +92,16 @@ class SupInfoNCE(Method):
             base_temperature=self.base_temperature,
             group=batch.group,
         )
-        log = {"with_positive": share_with_positive(batch.label, len(z))}
-        if not self.fairkl:
-            return Step(loss, log)
+
+    def bias(self, z: Tensor, batch: Batch) -> Tensor:
         if batch.attribute is None:
             raise UserError(
                 f"--fairkl {self.fairkl:g} wants to know the bias of the samples, and they have no attribute: give the "
                 "labels table a column `attribute` that names it, or leave --fairkl at 0"
             )
-        bias = self.penalty(z[0], batch.label, batch.attribute, group=batch.group)
-        return Step(loss + self.fairkl * bias, log | {"fairkl": bias.detach()})
+        return self.penalty(z, batch.label, batch.attribute, group=batch.group)
 
-    def chance(self, batch: int) -> float:
-        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
-        return scale * math.log(math.exp(-self.epsilon) + 2 * batch - 2)
+    def chance(self, batch: Batch) -> Tensor:
+        z = [equal_rows(batch)] * len(batch.views)
+        loss = self.contrasted(z, batch)
+        return loss + self.fairkl * self.bias(z[0], batch) if self.fairkl else loss

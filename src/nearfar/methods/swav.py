@@ -92,5 +92,5 @@ class SwAV(Method):
                 if queue is not None:
                     queue.enqueue(keys)
 
-    def chance(self, batch: int) -> float:
+    def chance(self, batch: Batch) -> float:
         return math.log(len(self.prototypes.weight))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import Tensor
@@ -9,7 +8,7 @@ from nearfar.batch import Batch, cat
 from nearfar.distributed import normalize
 from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
-from nearfar.method import Encoder, Step
+from nearfar.method import Encoder, Step, equal_rows
 from nearfar.methods.supcon import SupCon
 from nearfar.ops.mixing import universum as halves
 from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
@@ -56,15 +55,22 @@ class UniCon(SupCon):
         return normalize(self.projector(self.embed(x)))  # VN x dim
 
     def forward(self, batch: Batch) -> Step:
-        views, n = batch.views, len(batch.views)
-        made = halves(views, identity(batch.label), lam=self.lam, generator=self.clock.generator(), box=self.box)
+        views, n, made = batch.views, len(batch.views), self.mixed(batch)
         if made is None:
             return super().forward(batch)
         mixed, partner = made
         z, v = self.each(self.embedded, [cat(views), cat(mixed)])
-        loss = universum(
-            list(z.chunk(n)),
-            list(v.chunk(n)),
+        loss = self.against(list(z.chunk(n)), list(v.chunk(n)), partner, batch)
+        return Step(loss, {"with_positive": share_with_positive(batch.label, n)})
+
+    def mixed(self, batch: Batch) -> tuple[list[Tensor], Tensor] | None:
+        """The mixtures of each view, and the partners; None where all are of one class."""
+        return halves(batch.views, identity(batch.label), lam=self.lam, generator=self.clock.generator(), box=self.box)
+
+    def against(self, z: list[Tensor], mixed: list[Tensor], partner: Tensor, batch: Batch) -> Tensor:
+        return universum(
+            z,
+            mixed,
             batch.label,
             partner,
             temperature=self.temperature,
@@ -72,8 +78,10 @@ class UniCon(SupCon):
             base_temperature=self.base_temperature,
             group=batch.group,
         )
-        return Step(loss, {"with_positive": share_with_positive(batch.label, n)})
 
-    def chance(self, batch: int) -> float:
-        scale = 1 if self.base_temperature is None else self.temperature / self.base_temperature
-        return scale * math.log(2 * batch - 1 if self.pull else 4 * batch - 1)
+    def chance(self, batch: Batch) -> Tensor | None:
+        made = self.mixed(batch)
+        if made is None:
+            return super().chance(batch)
+        z = [equal_rows(batch)] * len(batch.views)
+        return self.against(z, z, made[1], batch)

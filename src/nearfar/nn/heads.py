@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.losses.classification import log_prior
+from nearfar.precision import network
 from nearfar.ranges import PositiveInt, checked
 
 
@@ -19,6 +20,10 @@ class MLP(nn.Sequential):
     def __init__(self, layers: list[nn.Module], dim: int) -> None:
         super().__init__(*layers)
         self.dim = dim
+
+    @network
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
 
 
 @checked

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from nearfar.precision import in_float16
+
 More = TypeVar("More")
 
 
@@ -20,13 +22,10 @@ def at_once(compute: Callable[[], tuple[Tensor, More]], parameters: Iterable[nn.
     In float16 graphs stay, as gradients would vanish without the scale, which is known in the backward pass alone.
     """
     loss, more = compute()
-    device = loss.device.type
-    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    if half or not loss.requires_grad:
+    if in_float16() or not loss.requires_grad:
         return loss, more
     trained = [p for p in parameters if p.requires_grad]
-    with torch.autocast(device, enabled=False):  # as in any backward pass
-        gradients = torch.autograd.grad(loss, trained)
+    gradients = torch.autograd.grad(loss, trained)
     return _HandedOver.apply(loss.detach(), gradients, *trained), more  # pyright: ignore[reportReturnType]
 
 

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nearfar.precision import without_float16
+
 Norm = Literal["linf", "l2"]
 
 
@@ -40,7 +42,7 @@ def ascend(
     at = x if start is None else _clipped(x + start, bounds)
     for _ in range(steps):
         at = at.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), without_float16():
             (slope,) = torch.autograd.grad(loss(at), at)
         at = at.detach()
         at = _clipped(x + _within(at - x + stride * _direction(slope, norm), epsilon, norm), bounds)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
+from nearfar.precision import network
 
 LEAST = 16
 """The smallest side of a patch in pixels, below which networks for small images have nothing left to pool."""
@@ -105,6 +106,7 @@ class PatchHead(nn.Module):
         super().__init__()
         self.each, self.whole = each, whole
 
+    @network
     def forward(self, codes: Tensor) -> Tensor:
         return self.whole(each_patch(self.each, codes).flatten(1))
 

@@ -17,13 +17,11 @@ def explain(settings: Settings, built: Built, device: torch.device) -> Iterator[
     """The sentences: what is trained on what, which samples are kept apart, how they are drawn, micro-batches."""
     method, facts = built.method, built.facts
     weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    chance = method.chance(facts["batch"])
-    known = f"; a model that knows nothing has a loss of {chance:.3f}" if chance is not None else ""
     yield (
         f"{type(method).__name__} on {facts['samples']:,} samples: {settings.epochs} epochs of "
         f"{facts['steps'] // settings.epochs} steps, {facts['batch']} samples and {facts['views']} views a step, "
         f"{settings.encoder} {built.kind.describe(facts)} ({weights / 1e6:.1f} M weights in all) on "
-        f"{device}{known}."
+        f"{device}."
     )
     if facts["groups"] and settings.groups == "exclude":
         yield f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore)."

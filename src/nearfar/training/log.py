@@ -38,6 +38,7 @@ class Log:
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
         self.judge = Judge()
         self.raised: set[str] = set()
+        self.chance: float | None = None
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -57,6 +58,10 @@ class Log:
         """Keep the numbers of a step."""
         if taken := OWN & result.out.log.keys():
             raise UserError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
+        if result.chance is not None:
+            if self.chance is None:
+                self.loop.say(f"A model that gives the same for every sample has a loss of {result.chance:.3f}.")
+            self.chance = result.chance
         numbers = {"loss": result.out.loss, "gradient_norm": result.norm} | result.out.log
         kept = {name: torch.as_tensor(value).detach().to(result.norm.device) for name, value in numbers.items()}
         if wide := [name for name, value in kept.items() if value.numel() != 1]:
@@ -131,8 +136,8 @@ class Log:
         return {"samples_per_second": steps * self.loop.batch / seconds, "input_share": waited / seconds}
 
     def _levels(self) -> dict[str, float]:
-        """The losses that a method which learns nothing stays at."""
-        levels = {"chance": self.method.chance(self.loop.batch), "margin": self.method.margin}
+        """The losses that a method which learns nothing stays at; chance is that of the last batch inspected."""
+        levels = {"chance": self.chance, "margin": self.method.margin}
         return {name: level for name, level in levels.items() if level is not None}
 
     def _readings(self, inspected: StepResult) -> dict[str, float]:

@@ -63,7 +63,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
             done = number + 1
             ends = done % per_epoch == 0
             reads = ends or log.full
-            result = step(method, batch, optimizer, loop, scaler=scaler, net=net, inspect=reads)
+            result = step(method, batch, optimizer, loop, scaler=scaler, net=net, inspect=reads or number == start)
             log.add(result, optimizer.param_groups[0]["lr"])
             if reads:
                 log.drain(done, result)
@@ -95,7 +95,8 @@ def step(
     """Make one optimization step on a batch, at the time that `method.clock` shows. Gradients stay as they were used.
 
     scaler: of losses in fp16.  net: what the forward pass goes through, such as DDP around the method.
-    inspect: whether to keep what the encoder makes of the batch, and to count the effective negatives.
+    inspect: whether to keep what the encoder makes of the batch, to count the effective negatives, and to ask for the
+        chance level.
     """
     clock, device = method.clock, batch.index.device
     half = torch.float16 if options.precision == "fp16" else torch.bfloat16
@@ -103,13 +104,14 @@ def step(
     _seed(derive_seed(clock.seed, clock.step, 2, distributed.rank()), device)
 
     optimizer.zero_grad(set_to_none=True)
-    with (
+    with (  # the method leaves autocast to its networks
         torch.autocast(device.type, dtype=half, enabled=options.precision != "float32"),
         watched() if inspect else nullcontext() as watch,
     ):
         out: Step = (method if net is None else net)(batch)
     negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
     scaler.scale(out.loss).backward()
+    chance = _chance(method, batch) if inspect else None
     scaler.unscale_(optimizer)
     method.before_step()
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
@@ -122,7 +124,15 @@ def step(
     method.after_step(out)
 
     representations, method.representations = method.representations, None
-    return StepResult(out, norm, representations, negatives)
+    return StepResult(out, norm, representations, negatives, chance)
+
+
+@torch.no_grad()
+def _chance(method: Method, batch: Batch) -> float | None:
+    share = method.chance(batch)
+    if share is None:
+        return None
+    return float(distributed.total(torch.as_tensor(share, device=batch.index.device))) / distributed.world()
 
 
 def _seed(seed: int, device: torch.device) -> None:
