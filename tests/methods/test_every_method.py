@@ -341,10 +341,12 @@ def test_chance_is_the_loss_of_a_constant_encoder(form: Form, monkeypatch: pytes
             batch.views = [batch.views[v % len(batch.views)] for v in range(views or len(batch.views))]
             try:
                 loss = method(batch).loss.item()
-            except ValueError:
-                assert views not in (0, 2) or len(form.batch(2).views) != views, "it takes its own views"
-                break
-            chance = method.chance(batch)
+            except (ValueError, TypeError, IndexError, RuntimeError):
+                if views in (0, len(form.batch(8).views)):
+                    raise
+                break  # not a method of so many views
+            with torch.no_grad():
+                chance = method.chance(batch)
             if chance is not None:
                 assert float(chance) == pytest.approx(loss, rel=1e-5, abs=2e-5), f"{views} views, labels {label}"
                 met += 1
@@ -355,17 +357,17 @@ def constant(form: Form, monkeypatch: pytest.MonkeyPatch) -> Method:
     """The method some steps on, where each of its networks gives the same unit row for every sample."""
     monkeypatch.setattr(precision, "_leaving", lambda out: 0 * out + out.shape[1] ** -0.5)
     method = form.build()
-    for number, time in enumerate([0, *range(OLD, OLD + 5)]):
+    for time in (0, OLD, OLD + 1):  # enough to fill a queue
         method.clock = clock(time)
         start_epoch(method, form.look(method))
-        step(method, sgd(method, lr=0.0), form.batch(16, seed=100 + number))
+        step(method, sgd(method, lr=0.0), form.batch(32, seed=time))
     with torch.no_grad():
         for name, p in method.named_parameters():
             p.fill_(1.0 if name.endswith(("prototypes", "prototypes.weight")) else 0.0)
         for bank in method.modules():
             if isinstance(bank, Bank):
                 bank.rows.fill_(bank.rows.shape[1] ** -0.5)
-    method.clock = clock(OLD + 5)
+    method.clock = clock(OLD + 2)
     return method
 
 
