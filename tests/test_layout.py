@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "nearfar"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROOMS = [
-    *("errors", "ranges", "files", "machine", "settings", "batch", "distributed", "contrast", "method"),
+    *("errors", "ranges", "files", "machine", "settings", "batch", "distributed", "contrast", "precision", "method"),
     *("losses", "optim", "nn", "clustering", "memory", "ops", "methods"),
     *("data", "evaluation", "modalities", "export", "training", "report", "run", "fewlabels", "studies", "cli"),
 ]

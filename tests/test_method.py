@@ -41,7 +41,7 @@ def test_the_moments_of_a_method_do_nothing_unless_they_are_filled() -> None:
     method.before_step()
     method.after_step(out)
     torch.testing.assert_close(method.state_dict(), before)
-    assert method.chance(8) is None
+    assert method.chance(batch(2)) is None
     assert method.needs_labels is False
     assert (out.log, out.carry) == ({}, None)
     assert len(batch(2)) == 6

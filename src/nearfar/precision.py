@@ -42,7 +42,7 @@ def network(call: Callable[P, Tensor]) -> Callable[P, Tensor]:
     float32. Elsewhere nothing changes."""
 
     @wraps(call)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def _run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         half = _half.get()
         if half is None:
             return _leaving(call(*args, **kwargs))
@@ -50,7 +50,7 @@ def network(call: Callable[P, Tensor]) -> Callable[P, Tensor]:
             out = call(*args, **kwargs)
         return _leaving(out.to(torch.promote_types(out.dtype, torch.float32)))
 
-    return run
+    return _run
 
 
 def _leaving(out: Tensor) -> Tensor:

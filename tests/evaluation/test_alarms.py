@@ -117,7 +117,7 @@ class Pull(Method):
         a, b = (distributed.normalize(h) for h in self.each(self.embed, batch.views))
         return Step(align(a, b) + align(a, b.roll(1, 0)))
 
-    def chance(self, batch: int) -> float | None:
+    def chance(self, batch: Batch) -> float | None:
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -12,6 +13,7 @@ from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.method import Method
 from nearfar.nn.norms import SplitBatchNorm, synchronize_norms
+from nearfar.training import loop
 from tests.two_ranks import RANKS, Pool
 
 from .small import Form, clock, copied_state, freeze_norms, norms, rows_of_rank, sgd, step
@@ -19,9 +21,10 @@ from .small import Form, clock, copied_state, freeze_norms, norms, rows_of_rank,
 
 @dataclass
 class Trace:
-    """What some steps did: the loss and the gradients of each, and the state at the end."""
+    """What some steps did: the loss, the chance level and the gradients of each, and the state at the end."""
 
     loss: list[float]
+    chance: list[float | None]
     gradient: list[dict[str, Tensor]]
     state: dict[str, Tensor]
 
@@ -37,13 +40,14 @@ def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int
     several = distributed.world() > 1
     net = DistributedDataParallel(method, broadcast_buffers=False) if several else method
     optimizer = sgd(method)
-    losses, gradients = [], []
+    losses, levels, gradients = [], [], []
     for number, batch in enumerate(batches):
         method.clock = clock(start + number)
+        levels.append(loop.chance_level(method, rows_of_rank(batch)))
         out = step(method, optimizer, rows_of_rank(batch), net)
         losses.append(float(distributed.total(out.loss.detach())) / distributed.world())
         gradients.append({name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None})
-    return Trace(losses, gradients, copied_state(method))
+    return Trace(losses, levels, gradients, copied_state(method))
 
 
 def hold_two_ranks_to_one(
@@ -58,6 +62,7 @@ def hold_two_ranks_to_one(
     first, second = pool.run(_trace, *arguments, live)
     for got in (first, second):
         torch.testing.assert_close(got.loss, want.loss, rtol=tolerance, atol=tolerance)
+        assert got.chance == pytest.approx(want.chance, rel=1e-5)
         assert [list(g) for g in got.gradient] == [list(g) for g in want.gradient]
         for these, those in zip(got.gradient, want.gradient, strict=True):
             largest = max(float(g.abs().max()) for g in those.values())

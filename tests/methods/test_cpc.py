@@ -71,7 +71,7 @@ def test_latents_may_have_layer_norm() -> None:
 
 
 def test_chance_counts_all_patches_of_the_batch() -> None:
-    assert build(grid=5).chance(8) == pytest.approx(math.log(8 * 25))
+    assert float(build(grid=5).chance(cpc.batch(8))) == pytest.approx(math.log(8 * 25))
 
 
 def test_steps_reach_no_farther_than_the_grid() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING, Batch
+from nearfar.methods.crossentropy import CrossEntropy
 
-from .small import form
+from .small import TinyEncoder, form
 
 ENTROPY = form("crossentropy")
 
@@ -26,7 +29,11 @@ def test_every_view_is_told_by_its_label() -> None:
 def test_the_prior_is_that_of_the_labels() -> None:
     method = ENTROPY.build(prior=True)
     torch.testing.assert_close(method.classifier.log_prior, torch.full((3,), -math.log(3)))
-    assert method.chance(8) == torch.tensor(-math.log(1 / 3)).item() or abs(method.chance(8) - math.log(3)) < 1e-6
+    uneven = CrossEntropy(cast(Any, TinyEncoder()), counts=(6, 3, 1), prior=True)
+    batch = ENTROPY.batch(8)
+    batch.label = torch.tensor([0, 0, 1, -1, 0, 2, -1, 1])
+    want = -(3 * math.log(0.6) + 2 * math.log(0.3) + math.log(0.1)) / 6
+    assert float(uneven.chance(batch)) == pytest.approx(want, rel=1e-6)
 
 
 def test_a_batch_without_labels_is_finite() -> None:

@@ -11,26 +11,23 @@ import dataclasses
 import io
 import re
 from itertools import zip_longest
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
-from nearfar import methods, precision
+from nearfar import methods
 from nearfar.batch import MISSING, Batch
 from nearfar.cli.train import parse
-from nearfar.memory.bank import Bank
 from nearfar.method import Method, Step, frozen_statistics, start_epoch
 from nearfar.modalities import recipes
 from nearfar.modalities.image.settings import DRAWINGS
-from nearfar.training import loop
 from nearfar.training import plan as plans
 from nearfar.training.log import OWN
-from nearfar.training.options import StepOptions
 from tests.two_ranks import Pool
 
+from .border import constant, hold_half_precision_to_float32, loss_and_chance
 from .ranks import hold_two_ranks_to_one
 from .small import (
     OLD,
@@ -330,91 +327,23 @@ LABELS = ([0, 1, 2, 0, 1, 2, -1, -1], [0, 0, 0, 0, 0, 1, 2, 2], [0] * 8, [MISSIN
 
 
 @every_form
-def test_chance_is_the_loss_of_a_constant_encoder(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chance_is_the_loss_of_a_constant_encoder(form: Form) -> None:
     """Of batches of any composition, once memories hold what it gives."""
-    method = constant(form, monkeypatch)
-    assert form.changed or (method.chance(form.batch(8)) is None) == (form.name in NO_CHANCE)
-    met = 0
-    for views, grouped in ((0, False), (1, False), (2, True), (4, False)):
-        for label in LABELS if not form.changed or method.needs_labels else LABELS[:2]:
-            batch = with_labels(form.batch(8, grouped=grouped), torch.tensor(label))
-            batch.views = [batch.views[v % len(batch.views)] for v in range(views or len(batch.views))]
-            try:
-                loss = method(batch).loss.item()
-            except ValueError:
-                assert views not in (0, 2) or len(form.batch(2).views) != views, "it takes its own views"
-                break
-            chance = method.chance(batch)
-            if chance is not None:
-                assert float(chance) == pytest.approx(loss, rel=1e-5, abs=2e-5), f"{views} views, labels {label}"
-                met += 1
-    assert met > 1 or method.chance(form.batch(8)) is None
-
-
-def constant(form: Form, monkeypatch: pytest.MonkeyPatch) -> Method:
-    """The method some steps on, where each of its networks gives the same unit row for every sample."""
-    monkeypatch.setattr(precision, "_leaving", lambda out: 0 * out + out.shape[1] ** -0.5)
-    method = form.build()
-    for number, time in enumerate([0, *range(OLD, OLD + 5)]):
-        method.clock = clock(time)
-        start_epoch(method, form.look(method))
-        step(method, sgd(method, lr=0.0), form.batch(16, seed=100 + number))
-    with torch.no_grad():
-        for name, p in method.named_parameters():
-            p.fill_(1.0 if name.endswith(("prototypes", "prototypes.weight")) else 0.0)
-        for bank in method.modules():
-            if isinstance(bank, Bank):
-                bank.rows.fill_(bank.rows.shape[1] ** -0.5)
-    method.clock = clock(OLD + 5)
-    return method
-
-
-class Passed(torch.autograd.Function):
-    """Another value in the place of a network's, without a gradient for the network: what a loss feels is apart."""
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return torch.zeros_like(grads[0]), None
-
-
-class Border:
-    """What networks give, kept, or put in the place of what others give; and the gradients that arrive there."""
-
-    def __init__(self, values: list[Tensor] | None = None) -> None:
-        self.given, self.own, self.gradients = values, list[Tensor](), list[Tensor]()
-
-    def __call__(self, out: Tensor) -> Tensor:
-        value = out.detach() if self.given is None else self.given[len(self.own)]
-        self.own.append(out.detach())
-        if not out.requires_grad:
-            return value
-        passed = Passed.apply(out, value)
-        passed.register_hook(self.gradients.append)
-        return passed
+    with constant(form) as method:
+        levels = set()
+        for views, grouped in ((0, False), (1, False), (2, True), (4, False)):
+            for label in LABELS if not form.changed or method.needs_labels else LABELS[:2]:
+                batch = with_labels(form.batch(8, grouped=grouped), torch.tensor(label))
+                both = loss_and_chance(method, batch, views)
+                levels.add(None if both is None else both[1])
+                if both is not None and both[1] is not None:
+                    assert both[1] == pytest.approx(both[0], rel=1e-5, abs=2e-5), f"{views} views, labels {label}"
+    assert form.changed or (levels == {None}) == (form.name in NO_CHANCE)
 
 
 @every_form
-def test_in_half_precision_the_loss_has_the_value_and_gradient_of_float32(
-    form: Form, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the same embeddings: those of the step in bf16 stand in for those of the step in float32."""
-    batch, losses, borders = form.batch(8), [], [Border()]
-    for method, words in ((grown(form), "bf16"), (grown(form), "float32")):
-        monkeypatch.setattr(precision, "_leaving", borders[-1])
-        options = StepOptions(precision=words)
-        losses.append(loop.step(method, batch, sgd(method), options).out.loss)
-        borders.append(Border(borders[0].own))
-    one, two, _ = borders
-    assert [x.dtype for x in one.own] == [x.dtype for x in two.own] == [torch.float32] * len(one.own)
-    assert not all(map(torch.equal, one.own, two.own)), "no network was in half precision"
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
-    assert len(one.gradients) == len(two.gradients) > 0
-    for got, want in zip(one.gradients, two.gradients, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6 * max(1.0, float(want.abs().max())))
+def test_in_half_precision_the_loss_has_the_value_and_gradient_of_float32(form: Form) -> None:
+    hold_half_precision_to_float32(form, form.batch(8))
 
 
 @every_method

@@ -43,9 +43,9 @@ def test_every_order_of_the_list_is_drawn_anew_each_step() -> None:
 
 
 def test_a_grid_of_two_has_all_orders_and_one_order_is_trivial() -> None:
-    assert build(grid=2, orders=100).chance(8) == math.log(24)
+    assert build(grid=2, orders=100).chance(jigsaw.batch(8)) == math.log(24)
     method = build(orders=1)
-    assert method.chance(8) == 0
+    assert method.chance(jigsaw.batch(8)) == 0
     assert float(method(jigsaw.batch(4)).loss.detach()) == 0
 
 

@@ -40,7 +40,7 @@ def rows(method: ReLICv2, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
 @pytest.mark.parametrize("negatives", [0, 3])
 def test_the_loss_is_the_mean_over_crops_and_large_crops(negatives: int, itself: bool) -> None:
     method, batch = build(negatives=negatives, itself=itself), a_batch()
-    columns = method.candidates(8)
+    columns = method.candidates(a_batch())[0]
     o, t = rows(method, batch)
 
     def logits(v: int, w: int) -> Tensor:
@@ -69,14 +69,14 @@ def test_two_views_without_divergence_are_info_nce_with_a_slow_copy() -> None:
 
 def test_candidates_are_the_row_itself_and_different_others() -> None:
     method = build(negatives=5)
-    columns = method.candidates(8)
+    columns = method.candidates(a_batch())[0]
     assert columns.shape == (8, 6)
     assert torch.equal(columns[:, 0], torch.arange(8))
     assert all(len(set(row)) == 6 for row in columns.tolist())
     method.clock = clock(3)
-    assert not torch.equal(method.candidates(8), columns), "others in the next step"
-    assert build(negatives=50).candidates(8).shape == (8, 8)
-    every = build(negatives=0).candidates(8)
+    assert not torch.equal(method.candidates(a_batch())[0], columns), "others in the next step"
+    assert build(negatives=50).candidates(a_batch())[0].shape == (8, 8)
+    every = build(negatives=0).candidates(a_batch())[0]
     assert (every.sort(1).values == torch.arange(8)).all()
 
 

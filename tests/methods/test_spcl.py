@@ -123,10 +123,11 @@ def test_the_memory_is_filled_once_and_the_threshold_is_kept() -> None:
 
 
 def test_chance_is_the_number_of_identities() -> None:
-    method, _ = clustered()
-    chance = method.chance(8)
-    assert chance == pytest.approx(math.log(len(method.identities().unique())))
-    assert clustered(torch.where(torch.arange(60) < 30, 0, MISSING))[0].chance(8) is None
+    for label, domains in ((None, 1), (torch.where(torch.arange(60) < 30, 0, MISSING), 2)):
+        method, _ = clustered() if label is None else clustered(label)
+        index = torch.arange(20, 40)
+        known = float(method.chance(Batch([index], index, index)))
+        assert known == pytest.approx(domains * math.log(len(method.identities().unique())))
 
 
 def test_the_offset_of_its_norm_stays_at_0() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from nearfar.losses.epsilon import sup_info_nce
 from nearfar.losses.fairness import fairkl, fairkl_released
 from nearfar.losses.supervised import supcon
 from nearfar.method import Method
+from nearfar.methods.supinfonce import SupInfoNCE
 from tests.two_ranks import Pool
 
 from .ranks import hold_two_ranks_to_one
@@ -66,7 +68,10 @@ def test_forms() -> None:
     assert losses["out"] < losses["supcon"]
     scaled = form("supinfonce", base_temperature=0.07).build().double()(these).loss
     torch.testing.assert_close(scaled, plain.build().double()(these).loss * 0.1 / 0.07)
-    assert plain.build().chance(8) == pytest.approx(math.log(math.exp(-0.25) + 14))
+    same = (these.label[:, None] == these.label) & (these.label >= 0) | torch.eye(8, dtype=torch.bool)
+    negatives = 2 * (~same).sum(1)
+    chance = cast(SupInfoNCE, plain.build()).chance(these)
+    torch.testing.assert_close(chance, (math.exp(-0.25) + negatives).log().mean())
 
 
 @pytest.mark.parametrize("made", [fair, released], ids=["kl", "released"])

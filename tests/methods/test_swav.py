@@ -103,7 +103,7 @@ def test_equal_prototypes_have_the_loss_of_chance() -> None:
     method = build()
     with torch.no_grad():
         method.prototypes.weight.copy_(method.prototypes.weight[:1].expand_as(method.prototypes.weight))
-    assert method(swav.batch(8)).loss.item() == pytest.approx(method.chance(8), rel=1e-5)
+    assert method(swav.batch(8)).loss.item() == pytest.approx(method.chance(swav.batch(8)), rel=1e-5)
 
 
 def test_the_queue_collects_from_its_epoch_on_and_joins_when_it_is_full() -> None:

@@ -91,4 +91,5 @@ class ESupCon(Method):
         return samples + self.beta * prototypes + self.joint * entropy
 
     def chance(self, batch: Batch) -> Tensor:
-        return self.weighted(*self.losses(equal_rows(batch, self.projector.dim).repeat(len(batch.views), 1), batch))
+        z = equal_rows(batch, self.projector.dim).repeat(len(batch.views), 1)
+        return self.weighted(*self.losses(z.to(self.prototypes.dtype), batch))

@@ -105,11 +105,7 @@ class IMix(Method):
         if self.queue is not None:
             self.queue.enqueue(*step.carry)
 
-    def chance(self, batch: Batch) -> Tensor | float | None:
-        if self.base == "byol":
-            return None
-        if self.base == "barlow":
-            return float(self.projector.dim)
-        _, partner, lam = self.mix(batch.views[0], alpha=self.alpha, generator=self.clock.generator(2))
+    def chance(self, batch: Batch) -> Tensor | None:
+        mixed = self.mix(batch.views[0], alpha=self.alpha, generator=self.clock.generator(2))
         q = equal_rows(batch, self.projector.dim)
-        return self.loss(q, q, partner, lam, batch.group)
+        return None if self.base == "byol" else self.loss(q, q, mixed.partner, mixed.lam, batch.group)

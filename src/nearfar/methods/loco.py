@@ -57,7 +57,8 @@ class LoCo(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Step:
-        x, losses = cat(batch.views), []
+        v1, v2 = batch.views
+        x, losses = cat([v1, v2]), []
         if self.representations is not None:
             with torch.no_grad(), frozen_statistics(self):
                 self.embed(x)

@@ -111,7 +111,7 @@ def step(
         out: Step = (method if net is None else net)(batch)
     negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
     scaler.scale(out.loss).backward()
-    chance = _chance(method, batch) if inspect else None
+    chance = chance_level(method, batch) if inspect else None
     scaler.unscale_(optimizer)
     method.before_step()
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
@@ -128,7 +128,8 @@ def step(
 
 
 @torch.no_grad()
-def _chance(method: Method, batch: Batch) -> float | None:
+def chance_level(method: Method, batch: Batch) -> float | None:
+    """What `method.chance` comes to over all ranks, each of which holds its part of the batch."""
     share = method.chance(batch)
     if share is None:
         return None
