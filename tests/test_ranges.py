@@ -159,6 +159,7 @@ def test_a_method_of_ones_own_gets_it_for_nothing() -> None:
     ("hint", "good", "bad"),
     [
         (PositiveFloat, [1, 1e-30, np.float64(0.5), 3e38], [0, -1, 1e-40, 1e39, math.nan, "1", None, True]),
+        (NonNegativeFloat, [10**12], [-(10**12)]),
         (UnitInterval, [0, 1, 0.5], [-1e-9, 1.0000001]),
         (PositiveInt, [1, np.int64(3), 2**31 - 1], [0, 1.0, True, 2**31]),
         (Seed, [0, 2**63 - 1], [-1, 2**63]),

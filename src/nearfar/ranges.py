@@ -43,14 +43,9 @@ class Range:
     lt: float | None = None
 
     def __contains__(self, value: Any) -> bool:
-        if isinstance(value, Integral):
-            value = int(value)
-            if abs(value) > LARGEST_INT and self.le is None:
-                return False
-        elif not abs(value) <= LARGEST:  # so is NaN
+        if not abs(value) <= LARGEST:  # so is NaN
             return False
-        elif abs(value) < SMALLEST:
-            value = 0.0
+        value = 0 if abs(value) < SMALLEST else value
         return (
             (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
@@ -91,7 +86,10 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type and in its range. Any value fits a type that is not checked."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return fits(value, inner[0]) and all(value in part for part in inner[1:] if isinstance(part, Range))
+        ranges = [part for part in inner[1:] if isinstance(part, Range)]
+        if not fits(value, inner[0]) or not all(value in part for part in ranges):
+            return False
+        return inner[0] is not int or abs(value) <= LARGEST_INT or any(part.le is not None for part in ranges)
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in inner)
     if origin in (Union, UnionType):
