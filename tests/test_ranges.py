@@ -124,7 +124,7 @@ def test_every_class_of_flags_is_among_them() -> None:
     [
         (lambda: MoCo(Net(), temperature=0), "MoCo: temperature 0: a number above 0"),
         (lambda: MoCo(Net(), head="mpl"), "MoCo: head 'mpl': one of mlp, linear"),  # pyright: ignore[reportArgumentType]
-        (lambda: MoCHi(Net(), momentum=2), "MoCo: momentum 2: a number of 0 to 1"),
+        (lambda: MoCHi(Net(), momentum=2), "MoCHi: momentum 2: a number of 0 to 1"),
         (lambda: Queue(-1, 4), "Queue: size -1"),
         (lambda: Queue(4, 0), "Queue: dim 0"),
         (lambda: ClassQueue(0, 1, 4), "ClassQueue: classes 0"),

@@ -73,6 +73,11 @@ def test_numbers_that_are_none_are_passed_over(name: str) -> None:
     assert alarms([line | {name: None} for line in lines]) == []
 
 
+def test_a_gradient_that_was_zero_has_not_exploded() -> None:
+    lines = [line | {"gradient_norm": 0.0 if line["step"] < 500 else 1.0} for line in healthy()]
+    assert not any(alarms(lines[:n]) for n in range(len(lines) + 1))
+
+
 def test_a_network_that_was_narrow_from_the_start_has_not_collapsed() -> None:
     lines = [line | ({"spread": 0.015} if "spread" in line else {}) for line in healthy()]
     assert alarms(lines) == []
