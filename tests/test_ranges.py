@@ -124,7 +124,7 @@ def test_every_class_of_flags_is_among_them() -> None:
     [
         (lambda: MoCo(Net(), temperature=0), "MoCo: temperature 0: a number above 0"),
         (lambda: MoCo(Net(), head="mpl"), "MoCo: head 'mpl': one of mlp, linear"),  # pyright: ignore[reportArgumentType]
-        (lambda: MoCHi(Net(), momentum=2), "MoCo: momentum 2: a number of 0 to 1"),
+        (lambda: MoCHi(Net(), momentum=2), "MoCHi: momentum 2: a number of 0 to 1"),
         (lambda: Queue(-1, 4), "Queue: size -1"),
         (lambda: Queue(4, 0), "Queue: dim 0"),
         (lambda: ClassQueue(0, 1, 4), "ClassQueue: classes 0"),
@@ -159,6 +159,7 @@ def test_a_method_of_ones_own_gets_it_for_nothing() -> None:
     ("hint", "good", "bad"),
     [
         (PositiveFloat, [1, 1e-30, np.float64(0.5), 3e38], [0, -1, 1e-40, 1e39, math.nan, "1", None, True]),
+        (NonNegativeFloat, [10**12], [-(10**12)]),
         (UnitInterval, [0, 1, 0.5], [-1e-9, 1.0000001]),
         (PositiveInt, [1, np.int64(3), 2**31 - 1], [0, 1.0, True, 2**31]),
         (Seed, [0, 2**63 - 1], [-1, 2**63]),

@@ -21,7 +21,7 @@ from nearfar.batch import Batch, cat, layout, size, split
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
 from nearfar.precision import network, networks_alone
-from nearfar.ranges import checked
+from nearfar.ranges import checked_constructor
 
 Context = AbstractContextManager[None]
 
@@ -195,7 +195,7 @@ class Method(nn.Module):
         """Every method's arguments are checked by the ranges that their types declare (see `nearfar.ranges`)."""
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)
+            cls.__init__ = checked_constructor(cls.__init__)
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -43,14 +43,9 @@ class Range:
     lt: float | None = None
 
     def __contains__(self, value: Any) -> bool:
-        if isinstance(value, Integral):
-            value = int(value)
-            if abs(value) > LARGEST_INT and self.le is None:
-                return False
-        elif not abs(value) <= LARGEST:  # so is NaN
+        if not abs(value) <= LARGEST:  # so is NaN
             return False
-        elif abs(value) < SMALLEST:
-            value = 0.0
+        value = 0 if abs(value) < SMALLEST else value
         return (
             (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
@@ -91,7 +86,10 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type and in its range. Any value fits a type that is not checked."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return fits(value, inner[0]) and all(value in part for part in inner[1:] if isinstance(part, Range))
+        ranges = [part for part in inner[1:] if isinstance(part, Range)]
+        if not fits(value, inner[0]) or not all(value in part for part in ranges):
+            return False
+        return inner[0] is not int or abs(value) <= LARGEST_INT or any(part.le is not None for part in ranges)
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in inner)
     if origin in (Union, UnionType):
@@ -135,26 +133,61 @@ def bounds(hint: Any) -> str:
     return " ".join(own) or next(filter(None, map(bounds, inner)), "")
 
 
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a function takes, with types in place of their texts; Any where a type is known to type checkers alone."""
+
+    def typed(parameter: inspect.Parameter) -> inspect.Parameter:
+        hint = parameter.annotation
+        try:
+            hint = eval(hint, inspect.unwrap(function).__globals__) if isinstance(hint, str) else hint
+        except NameError:
+            hint = Any
+        return parameter.replace(annotation=hint)
+
+    return {name: typed(parameter) for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def constructor(kind: type) -> dict[str, inspect.Parameter]:
+    """What a constructor takes; where it passes on `**others`, also what the constructor above it takes."""
+    known: dict[str, inspect.Parameter] = {}
+    for above in kind.__mro__:
+        if "__init__" in vars(above):
+            own = parameters(vars(above)["__init__"])
+            passed_on = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
+            known |= {name: p for name, p in own.items() if name not in (*known, *passed_on)}
+            if not passed_on:
+                break
+    return known
+
+
+def _check_call(name: str, known: dict[str, inspect.Parameter], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    for argument, value in (dict(zip(known, args, strict=False)) | kwargs).items():
+        parameter = known.get(argument)
+        if parameter is not None and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            check(f"{name}: {argument}", value, parameter.annotation)
+
+
 def checked(function: F) -> F:
     """The same function, which raises ValueError for an argument that is not in the range that its type declares."""
-    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-    parameters = inspect.signature(function).parameters
-    named = {name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-
-    @functools.cache
-    def hint(name: str) -> Any:
-        annotation = parameters[name].annotation
-        try:
-            return eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
-        except NameError:  # of a name that is imported for type checkers alone
-            return Any
+    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in (dict(zip(parameters, args, strict=False)) | kwargs).items():
-            if name in named:
-                check(f"{called}: {name}", value, hint(name))
+        _check_call(name, parameters(function), args, kwargs)
         return function(*args, **kwargs)
+
+    return call  # pyright: ignore[reportReturnType]
+
+
+def checked_constructor(init: F) -> F:
+    """The same constructor, which checks what the class that is built is given, and not what it passes on."""
+
+    @functools.wraps(init)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        kind = type(self)
+        if kind.__init__ is call:
+            _check_call(kind.__name__, constructor(kind), (self, *args), kwargs)
+        init(self, *args, **kwargs)
 
     return call  # pyright: ignore[reportReturnType]
 

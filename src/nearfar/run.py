@@ -30,6 +30,7 @@ from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own
 from nearfar.nn.towers import pick_tower
+from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.training import checkpoints
@@ -49,6 +50,7 @@ class Run:
     network: the user's own module that was trained, where the encoder is not one of ours; it is copied.
     """
 
+    @checked
     def __init__(
         self, path: str | Path, checkpoint: Which = "last", tower: str = "", network: nn.Module | None = None
     ) -> None:
@@ -161,6 +163,7 @@ class Run:
         known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
         return torch.tensor([digest in known for digest in digests(samples)])
 
+    @checked
     def evaluate(
         self,
         data: Any,
@@ -169,7 +172,7 @@ class Run:
         label_column: str = "",
         test: Any = None,
         test_labels: Any = None,
-        seed: int = 0,
+        seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
@@ -239,7 +242,8 @@ class Run:
         parts = folds(samples.label, samples.group, seed=seed)
         return parts, torch.cat([tested for _, tested in parts])
 
-    def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
+    @checked
+    def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: PositiveInt = 5000) -> None:
         """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
         samples = self.open(data, labels=labels, label_column=label_column)
         if len(samples) > most:
@@ -365,6 +369,7 @@ def load(path: str | Path, checkpoint: Which = "last", *, tower: str = "", encod
     return Run(path, checkpoint, tower, encoder)
 
 
+@checked
 def fit(
     data: Any,
     method: str = "simclr",

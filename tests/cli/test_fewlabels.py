@@ -173,8 +173,8 @@ def test_label_plan_writes_a_table_that_finetune_reads(
     assert facts(Path("c"))["learned"] == 8
 
 
-def test_settings_that_make_no_sense_are_refused_before_anything_is_opened() -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["finetune", "nowhere", "nothing", "--epochs", "-1"])
-    with pytest.raises(SystemExit, match="2"):
-        main(["compare", "simclr", "nothing"])
+def test_settings_that_make_no_sense_are_refused_before_anything_is_opened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "nowhere", "nothing", "--epochs", "-1"]) == 2
+    assert capsys.readouterr().err == "nearfar finetune: --epochs -1: a whole number of 0 or more is needed\n"
+    assert main(["compare", "simclr", "nothing"]) == 2
+    assert "two are needed" in capsys.readouterr().err

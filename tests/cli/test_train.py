@@ -83,8 +83,8 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
         (["simlcr", "drawings"], "there is no method 'simlcr'; did you mean simclr or"),
         (["./mine.py", "drawings"], "there is no method file './mine.py'"),
         (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are drawings"),
-        (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a finite number, 0 or more"),
-        (["simclr", "drawings", "--epochs", "0"], "--epochs 0: at least 1"),
+        (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a number of 0 or more"),
+        (["simclr", "drawings", "--epochs", "0"], "--epochs 0: a whole number of 1 or more"),
         (["simclr", "drawings", "--views", "moco"], "did you mean moco_v"),
         (["simclr", "nowhere/"], "There is nothing at 'nowhere'"),
         (["simclr", "drawings", "--device", "warp"], "--device warp: torch knows no such device; use auto, cpu"),
@@ -342,7 +342,7 @@ def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_accumulation_is_refused_but_a_methods_own_flag_is_not(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     text = (Path(methods.__file__).parent / "simclr.py").read_text(encoding="utf-8")
-    own.write_text(text.replace("temperature: float = 0.1,", "temperature: float = 0.1, accumulator: int = 2,", 1))
+    own.write_text(text.replace("dim: PositiveInt = 128,", "dim: PositiveInt = 128, accumulator: int = 2,", 1))
     _, _, arguments = parse(str(own), ["drawings", "--accumulator", "3"])
     assert arguments["accumulator"] == 3
     with pytest.raises(TypeError, match=r"--accumulate'.*another loss"):

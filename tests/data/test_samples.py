@@ -47,6 +47,28 @@ def test_a_subset_takes_what_is_of_single_samples_and_shares_the_rest() -> None:
     assert (len(data), len(data.subset(torch.tensor([], dtype=torch.int64)))) == (3, 0)
 
 
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class Numbers(Samples):
+    PER_SAMPLE = ("numbers",)
+    numbers: torch.Tensor
+
+    def fetch(self, index: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        return {"number": self.numbers[index]}, index
+
+
+def test_inputs_that_are_not_finite_are_counted_and_named() -> None:
+    n = 1200  # more than are looked at at once
+    numbers, none = torch.zeros(n, 2), torch.full((n,), MISSING)
+    data = Numbers(
+        names=[f"row{i}" for i in range(n)], label=none, classes=[], group=none, split=[""] * n, numbers=numbers
+    )
+    data.insist_finite()
+    numbers[[3, 700, 701], [0, 1, 0]] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    with pytest.raises(ValueError, match=r"^3 of 1,200 samples hold NaN or infinite numbers, such as 'row3', 'row700'"):
+        data.insist_finite()
+    data.subset([0, 1, 2]).insist_finite()
+
+
 def test_samples_of_an_array_are_numbered_until_some_are_taken_out() -> None:
     data = open_images(tiny_images(4))
     assert data.numbered

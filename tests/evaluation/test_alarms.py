@@ -63,6 +63,21 @@ def test_each_alarm_has_its_sign(name: str, change: dict[str, float], remedy: st
     assert remedy in alarms(ill)[0].text
 
 
+@pytest.mark.parametrize("name", ["step", "loss", "spread", "effective_rank", "gradient_norm", "chance", "margin"])
+def test_numbers_that_are_none_are_passed_over(name: str) -> None:
+    """The journal writes null where a number was not finite, at any time of a run."""
+    lines: list[dict[str, Any]] = [dict(line) for line in healthy()]
+    for i in (0, 3, 40, len(lines) - 1):
+        lines[i][name] = None if i % 2 else math.nan
+    assert alarms(lines) == []
+    assert alarms([line | {name: None} for line in lines]) == []
+
+
+def test_a_gradient_that_was_zero_has_not_exploded() -> None:
+    lines = [line | {"gradient_norm": 0.0 if line["step"] < 500 else 1.0} for line in healthy()]
+    assert not any(alarms(lines[:n]) for n in range(len(lines) + 1))
+
+
 def test_a_network_that_was_narrow_from_the_start_has_not_collapsed() -> None:
     lines = [line | ({"spread": 0.015} if "spread" in line else {}) for line in healthy()]
     assert alarms(lines) == []

@@ -145,7 +145,7 @@ def test_it_may_take_over_the_flags_of_the_method_it_extends(tmp_path: Path) -> 
     assert texts == methods.flag_texts("moco") | {"width": "Of something.", "dim": "Wider."}
     assert page.family == methods.page("moco").family
     listed = methods.listed_flags(path)
-    assert (listed["width"], listed["dim"], listed["splits"]) == ("int = 3", "int = 256", "int = 8")
+    assert (listed["width"], listed["dim"], listed["splits"]) == ("int = 3", "int = 256", "int, 1 or more = 8")
     assert set(listed) == set(flags)
     method = methods.build(kind, TinyEncoder(), {"queue": 8, "width": 5}, samples=1, classes=1, channels=1)
     assert len(method.get_submodule("queue").get_buffer("keys")) == 8

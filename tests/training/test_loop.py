@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nearfar import distributed, optim
 from nearfar.batch import MISSING, Batch
 from nearfar.errors import Diverged
+from nearfar.evaluation.alarms import alarms
 from nearfar.method import Look, Method, Step
 from nearfar.methods.moco import MoCo
 from nearfar.methods.simclr import SimCLR
@@ -381,6 +382,123 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path: Path, options: d
     ):
         fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, **options))
     assert [path.name for path in Checkpoints(tmp_path).all()] == ["step-000000000.pt"]
+
+
+class Spoiled(SimCLR):
+    """A buffer, or what the optimizer keeps, gets a number that is not finite in step 3."""
+
+    def __init__(self, where: str, value: Any, *, mask: bool = False) -> None:
+        super().__init__(Encoder(), dim=4)
+        self.register_buffer("mask", torch.tensor([-math.inf if mask else 0.0, 0.0]))
+        self.register_buffer("count", torch.zeros(2, dtype=torch.long))
+        self.register_buffer("nothing", torch.zeros(0, 4))
+        self.register_buffer("reading", torch.tensor(math.nan), persistent=False)
+        self.where, self.value = where, value
+
+    def after_step(self, step: Step) -> None:
+        if self.clock.step == 3:
+            name, _, last = self.where.rpartition(".")
+            self.get_submodule(name)._buffers[last].fill_(self.value)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["mask", "projector.1.running_var"])
+def test_buffers_that_are_no_numbers_are_not_saved(tmp_path: Path, where: str, value: float) -> None:
+    method = Spoiled(where, value)
+    with pytest.raises(Diverged, match=rf"a buffer is no longer finite at step {PER_EPOCH} \({where}\); .*step-0+\.pt"):
+        fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path))
+    assert [path.name for path in Checkpoints(tmp_path).all()] == ["step-000000000.pt"]
+
+
+def test_a_buffer_that_was_infinite_from_the_start_is_so_by_design(tmp_path: Path) -> None:
+    method = Spoiled("count", 7, mask=True)
+    assert fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, epochs=1))
+    again = Spoiled("count", 7, mask=True)
+    assert fit(again, Vectors(), Noise(), optimizer("sgd", again), loop(tmp_path, epochs=2))  # goes on from there
+
+
+def test_what_the_optimizer_keeps_is_held_finite(tmp_path: Path) -> None:
+    method = Breaks(99, loss=False)
+    rate = optimizer("adamw", method)
+
+    def spoil(step: int) -> None:
+        if step == 3:
+            next(iter(rate.state.values()))["exp_avg_sq"].fill_(math.inf)  # every step from now on is 0
+
+    with pytest.raises(Diverged, match=rf"the optimizer keeps is no longer finite at step {PER_EPOCH} \(0\.exp_avg_sq"):
+        fit(method, Vectors(), Noise(spoil, 0), rate, loop(tmp_path))
+
+
+def test_weights_that_are_no_numbers_are_not_trained(tmp_path: Path) -> None:
+    method = make("simclr")
+    with torch.no_grad():
+        next(method.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match=r"a parameter is no longer finite at step 0 .*before training"):
+        fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path))
+
+
+def test_views_that_are_no_numbers_are_refused_at_the_first_step() -> None:
+    data, method = Vectors(), make("simclr")
+    data.input[:] = math.inf
+    with pytest.raises(ValueError, match="views of the first batch hold NaN or infinite numbers"):
+        fit(method, data, Noise(), optimizer("sgd", method), loop(None))
+
+
+class Wordy(SimCLR):
+    """Logs what a user's own method may: numbers that come and go, that are no tensors, that are not finite."""
+
+    def forward(self, batch: Batch) -> Step:
+        out, step = super().forward(batch), self.clock.step
+        out.log = {"always": torch.tensor(float(step)), "never_finite": torch.tensor(math.nan)}
+        if step >= 12:
+            out.log |= {"late": 3, "doubles": torch.tensor([2.0], dtype=torch.float64)}
+        elif step % 2:
+            out.log["odd"] = torch.tensor(math.inf if step == 1 else 1.0)
+        return out
+
+
+def test_what_a_method_logs_may_come_and_go(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    method = Wordy(Encoder(), dim=4)
+    assert fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path))
+    lines = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "loss" in line]
+    assert lines[0]["always"] == sum(range(PER_EPOCH)) / PER_EPOCH
+    assert [line.get("odd") for line in lines] == [1 if line["step"] <= 15 else None for line in lines]
+    assert [line.get("late") for line in lines] == [3 if line["step"] > 12 else None for line in lines]
+    assert all(("doubles" in line) == (line["step"] > 12) for line in lines)
+    assert {line["never_finite"] for line in lines} <= {None}
+
+
+def test_a_method_logs_single_numbers(tmp_path: Path) -> None:
+    class Wide(SimCLR):
+        def forward(self, batch: Batch) -> Step:
+            return Step(super().forward(batch).loss, {"wide": torch.zeros(3)})
+
+    method = Wide(Encoder(), dim=4)
+    with pytest.raises(ValueError, match=r"Wide logs 'wide' of the shape \(3,\): log one number"):
+        fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path))
+
+
+class Overflows(SimCLR):
+    """The gradient is infinite in the first six steps."""
+
+    def __init__(self) -> None:
+        super().__init__(Encoder(), dim=4)
+        last = next(p for p in reversed(list(self.parameters())) if p.requires_grad)
+        last.register_hook(lambda gradient: gradient * (math.inf if self.clock.step < PER_EPOCH + 1 else 1))
+
+
+def test_a_gradient_that_overflowed_is_journaled_and_passed_over(tmp_path: Path) -> None:
+    for epochs in (2, EPOCHS):  # at first, and by a run that goes on and reads what was journaled
+        torch.manual_seed(0)
+        method = Overflows()
+        assert fit(
+            method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, precision="fp16", epochs=epochs)
+        )
+    lines = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "loss" in line]
+    assert [line.get("overflowed") for line in lines] == [PER_EPOCH, 1, None, None]
+    assert [line["gradient_norm"] is None for line in lines] == [True, False, False, False]
+    assert alarms(lines) == []
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

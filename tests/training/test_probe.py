@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.distributed import world
+from nearfar.method import Encoder
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.views import plain
 from nearfar.training import probe as probing
@@ -32,3 +33,74 @@ def test_a_look_is_at_every_sample_in_order_on_every_rank(two_ranks: Pool, n: in
     torch.testing.assert_close(_look(n), want)
     for got in two_ranks.run(_looked, n):
         torch.testing.assert_close(got, want)
+
+
+class Net(nn.Module):
+    """Pixels as they are, times a scale, behind an offset."""
+
+    def __init__(self, scale: float, offset: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.offset = nn.Parameter(torch.tensor(scale)), offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * self.scale + self.offset
+
+
+def same(n: int) -> Images:
+    return open_images(np.full((n, 8, 8), 7, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("n", [2, 300])  # less than a batch, and more
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (Net(0.0), "one and the same row for all {n} samples, which differ"),
+        (Net(1e-9, offset=1.0), "one and the same row for all {n} samples, which differ"),  # nothing but rounding
+        (Net(torch.nan), "not finite for {n} of {n} samples, such as '0': its weights"),
+        (Net(torch.inf), "not finite for {n} of {n} samples, such as '0': its weights"),
+    ],
+)
+def test_an_encoder_that_is_no_longer_alive_is_refused(net: Net, said: str, n: int) -> None:
+    with pytest.raises(ValueError, match=said.format(n=n)):
+        probing.embed(net, plain(8), images(n))
+    assert len(probing.passed(net, plain(8), images(n))) == n
+
+
+def test_equal_rows_of_equal_samples_are_right() -> None:
+    assert probing.embed(Net(1.0), plain(8), same(3)).shape == (3, 64)
+    assert probing.embed(Net(0.0), plain(8), images(1)).shape == (1, 64)
+    assert probing.embed(Net(1.0), plain(8), images(3)).unique(dim=0).shape == (3, 64)
+
+
+class Numbers(list[float]):
+    """Samples of one number each."""
+
+    names = ("a", "b", "c")
+
+    def fetch(self, index: Tensor) -> tuple[Tensor]:
+        return (torch.tensor(self)[index],)
+
+
+def test_a_sample_that_holds_nan_is_named_itself() -> None:
+    with pytest.raises(ValueError, match="1 of 3 samples, such as 'b': that sample itself holds NaN"):
+        probing.embed(Net(1.0), lambda x: [x[:, None]], Numbers([1, np.nan, 2]))  # pyright: ignore[reportArgumentType]
+
+
+class Known(Encoder):
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, view: Tensor) -> Tensor:
+        return self.net(view)
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(n, 4, generator=generator)
+
+
+def test_an_encoder_is_tried_on_noise() -> None:
+    probing.insist_alive(Known(Net(1.0)), "run")
+    probing.insist_alive(Encoder(), "one that knows no example")
+    for scale, said in ((0.0, "one and the same row"), (torch.nan, "not finite")):
+        with pytest.raises(ValueError, match=f"the encoder of 'run' makes .*{said}"):
+            probing.insist_alive(Known(Net(scale)), "run")

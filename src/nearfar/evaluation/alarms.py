@@ -179,7 +179,7 @@ class Judge:
             return None
         *before, a, b, c = self.norms
         usual, now = median(before), fmean((a, b, c))
-        if now <= EXPLODED * usual:
+        if usual == 0 or now <= EXPLODED * usual:
             return None
         return Alarm(
             "exploding gradient",

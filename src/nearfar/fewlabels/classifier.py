@@ -19,6 +19,7 @@ from nearfar.data.samples import Samples
 from nearfar.evaluation.knn import neighbors
 from nearfar.fewlabels import store
 from nearfar.files import replace_csv
+from nearfar.ranges import NonNegativeInt, checked
 from nearfar.run import Run
 from nearfar.training import probe as probing
 
@@ -109,7 +110,8 @@ class Classifier:
         """The probability of each class, for rows of features: N x C."""
         return (self.logits(features) / (self.temperature or 1.0)).softmax(1)
 
-    def predict(self, data: Any, *, near: int = 3) -> Predictions:
+    @checked
+    def predict(self, data: Any, *, near: NonNegativeInt = 3) -> Predictions:
         """Label, probability and the nearest labeled samples, for every sample in order.
 
         data: what `open` takes, or samples.

@@ -203,30 +203,17 @@ def load(name: str) -> type[Method]:
 
 def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
     """The flags of a method: the keyword arguments of its constructor, but those that a run fills."""
-    chosen = {name: p for name, p in _parameters(method).items() if name not in FILLED + PARTS}
+    chosen = {name: p for name, p in ranges.constructor(method).items() if name not in FILLED + PARTS}
     for name, parameter in chosen.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise UserError(f"{method.__name__}.__init__: {name!r} must be keyword-only and have a default")
     return chosen
 
 
-def _parameters(method: type[Method]) -> dict[str, inspect.Parameter]:
-    """What the constructor takes; where it passes on `**others`, also what the constructor above it takes."""
-    parameters: dict[str, inspect.Parameter] = {}
-    for kind in method.__mro__:
-        if "__init__" in vars(kind):
-            own = inspect.signature(kind.__init__, eval_str=True).parameters
-            passed_on = [name for name, p in own.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
-            parameters |= {name: p for name, p in own.items() if name not in (*parameters, *passed_on)}
-            if not passed_on:
-                break
-    return parameters
-
-
 def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: Any) -> Method:
     """The method on an encoder; of what the run knows (`samples`, `classes`, `counts` of
     each class, `channels`) it gets what it asks for."""
-    wanted = _parameters(method)
+    wanted = ranges.constructor(method)
     return method(encoder, **{name: value for name, value in known.items() if name in wanted}, **arguments)
 
 

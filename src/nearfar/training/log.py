@@ -92,7 +92,7 @@ class Log:
         """
         if not self.kept:
             return
-        table, names = self._table()
+        table, logged, names = self._table()
         rates = self.rates
         first, losses = step - len(table), table[:, names.index("loss")].tolist()
         times = self._times(len(table))
@@ -104,19 +104,19 @@ class Log:
             part = table[start : start + LINE]
             # A step whose gradient overflowed, as in fp16, was left out: so is its norm.
             means = part.masked_fill(~part.isfinite(), math.nan).nanmean(0).tolist()
-            logged = (~part.isnan()).any(0).tolist()
-            numbers = {name: mean for name, mean, there in zip(names, means, logged, strict=True) if there}
+            there = logged[start : start + LINE].any(0).tolist()
+            numbers = {name: mean for name, mean, known in zip(names, means, there, strict=True) if known}
             if overflowed := int((~part[:, names.index("gradient_norm")].isfinite()).sum()):
-                numbers |= {"gradient_norm": means[names.index("gradient_norm")], "overflowed": overflowed}
+                numbers["overflowed"] = overflowed
             numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
             if inspected is not None and start + len(part) == len(table):
                 numbers |= self._readings(inspected)
             self.write(first + start + len(part), numbers)
 
-    def _table(self) -> tuple[Tensor, list[str]]:
-        """The numbers of the steps, each the mean over the ranks that logged it, and their names: steps x names.
+    def _table(self) -> tuple[Tensor, Tensor, list[str]]:
+        """The numbers of the steps, each the mean over the ranks that logged it; whether any did; and their names.
 
-        What a method logs may come and go; NaN stands where no rank logged it.
+        What a method logs may come and go. Steps x names, NaN where no rank logged it; and the same, bool.
         """
         rows = self.kept
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -126,7 +126,7 @@ class Log:
         table = torch.stack([torch.stack([row.get(name, zero) for name in names]) for row in rows])
         there = torch.tensor([[name in row for name in names] for row in rows], device=table.device)
         table, count = distributed.total(torch.stack([table, there.to(table)]))
-        return table / count, names
+        return table / count, count > 0, names
 
     def _times(self, steps: int) -> dict[str, float]:
         """Speed and the input's share of the time, since this was last asked."""

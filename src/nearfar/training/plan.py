@@ -70,6 +70,11 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             near = get_close_matches(name, [*known, *own], 2)
             meant = f"; did you mean {' or '.join(near)}?" if near else ""
             raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+    if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
+        raise WrongType(
+            f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
+        )
+    flags = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in flags.items()}
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
         spec = getattr(network, "spec", None)

@@ -47,7 +47,8 @@ class State:
             if not found and not torch.nn.utils.get_total_norm(tensors, power).isfinite():
                 first = next((name for name, value in values.items() if not value.isfinite().all()), "all together")
                 found = f"{what} is no longer finite at step {step} ({first})"
-        if distributed.anywhere(bool(found)):
+        somewhere = torch.tensor(float(bool(found)), device=next(self.method.parameters()).device)
+        if distributed.highest(somewhere) > 0:
             if step == 0:
                 raise UserError(f"{found}, before training: begin with other weights")
             raise self.loop.diverged(found or f"a number is no longer finite at step {step} on another process")

@@ -15,6 +15,7 @@ from nearfar.modalities.image.networks import build, conv4, timm_nets
 from nearfar.modalities.image.networks.streams import Streams
 from nearfar.nn.apply import Apply
 from nearfar.nn.weights import load_weights
+from nearfar.ranges import PositiveInt, checked
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -116,11 +117,12 @@ def _resize(spec: dict[str, Any]) -> str:
     return f"the middle square {side}, resized to {spec['size']} x {spec['size']} (bilinear, antialiased)"
 
 
+@checked
 def image_encoder(
     name: str,
     *,
-    channels: int = 3,
-    size: int = 224,
+    channels: PositiveInt = 3,
+    size: PositiveInt = 224,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     small_stem: bool | None = None,

@@ -24,6 +24,7 @@ from nearfar.machine import cores, free_memory
 from nearfar.modalities.image.pages import apart, grouped
 from nearfar.modalities.image.sources import Opened, find
 from nearfar.modalities.image.store import Cache, Decoding, OnDemand, Progress, decoded, squashed
+from nearfar.ranges import NonNegativeFloat, PositiveInt, UnitInterval, checked
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -99,17 +100,18 @@ class Images(Samples):
         return replace(self, store=moved, rows=torch.arange(len(self), device=device))
 
 
+@checked
 def open_images(
     data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
     label_column: str = "label",
-    side: int | None = None,
-    size: int = 224,
-    max_bad: float = 0.05,
-    memory: float | None = None,
+    side: PositiveInt | None = None,
+    size: PositiveInt = 224,
+    max_bad: UnitInterval = 0.05,
+    memory: NonNegativeFloat | None = None,
     white: float | Literal["measured"] | None = None,
-    workers: int | None = None,
+    workers: PositiveInt | None = None,
     progress: Progress | None = None,
 ) -> Images:
     """Open images for training.
