@@ -28,6 +28,46 @@ class NotInstalled(UserError, ModuleNotFoundError):
     """An optional package is missing: the message names the extra that brings it."""
 
 
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "can't start new thread",
+    "failed to map segment",
+)
+"""What messages of torch, CUDA and the system say where memory was asked for in vain."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """A sentence that names what to lower, where an error says that memory was asked for in vain; else None.
+
+    It is asked before a `UserError` is printed too: what failed for want of memory may have been taken for wrong.
+    """
+    while isinstance(error, UserError) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    told = isinstance(error, RuntimeError | OSError | ImportError) and any(
+        words.lower() in text.lower() for words in _NO_MEMORY
+    )
+    if isinstance(error, UserError) or not (known or told):
+        return None
+    gpu = type(error).__name__ == "OutOfMemoryError" or "cuda" in text.lower() or "cudnn" in text.lower()
+    (first, *_) = text.splitlines() or [""]
+    return (
+        f"out of memory{' on the GPU' if gpu else ''}{f' ({first})' if first else ''}. Lower what is held at a time: "
+        "--micro-batch trains the same batch in parts, --batch makes it smaller, and --size the views"
+        + (
+            "; or close what else uses the GPU"
+            if gpu
+            else "; or allow more, where `ulimit -v` or a container limits it"
+        )
+    )
+
+
 class DiskFull(UserError, OSError):
     """A file could not be written; what was there before is whole."""
 

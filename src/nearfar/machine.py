@@ -6,27 +6,54 @@ import contextlib
 import os
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from nearfar.errors import UserError
 
+DEVICES = "auto, cpu, cuda or cuda:1"
+
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto is a GPU if there is one."""
+    """The device called `name`; auto is a GPU on which this torch computes, and the CPU where there is none.
+
+    Raises ValueError for a device on which training cannot work. Apple's GPUs (mps) are such: they lack the double
+    precision in which sums are taken.
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        trouble = _trouble(0) if torch.cuda.is_available() else ""
+        if trouble:
+            warnings.warn(f"the GPU is not used, as torch cannot compute on it: {trouble}", stacklevel=2)
+        return torch.device("cuda" if torch.cuda.is_available() and not trouble else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, cuda:1 or mps") from error
+        raise UserError(f"--device {name!r}: torch knows no such device; use {DEVICES}") from error
+    if device.type not in ("cpu", "cuda"):
+        why = "has no double precision, in which sums are taken" if device.type == "mps" else "is not provided for"
+        raise UserError(f"--device {name}: training cannot work there, as it {why}; use {DEVICES}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: torch finds no GPU here; use --device cpu or auto")
+    if device.type == "cuda" and (trouble := _trouble(device.index or 0)):
+        count = torch.cuda.device_count()
+        raise UserError(f"--device {name}: torch cannot compute there ({trouble}); it finds {count} GPU(s)")
     return device
+
+
+def _trouble(index: int) -> str:
+    """Why nothing can be computed on a GPU, such as one that this torch has no programs for; "" where it can."""
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", index)))  # the one that this process will use
+    try:
+        (torch.ones(1, device=device) + 1).item()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def session() -> dict[str, str]:
@@ -45,26 +72,83 @@ def cores() -> int:
 
 
 def free_memory(device: torch.device | str = "cpu") -> float:
-    """Bytes of the device's memory that this process may still take. Beside a GPU: what the system and its container
-    leave, shared between the processes that were started together on this machine."""
+    """Bytes of the device's memory that this process may still take; beside a GPU, of the system's: `host_memory`."""
     device = torch.device(device)
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    free = (
-        [4 * 2**30] if not hasattr(os, "sysconf") else [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
-    )
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")] or free
-    group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
-            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
-    return max(0, min(free)) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return host_memory()
+
+
+def host_memory(root: Path = Path("/")) -> float:
+    """Bytes of the system's memory that this process may still take.
+
+    The least of what the system has; of what its control group and all groups above it leave (cgroup v1 and v2), both
+    in equal parts for the processes that were started together on this machine; and of what `ulimit -v` and `ulimit -d`
+    leave.  root: where proc and sys are.
+    """
+    available = _sizes(root / "proc" / "meminfo").get("MemAvailable")
+    if available is None:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 * 2**30
+        available = pages // 2
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    shared = min([available, *_left_by_groups(root)]) / ranks
+    return max(0, min([shared, *_left_by_ulimit(root)]))
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Bytes by name, of a file with lines such as "MemAvailable:  16 kB"; empty where there is none."""
+    parts = [line.split() for line in _text(path).splitlines()]
+    return {p[0].rstrip(":"): 1024 * int(p[1]) for p in parts if len(p) == 3 and p[1].isdigit() and p[2] == "kB"}
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """What each control group of this process, and each group above it, has left of its limit.
+
+    File pages that were not used of late are given back when they are needed, so they do not count as used.
+    """
+    # Also the top of each tree: in a container that is its own group, whatever its path is called outside.
+    groups = {("memory", "/"), ("", "/"), ("unified", "/")}
+    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if ".." not in path.split("/"):
+            groups |= {("memory", path)} if "memory" in controllers.split(",") else set()
+            groups |= {("", path), ("unified", path)} if not controllers else set()
+    folders = {
+        root / "sys" / "fs" / "cgroup" / tree / str(part).lstrip("/")
+        for tree, path in groups
+        for part in (PurePosixPath(path), *PurePosixPath(path).parents)
+    }
+    for folder in folders:
+        stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
+        for limit, used, given_back in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.high", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            with contextlib.suppress(ValueError):  # no such group, or "max": no limit
+                held = int(_text(folder / used)) - int(stat.get(given_back, 0))
+                yield int(_text(folder / limit)) - max(0, held)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _left_by_ulimit(root: Path) -> Iterator[int]:
+    """What limits of this process alone leave of its address space (`ulimit -v`) and of its data (`ulimit -d`)."""
+    try:
+        import resource
+    except ImportError:  # on Windows, which has no such limits
+        return
+    used = _sizes(root / "proc" / "self" / "status")
+    for limit, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY and name in used:
+            yield most - used[name]
 
 
 @cache

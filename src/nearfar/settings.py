@@ -66,7 +66,7 @@ class Settings(Checked):
     compile: bool = False
     """Compile the encoder (worth it on a GPU)."""
     device: str = "auto"
-    """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
+    """auto takes a GPU on which torch can compute, if there is one; else cpu, cuda, cuda:1."""
     seed: Seed = 0
     """All that is random follows from it."""
     labels: str = ""

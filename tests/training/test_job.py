@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from nearfar import machine, modalities
+from nearfar import modalities
 from nearfar.batch import MISSING, Batch
 from nearfar.errors import Diverged
 from nearfar.export.encoder import load_encoder
@@ -382,13 +382,6 @@ def test_micro_batches_are_taken_as_asked_for(data: Path, tmp_path: Path) -> Non
 def test_accumulation_is_refused_with_the_reason(flag: str) -> None:
     with pytest.raises(TypeError, match=f"'{flag}'.*another loss.*micro_batch"):
         plans.make("simclr", "drawings", None, {flag: 4})
-
-
-def test_devices() -> None:
-    assert machine.pick_device("cpu").type == "cpu"
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="--device cuda: torch finds no GPU"):
-            machine.pick_device("cuda")
 
 
 def test_settings_have_help() -> None:

@@ -66,7 +66,7 @@ class Tuning(Checked):
     lr: PositiveFloat = 3e-4
     """Peak learning rate of the network; a new layer on a trained one has ten times that."""
     device: str = "auto"
-    """auto takes a GPU if there is one; else cpu, cuda, cuda:1, mps."""
+    """auto takes a GPU on which torch can compute, if there is one; else cpu, cuda, cuda:1."""
     seed: Seed = 0
     """All that is random follows from it: draws of labels, views, new weights."""
 

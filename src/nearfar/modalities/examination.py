@@ -16,7 +16,7 @@ from nearfar.batch import MISSING, Batch
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
 from nearfar.files import replace_csv
-from nearfar.machine import free_memory
+from nearfar.machine import free_memory, pick_device
 from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.micro_batch import activation_bytes
@@ -168,7 +168,7 @@ def groups_advice(copies: Copies) -> list[Advice]:
 
 def estimate(examination: Examination, encoder: Encoder, views: tuple[Tensor, Tensor], setup: str) -> None:
     """Add what a step and an epoch will take, from one step on views of a few samples."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device("auto")
     batch = int(next(a.value for a in examination.advice if a.flag == "--batch"))
     method = SimCLR(encoder).to(device).train()
     first, second = (view.to(device) for view in views)

@@ -139,8 +139,8 @@ def chance_level(method: Method, batch: Batch) -> float | None:
 def _seed(seed: int, device: torch.device) -> None:
     # torch.manual_seed seeds every kind of device, and for those that are not in use notes a stack trace each time.
     torch.default_generator.manual_seed(seed)
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _distributed(method: Method) -> nn.Module:
