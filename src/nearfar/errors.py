@@ -28,6 +28,10 @@ class NotInstalled(UserError, ModuleNotFoundError):
     """An optional package is missing: the message names the extra that brings it."""
 
 
+class Damaged(UserError):
+    """A file is not as it was written: the message names it, and what brings it back."""
+
+
 class DiskFull(UserError, OSError):
     """A file could not be written; what was there before is whole."""
 
@@ -42,3 +46,18 @@ class Diverged(UserError, ArithmeticError):
         if precision != "float32":
             remedies.append("--precision float32" if precision == "bf16" else "--precision bf16 or float32")
         super().__init__(f"{what}{stays}. Start anew with {', or '.join(remedies)}")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """A sentence that says what to lower, of an error that means that memory ran out; None of any other.
+
+    Errors of torch and NumPy are known by their names and words, so that neither needs to be imported.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    words = str(error).lower()
+    if not kinds & {"MemoryError", "OutOfMemoryError"} and not (
+        "RuntimeError" in kinds and ("not enough memory" in words or "can't allocate memory" in words)
+    ):
+        return None
+    where = "the GPU" if "OutOfMemoryError" in kinds else "this machine"
+    return f"the memory of {where} ran out. Lower --micro-batch, --batch or --size, or take a smaller --encoder"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.use import DataArg, RunArg
+from nearfar.cli.use import DataArg, RunArg, TrustArg
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 
@@ -38,6 +38,7 @@ class Finetune:
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
+    trust: TrustArg = False
     settings: FinetuneSettings
 
 
@@ -58,6 +59,7 @@ class Predict:
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
     near: int = 3
     """Labeled samples to name beside each."""
+    trust: TrustArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Distill:
     data: DataArg
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    trust: TrustArg = False
     settings: DistillSettings
 
 
@@ -87,6 +90,7 @@ class PlanLabels:
     data: DataArg
     out: str = "label-plan.csv"
     """Where the table goes, and beside it the image, of the same name with .png. None is overwritten."""
+    trust: TrustArg = False
     settings: LabelPlanSettings
 
 
@@ -102,7 +106,7 @@ def finetune(argv: list[str]) -> int:
     from nearfar.run import load
 
     with Console() as console:
-        run = load(call.run, call.checkpoint)
+        run = load(call.run, call.checkpoint, trust=call.trust)
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -116,7 +120,7 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.distillation import distill
 
     with Console() as console:
-        teacher = Classifier(call.classifier)
+        teacher = Classifier(call.classifier, trust=call.trust)
         classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -125,7 +129,7 @@ def distill(argv: list[str]) -> int:
 def _conclude(classifier: Classifier) -> None:
     """Where a classifier is, how far its probabilities can be trusted, and what to do with it."""
     print(f"Probabilities: {classifier.facts['calibration']}.")
-    print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report()}")
+    print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report(print)}")
     print(f"Go on:      nearfar predict {classifier.path} FILES")
 
 
@@ -139,7 +143,7 @@ def predict(argv: list[str]) -> int:
         raise AlreadyThere(f"{call.out!r} is there already: name another --out")
     from nearfar.fewlabels.classifier import Classifier
 
-    classifier = Classifier(call.classifier)
+    classifier = Classifier(call.classifier, trust=call.trust)
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
@@ -178,7 +182,7 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    model = Classifier(call.run) if is_classifier(call.run) else load(call.run)
+    model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
     plan = label_plan(model, call.data, call.settings)
     kind = model.run.kind if isinstance(model, Classifier) else model.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())

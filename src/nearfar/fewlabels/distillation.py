@@ -166,7 +166,7 @@ def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
 def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -> Encoder:
     run, name = teacher.run, settings.student
     if settings.from_run:
-        encoder = load_encoder(settings.from_run)
+        encoder = load_encoder(settings.from_run, trust=run.trust)
         if name and encoder.spec["name"] != name:
             raise UserError(
                 f"--from-run {str(settings.from_run)!r} has the encoder {encoder.spec['name']!r}, not --student "

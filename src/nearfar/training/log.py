@@ -21,7 +21,7 @@ DRAIN = 50  # steps between two reads of the numbers from the device: each read 
 LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
-    *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives"),
+    *("checksum", "spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives"),
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 

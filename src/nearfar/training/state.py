@@ -7,6 +7,7 @@ import torch
 from nearfar import distributed
 from nearfar.errors import UserError
 from nearfar.method import Method
+from nearfar.training.checkpoints import fits
 from nearfar.training.options import Loop
 
 
@@ -27,11 +28,12 @@ class State:
         state, notes = self.loop.checkpoints.newest() if self.loop.checkpoints is not None else (None, [])
         for note in notes:
             self.loop.say(note)
-        if state is not None:
-            self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.best = state["best"]
+        if state is not None and self.loop.checkpoints is not None:
+            with fits(self.loop.checkpoints.folder):
+                self.method.load_state_dict(state["method"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.scaler.load_state_dict(state["scaler"])
+                self.best = state["best"]
         step = -1 if state is None else state["step"]
         # All must have read before the first of them writes, or the others would read what it wrote.
         steps = distributed.gather(torch.tensor([step], device=next(self.method.parameters()).device)).tolist()
@@ -39,6 +41,8 @@ class State:
             raise UserError(f"the processes found checkpoints of the steps {steps}: all need the same disk for --out")
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.cut(max(step, 0))
+            if note := self.loop.journal.note():
+                self.loop.say(note)
         return None if state is None else step
 
     def save(self, step: int, *, best: bool = False) -> None:
@@ -49,6 +53,8 @@ class State:
         # A sum of squares is finite only if all its terms are; an overflow would be as bad.
         if not torch.nn.utils.get_total_norm([p.detach() for p in self.method.parameters()]).isfinite():
             raise self.loop.diverged(f"a parameter is no longer finite at step {step}")
+        if self.loop.journal is not None and distributed.rank() == 0:
+            self.loop.journal.sync()
         if self.loop.checkpoints is not None and distributed.rank() == 0:
             state = {
                 "step": step,
