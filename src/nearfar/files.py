@@ -26,7 +26,7 @@ T = TypeVar("T")
 OWN_CODE = "nearfar_user_"
 """How the modules of users' own files are called begins with this."""
 OBJECT_END = re.compile(rb',\s*"checksum": "([0-9a-f]{16})"\s*\}\s*\Z')
-TEXT_END = re.compile(rb"# checksum: ([0-9a-f]{16})\s*\Z")
+TEXT_END = re.compile(rb"# checksum: ([0-9a-f]{16}),*\s*\Z")
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
@@ -82,9 +82,12 @@ def from_json(text: bytes) -> dict[str, Any]:
     return content
 
 
-def with_checksum(text: str) -> str:
-    """A text of whole lines, in which # begins a comment, and its checksum as the last of them."""
-    return f"{text}# checksum: {_checksum(text.encode())}\n"
+def with_checksum(text: str, *, cells: int = 1) -> str:
+    """A text of whole lines, in which # begins a comment, and its checksum as the last of them.
+
+    cells: of a row of a CSV, all but the first of which are empty in that line.
+    """
+    return f"{text}# checksum: {_checksum(text.encode())}{',' * (cells - 1)}\n"
 
 
 def replace_json(path: Path, content: Mapping[str, object], indent: int | None = None) -> Path:

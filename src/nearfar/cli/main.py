@@ -77,6 +77,9 @@ def bug(error: Exception, argv: list[str]) -> str:
     """A sentence on an error that should not have come, whose traceback it writes to a file."""
     kind = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     frames = list(traceback.walk_tb(error.__traceback__))
+    lacking = type(frames[-1][0].f_locals.get("self"))
+    if isinstance(error, NotImplementedError) and lacking.__module__.startswith(OWN_CODE):
+        return f"{lacking.__name__}, in code of your own, has no {frames[-1][0].f_code.co_name!r}: give it one"
     own = [(f.f_code.co_filename, line) for f, line in frames if f.f_globals.get("__name__", "").startswith(OWN_CODE)]
     text = "\n".join([*_versions(), shlex.join(["nearfar", *argv]), "", "".join(traceback.format_exception(error))])
     try:
@@ -115,6 +118,7 @@ def usage() -> str:
             *lines,
             "",
             "`nearfar COMMAND --help` shows the flags; `nearfar train METHOD --help` also those of the method.",
+            "Exit status: 0 done, 2 a mistake in the call, the data or the machine, 1 a bug, 130 stopped.",
             "Set NEARFAR_TRACEBACK=1 to see the traceback of an error.",
         ]
     )

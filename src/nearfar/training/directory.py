@@ -71,7 +71,7 @@ def read_config(out: Path) -> dict[str, Any]:
 
 def checked(out: Path, name: str, config: Mapping[str, Any]) -> Path:
     """A file of a run that is as it was when `config` was written. Raises ValueError where it is not."""
-    return insist_digest(out / name, config["files"].get(name), REMEDIES[name])
+    return insist_digest(out / name, config.get("files", {}).get(name), REMEDIES[name])
 
 
 def lost(out: Path, config: Mapping[str, Any]) -> list[str]:
@@ -96,7 +96,7 @@ def read_environment(out: Path) -> dict[str, Any]:
 def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
     """Write `skipped.csv`: the names of the samples that could not be read, and the reasons."""
     path = replace_csv(out / "skipped.csv", [("name", "reason"), *skipped])
-    replace_text(path, with_checksum(path.read_bytes().decode()))
+    replace_text(path, with_checksum(path.read_bytes().decode(), cells=2))
 
 
 def read_skipped(path: Path) -> list[tuple[str, str]]:
