@@ -113,6 +113,7 @@ def test_a_kind_of_ones_own_is_run_only_with_trust(
     assert statuses(commands, tmp_path, "--trust") == {0}
     again = ["train", "simclr", str(data), *flags, "--from-run", str(run), "--out", str(tmp_path / "new")]
     assert main(again) == 0
+    shutil.rmtree(tmp_path / "new")
     with open(own["kind"], "a", encoding="utf-8") as file:
         file.write("\n# Changed.\n")
     capsys.readouterr()

@@ -236,6 +236,12 @@ def code_file(name: str) -> Path | None:
     return Path(name) / "kind.py" if os.sep in name else None
 
 
+def same_code(name: str, other: str) -> bool:
+    """Whether two names stand for one file of the user's own."""
+    file, another = code_file(name), code_file(other)
+    return file is not None and another is not None and file.resolve() == another.resolve()
+
+
 def code_digests(names: Iterable[str]) -> dict[str, str]:
     """The SHA-256 of the user's own file behind each name that has one."""
     files = {name: code_file(name) for name in names}

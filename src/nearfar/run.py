@@ -65,7 +65,9 @@ class Run:
         for name in (self.config["kind"], *kinds_of(self.config["made"]["encoder"])):
             self.insist_trusted(name)
         self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
-        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)}):
+        if unknown := sorted(
+            map(str, settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)})
+        ):
             raise UserError(
                 f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
                 "made the run, or the file was edited; the encoder's own files load without it"

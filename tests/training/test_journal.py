@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,12 @@ def test_a_full_disk_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(OSError, match=r"disk is full: '.*metrics\.jsonl'"):
         Journal(tmp_path / "metrics.jsonl").write({"step": 1})
+
+
+def test_sync_brings_this_file_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, synced = Journal(tmp_path / "metrics.jsonl"), []
+    journal.sync()
+    journal.write({"step": 1})
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    journal.sync()
+    assert synced == [journal.path.stat().st_ino]

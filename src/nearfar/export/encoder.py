@@ -38,6 +38,7 @@ from nearfar.files import (
     read_json,
     read_text,
     replace,
+    same_code,
     to_json,
     with_checksum,
 )
@@ -148,7 +149,9 @@ def load_encoder(
     folder = Path(folder)
     description = _read_description(folder)
     for name in kinds_of(description["encoder"]):
-        insist_trusted(name, description["code"], folder / "encoder.json", trust=trust in (True, name))
+        insist_trusted(
+            name, description["code"], folder / "encoder.json", trust=trust is True or same_code(name, str(trust))
+        )
     try:
         weights = load_file(folder / "encoder.safetensors")
     except SafetensorError as error:

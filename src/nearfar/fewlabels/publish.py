@@ -25,9 +25,10 @@ from nearfar.fewlabels.rows import Rows
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, given
 from nearfar.fewlabels.table import measure
 from nearfar.fewlabels.temperature import Calibration
-from nearfar.files import is_leftover, replace, replace_json
+from nearfar.files import code_digests, is_leftover, replace, replace_json
 from nearfar.machine import session
 from nearfar.method import Encoder
+from nearfar.modalities.encoder import kinds_of
 from nearfar.run import Run
 from nearfar.training import plan as plans
 from nearfar.training.directory import REMEDIES, UNTRAINED, checked, read_environment, read_samples, write_config
@@ -180,6 +181,7 @@ def _config(run: Run, draft: Draft, facts: dict[str, Any]) -> dict[str, Any]:
     """The run's config with the new encoder, and the new training if there was one."""
     spec = draft.encoder.spec
     config = run.config | {"encoder": spec["name"], "classifier": facts}
+    config["code"] = run.config["code"] | code_digests(kinds_of(spec))
     config["made"] = run.config["made"] | {"encoder": spec}
     config["settings"] = run.config["settings"] | {"encoder": spec["name"]}
     if draft.trained_on is not None:

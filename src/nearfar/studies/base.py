@@ -80,14 +80,14 @@ class Study(ABC, Generic[A]):
         if not self.file("json").exists():
             return
         document = read_json(self.file("json"), "start anew, with another --out")
-        asked, saved = self.ask.saved(), document["asked"]
+        asked, saved = self.ask.saved(), document.get("asked", {})
         if changed := [name for name in asked if asked[name] != saved.get(name)]:
             name = changed[0]
             raise UserError(
                 f"{str(self.out)!r} was asked something else: --{name.replace('_', '-')} was {saved.get(name)!r} and "
                 f"is {asked[name]!r}. Give the same flags to go on with it, or another --out"
             )
-        self.measured = document["measured"]
+        self.measured = document.get("measured", {})
 
     def prepare(self) -> None:
         """Open what is needed. Raises ValueError where the question makes no sense; nothing has been written yet."""

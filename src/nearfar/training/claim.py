@@ -8,7 +8,7 @@ from typing import Any
 
 from nearfar import distributed
 from nearfar.errors import AlreadyThere, UserError
-from nearfar.files import clear_leftovers, is_leftover
+from nearfar.files import clear_leftovers, code_digests, is_leftover
 from nearfar.training.directory import UNTRAINED, read_config, read_environment
 from nearfar.training.plan import Plan
 
@@ -81,7 +81,7 @@ def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Non
             f"Give the same flags, or start a new run with another --out"
         )
     for name, before in saved["code"].items():
-        if asked["code"].get(name) != before:
+        if code_digests([name]).get(name) != before:
             raise UserError(
                 f"{str(out)!r} cannot be resumed: the file of {name!r} has changed since (its SHA-256 began with "
                 f"{str(before)[:12]}). Put that version back, or start a new run with another --out"

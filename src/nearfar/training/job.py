@@ -69,7 +69,9 @@ def train(
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
-    if saved is not None and is_finished(out) and not lost(out, saved):
+    done = saved is not None and is_finished(out) and not lost(out, saved)
+    distributed.barrier()  # before the first process writes anything: the others may still be reading
+    if done:
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 

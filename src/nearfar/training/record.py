@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save
 
 from nearfar import methods
-from nearfar.files import replace, replace_json
+from nearfar.files import code_digests, replace, replace_json
 from nearfar.machine import session
+from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
 from nearfar.training.directory import UNTRAINED, lost, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
@@ -34,7 +35,9 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     if built.first_weights:
         replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
     _write_sheet(plan, out, built)
-    config = plan.saved() | {
+    config = plan.saved()
+    config |= {
+        "code": config["code"] | code_digests(kinds_of(built.encoder.spec)),
         "encoder": plan.settings.encoder,
         "epochs": plan.settings.epochs,
         "batch": built.facts["batch"],
