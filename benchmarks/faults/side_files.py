@@ -45,7 +45,7 @@ def _directories(folder: Path) -> tuple[Path, Path, Path]:
 def _side_files(*directories: Path) -> list[Path]:
     """All that nearfar reads again."""
     files = [path for one in directories for path in sorted(one.rglob("*")) if path.is_file()]
-    return [path for path in files if path.name not in ("report.html", "best.pt", "encoder.py")]
+    return [path for path in files if path.name not in ("report.html", "encoder.py")]
 
 
 def _answers(data: Path, run: Path, classifier: Path, out: Path) -> dict[str, tuple[Said, bytes]]:
