@@ -114,9 +114,10 @@ def trained(method: str, kind: str, data: Path, out: Path) -> dict[str, str]:
         return {"refused": said.getvalue().strip().splitlines()[-1]}
     from safetensors.torch import load_file
 
+    from nearfar.training import checkpoints
+
     newest = max((out / "checkpoints").glob("step-*.pt"), default=None) or max((out / "checkpoints").glob("*.pt"))
-    held = torch.load(newest, weights_only=False, map_location="cpu")
-    state = held["method"] if "method" in held else held["state"]["method"]
+    state = checkpoints.read(newest)["method"]
     losses = [json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None and math.isfinite(loss)]
     return {

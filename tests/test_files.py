@@ -1,12 +1,30 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from nearfar.files import clear_leftovers, is_leftover, replace, replace_csv, replace_text
+from nearfar.errors import Damaged, NotFound
+from nearfar.files import (
+    clear_leftovers,
+    code_file,
+    is_leftover,
+    read_json,
+    read_text,
+    read_yaml,
+    replace,
+    replace_csv,
+    replace_json,
+    replace_text,
+    replace_yaml,
+    with_checksum,
+)
 
 
 def test_a_file_is_made_with_its_folders(tmp_path: Path) -> None:
@@ -71,3 +89,57 @@ def test_leftovers_are_cleared(tmp_path: Path) -> None:
     assert [is_leftover(tmp_path / name) for name in (".b.txt.123.tmp", "b.txt", ".hidden")] == [True, False, False]
     clear_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "b.txt"]
+
+
+CONTENT = {"a": [1, 2.5, None], "b": {"c": "\u00e9, # checksum: 0"}}
+
+
+def written(folder: Path, form: str) -> tuple[Path, Callable[[Path, str], Any], object]:
+    """A file with a checksum, what reads it, and what it holds."""
+    match form:
+        case "json":
+            return replace_json(folder / "a.json", CONTENT), read_json, CONTENT
+        case "indented json":
+            return replace_json(folder / "a.json", CONTENT, indent=1), read_json, CONTENT
+        case "yaml":
+            return replace_yaml(folder / "a.yaml", CONTENT), read_yaml, CONTENT
+        case _:
+            return replace_text(folder / "a.csv", with_checksum("a,b\n1,2\n", cells=2)), read_text, "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("form", ["json", "indented json", "yaml", "csv"])
+def test_a_flipped_bit_changes_nothing_or_is_refused(tmp_path: Path, form: str) -> None:
+    path, read, content = written(tmp_path, form)
+    assert read(path, "") == content
+    whole, refused = path.read_bytes(), []
+    for position in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                assert read(path, "make it again") == content, (position, bit)
+                assert position >= len(whole) - 3, (position, bit)  # white space at the end
+            except Damaged as error:
+                refused.append(str(error))
+        path.write_bytes(whole[:position])
+        with pytest.raises(Damaged):
+            read(path, "")
+    assert len(refused) >= 8 * (len(whole) - 3)
+    assert all(str(path) in said and said.endswith(": make it again") for said in refused)
+    path.unlink()
+    with pytest.raises(NotFound, match=r"is missing: make it again"):
+        read(path, "make it again")
+
+
+def test_other_programs_read_what_has_a_checksum(tmp_path: Path) -> None:
+    for form, load in (("json", json.loads), ("yaml", yaml.safe_load)):
+        content = load(written(tmp_path, form)[0].read_text(encoding="utf-8"))
+        assert {name: content[name] for name in CONTENT} == CONTENT
+
+
+def test_names_of_code() -> None:
+    assert code_file("./mine.py") == Path("mine.py")
+    assert code_file("a/mine.py:views") == Path("a/mine.py")
+    assert code_file(f"kinds{os.sep}sound") == Path("kinds/sound/kind.py")
+    assert [code_file(name) for name in ("simclr", "small_images:moco", "image", "0,1+2:resnet18", "")] == [None] * 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 import nearfar
 from nearfar.cli import main
 from nearfar.export.encoder import export_encoder, load_encoder
+from nearfar.files import replace_json
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.nn.towers import Towers
+from nearfar.training.directory import read_config, read_environment, write_config
 from tests.tiny import array_file, tiny_images
 
 FLAGS: dict[str, Any] = {"epochs": 2, "batch": 16, "views": "drawing", "device": "cpu", "dim": 8}
@@ -108,8 +108,7 @@ def test_it_goes_on_where_it_stopped_whatever_the_module_holds(tmp_path: Path) -
     whole = nearfar.fit(str(data), encoder=Net(5), out=tmp_path / "whole", say=quiet, **FLAGS)
     part = Path(shutil.copytree(whole.path, tmp_path / "part"))
     (part / "checkpoints" / "step-000000006.pt").unlink()
-    environment = json.loads((part / "environment.json").read_text(encoding="utf-8"))
-    (part / "environment.json").write_text(json.dumps(environment | {"finished": False}), encoding="utf-8")
+    replace_json(part / "environment.json", read_environment(part) | {"finished": False})
     again = nearfar.fit(str(data), encoder=Net(9), out=part, resume=True, say=quiet, **FLAGS)
     assert equal(again.encoder, whole.encoder)
     assert equal(again.untrained().network(), Net(5))
@@ -161,9 +160,8 @@ def two(trained: tuple[nearfar.Run, Net], tmp_path: Path) -> tuple[Path, Towers]
     towers = Towers({name: image_encoder("conv4", channels=1, size=16) for name in "ab"}).eval()
     export_encoder(towers, folder)
     (folder / "untrained.safetensors").unlink()
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    config["made"]["encoder"] = towers.spec
-    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    config = read_config(folder)
+    write_config(folder, config | {"made": config["made"] | {"encoder": towers.spec}})
     return folder, towers
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,18 @@ import torch
 from PIL import Image
 
 import nearfar
+from nearfar.cli import main
+from nearfar.export.encoder import load_encoder
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import open_images
 from nearfar.training.checkpoints import read
+from nearfar.training.directory import read_config, read_environment, write_config
 from tests.tiny import SETTINGS, tiny_images
 from tests.training.test_checkpoints import damage
+
+
+def quiet(text: str) -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +70,70 @@ def test_what_training_saw_of_the_labels_is_said(trained: nearfar.Run, tmp_path:
 
 
 def test_settings_of_another_version_are_named(copy: Path) -> None:
-    config = copy / "config.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("settings:\n", "settings:\n  start: run\n"))
+    config = read_config(copy)
+    write_config(copy, config | {"settings": config["settings"] | {"start": "run"}})
     with pytest.raises(ValueError, match=r"config.yaml' has settings that this version does not know: start\."):
         nearfar.load(copy)
+    write_config(copy, config | {"made": config["made"] | {"encoder": {"kind": "image"}}})
+    with pytest.raises(ValueError, match="spec of an image encoder has the keys"):
+        nearfar.load(copy).untrained()
+    write_config(copy, config | {"made": {}})
+    with pytest.raises(ValueError, match=r"has no 'made.encoder' as this version writes it"):
+        nearfar.load(copy)
+
+
+def test_weights_of_another_method_are_refused(copy: Path) -> None:
+    config = read_config(copy)
+    (copy / "encoder.safetensors").unlink()
+    for changed in ({"method": "moco"}, {"arguments": config["arguments"] | {"width": 3}}):
+        write_config(copy, config | changed)
+        with pytest.raises(ValueError, match="of another run"):
+            _ = nearfar.load(copy).method
+    made = config["made"] | {
+        "encoder": config["made"]["encoder"] | {"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
+    }
+    write_config(copy, config | {"made": made})
+    with pytest.raises(ValueError, match="of another run"):
+        _ = nearfar.load(copy).encoder
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.json", "encoder.py"])
+def test_damaged_exports_are_written_again_from_the_checkpoint(
+    copy: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = {path.name: path.read_bytes() for path in copy.glob("encoder.*")}
+    content = bytearray(whole[name])
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    if name != "encoder.py":
+        with pytest.raises(ValueError, match=rf"{name}.*nearfar export {copy}"):
+            _ = nearfar.load(copy).encoder
+        with pytest.raises(ValueError, match=r"damaged|checksum"):
+            runpy.run_path(str(copy / "encoder.py")) if name != "encoder.json" else load_encoder(copy)
+    assert main(["export", str(copy)]) == 0
+    assert name in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in copy.glob("encoder.*")} == whole
+    for path in copy.glob("checkpoints/*.pt"):
+        damage(path, "one byte")
+    (copy / name).write_bytes(content)
+    assert main(["export", str(copy)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_samples_file_that_is_damaged_is_written_again_by_resuming(tmp_path: Path) -> None:
+    run = nearfar.fit(tiny_images(), out=tmp_path / "run", say=quiet, **SETTINGS)
+    path = run.path / "samples.parquet"
+    whole = path.read_bytes()
+    damage(path, "one byte")
+    with pytest.raises(ValueError, match=r"samples\.parquet.*--resume"):
+        run.seen(run.open(tiny_images(4)))
+    said: list[str] = []
+    nearfar.fit(tiny_images(), out=run.path, resume=True, say=said.append, **SETTINGS)
+    assert any("samples.parquet" in text for text in said)
+    assert path.read_bytes() == whole
+    (run.path / "environment.json").unlink()
+    nearfar.fit(tiny_images(), out=run.path, resume=True, say=quiet, **SETTINGS)
+    assert read_environment(run.path)["finished"]
 
 
 def test_the_method_comes_back_with_its_heads(trained: nearfar.Run) -> None:
@@ -86,14 +154,13 @@ def test_before_the_end_the_newest_sound_checkpoint_serves(copy: Path) -> None:
     x = torch.rand(2, 1, 16, 16)
     with torch.no_grad():
         last = nearfar.load(copy).encoder(x)
-        damage(newest, "one byte")
+        newest.unlink()
         assert not torch.equal(nearfar.load(copy).encoder(x), last)
-        damage(before, "empty")
-        with pytest.raises(ValueError, match="are damaged"):
+        damage(before, "one byte")
+        with pytest.raises(ValueError, match=r"is damaged.*--resume"):
             _ = nearfar.load(copy).encoder
-    for path in (newest, before):
-        path.unlink()
-    with pytest.raises(FileNotFoundError, match="no checkpoint yet: train on with --resume"):
+    before.unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint: train on with --resume"):
         _ = nearfar.load(copy).encoder
 
 

@@ -68,6 +68,10 @@ def out_of_memory(error: BaseException) -> str | None:
     )
 
 
+class Damaged(UserError):
+    """A file is not as it was written: the message names it, and what brings it back."""
+
+
 class DiskFull(UserError, OSError):
     """A file could not be written; what was there before is whole."""
 

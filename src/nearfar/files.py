@@ -1,19 +1,32 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and that are checked when they are read.
+
+A text that is read again carries a checksum of all that stands before it: a JSON object, or a line of them, as its last
+entry, `"checksum"`; YAML, CSV and Python as a last line, `# checksum: ...`. Other programs read them as before.
+"""
 
 from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import importlib.util
+import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from nearfar.errors import DiskFull, NotFound, UserError
+from nearfar.errors import Damaged, DiskFull, NotFound, UserError
+
+T = TypeVar("T")
+OWN_CODE = "nearfar_user_"
+"""How the modules of users' own files are called begins with this."""
+OBJECT_END = re.compile(rb',\s*"checksum": "([0-9a-f]{16})"\s*\}\s*\Z')
+TEXT_END = re.compile(rb"# checksum: ([0-9a-f]{16}),*\s*\Z")
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
@@ -38,7 +51,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
-    return replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return replace(path, lambda temporary: temporary.write_bytes(text.encode()))  # with \n on every system
 
 
 def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
@@ -49,6 +62,132 @@ def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     return replace(path, fill)
+
+
+def to_json(content: Mapping[str, object], indent: int | None = None) -> str:
+    """One JSON object, with its checksum as the last entry."""
+    text = json.dumps(content, indent=indent)[:-1].rstrip()
+    gap = " " if indent is None else "\n" + " " * indent
+    end = "" if indent is None else "\n"
+    return f'{text},{gap}"checksum": "{_checksum(text.encode())}"{end}}}'
+
+
+def from_json(text: bytes) -> dict[str, Any]:
+    """The object that `to_json` wrote. Raises ValueError, with the reason in a few words, where it is damaged."""
+    _verify(text, OBJECT_END)
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it is no object")
+    content.pop("checksum")
+    return content
+
+
+def with_checksum(text: str, *, cells: int = 1) -> str:
+    """A text of whole lines, in which # begins a comment, and its checksum as the last of them.
+
+    cells: of a row of a CSV, all but the first of which are empty in that line.
+    """
+    return f"{text}# checksum: {_checksum(text.encode())}{',' * (cells - 1)}\n"
+
+
+def replace_json(path: Path, content: Mapping[str, object], indent: int | None = None) -> Path:
+    """`replace` for a JSON object, with its checksum."""
+    return replace_text(path, to_json(content, indent) + "\n")
+
+
+def replace_yaml(path: Path, content: Mapping[str, object]) -> Path:
+    """`replace` for YAML, with its checksum."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    text = yaml.dump(dict(content), Dumper=Plain, sort_keys=False, allow_unicode=True)
+    return replace_text(path, with_checksum(text))
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """What `replace_json` wrote.
+
+    remedy: what brings the file back, for the message.
+    Raises Damaged where it is another than was written, NotFound where it is not there.
+    """
+    return _read(path, remedy, OBJECT_END, from_json)
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """What `replace_yaml` wrote; else as `read_json`."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for billions of entries
+                raise ValueError("it repeats parts of itself by reference")
+            return super().compose_node(parent, index)
+
+    def parse(text: bytes) -> dict[str, Any]:
+        try:
+            content = yaml.load(text, Plain)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error).splitlines()[0]) from error
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
+        return content
+
+    return _read(path, remedy, TEXT_END, parse)
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """What was written `with_checksum`, without it; else as `read_json`."""
+    return _read(path, remedy, TEXT_END, lambda text: TEXT_END.sub(b"", text).decode())
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def insist_digest(path: Path, wanted: object, remedy: str) -> Path:
+    """A file of that SHA-256. Raises Damaged where it is another, NotFound where it is not there."""
+    _insist_file(path, remedy)
+    if digest(path) != wanted:
+        raise Damaged(f"{str(path)!r} is not the file that it was (its SHA-256 is another): {remedy}")
+    return path
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _verify(text: bytes, end: re.Pattern[bytes]) -> None:
+    found = end.search(text)
+    if found is None:
+        raise ValueError("it does not end with a checksum")
+    if _checksum(text[: found.start()]) != found[1].decode():
+        raise ValueError("its checksum is wrong")
+
+
+def _read(path: Path, remedy: str, end: re.Pattern[bytes], parse: Callable[[bytes], T]) -> T:
+    _insist_file(path, remedy)
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
+            if end.search(file.read(200)) is None:  # before a file of any size is read
+                raise ValueError("it does not end with a checksum, so it was cut short or not written by nearfar")
+            file.seek(0)
+            text = file.read()
+        _verify(text, end)
+        return parse(text)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise Damaged(f"{str(path)!r} is damaged, or was edited ({reason}): {remedy}") from error
+
+
+def _insist_file(path: Path, remedy: str) -> None:
+    if not path.is_file():
+        raise NotFound(f"{str(path)!r} is {'no file' if path.exists() else 'missing'}: {remedy}")
 
 
 @contextmanager
@@ -67,16 +206,70 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 def run_file(path: Path, purpose: str) -> ModuleType:
-    """Run a .py file of the user's own, and give what it defines. Raises FileNotFoundError where there is none."""
+    """Run a .py file of the user's own, and give what it defines.
+
+    Raises FileNotFoundError where there is none, ValueError where it cannot be run.
+    """
     if not path.is_file():
         raise NotFound(f"there is no {purpose} file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(f"nearfar_user_{path.parent.name}_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{OWN_CODE}{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"the {purpose} file {str(path)!r} cannot be run ({reason}): mend it") from error
     return module
+
+
+def code_file(name: str) -> Path | None:
+    """The file that is run for a name of a method, of views, of a recipe or of a kind of data; None where the name is
+    one of the library's."""
+    before, mark, _ = name.partition(".py:")
+    if mark or name.endswith(".py"):
+        return Path(f"{before}.py" if mark else name)
+    return Path(name) / "kind.py" if os.sep in name else None
+
+
+def same_code(name: str, other: str) -> bool:
+    """Whether two names stand for one file of the user's own."""
+    file, another = code_file(name), code_file(other)
+    return file is not None and another is not None and file.resolve() == another.resolve()
+
+
+def code_digests(names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of the user's own file behind each name that has one."""
+    files = {name: code_file(name) for name in names}
+    return {name: digest(file) for name, file in files.items() if file is not None and file.is_file()}
+
+
+def insist_trusted(name: str, digests: object, source: Path, *, trust: bool) -> None:
+    """Raise ValueError where a file names code of the user's own that must not be run.
+
+    name: of a method, of views or of a kind, as `source` has it; names of the library's own pass.
+    digests: what `code_digests` gave when `source` was written.
+    trust: whether the user has said that this code may be run.
+    """
+    file = code_file(name)
+    if file is None:
+        return
+    if not trust:
+        raise UserError(
+            f"{str(source)!r} wants the code in {str(file)!r} run, and code that a run names is run only where you "
+            "say so: read it, then give --trust (in Python nearfar.load(path, trust=True))"
+        )
+    wanted = digests.get(name) if isinstance(digests, dict) else None
+    insist_digest(
+        file,
+        wanted,
+        f"{str(source)!r} was made with a file whose SHA-256 begins with {str(wanted)[:12]}. Put that version back, or "
+        "train a new run with this one",
+    )
 
 
 def load_function(given: str, flag: str) -> Callable[..., Any]:

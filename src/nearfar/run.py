@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,14 +18,14 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
-from nearfar.errors import NotFound, UserError
+from nearfar.errors import Damaged, NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import ridge
-from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
-from nearfar.files import replace_text
+from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
+from nearfar.files import insist_trusted, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.encoder import from_spec, is_own
+from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import pick_tower
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.page import report
@@ -37,7 +34,7 @@ from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
-from nearfar.training.claim import UNTRAINED
+from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
 
@@ -48,20 +45,31 @@ class Run:
     path: the directory.  config: how it was trained, from config.yaml.  checkpoint: "last", or "best" by the kNN probe.
     tower: of an encoder with several, the one to use; "" for all of it.
     network: the user's own module that was trained, where the encoder is not one of ours; it is copied.
+    trust: whether files of code that the config names may be run, if they are those that it was trained with.
     """
 
     @checked
     def __init__(
-        self, path: str | Path, checkpoint: Which = "last", tower: str = "", network: nn.Module | None = None
+        self,
+        path: str | Path,
+        checkpoint: Which = "last",
+        tower: str = "",
+        network: nn.Module | None = None,
+        trust: bool = False,
     ) -> None:
         self.path, self.checkpoint, self.tower, self.network = Path(path), checkpoint, tower, network
+        self.trust = trust
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
-        self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+        self.config: dict[str, Any] = read_config(self.path)
         settings: dict[str, Any] = self.config["settings"]
+        for name in (self.config["kind"], *kinds_of(self.config["made"]["encoder"])):
+            self.insist_trusted(name)
         self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
-        if unknown := sorted(settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)}):
+        if unknown := sorted(
+            map(str, settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)})
+        ):
             raise UserError(
                 f"{str(config)!r} has settings that this version does not know: {', '.join(unknown)}. Another version "
                 "made the run, or the file was edited; the encoder's own files load without it"
@@ -69,19 +77,29 @@ class Run:
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
 
+    def insist_trusted(self, name: str) -> None:
+        """Raise ValueError where a name in the config stands for code of the user's own that must not be run."""
+        insist_trusted(name, self.config["code"], self.path / "config.yaml", trust=self.trust)
+
     @cached_property
     def encoder(self) -> Encoder:
         """The trained encoder, ready to embed: on the CPU, in eval mode."""
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
-            return load_encoder(self.path, self.tower, copy.deepcopy(self.network))
+            return load_encoder(self.path, self.tower, copy.deepcopy(self.network), trust=self.trust)
+        return pick_tower(self._saved_encoder(), self.tower)
+
+    def _saved_encoder(self) -> Encoder:
+        """The whole encoder of the checkpoint."""
         encoder, prefix = self._blank_encoder(), "encoder."
         state = self.state()
-        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        return pick_tower(encoder, self.tower).eval()
+        with checkpoints.fits(self.path / "checkpoints"):
+            encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        return encoder.eval()
 
     def _blank_encoder(self) -> Encoder:
         """The whole encoder, whatever its weights. Raises ValueError for a user's own without its module."""
-        return from_spec(self.config["made"]["encoder"], copy.deepcopy(self.network))
+        with understood(self.path / "config.yaml"):
+            return from_spec(self.config["made"]["encoder"], copy.deepcopy(self.network))
 
     def _tower_spec(self) -> dict[str, Any]:
         towers = self.config["made"]["encoder"].get("towers", {})
@@ -94,16 +112,19 @@ class Run:
     def method(self) -> Method:
         """The trained method, heads and memories with it: on the CPU, in eval mode."""
         made, given = self.config["made"], self.config["arguments"]
-        method = methods.build(
-            methods.load(self.config["method"]),
-            self._blank_encoder(),
-            {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
-            samples=made["samples"],
-            classes=len(made["classes"]),
-            counts=tuple(made["counts"]),
-            channels=made["channels"],
-        )
-        method.load_state_dict(self.state())
+        self.insist_trusted(self.config["method"])
+        kind, encoder, state = methods.load(self.config["method"]), self._blank_encoder(), self.state()
+        with checkpoints.fits(self.path / "checkpoints"):
+            method = methods.build(
+                kind,
+                encoder,
+                {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+                samples=made["samples"],
+                classes=len(made["classes"]),
+                counts=tuple(made["counts"]),
+                channels=made.get("channels"),
+            )
+            method.load_state_dict(state)
         return method.eval()
 
     @property
@@ -124,18 +145,28 @@ class Run:
                 raise NotFound(
                     f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
                 )
-            return checkpoints.read(folder / "best.pt")["method"]
-        saved, _ = checkpoints.Checkpoints(folder).newest()
-        if saved is None:
-            raise NotFound(f"{str(self.path)!r} has no checkpoint yet: train on with --resume")
-        return saved["method"]
+            try:
+                return checkpoints.read(folder / "best.pt")["method"]
+            except Damaged as error:
+                raise Damaged(f"{error}. Take --checkpoint last, or train again") from error
+        saved = checkpoints.Checkpoints(folder).all()
+        if not saved:
+            raise NotFound(f"{str(self.path)!r} has no checkpoint: train on with --resume")
+        try:
+            return checkpoints.read(saved[-1])["method"]
+        except Damaged as error:
+            raise Damaged(
+                f"{error}. To make it again from the one before it, remove {str(self.path / 'environment.json')!r} and "
+                "give the command that trained the run again, with --resume"
+            ) from error
 
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
         torch.manual_seed(self.settings.seed)
-        encoder, path = self._blank_encoder(), self.path / UNTRAINED
-        if path.exists():
-            encoder.load_state_dict(load_file(path))
+        encoder = self._blank_encoder()
+        if UNTRAINED in self.config["files"]:
+            with checkpoints.fits(self.path / UNTRAINED):
+                encoder.load_state_dict(load_file(unchanged(self.path, UNTRAINED, self.config)))
         return pick_tower(encoder, self.tower).eval()
 
     def open(self, data: Any, *, labels: Any = None, label_column: str = "", lenient: bool = False) -> Samples:
@@ -160,7 +191,7 @@ class Run:
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
-        known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
+        known = set(read_samples(self.path, self.config)["digest"].to_pylist())
         return torch.tensor([digest in known for digest in digests(samples)])
 
     @checked
@@ -259,17 +290,24 @@ class Run:
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""
         (self.path / "results").mkdir(exist_ok=True)
-        return replace_text(self.path / "results" / f"{name}.json", json.dumps(content))
+        return replace_json(self.path / "results" / f"{name}.json", content)
 
-    def report(self) -> Path:
-        """Write report.html, from what the run directory holds."""
-        return report(self.path)
+    def report(self, say: Callable[[str], None] = lambda text: None) -> Path:
+        """Write report.html, from what the run directory holds.  say: told of each file that cannot be read."""
+        return report(self.path, say)
 
-    def export(self, folder: str | Path | None = None) -> ExportReport:
+    def export(self, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`).
 
-        Raises ValueError where its weights are not finite, or make one row of all that they are given.
+        The run's own encoder files, where one of them is damaged or missing, are first written again from the newest
+        checkpoint. Raises ValueError where its weights are not finite, or make one row of all that they are given.
         """
+        try:
+            check_export(self.path)
+        except (Damaged, NotFound) as error:
+            say(f"{str(error).partition(': ')[0]}: the encoder's files in {str(self.path)!r} are written again.")
+            newest = Run(self.path, network=self.network, trust=self.trust)
+            export_encoder(newest._saved_encoder(), self.path)
         probing.insist_alive(self.encoder, str(self.path))
         return export_encoder(self.encoder, folder or self.path / "export")
 
@@ -361,12 +399,21 @@ def results_table(
     }
 
 
-def load(path: str | Path, checkpoint: Which = "last", *, tower: str = "", encoder: nn.Module | None = None) -> Run:
-    """Open a run directory. Raises FileNotFoundError if it is not one.
+def load(
+    path: str | Path,
+    checkpoint: Which = "last",
+    *,
+    tower: str = "",
+    encoder: nn.Module | None = None,
+    trust: bool = False,
+) -> Run:
+    """Open a run directory. Raises FileNotFoundError if it is not one, ValueError where a file of it is damaged.
 
     tower: of an encoder with several, the one to use.  encoder: the module that was trained, where it is your own.
+    trust: whether files of code that the run names (a method's, a kind's, views) may be run. They must be those that it
+    was trained with; without it nothing that a run directory holds or names is run.
     """
-    return Run(path, checkpoint, tower, encoder)
+    return Run(path, checkpoint, tower, encoder, trust)
 
 
 @checked
@@ -394,5 +441,5 @@ def fit(
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
     training.train(plan, path, resume=resume, say=say)
-    run = Run(path)
-    return Run(path, network=plan.network) if is_own(run.config["made"]["encoder"]) else run
+    run = Run(path, trust=True)  # the files of code are those that were given here
+    return Run(path, network=plan.network, trust=True) if is_own(run.config["made"]["encoder"]) else run

@@ -3,12 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
+from nearfar.errors import NotFound, UserError
+from tests.tiny import FLAGS, array_file
 
 SURFACE = [
     *("demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "distill"),
@@ -53,10 +57,18 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (ValueError("odd"), 2, "nearfar methods: odd\n"),
-        (FileNotFoundError("gone"), 2, "nearfar methods: gone\n"),
-        (OSError(28, "full"), 2, "nearfar methods: [Errno 28] full\n"),
-        (ArithmeticError("diverged"), 2, "nearfar methods: diverged\n"),
+        (UserError("odd"), 2, "nearfar methods: odd\n"),
+        (NotFound("gone"), 2, "nearfar methods: gone\n"),
+        (
+            PermissionError(13, "Permission denied", "x.csv"),
+            2,
+            "nearfar methods: [Errno 13] Permission denied: 'x.csv'\n",
+        ),
+        (MemoryError(), 2, "nearfar methods: the memory of this machine ran out."),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 2, "nearfar methods: the memory of this"),
+        (ValueError("odd"), 1, "nearfar methods: this is a bug of nearfar, not a mistake of yours (ValueError: odd)."),
+        (KeyError("x"), 1, "nearfar methods: this is a bug of nearfar"),
+        (FileNotFoundError("gone"), 1, "nearfar methods: this is a bug of nearfar"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -66,13 +78,37 @@ def test_errors_become_a_sentence_and_a_status(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     def fails(argv: list[str]) -> int:
         raise error
 
     monkeypatch.setattr("nearfar.cli.methods.methods", fails)
-    assert main(["methods"]) == status
-    assert capsys.readouterr().err == told
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["methods", "--odd name"]) == status
+    heard = capsys.readouterr().err
+    assert heard.startswith(told)
+    assert heard.count("\n") == len(told[:1])
+    written = list(tmp_path.iterdir())
+    assert len(written) == (status == 1)
+    for path in written:
+        assert str(path) in heard
+        text = path.read_text(encoding="utf-8")
+        assert f"nearfar {version('nearfar')}" in text
+        assert "nearfar methods '--odd name'" in text
+        assert "in fails" in text
+        assert repr(error).partition("(")[0] in text
+
+
+def test_an_error_in_code_of_ones_own_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, mine = array_file(tmp_path / "data.npz", 8), tmp_path / "mine.py"
+    mine.write_text("def views(size):\n    return {}[size]\n")
+    words = ["train", "simclr", str(data), *FLAGS[:-2], "--views", f"{mine}:views", "--out", str(tmp_path / "run")]
+    assert main(words) == 1
+    assert f"{mine}, line 2, in code of your own: KeyError: 16." in capsys.readouterr().err
+    mine.write_text("import nothing_of_that_name\n")
+    assert main(words) == 2
+    assert "nothing_of_that_name" in capsys.readouterr().err
 
 
 def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nearfar.export.encoder import ExportReport, export_encoder, load_encoder
+from nearfar.files import read_json, read_text, replace_json
 from nearfar.method import Encoder
 from nearfar.modalities.encoder import wrap
 from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
@@ -94,7 +96,7 @@ def test_the_loader_needs_nothing_of_ours(exported: tuple[ImageEncoder, Path], t
             roots.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.Import):
             roots |= {alias.name.split(".")[0] for alias in node.names}
-    assert roots == {"pathlib", "torch", "safetensors"}
+    assert roots == {"hashlib", "pathlib", "torch", "safetensors"}
     assert "pickle" not in loader
     save_file({"x": images(encoder)}, tmp_path / "x.safetensors")
     code = (
@@ -104,6 +106,11 @@ def test_the_loader_needs_nothing_of_ours(exported: tuple[ImageEncoder, Path], t
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     torch.testing.assert_close(load_file(tmp_path / "h.safetensors")["h"], encoder.eval()(images(encoder)))
+    content = bytearray((folder / "encoder.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "encoder.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"encoder\.safetensors is damaged"):
+        runpy.run_path(str(folder / "encoder.py"))
 
 
 def test_the_description_tells_how_to_prepare_images(exported: tuple[ImageEncoder, Path]) -> None:
@@ -162,24 +169,24 @@ def test_missing_and_damaged_files_are_named(exported: tuple[ImageEncoder, Path]
     path = exported[1] / name
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=rf"{name}.*damaged.*export\s+again"):
+    with pytest.raises(ValueError, match=rf"{name}.*export the run again"):
         load_encoder(exported[1])
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"no {name}"):
+    with pytest.raises(FileNotFoundError, match=f"{name}' is missing: export the run again"):
         load_encoder(exported[1])
 
 
 def test_other_weights_are_refused_with_counts(exported: tuple[ImageEncoder, Path]) -> None:
     folder = exported[1]
-    description = json.loads((folder / "encoder.json").read_text())
+    description = read_json(folder / "encoder.json", "")
     description["encoder"] |= {"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
-    (folder / "encoder.json").write_text(json.dumps(description))
+    replace_json(folder / "encoder.json", description)
     with pytest.raises(ValueError, match=r"23 of the 24 entries of conv4 and has 24 \(not fitting: 0\.weight\)"):
         load_encoder(folder)
-    (folder / "encoder.json").write_text(json.dumps(description | {"format": 99}))
+    replace_json(folder / "encoder.json", description | {"format": 99})
     with pytest.raises(ValueError, match="format 99, this version reads 1"):
         load_encoder(folder)
-    (folder / "encoder.json").write_text(json.dumps({"format": 1}))
+    replace_json(folder / "encoder.json", {"format": 1})
     with pytest.raises(ValueError, match="encoder"):
         load_encoder(folder)
 
@@ -196,7 +203,7 @@ def test_towers_are_exported_together_or_one_by_one(tmp_path: Path) -> None:
     torch.testing.assert_close(load_encoder(tmp_path, "b")(view["b"]), both(view)[:, 512:])
     one = export_encoder(both, tmp_path, tower="b")
     assert one.dim == 96
-    assert (tmp_path / "encoder.py").read_text() == one.loader != ""
+    assert read_text(tmp_path / "encoder.py", "") == one.loader != ""
     torch.testing.assert_close(load_encoder(tmp_path)(view["b"]), both(view)[:, 512:])
     export_encoder(both, tmp_path)
     assert not (tmp_path / "encoder.py").exists()  # it would load one tower where there are two

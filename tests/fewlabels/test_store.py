@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from nearfar.fewlabels import store
 from nearfar.fewlabels.classifier import Classifier
+from nearfar.files import read_json, replace_json
 from nearfar.run import Run
 
 
@@ -52,7 +52,7 @@ def test_a_run_without_a_classifier_names_the_command(run: Run, tmp_path: Path) 
 def test_a_damaged_classifier_is_refused(linear: Classifier, tmp_path: Path, how: str) -> None:
     copy = Path(shutil.copytree(linear.path, tmp_path / "c"))
     text, weights = copy / "classifier.json", copy / "classifier.safetensors"
-    document = json.loads(text.read_text())
+    document = read_json(text, "")
     match how:
         case "weights":
             content = bytearray(weights.read_bytes())
@@ -61,10 +61,10 @@ def test_a_damaged_classifier_is_refused(linear: Classifier, tmp_path: Path, how
         case "cut":
             text.write_text(text.read_text()[:100])
         case "format":
-            text.write_text(json.dumps(document | {"format": 99}))
+            replace_json(text, document | {"format": 99})
         case "missing":
             weights.unlink()
         case _:
-            text.write_text(json.dumps({name: value for name, value in document.items() if name != "sha256"}))
-    with pytest.raises(ValueError, match=r"cannot be read .* make it again"):
+            replace_json(text, {name: value for name, value in document.items() if name != "classes"})
+    with pytest.raises(ValueError, match=r"make the classifier again, with `nearfar finetune`"):
         Classifier(copy)

@@ -42,8 +42,8 @@ def test_a_kind_in_a_folder_has_few_lines() -> None:
 def test_a_kind_of_ones_own_trains_evaluates_embeds_exports_and_reports(method: str, tmp_path: Path) -> None:
     data, out = series(tmp_path / "waves.jsonl"), tmp_path / "run"
     assert main(["train", method, str(data), "--out", str(out), *FLAGS]) == 0
-    assert main(["evaluate", str(out), str(data)]) == 0
-    run = nearfar.load(out)
+    assert main(["evaluate", str(out), str(data), "--trust"]) == 0
+    run = nearfar.load(out, trust=True)
     features = run.embed(str(data))
     assert features.shape == (48, 16)
     assert features.std(0).min() > 0
@@ -51,9 +51,9 @@ def test_a_kind_of_ones_own_trains_evaluates_embeds_exports_and_reports(method: 
     rows = {row["name"]: row["values"] for row in json.loads((out / "results" / "evaluate.json").read_text())["rows"]}
     assert set(rows) == {"raw input", "untrained encoder", "trained encoder"}
     assert rows["trained encoder"]["linear (%)"]["value"] > 40
-    assert main(["export", str(out)]) == 0
+    assert main(["export", str(out), "--trust"]) == 0
     assert (out / "export" / "encoder.safetensors").is_file()
-    assert main(["report", str(out), "--data", str(data)]) == 0
+    assert main(["report", str(out), "--data", str(data), "--trust"]) == 0
     assert (out / "report.html").stat().st_size > 10_000
     assert yaml.safe_load((out / "config.yaml").read_text())["kind"] == RAGGED
 

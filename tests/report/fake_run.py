@@ -5,7 +5,6 @@ python tests/report/fake_run.py FOLDER writes one, and its report, to look at.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -17,7 +16,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from nearfar.data.tiles import Cells, Excerpts, Face, Thumbnails, Tiles
+from nearfar.files import replace_json
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.training.directory import write_config, write_skipped
+from nearfar.training.journal import Journal
 
 CLASSES = ["daisy", "dahlia", "iris", "lily of the valley", "poppy", "sunflower", "tulip"]
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">"\'&`$body'
@@ -109,22 +111,7 @@ def write(
     for name in ("step-1000", "step-2000", "last"):
         (folder / "checkpoints" / name).touch()
     evil = HOSTILE if hostile else ""
-    (folder / "config.yaml").write_text(
-        json.dumps(
-            {
-                "method": {"name": "moco" + evil, "dim": 128, "queue": 4096, "momentum": 0.99, "temperature": 0.2},
-                "encoder": {"name": "resnet18" + evil},
-                "data": "photographs/flowers" + evil,
-                "samples": 3670,
-                "epochs": 100,
-                "batch": 256,
-                "views": {"name": "moco_v2", "size": 96, "crop": [0.2, 1.0]},
-                "seed": 0,
-                evil or "note": evil,
-            }
-        )
-    )
-    write_json(
+    replace_json(
         folder / "environment.json",
         {
             "started": "2026-11-20T21:14:05+00:00",
@@ -141,11 +128,11 @@ def write(
             ],
         },
     )
-    with (folder / "metrics.jsonl").open("w") as file:
-        steps = 1400
-        for step in range(0, steps, 2):
-            t = step / steps
-            line = {
+    journal, steps = Journal(folder / "metrics.jsonl"), 1400
+    for step in range(0, steps, 2):
+        t = step / steps
+        journal.write(
+            {
                 "step": step,
                 "epoch": 100 * t,
                 "loss": 8.32 - 6.0 * (1 - math.exp(-4 * t)) * min(1, t * 12) + 0.12 * rng.normal(),
@@ -155,16 +142,30 @@ def write(
                 "accuracy": min(100.0, 90 * (1 - math.exp(-5 * t)) + 2 * rng.normal()),
                 "samples_per_second": 1280 + 60 * rng.normal() - (500 if step % 280 == 0 else 0),
             }
-            file.write(json.dumps(line) + "\n")
-            if labels and step % 140 == 0:
-                knn = 44 + 37 * (1 - math.exp(-3.2 * t)) + rng.normal()
-                file.write(json.dumps({"step": step, "epoch": 100 * t, "knn": knn}) + "\n")
+        )
+        if labels and step % 140 == 0:
+            knn = 44 + 37 * (1 - math.exp(-3.2 * t)) + rng.normal()
+            journal.write({"step": step, "epoch": 100 * t, "knn": knn})
+    with journal.path.open("a") as file:
         file.write('{"step": 14')  # cut off in the middle of a line, as by a crash
-    rows = "".join(f'"photos/{i:04}{evil.replace(chr(34), chr(34) * 2)}.jpg",truncated file\n' for i in range(3))
-    (folder / "skipped.csv").write_text("name,why\n" + rows)
+    write_skipped(folder, [(f"photos/{i:04}{evil}.jpg", "truncated file") for i in range(3)])
 
     pixels, label = images(n, seed=seed)
     contact_sheet(pixels[:6], rng).save(folder / "views.png", compress_level=1)
+    write_config(
+        folder,
+        {
+            "method": {"name": "moco" + evil, "dim": 128, "queue": 4096, "momentum": 0.99, "temperature": 0.2},
+            "encoder": {"name": "resnet18" + evil},
+            "data": "photographs/flowers" + evil,
+            "samples": 3670,
+            "epochs": 100,
+            "batch": 256,
+            "views": {"name": "moco_v2", "size": 96, "crop": [0.2, 1.0]},
+            "seed": 0,
+            evil or "note": evil,
+        },
+    )
     embedded = features(label, seed=seed)
     group = torch.full((n,), -1)
     for g, rows in enumerate([[3, 8], [4, 5, 11, 12, 20, 21, 22, 23], [30, 31, 32], [1, 2]]):
@@ -182,12 +183,12 @@ def write(
         plural="flowers" + evil,
         copies="Flowers count as copies in any light." + evil,
     )
-    write_json(folder / "results/map.json", drawn_map(embedded, tiles))
-    write_json(folder / "results/neighbors.json", neighbor_grid(embedded, tiles, seed=seed))
-    write_json(folder / "results/copies.json", copy_sets(embedded, group, tiles))
-    write_json(folder / "results/outliers.json", outliers(embedded, tiles))
+    replace_json(folder / "results/map.json", drawn_map(embedded, tiles))
+    replace_json(folder / "results/neighbors.json", neighbor_grid(embedded, tiles, seed=seed))
+    replace_json(folder / "results/copies.json", copy_sets(embedded, group, tiles))
+    replace_json(folder / "results/outliers.json", outliers(embedded, tiles))
     if labels:
-        write_json(folder / "results/demo.json", table(evil))
+        replace_json(folder / "results/demo.json", table(evil))
     return folder
 
 
@@ -290,10 +291,6 @@ def confused(c: int, count: int, right: float) -> list[tuple[int, int]]:
     most = (count - hits) * 2 // 3
     answers = [(c, hits), ((c + 2) % len(CLASSES), most), ((c + 3) % len(CLASSES), count - hits - most)]
     return [(answer, n) for answer, n in answers if n]
-
-
-def write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nearfar.cli import main
+from nearfar.files import read_json, read_yaml, replace_json
 from nearfar.report.beside import beside, page_data
 from nearfar.report.record import read
+from nearfar.training.directory import write_config
+from nearfar.training.journal import Journal
 
 
 @pytest.fixture
 def other(written: dict[str, Path], tmp_path: Path) -> Path:
     """The plain run with another temperature, slower to learn."""
     copy = Path(shutil.copytree(written["plain"], tmp_path / "other"))
-    config = yaml.safe_load((copy / "config.yaml").read_text())
-    (copy / "config.yaml").write_text(yaml.safe_dump(config | {"temperature": 0.07}))
+    write_config(copy, read_yaml(copy / "config.yaml", "") | {"temperature": 0.07})
     lines = read(copy).metrics
-    slower = [line | {"loss": line["loss"] + 1} if line.get("loss") is not None else line for line in lines]
-    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in slower))
+    (copy / "metrics.jsonl").unlink()
+    for line in lines:
+        slower = line | {"loss": line["loss"] + 1} if line.get("loss") is not None else line
+        Journal(copy / "metrics.jsonl").write(slower)
     return copy
 
 
@@ -42,7 +44,7 @@ def test_the_page_has_both(run: Path, other: Path) -> None:
 
 def test_other_protocols_are_noticed(run: Path, other: Path) -> None:
     path = other / "results/demo.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": {"version": 99}}))
+    replace_json(path, read_json(path, "") | {"protocol": {"version": 99}})
     assert not page_data(read(run), read(other)).results[0].same_protocol
 
 

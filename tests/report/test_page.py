@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from fake_run import CLASSES, HOSTILE
 
+from nearfar.files import replace_json
 from nearfar.report.beside import beside
 from nearfar.report.compared import compared
 from nearfar.report.gallery import Gallery
 from nearfar.report.page import page_data, report
 from nearfar.report.record import Record, read
 from nearfar.report.training import curves
+from nearfar.training.directory import write_config
 
 
 class Outline(HTMLParser):
@@ -110,7 +112,7 @@ def test_the_tiles_of_a_full_run_are_those_that_were_stored(run: Path) -> None:
 
 
 def test_a_run_of_one_config_file_has_a_page(tmp_path: Path, short_scripts: None) -> None:
-    (tmp_path / "config.yaml").write_text("method: simclr\n")
+    write_config(tmp_path, {"method": "simclr"})
     page = page_data(read(tmp_path))
     assert {answer.mood for answer in page.answers} == {"unsure"}
     assert page.map is page.neighbors is page.copies is page.outliers is page.views is None
@@ -127,7 +129,7 @@ def test_a_classifier_is_called_one(run: Path, short_scripts: None) -> None:
         "learned": 150,
         "calibration": "not calibrated",
     }
-    (run / "classifier.json").write_text(json.dumps({"classes": ["a", "b", "c"], "facts": facts}))
+    replace_json(run / "classifier.json", {"classes": ["a", "b", "c"], "facts": facts})
     page = page_data(read(run))
     assert (page.classifier, page.encoder_only) == (True, True)
     assert [answer.topic for answer in page.answers] == ["working", "classifying", "calibrated"]
@@ -167,7 +169,8 @@ def test_hostile_names_change_nothing_but_text(written: Any, name: str, hostile:
 
 def test_hostile_names_of_runs_change_nothing_but_text(written: Any, run: Path, short_scripts: None) -> None:
     (run / "results/demo.json").rename(run / """results/a "b" id=x.json""")
-    (run / "classifier.json").write_text(json.dumps({"classes": [HOSTILE], "facts": {"run": HOSTILE, "data": HOSTILE}}))
+    facts = {"run": HOSTILE, "data": HOSTILE}
+    replace_json(run / "classifier.json", {"classes": [HOSTILE], "facts": facts})
     usual = outline(beside(run, written["unlabeled"])), outline(report(run))
     evil_run = run.rename(run.with_name("""o<img src=x onerror=alert(1)>"'& {{ 1 }}"""))
     evil = outline(beside(evil_run, written["unlabeled"])), outline(report(evil_run))
@@ -212,7 +215,7 @@ def test_a_file_name_that_is_not_utf8_does_not_stop_the_report(run: Path, short_
     path = run / "results/neighbors.json"
     grid = json.loads(path.read_text())
     grid["queries"][0]["name"] = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
-    path.write_text(json.dumps(grid))
+    replace_json(path, {name: value for name, value in grid.items() if name != "checksum"})
     assert 'title="caf?.jpg"' in report(run).read_text("utf-8")
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from nearfar.fewlabels.rows import Rows
+from nearfar.files import read_json, replace_json
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import open_images
@@ -99,10 +99,10 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str,
     rows = list(csv.reader(study.file("csv").read_text().splitlines()))
     assert [row[0] for row in rows] == ["", SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF, "gain"]
     assert "images.npz" in study.file("html").read_text(encoding="utf-8")
-    saved = json.loads(study.file("json").read_text())
+    saved = read_json(study.file("json"), "")
     saved["measured"]["accuracies"][TUNED]["40"].pop()
     saved["measured"]["accuracies"][LINEAR]["40"][0] = 12.5  # what is there is not measured again
-    study.file("json").write_text(json.dumps(saved))
+    replace_json(study.file("json"), saved)
     again = PretrainingHelps(ask, study.out, **QUIET)
     assert again.answer()
     assert again.measured["accuracies"][TUNED] == measured[TUNED]

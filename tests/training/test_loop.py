@@ -702,3 +702,12 @@ def test_quick_inputs_are_taken_at_once_and_slow_ones_ahead(monkeypatch: pytest.
                 assert (feed.ahead is not None) == ahead
         orders.append(data.seen)
     assert orders[0] == orders[1]
+
+
+def test_the_journal_is_on_the_disk_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(Journal, "sync", lambda self: happened.append("journal"))
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state, best=False: happened.append("checkpoint"))
+    train(tmp_path)
+    assert happened == ["journal", "checkpoint"] * (len(happened) // 2)
+    assert len(happened) >= 4

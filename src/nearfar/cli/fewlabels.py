@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from nearfar.cli.flags import parsed
-from nearfar.cli.use import DataArg, RunArg
+from nearfar.cli.use import DataArg, RunArg, TrustArg
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 from nearfar.ranges import Checked, NonNegativeInt
@@ -40,6 +40,7 @@ class Finetune(Checked):
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
+    trust: TrustArg = False
     settings: FinetuneSettings
 
 
@@ -60,6 +61,7 @@ class Predict(Checked):
     """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
     near: NonNegativeInt = 3
     """Labeled samples to name beside each."""
+    trust: TrustArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Distill(Checked):
     data: DataArg
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    trust: TrustArg = False
     settings: DistillSettings
 
 
@@ -89,6 +92,7 @@ class PlanLabels(Checked):
     data: DataArg
     out: str = "label-plan.csv"
     """Where the table goes, and beside it the image, of the same name with .png. None is overwritten."""
+    trust: TrustArg = False
     settings: LabelPlanSettings
 
 
@@ -100,7 +104,7 @@ def finetune(argv: list[str]) -> int:
     from nearfar.run import load
 
     with Console() as console:
-        run = load(call.run, call.checkpoint)
+        run = load(call.run, call.checkpoint, trust=call.trust)
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -114,7 +118,7 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.distillation import distill
 
     with Console() as console:
-        teacher = Classifier(call.classifier)
+        teacher = Classifier(call.classifier, trust=call.trust)
         classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -123,7 +127,7 @@ def distill(argv: list[str]) -> int:
 def _conclude(classifier: Classifier) -> None:
     """Where a classifier is, how far its probabilities can be trusted, and what to do with it."""
     print(f"Probabilities: {classifier.facts['calibration']}.")
-    print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report()}")
+    print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report(print)}")
     print(f"Go on:      nearfar predict {classifier.path} FILES")
 
 
@@ -137,7 +141,7 @@ def predict(argv: list[str]) -> int:
         raise AlreadyThere(f"{call.out!r} is there already: name another --out")
     from nearfar.fewlabels.classifier import Classifier
 
-    classifier = Classifier(call.classifier)
+    classifier = Classifier(call.classifier, trust=call.trust)
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
@@ -176,7 +180,7 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    model = Classifier(call.run) if is_classifier(call.run) else load(call.run)
+    model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
     plan = label_plan(model, call.data, call.settings)
     kind = model.run.kind if isinstance(model, Classifier) else model.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())

@@ -1,10 +1,18 @@
-"""`nearfar COMMAND ...`: finds the command, and reports errors of the user in one sentence."""
+"""`nearfar COMMAND ...`: finds the command, and reports errors of the user in one sentence, bugs in a file."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import platform
+import shlex
 import sys
+import tempfile
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+
+from nearfar.errors import UserError, out_of_memory
+from nearfar.files import OWN_CODE
 
 COMMANDS = {
     "demo": ("demo", "Train on packaged drawings for a minute, and show what the encoder learned."),
@@ -27,14 +35,13 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line. The exit status: 0 when done, 2 for a mistake in the call or the data, 130 when stopped."""
+    """Run the command line. The exit status: 0 when done, 2 for a mistake in the call, the data or the machine, 1 for a
+    bug, 130 when stopped."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if argv[0] == "--version":
-        from importlib.metadata import version
-
         print(f"nearfar {version('nearfar')}")
         return 0
     if argv[0] not in COMMANDS:
@@ -53,13 +60,49 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it once more at exit)
         return 0
-    except (ValueError, TypeError, OSError, ArithmeticError, ModuleNotFoundError) as error:
-        if os.environ.get("NEARFAR_TRACEBACK"):
-            raise
-        print(f"nearfar {argv[0]}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if os.environ.get("NEARFAR_TRACEBACK"):
+            raise
+        sentence = out_of_memory(error)
+        # What the system says of a file, such as that it may not be read, needs no other words.
+        if sentence is None and (isinstance(error, UserError) or (isinstance(error, OSError) and error.errno)):
+            sentence = str(error)
+        print(f"nearfar {argv[0]}: {bug(error, argv) if sentence is None else sentence}", file=sys.stderr)
+        return 1 if sentence is None else 2
+
+
+def bug(error: Exception, argv: list[str]) -> str:
+    """A sentence on an error that should not have come, whose traceback it writes to a file."""
+    kind = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    frames = list(traceback.walk_tb(error.__traceback__))
+    lacking = type(frames[-1][0].f_locals.get("self"))
+    if isinstance(error, NotImplementedError) and lacking.__module__.startswith(OWN_CODE):
+        return f"{lacking.__name__}, in code of your own, has no {frames[-1][0].f_code.co_name!r}: give it one"
+    own = [(f.f_code.co_filename, line) for f, line in frames if f.f_globals.get("__name__", "").startswith(OWN_CODE)]
+    text = "\n".join([*_versions(), shlex.join(["nearfar", *argv]), "", "".join(traceback.format_exception(error))])
+    try:
+        number, name = tempfile.mkstemp(prefix="nearfar-bug-", suffix=".txt")
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        told = f"The traceback is in {name}"
+    except OSError as problem:  # a full disk may be what the bug is about
+        told = f"Its traceback could not be written ({problem}); NEARFAR_TRACEBACK=1 shows it"
+    if own:
+        return f"{own[-1][0]}, line {own[-1][1]}, in code of your own: {kind}. {told}."
+    return f"this is a bug of nearfar, not a mistake of yours ({kind}). {told}: please report it with that file."
+
+
+def _versions() -> list[str]:
+    """Of what runs, a line each."""
+    lines = [f"python {platform.python_version()} on {platform.platform()}"]
+    for package in ("nearfar", "torch", "timm", "numpy", "pyarrow", "pillow", "safetensors"):
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} is not installed")
+    return lines
 
 
 def usage() -> str:
@@ -75,6 +118,7 @@ def usage() -> str:
             *lines,
             "",
             "`nearfar COMMAND --help` shows the flags; `nearfar train METHOD --help` also those of the method.",
+            "Exit status: 0 done, 2 a mistake in the call, the data or the machine, 1 a bug, 130 stopped.",
             "Set NEARFAR_TRACEBACK=1 to see the traceback of an error.",
         ]
     )

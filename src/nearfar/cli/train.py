@@ -66,7 +66,7 @@ def train(argv: list[str]) -> int:
     if console.leads and finished:
         from nearfar.run import load
 
-        page = load(out).report()
+        page = load(out, trust=True).report(print)  # the files of code are those that were given here
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
         print(f"Report:   {page}")
         print(f"Go on:    nearfar evaluate {out} DATA --labels FILE · nearfar embed {out} DATA · nearfar export {out}")

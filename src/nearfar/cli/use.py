@@ -22,6 +22,14 @@ DataArg = Annotated[
     ),
 ]
 
+TrustArg = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Run the files of code that the run names, such as a kind of data of one's own; they must be those that "
+        "it was trained with. Without it nothing that a run holds or names is run."
+    ),
+]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embed(Checked):
@@ -39,6 +47,7 @@ class Embed(Checked):
     """Which encoder of the run."""
     tower: str = ""
     """Of an encoder with several towers, the one to use, by its name."""
+    trust: TrustArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,7 @@ class Evaluate(Checked):
     """Which encoder of the run."""
     seed: Seed = 0
     """Of folds and draws."""
+    trust: TrustArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,12 +85,14 @@ class Report(Checked):
     """Their labels, as in training."""
     label_column: str = ""
     """The column that holds them; that of training if none is named."""
+    trust: TrustArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(Checked):
     """Weights that load without nearfar: encoder.safetensors, encoder.json, and encoder.py, which loads them and is
-    itself run and compared before success is reported."""
+    itself run and compared before success is reported. Where the run's own such files are damaged, they are written
+    again from its newest checkpoint."""
 
     run: RunArg
     out: str = ""
@@ -91,6 +103,7 @@ class Export(Checked):
     """Which encoder of the run."""
     tower: str = ""
     """Of an encoder with several towers, the one to export, by its name."""
+    trust: TrustArg = False
 
 
 def embed(argv: list[str]) -> int:
@@ -104,7 +117,7 @@ def embed(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     for note in images.notes:
         print(note)
@@ -129,7 +142,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint)
+    run = load(asked.run, asked.checkpoint, trust=asked.trust)
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -141,7 +154,7 @@ def evaluate(argv: list[str]) -> int:
     )
     print_table(table)
     print(f"\n{table['note']}")
-    print(f"\nResult:  {run.path / 'results' / 'evaluate.json'}\nReport:  {run.report()}")
+    print(f"\nResult:  {run.path / 'results' / 'evaluate.json'}\nReport:  {run.report(print)}")
     return 0
 
 
@@ -151,14 +164,14 @@ def report(argv: list[str]) -> int:
     if asked.beside:
         from nearfar.report.beside import beside
 
-        print(f"Report: {beside(asked.run, asked.beside)}")
+        print(f"Report: {beside(asked.run, asked.beside, print)}")
         return 0
     from nearfar.run import load
 
-    run = load(asked.run)
+    run = load(asked.run, trust=asked.trust)
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
-    print(f"Report: {run.report()}")
+    print(f"Report: {run.report(print)}")
     return 0
 
 
@@ -167,8 +180,8 @@ def export(argv: list[str]) -> int:
     asked = parsed(Export, "export", argv)
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower)
-    done = run.export(asked.out or None)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    done = run.export(asked.out or None, print)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
     if done.difference is not None:
         print(f"Largest difference between the encoder and what was loaded again, relative: {done.difference:.1e}")

@@ -1,19 +1,24 @@
 """Taking an encoder out of the library: weights that load elsewhere, checked before success is reported.
 
 encoder.safetensors   the state dict of the network alone, without a head
-encoder.json          what builds the network and prepares samples for it, and the checksum of the weights
+encoder.json          what builds the network and prepares samples for it, and the SHA-256 of the weights
 encoder.py            a few lines that load it without this library: `from encoder import encode`; not there for a
                       network that only its own code builds (`Encoder.source` is None)
+
+Each is checked when it is read: encoder.json and encoder.py carry a checksum, and both know the file beside them that
+they rest on.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import runpy
+import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +29,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nearfar.errors import NotFound, UserError
-from nearfar.files import replace
+from nearfar.errors import Damaged, UserError, out_of_memory
+from nearfar.files import (
+    code_digests,
+    digest,
+    insist_digest,
+    insist_trusted,
+    read_json,
+    read_text,
+    replace,
+    same_code,
+    to_json,
+    with_checksum,
+)
 from nearfar.method import Encoder
-from nearfar.modalities.encoder import from_spec, is_own
+from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import pick_tower
 
 FORMAT = 1
 NAMES = ("encoder.safetensors", "encoder.py", "encoder.json")
 TOLERANCE = 1e-4
+LOAD = 'net.load_state_dict(load_file(Path(__file__).with_name("encoder.safetensors")))'
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +93,25 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
             "diverged, so export an earlier checkpoint"
         )
     lines, plain = encoder.source() or ([], False)
-    loader = _loader(encoder, lines) if lines else ""
-    names = [name for name in NAMES if loader or name != "encoder.py"]
+    names = [name for name in NAMES if lines or name != "encoder.py"]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staged = Path(name)
         # As bytes: the library's own writer makes files that only their owner may read, and hides a full disk.
         (staged / "encoder.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-        if loader:
-            (staged / "encoder.py").write_text(loader, encoding="utf-8")
         description = {
             "format": FORMAT,
             "encoder": encoder.spec,
             "dim": encoder.dim,
             "input": encoder.preparation(),
-            "sha256": _checksum(staged / "encoder.safetensors"),
+            "sha256": digest(staged / "encoder.safetensors"),
+            "code": code_digests(kinds_of(encoder.spec)),
+            "loader": bool(lines),
             "versions": {package: version(package) for package in ("torch", "timm", "safetensors")},
         }
-        (staged / "encoder.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (staged / "encoder.json").write_bytes(f"{to_json(description, indent=2)}\n".encode())
+        loader = _loader(encoder, lines, staged) if lines else ""
+        if loader:
+            (staged / "encoder.py").write_bytes(with_checksum(loader).encode())
         difference = _difference(encoder, staged, weights)
         if difference is not None and not difference <= TOLERANCE:
             raise UserError(
@@ -115,44 +134,73 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
     )
 
 
-def load_encoder(folder: str | Path, tower: str = "", network: nn.Module | None = None) -> Encoder:
+def load_encoder(
+    folder: str | Path, tower: str = "", network: nn.Module | None = None, *, trust: bool | str = False
+) -> Encoder:
     """The encoder that `export_encoder` wrote to `folder`, in eval mode; no file of it is run or unpickled.
 
     tower: of an encoder with several, the one that is wanted.
     network: the module that was exported, where it is a user's own; the weights are filled into it.
+    trust: whether the file of a kind of data of the user's own may be run, if it is that of the export; or the name of
+        the one kind of which it may, as the user has given it.
     Raises FileNotFoundError for missing files, ValueError for damaged ones, for weights that do not fit, and for a
     user's own encoder without its module.
     """
     folder = Path(folder)
-    for name in ("encoder.json", "encoder.safetensors"):
-        if not (folder / name).is_file():
-            raise NotFound(f"{folder} holds no exported encoder: there is no {name} in it")
-    description = _read_description(folder / "encoder.json")
-    if (checksum := _checksum(folder / "encoder.safetensors")) != description["sha256"]:
-        raise UserError(
-            f"{folder / 'encoder.safetensors'} is not the file that encoder.json describes (its sha256 begins with "
-            f"{checksum[:12]}, wanted {str(description['sha256'])[:12]}): it is damaged or of another export, so "
-            "export again"
+    description = _read_description(folder)
+    for name in kinds_of(description["encoder"]):
+        insist_trusted(
+            name, description["code"], folder / "encoder.json", trust=trust is True or same_code(name, str(trust))
         )
     try:
         weights = load_file(folder / "encoder.safetensors")
     except SafetensorError as error:
-        raise UserError(f"{folder / 'encoder.safetensors'} is damaged ({error}): export again") from error
-    encoder = from_spec(description["encoder"], network)
+        raise Damaged(f"{folder / 'encoder.safetensors'} is damaged ({error}): {_remedy(folder)}") from error
+    with understood(folder / "encoder.json"):
+        encoder = from_spec(description["encoder"], network)
     _fill(encoder, weights, folder)
     return pick_tower(encoder, tower).eval()
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def check_export(folder: Path) -> None:
+    """Raise ValueError where one of the files that `export_encoder` wrote is damaged, or missing."""
+    description = _read_description(folder)
+    if description["loader"]:
+        read_text(folder / "encoder.py", _remedy(folder))
+
+
+@contextmanager
+def understood(source: Path) -> Iterator[None]:
+    """Within: the error of a description that describes nothing that can be built names the file that holds it."""
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): export again") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        number = description.get("format") if isinstance(description, dict) else None
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        raise UserError(
+            f"{str(source)!r} describes no encoder that this version can build ({type(error).__name__}: {error}): "
+            "another version of nearfar wrote it, or the code of its kind of data has changed"
+        ) from error
+
+
+def _remedy(folder: Path) -> str:
+    if not (folder / "config.yaml").is_file():
+        return "export the run again"
+    if not (folder / "checkpoints").is_dir():
+        return "make this directory again by the command that made it"
+    return f"`nearfar export {shlex.quote(str(folder))}` writes it again from the newest checkpoint"
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What encoder.json holds, once the weights beside it are those that it describes."""
+    path, remedy = folder / "encoder.json", _remedy(folder)
+    description = read_json(path, remedy)
+    if (number := description.get("format")) != FORMAT:
         raise UserError(f"{path} has format {number!r}, this version reads {FORMAT}: update nearfar, or export again")
-    if missing := {"encoder", "sha256"} - set(description):
-        raise UserError(f"{path} lacks {sorted(missing)}: it is damaged, so export again")
+    wanted = {"encoder": dict, "sha256": str, "code": dict, "loader": bool}
+    if odd := [name for name, kind in wanted.items() if not isinstance(description.get(name), kind)]:
+        raise Damaged(f"{str(path)!r} has no {odd[0]!r} as this version writes it: {remedy}")
+    insist_digest(folder / "encoder.safetensors", description["sha256"], remedy)
     return description
 
 
@@ -169,12 +217,15 @@ def _fill(encoder: Encoder, weights: dict[str, Tensor], folder: Path) -> None:
     encoder.network().load_state_dict(weights)
 
 
-def _loader(encoder: Encoder, lines: list[str]) -> str:
+def _loader(encoder: Encoder, lines: list[str], folder: Path) -> str:
+    """The text of encoder.py, for the other files as they are in `folder`."""
     encode = encoder.encode_lines()
+    read = [name for name in ("encoder.safetensors", "encoder.json") if any(name in line for line in [LOAD, *encode])]
     return "\n".join(
         [
             '"""The encoder beside this file, without the library that trained it."""',
             "",
+            "import hashlib",
             *(["import json"] if any("json." in line for line in encode) else []),
             "from pathlib import Path",
             "",
@@ -182,8 +233,13 @@ def _loader(encoder: Encoder, lines: list[str]) -> str:
             "import torch",
             "from safetensors.torch import load_file",
             "",
+            f"written = {json.dumps({name: digest(folder / name) for name in read}, indent=4)}",
+            "for name, sha256 in written.items():",
+            "    if hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest() != sha256:",
+            '        raise ValueError(f"{name} is damaged, or of another export: export the encoder again")',
+            "",
             *lines,
-            'net.load_state_dict(load_file(Path(__file__).with_name("encoder.safetensors")))',
+            LOAD,
             "net.eval()",
             *encode,
             "",
@@ -202,11 +258,6 @@ def _difference(encoder: Encoder, folder: Path, weights: dict[str, Tensor]) -> f
         if (folder / "encoder.py").exists():
             encode = runpy.run_path(str(folder / "encoder.py"))["encode"]
         else:
-            encode = load_encoder(folder)
+            encode = load_encoder(folder, trust=True)  # the code of its kind has just been run
         other, own = encode(noise), encoder(noise)
     return ((other - own).abs().max() / own.abs().max().clamp(min=1e-12)).item() if other.shape == own.shape else 1.0
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -71,13 +71,14 @@ class Classifier:
     temperature: what logits are divided by; None where there were too few labels to fit it.
     evidence: the labeled samples.
     facts: how it was made.
+    trust: whether files of code that the directory names may be run (see `nearfar.load`).
     Raises FileNotFoundError where there is none, ValueError where it is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, trust: bool = False) -> None:
         self.path = Path(path)
         stored = store.read(self.path)
-        self.run = Run(self.path)
+        self.run = Run(self.path, trust=trust)
         self.classes, self.temperature = stored.classes, stored.temperature
         self.layers, self.evidence, self.facts = stored.layers, stored.evidence, stored.facts
 

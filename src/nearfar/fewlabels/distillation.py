@@ -60,7 +60,7 @@ class Distillation(Method):
         return self
 
     def forward(self, batch: Batch) -> Step:
-        (view,) = batch.views
+        view, *_ = batch.views  # a kind of the user's own may make more than it is asked for
         with torch.no_grad():
             target = self.teacher(view)  # N x classes
         logits = self.classifier(self.embed(view))  # N x classes
@@ -168,7 +168,7 @@ def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
 def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -> Encoder:
     run, name = teacher.run, settings.student
     if settings.from_run:
-        encoder = load_encoder(settings.from_run)
+        encoder = load_encoder(settings.from_run, trust=run.trust)
         insist_alive(encoder, str(settings.from_run))
         if name and encoder.spec["name"] != name:
             raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from torch import Tensor, nn
 
 from nearfar.data.digests import digests
@@ -27,12 +25,13 @@ from nearfar.fewlabels.rows import Rows
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, given
 from nearfar.fewlabels.table import measure
 from nearfar.fewlabels.temperature import Calibration
-from nearfar.files import is_leftover, replace, replace_text
+from nearfar.files import code_digests, is_leftover, replace, replace_json
 from nearfar.machine import session
 from nearfar.method import Encoder
+from nearfar.modalities.encoder import kinds_of
 from nearfar.run import Run
 from nearfar.training import plan as plans
-from nearfar.training.claim import UNTRAINED
+from nearfar.training.directory import REMEDIES, UNTRAINED, read_environment, read_samples, unchanged, write_config
 
 Say = Callable[[str], None]
 
@@ -153,23 +152,22 @@ def publish(place: Workplace, draft: Draft) -> Classifier:
     store.write(folder, stored)
     for name in ("views.png", UNTRAINED, *(("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ())):
         if (run.path / name).is_file():
-            shutil.copyfile(run.path / name, folder / name)
-    seen = pq.read_table(run.path / "samples.parquet").select(["name", "digest"])
+            source = unchanged(run.path, name, run.config) if name in REMEDIES else run.path / name
+            shutil.copyfile(source, folder / name)
+    seen = read_samples(run.path, run.config).select(["name", "digest"])
     if draft.trained_on is not None:
         columns = {"name": draft.trained_on.names, "digest": digests(draft.trained_on)}
         seen = pa.concat_tables([seen, pa.table(columns, schema=seen.schema)])
     replace(folder / "samples.parquet", lambda temporary: pq.write_table(seen, temporary))
-    environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8")) | {
+    environment = (read_environment(run.path) if (run.path / "environment.json").exists() else {}) | {
         **session(),
         "seconds": round(time.perf_counter() - place.began, 1),
         "finished": True,
         "notes": [*draft.encoder.notes, *facts.get("notes", [])],
     }
-    replace_text(folder / "environment.json", json.dumps(environment, indent=1))
-    replace_text(
-        folder / "config.yaml", yaml.safe_dump(_config(run, draft, facts), sort_keys=False, allow_unicode=True)
-    )
-    classifier = Classifier(folder)
+    replace_json(folder / "environment.json", environment, indent=1)
+    write_config(folder, _config(run, draft, facts))
+    classifier = Classifier(folder, trust=run.trust)
     if len(rows.test):
         table = measure(classifier, rows.of(samples, rows.test), [*rows.classes, *rows.others])
         classifier.run.write("finetune", table)
@@ -183,6 +181,7 @@ def _config(run: Run, draft: Draft, facts: dict[str, Any]) -> dict[str, Any]:
     """The run's config with the new encoder, and the new training if there was one."""
     spec = draft.encoder.spec
     config = run.config | {"encoder": spec["name"], "classifier": facts}
+    config["code"] = run.config["code"] | code_digests(kinds_of(spec))
     config["made"] = run.config["made"] | {"encoder": spec}
     config["settings"] = run.config["settings"] | {"encoder": spec["name"]}
     if draft.trained_on is not None:

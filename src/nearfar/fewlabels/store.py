@@ -7,7 +7,6 @@ classifier.json          class names, temperature, names of the labeled samples,
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from nearfar.errors import NotFound, UserError
-from nearfar.files import replace, replace_text
+from nearfar.errors import NotFound, UserError, out_of_memory
+from nearfar.files import insist_digest, read_json, replace, replace_json
 
 FORMAT = 1
 
@@ -82,7 +81,7 @@ def write(folder: Path, stored: Stored) -> None:
         "facts": stored.facts,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    replace_text(folder / "classifier.json", json.dumps(document, indent=1) + "\n")
+    replace_json(folder / "classifier.json", document, indent=1)
 
 
 def read(path: Path) -> Stored:
@@ -93,13 +92,13 @@ def read(path: Path) -> Stored:
             f"{str(path)!r} is {'a run without a classifier' if is_run else 'no directory of a classifier'}. Make one "
             f"from a few labels: nearfar finetune {path if is_run else 'RUN'} DATA --labels labels.csv"
         )
+    remedy = "make the classifier again, with `nearfar finetune` or `nearfar distill`"
+    document = read_json(path / "classifier.json", remedy)
+    weights = insist_digest(path / "classifier.safetensors", document.get("sha256"), remedy)
     try:
-        document = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
-        content = (path / "classifier.safetensors").read_bytes()
+        content = weights.read_bytes()
         if document["format"] != FORMAT:
             raise UserError(f"it has format {document['format']!r}, and this version reads {FORMAT}: update nearfar")
-        if hashlib.sha256(content).hexdigest() != document["sha256"]:
-            raise UserError("classifier.safetensors is not the file that classifier.json describes")
         tensors, mark = load(content), "layers."
         layers = nn.Sequential(*map(_build, document["layers"]))
         layers.load_state_dict({k.removeprefix(mark): v for k, v in tensors.items() if k.startswith(mark)})
@@ -116,8 +115,10 @@ def read(path: Path) -> Stored:
             ),
             facts=document["facts"],
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        raise UserError(f"the classifier in {str(path)!r} cannot be read ({error}): make it again") from error
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
+        raise UserError(f"the classifier in {str(path)!r} cannot be read ({error}): {remedy}") from error
 
 
 def _describe(layer: nn.Module) -> dict[str, Any]:

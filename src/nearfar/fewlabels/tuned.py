@@ -75,6 +75,8 @@ class Trainer:
             watch=self.watch,
             say=lambda text: None,
         )
+        if not tuning.views:
+            run.insist_trusted(settings.views)
         device = pick_device(tuning.device)
         viewer = run.kind.views(data, settings, run.config["made"])
         if not fit(method.to(device), data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):

@@ -80,7 +80,10 @@ def names() -> list[str]:
 def page(name: str) -> Page:
     """The page of a method, by name or by path of a file, without importing it."""
     path = _path(name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"the method file {str(path)!r} is no Python: {error}") from error
     methods = _methods(tree)
     if not methods:
         raise UserError(f"{str(path)!r} holds no public class that extends nearfar.Method")

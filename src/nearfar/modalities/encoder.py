@@ -43,6 +43,13 @@ def is_own(spec: dict[str, Any]) -> bool:
     return "kind" not in spec or bool(spec.get("own")) or any(map(is_own, spec.get("towers", {}).values()))
 
 
+def kinds_of(spec: dict[str, Any]) -> list[str]:
+    """The names of the kinds that a spec, or a tower of it, is built by."""
+    towers = spec.get("towers", {})
+    parts = [tower for tower in towers.values() if isinstance(tower, dict)] if isinstance(towers, dict) else []
+    return [str(spec.get("kind", "")), *(name for tower in parts for name in kinds_of(tower))]
+
+
 def own_encoder(network: nn.Module, kind: str, data: Any, facts: dict[str, Any]) -> Encoder:
     """A copy of a user's own module as an encoder, for samples of a kind of which `facts` are known.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ class BesidePage:
     settings: list[tuple[str, str, str]]
 
 
-def beside(run_dir: str | Path, other_dir: str | Path) -> Path:
+def beside(run_dir: str | Path, other_dir: str | Path, say: Callable[[str], None] = lambda text: None) -> Path:
     """Write `report-beside-OTHER.html` into the first run's directory, and give its path.
 
+    say: told of each file that cannot be read.
     Raises FileNotFoundError where one is no run directory, ValueError where both are the same.
     """
     one, other = read(run_dir), read(other_dir)
+    for record in (one, other):
+        for sentence in record.damage:
+            say(f"{record.folder}: {sentence}")
     if os.path.samefile(one.folder, other.folder):
         raise UserError(f"{str(run_dir)!r} and {str(other_dir)!r} are the same run: give two")
     page = page_data(one, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,17 @@ class RunPage:
     details: list[tuple[str, list[tuple[str, str]]]]
 
 
-def report(run_dir: str | Path) -> Path:
+def report(run_dir: str | Path, say: Callable[[str], None] = lambda text: None) -> Path:
     """Write `report.html` into a run directory, from the files in it alone, and give its path.
+
+    say: told of each file that cannot be read, which the page says too.
 
     The files, and the form of each, are described in `nearfar.report.record`. The page is replaced in one move, so that
     a reader never meets half of it. Raises FileNotFoundError where `run_dir` is not a run directory.
     """
     record = read(run_dir)
+    for sentence in record.damage:
+        say(sentence)
     page = page_data(record)
     return write(record.folder / "report.html", "run.html", page, _script_data(page))
 
@@ -92,7 +97,7 @@ def page_data(record: Record) -> RunPage:
         views=f"data:image/png;base64,{base64.b64encode(record.views).decode()}" if record.views else None,
         confusions=confusions(record),
         classes=class_tables(record),
-        notes=record.notes,
+        notes=[*record.damage, *record.notes],
         skipped=record.skipped[:SKIPPED],
         skipped_count=len(record.skipped),
         details=details(record),

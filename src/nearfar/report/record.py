@@ -1,7 +1,7 @@
 """A run directory, read into memory: all that the report knows of a run, whoever wrote it.
 
-Every file is optional, and one that cannot be read becomes a sentence in `Record.notes`, never an error: a report of a
-run that crashed is worth more than none.
+Every file is optional, and one that is missing, damaged or without its checksum (see `nearfar.files`) becomes a
+sentence in `Record.damage`, never an error: a report of a run that crashed is worth more than none.
 
 - `config.yaml`: free; the header shows `method`, `encoder`, `data` (each a name, or a mapping with `name`), `samples`,
   `epochs`, `batch`.
@@ -28,26 +28,33 @@ run that crashed is worth more than none.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from nearfar.data.csv import read_rows
 from nearfar.data.tiles import FACES, Face
 from nearfar.errors import NotFound, UserError
+from nearfar.files import read_json, read_yaml
+from nearfar.training.directory import read_environment, read_skipped, unchanged
+from nearfar.training.journal import Journal
 
 SPECIAL = ("map", "neighbors", "copies", "outliers")
+REMEDIES = dict.fromkeys(SPECIAL, "`nearfar report RUN --data DATA` writes it again") | {
+    "finetune": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
+    "classifier": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
+}
+"""What brings a file back, by its name."""
 T = TypeVar("T")
 
 
 @dataclass
 class Record:
-    """What is known of one run. Missing files leave their field empty."""
+    """What is known of one run. Missing files leave their field empty.
+
+    notes: sentences on the run.  damage: sentences on what could not be read of its directory.
+    """
 
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +70,7 @@ class Record:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     def fact(self, name: str) -> Any:
         """An entry of the config or the environment; of a mapping, its name. None where there is none."""
@@ -79,7 +87,7 @@ class Record:
 
 
 def read(run_dir: str | Path) -> Record:
-    """All that a run directory holds; FileNotFoundError where it is none."""
+    """All that a run directory holds that can be read; FileNotFoundError where it is none."""
     folder = Path(run_dir)
     if not (folder / "config.yaml").is_file() and not (folder / "metrics.jsonl").is_file():
         raise NotFound(
@@ -94,16 +102,17 @@ def read(run_dir: str | Path) -> Record:
             return otherwise
         try:
             return load(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            record.notes.append(f"{name} could not be read: {error}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = error if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
+            record.damage.append(f"{name} could not be read: {reason}")
             return otherwise
 
-    record.config = attempt("config.yaml", lambda path: _mapping(yaml.safe_load(path.read_text("utf-8"))), {})
-    record.environment = attempt("environment.json", _json, {})
-    record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.notes), [])
+    record.config = attempt("config.yaml", lambda path: read_yaml(path, "bring it back from a copy"), {})
+    record.environment = attempt("environment.json", lambda path: read_environment(folder), {})
+    record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.damage), [])
     record.classifier = attempt("classifier.json", _classifier, None)
-    record.skipped = attempt("skipped.csv", _skipped, [])
-    record.views = attempt("views.png", Path.read_bytes, None)
+    record.skipped = attempt("skipped.csv", read_skipped, [])
+    record.views = attempt("views.png", lambda path: unchanged(folder, path.name, record.config).read_bytes(), None)
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
     record.map = attempt("results/map.json", _map, None)
     record.neighbors = attempt("results/neighbors.json", _neighbors, None)
@@ -117,32 +126,20 @@ def read(run_dir: str | Path) -> Record:
     return record
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"a mapping was wanted, not {type(value).__name__}")
-    return {str(key): item for key, item in value.items()}
-
-
 def _json(path: Path) -> dict[str, Any]:
-    return _mapping(json.loads(path.read_text("utf-8")))
+    return read_json(path, REMEDIES.get(path.stem, "remove it, and measure again, as by `nearfar evaluate`"))
 
 
-def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def _metrics(path: Path, damage: list[str]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
-    broken = 0
-    for text in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            line = _mapping(json.loads(text))
-            step = line["step"] + 0
-        except (ValueError, KeyError, TypeError):
-            broken += 1
-            continue
+    journal = Journal(path)
+    for line in journal.read():
         # A run that was cut off and resumed writes some steps twice: the later line is the true one.
-        while lines and lines[-1]["step"] > step:
+        while lines and lines[-1]["step"] > line["step"]:
             lines.pop()
         lines.append(line)
-    if broken:
-        notes.append(f"Lines of metrics.jsonl that could not be read and were left out: {broken}.")
+    if note := journal.note():
+        damage.append(note)
     return lines
 
 
@@ -150,10 +147,6 @@ def _classifier(path: Path) -> dict[str, Any]:
     """The facts of a classifier, with the number of its classes."""
     content = _json(path)
     return {str(name): value for name, value in content["facts"].items()} | {"classes": len(content["classes"])}
-
-
-def _skipped(path: Path) -> list[tuple[str, str]]:
-    return [(row.cells[0], ", ".join(row.cells[1:])) for row in read_rows(path)[1:]]
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Helps(Ask):
     """Where defaults of pre-training come from, as in training; its views matter most."""
     run: str = ""
     """A run that was pre-trained before, on samples that are not tested, instead."""
+    trust: bool = False
+    """Run the files of code that this run names."""
     weights: str = ""
     """A local file of weights off the shelf, to be tried too."""
     shelf: str = "resnet18"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from nearfar.errors import UserError
-from nearfar.files import replace_csv, replace_text
+from nearfar.files import read_json, replace_csv, replace_json
 from nearfar.report.compared import compared
 from nearfar.studies.asked import Ask
 
@@ -71,7 +70,7 @@ class Study(ABC, Generic[A]):
     def keep(self) -> None:
         """Save what was asked and what is measured so far."""
         document = {"asked": self.ask.saved(), "measured": self.measured, "summary": self.summary}
-        replace_text(self.file("json"), json.dumps(document, indent=1))
+        replace_json(self.file("json"), document, indent=1)
 
     def file(self, suffix: str) -> Path:
         """One of the study's files."""
@@ -80,15 +79,15 @@ class Study(ABC, Generic[A]):
     def _resume(self) -> None:
         if not self.file("json").exists():
             return
-        document = json.loads(self.file("json").read_text(encoding="utf-8"))
-        asked, saved = self.ask.saved(), document["asked"]
+        document = read_json(self.file("json"), "start anew, with another --out")
+        asked, saved = self.ask.saved(), document.get("asked", {})
         if changed := [name for name in asked if asked[name] != saved.get(name)]:
             name = changed[0]
             raise UserError(
                 f"{str(self.out)!r} was asked something else: --{name.replace('_', '-')} was {saved.get(name)!r} and "
                 f"is {asked[name]!r}. Give the same flags to go on with it, or another --out"
             )
-        self.measured = document["measured"]
+        self.measured = document.get("measured", {})
 
     def prepare(self) -> None:
         """Open what is needed. Raises ValueError where the question makes no sense; nothing has been written yet."""

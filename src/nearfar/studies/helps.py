@@ -57,7 +57,9 @@ class PretrainingHelps(Study[Helps]):
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
         self.kind = kinds.of(self.plan.kind)
         if ask.run:
-            samples = Run(ask.run).open(ask.data, labels=ask.labels or None, label_column=ask.label_column)
+            samples = Run(ask.run, trust=ask.trust).open(
+                ask.data, labels=ask.labels or None, label_column=ask.label_column
+            )
         else:
             samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
@@ -82,7 +84,8 @@ class PretrainingHelps(Study[Helps]):
     def measure(self) -> bool:
         if not self.ask.run and not self._pretrain():
             return False
-        run = Run(self.ask.run or self.out / "pretrained")
+        ask = self.ask
+        run = Run(ask.run, trust=ask.trust) if ask.run else Run(self.out / "pretrained", trust=True)
         tested = (self.samples.of_split("test") & (self.samples.label != MISSING)).nonzero()[:, 0]
         seen = int(run.seen(self.samples.subset(tested)).sum())
         if seen:

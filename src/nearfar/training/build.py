@@ -24,7 +24,7 @@ from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
-from nearfar.training.claim import UNTRAINED
+from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan
 from nearfar.training.probe import insist_alive
 
@@ -103,10 +103,10 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Buil
     else:
         encoder = own_encoder(plan.network, plan.kind, samples, own)
         if (out / "config.yaml").exists():  # whatever the module holds now
-            encoder.load_state_dict(load_file(out / UNTRAINED))
+            encoder.load_state_dict(load_file(unchanged(out, UNTRAINED, read_config(out))))
         first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
     if settings.from_run:
-        start_from(settings.from_run, encoder)
+        start_from(settings.from_run, encoder, plan.kind)
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
     method = methods.build(
         methods.load(plan.method),
@@ -149,14 +149,14 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Buil
     )
 
 
-def start_from(run: str, encoder: Encoder) -> None:
-    """Give an encoder the weights of another run's.
+def start_from(run: str, encoder: Encoder, kind: str) -> None:
+    """Give an encoder for samples of a kind the weights of another run's.
 
     Raises FileNotFoundError where that run has none, ValueError where they are of another network.
     """
     if not (Path(run) / "encoder.safetensors").is_file():
         raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
-    given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None)
+    given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
     try:
         encoder.load_state_dict(given.state_dict())

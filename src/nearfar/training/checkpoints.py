@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nearfar.errors import UserError
+from nearfar.errors import Damaged, UserError, out_of_memory
 from nearfar.files import clear_leftovers, replace
 
 DIGEST = hashlib.sha256().digest_size
@@ -95,7 +97,7 @@ class Checkpoints:
         for path in reversed(self.all()):
             try:
                 return read(path), notes
-            except ValueError as error:
+            except Damaged as error:
                 notes.append(f"{error}; going back to the checkpoint before it")
         if notes:
             raise UserError(
@@ -132,5 +134,29 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     content = memoryview(path.read_bytes())
     state, digest = content[:-DIGEST], content[-DIGEST:]
     if hashlib.sha256(state).digest() != digest:
-        raise UserError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong")
-    return torch.load(io.BytesIO(state), map_location=device, weights_only=True)
+        raise Damaged(f"the checkpoint {str(path)!r} is damaged, or no checkpoint of nearfar: its checksum is wrong")
+    try:
+        saved = torch.load(io.BytesIO(state), map_location=device, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises pickle's own errors for a file that holds more than plain types
+        raise Damaged(f"the checkpoint {str(path)!r} was not written by nearfar ({type(error).__name__})") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("method"), dict):
+        raise Damaged(f"the checkpoint {str(path)!r} was not written by nearfar: it holds no state of a method")
+    return saved
+
+
+@contextmanager
+def fits(source: Path) -> Iterator[None]:
+    """Within: the error of a state that belongs to another network or method names where it came from."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"the weights in {str(source)!r} are not of the method and encoder that the config.yaml beside them names "
+            f"({reason[1 if len(reason) > 1 else 0].strip()}): they are of another run, or the code of either "
+            "has changed. Bring that run's own files back, or start a new run with another --out"
+        ) from error

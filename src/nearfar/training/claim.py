@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nearfar import distributed
 from nearfar.errors import AlreadyThere, UserError
-from nearfar.files import clear_leftovers, is_leftover
+from nearfar.files import clear_leftovers, code_digests, is_leftover
+from nearfar.training.directory import UNTRAINED, read_config, read_environment
 from nearfar.training.plan import Plan
-
-UNTRAINED = "untrained.safetensors"
-"""The weights that a user's own encoder began with, which no seed draws again."""
 
 BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
@@ -29,7 +24,7 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
     """
     config = out / "config.yaml"
     if resume and config.exists():
-        saved = yaml.safe_load(config.read_text(encoding="utf-8"))
+        saved = read_config(out)
         _insist_same(saved, plan.saved(), out)
         if distributed.rank() == 0:
             clear_leftovers(out)
@@ -56,7 +51,7 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
 
 def is_finished(out: Path) -> bool:
     """Whether the run in this directory came to its end."""
-    return bool(json.loads((out / "environment.json").read_text(encoding="utf-8")).get("finished"))
+    return (out / "environment.json").exists() and bool(read_environment(out).get("finished"))
 
 
 def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan, out: Path) -> None:
@@ -85,3 +80,9 @@ def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Non
             f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
             f"Give the same flags, or start a new run with another --out"
         )
+    for name, before in saved["code"].items():
+        if code_digests([name]).get(name) != before:
+            raise UserError(
+                f"{str(out)!r} cannot be resumed: the file of {name!r} has changed since (its SHA-256 began with "
+                f"{str(before)[:12]}). Put that version back, or start a new run with another --out"
+            )

@@ -23,6 +23,7 @@ from nearfar.settings import Settings
 from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, insist_same_samples, is_finished
+from nearfar.training.directory import lost
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
@@ -30,7 +31,7 @@ from nearfar.training.optimization import make_optimizer, make_schedule
 from nearfar.training.options import Loop
 from nearfar.training.plan import Plan
 from nearfar.training.probe import look, probe
-from nearfar.training.record import note_time, write_down
+from nearfar.training.record import note_time, write_again, write_down
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000
 """The samples of a probe, at most: it is a quick check, and must not cost an epoch."""
@@ -68,7 +69,9 @@ def train(
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
-    if saved is not None and is_finished(out):
+    done = saved is not None and is_finished(out) and not lost(out, saved)
+    distributed.barrier()  # before the first process writes anything: the others may still be reading
+    if done:
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
@@ -81,6 +84,8 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
             write_down(plan, out, built, device, say)
     else:
         insist_same_samples(saved, built.facts, plan, out)
+        if first:
+            write_again(plan, out, built, device, saved, say)
         # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.
         built.facts["micro_batch"] = saved["made"]["micro_batch"]
     built.method.micro_batch = built.facts["micro_batch"]

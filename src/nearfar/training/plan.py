@@ -12,6 +12,7 @@ from typing import Any
 
 from nearfar import methods, modalities
 from nearfar.errors import UserError, WrongType
+from nearfar.files import code_digests
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
 from nearfar.settings import Recipe, Settings
@@ -47,6 +48,7 @@ class Plan:
             "kind": self.kind,
             "settings": settings,
             "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()},
+            "code": code_digests([self.method, self.recipe, self.kind, self.settings.views]),
         }
 
 

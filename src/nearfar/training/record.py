@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from safetensors.torch import save
 
 from nearfar import methods
-from nearfar.files import replace, replace_csv, replace_text
+from nearfar.files import code_digests, replace, replace_json
 from nearfar.machine import session
+from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
-from nearfar.training.claim import UNTRAINED
+from nearfar.training.directory import UNTRAINED, lost, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
 
 
@@ -29,30 +29,46 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     """
     _write_environment(plan, out, built, device)
     if built.samples.skipped:
-        replace_csv(out / "skipped.csv", [("name", "reason"), *built.samples.skipped])
+        write_skipped(out, built.samples.skipped)
         say(f"{len(built.samples.skipped)} files could not be read: see {out / 'skipped.csv'}")
-    table = pa.table({"name": built.samples.names, "digest": built.digests})
-    replace(out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
+    _write_samples(out, built)
     if built.first_weights:
         replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
     _write_sheet(plan, out, built)
-    config = plan.saved() | {
+    config = plan.saved()
+    config |= {
+        "code": config["code"] | code_digests(kinds_of(built.encoder.spec)),
         "encoder": plan.settings.encoder,
         "epochs": plan.settings.epochs,
         "batch": built.facts["batch"],
         "samples": built.facts["samples"],
         "made": built.facts | {"encoder": built.encoder.spec, "classes": built.samples.classes},
     }
-    replace_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_config(out, config)
+
+
+def write_again(
+    plan: Plan, out: Path, built: Built, device: torch.device, saved: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Write again what a run that is resumed has lost of the files that were written before training.
+
+    saved: its config.
+    """
+    if not (out / "environment.json").exists():
+        _write_environment(plan, out, built, device)
+    if names := lost(out, saved):
+        say(f"{' and '.join(names)} in {str(out)!r} had been damaged: written again.")
+        _write_samples(out, built)
+        _write_sheet(plan, out, built)
+        write_config(out, saved)
 
 
 def note_time(out: Path, seconds: float, *, finished: bool) -> None:
     """Add to the time that a run took, and say whether it came to its end."""
-    path = out / "environment.json"
-    environment = json.loads(path.read_text(encoding="utf-8"))
+    environment = read_environment(out)
     environment["seconds"] += seconds
     environment["finished"] = finished
-    replace_text(path, json.dumps(environment, indent=1))
+    replace_json(out / "environment.json", environment, indent=1)
 
 
 def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device) -> None:
@@ -68,7 +84,12 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         "seconds": 0.0,
         "finished": False,
     }
-    replace_text(out / "environment.json", json.dumps(environment, indent=1))
+    replace_json(out / "environment.json", environment, indent=1)
+
+
+def _write_samples(out: Path, built: Built) -> None:
+    table = pa.table({"name": built.samples.names, "digest": built.digests})
+    replace(out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
 
 
 def _write_sheet(plan: Plan, out: Path, built: Built) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.errors import UserError
 from nearfar.method import Method
+from nearfar.training.checkpoints import fits
 from nearfar.training.options import Loop
 
 
@@ -61,11 +62,12 @@ class State:
         state, notes = self.loop.checkpoints.newest() if self.loop.checkpoints is not None else (None, [])
         for note in notes:
             self.loop.say(note)
-        if state is not None:
-            self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.best = state["best"]
+        if state is not None and self.loop.checkpoints is not None:
+            with fits(self.loop.checkpoints.folder):
+                self.method.load_state_dict(state["method"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.scaler.load_state_dict(state["scaler"])
+                self.best = state["best"]
         step = -1 if state is None else state["step"]
         # All must have read before the first of them writes, or the others would read what it wrote.
         steps = distributed.gather(torch.tensor([step], device=next(self.method.parameters()).device)).tolist()
@@ -73,6 +75,8 @@ class State:
             raise UserError(f"the processes found checkpoints of the steps {steps}: all need the same disk for --out")
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.cut(max(step, 0))
+            if note := self.loop.journal.note():
+                self.loop.say(note)
         return None if state is None else step
 
     def save(self, step: int, *, best: bool = False) -> None:
@@ -81,6 +85,8 @@ class State:
         Raises Diverged on every rank, so that none waits for one that has given up, if a number is not finite.
         """
         self._insist_finite(step)
+        if self.loop.journal is not None and distributed.rank() == 0:
+            self.loop.journal.sync()
         if self.loop.checkpoints is not None and distributed.rank() == 0:
             state = {
                 "step": step,
