@@ -64,3 +64,11 @@ def test_want_of_memory_that_was_taken_for_a_wrong_size_is_told() -> None:
     assert out_of_memory(error) is None
     error.__cause__ = MemoryError()
     assert "--batch" in (out_of_memory(error) or "")
+
+
+def test_nor_is_it_hidden_by_what_failed_after_it() -> None:
+    error = RuntimeError("unexpected pos 919488 vs 919384")
+    error.__context__ = MemoryError()
+    assert "--batch" in (out_of_memory(error) or "")
+    error.__suppress_context__ = True
+    assert out_of_memory(error) is None

@@ -28,6 +28,8 @@ except Exception as error:
     if sentence is None:
         raise
     print(sentence, file=sys.stderr)
+finally:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 sys.exit(status)
 """
 
@@ -37,7 +39,7 @@ def memory_limits(faults: Faults, folder: Path, random: randomness.Random, many:
     for number in range(many):
         root = folder / str(number)
         free = [random.randrange(1, 64000)]  # MiB
-        files = {"proc/meminfo": f"MemAvailable: {1024 * free[0]} kB"}
+        files: dict[str, object] = {"proc/meminfo": f"MemAvailable: {1024 * free[0]} kB"}
         version, names = random.choice(["", "unified", "memory"]), random.choices("abc", k=random.randrange(4))
         limit, used = "memory.max", "memory.current"
         if version == "memory":
@@ -67,7 +69,8 @@ def memory_limits(faults: Faults, folder: Path, random: randomness.Random, many:
 def lowered_ulimit(faults: Faults, folder: Path, random: randomness.Random, many: int) -> None:
     """Trainings with too little address space: they end well, or name what to lower
 
-    The limit is set when all libraries are loaded; what fails to load them is not injected.
+    The limit is set when all libraries are loaded, and lifted before the process ends: what they do without memory at
+    those moments is not ours.
     """
     np.savez(folder / "images.npz", images=np.zeros((400, 32, 32, 3), np.uint8))
     for number in range(max(1, min(many // 10, 10))):

@@ -44,17 +44,17 @@ _NO_MEMORY = (
 def out_of_memory(error: BaseException) -> str | None:
     """A sentence that names what to lower, where an error says that memory was asked for in vain; else None.
 
-    It is asked before a `UserError` is printed too: what failed for want of memory may have been taken for wrong.
+    It is asked before a `UserError` is printed too: what failed for want of memory may have been taken for wrong, or
+    have failed once more while it was cleaned up.
     """
-    while isinstance(error, UserError) and error.__cause__ is not None:
-        error = error.__cause__
     text = str(error).strip()
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     told = isinstance(error, RuntimeError | OSError | ImportError) and any(
         words.lower() in text.lower() for words in _NO_MEMORY
     )
     if isinstance(error, UserError) or not (known or told):
-        return None
+        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return None if before is None else out_of_memory(before)
     gpu = type(error).__name__ == "OutOfMemoryError" or "cuda" in text.lower() or "cudnn" in text.lower()
     (first, *_) = text.splitlines() or [""]
     return (
