@@ -30,7 +30,7 @@ from nearfar.training.feeder import Feeder
 from nearfar.training.journal import Journal
 from nearfar.training.log import Log
 from nearfar.training.loop import fit
-from nearfar.training.options import Loop, Precision
+from nearfar.training.options import Loop, Precision, StepResult
 from tests.two_ranks import Pool
 
 N, BATCH, EPOCHS = 44, 8, 4
@@ -467,6 +467,21 @@ def test_what_a_method_logs_may_come_and_go(tmp_path: Path) -> None:
     assert [line.get("late") for line in lines] == [3 if line["step"] > 12 else None for line in lines]
     assert all(("doubles" in line) == (line["step"] > 12) for line in lines)
     assert {line["never_finite"] for line in lines} <= {None}
+
+
+def _logged_by_ranks() -> dict[str, float]:
+    log = Log(loop(None), make("simclr"), PER_EPOCH, STEPS)
+    mine = {"each": torch.tensor(float(distributed.rank())), f"only_{distributed.rank()}": 5.0}
+    for step in range(2):
+        log.add(StepResult(Step(torch.tensor(1.0 + distributed.rank()), mine if step else {}), torch.tensor(2.0)), 0.1)
+    log.drain(2)
+    return log.newest[-1]
+
+
+def test_ranks_may_log_different_numbers(two_ranks: Pool) -> None:
+    one, other = two_ranks.run(_logged_by_ranks)
+    numbers = ("loss", "gradient_norm", "each", "only_0", "only_1")
+    assert [one[name] for name in numbers] == [other[name] for name in numbers] == [1.5, 2, 0.5, 5, 5]
 
 
 def test_a_method_logs_single_numbers(tmp_path: Path) -> None:
