@@ -49,7 +49,8 @@ def far(
 ) -> Tensor:
     """How hard the candidates push: log sum_j exp(q_i . k_j + bias_j) over the columns j that count for row i. N.
 
-    q: N x D, k: M x D. Half precision is computed in float32; the gradient comes back in the type of the input.
+    q: N x D, k: M x D. Half precision is computed in float32, also under autocast; the gradient comes back in the type
+        of the input.
     skip: N or N x m, int64, columns that row i leaves out (itself, its partner); -1 is none.
     exclude_same: ids of the rows (N) and of the columns (M), int64; pairs of equal ids are left out. Negative ids are
         missing and equal to nothing.

@@ -98,4 +98,5 @@ def loss_and_chance(method: Method, batch: Batch, views: int) -> tuple[float, fl
         if len(seen) == len(batch.views):
             raise
         return None
-    return loss, loop.chance_level(method, changed)
+    chance = method.chance(changed)
+    return loss, None if chance is None else float(chance)

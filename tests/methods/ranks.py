@@ -13,7 +13,6 @@ from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.method import Method
 from nearfar.nn.norms import SplitBatchNorm, synchronize_norms
-from nearfar.training import loop
 from tests.two_ranks import RANKS, Pool
 
 from .small import Form, clock, copied_state, freeze_norms, norms, rows_of_rank, sgd, step
@@ -43,7 +42,8 @@ def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int
     losses, levels, gradients = [], [], []
     for number, batch in enumerate(batches):
         method.clock = clock(start + number)
-        levels.append(loop.chance_level(method, rows_of_rank(batch)))
+        share = method.chance(rows_of_rank(batch))
+        levels.append(None if share is None else float(distributed.total(torch.as_tensor(share))) / distributed.world())
         out = step(method, optimizer, rows_of_rank(batch), net)
         losses.append(float(distributed.total(out.loss.detach())) / distributed.world())
         gradients.append({name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None})

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class Log:
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
         self.judge = Judge()
         self.raised: set[str] = set()
-        self.chance: float | None = None
+        self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
+        self.chance: float | None = None  # the last known
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -59,10 +61,10 @@ class Log:
         """Keep the numbers of a step."""
         if taken := OWN & result.out.log.keys():
             raise UserError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
-        if result.chance is not None:
-            if self.chance is None:
-                self.loop.say(f"A model that gives the same for every sample has a loss of {result.chance:.3f}.")
-            self.chance = result.chance
+        if result.chance is not None and self.chance is None:
+            (self.chance,) = _over_ranks([result.chance])
+            self.loop.say(f"A model that gives the same for every sample has a loss of {self.chance:.3f}.")
+        self.levels.append(result.chance)
         numbers = {"loss": result.out.loss, "gradient_norm": result.norm} | result.out.log
         kept = {name: torch.as_tensor(value).detach().to(result.norm.device) for name, value in numbers.items()}
         if wide := [name for name, value in kept.items() if value.numel() != 1]:
@@ -97,7 +99,9 @@ class Log:
         rates = self.rates
         first, losses = step - len(table), table[:, names.index("loss")].tolist()
         times = self._times(len(table))
-        self.kept, self.rates = [], []
+        asked = [at for at, level in enumerate(self.levels) if level is not None]
+        levels = dict(zip(asked, _over_ranks([level for level in self.levels if level is not None]), strict=True))
+        self.kept, self.rates, self.levels = [], [], []
         for number, loss in enumerate(losses, first + 1):
             if not math.isfinite(loss):
                 raise self.loop.diverged(f"the loss became {loss} in step {number}")
@@ -106,9 +110,11 @@ class Log:
             # A step whose gradient overflowed, as in fp16, was left out: so is its norm.
             means = part.masked_fill(~part.isfinite(), math.nan).nanmean(0).tolist()
             there = logged[start : start + LINE].any(0).tolist()
-            numbers = {name: mean for name, mean, known in zip(names, means, there, strict=True) if known}
+            numbers = {name: mean for name, mean, has in zip(names, means, there, strict=True) if has}
             if overflowed := int((~part[:, names.index("gradient_norm")].isfinite()).sum()):
                 numbers["overflowed"] = overflowed
+            if known := [level for at, level in levels.items() if start <= at < start + LINE]:
+                self.chance = fmean(known)
             numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
             if inspected is not None and start + len(part) == len(table):
                 numbers |= self._readings(inspected)
@@ -137,7 +143,7 @@ class Log:
         return {"samples_per_second": steps * self.loop.batch / seconds, "input_share": waited / seconds}
 
     def _levels(self) -> dict[str, float]:
-        """The losses that a method which learns nothing stays at; chance is that of the last batch inspected."""
+        """The losses that a method which learns nothing stays at; chance that of the same steps, or the last known."""
         levels = {"chance": self.chance, "margin": self.method.margin}
         return {name: level for name, level in levels.items() if level is not None}
 
@@ -171,3 +177,8 @@ class Log:
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)
                 self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+
+
+def _over_ranks(shares: list[Tensor]) -> list[float]:
+    """The means over the ranks of numbers of which each rank has its share."""
+    return (distributed.total(torch.stack(shares)) / distributed.world()).tolist() if shares else []

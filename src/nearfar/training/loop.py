@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
@@ -96,7 +96,7 @@ def step(
 
     scaler: of losses in fp16.  net: what the forward pass goes through, such as DDP around the method.
     inspect: whether to keep what the encoder makes of the batch, to count the effective negatives, and to ask for the
-        chance level.
+        chance level, which is asked for in each step where it varies with labels or groups.
     """
     clock, device = method.clock, batch.index.device
     half = torch.float16 if options.precision == "fp16" else torch.bfloat16
@@ -111,7 +111,8 @@ def step(
         out: Step = (method if net is None else net)(batch)
     negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
     scaler.scale(out.loss).backward()
-    chance = chance_level(method, batch) if inspect else None
+    varies = method.needs_labels or batch.group is not None  # from batch to batch
+    chance = _chance(method, batch) if inspect or varies else None
     scaler.unscale_(optimizer)
     method.before_step()
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
@@ -128,12 +129,9 @@ def step(
 
 
 @torch.no_grad()
-def chance_level(method: Method, batch: Batch) -> float | None:
-    """What `method.chance` comes to over all ranks, each of which holds its part of the batch."""
+def _chance(method: Method, batch: Batch) -> Tensor | None:
     share = method.chance(batch)
-    if share is None:
-        return None
-    return float(distributed.total(torch.as_tensor(share, device=batch.index.device))) / distributed.world()
+    return None if share is None else torch.as_tensor(share, dtype=torch.float32, device=batch.index.device)
 
 
 def _seed(seed: int, device: torch.device) -> None:

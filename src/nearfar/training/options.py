@@ -35,15 +35,16 @@ class StepResult:
 
     out: what the forward pass gave.  norm: of the gradient, before it was clipped; a scalar on the device.
     Where the step was inspected: representations, what the encoder made of the batch, pass by pass; negatives, by how
-    many of them an anchor is pushed, in effect, or None where that is not known; chance, what the loss of the batch
-    would have been had the encoder given the same for every sample, or None where that is no number.
+    many of them an anchor is pushed, in effect, or None where that is not known.
+    chance: this rank's share of what the loss would have been had the encoder given the same for every sample; None
+    where that is no number, or was not asked for.
     """
 
     out: Step
     norm: Tensor
     representations: list[Tensor] | None = None
     negatives: float | None = None
-    chance: float | None = None
+    chance: Tensor | None = None
 
 
 @dataclass(kw_only=True)
