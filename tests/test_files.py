@@ -74,6 +74,7 @@ def test_a_full_disk_is_told_with_path_and_remedy(tmp_path: Path, number: int) -
     ) as caught:
         replace(path, write)
     assert caught.value.errno == number
+    assert str(caught.value).startswith("the disk is full: ")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["b.txt"]
 
@@ -122,9 +123,10 @@ def test_a_flipped_bit_changes_nothing_or_is_refused(tmp_path: Path, form: str) 
                 assert position >= len(whole) - 3, (position, bit)  # white space at the end
             except Damaged as error:
                 refused.append(str(error))
-        path.write_bytes(whole[:position])
-        with pytest.raises(Damaged):
-            read(path, "")
+        if position < len(whole) - 3:
+            path.write_bytes(whole[:position])
+            with pytest.raises(Damaged):
+                read(path, "")
     assert len(refused) >= 8 * (len(whole) - 3)
     assert all(str(path) in said and said.endswith(": make it again") for said in refused)
     path.unlink()

@@ -75,6 +75,10 @@ class Damaged(UserError):
 class DiskFull(UserError, OSError):
     """A file could not be written; what was there before is whole."""
 
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
+
 
 class Diverged(UserError, ArithmeticError):
     """The loss or a parameter is no longer a finite number."""
