@@ -20,7 +20,7 @@ def digest(*parts: bytes) -> str:
 
 def stream_digest(file: BinaryIO) -> str:
     """The same of all that a file holds, however large it is."""
-    return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return hashlib.file_digest(file, "sha256").hexdigest()[:16]  # pyright: ignore[reportArgumentType]
 
 
 def digests(data: Samples) -> list[str]:

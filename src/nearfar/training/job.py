@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from nearfar.machine import pick_device
 from nearfar.method import Look, derive_seed
 from nearfar.nn.norms import synchronize_norms
 from nearfar.settings import Settings
+from nearfar.training.again import as_before
 from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, insist_same_samples, is_finished
@@ -30,7 +31,7 @@ from nearfar.training.optimization import make_optimizer, make_schedule
 from nearfar.training.options import Loop
 from nearfar.training.plan import Plan
 from nearfar.training.probe import look, probe
-from nearfar.training.record import note_time, write_down
+from nearfar.training.record import note_skipped, note_time, write_down
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000
 """The samples of a probe, at most: it is a quick check, and must not cost an epoch."""
@@ -72,8 +73,12 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
-    samples = open_samples(plan, say)
-    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say)
+    made = None if saved is None else saved["made"]
+    samples, lost = open_samples(plan, say, made), {}
+    if saved is not None:
+        samples, lost = as_before(samples, saved, out, str(plan.data), say)
+    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say, made)
+    built.lost = lost
     built.method.to(device)
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)
@@ -86,7 +91,11 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     built.method.micro_batch = built.facts["micro_batch"]
     distributed.barrier()
 
-    finished = _fit(plan, out, built, device, say, watch)
+    try:
+        finished = _fit(plan, out, built, device, say, watch)
+    finally:
+        if first and built.lost:
+            note_skipped(out, [*samples.skipped, *built.lost.values()])
     if first:
         export_encoder(built.encoder.cpu().eval(), out)
         note_time(out, time.perf_counter() - began, finished=finished)
@@ -99,7 +108,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
         synchronize_norms(built.method, device)
-    data, bank, queries = hold_out(built.samples.to(device), settings, say)
+    data, bank, queries = hold_out(built.samples.to(device), settings, say, built.lost)
     if settings.groups == "ignore":
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
@@ -113,6 +122,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         journal=Journal(out / "metrics.jsonl"),
         checkpoints=Checkpoints(out / "checkpoints", settings.keep),
         save_every=settings.save_every,
+        lost=built.lost,
         sampler="" if settings.sampler == "method" else settings.sampler,
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
@@ -128,8 +138,12 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
     return fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
 
 
-def hold_out(data: Samples, settings: Settings, say: Say) -> tuple[Samples, Samples, Samples | None]:
+def hold_out(
+    data: Samples, settings: Settings, say: Say, lost: Collection[int] = ()
+) -> tuple[Samples, Samples, Samples | None]:
     """The data for training, and a bank and queries for the probe, whose labels the method does not see.
+
+    lost: samples that are in neither of the two, as they can be read no more.
 
     No queries, and all labels, where no probe is asked for or labels are too few.
     """
@@ -141,8 +155,10 @@ def hold_out(data: Samples, settings: Settings, say: Say) -> tuple[Samples, Samp
         say(f"No kNN probe, and so no best checkpoint: {error}")
         return data, data, None
     pick = torch.Generator().manual_seed(derive_seed(settings.seed, 3))
-    queries = data.subset(held[torch.randperm(len(held), generator=pick)[:PROBE_QUERIES]])
-    bank = data.subset(rest[torch.randperm(len(rest), generator=pick)[:PROBE_BANK]])
+    queries, bank = (
+        data.subset([row for row in rows[torch.randperm(len(rows), generator=pick)[:most]].tolist() if row not in lost])
+        for rows, most in ((held, PROBE_QUERIES), (rest, PROBE_BANK))
+    )
     label = data.label.clone()
     label[held] = MISSING
     return dataclasses.replace(data, label=label), bank, queries

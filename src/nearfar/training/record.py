@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ import yaml
 from safetensors.torch import save
 
 from nearfar import methods
+from nearfar.batch import MISSING
+from nearfar.data.samples import Samples
 from nearfar.files import replace, replace_csv, replace_text
 from nearfar.machine import session
 from nearfar.training.build import Built
@@ -29,10 +31,9 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     """
     _write_environment(plan, out, built, device)
     if built.samples.skipped:
-        replace_csv(out / "skipped.csv", [("name", "reason"), *built.samples.skipped])
+        note_skipped(out, built.samples.skipped)
         say(f"{len(built.samples.skipped)} files could not be read: see {out / 'skipped.csv'}")
-    table = pa.table({"name": built.samples.names, "digest": built.digests})
-    replace(out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
+    write_samples(out, built.samples, built.digests)
     if built.first_weights:
         replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
     _write_sheet(plan, out, built)
@@ -44,6 +45,24 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
         "made": built.facts | {"encoder": built.encoder.spec, "classes": built.samples.classes},
     }
     replace_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def note_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    """Write down which samples take no part, and why."""
+    replace_csv(out / "skipped.csv", [("name", "reason"), *skipped])
+
+
+def write_samples(out: Path, samples: Samples, digests: list[str]) -> None:
+    """By what the samples are known again, and what was known of them."""
+    labels = [None if c == MISSING else samples.classes[c] for c in samples.label.tolist()]
+    columns = {
+        "name": samples.names,
+        "digest": digests,
+        "label": pa.array(labels, pa.string()),
+        "group": samples.group.tolist(),
+        "attribute": samples.attribute.tolist(),
+    }
+    replace(out / "samples.parquet", lambda temporary: pq.write_table(pa.table(columns), temporary))
 
 
 def note_time(out: Path, seconds: float, *, finished: bool) -> None:

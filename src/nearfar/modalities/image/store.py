@@ -291,6 +291,8 @@ def _attempt(work: Callable[[int], T], i: int) -> T | str:
     """The work's result, or why it failed."""
     try:
         return work(i)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders of broken files raise nearly everything
         return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
