@@ -96,7 +96,11 @@ def same_samples(faults: Faults, folder: Path, random: chance.Random, many: int)
 
 def rows_written_otherwise(faults: Faults, folder: Path, random: chance.Random, many: int) -> None:
     """Rows of a table whose columns are reordered, added to, or numbers written otherwise: known again"""
-    cells = {"a": [random.random() for _ in range(40)], "b": list(range(0, 80, 2)), "c": list("xyzy" * 10)}
+    cells: dict[str, list[Any]] = {
+        "a": [random.random() for _ in range(40)],
+        "b": list(range(0, 80, 2)),
+        "c": list("xyzy" * 10),
+    }
     first = open_table(cells)
     for _ in range(many):
         names = random.sample([*cells], 3)

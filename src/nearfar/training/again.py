@@ -50,14 +50,17 @@ def as_before(now: Samples, saved: dict[str, Any], out: Path, data: str, say: Sa
         for i in range(n)
         if place[i] is None
     }
-    added = [now.names[j] for j in new if now.names[j] not in {name for name, _ in lost.values()}]
+    gone = {name for name, _ in lost.values()}
+    skipped = [(name, why) for name, why in now.skipped if name not in gone]
+    added = [now.names[j] for j in new if now.names[j] not in gone]
     if lost:
         what = f"{len(lost)} of {n} are missing or changed: {listed(lost.values())}"
         if now.max_bad is None or not there:
             raise refuse(what)
-        if len(lost) > now.max_bad * n:
-            share = math.ceil(100 * len(lost) / n) / 100
-            raise refuse(what, f"Put back what was there, or go on without them with --max-bad {share:g}")
+        share = (len(lost) + len(skipped)) / (n + len(skipped))
+        if share > now.max_bad:
+            enough = math.ceil(100 * share) / 100
+            raise refuse(what, f"Put back what was there, or go on without them with --max-bad {enough:g}")
         say(f"{what}. Others stand in for them.")
     if (rows.diff() < 0).any():
         first = next(i for i in range(len(rows) - 1) if rows[i + 1] < rows[i])
@@ -75,6 +78,7 @@ def as_before(now: Samples, saved: dict[str, Any], out: Path, data: str, say: Sa
         classes=saved["made"]["classes"],
         group=torch.tensor(before["group"]),
         attribute=torch.tensor(before["attribute"]),
+        skipped=skipped,
     )
     return samples, lost
 
