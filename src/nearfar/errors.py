@@ -5,6 +5,8 @@ The command line prints a `UserError` as one sentence. Whatever else is raised i
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 
 
@@ -14,6 +16,26 @@ class UserError(ValueError):
 
 class NotFound(UserError, FileNotFoundError):
     """There is nothing where a path points."""
+
+
+class Lost(NotFound):
+    """Samples that could be read when the data were opened, and cannot be now: gone, cut off, or other bytes.
+
+    at: by position among those that were asked for, each one's name and why it cannot be read.
+    """
+
+    def __init__(self, at: Mapping[int, tuple[str, str]]) -> None:
+        self.at = dict(at)
+        count = "1 sample" if len(at) == 1 else f"{len(at)} samples"
+        super().__init__(
+            f"{count} can be read no more: {listed(at.values())}. Put back what was there, or open the data again"
+        )
+
+
+def listed(lost: Collection[tuple[str, str]]) -> str:
+    """Names of lost samples with the reason, three at most."""
+    shown = [f"{name!r} ({why})" for name, why in islice(lost, 3)]
+    return ", ".join([*shown, "..."] if len(lost) > 3 else shown)
 
 
 class AlreadyThere(UserError, FileExistsError):

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nearfar.distributed import world
+from nearfar.errors import Lost
 from nearfar.method import Encoder
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.views import plain
 from nearfar.training import probe as probing
+from tests.tiny import folder
 from tests.two_ranks import RANKS, Pool
+
+
+class Flat(nn.Module):
+    """The pixels as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, view: Tensor) -> Tensor:
+        return view.flatten(1) * self.one
 
 
 def images(n: int) -> Images:
@@ -104,3 +119,17 @@ def test_an_encoder_is_tried_on_noise() -> None:
     for scale, said in ((0.0, "one and the same row"), (torch.nan, "not finite")):
         with pytest.raises(ValueError, match=f"the encoder of 'run' makes .*{said}"):
             probing.insist_alive(Known(Net(scale)), "run")
+
+
+def test_what_can_be_read_no_more_keeps_its_place_in_a_look_and_is_left_out_of_a_probe(tmp_path: Path) -> None:
+    data = open_images(folder(tmp_path / "p", 24, nested=True), labels="folders", memory=0)
+    view, first = plain(16), data.subset(range(1, 24))
+    before = probing.embed(Flat(), view, data)
+    knn = probing.probe(Flat(), view, first, first.subset(range(1, 23)))
+    (tmp_path / "p" / data.names[0]).unlink()
+    looked = probing.look(Flat(), view, data, torch.device("cpu"), batch=6)
+    assert torch.equal(looked[1:], before[1:])
+    assert torch.equal(looked[0], before[1])
+    assert probing.probe(Flat(), view, data, data.subset([0, *range(2, 24)])) == knn
+    with pytest.raises(Lost, match=data.names[0]):
+        probing.embed(Flat(), view, data)

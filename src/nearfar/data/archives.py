@@ -15,6 +15,15 @@ import numpy as np
 from nearfar.data.labels import natural, some
 from nearfar.errors import UserError
 
+Stamp = tuple[int, ...] | None
+"""Size, times and number of the file that an item lies in; None for what lies in memory, and stays as it is."""
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Of a file. The time of its last change of any sort is among it, which no user can set back."""
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
+
 
 class Source(Protocol):
     """Encoded items, known by position."""
@@ -25,6 +34,10 @@ class Source(Protocol):
 
     def read(self, row: int) -> bytes:
         """A whole item."""
+        ...
+
+    def stamp(self, row: int) -> Stamp:
+        """What is another one once the item may have changed."""
         ...
 
 
@@ -44,6 +57,9 @@ class Files:
         with self.stream(row) as file:
             return file.read()
 
+    def stamp(self, row: int) -> Stamp:
+        return file_stamp(self.paths[row])
+
 
 @dataclass(slots=True)
 class Parts:
@@ -61,6 +77,9 @@ class Parts:
             file.seek(self.start[row])
             return file.read(self.size[row])
 
+    def stamp(self, row: int) -> Stamp:
+        return file_stamp(self.path)
+
 
 @dataclass(slots=True)
 class EndToEnd:
@@ -74,6 +93,9 @@ class EndToEnd:
 
     def read(self, row: int) -> bytes:
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    def stamp(self, row: int) -> Stamp:
+        return None
 
 
 def tar_parts(path: Path, wanted: Callable[[str], bool], noun: str) -> tuple[Parts, list[str], list[str]]:

@@ -1,21 +1,38 @@
-"""Fingerprints by which samples are known again."""
+"""Digests by which samples are known again, wherever they lie and whatever they are called."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import BinaryIO
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples
 
 
+def digest(*parts: bytes) -> str:
+    """Of some bytes, one part after the other: 16 hexadecimal digits of SHA-256."""
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(part)
+    return made.hexdigest()[:16]
+
+
+def stream_digest(file: BinaryIO) -> str:
+    """The same of all that a file holds, however large it is."""
+    return hashlib.file_digest(file, "sha256").hexdigest()[:16]  # pyright: ignore[reportArgumentType]
+
+
 def digests(data: Samples) -> list[str]:
-    """A fingerprint of each sample's contents, by which it is known again, wherever it lies."""
-    return [hashlib.blake2b(content, digest_size=8).hexdigest() for content in data.contents()]
+    """The digest of each sample, taken once and kept with it."""
+    if data.digest is None:
+        data.digest = [digest(content) for content in data.contents()]
+    return data.digest
 
 
 def fingerprint(known: list[str], data: Samples) -> str:
-    """One fingerprint of all samples, in order, from their `digests`, their labels, groups and attributes."""
-    whole = "".join(known).encode() + data.label.numpy().tobytes() + data.group.numpy().tobytes()
+    """One digest of all samples, in order, from their `digests`, their labels by name, groups and attributes."""
+    parts = [json.dumps([known, data.classes]).encode(), data.label.numpy().tobytes(), data.group.numpy().tobytes()]
     if (data.attribute != MISSING).any():
-        whole += data.attribute.numpy().tobytes()
-    return hashlib.blake2b(whole, digest_size=8).hexdigest()
+        parts.append(data.attribute.numpy().tobytes())
+    return digest(*parts)

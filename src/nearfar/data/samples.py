@@ -23,6 +23,9 @@ class Samples:
     names: of each, by which labels find it.  label, group: N, int64, or MISSING; attribute, a second label, likewise.
     classes: the name of each class number.  split: N names, "" where unknown.
     skipped: (name, reason) of each that could not be read.  notes: sentences for the user.
+    digest: of each, by which it is known again; where it is not given, `nearfar.data.digests` takes it of `contents`.
+    max_bad: the share of the samples without which training may go on when they can be read no more: see
+        `nearfar.errors.Lost`. None where they do not lie in files that could change.
     """
 
     PER_SAMPLE: ClassVar[tuple[str, ...]] = ()
@@ -39,6 +42,8 @@ class Samples:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     attribute: Tensor = None  # pyright: ignore[reportAssignmentType] (where none is given, it is MISSING for all)
+    digest: list[str] | None = None
+    max_bad: float | None = None
 
     def __post_init__(self) -> None:
         if self.attribute is None:
@@ -57,11 +62,11 @@ class Samples:
         return torch.tensor([split in names for split in self.split], dtype=torch.bool)
 
     def fetch(self, index: Tensor) -> tuple[Any, ...]:
-        """What views take, of some samples."""
+        """What views take, of some samples. Raises Lost where some can be read no more."""
         raise NotImplementedError
 
     def contents(self) -> Iterator[bytes]:
-        """What each sample is known by, wherever it lies."""
+        """What each sample is known by, wherever it lies: all of it, in one form."""
         raise NotImplementedError
 
     def insist_finite(self) -> None:
@@ -95,7 +100,8 @@ class Samples:
                 f"{type(self).__name__} has the fields {', '.join(sorted(own))}: its PER_SAMPLE must name those "
                 "that hold a value for each sample, or a subset would keep the values of other samples"
             )
-        each = ("names", "label", "group", "attribute", "split", *self.PER_SAMPLE)
+        each = ["names", "label", "group", "attribute", "split", *self.PER_SAMPLE]
+        each += ["digest"] if self.digest is not None else []
         return replace(self, **{name: taken(getattr(self, name)) for name in each})
 
     def without_labels(self) -> Self:

@@ -18,7 +18,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> tuple[Any, ...]:
-        """The inputs of some samples, in the form in which the views take them."""
+        """The inputs of some samples, in the form in which the views take them.
+
+        Raises `nearfar.errors.Lost` where some can be read no more: see `nearfar.training.lost`.
+        """
         ...
 
 

@@ -79,6 +79,7 @@ class Trainer:
             run.insist_trusted(settings.views)
         device = pick_device(tuning.device)
         viewer = run.kind.views(data, settings, run.config["made"])
+        data = dataclasses.replace(data, max_bad=None)  # nothing is said meanwhile: whatever is lost ends it
         if not fit(method.to(device), data.to(device), viewer, optim.adamw(groups, tuning.lr), loop):
             raise KeyboardInterrupt
         method.cpu().eval()

@@ -55,12 +55,17 @@ class Kind:
         """The data of a run, with the labels that its settings name."""
         raise NotImplementedError
 
-    def samples(self, data: Any, settings: Any) -> Samples:
+    def samples(self, data: Any, settings: Any, made: dict[str, Any] | None = None) -> Samples:
         """What `open` gives; without labels where the settings ask for none, whatever the kind.
 
+        made: of a run that goes on, whose data are opened in the form in which it saw them: see `open_as`.
         Raises ValueError where inputs are not finite.
         """
-        samples = self.open(data, settings)
+        if made is None:
+            samples = self.open(data, settings)
+        else:
+            labels = None if settings.labels in ("", "none") else settings.labels
+            samples = self.open_as(data, made, settings, labels=labels, label_column=settings.label_column)
         samples.insist_finite()
         return samples.without_labels() if settings.labels == "none" else samples
 

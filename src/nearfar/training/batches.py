@@ -36,8 +36,15 @@ class Batches:
         # Who is drawn by what a method writes before an epoch is known only when the epoch begins.
         self.ahead_across_epochs = type(method).identities is Method.identities
         self.feeder = Feeder(
-            data, batch=loop.batch, seed=loop.seed, mine=self.mine, device=self.device, order=self._order
+            data,
+            batch=loop.batch,
+            seed=loop.seed,
+            mine=self.mine,
+            device=self.device,
+            order=self._order,
+            lost=loop.lost,
         )
+        self.stand_ins = self.feeder.stand_ins
 
     def __enter__(self) -> Batches:
         self.feeder.__enter__()
@@ -50,14 +57,17 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         done = step + 1
         more = done < self.steps and (self.ahead_across_epochs or done % self.per_epoch != 0)
-        rows, inputs = self.feeder(step, more=more)
+        rows, inputs, twice = self.feeder(step, more=more)
         inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
         draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
         views = self.views(*inputs, draws=draws.rows(self.mine))
         if not self.tried and not all(part.isfinite().all() for view in views for part in tensors(view)):
             raise UserError("the views of the first batch hold NaN or infinite numbers: look at what makes them")
         self.tried = True
-        group = self.data.group[rows].to(self.device) if self.has_groups else None
+        group = self.data.group[rows] if self.has_groups or twice else None
+        if group is not None and twice:  # each sample is a group of its own, so that one is not its own negative
+            group = torch.where(group == MISSING, self.data.group.max() + 1 + rows, group)
+        group = None if group is None else group.to(self.device)
         attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
         return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Built:
 
     digests: of each sample's contents.  facts: what `config.yaml` keeps under "made", beside encoder and classes.
     first_weights: those that a user's own encoder begins with, on the CPU; none for an encoder of ours.
+    lost: samples that can be read no more, by position, with name and reason.
     """
 
     kind: Kind
@@ -47,12 +48,16 @@ class Built:
     digests: list[str]
     facts: dict[str, Any]
     first_weights: dict[str, Tensor]
+    lost: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
-def open_samples(plan: Plan, say: Say) -> Samples:
-    """The samples to train on. Raises ValueError where the method cannot learn from them."""
+def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Samples:
+    """The samples to train on. made: of a run that goes on, what its config keeps.
+
+    Raises ValueError where the method cannot learn from them.
+    """
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    everything = kind.samples(plan.data, settings)
+    everything = kind.samples(plan.data, settings, made)
     for note in everything.notes:
         say(note)
     samples = everything
@@ -90,16 +95,17 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
     return batch
 
 
-def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Built:
+def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: dict[str, Any] | None = None) -> Built:
     """Encoder, method and views for these samples, with weights that follow from the seed; all on the CPU.
 
     out: the run directory, where a run that is resumed keeps the first weights of a user's own encoder.
+    made: of a run that goes on, what its config keeps: its encoder is that one, whatever is measured on the samples.
     """
     settings, kind = plan.settings, kinds.of(plan.kind)
     torch.manual_seed(settings.seed)
     own, first_weights = kind.facts(samples, settings), {}
     if plan.network is None:
-        encoder = kind.encoder(samples, settings, own)
+        encoder = kind.encoder(samples, settings, own) if made is None else kind.encoder_from_spec(made["encoder"])
     else:
         encoder = own_encoder(plan.network, plan.kind, samples, own)
         if (out / "config.yaml").exists():  # whatever the module holds now

@@ -72,7 +72,7 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
 def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
     pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe", "kind")]
     for part in ("settings", "arguments"):
-        names = dict.fromkeys([*saved[part], *asked[part]])
+        names = dict.fromkeys(name for name in [*saved[part], *asked[part]] if name != "max_bad")
         pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
     changed = [f"{name} was {before!r} and is {now!r}" for name, before, now in pairs if before != now]
     if changed:

@@ -74,7 +74,7 @@ def unchanged(out: Path, name: str, config: Mapping[str, Any]) -> Path:
     return insist_digest(out / name, config.get("files", {}).get(name), REMEDIES[name])
 
 
-def lost(out: Path, config: Mapping[str, Any]) -> list[str]:
+def damaged(out: Path, config: Mapping[str, Any]) -> list[str]:
     """The names of files that are no longer as they were when `config` was written."""
     return [n for n, wanted in config["files"].items() if not (out / n).is_file() or digest(out / n) != wanted]
 

@@ -6,16 +6,27 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nearfar.batch import pin
 from nearfar.data.source import Source
+from nearfar.errors import Lost
 from nearfar.method import derive_seed
+from nearfar.training.lost import StandIns
 
 AT_ONCE = 1e-3  # seconds: inputs that take longer are fetched ahead
+
+
+class Fed(NamedTuple):
+    """What a rank gets for a step. rows: its samples.  inputs: of them.  twice: whether one of them is there twice,
+    because it stands in for another."""
+
+    rows: Tensor
+    inputs: tuple[Any, ...]
+    twice: bool
 
 
 class Feeder:
@@ -23,7 +34,7 @@ class Feeder:
     model. What lies in memory is quicker to take than a thread to wake.
 
     order: from an epoch's generator, the samples of all its steps.  mine: the rows of the global batch that are this
-    rank's.
+    rank's.  lost: samples that can be read no more: see `StandIns`.
     """
 
     def __init__(
@@ -35,12 +46,14 @@ class Feeder:
         mine: slice,
         device: torch.device,
         order: Callable[[torch.Generator], Tensor],
+        lost: dict[int, tuple[str, str]] | None = None,
     ) -> None:
-        self.data, self.batch, self.seed, self.mine = data, batch, seed, mine
+        self.data, self.batch, self.seed = data, batch, seed
+        self.stand_ins = StandIns(data, {} if lost is None else lost, seed=seed, mine=mine)
         self.draw = order
         self.pin = device.type == "cuda"  # a copy from pinned memory does not wait for the device
         self.order: tuple[int, Tensor] | None = None
-        self.ahead: tuple[int, Future[tuple[Any, ...]]] | None = None
+        self.ahead: tuple[int, Future[Fed]] | None = None
         self.seconds = math.inf
 
     def __enter__(self) -> Feeder:
@@ -51,23 +64,30 @@ class Feeder:
         self.thread.shutdown(cancel_futures=True)
 
     def rows(self, step: int) -> Tensor:
-        """The samples of this rank in a step."""
+        """The samples of a step, on all ranks."""
         epoch, at = divmod(step, len(self.data) // self.batch)
         if self.order is None or self.order[0] != epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             self.order = epoch, self.draw(generator)
-        return self.order[1][at * self.batch : (at + 1) * self.batch][self.mine]
+        return self.order[1][at * self.batch : (at + 1) * self.batch]
 
-    def fetch(self, rows: Tensor) -> tuple[Any, ...]:
+    def fetch(self, step: int, rows: Tensor) -> Fed:
         began = time.perf_counter()
-        inputs = self.data.fetch(rows)
+        while True:
+            mine, twice = self.stand_ins.filled(rows, step)
+            try:
+                inputs = self.data.fetch(mine)
+                break
+            except Lost as lost:
+                self.stand_ins.note({int(mine[k]): what for k, what in lost.at.items()})
         self.seconds = time.perf_counter() - began
-        return tuple(map(pin, inputs)) if self.pin else tuple(inputs)
+        return Fed(mine, tuple(map(pin, inputs)) if self.pin else tuple(inputs), twice)
 
-    def __call__(self, step: int, *, more: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def __call__(self, step: int, *, more: bool) -> Fed:
+        """Raises TooManyLost where too many samples can be read no more."""
         rows = self.rows(step)
         ready = self.ahead is not None and self.ahead[0] == step
-        inputs = self.ahead[1].result() if self.ahead is not None and ready else self.fetch(rows)
+        fed = self.ahead[1].result() if self.ahead is not None and ready else self.fetch(step, rows)
         if more and self.seconds > AT_ONCE:
-            self.ahead = step + 1, self.thread.submit(self.fetch, self.rows(step + 1))
-        return rows, inputs
+            self.ahead = step + 1, self.thread.submit(self.fetch, step + 1, self.rows(step + 1))
+        return fed

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -20,10 +20,11 @@ from nearfar.machine import pick_device
 from nearfar.method import Look, derive_seed
 from nearfar.nn.norms import synchronize_norms
 from nearfar.settings import Settings
+from nearfar.training.again import as_before
 from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, insist_same_samples, is_finished
-from nearfar.training.directory import lost
+from nearfar.training.directory import damaged, write_skipped
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
@@ -69,14 +70,20 @@ def train(
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
-    done = saved is not None and is_finished(out) and not lost(out, saved)
+    broken = [] if saved is None else damaged(out, saved)
+    done = saved is not None and is_finished(out) and not broken
     distributed.barrier()  # before the first process writes anything: the others may still be reading
     if done:
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
-    samples = open_samples(plan, say)
-    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say)
+    # Without the list of samples the data are opened as they were at first, and are the same or are refused.
+    made = None if saved is None or "samples.parquet" in broken else saved["made"]
+    samples, lost = open_samples(plan, say, made), {}
+    if saved is not None and made is not None:
+        samples, lost = as_before(samples, saved, out, str(plan.data), say)
+    built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say, made)
+    built.lost = lost
     built.method.to(device)
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)
@@ -91,7 +98,11 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     built.method.micro_batch = built.facts["micro_batch"]
     distributed.barrier()
 
-    finished = _fit(plan, out, built, device, say, watch)
+    try:
+        finished = _fit(plan, out, built, device, say, watch)
+    finally:
+        if first and built.lost:
+            write_skipped(out, [*samples.skipped, *built.lost.values()])
     if first:
         export_encoder(built.encoder.cpu().eval(), out)
         note_time(out, time.perf_counter() - began, finished=finished)
@@ -104,7 +115,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
         synchronize_norms(built.method, device)
-    data, bank, queries = hold_out(built.samples.to(device), settings, say)
+    data, bank, queries = hold_out(built.samples.to(device), settings, say, built.lost)
     if settings.groups == "ignore":
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
@@ -118,6 +129,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         journal=Journal(out / "metrics.jsonl"),
         checkpoints=Checkpoints(out / "checkpoints", settings.keep),
         save_every=settings.save_every,
+        lost=built.lost,
         sampler="" if settings.sampler == "method" else settings.sampler,
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
@@ -133,8 +145,12 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
     return fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
 
 
-def hold_out(data: Samples, settings: Settings, say: Say) -> tuple[Samples, Samples, Samples | None]:
+def hold_out(
+    data: Samples, settings: Settings, say: Say, lost: Collection[int] = ()
+) -> tuple[Samples, Samples, Samples | None]:
     """The data for training, and a bank and queries for the probe, whose labels the method does not see.
+
+    lost: samples that are in neither of the two, as they can be read no more.
 
     No queries, and all labels, where no probe is asked for or labels are too few.
     """
@@ -146,8 +162,10 @@ def hold_out(data: Samples, settings: Settings, say: Say) -> tuple[Samples, Samp
         say(f"No kNN probe, and so no best checkpoint: {error}")
         return data, data, None
     pick = torch.Generator().manual_seed(derive_seed(settings.seed, 3))
-    queries = data.subset(held[torch.randperm(len(held), generator=pick)[:PROBE_QUERIES]])
-    bank = data.subset(rest[torch.randperm(len(rest), generator=pick)[:PROBE_BANK]])
+    queries, bank = (
+        data.subset([row for row in rows[torch.randperm(len(rows), generator=pick)[:most]].tolist() if row not in lost])
+        for rows, most in ((held, PROBE_QUERIES), (rest, PROBE_BANK))
+    )
     label = data.label.clone()
     label[held] = MISSING
     return dataclasses.replace(data, label=label), bank, queries

@@ -21,10 +21,12 @@ from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.contrast import watched
 from nearfar.data.source import Source, Views
+from nearfar.errors import Lost
 from nearfar.method import Clock, Method, Step, derive_seed, start_epoch
 from nearfar.optim import scale_rates
 from nearfar.training.batches import Batches
 from nearfar.training.log import Log
+from nearfar.training.lost import TooManyLost
 from nearfar.training.options import Loop, StepOptions, StepResult
 from nearfar.training.state import State
 
@@ -35,7 +37,8 @@ UNSCALED = torch.amp.GradScaler(enabled=False)
 def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optimizer, loop: Loop) -> bool:
     """Train `method` in place, from the newest checkpoint if there is one. True when done, False when told to stop.
 
-    Raises Diverged when the loss or a parameter stops being finite; the last finite checkpoint stays.
+    Raises Diverged when the loss or a parameter stops being finite; the last finite checkpoint stays. Raises
+    TooManyLost, after a checkpoint, when more samples can be read no more than may be.
     """
     batches = Batches(method, data, views, loop)
     steps, per_epoch = batches.steps, batches.per_epoch
@@ -56,10 +59,16 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
         for number in range(start, steps):
             epoch, first = divmod(number, per_epoch)
             method.clock = Clock(number, steps, epoch, loop.epochs, loop.seed)
-            if loop.look is not None and first == 0:
-                start_epoch(method, loop.look)
-            with log.input():
-                batch = batches(number)
+            try:
+                if loop.look is not None and first == 0:
+                    start_epoch(method, loop.look)
+                with log.input():
+                    batch = batches(number)
+            except (Lost, TooManyLost):
+                if distributed.world() == 1:  # others would wait for this process
+                    log.drain(done)
+                    state.save(done)
+                raise
             done = number + 1
             ends = done % per_epoch == 0
             reads = ends or log.full
@@ -72,11 +81,17 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 improved = _probe(loop.probe, log, state, done)
             if ends:
                 log.tell(epoch + 1)
-            stopping = (distributed.world() == 1 or done % 10 == 0) and distributed.anywhere(stop.is_set())
+            stopping = ends and batches.stand_ins.agree() and done < steps
+            if reads and (news := batches.stand_ins.news()):
+                loop.say(news)
+            if distributed.world() == 1 or done % 10 == 0:
+                stopping |= distributed.anywhere(stop.is_set() or batches.stand_ins.too_many)
             if improved or stopping or done == steps or (ends and (epoch + 1) % loop.save_every == 0):
                 log.drain(done)
                 state.save(done, best=improved)
             if stopping:
+                if done < steps and batches.stand_ins.agree():
+                    raise batches.stand_ins.error()
                 break
         loop.say(log.bound())
     return done == steps

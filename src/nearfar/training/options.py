@@ -58,6 +58,7 @@ class Loop(StepOptions):
     probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
         checkpoint.
     watch: called with (step, steps, numbers) whenever numbers are read.
+    lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
     """
 
     epochs: int
@@ -73,6 +74,7 @@ class Loop(StepOptions):
     probe_every: int = 1
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
+    lost: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def diverged(self, what: str) -> Diverged:
         """The error that ends this run, and what to do."""

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import save
 
 from nearfar import methods
+from nearfar.batch import MISSING
+from nearfar.data.samples import Samples
 from nearfar.files import code_digests, replace, replace_json
 from nearfar.machine import session
 from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
-from nearfar.training.directory import UNTRAINED, lost, read_environment, write_config, write_skipped
+from nearfar.training.directory import UNTRAINED, damaged, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
 
 
@@ -31,7 +33,7 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     if built.samples.skipped:
         write_skipped(out, built.samples.skipped)
         say(f"{len(built.samples.skipped)} files could not be read: see {out / 'skipped.csv'}")
-    _write_samples(out, built)
+    write_samples(out, built.samples, built.digests)
     if built.first_weights:
         replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
     _write_sheet(plan, out, built)
@@ -56,11 +58,24 @@ def write_again(
     """
     if not (out / "environment.json").exists():
         _write_environment(plan, out, built, device)
-    if names := lost(out, saved):
+    if names := damaged(out, saved):
         say(f"{' and '.join(names)} in {str(out)!r} had been damaged: written again.")
-        _write_samples(out, built)
+        write_samples(out, built.samples, built.digests)
         _write_sheet(plan, out, built)
         write_config(out, saved)
+
+
+def write_samples(out: Path, samples: Samples, digests: list[str]) -> None:
+    """By what the samples are known again, and what was known of them."""
+    labels = [None if c == MISSING else samples.classes[c] for c in samples.label.tolist()]
+    columns = {
+        "name": samples.names,
+        "digest": digests,
+        "label": pa.array(labels, pa.string()),
+        "group": samples.group.tolist(),
+        "attribute": samples.attribute.tolist(),
+    }
+    replace(out / "samples.parquet", lambda temporary: pq.write_table(pa.table(columns), temporary))
 
 
 def note_time(out: Path, seconds: float, *, finished: bool) -> None:
@@ -85,11 +100,6 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         "finished": False,
     }
     replace_json(out / "environment.json", environment, indent=1)
-
-
-def _write_samples(out: Path, built: Built) -> None:
-    table = pa.table({"name": built.samples.names, "digest": built.digests})
-    replace(out / "samples.parquet", lambda temporary: pq.write_table(table, temporary))
 
 
 def _write_sheet(plan: Plan, out: Path, built: Built) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import nearfar
+from nearfar import distributed
 from nearfar.data.digests import digests
 from nearfar.modalities.table.samples import open_table
 
@@ -74,6 +75,36 @@ def test_other_forms_hold_the_same(tmp_path: Path) -> None:
         again = open_table(data, label_column="income")
         assert digests(again) == digests(first)
         assert again.label.equal(first.label)
+
+
+def test_a_row_is_known_by_the_cells_of_the_columns_that_were_learned() -> None:
+    cells = {"age": [20, 30, 40, None], "size": [0.1, 0.2, 0.3, -0.0], "town": ["Ulm", None, "Bern", "Rome"]}
+    first = open_table(cells)
+    known = digests(first)
+    assert len(set(known)) == 4
+    again = {"town": pa.array(cells["town"]).dictionary_encode(), "more": [1, 2, 3, 4], "size": [0.1, 0.2, 0.3, 0.0]}
+    again = pa.table(again | {"age": [20.0, 30.0, 40.0, float("nan")]})
+    assert digests(open_table(again, columns=first.columns)) == known
+    assert digests(open_table(again.select(["age", "town", "size"]))) == known  # whatever scale was learned
+    for column, cell in (("age", 21), ("size", 0.1 + 1e-12), ("town", "None"), ("town", None), ("town", "Ulm ")):
+        other = {name: [cell if name == column else values[0], *values[1:]] for name, values in cells.items()}
+        new = digests(open_table(other, columns=first.columns))
+        assert (new[0] != known[0], new[1:]) == (True, known[1:]), (column, cell)
+    swapped = {"size": cells["age"], "age": cells["size"], "town": cells["town"]}
+    assert not set(digests(open_table(swapped))) & set(known[:3])
+
+
+def test_a_run_goes_on_where_columns_stand_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, path = pa.table({f"n{i}": [float((i + 2) * k % 17) for k in range(24)] for i in range(3)}), tmp_path / "a.pq"
+    pq.write_table(table, path)
+    flags = {"epochs": 2, "batch": 8, "device": "cpu", "say": str}
+    whole = nearfar.fit(str(path), out=tmp_path / "whole", **flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "anywhere", lambda flag: True)  # as if somebody stopped it after the first step
+        nearfar.fit(str(path), out=tmp_path / "cut", **flags)
+    pq.write_table(table.select(["n2", "n0", "n1"]), path)
+    cut = nearfar.fit(str(path), out=tmp_path / "cut", resume=True, **flags)
+    assert torch.equal(cut.embed(str(path)), whole.embed(str(path)))
 
 
 def test_rows_for_an_encoder_take_its_columns(tmp_path: Path) -> None:

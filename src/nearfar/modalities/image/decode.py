@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nearfar.data.archives import Stamp
 from nearfar.errors import UserError
 from nearfar.machine import opencv
 from nearfar.modalities.image import tiff
@@ -33,6 +34,10 @@ class Items(Protocol):
 
     def read(self, row: int) -> Item:
         """An image for `square` and `image`."""
+        ...
+
+    def stamp(self, row: int) -> Stamp:
+        """What is another one once the image may have changed."""
         ...
 
 

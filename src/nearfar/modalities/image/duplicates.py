@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests
+from nearfar.data.digests import digest
 from nearfar.evaluation.knn import neighbors
 from nearfar.modalities.examination import Copies
 from nearfar.modalities.image.samples import Images
@@ -35,14 +35,16 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
     n = len(images)
     pairs: list[Tensor] = []
     known: dict[str, int] = {}
-    repeats = 0
-    if images.cached:
-        for row, digest in enumerate(digests(images)):
-            first = known.setdefault(digest, row)
+    repeats, small = 0, []
+    for rows in torch.arange(n).split(512):
+        pixels = images.pixels(rows).cpu()
+        small.append(_reduced(pixels, THUMB))
+        for row, image in zip(rows.tolist(), pixels, strict=True):
+            first = known.setdefault(digest(image.contiguous().numpy().tobytes()), row)
             if first != row:
                 repeats += 1
                 pairs.append(torch.tensor([[row, first]]))
-    thumbs = torch.cat([_small(images, rows, THUMB) for rows in torch.arange(n).split(512)])
+    thumbs = torch.cat(small)
     if n > 1:
         thumbs = thumbs - thumbs.mean(1, keepdim=True)
         _, near = neighbors(thumbs, thumbs, min(neighborhood, n - 1), exclude_self=True)
@@ -51,7 +53,7 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
         both = both[both[:, 0] < both[:, 1]]
         both = both[_close(thumbs[both[:, 0]], thumbs[both[:, 1]], ALIKE - 0.05)]
         for some in both.split(4096):
-            a, b = (_small(images, side, LOOK) for side in some.unbind(1))
+            a, b = (_reduced(images.pixels(side).cpu(), LOOK) for side in some.unbind(1))
             different = (a - b).abs().mean(1) * 255
             same_shape = (images.aspect[some[:, 0]] / images.aspect[some[:, 1]]).log().abs() < 0.05
             a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
@@ -66,10 +68,11 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
     return Copies(group, repeats, copies - repeats)
 
 
-def _small(images: Images, rows: Tensor, side: int) -> Tensor:
+def _reduced(pixels: Tensor, side: int) -> Tensor:
     """Images reduced to so many pixels a side, in [0, 1]: n x C side side."""
-    pixels = images.pixels(rows).cpu().float() / 255
-    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False).flatten(1)
+    return F.interpolate(
+        pixels.float() / 255, (side, side), mode="bilinear", antialias=True, align_corners=False
+    ).flatten(1)
 
 
 def _close(a: Tensor, b: Tensor, least: float) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from nearfar.data.archives import Stamp, file_stamp
 from nearfar.data.labels import Labels, array_labels, no_labels, some
 from nearfar.errors import UserError, WrongType
 from nearfar.modalities.image.decode import Item, array_shape
@@ -42,6 +43,9 @@ class Held:
         with self.lock:
             return as_item(self.get(row))
 
+    def stamp(self, row: int) -> Stamp:
+        return None
+
 
 @dataclass(slots=True)
 class Column:
@@ -58,6 +62,10 @@ class Column:
         if cell is None:
             raise UserError("the row has no image")
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+    def stamp(self, row: int) -> Stamp:
+        cell = self.rows[row][self.name]
+        return file_stamp(Path(cell["path"])) if cell is not None and cell["bytes"] is None else None
 
 
 def held(data: Any, label_column: str) -> tuple[Held | Column, int, Labels | None]:

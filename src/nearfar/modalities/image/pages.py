@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.data.archives import EndToEnd, Files, Parts, Source
+from nearfar.data.archives import EndToEnd, Files, Parts, Source, Stamp
+from nearfar.data.digests import stream_digest
 from nearfar.data.labels import Labels, some
 from nearfar.errors import UserError
 from nearfar.modalities.image import tiff
@@ -29,6 +31,8 @@ class Pages:
     source: Source
     of: list[int]
     parts: list[Part]
+    known: dict[int, tuple[Stamp, str]] = field(default_factory=dict)  # digests of whole files
+    lock: Any = field(default_factory=threading.Lock)
 
     def stream(self, row: int) -> BinaryIO | tiff.PageImage:
         part = self.parts[row]
@@ -38,10 +42,23 @@ class Pages:
         part = self.parts[row]
         return self.source.read(self.of[row]) if part is None else self._pages(row, part)
 
+    def stamp(self, row: int) -> Stamp:
+        return self.source.stamp(self.of[row])
+
     def _pages(self, row: int, part: tuple[tiff.Page, ...] | str) -> tiff.PageImage:
         if isinstance(part, str):
             raise UserError(part)
-        return tiff.PageImage(lambda: self.source.stream(self.of[row]), part)
+        return tiff.PageImage(lambda: self.source.stream(self.of[row]), part, lambda: self._file_digest(self.of[row]))
+
+    def _file_digest(self, file: int) -> str:
+        """Of a whole file: taken once, however many pages it has, and again when the file may have changed."""
+        with self.lock:
+            stamp = self.source.stamp(file)
+            known = self.known.get(file)
+            if known is None or known[0] != stamp:
+                with self.source.stream(file) as stream:
+                    known = self.known[file] = stamp, stream_digest(stream)
+        return known[1]
 
 
 def apart(opened: Opened, workers: int) -> tuple[Opened, list[int]]:

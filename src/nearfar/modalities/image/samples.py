@@ -7,7 +7,7 @@ they fit there, or are decoded batch by batch where there are too many (`store.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, 
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
+from nearfar.modalities.image.identity import identity
 from nearfar.modalities.image.pages import apart, grouped
 from nearfar.modalities.image.sources import Opened, find
 from nearfar.modalities.image.store import Cache, Decoding, OnDemand, Progress, decoded, squashed
@@ -62,20 +63,15 @@ class Images(Samples):
         return isinstance(self.store, Cache)
 
     def pixels(self, index: Tensor) -> Tensor:
-        """The squares of some images: n x C x S x S, uint8, where the cache is (see `to`), else on the CPU."""
+        """The squares of some images: n x C x S x S, uint8, where the cache is (see `to`), else on the CPU.
+
+        Raises Lost where images that are decoded anew cannot be read any more, or are others than they were.
+        """
         return self.store.pixels(self.rows[index.to(self.rows.device)])
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """What views take: the squares of some images, and their aspects, n."""
         return self.pixels(index), self.aspect[index]
-
-    def contents(self) -> Iterator[bytes]:
-        """The stored pixels of each image; its name, if images are not in memory."""
-        if not self.cached:
-            yield from (name.encode() for name in self.names)
-            return
-        for index in torch.arange(len(self)).split(512):
-            yield from (image.contiguous().numpy().tobytes() for image in self.pixels(index).cpu())
 
     def original(self, i: int) -> Image.Image:
         """Image i at its full size, upright, on white: mode L or RGB."""
@@ -137,6 +133,7 @@ def open_images(
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
     size: the side of the views to be cut from them.
     max_bad: the share of image files that may fail to decode before this is an error; they are skipped and listed.
+        The same share may be lost during training, together with these.
     memory: bytes that the cache may take; beyond, images are decoded when asked for. Default: half of what is free.
     white: the value that becomes 255 in files whose numbers have 16 bits. Default: the highest of their type, so that
         all files mean the same, whatever is in them; "measured": the highest of all that is there.
@@ -153,6 +150,7 @@ def open_images(
     skipped: dict[int, str] = {}
     if isinstance(opened.source, np.ndarray):
         store, aspect = squashed(opened.source, side)
+        digest = [identity(row) for row in opened.source]
     else:
         how = Decoding(
             side=side,
@@ -164,7 +162,7 @@ def open_images(
             progress=progress,
         )
         result = decoded(opened, how)
-        store, aspect, skipped = result.store, result.aspect, result.bad
+        store, aspect, digest, skipped = result.store, result.aspect, result.digest, result.bad
         notes += result.notes
     kept = torch.tensor([i for i in range(len(opened.names)) if i not in skipped])
     images = Images(
@@ -179,6 +177,8 @@ def open_images(
         rows=torch.arange(len(opened.names)),
         skipped=[(opened.names[i], skipped[i]) for i in sorted(skipped)],
         notes=notes,
+        digest=digest,
+        max_bad=None if isinstance(opened.source, np.ndarray) else max_bad,
     )
     if not skipped:
         return images

@@ -40,7 +40,8 @@ class Settings(settings.Settings):
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
     """Large and small views of each image, for views swav and relicv2 only."""
     max_bad: UnitInterval = 0.05
-    """Share of image files that may fail to decode."""
+    """Share of image files that may fail to decode, or be lost while training decodes them anew; --resume may change
+    it."""
     white: NonNegativeFloat = 0.0
     """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
 

@@ -16,16 +16,26 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.data.archives import EndToEnd
+from nearfar.data.archives import EndToEnd, Stamp
 from nearfar.data.labels import some
-from nearfar.errors import UserError
+from nearfar.errors import Lost, UserError
 from nearfar.machine import free_memory
 from nearfar.modalities.image import decode, tiff
-from nearfar.modalities.image.decode import Items
+from nearfar.modalities.image.decode import Item, Items
+from nearfar.modalities.image.identity import identity
 from nearfar.modalities.image.sources import Opened
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Known:
+    """An image as it was when it was first read. digest: see `identity`; "" of one that could not be read."""
+
+    name: str
+    digest: str = ""
+    stamp: Stamp = None
 
 
 @dataclass(slots=True)
@@ -54,11 +64,15 @@ class Cache:
 
 @dataclass(slots=True)
 class OnDemand:
-    """Squares that are decoded each time they are asked for, by threads."""
+    """Squares that are decoded each time they are asked for, by threads.
+
+    known: of each image of the source, what it was when the data were opened.
+    """
 
     source: Items
     shape: torch.Size
     workers: int
+    known: list[Known]
     white: float | None = None  # see `Decoding`
 
     def pixels(self, rows: Tensor) -> Tensor:
@@ -67,10 +81,22 @@ class OnDemand:
         view = squares.numpy()
 
         def fill(i: int) -> None:
-            view[i], _ = decode.square(self.source.read(where[i]), self.shape[2], self.shape[0], self.white)
+            view[i], _ = decode.square(self._read(where[i]), self.shape[2], self.shape[0], self.white)
 
-        _threaded(fill, len(where), self.workers, None)
+        failed = _threaded(lambda i: _attempt(fill, i), len(where), self.workers, None)
+        if lost := {i: (self.known[where[i]].name, why) for i, why in enumerate(failed) if why is not None}:
+            raise Lost(lost)
         return squares
+
+    def _read(self, row: int) -> Item:
+        """An image, if it is the one that it was; only where its file may have changed are its bytes compared."""
+        known, stamp = self.known[row], self.source.stamp(row)
+        item = self.source.read(row)
+        if stamp != known.stamp:
+            if identity(item) != known.digest:
+                raise UserError("its bytes have changed")
+            known.stamp = stamp
+        return item
 
     def original(self, row: int) -> Image.Image:
         return _original(self.source, row, self.white)
@@ -106,10 +132,12 @@ class Decoding:
 
 @dataclass(slots=True)
 class Decoded:
-    """Encoded images as squares. aspect: N, of all images.  bad: why an image has no square, by its position."""
+    """Encoded images as squares. aspect: N, of all images.  bad: why an image has no square, by its position.
+    digest: N, of all images, "" of a bad one."""
 
     store: Cache | OnDemand
     aspect: Tensor
+    digest: list[str]
     bad: dict[int, str]
     notes: list[str]
 
@@ -138,9 +166,12 @@ def decoded(opened: Opened, how: Decoding) -> Decoded:
         squares = _colors_last(len(rows) if keep else 0, shape)
         view = squares.numpy()
         aspect, brightest = torch.zeros(n), torch.zeros(n)
+        known = [Known(name) for name in opened.names]
 
         def fill(j: int) -> None:
-            pixels, aspect[rows[j]] = decode.square(source.read(rows[j]), side, shape[0], white)
+            stamp, item = source.stamp(rows[j]), source.read(rows[j])
+            known[rows[j]].digest, known[rows[j]].stamp = identity(item), stamp
+            pixels, aspect[rows[j]] = decode.square(item, side, shape[0], white)
             if heads[rows[j]].deep:
                 brightest[rows[j]] = int(pixels.max())
             if keep:
@@ -151,6 +182,7 @@ def decoded(opened: Opened, how: Decoding) -> Decoded:
     bad |= failed
     _check_bad(opened, bad, how.max_bad)
 
+    digest = [each.digest for each in known]
     notes = _notes(opened, heads, shape[0])
     if deep:
         notes.insert(0, _note_deep(len(deep), len(heads), white, how.white, int(brightest.max())))
@@ -159,13 +191,13 @@ def decoded(opened: Opened, how: Decoding) -> Decoded:
             f"{len(rows)} images of {side} x {side} take {needed / 2**30:.1f} GiB, more than the "
             f"{memory / 2**30:.1f} GiB set aside: they are decoded batch by batch, which is slower."
         )
-        return Decoded(OnDemand(source, shape, workers, white), aspect, bad, notes)
+        return Decoded(OnDemand(source, shape, workers, known, white), aspect, digest, bad, notes)
     kept = [j for j, row in enumerate(rows) if row not in failed]
     if failed:  # close the gaps in place: a copy of the whole might not fit
         for to, j in enumerate(kept):
             view[to] = view[j]
     store = Cache(squares[: len(kept)], source, torch.tensor([rows[j] for j in kept]), white)
-    return Decoded(store, aspect, bad, notes)
+    return Decoded(store, aspect, digest, bad, notes)
 
 
 def _heads(source: Items, n: int, workers: int) -> tuple[dict[int, decode.Head], dict[int, str]]:
@@ -259,6 +291,8 @@ def _attempt(work: Callable[[int], T], i: int) -> T | str:
     """The work's result, or why it failed."""
     try:
         return work(i)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders of broken files raise nearly everything
         return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 

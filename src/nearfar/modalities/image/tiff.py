@@ -48,10 +48,14 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PageImage:
-    """An image in a TIFF file of several: one page, or several alike, which are its channels."""
+    """An image in a TIFF file of several: one page, or several alike, which are its channels.
+
+    file_digest: of the whole file.
+    """
 
     open: Callable[[], BinaryIO]
     pages: tuple[Page, ...]
+    file_digest: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)

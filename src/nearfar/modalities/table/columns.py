@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from nearfar.data.digests import digest
 from nearfar.errors import UserError
 
 MOST_CATEGORIES = 256
@@ -161,6 +162,26 @@ class Columns:
             codes[:, b] = torch.tensor([position.get(text, -1) for text in texts])
         return numbers, codes
 
+    def digests(self, table: pa.Table) -> list[str]:
+        """By what each row of a table is known again: its cells in these columns, by name, as they were given.
+
+        Neither the order of the columns counts, nor columns that are none of these, nor whether a number was written
+        as 1 or 1.0. Raises ValueError as `encode` does, which comes first.
+        """
+        cells: dict[str, np.ndarray] = {}  # by name: N x 8 bytes
+        for column in self.numbers:
+            numbers = _numbers(table[column.name].combine_chunks()) + 0.0  # -0 is 0
+            cells[column.name] = np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, 8)
+        for column in self.categories:
+            texts = _as_text(table[column.name].combine_chunks()).dictionary_encode(
+                "encode"
+            )  # None is a text of its own
+            known = b"".join(bytes.fromhex(digest(repr(text).encode())) for text in texts.dictionary.to_pylist())
+            cells[column.name] = np.frombuffer(known, np.uint8).reshape(-1, 8)[texts.indices.to_numpy()]
+        names = sorted(cells)
+        head = repr(names).encode()
+        return [digest(head, row.tobytes()) for row in np.concatenate([cells[name] for name in names], axis=1)]
+
 
 def _numeric(kind: pa.DataType) -> bool:
     return (
@@ -189,9 +210,13 @@ def _nameable(kind: pa.DataType) -> bool:
 
 def _texts(values: pa.Array) -> list[str | None]:
     """As text, None where missing. Raises ValueError for what cannot be text."""
+    return _as_text(values).to_pylist()
+
+
+def _as_text(values: pa.Array) -> Any:
     if not _nameable(values.type):
         raise UserError(f"a column of categories was wanted, and one of {values.type} given")
-    return values.cast(pa.string()).to_pylist()
+    return values.cast(pa.string())
 
 
 def _running(values: pa.Array) -> bool:

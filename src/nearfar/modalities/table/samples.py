@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,7 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class TableSamples(Samples):
-    """N rows. names: the position of each, from 0, as text.
+    """N rows. names: the position of each, from 0, as text.  digest: see `Columns.digests`.
 
     columns: what they mean.  numbers: N x A, standardized, NaN where missing.  codes: N x B, int64: see
     `Columns.encode`.
@@ -45,10 +45,6 @@ class TableSamples(Samples):
         """What views take: numbers and codes of some rows."""
         index = index.to(self.numbers.device)
         return self.numbers[index], self.codes[index]
-
-    def contents(self) -> Iterator[bytes]:
-        numbers, codes = self.numbers.cpu().numpy(), self.codes.cpu().numpy()
-        yield from (a.tobytes() + b.tobytes() for a, b in zip(numbers, codes, strict=True))
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, numbers=self.numbers.to(device), codes=self.codes.to(device))
@@ -128,6 +124,7 @@ def open_table(
         columns=columns,
         numbers=numbers,
         codes=codes,
+        digest=columns.digests(table),
     )
 
 
