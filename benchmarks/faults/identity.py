@@ -104,7 +104,9 @@ def rows_written_otherwise(faults: Faults, folder: Path, random: chance.Random, 
     first = open_table(cells)
     for _ in range(many):
         names = random.sample([*cells], 3)
-        other = {name: list(map(float, cells[name])) if name == "b" else cells[name] for name in names}
+        other: dict[str, list[Any]] = {
+            name: list(map(float, cells[name])) if name == "b" else cells[name] for name in names
+        }
         other |= {"more": list(range(40))} if random.random() < 0.5 else {}
         row, column = random.randrange(40), random.choice(names)
         changed = random.random() < 0.5
