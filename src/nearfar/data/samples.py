@@ -22,6 +22,7 @@ class Samples:
     names: of each, by which labels find it.  label, group: N, int64, or MISSING; attribute, a second label, likewise.
     classes: the name of each class number.  split: N names, "" where unknown.
     skipped: (name, reason) of each that could not be read.  notes: sentences for the user.
+    label_column: whence the labels are, where they were in a column.
     """
 
     PER_SAMPLE: ClassVar[tuple[str, ...]] = ()
@@ -35,6 +36,7 @@ class Samples:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     attribute: Tensor = None  # pyright: ignore[reportAssignmentType] (where none is given, it is MISSING for all)
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if self.attribute is None:

@@ -47,7 +47,15 @@ def finetune(
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
     with workplace("finetune", run, data, settings, out, say) as place:
-        rows = labeled_rows(place.samples, share=settings.share, per_class=settings.per_class, seed=settings.seed)
+        rows = labeled_rows(
+            place.samples,
+            share=settings.share,
+            per_class=settings.per_class,
+            seed=settings.seed,
+            unlabeled=run.kind.unlabeled,
+        )
+        for note in rows.notes:
+            say(note)
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
         head = _head(run, settings.layer)
         which = f"the {settings.weights} encoder"
