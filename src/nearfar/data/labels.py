@@ -150,7 +150,9 @@ def present(label: Tensor, classes: Sequence[str]) -> list[str]:
     return [classes[c] for c in label.unique().tolist() if c != MISSING]
 
 
-def split_names(values: Iterable[Any], *, where: str = "the column split") -> list[str]:
+def split_names(
+    values: Iterable[Any], *, where: str = "the column split", remedy: str = "or call the column something else"
+) -> list[str]:
     """What a column says of the split of each sample: train, test, val, or "" where it is empty.
 
     where: it stands, for the message.  Raises ValueError for any other word, or a number.
@@ -159,7 +161,7 @@ def split_names(values: Iterable[Any], *, where: str = "the column split") -> li
     if strange := sorted({word for word in words if word and word.casefold() not in SPLITS}, key=natural):
         raise UserError(
             f"{where} holds {some(list(map(repr, strange)))}; understood are {', '.join(SPLITS)}, in any case, and "
-            "empty cells, which are learned from. Write one of these, or call the column something else."
+            f"empty cells, which are learned from. Write one of these, {remedy}."
         )
     return [SPLITS.get(word.casefold(), "") for word in words]
 

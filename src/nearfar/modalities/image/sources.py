@@ -133,7 +133,8 @@ def _open_list(path: Path) -> Opened:
     if not any((path.parent / name).exists() for name in names):
         raise UserError(
             f"None of the {len(names)} paths in '{path}' exists, for example {names[0]!r}. "
-            f"Paths are relative to the list's folder, '{path.parent}'."
+            f"Paths are relative to the list's folder, '{path.parent}'. If it is a table, call it .csv, and name its "
+            "columns in the first line."
         )
     notes = _repeated(len(listed) - len(names), f"'{path}'")
     return Opened(str(path), Files([path.parent / name for name in names]), names, path.parent, notes=notes)

@@ -148,18 +148,10 @@ class Columns:
                     )
                 columns.append(Column(name, tuple(kept), gaps=None in texts))
             else:
-                numbers, strange = as_numbers(values, time)
+                numbers, _ = as_numbers(values, time)
                 if not time and len(table) >= 20 and _running(numbers, index):
                     notes.append(f"The column {name!r} numbers the rows, and is left out.")
                     continue
-                if strange.any():
-                    notes.append(
-                        f"{_of(name, strange)} no number, such as {_first(values, strange)}, and count as missing; "
-                        f"--categorical {name} makes the column one of categories."
-                    )
-                infinite = np.isinf(numbers)
-                if infinite.any():
-                    notes.append(f"{_of(name, infinite)} infinite, and count as missing.")
                 known = numbers[np.isfinite(numbers)]
                 spread = float(known.std()) if len(known) else 0.0
                 columns.append(
@@ -204,7 +196,12 @@ class Columns:
                         "leave a cell empty where nothing is known"
                     )
                 insist_plain(column.name, values.filter(pa.array(strange)))
-                notes.append(f"{_of(column.name, strange)} not {was}, such as {example}, and count as missing.")
+                notes.append(
+                    f"{_of(column.name, strange)} not {was}, such as {example}, and count as missing; trained with "
+                    f"--categorical {column.name}, the column is one of categories."
+                )
+            if np.isinf(known).any():
+                notes.append(f"{_of(column.name, np.isinf(known))} infinite, and count as missing.")
             known = np.where(np.isfinite(known), known, np.nan)
             numbers[:, a] = torch.from_numpy((known - column.mean) / column.std)
         codes = torch.empty(len(table), len(self.categories), dtype=torch.int64)

@@ -124,7 +124,8 @@ def open_table(
     split_in, group_in = (None if name in out else find(name) for name in RESERVED)
     if split_in is not None:
         where = f"the column split of {given}"
-        split = split_names(_values(table[split_in]), where=where)
+        remedy = "or leave the column out by --drop split"
+        split = split_names(_values(table[split_in]), where=where, remedy=remedy)
     elif known is not None and known.split:
         split = known.split
     if group_in is not None:
@@ -142,13 +143,12 @@ def open_table(
         notes += more
     else:
         table = table.rename_columns([_as_trained(name, columns, notes, table) for name in table.column_names])
+        inputs = [name for name in columns.names if name in table.column_names]
         if known is not None and label_column in columns.names:
             notes.append(
                 f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell."
             )
-    count, words, where = missing_words(
-        table.select([name for name in table.column_names if name in columns.names]), keep
-    )
+    count, words, where = missing_words(table.select(inputs), keep)
     if count:
         notes.append(
             f"{count:,} cells of {', '.join(map(repr, where))} are {' or '.join(words)}, which is read as missing; "
