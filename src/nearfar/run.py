@@ -205,14 +205,14 @@ class Run:
         said = meet(
             present(label[torch.cat([learned for learned, _ in splits]).unique()], classes),
             present(label[tested], classes),
-            ours="the rows that are learned from",
-            theirs="the rows that are tested",
+            ours=f"the {self.kind.noun} that are learned from",
+            theirs=f"the {self.kind.noun} that are tested",
         )
         if lost := sum(int((~torch.isin(label[test], label[learned])).sum()) for learned, test in splits):
-            said.append(
-                f"{lost:,} of {len(tested):,} tested rows are of classes that no row learned from has, and count as "
-                "wrong."
-            )
+            of = f"{lost:,} of {len(tested):,} tested {self.kind.noun} are of classes that none learned from has"
+            if lost == len(tested):
+                raise UserError(f"{of}: each class lies in one group. Label two groups or more of a class")
+            said.append(f"{of}, and count as wrong.")
         for note in said:
             say(note)
         seen = torch.cat([self.seen(samples) for samples in parts])[tested]
@@ -269,14 +269,14 @@ class Run:
             return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
         if test.any():
             raise UserError(
-                "all labels are of rows of the split test, which are never learned from: give DATA with labeled rows "
-                "of the split train, and these as --test"
+                f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
+                "labels in the split train, and these as --test"
             )
         parts = folds(samples.label, samples.group, folds=FOLDS, seed=seed)
         if len(parts) < FOLDS:
             say(
-                f"{len(parts)} folds and not {FOLDS}: no class has more labeled {self.kind.noun}, or there are no more "
-                "groups, that go apart from each other."
+                f"{len(parts)} folds instead of {FOLDS}: the labels allow no more, as no class has more labeled "
+                f"{self.kind.noun}, or there are no more groups."
             )
         return parts, torch.cat([tested for _, tested in parts])
 

@@ -185,3 +185,30 @@ def test_values_as_cells() -> None:
     given = [3.0, 2.5, float("nan"), None, " x ", True, torch.tensor([7.0]).item()]
     assert [csv.as_text(value) for value in given] == ["3", "2.5", "", "", "x", "True", "7"]
     assert [csv.known(text) for text in ("NA", "na", "?", "0", "")] == ["", "na", "", "0", ""]
+
+
+@pytest.mark.parametrize(
+    ("header", "refused"),
+    [
+        ("0.5,x,3", "'0.5'"),
+        ("3,1", "'3'"),
+        ("007,a", "'007'"),
+        ("a,2020", "'2020'"),
+        ("0,1,2,label", ""),
+        ("2000,2005,2010", ""),
+    ],
+)
+def test_a_first_line_of_data_is_no_header(tmp_path: Path, header: str, refused: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\n{header}\n", encoding="utf-8")
+    if refused:
+        with pytest.raises(ValueError, match=rf"line 1: the first line should name .*{refused}.*a line of names above"):
+            csv.read_table(path)
+    else:
+        assert csv.read_table(path).column_names == header.split(",")
+
+
+def test_values_that_mean_the_same() -> None:
+    assert len({csv.value(text) for text in ("1", "1.0", "+1", "1e0", "1.", "0.1e1")}) == 1
+    assert all(isinstance(csv.value(text), str) for text in ("01", "1,5", "1_0", "x", "", "0x1", "1e99999", "nan"))
+    assert [csv.short(text) for text in ("1.0", "-2.", "1.50", "01.0", "1e0")] == ["1", "-2", "1.50", "01.0", "1e0"]

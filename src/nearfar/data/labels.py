@@ -261,7 +261,7 @@ def table_labels(
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
             positions.setdefault(_plain(name, root), []).append(i)
-    of_row = [positions.get(_plain(row[key], root), []) for _, row in rows]
+    of_row = [positions.get(_plain(csv.short(row[key]), root), []) for _, row in rows]
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 

@@ -126,8 +126,8 @@ def known_columns(
         labels.group = array_labels(columns["group"], n).label
     if "attribute" in columns:
         labels.attribute = array_labels(columns["attribute"], n).label
-    if "split" in columns:
-        labels.split = split_names(columns["split"])
+    split = split_names(columns.get("split", ()))
+    labels.split = split if any(split) else no_labels(names, noun="image").split
     return labels
 
 

@@ -117,7 +117,8 @@ def open_images(
     data: one of
         a folder: every image below it, at any depth, in natural order; hidden files are ignored, links followed once.
             Without images, every .npy file: H x W, H x W x C, or C x H x W where C is the smallest of the three;
-        a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the column path, or the first);
+        a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the first column, or path, with
+            optional label, group, attribute, split);
         a .tar that is not compressed; a .parquet table whose rows hold encoded images (bytes, as the datasets library
         writes them too) or paths, and optional label, group, attribute, split;
         an array or tensor, uint8, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;

@@ -20,7 +20,7 @@ from nearfar.data.labels import Labels, array_labels, natural, no_labels, split_
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
-from nearfar.modalities.image.held import UNDERSTOOD, held, known_columns
+from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, held, known_columns
 from nearfar.modalities.image.parquet import read_table
 
 SUFFIXES = frozenset(
@@ -69,7 +69,7 @@ def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
         return _open_folder(path)
     suffix = path.suffix.lower()
     if suffix in (".txt", ".csv"):
-        return _open_list(path)
+        return _open_list(path, label_column, keep)
     if suffix in (".npz", ".npy"):
         try:
             loaded = np.load(path, allow_pickle=False)
@@ -118,15 +118,21 @@ def _open_paths(paths: Sequence[str]) -> Opened:
     return Opened("the list", Files([Path(path) for path in whole]), names, root, notes=notes)
 
 
-def _open_list(path: Path) -> Opened:
+def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
+    records: list[dict[str, str]] = []
     if path.suffix.lower() == ".csv":
-        rows = [row.cells for row in csv.read_rows(path)]
-        named = csv.column(rows[0], "path") if rows else None
-        column = None if named is None else rows[0].index(named)
-        listed = [row[0] for row in rows] if column is None else [r[column] for r in rows[1:] if len(r) > column]
+        header, rows = csv.read_records(path)
+        there = {name: csv.column(header.cells, name) for name in ("path", label_column, *COLUMNS)}
+        csv.insist_distinct(path, header, among=list(filter(None, there.values())))
+        if there["path"]:
+            records = [{name: row[found] for name, found in there.items() if found} for _, row in rows]
+            records = [row | {"path": _listed(row["path"])} for row in records if row["path"]]
+            listed = [row["path"] for row in records]
+        else:
+            listed = [row.cells[0] for row in csv.read_rows(path)]
     else:
         listed = [line.strip() for line in csv.read_text(path).splitlines()]
-    listed = [name.replace("\\", "/").removeprefix("./") for name in listed if name]
+    listed = [_listed(name) for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:
         raise UserError(f"'{path}' lists no paths. Wanted: one path a line, relative to '{path.parent}'.")
@@ -137,7 +143,18 @@ def _open_list(path: Path) -> Opened:
             "columns in the first line."
         )
     notes = _repeated(len(listed) - len(names), f"'{path}'")
-    return Opened(str(path), Files([path.parent / name for name in names]), names, path.parent, notes=notes)
+    known = {row["path"]: row for row in reversed(records)}
+    if torn := next((row["path"] for row in records if row != known[row["path"]]), None):
+        raise UserError(f"'{path}' lists {torn!r} twice, and says two things of it. Keep one.")
+    columns = {name: [known[n][name] for n in names] for name in (records[0] if records else ()) if name != "path"}
+    labels = known_columns(columns, label_column, names, None, keep)
+    source = Files([path.parent / name for name in names])
+    return Opened(str(path), source, names, path.parent, labels=labels, notes=notes)
+
+
+def _listed(name: str) -> str:
+    """A path as it is in a list, with forward slashes."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _repeated(count: int, where: str) -> list[str]:

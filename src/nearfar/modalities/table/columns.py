@@ -54,10 +54,17 @@ class Column:
     gaps: bool = False
     time: bool = False
 
-    @property
-    def digits(self) -> int:
-        """Digits behind the point that single precision keeps of a number."""
-        return 5 - math.ceil(math.log10(self.std))
+    def shown(self, value: float) -> str:
+        """A standardized number as text, with the digits that single precision keeps; "" where it is missing."""
+        if math.isnan(value):
+            return ""
+        number = round(value * self.std + self.mean, 5 - math.ceil(math.log10(self.std))) + 0.0
+        if not self.time:
+            return f"{number:.10g}"
+        day = 86_400
+        return str(
+            np.datetime64(round(number / day), "D") if self.std > 10 * day else np.datetime64(round(number), "s")
+        )
 
     @property
     def width(self) -> int:

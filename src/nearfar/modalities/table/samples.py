@@ -55,10 +55,8 @@ class TableSamples(Samples):
 
     def describe(self, i: int) -> list[str]:
         """What each column of a row says, in the order of the columns; "" where nothing is known."""
-        numbers = [
-            "" if value != value else f"{round(value * column.std + column.mean, column.digits) + 0.0:.10g}"
-            for value, column in zip(self.numbers[i].tolist(), self.columns.numbers, strict=True)
-        ]
+        both = zip(self.numbers[i].tolist(), self.columns.numbers, strict=True)
+        numbers = [column.shown(value) for value, column in both]
         texts = [
             column.values[code] if column.values and 0 <= code < len(column.values) else ""
             for code, column in zip(self.codes[i].tolist(), self.columns.categories, strict=True)
@@ -164,6 +162,7 @@ def open_table(
         attribute=missing if known is None else known.attribute,
         split=split,
         notes=notes,
+        label_column="" if known is None else label_column,
         columns=columns,
         numbers=numbers,
         codes=codes,
