@@ -283,7 +283,7 @@ def test_numbers_that_are_equal_are_one_class_and_this_is_said():
     assert labels.classes == ["0.5", "01", "1"]
     assert labels.label.tolist() == [2, 2, 2, 2, 2, 2, 0, 0, 1]
     assert any("'1e0'" in note and "'1.0'" in note and "one class" in note for note in labels.notes)
-    assert any("'01' and '1'" in note or "'1' and '01'" in note and "apart" in note for note in labels.notes)
+    assert any("'01' and '1'" in note or ("'1' and '01'" in note and "apart" in note) for note in labels.notes)
     assert array_labels(np.array([0.1, 1.0, np.nan], np.float32), 3).classes == ["0.1", "1"]
     assert array_labels(np.ma.array([1, 2], mask=[True, False]), 2).label.tolist() == [-1, 0]
     assert array_labels(np.array([b"cat", b"dog"]), 2).classes == ["cat", "dog"]

@@ -301,7 +301,7 @@ def array_labels(
     values = _array(values)
     if values.size != n or values.shape[:1] != (n,):
         raise UserError(f"{n} {noun}s want {n} labels; the labels have the shape {tuple(values.shape)}.")
-    if values.dtype.kind == "f":  # 0.1 in single precision is 0.1 and not 0.10000000149
+    if np.issubdtype(values.dtype, np.floating):  # 0.1 in single precision is 0.1 and not 0.10000000149
         values = np.where(np.isnan(values), None, values.astype(str))
     given = [csv.as_text(v) for v in values.reshape(n).tolist()]
     texts = [csv.known(text, keep) for text in given]

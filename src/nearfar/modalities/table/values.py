@@ -34,9 +34,7 @@ def missing_words(table: pa.Table, keep: Collection[str] = ()) -> tuple[int, lis
     count: Counter[str] = Counter()
     where = []
     for name in table.column_names:
-        values = table[name]
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
+        values = _decoded(table[name].combine_chunks())
         if is_text(values.type):
             texts = pc.utf8_trim_whitespace(values.cast(pa.large_string()))
             words = texts.filter(pc.is_in(texts, value_set=pa.array(csv.MISSING_WORDS - set(keep), pa.large_string())))
@@ -50,13 +48,20 @@ def plain(values: pa.Array, keep: Collection[str] = ()) -> pa.Array:
 
     keep: words that are values all the same.
     """
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    values = _decoded(values)
     if not is_text(values.type):
         return values
     texts = pc.utf8_trim_whitespace(values.cast(pa.large_string()))
     words = pa.array(["", *(csv.MISSING_WORDS - set(keep))], pa.large_string())
     return pc.if_else(pc.is_in(texts, value_set=words), pa.scalar(None, pa.large_string()), texts)
+
+
+def _decoded(values: pa.Array) -> pa.Array:
+    """The values themselves, where they are numbers of a dictionary."""
+    if not pa.types.is_dictionary(values.type):
+        return values
+    known = values.dictionary
+    return (known.cast(pa.large_string()) if is_text(known.type) else known).take(values.indices)
 
 
 def meaning(name: str, texts: pa.Array, typed: bool) -> tuple[bool, bool, list[str]]:
