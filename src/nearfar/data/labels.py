@@ -147,7 +147,7 @@ def meet(known: Sequence[str], given: Sequence[str], *, ours: str, theirs: str) 
 
 def present(label: Tensor, classes: Sequence[str]) -> list[str]:
     """The classes that have a sample, in order. label: N, int64, or MISSING."""
-    return [classes[c] for c in label.unique().tolist() if c != MISSING]
+    return [classes[int(c)] for c in label.unique().tolist() if c != MISSING]
 
 
 def split_names(
