@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -280,3 +281,29 @@ def test_evaluate_knows_whether_tested_samples_were_trained_on(copy: Path) -> No
     for learned, tested, seen in ((known, new, False), (new, known, True), (known, mixed, True)):
         protocol = run.evaluate(learned, test=tested)["protocol"]
         assert {protocol[name]["seen_in_training"] for name in ("knn", "linear")} == {seen}
+
+
+def test_few_labels_and_few_groups_make_fewer_folds_and_this_is_said(trained: nearfar.Run) -> None:
+    images, classes = tiny_images(12), [i % 4 for i in range(12)]
+    heard: list[str] = []
+    table = trained.evaluate((images, classes), say=heard.append)
+    assert "3 stratified folds of 12 samples" in table["note"]
+    assert any("3 folds instead of 5" in text for text in heard)
+    samples = open_images((images, classes))
+    grouped = dataclasses.replace(samples, group=torch.arange(12) // 4)
+    assert "3 stratified folds" in trained.evaluate(grouped)["note"]
+    with pytest.raises(ValueError, match="12 of 12 tested images are of classes that none learned from has"):
+        trained.evaluate(dataclasses.replace(samples, group=samples.label))
+    with pytest.raises(ValueError, match=r"the largest class has 1, .*Label two or more"):
+        trained.evaluate((images[:4], classes[:4]))
+    with pytest.raises(ValueError, match="of the split test, which are never learned from"):
+        trained.evaluate(dataclasses.replace(samples, split=["test"] * 12))
+
+
+def test_images_in_memory_may_be_opened_without_their_labels(trained: nearfar.Run) -> None:
+    pair = (tiny_images(12), [i % 4 for i in range(12)])
+    opened = open_images(pair)
+    for data in (pair, opened):
+        assert len(trained.open(data).classes) == 4
+        assert trained.open(data, labels="none").classes == []
+        assert trained.open(data, labels=["a", "b"] * 6).classes == ["a", "b"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests
+from nearfar.data.labels import meet, places, present
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.errors import Damaged, NotFound, UserError
@@ -37,6 +38,9 @@ from nearfar.training import probe as probing
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
+
+FOLDS = 5
+"""Of an evaluation, where no split is named and the labels allow."""
 
 
 class Run:
@@ -169,21 +173,33 @@ class Run:
                 encoder.load_state_dict(load_file(unchanged(self.path, UNTRAINED, self.config)))
         return pick_tower(encoder, self.tower).eval()
 
-    def open(self, data: Any, *, labels: Any = None, label_column: str = "", lenient: bool = False) -> Samples:
+    def open(
+        self,
+        data: Any,
+        *,
+        labels: Any = None,
+        label_column: str = "",
+        keep_words: Sequence[str] = (),
+        lenient: bool = False,
+    ) -> Samples:
         """Data in the form in which this encoder saw its training data. label_column: "" is that of training.
 
+        labels: a file, the word folders, an array; none leaves out those that the data bring.
+        keep_words: words that are labels, though they usually say that nothing is known; those of training are too.
         lenient: leave out what cannot be read, however much it is.
         """
-        samples = self.kind.open_as(
+        keep = (*self.settings.keep_words, *keep_words)
+        column = label_column or self.settings.label_column
+        opened = self.kind.open_as(
             data,
             self.config["made"],
-            self.settings,
-            labels=labels,
-            label_column=label_column or self.settings.label_column,
+            dataclasses.replace(self.settings, keep_words=keep),
+            labels=None if isinstance(labels, str) and labels == "none" else labels,
+            label_column=column,
             lenient=lenient,
         )
-        samples.insist_finite()
-        return samples
+        opened.insist_finite()
+        return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
 
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
@@ -203,23 +219,38 @@ class Run:
         label_column: str = "",
         test: Any = None,
         test_labels: Any = None,
+        keep_words: Sequence[str] = (),
         seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
         test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
-        Without them, a split named test in the labels is tested and the rest learned from; else seeded stratified
-        folds.
+        Without them, a split named test in the labels is tested and the rest learned from; else five seeded stratified
+        folds, or as many as the labels allow.  keep_words: as in `open`.
+        Raises ValueError where no class is common to what is learned from and what is tested.
         Writes results/evaluate.json and returns what it holds.
         """
-        parts = [self.open(data, labels=labels, label_column=label_column)]
+        parts = [self.open(data, labels=labels, label_column=label_column, keep_words=keep_words)]
         if test is not None:
-            parts.append(self.open(test, labels=test_labels, label_column=label_column))
+            parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))
         for note in [note for samples in parts for note in samples.notes]:
             say(note)
         label, classes, group = _together(parts)
-        splits, tested = self.splits(parts[0], seed) if test is None else _apart(parts, label)
+        splits, tested = self.splits(parts[0], seed, say) if test is None else _apart(parts, label)
+        said = meet(
+            present(label[torch.cat([learned for learned, _ in splits]).unique()], classes),
+            present(label[tested], classes),
+            ours=f"the {self.kind.noun} that are learned from",
+            theirs=f"the {self.kind.noun} that are tested",
+        )
+        if lost := sum(int((~torch.isin(label[test], label[learned])).sum()) for learned, test in splits):
+            of = f"{lost:,} of {len(tested):,} tested {self.kind.noun} are of classes that none learned from has"
+            if lost == len(tested):
+                raise UserError(f"{of}: each class lies in one group. Label two groups or more of a class")
+            said.append(f"{of}, and count as wrong.")
+        for note in said:
+            say(note)
         seen = torch.cat([self.seen(samples) for samples in parts])[tested]
         plain = self.kind.plain(self.encoder)
         untouched = torch.cat(
@@ -258,19 +289,31 @@ class Run:
         self.write("evaluate", table)
         return table
 
-    def splits(self, samples: Samples, seed: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The split that the data name, or five stratified folds; and the positions that are tested.
+    def splits(
+        self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """The split that the data name, or stratified folds, five or as many as can be; and the positions tested.
 
-        Raises ValueError where no labels are known.
+        Raises ValueError where no labels are known, or only those of rows of the split test.
         """
         known = samples.label != MISSING
         if not known.any():
-            raise UserError("evaluating takes labels, and none are known: give --labels FILE, or --labels folders")
+            raise UserError(f"evaluating takes labels, and none are known: {self.kind.unlabeled}")
         test = samples.of_split("test") & known
         train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
             return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
-        parts = folds(samples.label, samples.group, seed=seed)
+        if test.any():
+            raise UserError(
+                f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
+                "labels in the split train, and these as --test"
+            )
+        parts = folds(samples.label, samples.group, folds=FOLDS, seed=seed)
+        if len(parts) < FOLDS:
+            say(
+                f"{len(parts)} folds instead of {FOLDS}: the labels allow no more, as no class has more labeled "
+                f"{self.kind.noun}, or there are no more groups."
+            )
         return parts, torch.cat([tested for _, tested in parts])
 
     @checked
@@ -314,11 +357,12 @@ class Run:
 
 def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
     """Label, classes and group of several data as of one: classes are the same by name, groups never."""
-    classes = list(dict.fromkeys(name for samples in parts for name in samples.classes))
-    number = {name: i for i, name in enumerate(classes)}
+    classes: list[str] = []
     label, group, used = [], [], 0
     for samples in parts:
-        of = torch.tensor([number[name] for name in samples.classes] + [MISSING])  # the last stands for MISSING, -1
+        place, others = places(classes, samples.classes)
+        classes += others
+        of = torch.tensor([*place, MISSING])  # the last stands for MISSING, -1
         label.append(of[samples.label])
         group.append(torch.where(samples.group == MISSING, MISSING, samples.group + used))
         used += int(samples.group.max().clamp(min=-1)) + 1

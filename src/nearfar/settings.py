@@ -70,9 +70,12 @@ class Settings(Checked):
     seed: Seed = 0
     """All that is random follows from it."""
     labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, if you like split and group; or the word folders, or none."""
+    """A CSV or Parquet file of path (or index) and label, if you like split (train, val or test) and group; or the word
+    folders, or none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA, null, None, nan or ? that are values all the same: otherwise they say that one is missing."""
     sampler: SamplerName = "method"
     """How the samples of a step are drawn: as the method wants it; shuffled; balanced (every class as likely);
     aware (round after round over the classes); pk (classes with --per-class samples each)."""
@@ -84,7 +87,8 @@ class Settings(Checked):
     """exclude: samples of one group (duplicates, frames, patients) are never each other's negatives. ignore: they are
     treated as any others."""
     split: Literal["train", "all"] = "train"
-    """Train on the rows of that split where the data name one, or on all rows."""
+    """Train on the rows of that split where the data name one, or on all rows. Read are train, training; val, valid,
+    validation, dev, development; test, testing; in any case. Empty is train."""
     probe_every: NonNegativeInt = 1
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
     save_every: PositiveInt = 1

@@ -23,7 +23,18 @@ from tests.tiny import FLAGS, array_file, folder, tiny_images
 COMMON = (
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
-    *("label-column", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every", "keep"),
+    *(
+        "label-column",
+        "keep-words",
+        "sampler",
+        "per-class",
+        "from-run",
+        "groups",
+        "split",
+        "probe-every",
+        "save-every",
+        "keep",
+    ),
 )
 SIMCLR = {
     "image": ("out", "resume", "recipe", "kind", "dim", "temperature", *COMMON, "size", "crops", "max-bad", "white"),

@@ -8,7 +8,18 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from nearfar.data.labels import array_labels, folder_labels, natural, no_labels, table_labels
+from nearfar.data.labels import (
+    alike,
+    array_labels,
+    folder_labels,
+    given_labels,
+    meet,
+    natural,
+    no_labels,
+    places,
+    split_names,
+    table_labels,
+)
 
 NAMES = ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/10.jpg"]
 
@@ -203,7 +214,7 @@ def test_words_for_missing_are_no_classes_and_are_counted(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"path": NAMES, "label": words}), tmp_path / "labels.parquet")
     for labels in (table_labels(csv, NAMES), table_labels(tmp_path / "labels.parquet", NAMES), array_labels(words, 4)):
         assert (labels.classes, labels.label.tolist()) == (["cat"], [-1, -1, 0, -1])
-        assert "3 labels are NA or null, which is read as no label." in labels.notes
+        assert any("3 labels are NA or null" in note and "--keep-words NA null" in note for note in labels.notes)
 
 
 def test_split_folders_count_where_the_table_has_no_splits(tmp_path):
@@ -265,3 +276,89 @@ def test_a_class_below_a_class_may_be_named_so():
 def test_folders_without_a_label_alone_give_no_classes():
     with pytest.raises(ValueError, match="lie in no class folder"):
         folder_labels(["unlabeled/1.png"])
+
+
+def test_numbers_that_are_equal_are_one_class_and_this_is_said():
+    labels = array_labels([1, 1.0, "1", "1.0", "1e0", "+1", "0.50", 0.5, "01"], 9)
+    assert labels.classes == ["0.5", "01", "1"]
+    assert labels.label.tolist() == [2, 2, 2, 2, 2, 2, 0, 0, 1]
+    assert any("'1e0'" in note and "'1.0'" in note and "one class" in note for note in labels.notes)
+    assert any("'01' and '1'" in note or ("'1' and '01'" in note and "apart" in note) for note in labels.notes)
+    assert array_labels(np.array([0.1, 1.0, np.nan], np.float32), 3).classes == ["0.1", "1"]
+    assert array_labels(np.ma.array([1, 2], mask=[True, False]), 2).label.tolist() == [-1, 0]
+    assert array_labels(np.array([b"cat", b"dog"]), 2).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_number_is_the_same_class_in_every_form_of_table(tmp_path, form):
+    if form == "csv":
+        path = table(tmp_path, "index,label\n0,1.0\n1,\n2,2.0\n3,03\n")
+    else:
+        path = tmp_path / "labels.parquet"
+        pyarrow.parquet.write_table(
+            pyarrow.table({"index": [0.0, 1.0, 2.0, 3.0], "label": ["1.0", None, " 2 ", "03"]}), path
+        )
+    labels = table_labels(path, ["0", "1", "2", "3"])
+    assert (labels.classes, labels.label.tolist()) == (["1", "2", "03"], [0, -1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Cat", "cat"),
+        ("New York", "New\xa0York"),
+        ("caf\xe9", "cafe\u0301"),
+        ("a", "a\u200b"),
+        ("01", "1"),
+        ("True", "true"),
+        ("true", "1"),
+        ("7", "\uff17"),
+    ],
+)
+def test_classes_that_differ_in_form_are_apart_and_named_with_both_spellings(one: str, other: str) -> None:
+    labels = array_labels([one, other, "else"], 3)
+    assert len(labels.classes) == 3
+    (note,) = (note for note in labels.notes if "apart" in note)
+    assert all(repr(name) in note or ascii(name) in note for name in (one, other))
+    (note, spelled) = meet([one, "else"], [other, "else"], ours="these", theirs="those")
+    assert "1 of 2 classes of those are none of these" in note
+    assert ascii(one) in spelled or repr(one) in spelled
+    with pytest.raises(ValueError, match=r"no class is common to these .* and those .* how they are written"):
+        meet([one], [other], ours="these", theirs="those")
+
+
+def test_where_classes_meet_equal_numbers_are_the_same():
+    assert places(["1", "b"], ["b", "1.0", "c", "01"]) == ([1, 0, 2, 3], ["c", "01"])
+    assert meet(["1", "2"], ["2.0", "1e0"], ours="these", theirs="those") == []
+    assert meet([], ["a"], ours="these", theirs="those") == []
+    assert alike(["-1", "a"], ["1", "b"]) == []
+
+
+def test_one_vocabulary_of_splits():
+    given = ["Train", " TEST ", "testing", "val", "Validation", "DEV", "", None, "NA", "training"]
+    assert split_names(given) == ["train", "test", "test", "val", "val", "val", "", "", "", "train"]
+    for strange in ("holdout", 1, "0"):
+        with pytest.raises(ValueError, match=rf"split holds '{strange}'; understood are train, .*validation"):
+            split_names(["train", strange])
+
+
+def test_words_for_missing_may_be_kept(tmp_path):
+    path = table(tmp_path, "path,label\ncat/1.jpg,None\ncat/2.jpg,scratch\ndog/1.jpg,NA\n")
+    assert table_labels(path, NAMES).classes == ["scratch"]
+    assert table_labels(path, NAMES, keep=["None"]).classes == ["None", "scratch"]
+    assert array_labels(["None", "a", "?"], 3, keep=["None", "?"]).classes == ["?", "a", "None"]
+
+
+def test_columns_are_found_whatever_their_case(tmp_path):
+    labels = table_labels(table(tmp_path, "PATH , Label,SPLIT\ncat/1.jpg,a,Test\n"), NAMES)
+    assert (labels.classes, labels.split[0]) == (["a"], "test")
+    assert any("'Label'" in note for note in labels.notes)
+    with pytest.raises(ValueError, match="'Label' and 'LABEL' may both be the column 'label'"):
+        table_labels(table(tmp_path, "path,Label,LABEL\ncat/1.jpg,a,b\n"), NAMES)
+    with pytest.raises(ValueError, match="put a line of names above it"):
+        table_labels(table(tmp_path, "cat/1.jpg,a\ncat/2.jpg,b\n"), NAMES)
+
+
+def test_rows_of_a_table_lie_in_no_folders():
+    with pytest.raises(ValueError, match=r"the rows of DATA lie in none.* columns index and label"):
+        given_labels("folders", ["0", "1"], noun="row")

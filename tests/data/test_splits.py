@@ -50,14 +50,32 @@ def test_a_rare_class_is_no_obstacle_and_no_warning():
     assert sum((label[test] == 1).sum().item() for _, test in parts) == 2
 
 
-def test_too_few_labels_or_groups_for_the_folds():
-    with pytest.raises(ValueError, match=r"5 folds were asked for; wanted: 2 to 3. Of 6 labeled .* class has 3"):
-        folds(torch.tensor([0, 0, 0, 1, 1, 1, MISSING]))
-    with pytest.raises(ValueError, match="and 2 go apart from each other"):
-        folds(torch.zeros(10, dtype=torch.int64), torch.arange(10) // 5)
+@pytest.mark.parametrize(
+    ("label", "group", "number"),
+    [
+        ([0, 0, 0, 1, 1, 1, MISSING], None, 3),
+        ([0] * 10, [0] * 5 + [1] * 5, 2),
+        ([0, 1] * 24, [i % 3 for i in range(48)], 3),
+        ([0, 0, 1, 1, 2, 2, 3, 3], list(range(8)), 2),
+        ([0, 1] * 20, None, 5),
+    ],
+)
+def test_there_are_as_many_folds_as_labels_and_groups_allow(
+    label: list[int], group: list[int] | None, number: int
+) -> None:
+    parts = folds(torch.tensor(label), None if group is None else torch.tensor(group))
+    assert len(parts) == number
+    assert sum(len(test) for _, test in parts) == sum(y != MISSING for y in label)
+
+
+def test_too_few_labels_or_groups_for_two_folds():
+    with pytest.raises(ValueError, match=r"3 labeled samples .* the largest class has 1, .*Label two or more"):
+        folds(torch.tensor([0, 1, 2, MISSING]))
+    with pytest.raises(ValueError, match="all are of one group"):
+        folds(torch.zeros(10, dtype=torch.int64), torch.zeros(10, dtype=torch.int64))
     with pytest.raises(ValueError, match="1 folds were asked for"):
         folds(some_labels(10, 2), folds=1)
-    with pytest.raises(ValueError, match="Of 0 labeled samples"):
+    with pytest.raises(ValueError, match="0 labeled samples"):
         folds(torch.full((10,), MISSING))
 
 
@@ -78,7 +96,7 @@ def test_holding_out_with_few_labels_and_with_groups():
     assert not set(group[rest].tolist()) & set(group[held].tolist())
     with pytest.raises(ValueError, match=r"share to hold out is 0.9; wanted: above 0, at most 0.5"):
         holdout(label, share=0.9)
-    with pytest.raises(ValueError, match="2 folds were asked for"):
+    with pytest.raises(ValueError, match="the largest class has 1"):
         holdout(torch.arange(5))
 
 

@@ -78,9 +78,10 @@ def test_it_goes_on_where_it_was_and_only_with_the_same(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_runs_are_those_that_were_asked_for() -> None:
-    assert Ask().flags() == {"labels": "", "label_column": "label"}
+    assert Ask().flags() == {"labels": "", "keep_words": (), "label_column": "label"}
     assert Ask(encoder="conv4", size=32, labels="x").flags() == {
         "labels": "x",
+        "keep_words": (),
         "label_column": "label",
         "encoder": "conv4",
         "size": 32,

@@ -27,7 +27,9 @@ class Doctor(Checked):
     drop: tuple[str, ...] = ()
     """Columns of a table to leave out."""
     categorical: tuple[str, ...] = ()
-    """Columns of a table whose whole numbers are codes."""
+    """Columns of a table whose numbers are codes."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA or None that are values all the same."""
     encoder: str = ""
     """The network to time a step of; resnet18, and mlp for tables, if none is named."""
     size: NonNegativeInt = 0
@@ -50,7 +52,8 @@ def doctor(argv: list[str]) -> int:
 
     plan = plans.make("simclr", asked.data, None, {}, kind=asked.kind)
     given = {
-        name: getattr(asked, name) for name in ("labels", "label_column", "drop", "categorical", "size", "encoder")
+        name: getattr(asked, name)
+        for name in ("labels", "label_column", "drop", "categorical", "keep_words", "size", "encoder")
     }
     flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
     if strange := [name for name, value in given.items() if value and name not in flags]:
@@ -86,9 +89,9 @@ def doctor(argv: list[str]) -> int:
         command += f" --labels {shlex.quote(asked.labels)}"
     if asked.label_column != "label" and (asked.labels or not kind.pixels) and not (grouped and kind.pixels):
         command += f" --label-column {shlex.quote(asked.label_column)}"
-    for flag in ("drop", "categorical"):
+    for flag in ("drop", "categorical", "keep_words"):
         if getattr(asked, flag):
-            command += f" --{flag} {shlex.join(getattr(asked, flag))}"
+            command += f" --{flag.replace('_', '-')} {shlex.join(getattr(asked, flag))}"
     console.print()
     for advice in examination.advice:
         console.print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}", markup=False)

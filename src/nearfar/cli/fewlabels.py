@@ -144,6 +144,8 @@ def predict(argv: list[str]) -> int:
     classifier = Classifier(call.classifier, trust=call.trust)
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
+    for note in samples.notes:
+        print(note)
     if len(samples) > SHOWN and out.exists():
         raise AlreadyThere(f"{str(out)!r} is there already: name another file with --out")
     predictions = classifier.predict(samples, near=call.near)
@@ -182,6 +184,8 @@ def label_plan(argv: list[str]) -> int:
 
     model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
     plan = label_plan(model, call.data, call.settings)
+    for note in plan.samples.notes:
+        print(note)
     kind = model.run.kind if isinstance(model, Classifier) else model.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())
     replace(image, lambda temporary: sheet.save(temporary, format="PNG"))

@@ -170,6 +170,8 @@ class Sheet(Checked):
     """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
     label_column: str = "label"
     """The column of a table that holds the labels, and is no input."""
+    keep_words: tuple[str, ...] = ()
+    """As in training."""
     size: NonNegativeInt = 0
     """Side of the views in pixels, for images; 0 as in training."""
     samples: PositiveInt = 8
@@ -187,7 +189,7 @@ def views(argv: list[str]) -> int:
     from nearfar.modalities import kind as kinds
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
-    flags["label_column"] = asked.label_column
+    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)

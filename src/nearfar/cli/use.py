@@ -43,6 +43,8 @@ class Embed(Checked):
     """Labels to put beside the features, as in training."""
     label_column: str = ""
     """The column that holds them; that of training if none is named."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA or None that are labels all the same."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
     tower: str = ""
@@ -53,14 +55,18 @@ class Embed(Checked):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(Checked):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
-    raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are."""
+    raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are:
+    five, or as many as the labels allow."""
 
     run: RunArg
     data: DataArg
     labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
+    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders. A split
+    is train, training; val, valid, validation, dev, development; test, testing; in any case. Empty is train."""
     label_column: str = ""
     """The column that holds the labels; that of training if none is named."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA or None that are labels all the same."""
     test: str = ""
     """Other data to test on, while DATA are learned from."""
     test_labels: str = ""
@@ -118,7 +124,9 @@ def embed(argv: list[str]) -> int:
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
-    images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+    images = run.open(
+        asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
+    )
     for note in images.notes:
         print(note)
     features = run.embed(images).numpy()
@@ -149,6 +157,7 @@ def evaluate(argv: list[str]) -> int:
         label_column=asked.label_column,
         test=asked.test or None,
         test_labels=asked.test_labels or None,
+        keep_words=asked.keep_words,
         seed=asked.seed,
         say=print,
     )

@@ -2,14 +2,17 @@
 
 Every reader of label tables, lists of paths and tables to learn from keeps these rules:
 
-- Encoding: UTF-8, with or without a byte order mark. Other bytes are refused, with their line.
+- Encoding: UTF-8, with or without a byte order mark, or UTF-16 with one. Other bytes are refused, with their line.
 - Compression: gzip, known by the first bytes, whatever the file is called.
-- Delimiter: comma, semicolon or tab: the one that stands most often in the first line, outside quotes; on a tie, and
-  where there is none, the comma. In a .tsv a tab goes before all others.
+- Delimiter: comma, semicolon, tab or |: the one that stands most often in the first line, outside quotes; on a tie, and
+  where there is none, the comma. In a .tsv a tab goes before all others. A first line such as sep=; names it, as
+  spreadsheets write it, and is no row.
 - Quotes: a cell in double quotes may hold delimiters, line breaks, and quotes written twice.
 - White space around a cell, or around the name of a column, is no part of it.
+- A column is found by its name, whatever its case, if no other is called so exactly.
 - Blank lines are no rows.
 - Missing values: a cell that is empty or one of `MISSING_WORDS`, where values are asked for; paths are never missing.
+- Numbers: 1, 1.0, +1 and 1e0 are the same value; 01 is a text, as its zero would be lost, and so is 1,5.
 - Row lengths: a short row of labels ends in empty cells, and what a long one has beyond its header is ignored. In a
   table to learn from, where a shifted cell would become an input, both are errors.
 
@@ -25,10 +28,11 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from decimal import Decimal
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +41,15 @@ from nearfar.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MISSING_WORDS = frozenset(("?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A"))
+MISSING_WORDS = frozenset(
+    ("?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None")
+)
 """Cells that say that a value is missing, as an empty one does."""
 
-DELIMITERS = ",;\t"
+NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?"
+"""A number as text; one with zeros in front is none."""
+
+DELIMITERS = ",;\t|"
 
 START = 1 << 20
 """Bytes of a file that `first_rows` looks at."""
@@ -55,18 +64,22 @@ class Row:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a text file. Raises ValueError where it is not UTF-8, or is damaged gzip."""
+    """The whole of a text file. Raises ValueError where it is neither UTF-8 nor UTF-16, or is damaged gzip."""
     try:
         content = _content(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"'{path}' is damaged: it cannot be unpacked ({error}).") from error
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode(_encoding(content))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"'{path}', line {line}: not UTF-8 (the byte 0x{content[error.start]:02x}). Save it as CSV UTF-8."
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"'{path}', line {line}: not UTF-8 (the byte 0x00). Save it as CSV UTF-8.")
+    return text
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -78,7 +91,8 @@ def first_rows(path: Path, count: int) -> list[Row]:
     """The first rows, to see what a file is: what cannot be read is left to whoever opens it."""
     rows = []
     with suppress(ValueError, OSError, EOFError, zlib.error):
-        text = _Text(path, _content(path, START).decode("utf-8-sig", errors="replace"))
+        content = _content(path, START)
+        text = _Text(path, content.decode(_encoding(content), errors="replace"))
         rows.extend(islice(text.rows(), count))
     return rows
 
@@ -91,9 +105,10 @@ def read_records(path: Path) -> tuple[Row, list[tuple[int, dict[str, str]]]]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Columns of the types that pyarrow infers, null where a value is missing.
+    """Columns of text, as it is written: what it means is for whoever knows which rows may be learned from.
 
-    Raises ValueError where two columns have one name, or a row has more or fewer cells than the header.
+    Raises ValueError where two columns have one name, the header looks like data, or a row has more or fewer cells than
+    the header.
     """
     import pyarrow as pa
 
@@ -103,6 +118,7 @@ def read_table(path: Path) -> pa.Table:
     if header is None:
         return pa.table({})
     insist_distinct(path, header)
+    _insist_names(path, header)
     body, delimiter = text.text[text.end :], text.delimiter
     if text.needs_cleaning(body):
         clean = io.StringIO()
@@ -116,11 +132,24 @@ def read_table(path: Path) -> pa.Table:
         raise UserError(f"'{path}' cannot be read as a table ({error}).") from error
 
 
-def insist_distinct(path: Path, header: Row, among: Sequence[str] | None = None) -> None:
+def insist_distinct(path: Path | str, header: Row, among: Sequence[str] | None = None) -> None:
     """Raise ValueError where two columns have one name. among: the names that matter; all, if not given."""
     twice = [name for name, n in Counter(header.cells).items() if n > 1 and (among is None or name in among)]
     if twice:
         raise UserError(f"'{path}', line {header.line}: two columns are called {twice[0]!r}. Rename one.")
+
+
+def column(names: Sequence[str], wanted: str) -> str | None:
+    """The column that is called so, or so but for case and white space; None where there is none.
+
+    Raises ValueError where several are, and none exactly.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    if len(alike) > 1:
+        raise UserError(f"{' and '.join(map(repr, alike))} may both be the column {wanted!r}: rename one")
+    return alike[0] if alike else None
 
 
 def as_text(value: Any) -> str:
@@ -132,12 +161,44 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, bytes):
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError as error:
+            raise UserError(f"the bytes {value[:40]!r} are no text in UTF-8: decode them first") from error
     return str(value).strip()
 
 
-def known(text: str) -> str:
-    """A cell, or "" where it says that the value is missing."""
-    return "" if text in MISSING_WORDS else text
+def known(text: str, keep: Collection[str] = ()) -> str:
+    """A cell, or "" where it says that the value is missing. keep: words that are values all the same."""
+    return "" if text in MISSING_WORDS and text not in keep else text
+
+
+def short(text: str) -> str:
+    """A whole number without a point, as 1 for 1.0; any other text as it is."""
+    whole = re.fullmatch(r"\+?(-?(?:0|[1-9][0-9]*))\.0*", text)
+    return whole[1] if whole else text
+
+
+def value(text: str) -> Decimal | str:
+    """What two cells have in common that mean the same: the number, where it is one, else the text."""
+    return Decimal(text) if re.fullmatch(NUMBER, text) else text
+
+
+def _encoding(content: bytes) -> str:
+    return "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+
+
+def _insist_names(path: Path, header: Row) -> None:
+    """Raise ValueError where the names of columns are numbers, unless they count on in equal steps."""
+    numbers = [cell for cell in header.cells if re.fullmatch(rf"{NUMBER}|[+-]?[0-9]+[.,]?[0-9]*", cell)]
+    whole = [int(cell) for cell in numbers if re.fullmatch("[0-9]{1,9}", cell)]
+    steps = {b - a for a, b in pairwise(whole)}
+    if numbers and not (len(whole) == len(numbers) > 1 and len(steps) == 1 and min(steps) > 0):
+        raise UserError(
+            f"'{path}', line {header.line}: the first line should name the columns, and holds the number "
+            f"{numbers[0]!r}. If it is data, put a line of names above it; if it is a name, add a word to it."
+        )
 
 
 def _content(path: Path, most: int = -1) -> bytes:
@@ -157,7 +218,10 @@ class _Text:
     delimiter: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """The delimiter is seen in the first line that is not blank; quoted cells do not count."""
+        """The delimiter is named, or seen in the first line that is not blank; quoted cells do not count."""
+        if named := re.match(r'\s*"?sep=([^\r\n])"?[ ,;|]*(?:\r\n|\n|\r)', self.text, re.IGNORECASE):
+            self.delimiter, self.end = named[1], named.end()
+            return
         plain = re.sub(r'"(?:[^"]|"")*"', '""', self.text[:START])
         first = next((line for line in plain.splitlines() if line.strip()), "")
         tabs = self.path.name.lower().removesuffix(".gz").endswith(".tsv") and "\t" in first
@@ -165,9 +229,11 @@ class _Text:
 
     def rows(self) -> Iterator[Row]:
         lines = io.StringIO(self.text, newline="")
+        lines.seek(self.end)
+        before = self.text.count("\n", 0, self.end)
         reader = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
         while True:
-            first = reader.line_num + 1
+            first = before + reader.line_num + 1
             try:
                 cells = next(reader, None)
             except csv.Error as error:
@@ -214,16 +280,10 @@ def _parse(body: str, names: list[str], delimiter: str) -> pa.Table:
     import pyarrow.csv
 
     if not body.strip("\r\n"):
-        return pa.table({name: pa.nulls(0) for name in names})
-    quoted, missing = '"' in body, ["", *sorted(MISSING_WORDS)]
-    table = pyarrow.csv.read_csv(
+        return pa.table({name: pa.array([], pa.string()) for name in names})
+    return pyarrow.csv.read_csv(
         pa.BufferReader(body.encode()),
         read_options=pyarrow.csv.ReadOptions(column_names=names),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
-        convert_options=pyarrow.csv.ConvertOptions(null_values=missing, strings_can_be_null=True),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values='"' in body),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    for i, name in enumerate(names if quoted else ()):  # quotes may hold white space
-        if pa.types.is_string(table.schema.types[i]):
-            cells = [known((cell or "").strip()) or None for cell in table[name].to_pylist()]
-            table = table.set_column(i, name, pa.array(cells, pa.string()))
-    return table

@@ -1,7 +1,9 @@
 """What is known of each sample: its class, its group, its split; from folder names, a table, or an array.
 
 Labels are names. A user's "-1" is a class like any other; only an empty cell, NaN, or a word that stands for it (see
-`nearfar.data.csv`) means that nothing is known. In messages the samples are called by a noun that the caller gives.
+`nearfar.data.csv`) means that nothing is known. Numbers that are equal are one class: 1, 1.0, "1" and 1e0. Names that
+differ otherwise are classes of their own; those that may be meant to be one (01 and 1, Cat and cat, True and 1) are
+named in a note. In messages the samples are called by a noun that the caller gives.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
@@ -25,9 +27,9 @@ from nearfar.errors import NotFound, UserError
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
 }
-"""Names of a top folder that are read as a split, whatever their case."""
+"""Words that are read as a split, whatever their case: in a column split, and as the name of a top folder."""
 
 UNLABELED = ("unlabeled", "unlabelled", "unsup")
 """Names of a folder beside class folders (or beside train and test) of which no sample has a label."""
@@ -64,12 +66,127 @@ def natural(text: str) -> tuple:
     return [[int(p) if i % 2 else p.casefold() for i, p in enumerate(part)] for part in parts], text
 
 
-def number(values: Iterable[str], classes: list[str] | None = None) -> tuple[Tensor, list[str]]:
-    """Each name's number in natural order (MISSING for ""), and the names: N, int64, and a list."""
+def number(values: Iterable[str], notes: list[str] | None = None) -> tuple[Tensor, list[str]]:
+    """Each name's number in natural order (MISSING for ""), and the names: N, int64, and a list.
+
+    Names that are equal as numbers are one class, called by the shortest.  notes: where what was merged is told, and
+    which names are alike but apart.
+    """
     values = list(values)
-    classes = sorted(set(values) - {""}, key=natural) if classes is None else classes
-    numbers = {name: i for i, name in enumerate(classes)} | {"": MISSING}
+    spelled: dict[Any, set[str]] = {}
+    for name in set(values) - {""}:
+        spelled.setdefault(csv.value(name), set()).add(name)
+    called = {key: csv.short(min(names, key=lambda name: (len(name), name))) for key, names in spelled.items()}
+    classes = sorted(called.values(), key=natural)
+    place = {name: i for i, name in enumerate(classes)}
+    numbers = {name: place[called[key]] for key, names in spelled.items() for name in names} | {"": MISSING}
+    if notes is not None:
+        if merged := [sorted(names, key=natural) for names in spelled.values() if len(names) > 1]:
+            same = some([" and ".join(map(repr, names)) for names in sorted(merged)])
+            notes.append(f"Written in several ways, but equal as numbers, and so one class each: {same}.")
+        if pairs := alike(classes, classes):
+            notes.append(f"Classes that differ only in how they are written are kept apart: {some(pairs)}.")
     return torch.tensor([numbers[v] for v in values], dtype=torch.int64), classes
+
+
+def form(name: str) -> str:
+    """What is left of a name without case, white space, forms of Unicode and zeros in front; true is 1, false 0."""
+    text = re.sub(r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+", "", unicodedata.normalize("NFKC", name).casefold())
+    text = {"true": "1", "false": "0"}.get(text, text)
+    number = re.fullmatch(r"(-?)\+?0*([0-9]+)(?:\.0*)?", text)
+    return number[1] + number[2] if number else text
+
+
+def alike(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Pairs of names that are not the same class but differ only in form, as text for a message."""
+    forms: dict[str, list[str]] = {}
+    for name in names:
+        forms.setdefault(form(name), []).append(name)
+    pairs: dict[frozenset[str], str] = {}
+    for other in others:
+        for name in forms.get(form(other), []):
+            if csv.value(name) != csv.value(other):
+                pairs.setdefault(frozenset((name, other)), f"{_spelled(name, other)} and {_spelled(other, name)}")
+    return list(pairs.values())
+
+
+def _spelled(name: str, other: str) -> str:
+    """A name in quotes, so that it can be told from the other."""
+    looks_same = unicodedata.normalize("NFKC", name) == unicodedata.normalize("NFKC", other)
+    return ascii(name) if looks_same else repr(name)
+
+
+def places(known: Sequence[str], given: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Where the classes of another source stand in [*known, *others], and these others, in their order."""
+    place = {csv.value(name): i for i, name in enumerate(known)}
+    others = [name for name in given if csv.value(name) not in place]
+    place |= {csv.value(name): len(known) + i for i, name in enumerate(others)}
+    return [place[csv.value(name)] for name in given], others
+
+
+def meet(known: Sequence[str], given: Sequence[str], *, ours: str, theirs: str) -> list[str]:
+    """What is to be said where classes of two sources meet: which of the given ones are none of the known.
+
+    known, given: names of classes that have samples.  ours, theirs: whose they are, as in "the training rows".
+    Raises ValueError where both have classes and none in common.
+    """
+    _, others = places(known, given)
+    pairs = some(alike(known, others))
+    if known and others and len(others) == len(given):
+        raise UserError(
+            f"no class is common to {ours} ({some(list(map(repr, known)))}) and {theirs} "
+            f"({some(list(map(repr, given)))}). "
+            + (f"They differ in how they are written: {pairs}. " if pairs else "")
+            + "Name the same class alike in both."
+        )
+    if not known or not others:
+        return []
+    notes = [f"{len(others)} of {len(given)} classes of {theirs} are none of {ours}: {some(list(map(repr, others)))}."]
+    return notes + ([f"They may differ only in how they are written: {pairs}."] if pairs else [])
+
+
+def present(label: Tensor, classes: Sequence[str]) -> list[str]:
+    """The classes that have a sample, in order. label: N, int64, or MISSING."""
+    return [classes[int(c)] for c in label.unique().tolist() if c != MISSING]
+
+
+def split_names(
+    values: Iterable[Any], *, where: str = "the column split", remedy: str = "or call the column something else"
+) -> list[str]:
+    """What a column says of the split of each sample: train, test, val, or "" where it is empty.
+
+    where: it stands, for the message.  Raises ValueError for any other word, or a number.
+    """
+    words = [csv.known(csv.as_text(value)) for value in values]
+    if strange := sorted({word for word in words if word and word.casefold() not in SPLITS}, key=natural):
+        raise UserError(
+            f"{where} holds {some(list(map(repr, strange)))}; understood are {', '.join(SPLITS)}, in any case, and "
+            f"empty cells, which are learned from. Write one of these, {remedy}."
+        )
+    return [SPLITS.get(word.casefold(), "") for word in words]
+
+
+def given_labels(
+    labels: Any,
+    names: Sequence[str],
+    *,
+    column: str = "label",
+    root: Path | None = None,
+    files: Sequence[str] = (),
+    noun: str = "sample",
+    keep: Collection[str] = (),
+) -> Labels:
+    """Labels as a user gives them: the word folders, the path of a table (see `table_labels`), or an array."""
+    if not isinstance(labels, str | Path):
+        return array_labels(labels, len(names), noun=noun, keep=keep)
+    if str(labels) != "folders":
+        return table_labels(labels, names, column=column, root=root, files=files, noun=noun, keep=keep)
+    if not any("/" in name for name in names):
+        raise UserError(
+            f"--labels folders takes each {noun}'s class from its folder, and the {noun}s of DATA lie in none. Give a "
+            f"table, with --labels labels.csv, of columns {'index' if names[0] == '0' else 'path'} and label."
+        )
+    return folder_labels(names, noun=noun)
 
 
 def no_labels(names: Sequence[str], *, noun: str = "sample") -> Labels:
@@ -95,14 +212,15 @@ def folder_labels(names: Sequence[str], *, noun: str = "sample") -> Labels:
     Raises ValueError where no file lies in a folder.
     """
     split, values = zip(*map(_folders(names), names), strict=True)
-    label, classes = number(values)
+    notes: list[str] = []
+    label, classes = number(values, notes)
     if not classes:
         raise UserError(
             f"--labels folders takes each {noun}'s class from its folder, but {some(names)} lie in no class folder. "
             "Put each class in a folder of its own, or give a table: --labels labels.csv with columns path and label."
         )
     unknown = torch.full((len(names),), MISSING)
-    labels = Labels(label, classes, unknown, list(split))
+    labels = Labels(label, classes, unknown, list(split), notes)
     extra = Counter(folder for folder in map(_unlabeled, names) if folder)
     loose = values.count("") - extra.total()
     if loose:
@@ -120,6 +238,7 @@ def table_labels(
     root: Path | None = None,
     files: Sequence[str] = (),
     noun: str = "sample",
+    keep: Collection[str] = (),
 ) -> Labels:
     """The labels of a CSV or Parquet table that has a row for each sample.
 
@@ -128,6 +247,7 @@ def table_labels(
 
     path: the table.  names: of the N samples.  root: DATA's folder, to understand absolute paths.
     files: of the N samples, where some are pages of one; a row of a file is for all its pages.
+    keep: words that are labels, though they usually say that nothing is known.
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
     range, rows contradict each other, or no row names a sample of DATA. Rows that name none are counted in notes.
     """
@@ -135,23 +255,24 @@ def table_labels(
     if not path.is_file():
         beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
         raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
-    key, rows = _read(path, column)
+    notes: list[str] = []
+    key, rows = _read(path, column, notes)
     positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
             positions.setdefault(_plain(name, root), []).append(i)
-    of_row = [positions.get(_plain(row[key], root), []) for _, row in rows]
+    of_row = [positions.get(_plain(csv.short(row[key]), root), []) for _, row in rows]
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 
     wanted = dict.fromkeys((column, "split", "group", "attribute"))
     kept = {name: _values(path, name, rows, of_row, names) for name in wanted}
-    label, classes = number(map(csv.known, kept[column]))
+    label, classes = number((csv.known(cell, keep) for cell in kept[column]), notes)
     group, attribute = (number(map(csv.known, kept[name]))[0] for name in ("group", "attribute"))
-    split = list(map(csv.known, kept["split"]))
+    split = split_names(kept["split"], where=f"'{path}': the column split")
     if not any(split):
         split = [cut[0] for cut in map(_folders(names), names)]
-    labels = Labels(label, classes, group, split, attribute=attribute)
+    labels = Labels(label, classes, group, split, notes, attribute)
     if stray:
         labels.notes.append(
             f"{len(stray)} of {len(rows)} rows of '{path}' name no {noun} of DATA and were ignored ({some(stray)})."
@@ -160,34 +281,61 @@ def table_labels(
     if bare:
         have = "has" if bare == 1 else "have"
         labels.notes.append(f"{bare} of {len(names)} {noun}s {have} no label in '{path}'.")
-    _note_missing(labels, kept[column])
+    _note_missing(labels, kept[column], keep)
     _note_one_class(labels)
     return labels
 
 
-def array_labels(values: Any, n: int, *, names: Sequence[str] | None = None, noun: str = "sample") -> Labels:
-    """Labels given as an array: N integers or strings; "", None, NaN and their like mean that nothing is known.
+def array_labels(
+    values: Any, n: int, *, names: Sequence[str] | None = None, noun: str = "sample", keep: Collection[str] = ()
+) -> Labels:
+    """Labels given as an array: N numbers or strings; "", None, NaN and their like mean that nothing is known.
 
     names: where given, the values are numbers into it and its order is kept; else each distinct value is a class.
+    keep: words that are labels, though they usually say that nothing is known.
     Raises ValueError where there are not N values, or a number has no name.
     """
-    values = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    values = values.cpu() if isinstance(values, Tensor) else values
+    if np.ma.isMaskedArray(values):
+        values = np.ma.filled(values.astype(object), None)
+    values = _array(values)
     if values.size != n or values.shape[:1] != (n,):
         raise UserError(f"{n} {noun}s want {n} labels; the labels have the shape {tuple(values.shape)}.")
+    if np.issubdtype(values.dtype, np.floating):  # 0.1 in single precision is 0.1 and not 0.10000000149
+        values = np.where(np.isnan(values), None, values.astype(str))
     given = [csv.as_text(v) for v in values.reshape(n).tolist()]
-    texts = [csv.known(text) for text in given]
+    texts = [csv.known(text, keep) for text in given]
+    notes: list[str] = []
     if names is None:
-        label, classes = number(texts)
+        label, classes = number(texts, notes)
     else:
-        numbers = {str(i): str(name) for i, name in enumerate(names)} | {"": ""}
-        nameless = sorted(set(texts) - numbers.keys(), key=natural)
+        numbers = {csv.value(str(i)): i for i in range(len(names))} | {"": MISSING}
+        nameless = sorted({text for text in texts if csv.value(text) not in numbers}, key=natural)
         if nameless:
             raise UserError(f"The labels hold {some(nameless)}, but there are {len(names)} class names, from 0.")
-        label, classes = number([numbers[t] for t in texts], [str(name) for name in names])
-    labels = Labels(label, classes, torch.full((n,), MISSING), [""] * n)
-    _note_missing(labels, given)
+        label, classes = torch.tensor([numbers[csv.value(t)] for t in texts]), [str(name) for name in names]
+        if len({csv.value(name) for name in classes}) < len(classes):
+            raise UserError(f"Two of the {len(classes)} class names are the same: {some(classes)}.")
+    labels = Labels(label, classes, torch.full((n,), MISSING), [""] * n, notes)
+    _note_missing(labels, given, keep)
+    if 0 < (empty := given.count("")) < n:
+        labels.notes.append(f"{empty:,} of {n:,} labels are empty.")
     _note_one_class(labels)
     return labels
+
+
+def _array(values: Any) -> np.ndarray:
+    """As an array; a list keeps the types of its values, which NumPy would make text or numbers of one form."""
+    if isinstance(values, np.ndarray):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"the labels are no list of one value each ({error})") from error
+    if array.ndim == 1 and isinstance(values, list | tuple):
+        array = np.empty(len(values), object)
+        array[:] = [value.item() if isinstance(value, np.generic | Tensor) else value for value in values]
+    return array
 
 
 def _folders(names: Sequence[str]):
@@ -213,25 +361,32 @@ def _unlabeled(name: str) -> str | None:
     return None
 
 
-def _read(path: Path, column: str) -> tuple[str, Rows]:
-    """Which column names the samples, and the rows. Raises ValueError where a column is missing."""
+def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
+    """Which column names the samples, and the rows, by the names that are asked for, whatever their case in the table.
+
+    Raises ValueError where a column is missing.
+    """
     if path.suffix.lower() in (".parquet", ".pq"):
         header, rows = _read_parquet(path)
     else:
         header, records = csv.read_records(path)
         rows = [(f"line {line}", cells) for line, cells in records]
-    columns = header.cells
-    key = next((name for name in ("path", "index") if name in columns), None)
-    lacking = [name for name, there in (("path (or index)", key), (column, column in columns)) if not there]
+    there = {name: csv.column(header.cells, name) for name in (column, "path", "index", "split", "group", "attribute")}
+    key = next((name for name in ("path", "index") if there[name]), None)
+    lacking = [name for name, found in (("path (or index)", key), (column, there[column])) if not found]
     if key is None or lacking:
         raise UserError(
-            f"'{path}' has the columns {', '.join(map(repr, columns)) or 'none'} but no {' and no '.join(lacking)}. "
-            "Rename them, or choose the label's column with --label-column."
+            f"'{path}' has the columns {', '.join(map(repr, header.cells)) or 'none'} but no "
+            f"{' and no '.join(lacking)}. Rename them, or choose the label's column with --label-column; if the first "
+            "line is data, put a line of names above it."
         )
-    csv.insist_distinct(path, header, among=(key, column, "split", "group", "attribute"))
+    csv.insist_distinct(path, header, among=list(filter(None, there.values())))
     if not rows:
         raise UserError(f"'{path}' has a header but no rows.")
-    return key, rows
+    other = {name: found for name, found in there.items() if found not in (None, name)}
+    for name, found in other.items():
+        notes.append(f"The column {found!r} of '{path}' is read as {name!r}.")
+    return key, [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
 
 
 def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
@@ -286,10 +441,13 @@ def _plain(name: str, root: Path | None) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _note_missing(labels: Labels, cells: Sequence[str]) -> None:
-    words = Counter(cell for cell in cells if cell in csv.MISSING_WORDS)
+def _note_missing(labels: Labels, cells: Sequence[str], keep: Collection[str]) -> None:
+    words = Counter(cell for cell in cells if cell and not csv.known(cell, keep))
     if words:
-        labels.notes.append(f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label.")
+        labels.notes.append(
+            f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label; "
+            f"--keep-words {' '.join(sorted(words))} keeps them as classes."
+        )
 
 
 def _note_one_class(labels: Labels) -> None:

@@ -26,6 +26,7 @@ class Samples:
     digest: of each, by which it is known again; where it is not given, `nearfar.data.digests` takes it of `contents`.
     max_bad: the share of the samples without which training may go on when they can be read no more: see
         `nearfar.errors.Lost`. None where they do not lie in files that could change.
+    label_column: whence the labels are, where they were in a column.
     """
 
     PER_SAMPLE: ClassVar[tuple[str, ...]] = ()
@@ -44,6 +45,7 @@ class Samples:
     attribute: Tensor = None  # pyright: ignore[reportAssignmentType] (where none is given, it is MISSING for all)
     digest: list[str] | None = None
     max_bad: float | None = None
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if self.attribute is None:

@@ -14,22 +14,28 @@ from nearfar.errors import UserError
 
 
 def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Stratified folds of the labeled samples, as pairs (train, test) of rising indices, int64.
+    """Stratified folds of the labeled samples, as pairs (train, test) of rising indices, int64: as many as can be made.
 
     Each labeled sample is in exactly one test part. The samples of a group are together in one fold; those without a
     group go each their own way. Classes are spread as evenly as their groups allow.
 
-    label: N, int64, or MISSING.  group: N, int64, or MISSING; None: no groups.  folds: 2 or more.
-    Raises ValueError where no class has as many labeled samples as there are folds, or there are too few groups.
+    label: N, int64, or MISSING.  group: N, int64, or MISSING; None: no groups.  folds: at most so many; there are fewer
+    where no class has so many labeled samples, or there are fewer groups.
+    Raises ValueError where not even two can be made.
     """
     rows, units = _labeled(label, group)
     y = label.cpu()[rows].numpy()
     most = _most(y, units)
-    if not 2 <= folds <= most:
+    if folds < 2:
+        raise UserError(f"{folds} folds were asked for; wanted: 2 or more")
+    if most < 2:
+        largest, apart = np.bincount(y).max(initial=0), len(np.unique(units))
         raise UserError(
-            f"{folds} folds were asked for; wanted: 2 to {most}. Of {len(rows)} labeled samples the largest class has "
-            f"{np.bincount(y).max(initial=0)}, and {len(np.unique(units))} go apart from each other. Label more."
+            f"{len(rows)} labeled samples cannot be learned from and tested in turn: the largest class has {largest}, "
+            f"and {'all are of one group' if apart == 1 else f'{apart} go apart from each other'}. Label two or more "
+            "of a class, in two groups or more, or name rows to test in a column split"
         )
+    folds = min(folds, most)
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     if len(np.unique(units)) == len(rows):
@@ -39,7 +45,7 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
     with warnings.catch_warnings():
         # A class with fewer samples than folds is absent from some test parts: no reason to do without the others.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        return [(rows[torch.from_numpy(train)], rows[torch.from_numpy(test)]) for train, test in splits]
+        return [(rows[torch.from_numpy(train)], rows[torch.from_numpy(test)]) for train, test in splits if len(test)]
 
 
 def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -54,8 +60,9 @@ def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, s
         raise UserError(f"The share to hold out is {share}; wanted: above 0, at most 0.5.")
     rows, units = _labeled(label, group)
     y = label.cpu()[rows]
-    number = max(2, min(round(1 / share), most := _most(y.numpy(), units)))
-    if number > most or len(np.unique(units)) < len(rows):
+    number = min(round(1 / share), _most(y.numpy(), units))
+    if number < 2 or len(np.unique(units)) < len(rows):
+        number = max(2, number)
         return folds(label, group, folds=number, seed=seed)[0]
     # Without groups it is every tenth, class after class: training need not wait seconds for scikit-learn to load.
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))

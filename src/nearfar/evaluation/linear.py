@@ -14,7 +14,6 @@ rows can be told apart at once, and the directions in which they hardly differ w
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,10 +21,9 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
-from nearfar.batch import MISSING
+from nearfar.data.splits import folds
 from nearfar.errors import UserError
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
@@ -264,25 +262,15 @@ def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
 
     No part where most classes have one row, or all rows are of one group.
     """
-    labels = y.cpu().numpy()
-    if group is None:
-        folds = min(5, int(np.bincount(labels).max()))
-        split, own = StratifiedKFold, None
-        if 2 * int(labels.max() + 1) > len(labels):
-            return []
-    else:
-        own = group.cpu().numpy().copy()
-        own[own == MISSING] = own.max() + 1 + np.arange(int((own == MISSING).sum()))
-        folds = min(5, len(np.unique(own)))
-        split = StratifiedGroupKFold
-    if folds < 2:
+    if group is None and 2 * int(y.max() + 1) > len(y):
         return []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = [part for _, part in split(folds, shuffle=True, random_state=seed).split(labels, labels, own)]
+    try:
+        parts = [part for _, part in folds(y, group, folds=5, seed=seed)]
+    except UserError:  # all rows are of one group
+        return []
     masks = []
-    for part in parts[:1] if len(labels) > MANY else parts:
+    for part in parts[:1] if len(y) > MANY else parts:
         mask = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        mask[torch.from_numpy(part).to(y.device)] = True
+        mask[part.to(y.device)] = True
         masks.append(mask)
     return masks

@@ -100,14 +100,11 @@ def distill(
     with workplace("distill", run, data, settings, out, say) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)
-        if rows.others:
-            say(
-                f"{len(rows.others)} classes, such as {rows.others[0]!r}, are none of the teacher's: their labels "
-                "teach nothing."
-            )
+        for note in rows.notes:
+            say(f"{note} Their labels teach nothing.")
         part = _lesson(rows, samples, settings.alpha)
         teacher.features(part.subset(range(min(len(part), FEW))))  # or an error, before the student learns from it
-        encoder = _student(teacher, samples, settings)
+        encoder = _student(teacher, part, settings)
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (encoder, run.encoder)]
         say(
             f"{encoder.spec['name']} ({sizes[0]:.2f} M weights) learns from {str(teacher.path)!r} "

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from nearfar.batch import MISSING
+from nearfar.data.labels import alike, some
 from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.publish import Draft, Say, Workplace, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
 from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
-from nearfar.fewlabels.store import is_classifier
+from nearfar.fewlabels.store import is_classifier, read
 from nearfar.fewlabels.temperature import calibrate
 from nearfar.fewlabels.tuned import Trainer, Watch, tune
 from nearfar.method import Encoder, Stage
@@ -47,7 +48,17 @@ def finetune(
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
     with workplace("finetune", run, data, settings, out, say) as place:
-        rows = labeled_rows(place.samples, share=settings.share, per_class=settings.per_class, seed=settings.seed)
+        rows = labeled_rows(
+            place.samples,
+            share=settings.share,
+            per_class=settings.per_class,
+            seed=settings.seed,
+            unlabeled=run.kind.unlabeled,
+        )
+        for note in rows.notes:
+            say(note)
+        if is_classifier(run.path) and (pairs := alike(read(run.path).classes, rows.classes)):
+            say(f"Classes of {str(run.path)!r} and of the labels differ only in how they are written: {some(pairs)}.")
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
         head = _head(run, settings.layer)
         if settings.train == "full":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.data.labels import meet, present
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import Classifier
@@ -93,10 +95,11 @@ def label_plan(
     if by == "uncertainty" and classifier is None:
         raise UserError("--by uncertainty asks a classifier: make one with `nearfar finetune RUN DATA --labels FILE`")
     own = run.run if isinstance(run, Classifier) else run
-    without = isinstance(settings.labels, str) and settings.labels == "none"
-    samples = own.open(data, labels=None if without else given(settings), label_column=settings.label_column)
-    if without:
-        samples = samples.without_labels()
+    samples = own.open(data, labels=given(settings), label_column=settings.label_column, keep_words=settings.keep_words)
+    if classifier is not None:
+        known = present(samples.label, samples.classes)
+        notes = meet(classifier.classes, known, ours="the classifier", theirs="the labels of DATA")
+        samples = dataclasses.replace(samples, notes=[*samples.notes, *notes])
     free = ~samples.of_split("test", "val") & (samples.label == MISSING)
     if not 0 < count <= int(free.sum()):
         raise UserError(

@@ -97,7 +97,7 @@ def workplace(
     folder = Path(out) if out else plans.free_directory(command, data)
     labels = given(settings)
     with new_directory(folder):
-        samples = run.open(data, labels=labels, label_column=settings.label_column)
+        samples = run.open(data, labels=labels, label_column=settings.label_column, keep_words=settings.keep_words)
         for note in samples.notes:
             say(note)
         facts = {"data": _name(data), "labels": "" if labels is None else _name(labels)}

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.labels import meet, places, present
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.errors import UserError
 from nearfar.method import derive_seed
 
+LEARNS = "the samples that are learned from"
 FEWEST_HELD = 20
 """Labeled rows without which no temperature is fitted and no epoch chosen: fewer would say too little."""
 FEWEST_EACH = 4
@@ -32,6 +34,7 @@ class Rows:
     label: N, int64, of all samples, as numbers of `classes`, or MISSING. Numbers behind those are other classes.
     classes: names of those that are learned.
     others: names of other classes, in the order of their numbers.
+    notes: what is to be said of classes that do not meet.
     """
 
     learn: Tensor
@@ -40,27 +43,36 @@ class Rows:
     label: Tensor
     classes: list[str]
     others: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def of(self, samples: Samples, rows: Tensor) -> Samples:
         """Some of the samples, with these labels."""
         return dataclasses.replace(samples.subset(rows), label=self.label[rows], classes=self.classes)
 
 
-def labeled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, seed: int = 0) -> Rows:
+def labeled_rows(
+    samples: Samples,
+    *,
+    share: float = 0.0,
+    per_class: int = 0,
+    seed: int = 0,
+    unlabeled: str = "give --labels FILE, or --labels folders",
+) -> Rows:
     """Which labeled samples are learned from, and which measure. The classes are those with a label to learn from.
 
     share, per_class: how many of each class are learned from, drawn by the seed: so many, or an equal part of that
         share of all labeled training rows, at least one (Chen et al. 2020 draw 1 % of ImageNet so); neither takes all.
         More of the same seed hold the fewer.
-    Raises ValueError where there are fewer than two classes to learn.
+    unlabeled: what to do where no label is known, for the message.
+    Raises ValueError where there are fewer than two classes to learn, or none of them is tested, though others are.
     """
     if share and per_class:
         raise UserError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
     learn, held, test = _by_split(samples, samples.label)
     if not len(learn):
         raise UserError(
-            "no sample to learn from has a label: give --labels FILE with a column split that is empty or train, or "
-            "--labels folders"
+            f"no sample to learn from has a label: {unlabeled}; in a column split, rows to learn from are empty or "
+            "train"
         )
     numbers = samples.label[learn].unique().tolist()
     if len(numbers) < 2:
@@ -72,18 +84,33 @@ def labeled_rows(samples: Samples, *, share: float = 0.0, per_class: int = 0, se
         drawn = learn[torch.randperm(len(learn), generator=generator)]
         learn = torch.cat([drawn[samples.label[drawn] == c][:per_class] for c in numbers]).sort().values
     label, classes, others = _renumber(samples, [samples.classes[c] for c in numbers])
-    return Rows(learn=learn, held=held, test=test, label=label, classes=classes, others=others)
+    return Rows(
+        learn=learn,
+        held=held,
+        test=test,
+        label=label,
+        classes=classes,
+        others=others,
+        notes=[
+            *meet(classes, present(samples.label[held], samples.classes), ours=LEARNS, theirs="those of the split val"),
+            *meet(
+                classes, present(samples.label[test], samples.classes), ours=LEARNS, theirs="those of the split test"
+            ),
+        ],
+    )
 
 
 def all_rows(samples: Samples, classes: list[str]) -> Rows:
     """All samples to learn from, labeled or not; and the labeled ones of the splits val and test.
 
     classes: names of those that are known.
+    Raises ValueError where the samples have labels, and none of them is one of these.
     """
+    notes = meet(classes, present(samples.label, samples.classes), ours="the teacher", theirs="the labels of DATA")
     label, classes, others = _renumber(samples, classes)
     _, held, test = _by_split(samples, label)
     learn = samples.of_split(*LEARNED).nonzero()[:, 0]
-    return Rows(learn=learn, held=held, test=test, label=label, classes=classes, others=others)
+    return Rows(learn=learn, held=held, test=test, label=label, classes=classes, others=others, notes=notes)
 
 
 def hold_out(rows: Rows, group: Tensor, seed: int) -> Rows:
@@ -113,7 +140,6 @@ def _by_split(samples: Samples, label: Tensor) -> tuple[Tensor, ...]:
 
 def _renumber(samples: Samples, classes: list[str]) -> tuple[Tensor, list[str], list[str]]:
     """Labels as positions in `classes`, found by name; these; and the other classes, numbered behind them."""
-    others = [name for name in samples.classes if name not in classes]
-    place = {name: number for number, name in enumerate([*classes, *others])}
-    number = torch.tensor([*(place[name] for name in samples.classes), MISSING])  # the last stands for MISSING, -1
+    place, others = places(classes, samples.classes)
+    number = torch.tensor([*place, MISSING])  # the last stands for MISSING, -1
     return number[samples.label], classes, others

@@ -45,9 +45,12 @@ class Labeled(Checked):
     """Which labels the samples have."""
 
     labels: Labels = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders."""
+    """A CSV or Parquet file of path (or index) and label, with optional split (train, val or test) and group; or the
+    word folders."""
     label_column: str = ""
     """The column that holds the labels; that of training if none is named."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA or None that are labels all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

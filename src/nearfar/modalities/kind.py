@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from nearfar import modalities, settings
-from nearfar.batch import to
+from nearfar.batch import MISSING, to
+from nearfar.data.labels import given_labels, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
@@ -28,6 +31,7 @@ class Kind:
     be given; all else has a plain form here.
 
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
+    unlabeled: what to do where labels are needed and none are known.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
     N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.
@@ -35,6 +39,7 @@ class Kind:
 
     name: str = ""
     noun: ClassVar[str] = "samples"
+    unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
@@ -56,18 +61,59 @@ class Kind:
         raise NotImplementedError
 
     def samples(self, data: Any, settings: Any, made: dict[str, Any] | None = None) -> Samples:
-        """What `open` gives; without labels where the settings ask for none, whatever the kind.
+        """What `open` gives, with the labels that the settings name, whatever the kind, and if it was open before.
 
         made: of a run that goes on, whose data are opened in the form in which it saw them: see `open_as`.
         Raises ValueError where inputs are not finite.
         """
+        column = settings.label_column
         if made is None:
-            samples = self.open(data, settings)
+            opened = self.open(data, settings)
         else:
             labels = None if settings.labels in ("", "none") else settings.labels
-            samples = self.open_as(data, made, settings, labels=labels, label_column=settings.label_column)
-        samples.insist_finite()
-        return samples.without_labels() if settings.labels == "none" else samples
+            opened = self.open_as(data, made, settings, labels=labels, label_column=column)
+        opened.insist_finite()
+        return self.labeled(
+            opened,
+            data,
+            labels=settings.labels,
+            label_column=column,
+            asked=column != type(settings).label_column,
+            keep=settings.keep_words,
+        )
+
+    def labeled(
+        self, samples: Samples, data: Any, *, labels: Any, label_column: str, asked: bool, keep: Sequence[str] = ()
+    ) -> Samples:
+        """The samples with the labels that were asked for: none for "none"; other ones, where they were open before.
+
+        data: what they were opened from.  asked: whether the user named the column.
+        Raises ValueError where samples that are open cannot have the labels of that column.
+        """
+        words = split_names(samples.split, where="the split of the samples")
+        samples = dataclasses.replace(samples, split=words, label_column=samples.label_column or label_column)
+        if isinstance(labels, str) and labels == "none":
+            return samples.without_labels()
+        if not isinstance(data, Samples):
+            return samples
+        if labels is None or (isinstance(labels, str) and not labels):
+            if asked and data.label_column and data.label_column != label_column:
+                raise UserError(
+                    f"the label column {label_column!r} was asked for, but the samples were opened with the labels of "
+                    f"{data.label_column!r}: name it where they are opened"
+                )
+            return samples
+        return self.relabeled(samples, labels, label_column, keep)
+
+    def relabeled(self, samples: Samples, labels: Any, column: str, keep: Sequence[str] = ()) -> Samples:
+        """The samples with other labels, given as `given_labels` takes them, and what comes with these."""
+        known = given_labels(labels, samples.names, column=column, noun=self.noun.removesuffix("s"), keep=keep)
+        own = {name: getattr(known, name) for name in ("group", "attribute") if (getattr(known, name) != MISSING).any()}
+        own |= {"split": known.split} if any(known.split) else {}
+        notes = [*samples.notes, *known.notes]
+        return dataclasses.replace(
+            samples, label=known.label, classes=known.classes, notes=notes, label_column=column, **own
+        )
 
     def open_as(
         self, data: Any, facts: dict[str, Any], settings: Any, *, labels: Any, label_column: str, lenient: bool = False
@@ -75,9 +121,13 @@ class Kind:
         """Data in the form in which the encoder of a run saw its training data.
 
         facts: what the run's config.yaml keeps, those of `facts` among them.  settings: of the run.
+        labels: a file, the word folders, an array, or None for those that the data bring.
         lenient: leave out what cannot be read, however much it is.
         """
-        return self.open(data, settings)
+        named = labels is None or isinstance(labels, str | Path)
+        own = dataclasses.replace(settings, labels=str(labels or "") if named else "", label_column=label_column)
+        samples = self.open(data, own)
+        return samples if named else self.relabeled(samples, labels, label_column, settings.keep_words)
 
     def is_sample(self, path: str | Path) -> bool:
         """Whether a file holds one sample, or its pages, and not a set of them."""

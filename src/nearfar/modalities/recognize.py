@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 from nearfar.data import csv
@@ -13,16 +14,16 @@ LISTS = frozenset(("path", "image_path", "file", "file_name", "filename"))
 def looks_like_table(path: Path) -> bool:
     """Whether a file holds rows to learn from, and not a list of files or the contents of files.
 
-    A .tsv or a packed file always does. A .csv does if it has several columns, none called path, and does not begin
-    with the name of a file beside it; a .parquet file if it holds neither bytes nor paths.
+    A .tsv or a packed file always does. A .csv does if it has several columns, or one of numbers, none called path, and
+    does not begin with the name of a file beside it; a .parquet file if it holds neither bytes nor paths.
     """
     name = path.name.lower()
     if name.endswith((".tsv", ".csv.gz", ".tsv.gz")):
         return True
     if name.endswith(".csv") and path.is_file():
         rows = [row.cells for row in csv.first_rows(path, 2)]
-        listed = any("path" in cells or (path.parent / cells[0]).is_file() for cells in rows)
-        return not listed and any(len(cells) > 1 for cells in rows)
+        listed = any(csv.column(cells, "path") or (path.parent / cells[0]).is_file() for cells in rows)
+        return not listed and any(len(cells) > 1 or isinstance(csv.value(cells[0]), Decimal) for cells in rows)
     if name.endswith((".parquet", ".pq")) and path.is_file():
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -31,10 +31,12 @@ class Ask(Checked):
     """What every study is asked. All of it is saved, and a study goes on only with the same."""
 
     labels: str = ""
-    """A CSV or Parquet file of path (or index) and label, with optional split and group; or the word folders; where the
-    data bring none."""
+    """A CSV or Parquet file of path (or index) and label, with optional split (train, val or test) and group; or the
+    word folders; where the data bring none."""
     label_column: str = "label"
     """The column of that file which holds the labels."""
+    keep_words: tuple[str, ...] = ()
+    """Words such as NA or None that are values all the same."""
     seeds: AtLeastTwo = 3
     """How often all is repeated with other random numbers: 2 or more."""
     encoder: str = ""
@@ -51,7 +53,8 @@ class Ask(Checked):
     def flags(self) -> dict[str, Any]:
         """The settings of training runs."""
         chosen = {name: getattr(self, name) for name in ("encoder", "batch", "size") if getattr(self, name)}
-        return {"labels": self.labels, "label_column": self.label_column, **chosen}
+        words = {"keep_words": self.keep_words, "label_column": self.label_column}
+        return {"labels": self.labels, **words, **chosen}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ class Comparison(Study[Compare]):
 
     name = "compare"
     hidden = ("samples seen", "verdict")
+
+    def __init__(self, ask: Compare, out: str | Path, *, say: Callable[[str], None] = print) -> None:
+        super().__init__(ask, out, say=say)
+        self.said: set[str] = set()
 
     def prepare(self) -> None:
         self.plans = {method: self._plan(method) for method in self.ask.methods}
@@ -85,12 +89,18 @@ class Comparison(Study[Compare]):
     def _evaluate(self, path: Path) -> Scores:
         """The measures of a run, trained and untrained, its minutes and the samples it saw."""
         run, ask = Run(path, trust=True), self.ask
-        table = run.evaluate(ask.data, labels=ask.labels or None, label_column=ask.label_column)
+        table = run.evaluate(ask.data, labels=ask.labels or None, label_column=ask.label_column, say=self._once)
         rows = {row["name"]: row["values"] for row in table["rows"]}
         scores = {m: rows["trained encoder"][m]["value"] for m in MEASURES}
         scores |= {f"{m} untrained": rows["untrained encoder"][m]["value"] for m in MEASURES}
         made = run.config["made"]
         return scores | {"minutes": _seconds(path) / 60, "samples seen": made["steps"] * made["batch"]}
+
+    def _once(self, text: str) -> None:
+        """Say what was not said before: it is the same data, time after time."""
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
 
     def summarize(self) -> dict[str, Any]:
         return summarize(self.measured["runs"])

@@ -58,12 +58,13 @@ class PretrainingHelps(Study[Helps]):
         self.kind = kinds.of(self.plan.kind)
         if ask.run:
             samples = Run(ask.run, trust=ask.trust).open(
-                ask.data, labels=ask.labels or None, label_column=ask.label_column
+                ask.data, labels=ask.labels or None, label_column=ask.label_column, keep_words=ask.keep_words
             )
         else:
             samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
-        labeled_rows(self.samples)  # whether there is anything to learn
+        for note in [*samples.notes, *labeled_rows(self.samples, unlabeled=self.kind.unlabeled).notes]:
+            self.say(note)
         if ask.weights:
             self.kind.off_the_shelf(ask.shelf, ask.weights, self.samples)  # whether they can be read
 
@@ -73,7 +74,7 @@ class PretrainingHelps(Study[Helps]):
         if (samples.of_split("test") & known).any():
             return samples
         if not known.any():
-            raise UserError("no sample has a label: give --labels FILE, or --labels folders")
+            raise UserError(f"no sample has a label: {self.kind.unlabeled}")
         label = torch.where(samples.of_split(*LEARNED), samples.label, MISSING)
         _, test = holdout(label, samples.group, share=0.2, seed=0)
         held = set(test.tolist())
@@ -98,7 +99,8 @@ class PretrainingHelps(Study[Helps]):
         part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
         part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
         self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
-        plan, path = dataclasses.replace(self.plan, data=part), self.out / "pretrained"
+        settings = dataclasses.replace(self.plan.settings, labels="none")
+        plan, path = dataclasses.replace(self.plan, data=part, settings=settings), self.out / "pretrained"
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _measure(self, run: Run, accuracies: Accuracies) -> None:

@@ -67,9 +67,7 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
     if len(samples) < 2:
         raise UserError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
     if method.needs_labels and not (samples.label != MISSING).any():
-        raise UserError(
-            f"{plan.method!r} learns from labels and none are known: give --labels FILE, or --labels folders"
-        )
+        raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     insist_on_pixels(plan)
     return samples
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nearfar.modalities.image.samples import open_images
+from nearfar.modalities.image.sources import find
 
 from .images import encoded, folder, noise, smooth
 
@@ -273,3 +274,16 @@ def test_the_real_sets_open(shared_data):
     images = open_images(shared_data / "cifar10_test.npz")
     assert (len(images), images.channels, images.side, len(images.classes)) == (10_000, 3, 32, 10)
     assert torch.bincount(images.label).tolist() == [1000] * 10
+
+
+def test_a_list_with_columns_brings_labels_and_splits(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").touch()
+    listed = tmp_path / "list.csv"
+    listed.write_text("Path,label,split\na.png,cat,Train\nb.png,dog,TEST\na.png,cat,Train\n", encoding="utf-8")
+    labels = find(listed).labels
+    assert labels is not None
+    assert (labels.classes, labels.split) == (["cat", "dog"], ["train", "test"])
+    listed.write_text("path,label\na.png,cat\na.png,dog\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lists 'a.png' twice, and says two things of it"):
+        find(listed)

@@ -46,21 +46,23 @@ def test_what_each_column_becomes_and_which_are_left_out() -> None:
 def test_numbers_are_standardized_by_the_rows_that_were_learned_from() -> None:
     table = people()
     columns, _ = Columns.learn(table)
-    numbers, codes = columns.encode(table)
+    numbers, codes, _ = columns.encode(table)
     known = numbers[~numbers[:, 0].isnan(), 0]
     assert len(known) == 54
     torch.testing.assert_close(known.mean(), torch.zeros(()), atol=1e-6, rtol=0)
     torch.testing.assert_close(known.std(correction=0), torch.ones(()))
     assert codes[0].tolist() == [3, 1]  # a missing town is the position after the last; row 0 is a member
-    later, _ = columns.encode(table.slice(50))
+    later, *_ = columns.encode(table.slice(50))
     torch.testing.assert_close(later, numbers[50:], equal_nan=True)
 
 
 def test_what_was_never_seen_is_no_category() -> None:
     table = pa.table({"a": ["x", "y", "x"], "b": [1, 2, 3]})
     columns, _ = Columns.learn(table)
-    _, codes = columns.encode(pa.table({"a": ["z", None, "y"], "b": [1, 1, 1]}))
+    _, codes, notes = columns.encode(pa.table({"a": ["z", None, "y"], "b": [1, 1, 1]}))
     assert codes[:, 0].tolist() == [-1, -1, 1]
+    assert "1 values of 'a'" in notes[0]
+    assert "'z'" in notes[0]
 
 
 def test_codes_may_be_categories() -> None:
@@ -81,7 +83,7 @@ def test_they_come_back_from_json() -> None:
     columns, _ = Columns.learn(table)
     again = Columns.from_spec(json.loads(json.dumps(columns.spec())))
     assert again.spec() == columns.spec()
-    for one, two in zip(columns.encode(table), again.encode(table), strict=True):
+    for one, two in zip(columns.encode(table)[:2], again.encode(table)[:2], strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
 
 
@@ -90,7 +92,7 @@ def test_tables_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no column 'height', .*which the encoder was trained on; it has 'a'"):
         columns.encode(pa.table({"a": [1]}))
     wrong = people().set_column(0, "height", pa.array(["tall"] * 60))
-    with pytest.raises(ValueError, match="'height' was a number in training and is string here"):
+    with pytest.raises(ValueError, match="'height' was a number in training and is text here, such as 'tall'"):
         columns.encode(wrong)
     with pytest.raises(ValueError, match="no column of 'planet' can be learned from"):
         Columns.learn(people().select(["planet"]))

@@ -83,7 +83,7 @@ def test_nothing_is_found_where_nothing_is_wrong(n: int) -> None:
 
 def test_missing_values_are_counted_as_they_are() -> None:
     table = {"a": [1.0, None, 3.0, None], "b": ["x", "", None, "y"], "c": ["x", "y", "x", "y"]}
-    assert missing(open_table(table)) == {"a": 0.5, "b": 0.25, "c": 0.0}
+    assert missing(open_table(table)) == {"a": 0.5, "b": 0.5, "c": 0.0}
 
 
 def test_a_number_that_is_a_code_of_the_label_tells_it() -> None:

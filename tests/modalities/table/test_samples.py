@@ -149,3 +149,137 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         open_table(write(tmp_path, "empty.csv", "a,b\n"))
     with pytest.raises(ValueError, match="has no column 'agee'; it has 'split', 'age'"):
         open_table(write(tmp_path, "a.csv"), drop=["agee"])
+
+
+def rows(*lines: str, head: str = "a,b,label", n: int = 30) -> str:
+    return "\n".join([head, *lines, *(f"{i / 7:.3f},{'xyz'[i % 3]},{i % 2}" for i in range(n))]) + "\n"
+
+
+def test_a_stray_word_among_numbers_is_missing_and_named(tmp_path: Path) -> None:
+    first = open_table(write(tmp_path, "a.csv", rows("unknown,x,0")))
+    assert [c.name for c in first.columns.numbers] == ["a"]
+    assert first.numbers[:, 0].isnan().nonzero().flatten().tolist() == [0]
+    assert any("1 of 31 values of 'a'" in note and "'unknown'" in note for note in first.notes)
+    again = open_table(
+        {"a": ["unknown", *(i / 7 for i in range(30))], "b": ["x", *"xyz" * 10], "label": [0, *[0, 1] * 15]}
+    )
+    assert again.columns.spec()[0]["mean"] == pytest.approx(first.columns.spec()[0]["mean"], abs=1e-3)
+    kept = open_table(write(tmp_path, "a.csv", rows("unknown,x,0")), categorical=["b", "a"])
+    assert [c.name for c in kept.columns.categories] == ["a", "b"]
+    words = open_table({"a": [*range(12), *"lmnopqrs"] * 3, "b": ["x", "y"] * 30})
+    assert any("36 of 60 values of 'a' are numbers" in note and "'l'" in note for note in words.notes)
+
+
+@pytest.mark.parametrize("odd", ["1,5", "1,234.5", "1.234.567", "1 234", "1'234"])
+def test_decimal_commas_and_thousands_are_refused(tmp_path: Path, odd: str) -> None:
+    path = write(
+        tmp_path, "a.csv", rows(f"{odd},x,0", head="a;b;label").replace(",", ";").replace(odd.replace(",", ";"), odd)
+    )
+    with pytest.raises(ValueError, match=rf"'a' holds numbers such as .{odd}.: .*--categorical a"):
+        open_table(path)
+
+
+def test_codes_keep_their_zeros_and_times_are_times(tmp_path: Path) -> None:
+    lines = [
+        f"{i % 5:03d},2024-01-{1 + i % 28:02d},{i % 24:02d}:30,{'TRUE' if i % 2 else 'False'},{i % 2}.0"
+        for i in range(40)
+    ]
+    table = open_table(write(tmp_path, "a.csv", "zip,day,at,flag,label\n" + "\n".join(lines)))
+    assert {c.name: c.values for c in table.columns.categories} == {
+        "zip": ("000", "001", "002", "003", "004"),
+        "flag": ("false", "true"),
+    }
+    assert [c.time for c in table.columns.numbers] == [True, True]
+    assert table.classes == ["0", "1"]
+    assert any("'zip'" in note and "'000'" in note for note in table.notes)
+    days = pa.array([f"2024-01-{1 + i % 28:02d}" for i in range(40)]).cast(pa.timestamp("ns"))
+    frame = {"zip": ["000"] * 40, "day": days, "at": ["00:30"] * 40, "flag": [True] * 40}
+    again = open_table(frame, columns=table.columns)
+    assert torch.equal(again.numbers[:, 0], table.numbers[:, 0])
+    assert again.codes[0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="'day' was a time in training and is int64 here"):
+        open_table(frame | {"day": [20240101] * 40}, columns=table.columns)
+
+
+def test_words_for_missing_are_counted_in_every_reader_and_may_be_kept(tmp_path: Path) -> None:
+    words = ["NA", "x", "None", "", "x", "y", "?", "y"]
+    columns = {"a": [1.5, 2, 3, 4, 5, 6, 7, 9], "w": words}
+    text = "a,w\n" + "".join(f"{a},{w}\n" for a, w in zip(*columns.values(), strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    for data in (write(tmp_path, "a.csv", text), tmp_path / "a.parquet", columns, pa.table(columns)):
+        table = open_table(data)
+        assert table.columns.categories[0].values == ("x", "y")
+        assert table.codes[:, 0].tolist() == [2, 0, 2, 2, 0, 1, 2, 1]
+        assert any("3 cells of 'w' are ? or NA or None" in n and "--keep-words ? NA None" in n for n in table.notes)
+        kept = open_table(data, keep=["NA"])
+        assert kept.columns.categories[0].values == ("NA", "x", "y")
+        assert open_table(data, columns=kept.columns).codes.equal(kept.codes)
+
+
+@pytest.mark.parametrize("garbage", ["1e9,zzz", "unknown,?", "007,x", "-3,", "1.5,x"])
+def test_what_test_rows_hold_changes_nothing_that_is_learned(tmp_path: Path, garbage: str) -> None:
+    lines = [f"{i},{i / 7:.3f},{'xyz'[i % 3]},Train" for i in range(30)]
+    specs = [
+        open_table(
+            write(tmp_path, "a.csv", "\n".join(["id,a,b,split", *lines, *[f"5,{test}, TESTING "] * 3]))
+        ).columns.spec()
+        for test in ("2.0,y", garbage)
+    ]
+    assert specs[0] == specs[1]
+    assert [c["name"] for c in specs[0]] == ["a", "b"]  # id counts the rows that are learned from
+
+
+def test_splits_that_cannot_be_followed(tmp_path: Path) -> None:
+    data = {"a": [1.0, 2.0, 3.0], "split": ["train", "holdout", "train"]}
+    with pytest.raises(ValueError, match=r"'holdout'; understood are train, .*--drop split"):
+        open_table(data)
+    assert open_table(data, drop=["split"]).split == ["", "", ""]
+    tested = data | {"split": ["test"] * 3}
+    with pytest.raises(ValueError, match="no row of the table may be learned from: all are of the split test"):
+        open_table(tested)
+    assert open_table(tested, every=True).columns.names == ["a"]
+
+
+def test_names_of_columns(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "a.csv", rows(head="a,b, LABEL ")))
+    assert (table.classes, table.columns.names) == (["0", "1"], ["a", "b"])
+    assert open_table({"A ": [1.0], "b": ["x"]}, columns=table.columns).numbers.shape == (1, 1)
+    twice = pa.table([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a "])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    for data in (twice, tmp_path / "a.parquet", pandas.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])):
+        with pytest.raises(ValueError, match="two columns are called 'a'"):
+            open_table(data)
+    with pytest.raises(ValueError, match="has no column 'income'; it has 'a'"):
+        open_table({"a": [1, 2]}, label_column="income")
+    with pytest.raises(ValueError, match=r"'red', 'big'.*put a line of names above"):
+        open_table(write(tmp_path, "a.csv", "red,big\nblue,small\nred,big\n"))
+
+
+class Frame:
+    """A frame as polars has them: with columns, but known to pyarrow only by the stream that it gives."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table, self.columns = table, table.column_names
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def test_other_frames(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    columns = {"a": [1.5, 2.5, 4.0, 7.0], "b": ["x", "y", "x", "y"], "label": ["no", "yes", "no", "yes"]}
+    first = open_table(columns)
+    views = pa.table(columns).set_column(1, "b", pa.array(columns["b"]).cast(pa.string_view()))
+    assert digests(open_table(Frame(views))) == digests(first)
+    known = pa.DictionaryArray.from_arrays([0, 1, 0, 1], pa.array(["x", "y"]).cast(pa.string_view()))
+    assert digests(open_table(Frame(views.set_column(1, "b", known)))) == digests(first)
+    typed = datasets.Features(
+        a=datasets.Value("float64"), b=datasets.Value("string"), label=datasets.ClassLabel(names=["yes", "no"])
+    )
+    named = open_table(datasets.Dataset.from_dict(columns, features=typed))
+    assert digests(named) == digests(first)
+    assert (named.classes, named.label.tolist()) == (first.classes, first.label.tolist())
+    for strange, message in ((5, "a int is no table"), ({"a": [1], "b": [1, 2]}, "columns of 1 and 2 values")):
+        with pytest.raises(ValueError, match=message):
+            open_table(strange)

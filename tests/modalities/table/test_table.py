@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from nearfar import run
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
+from nearfar.modalities.table.samples import open_table
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.journal import Journal
@@ -138,3 +140,53 @@ def test_a_method_of_images_refuses_a_table(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="views of rows have none"):
         run.fit(str(table(tmp_path / "t.csv")), str(own), out=tmp_path / "r", say=lambda text: None, **SETTINGS)
+
+
+def lines(folder: Path, name: str, form: Callable[[int], str], first: int) -> Path:
+    random = np.random.default_rng(0)
+    x = random.normal(3.0 * (np.arange(48) % 2), 1)
+    rows = [f"{x[i]:.3f},{form(i % 2)}" for i in range(first, first + 24)]
+    (folder / name).write_text("\n".join(["x,kind", *rows]) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def test_classes_of_a_test_table_are_compared_by_value_and_never_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn = lines(tmp_path, "learn.csv", lambda c: f"{c}.0", 0)
+    quiet = {"say": lambda text: None, "probe_every": 0}
+    opened = run.fit(str(learn), "simclr", out=tmp_path / "run", **SETTINGS | {"epochs": 1}, **quiet)
+    accuracy = {
+        spelled: opened.evaluate(
+            str(learn), test=str(lines(tmp_path, "test.csv", lambda c, spelled=spelled: f"{c}{spelled}", 24))
+        )["rows"]
+        for spelled in ("", ".0", "e0")
+    }
+    assert accuracy[""] == accuracy[".0"] == accuracy["e0"]
+    assert accuracy[""][0]["values"]["kNN (%)"]["value"] > 70
+    for form, spelled in ((lambda c: f"0{c}", "'01'"), (lambda c: ("no", "yes")[c], "'yes'")):
+        test = lines(tmp_path, "test.csv", form, 24)
+        assert main(["evaluate", str(tmp_path / "run"), str(learn), "--test", str(test)]) == 2
+        said = capsys.readouterr().err
+        assert spelled in said
+        assert "'1'" in said
+    heard: list[str] = []
+    partly = lines(tmp_path, "test.csv", lambda c: ("0", "01")[c], 24)
+    opened.evaluate(str(learn), test=str(partly), say=heard.append)
+    assert any("'01'" in text and "'1'" in text for text in heard)
+    assert any("12 of 24 tested rows are of classes that none learned from has" in text for text in heard)
+
+
+def test_open_rows_take_the_labels_that_are_asked_for(trained: tuple[Path, run.Run]) -> None:
+    data, opened = trained
+    rows = open_table(data, label_column="kind")
+    assert opened.open(rows).classes == ["a", "b", "c"]
+    assert opened.open(rows, label_column="kind").classes == ["a", "b", "c"]
+    assert opened.open(rows, labels="none").classes == opened.open(str(data), labels="none").classes == []
+    assert opened.open(rows, labels=["x", "y"] * 40).classes == ["x", "y"]
+    with pytest.raises(ValueError, match=r"'color' was asked for, .* opened with the labels of 'kind'"):
+        opened.open(rows, label_column="color")
+    plan = plans.make("simclr", rows, None, {"labels": "none"})
+    assert not kinds.of("table").samples(rows, plan.settings).classes
+    with pytest.raises(ValueError, match="none are known: name their column by --label-column"):
+        opened.evaluate(rows, labels="none")

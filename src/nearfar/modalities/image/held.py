@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from nearfar.data import csv
 from nearfar.data.archives import Stamp, file_stamp
-from nearfar.data.labels import Labels, array_labels, no_labels, some
+from nearfar.data.labels import Labels, array_labels, no_labels, some, split_names
 from nearfar.errors import UserError, WrongType
 from nearfar.modalities.image.decode import Item, array_shape
 
@@ -68,7 +69,7 @@ class Column:
         return file_stamp(Path(cell["path"])) if cell is not None and cell["bytes"] is None else None
 
 
-def held(data: Any, label_column: str) -> tuple[Held | Column, int, Labels | None]:
+def held(data: Any, label_column: str, keep: Sequence[str] = ()) -> tuple[Held | Column, int, Labels | None]:
     """The images that an object holds, their number, and their labels, where it has any.
 
     Raises TypeError where it is nothing that is understood, ValueError where it is empty or has no images.
@@ -80,13 +81,13 @@ def held(data: Any, label_column: str) -> tuple[Held | Column, int, Labels | Non
     if len(data) == 0:
         raise UserError(f"the {_type(data)} is empty; wanted: {UNDERSTOOD}")
     if hasattr(data, "features") and hasattr(data, "column_names"):
-        return _column(data, label_column)
+        return _column(data, label_column, keep)
     first = data[0]
     if isinstance(data, list) or not isinstance(first, tuple | list):
         as_item(first, asked=data)
         return Held(data.__getitem__), len(data), None
     as_item(first[0], asked=data)
-    labels = _labels(data, first[1]) if len(first) > 1 else None
+    labels = _labels(data, first[1], keep) if len(first) > 1 else None
     return Held(lambda row: data[row][0]), len(data), labels
 
 
@@ -115,7 +116,9 @@ def as_item(value: Any, asked: Any = None) -> Item:
     raise WrongType(f"{_type(value)}{source} is no image that is understood here; wanted: {UNDERSTOOD}")
 
 
-def known_columns(columns: Mapping[str, Sequence[Any]], label: str, names: list[str], classes: Any) -> Labels | None:
+def known_columns(
+    columns: Mapping[str, Sequence[Any]], label: str, names: list[str], classes: Any, keep: Sequence[str] = ()
+) -> Labels | None:
     """Labels from the columns of a table, `label` and `COLUMNS`, as far as there are any.
 
     classes: the names of numbered labels, or None.
@@ -124,19 +127,19 @@ def known_columns(columns: Mapping[str, Sequence[Any]], label: str, names: list[
         return None
     n = len(names)
     if label in columns:
-        labels = array_labels(columns[label], n, names=classes, noun="image")
+        labels = array_labels(columns[label], n, names=classes, noun="image", keep=keep)
     else:
         labels = no_labels(names, noun="image")
     if "group" in columns:
         labels.group = array_labels(columns["group"], n).label
     if "attribute" in columns:
         labels.attribute = array_labels(columns["attribute"], n).label
-    if "split" in columns:
-        labels.split = [str(name or "") for name in columns["split"]]
+    split = split_names(columns.get("split", ()))
+    labels.split = split if any(split) else no_labels(names, noun="image").split
     return labels
 
 
-def _labels(data: Any, first: Any) -> Labels:
+def _labels(data: Any, first: Any, keep: Sequence[str]) -> Labels:
     """The labels of a dataset of (image, label): its `targets`, if it has them as torchvision's do; else every sample
     is made once to ask it. Where it names its `classes`, labels are numbers of these.
 
@@ -155,7 +158,7 @@ def _labels(data: Any, first: Any) -> Labels:
     names = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     if names is not None and not all(isinstance(value, int) and 0 <= value < len(names) for value in values):
         names = None
-    return array_labels(np.array(values, dtype=object), n, names=names, noun="image")
+    return array_labels(np.array(values, dtype=object), n, names=names, noun="image", keep=keep)
 
 
 def _plain(value: Any) -> Any:
@@ -164,7 +167,7 @@ def _plain(value: Any) -> Any:
     return value.item() if single else value
 
 
-def _column(data: Any, label_column: str) -> tuple[Column, int, Labels | None]:
+def _column(data: Any, label_column: str, keep: Sequence[str]) -> tuple[Column, int, Labels | None]:
     kinds = {name: type(feature).__name__ for name, feature in data.features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]
     if not images:
@@ -172,12 +175,13 @@ def _column(data: Any, label_column: str) -> tuple[Column, int, Labels | None]:
         raise UserError(f"the dataset has the columns {columns}; wanted: one of the type datasets.Image")
     plain = data.with_format(None)
     rows = plain.select_columns(images[:1]).cast_column(images[0], type(data.features[images[0]])(decode=False))
-    present = [name for name in (label_column, *COLUMNS) if name in kinds]
-    columns = plain.select_columns(present)[:] if present else {}
-    classes = getattr(data.features.get(label_column), "names", None)
+    present = {name: found for name in (label_column, *COLUMNS) if (found := csv.column(list(kinds), name))}
+    read = plain.select_columns(list(present.values()))[:] if present else {}
+    columns = {name: read[found] for name, found in present.items()}
+    classes = getattr(data.features.get(present.get(label_column)), "names", None)
     if classes is not None:  # a test split without labels has -1
         columns[label_column] = [None if value == -1 else value for value in columns[label_column]]
-    labels = known_columns(columns, label_column, list(map(str, range(len(data)))), classes)
+    labels = known_columns(columns, label_column, list(map(str, range(len(data)))), classes, keep)
     return Column(rows, images[0]), len(data), labels
 
 

@@ -59,6 +59,7 @@ class ImageKind(kind.Kind):
             size=settings.size or 128,
             max_bad=settings.max_bad,
             white=settings.white or None,
+            keep=settings.keep_words,
         )
 
     def open_as(
@@ -82,6 +83,7 @@ class ImageKind(kind.Kind):
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
             white=facts.get("white"),
+            keep=settings.keep_words,
         )
         if images.channels != facts["channels"]:
             raise UserError(

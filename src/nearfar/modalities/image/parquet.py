@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nearfar.data import csv
 from nearfar.data.labels import some
 from nearfar.errors import UserError
 from nearfar.modalities.image.held import COLUMNS
@@ -44,6 +45,7 @@ def read_table(path: Path, label: str) -> ImageTable:
         schema = file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
+    csv.insist_distinct(path, csv.Row(1, schema.names))
     encoded = next((name for name in IMAGES if name in schema.names and _bytes(schema.field(name).type)), None)
     texts = [n for n in PATHS if n in schema.names and pa.types.is_string(schema.field(n).type)]
     if encoded is None and not texts:
@@ -51,11 +53,12 @@ def read_table(path: Path, label: str) -> ImageTable:
             f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(IMAGES)} with encoded "
             f"images, or one of {', '.join(PATHS)} with paths."
         )
-    wanted = [n for n in (encoded, *texts[:1], label, *COLUMNS) if n is not None and n in schema.names]
+    there = {name: found for name in (label, *COLUMNS) if (found := csv.column(schema.names, name))}
+    wanted = [n for n in (encoded, *texts[:1], *there.values()) if n is not None]
     table = file.read(columns=list(dict.fromkeys(wanted)))
     rows = table.num_rows
-    columns = {n: table[n].to_pylist() for n in (label, *COLUMNS) if n in table.column_names}
-    classes = _class_names(schema, label)
+    columns = {name: table[found].to_pylist() for name, found in there.items()}
+    classes = _class_names(schema, there.get(label, label))
     paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
     if encoded is None:
         if gaps := [i for i, p in enumerate(paths) if not p]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nearfar.data.labels import Labels, array_labels, folder_labels, no_labels, table_labels
+from nearfar.data.labels import Labels, given_labels, no_labels
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
@@ -109,13 +109,15 @@ def open_images(
     white: float | Literal["measured"] | None = None,
     workers: PositiveInt | None = None,
     progress: Progress | None = None,
+    keep: Sequence[str] = (),
 ) -> Images:
     """Open images for training.
 
     data: one of
         a folder: every image below it, at any depth, in natural order; hidden files are ignored, links followed once.
             Without images, every .npy file: H x W, H x W x C, or C x H x W where C is the smallest of the three;
-        a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the column path, or the first);
+        a list, .txt or .csv: one path a line, relative to the list's folder (of a .csv the first column, or path, with
+            optional label, group, attribute, split);
         a .tar that is not compressed; a .parquet table whose rows hold encoded images (bytes, as the datasets library
         writes them too) or paths, and optional label, group, attribute, split;
         an array or tensor, uint8, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;
@@ -138,14 +140,15 @@ def open_images(
     white: the value that becomes 255 in files whose numbers have 16 bits. Default: the highest of their type, so that
         all files mean the same, whatever is in them; "measured": the highest of all that is there.
     workers: decoding threads. Default: one a core.  progress: called with (done, all) while files are decoded.
+    keep: words that are labels, though they usually say that nothing is known.
 
     Raises FileNotFoundError where there is nothing at `data`, TypeError where it is nothing of these, ValueError where
     it holds no images, too many bad ones, labels that do not fit, or images of different numbers of channels; gray
     ones only are read as color beside others.
     """
-    given = find(data, label_column)
+    given = find(data, label_column, keep)
     opened, of = apart(given, workers or cores())
-    known = grouped(_labels(opened, labels, label_column, [given.names[i] for i in of]), of)
+    known = grouped(_labels(opened, labels, label_column, [given.names[i] for i in of], keep), of)
     notes = [*opened.notes, *known.notes]
     skipped: dict[int, str] = {}
     if isinstance(opened.source, np.ndarray):
@@ -179,6 +182,7 @@ def open_images(
         notes=notes,
         digest=digest,
         max_bad=None if isinstance(opened.source, np.ndarray) else max_bad,
+        label_column=label_column,
     )
     if not skipped:
         return images
@@ -188,14 +192,14 @@ def open_images(
 
 
 def _labels(
-    opened: Opened, labels: str | Path | Sequence | np.ndarray | Tensor | None, column: str, files: list[str]
+    opened: Opened,
+    labels: str | Path | Sequence | np.ndarray | Tensor | None,
+    column: str,
+    files: list[str],
+    keep: Sequence[str],
 ) -> Labels:
     if labels is None:
         return opened.labels or no_labels(opened.names, noun="image")
-    if not isinstance(labels, str | Path):
-        return array_labels(labels, len(opened.names), noun="image")
-    if str(labels) != "folders":
-        return table_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image")
-    if opened.root is None:
+    if isinstance(labels, str | Path) and str(labels) == "folders" and opened.root is None:
         raise UserError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
-    return folder_labels(opened.names, noun="image")
+    return given_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image", keep=keep)

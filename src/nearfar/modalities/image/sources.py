@@ -16,11 +16,11 @@ from torch import Tensor
 from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
 from nearfar.data.folders import files_below
-from nearfar.data.labels import Labels, array_labels, natural, no_labels
+from nearfar.data.labels import Labels, array_labels, natural, no_labels, split_names
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
-from nearfar.modalities.image.held import UNDERSTOOD, held, known_columns
+from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, held, known_columns
 from nearfar.modalities.image.parquet import read_table
 
 SUFFIXES = frozenset(
@@ -45,31 +45,31 @@ class Opened:
     notes: list[str] = field(default_factory=list)
 
 
-def find(data: Any, label_column: str = "label") -> Opened:
+def find(data: Any, label_column: str = "label", keep: Sequence[str] = ()) -> Opened:
     """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`)."""
     if isinstance(data, tuple):
         if len(data) != 2:
             raise WrongType(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
-        opened = find(data[0], label_column)
-        return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image"))
+        opened = find(data[0], label_column, keep)
+        return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image", keep=keep))
     if isinstance(data, str | os.PathLike):
-        return _open_path(Path(data), label_column)
+        return _open_path(Path(data), label_column, keep)
     if isinstance(data, np.ndarray | Tensor):
         return _open_array(data, "the array")
     if isinstance(data, list) and data and all(isinstance(item, str | os.PathLike) for item in data):
         return _open_paths([os.fspath(item) for item in data])
-    source, n, labels = held(data, label_column)
+    source, n, labels = held(data, label_column, keep)
     return Opened(f"the {type(data).__name__}", source, list(map(str, range(n))), labels=labels)
 
 
-def _open_path(path: Path, label_column: str) -> Opened:
+def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
     if not path.exists():
         raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
     if path.is_dir():
         return _open_folder(path)
     suffix = path.suffix.lower()
     if suffix in (".txt", ".csv"):
-        return _open_list(path)
+        return _open_list(path, label_column, keep)
     if suffix in (".npz", ".npy"):
         try:
             loaded = np.load(path, allow_pickle=False)
@@ -78,12 +78,12 @@ def _open_path(path: Path, label_column: str) -> Opened:
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return _open_array(loaded, str(path))
         with loaded:
-            return _open_npz(path, loaded)
+            return _open_npz(path, loaded, keep)
     if suffix == ".tar":
         parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
         return Opened(str(path), parts, names, path, notes=notes)
     if suffix in (".parquet", ".pq"):
-        return _open_table(path, label_column)
+        return _open_table(path, label_column, keep)
     remedy = (
         "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it, or make it a plain .tar."
     )
@@ -118,31 +118,50 @@ def _open_paths(paths: Sequence[str]) -> Opened:
     return Opened("the list", Files([Path(path) for path in whole]), names, root, notes=notes)
 
 
-def _open_list(path: Path) -> Opened:
+def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
+    records: list[dict[str, str]] = []
     if path.suffix.lower() == ".csv":
-        rows = [row.cells for row in csv.read_rows(path)]
-        column = rows[0].index("path") if rows and "path" in rows[0] else None
-        listed = [row[0] for row in rows] if column is None else [r[column] for r in rows[1:] if len(r) > column]
+        header, rows = csv.read_records(path)
+        there = {name: csv.column(header.cells, name) for name in ("path", label_column, *COLUMNS)}
+        csv.insist_distinct(path, header, among=list(filter(None, there.values())))
+        if there["path"]:
+            records = [{name: row[found] for name, found in there.items() if found} for _, row in rows]
+            records = [row | {"path": _listed(row["path"])} for row in records if row["path"]]
+            listed = [row["path"] for row in records]
+        else:
+            listed = [row.cells[0] for row in csv.read_rows(path)]
     else:
         listed = [line.strip() for line in csv.read_text(path).splitlines()]
-    listed = [name.replace("\\", "/").removeprefix("./") for name in listed if name]
+    listed = [_listed(name) for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:
         raise UserError(f"'{path}' lists no paths. Wanted: one path a line, relative to '{path.parent}'.")
     if not any((path.parent / name).exists() for name in names):
         raise UserError(
             f"None of the {len(names)} paths in '{path}' exists, for example {names[0]!r}. "
-            f"Paths are relative to the list's folder, '{path.parent}'."
+            f"Paths are relative to the list's folder, '{path.parent}'. If it is a table, call it .csv, and name its "
+            "columns in the first line."
         )
     notes = _repeated(len(listed) - len(names), f"'{path}'")
-    return Opened(str(path), Files([path.parent / name for name in names]), names, path.parent, notes=notes)
+    known = {row["path"]: row for row in reversed(records)}
+    if torn := next((row["path"] for row in records if row != known[row["path"]]), None):
+        raise UserError(f"'{path}' lists {torn!r} twice, and says two things of it. Keep one.")
+    columns = {name: [known[n][name] for n in names] for name in (records[0] if records else ()) if name != "path"}
+    labels = known_columns(columns, label_column, names, None, keep)
+    source = Files([path.parent / name for name in names])
+    return Opened(str(path), source, names, path.parent, labels=labels, notes=notes)
+
+
+def _listed(name: str) -> str:
+    """A path as it is in a list, with forward slashes."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _repeated(count: int, where: str) -> list[str]:
     return [f"Ignored {count} repeated path{'s' if count > 1 else ''} in {where}."] if count else []
 
 
-def _open_npz(path: Path, file: Any) -> Opened:
+def _open_npz(path: Path, file: Any, keep: Sequence[str]) -> Opened:
     def first(*keys: str) -> np.ndarray | None:
         key = next((key for key in keys if key in file), None)
         try:
@@ -171,25 +190,25 @@ def _open_npz(path: Path, file: Any) -> Opened:
     labels = (
         no_labels(opened.names, noun="image")
         if values is None
-        else array_labels(values, n, names=None if classes is None else classes.tolist(), noun="image")
+        else array_labels(values, n, names=None if classes is None else classes.tolist(), noun="image", keep=keep)
     )
     if group is not None:
         labels.group = array_labels(group, n).label
     if attribute is not None:
         labels.attribute = array_labels(attribute, n).label
     if split is not None:
-        labels.split = [str(name) for name in split]
+        labels.split = split_names(split.tolist(), where=f"'{path}': split")
     return replace(opened, labels=labels)
 
 
-def _open_table(path: Path, label_column: str) -> Opened:
+def _open_table(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
     table = read_table(path, label_column)
     source: Source
     if table.data is not None and table.offsets is not None:
         source = EndToEnd(table.data, table.offsets)
     else:
         source = Files([path.parent / name for name in table.paths])
-    labels = known_columns(table.columns, label_column, table.names, table.classes)
+    labels = known_columns(table.columns, label_column, table.names, table.classes, keep)
     return Opened(str(path), source, table.names, path.parent, labels=labels)
 
 

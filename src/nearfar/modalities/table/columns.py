@@ -1,11 +1,15 @@
-"""What the columns of a table mean: learned from the training rows, kept with the encoder, applied to any rows."""
+"""What the columns of a table mean: learned from the training rows, kept with the encoder, applied to any rows.
+
+Text is read alike wherever it lies, in a CSV, a Parquet file or a frame: a column of text is numbers if those of the
+training rows are, times likewise, and categories else. What only rows of another split say changes nothing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +19,25 @@ import torch
 from torch import Tensor
 
 from nearfar.data.digests import digest
+from nearfar.data.labels import form
 from nearfar.errors import UserError
+from nearfar.modalities.table.values import (
+    NUMBERS,
+    as_numbers,
+    as_texts,
+    insist_plain,
+    is_name,
+    is_number,
+    is_text,
+    is_time,
+    meaning,
+    plain,
+)
 
 MOST_CATEGORIES = 256
 """Of a column; rarer ones are treated like those that were never seen."""
+FLAGS = frozenset(("true", "false"))
+"""Categories that are the same in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +45,7 @@ class Column:
     """One column: a number, standardized, or a category.
 
     mean, std: of a number.  values: of a category, in order.  gaps: whether values were missing in training; if so,
-    that a value is missing is itself an input.
+    that a value is missing is itself an input.  time: whether the number is a time, in seconds since 1970 or midnight.
     """
 
     name: str
@@ -34,11 +53,19 @@ class Column:
     mean: float = 0.0
     std: float = 1.0
     gaps: bool = False
+    time: bool = False
 
-    @property
-    def digits(self) -> int:
-        """Digits behind the point that single precision keeps of a number."""
-        return 5 - math.ceil(math.log10(self.std))
+    def shown(self, value: float) -> str:
+        """A standardized number as text, with the digits that single precision keeps; "" where it is missing."""
+        if math.isnan(value):
+            return ""
+        number = round(value * self.std + self.mean, 5 - math.ceil(math.log10(self.std))) + 0.0
+        if not self.time:
+            return f"{number:.10g}"
+        day = 86_400
+        return str(
+            np.datetime64(round(number / day), "D") if self.std > 10 * day else np.datetime64(round(number), "s")
+        )
 
     @property
     def width(self) -> int:
@@ -84,42 +111,46 @@ class Columns:
 
     @classmethod
     def from_spec(cls, spec: list[dict[str, Any]]) -> Columns:
-        return cls(
-            [
-                Column(c["name"], None if c["values"] is None else tuple(c["values"]), c["mean"], c["std"], c["gaps"])
-                for c in spec
-            ]
-        )
+        own: list[dict[str, Any]] = [dict(c, values=c["values"] and tuple(c["values"])) for c in spec]
+        return cls([Column(**c) for c in own])
 
     @classmethod
     def learn(
-        cls, table: pa.Table, categorical: tuple[str, ...] = (), rows: Sequence[int] | None = None
+        cls,
+        table: pa.Table,
+        categorical: Collection[str] = (),
+        rows: Sequence[int] | None = None,
+        *,
+        keep: Collection[str] = (),
+        typed: bool = True,
     ) -> tuple[Columns, list[str]]:
-        """What the columns of some rows mean, and notes on those that are left out.
+        """What the columns of some rows mean, and notes on those that are left out or hold more than one sort of value.
 
-        rows: which to learn from; all, if not given.  categorical: columns of whole numbers that are codes.
+        rows: which to learn from; all, if not given.  categorical: columns whose numbers are codes.
+        keep: words that are categories, though they usually say that a value is missing.
+        typed: whether a column of text was meant to be text, so that it is noted where it is read as numbers.
         Left out are constants, names that hardly repeat, running numbers, and what is neither number nor text.
-        Raises ValueError if nothing is left.
+        Raises ValueError if nothing is left, or for numbers with a decimal comma or marks between thousands.
         """
         columns, notes = [], []
+        index = np.arange(len(table)) if rows is None else np.asarray(rows)
         for name in table.column_names:
-            whole = table[name].combine_chunks()
-            values = whole if rows is None else whole.take(pa.array(rows, pa.int64()))
-            if not (_numeric(values.type) or _nameable(values.type)):
+            values = table[name].combine_chunks()
+            codes = name in categorical or pa.types.is_dictionary(values.type)
+            values = plain(values, keep).take(pa.array(index, pa.int64()))
+            if not (is_number(values.type) or is_name(values.type)):
                 notes.append(f"The column {name!r} is of the type {values.type}, and is left out.")
-            elif values.null_count == len(values) or len(values.drop_null().unique()) < 2:
+                continue
+            time = is_time(values.type)
+            if is_text(values.type) and not codes:
+                time, codes, note = meaning(name, values, typed)
+                notes += note
+            if values.null_count == len(values) or len(values.drop_null().unique()) < 2:
                 notes.append(f"The column {name!r} has one value at most, and is left out.")
-            elif _numeric(values.type) and name not in categorical:
-                if _running(whole):  # of some rows it would not be seen
-                    notes.append(f"The column {name!r} numbers the rows, and is left out.")
-                    continue
-                numbers = _numbers(values)
-                spread = float(np.nanstd(numbers))
-                columns.append(
-                    Column(name, mean=float(np.nanmean(numbers)), std=spread or 1.0, gaps=bool(np.isnan(numbers).any()))
-                )
-            else:
-                texts = _texts(values)
+            elif codes or not (is_number(values.type) or is_text(values.type)):
+                texts = as_texts(values)
+                if {str(text).lower() for text in texts if text is not None} <= FLAGS:
+                    texts = [text and text.lower() for text in texts]
                 count = Counter(text for text in texts if text is not None)
                 if len(texts) > 50 and len(count) > len(texts) / 2:
                     notes.append(f"The column {name!r} has {len(count):,} names that hardly repeat, and is left out.")
@@ -130,37 +161,76 @@ class Columns:
                         f"Of {len(count):,} categories of {name!r} the {len(kept)} most frequent are told apart."
                     )
                 columns.append(Column(name, tuple(kept), gaps=None in texts))
+            else:
+                numbers, _ = as_numbers(values, time)
+                if not time and len(table) >= 20 and _running(numbers, index):
+                    notes.append(f"The column {name!r} numbers the rows, and is left out.")
+                    continue
+                known = numbers[np.isfinite(numbers)]
+                spread = float(known.std()) if len(known) else 0.0
+                columns.append(
+                    Column(
+                        name,
+                        mean=float(known.mean()) if len(known) else 0.0,
+                        std=spread or 1.0,
+                        gaps=len(known) < len(numbers),
+                        time=time,
+                    )
+                )
         if not columns:
+            why = f" ({' '.join(notes)})" if notes else ""
             raise UserError(
-                f"no column of {', '.join(map(repr, table.column_names)) or 'the table'} can be learned from"
+                f"no column of {', '.join(map(repr, table.column_names)) or 'the table'} can be learned from{why}"
             )
         return cls(columns), notes
 
-    def encode(self, table: pa.Table) -> tuple[Tensor, Tensor]:
+    def encode(self, table: pa.Table) -> tuple[Tensor, Tensor, list[str]]:
         """Rows of a table as numbers, standardized, NaN where missing: N x A; and categories by position: N x B, int64.
 
         A missing category is the position after the last; one that is unseen, or was never missing before, is -1.
-        Raises ValueError where a column is absent, or holds text where a number is wanted.
+        Also notes: on values that are of no use as they are.
+        Raises ValueError where a column is absent, or holds something else where numbers or times are wanted.
         """
         if absent := [name for name in self.names if name not in table.column_names]:
             raise UserError(
                 f"the table has no column {', '.join(map(repr, absent))}, which the encoder was trained on; it has "
                 f"{', '.join(map(repr, table.column_names))}"
             )
+        notes: list[str] = []
         numbers = torch.empty(len(table), len(self.numbers))
         for a, column in enumerate(self.numbers):
-            values = table[column.name].combine_chunks()
-            if not _numeric(values.type) and values.null_count < len(values):
-                raise UserError(f"the column {column.name!r} was a number in training and is {values.type} here")
-            numbers[:, a] = torch.from_numpy((_numbers(values) - column.mean) / column.std)
+            values = plain(table[column.name].combine_chunks())
+            kind = "text" if is_text(values.type) else str(values.type)
+            known, strange = as_numbers(values, column.time)
+            if strange.any():
+                example, was = _first(values, strange), "a time" if column.time else "a number"
+                if strange.sum() > (1 - NUMBERS) * (len(values) - values.null_count):
+                    raise UserError(
+                        f"the column {column.name!r} was {was} in training and is {kind} here, such as {example}: "
+                        "leave a cell empty where nothing is known"
+                    )
+                insist_plain(column.name, values.filter(pa.array(strange)))
+                notes.append(
+                    f"{_of(column.name, strange)} not {was}, such as {example}, and count as missing; trained with "
+                    f"--categorical {column.name}, the column is one of categories."
+                )
+            if np.isinf(known).any():
+                notes.append(f"{_of(column.name, np.isinf(known))} infinite, and count as missing.")
+            known = np.where(np.isfinite(known), known, np.nan)
+            numbers[:, a] = torch.from_numpy((known - column.mean) / column.std)
         codes = torch.empty(len(table), len(self.categories), dtype=torch.int64)
         for b, column in enumerate(self.categories):
             assert column.values is not None
             position: dict[str | None, int] = {value: i for i, value in enumerate(column.values)}
             position[None] = len(column.values) if column.gaps else -1
-            texts = _texts(table[column.name].combine_chunks())
+            texts = as_texts(plain(table[column.name].combine_chunks(), keep=column.values))
+            if FLAGS.issuperset(column.values):
+                texts = [text and text.lower() for text in texts]
             codes[:, b] = torch.tensor([position.get(text, -1) for text in texts])
-        return numbers, codes
+            unseen = Counter(text for text in texts if text is not None and text not in position)
+            if unseen and len(column.values) < MOST_CATEGORIES:
+                notes.append(_unseen(column, unseen))
+        return numbers, codes, notes
 
     def digests(self, table: pa.Table) -> list[str]:
         """By what each row of a table is known again: its cells in these columns, by name, as they were given.
@@ -170,12 +240,11 @@ class Columns:
         """
         cells: dict[str, np.ndarray] = {}  # by name: N x 8 bytes
         for column in self.numbers:
-            numbers = _numbers(table[column.name].combine_chunks()) + 0.0  # -0 is 0
-            cells[column.name] = np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, 8)
+            numbers, _ = as_numbers(plain(table[column.name].combine_chunks()), column.time)
+            cells[column.name] = np.ascontiguousarray(numbers + 0.0).view(np.uint8).reshape(-1, 8)  # -0 is 0
         for column in self.categories:
-            texts = _as_text(table[column.name].combine_chunks()).dictionary_encode(
-                "encode"
-            )  # None is a text of its own
+            cell = as_texts(plain(table[column.name].combine_chunks(), keep=column.values or ()))
+            texts: Any = pa.array(cell, pa.large_string()).dictionary_encode("encode")  # None is a text of its own
             known = b"".join(bytes.fromhex(digest(repr(text).encode())) for text in texts.dictionary.to_pylist())
             cells[column.name] = np.frombuffer(known, np.uint8).reshape(-1, 8)[texts.indices.to_numpy()]
         names = sorted(cells)
@@ -183,45 +252,26 @@ class Columns:
         return [digest(head, row.tobytes()) for row in np.concatenate([cells[name] for name in names], axis=1)]
 
 
-def _numeric(kind: pa.DataType) -> bool:
+def _unseen(column: Column, unseen: Counter[str]) -> str:
+    alike = {form(value): value for value in column.values or ()}
+    example = next((text for text in unseen if form(text) in alike), next(iter(unseen)))
+    was = f" (in training {alike[form(example)]!r})" if form(example) in alike else ""
     return (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_temporal(kind)
+        f"{unseen.total():,} values of {column.name!r} are categories that were not in training, such as "
+        f"{example!r}{was}, and count as none."
     )
 
 
-def _numbers(values: pa.Array) -> np.ndarray:
-    """As float64, NaN where missing; times and dates as whole numbers of their unit."""
-    if pa.types.is_temporal(values.type):
-        values = values.cast(pa.int32() if values.type.bit_width == 32 else pa.int64())
-    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+def _of(name: str, which: np.ndarray) -> str:
+    return f"{int(which.sum()):,} of {len(which):,} values of {name!r} are"
 
 
-def _nameable(kind: pa.DataType) -> bool:
-    """Whether values are names, or can be read as such."""
-    if pa.types.is_dictionary(kind):
-        return _nameable(kind.value_type)
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+def _first(values: pa.Array, which: np.ndarray) -> str:
+    return repr(values[int(which.argmax())].as_py())
 
 
-def _texts(values: pa.Array) -> list[str | None]:
-    """As text, None where missing. Raises ValueError for what cannot be text."""
-    return _as_text(values).to_pylist()
-
-
-def _as_text(values: pa.Array) -> Any:
-    if not _nameable(values.type):
-        raise UserError(f"a column of categories was wanted, and one of {values.type} given")
-    return values.cast(pa.string())
-
-
-def _running(values: pa.Array) -> bool:
-    """Whether whole numbers go up by one, row by row."""
-    if not pa.types.is_integer(values.type) or values.null_count or len(values) < 20:
+def _running(numbers: np.ndarray, index: np.ndarray) -> bool:
+    """Whether whole numbers go up by one, row by row of the table. index: the rows that they stand in."""
+    if len(numbers) < 5 or not np.isfinite(numbers).all():
         return False
-    steps = np.diff(values.to_numpy())
-    return bool((steps == 1).all())
+    return bool((numbers - index == numbers[0] - index[0]).all())

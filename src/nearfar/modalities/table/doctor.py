@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nearfar.batch import MISSING
+from nearfar.data.samples import LEARNED
 from nearfar.modalities import recipes
 from nearfar.modalities.examination import (
     Advice,
@@ -88,15 +89,16 @@ def telling(rows: TableSamples, seed: int = 0, most: int = 50_000) -> Iterator[t
     """The columns that alone tell the label nearly perfectly, and their accuracy as the mean over classes.
 
     A category tells by the class that is most frequent in it, a number by thresholds: learned on one half of the
-    labeled rows and tested on the other, both ways. Classes of fewer than `FEWEST` rows do not count.
+    labeled training rows and tested on the other, both ways. Classes of fewer than `FEWEST` rows do not count.
     most: rows to look at.
     """
     from sklearn.tree import DecisionTreeClassifier
 
     if len(rows.classes) < 2:
         return
-    count = torch.bincount(rows.label[rows.label != MISSING], minlength=len(rows.classes))
-    which = ((rows.label != MISSING) & (count[rows.label.clamp(min=0)] >= FEWEST)).nonzero()[:, 0].numpy()
+    count = torch.bincount(rows.label[rows.of_split(*LEARNED) & (rows.label != MISSING)], minlength=len(rows.classes))
+    learned = rows.of_split(*LEARNED) & (rows.label != MISSING)
+    which = (learned & (count[rows.label.clamp(min=0)] >= FEWEST)).nonzero()[:, 0].numpy()
     which = np.random.default_rng(seed).permutation(which)[:most]
     known, label = np.unique(rows.label.numpy()[which], return_inverse=True)
     if len(known) < 2:
@@ -131,7 +133,7 @@ def telling(rows: TableSamples, seed: int = 0, most: int = 50_000) -> Iterator[t
 
 def _across(rows: TableSamples, copies: Copies) -> list[str]:
     """Rows that are tested and also learned from."""
-    learned = copies.group[rows.of_split("train")]
+    learned = copies.group[rows.of_split(*LEARNED)]
     both = int(torch.isin(copies.group[rows.of_split("test")], learned[learned != MISSING]).sum())
     return [f"{both:,} rows of the split test are in train as well: leave them out of the test."] if both else []
 

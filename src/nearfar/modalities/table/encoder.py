@@ -105,7 +105,7 @@ class TableEncoder(Encoder):
             "",
             "",
             "def prepare(table):",
-            '    """A mapping of column names to N values each, None where missing -> N x D."""',
+            '    """A mapping of column names to N values each, None where missing, times in seconds -> N x D."""',
             "    def scaled(v, c):",
             '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
             "",

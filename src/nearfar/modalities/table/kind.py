@@ -29,6 +29,7 @@ class TableKind(kind.Kind):
     """Rows of a CSV or Parquet file, of a frame, or of a mapping of columns."""
 
     noun = "rows"
+    unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     raw_name = "raw columns"
     Settings = Settings
 
@@ -50,6 +51,8 @@ class TableKind(kind.Kind):
             label_column=settings.label_column,
             drop=settings.drop,
             categorical=settings.categorical,
+            keep=settings.keep_words,
+            every=settings.split == "all",
         )
 
     def open_as(
@@ -65,7 +68,7 @@ class TableKind(kind.Kind):
         if isinstance(data, TableSamples):
             return data
         columns = Columns.from_spec(facts["encoder"]["columns"])
-        return open_table(data, labels=labels, label_column=label_column, columns=columns)
+        return open_table(data, labels=labels, label_column=label_column, keep=settings.keep_words, columns=columns)
 
     def facts(self, samples: TableSamples, settings: Settings) -> dict[str, Any]:
         """How many inputs a row makes; a method that asks for channels gets that."""

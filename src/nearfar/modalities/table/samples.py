@@ -15,10 +15,11 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.data.labels import array_labels, table_labels
-from nearfar.data.samples import Samples
-from nearfar.errors import NotFound, UserError
+from nearfar.data.labels import array_labels, given_labels, some, split_names
+from nearfar.data.samples import LEARNED, Samples
+from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.values import missing_words
 
 RESERVED = ("split", "group")
 """Columns that say something of a row and are no input."""
@@ -51,10 +52,8 @@ class TableSamples(Samples):
 
     def describe(self, i: int) -> list[str]:
         """What each column of a row says, in the order of the columns; "" where nothing is known."""
-        numbers = [
-            "" if value != value else f"{round(value * column.std + column.mean, column.digits) + 0.0:.10g}"
-            for value, column in zip(self.numbers[i].tolist(), self.columns.numbers, strict=True)
-        ]
+        both = zip(self.numbers[i].tolist(), self.columns.numbers, strict=True)
+        numbers = [column.shown(value) for value, column in both]
         texts = [
             column.values[code] if column.values and 0 <= code < len(column.values) else ""
             for code, column in zip(self.codes[i].tolist(), self.columns.categories, strict=True)
@@ -63,56 +62,95 @@ class TableSamples(Samples):
 
 
 def open_table(
-    data: str | Path | pa.Table | Mapping[str, Any],
+    data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
     label_column: str = "label",
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    every: bool = False,
     columns: Columns | None = None,
 ) -> TableSamples:
     """Open a table for training, or for an encoder that was trained on `columns`.
 
-    data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a pandas data frame, or a mapping of column
-        names to values. Text is read as `nearfar.data.csv` says. The columns split and group are no inputs.
+    data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a data frame of pandas or polars, a
+        datasets.Dataset, or a mapping of column names to values. Text is read as `nearfar.data.csv` says. The columns
+        split and group are no inputs. Columns are found by name, whatever its case.
     labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, if there
         is one; that column is no input in any case.  drop: columns to leave out.
-    categorical: columns of whole numbers that are codes.
-    Columns are learned from the rows whose split is train, or unknown.
+    categorical: columns whose numbers are codes.  keep: words that are values, though they usually say that one is
+        missing.
+    Columns are learned from the rows whose split is train, or unknown.  every: from all rows.
 
-    Raises FileNotFoundError where there is nothing, ValueError where it is no table, a named column is absent, or
-    no column can be learned from.
+    Raises FileNotFoundError where there is nothing, ValueError where it is no table, a named column is absent, no row
+    may be learned from, or no column can be.
     """
-    table = _read(data)
+    table, typed = _read(data)
     given = f"'{data}'" if isinstance(data, str | Path) else "the table"
-    if absent := [name for name in (*drop, *categorical) if name not in table.column_names]:
-        raise UserError(f"{given} has no column {absent[0]!r}; it has {', '.join(map(repr, table.column_names))}")
+    notes: list[str] = []
+
+    def find(name: str) -> str | None:
+        found = csv.column(table.column_names, name)
+        if found is not None and found != name:
+            notes.append(f"The column {found!r} is read as {name!r}.")
+        return found
+
+    def named(names: Sequence[str]) -> list[str]:
+        found = [csv.column(table.column_names, name) for name in names]
+        if None in found:
+            raise UserError(
+                f"{given} has no column {names[found.index(None)]!r}; it has {', '.join(map(repr, table.column_names))}"
+            )
+        return list(filter(None, found))
+
+    out, codes_in = named(drop), named(categorical)
     names = list(map(str, range(len(table))))
+    label_in = find(label_column)
     missing = torch.full((len(table),), MISSING)
-    if isinstance(labels, str | Path):
-        known = table_labels(labels, names, column=label_column, noun="row")
-    elif labels is not None:
-        known = array_labels(labels, len(table), noun="row")
-    elif label_column in table.column_names:
-        known = array_labels(table[label_column].to_pylist(), len(table), noun="row")
-    else:
-        known = None
+    known = None
+    if labels is not None:
+        known = given_labels(labels, names, column=label_column, noun="row", keep=keep)
+    elif label_in is not None:
+        known = array_labels(_values(table[label_in]), len(table), noun="row", keep=keep)
+    elif columns is None and label_column != "label":
+        named([label_column])  # which is not there
     split, group = [""] * len(table), missing if known is None else known.group
-    if "split" in table.column_names:
-        split = [csv.known(csv.as_text(value)) for value in table["split"].to_pylist()]
+    split_in, group_in = (None if name in out else find(name) for name in RESERVED)
+    if split_in is not None:
+        where = f"the column split of {given}"
+        remedy = "or leave the column out by --drop split"
+        split = split_names(_values(table[split_in]), where=where, remedy=remedy)
     elif known is not None and known.split:
         split = known.split
-    if "group" in table.column_names:
-        group = array_labels(table["group"].to_pylist(), len(table)).label
-    notes = [] if known is None else list(known.notes)
+    if group_in is not None:
+        group = array_labels(_values(table[group_in]), len(table), noun="row").label
+    notes += [] if known is None else known.notes
+    inputs = [name for name in table.column_names if name not in (split_in, group_in, label_in, *out)]
     if columns is None:
-        inputs = [name for name in table.column_names if name not in (*RESERVED, label_column, *drop)]
-        learn = [i for i, part in enumerate(split) if part in ("", "train")] or range(len(table))
-        columns, more = Columns.learn(table.select(inputs), tuple(categorical), learn)
+        learn = [i for i, part in enumerate(split) if every or part in LEARNED]
+        if not learn:
+            raise UserError(
+                f"no row of {given} may be learned from: all are of the split {' or '.join(sorted(set(split)))}. Leave "
+                "the column out by --drop split, or learn from all rows by --split all"
+            )
+        columns, more = Columns.learn(table.select(inputs), codes_in, learn, keep=keep, typed=typed)
         notes += more
-    elif known is not None and label_column in columns.names:
-        notes.append(f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell.")
-    numbers, codes = columns.encode(table)
+    else:
+        table = table.rename_columns([_as_trained(name, columns, notes, table) for name in table.column_names])
+        inputs = [name for name in columns.names if name in table.column_names]
+        if known is not None and label_column in columns.names:
+            notes.append(
+                f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell."
+            )
+    count, words, where = missing_words(table.select(inputs), keep)
+    if count:
+        notes.append(
+            f"{count:,} cells of {', '.join(map(repr, where))} are {' or '.join(words)}, which is read as missing; "
+            f"--keep-words {' '.join(words)} keeps them as categories."
+        )
+    numbers, codes, more = columns.encode(table)
+    notes += [note for note in more if note not in notes]
     return TableSamples(
         names=names,
         label=missing if known is None else known.label,
@@ -121,6 +159,7 @@ def open_table(
         attribute=missing if known is None else known.attribute,
         split=split,
         notes=notes,
+        label_column="" if known is None else label_column,
         columns=columns,
         numbers=numbers,
         codes=codes,
@@ -128,18 +167,80 @@ def open_table(
     )
 
 
-def _read(data: Any) -> pa.Table:
-    if isinstance(data, pa.Table):
+def _as_trained(name: str, columns: Columns, notes: list[str], table: pa.Table) -> str:
+    """The name by which the encoder knows a column."""
+    known = None if name in columns.names else csv.column(columns.names, name)
+    if known is None or csv.column(table.column_names, known) != name:
+        return name
+    notes.append(f"The column {name!r} is read as {known!r}.")
+    return known
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; numbers of single precision as they are written."""
+    if pa.types.is_floating(column.type) and column.type.bit_width < 64:
+        column = column.cast(pa.string())
+    return column.to_pylist()
+
+
+def _read(data: Any) -> tuple[pa.Table, bool]:
+    """The table, its columns named without white space around them; and whether its columns have types of their own."""
+    given = f"'{data}'" if isinstance(data, str | Path) else "the table"
+    if isinstance(data, str | Path):
+        table = _read_file(Path(data))
+    elif isinstance(data, pa.Table):
         table = data
     elif isinstance(data, Mapping):
-        table = pa.table({name: pa.array(values) for name, values in data.items()})
-    elif hasattr(data, "iloc"):
-        table = pa.Table.from_pandas(data, preserve_index=False)
+        table = _assembled(given, list(data), list(data.values()))
+    elif hasattr(data, "iloc"):  # by position, as two columns may have one name
+        table = _assembled(given, list(data.columns), [data.iloc[:, i] for i in range(data.shape[1])])
+    elif isinstance(getattr(data, "features", None), Mapping):  # a datasets.Dataset
+        table = data.with_format("arrow")[:]
+        for name, feature in data.features.items():
+            if classes := getattr(feature, "names", None):
+                place = table.column_names.index(name)
+                texts = [classes[i] if i is not None and i >= 0 else None for i in table[name].to_pylist()]
+                table = table.set_column(place, name, pa.array(texts, pa.string()).dictionary_encode())
+    elif hasattr(data, "__arrow_c_stream__"):  # a polars frame
+        table = pa.table(data)
     else:
-        table = _read_file(Path(data))
+        raise WrongType(
+            f"a {type(data).__name__} is no table; wanted: a file ({', '.join(ENDINGS)}), a pyarrow table, a frame of "
+            "pandas or polars, a datasets.Dataset, or a mapping of column names to values"
+        )
+    names = [name.strip() for name in table.column_names]
+    csv.insist_distinct(data if isinstance(data, str | Path) else "the table", csv.Row(1, names))
     if table.num_rows == 0:
-        raise UserError(f"'{data}' has no rows" if isinstance(data, str | Path) else "the table has no rows")
-    return table
+        raise UserError(f"{given} has no rows")
+    written = isinstance(data, str | Path) and not str(data).lower().endswith((".parquet", ".pq"))
+    table = table.rename_columns(names)
+    if written:
+        _insist_header(given, table)
+    return table, not written
+
+
+def _insist_header(given: str, table: pa.Table) -> None:
+    """Raise ValueError where the name of every column is one of its values: then the first row is data."""
+    if table.num_rows > 1 and all(name in set(table[name].to_pylist()) for name in table.column_names):
+        raise UserError(
+            f"{given}: the first line should name the columns, and holds {some(list(map(repr, table.column_names)))}, "
+            "which are values too. If it is data, put a line of names above it."
+        )
+
+
+def _assembled(given: str, names: Sequence[Any], values: Sequence[Any]) -> pa.Table:
+    """A table of columns that Python holds; of several types of values in one column, all become text."""
+    columns = []
+    for column in values:
+        column = column.cpu().numpy() if isinstance(column, Tensor) else column
+        try:
+            columns.append(pa.array(column, from_pandas=True))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            columns.append(pa.array([csv.as_text(value) or None for value in column], pa.string()))
+    if len(set(map(len, columns))) > 1:
+        raise UserError(f"{given} has columns of {' and '.join(map(str, sorted(set(map(len, columns)))))} values")
+    columns = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
+    return pa.Table.from_arrays(columns, names=[str(name) for name in names])
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -151,6 +252,6 @@ def _read_file(path: Path) -> pa.Table:
     if not name.endswith((".parquet", ".pq")):
         return csv.read_table(path)
     try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error

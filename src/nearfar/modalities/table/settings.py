@@ -30,7 +30,7 @@ class Settings(settings.Settings):
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
     categorical: tuple[str, ...] = ()
-    """Columns whose whole numbers are codes."""
+    """Columns whose numbers are codes."""
 
     def check(self) -> None:
         super().check()
@@ -38,9 +38,12 @@ class Settings(settings.Settings):
 
 
 def recognizes(data: Any) -> bool:
-    """Whether data are a table: a CSV or Parquet file that lists no images, a frame, or a mapping of columns."""
+    """Whether data are a table: a CSV or Parquet file that lists no images, a frame, a datasets.Dataset without images,
+    or a mapping of columns."""
     if isinstance(data, str | os.PathLike):
         return looks_like_table(Path(data))
+    if isinstance(getattr(data, "features", None), Mapping):  # a datasets.Dataset
+        return not any(type(feature).__name__ == "Image" for feature in data.features.values())
     return hasattr(data, "columns") or isinstance(data, Mapping)
 
 
