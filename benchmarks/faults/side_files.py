@@ -223,7 +223,12 @@ def code_that_a_run_names(faults: Faults, folder: Path, random: Random, many: in
             else:
                 (config["settings"] if place == "views" else config)[place] = name
             write_config(run, config)
-            for rest in (["embed", data], ["evaluate", data], ["export"], ["finetune", data, "--train", "full"]):
+            for rest in (
+                ["embed", data],
+                ["evaluate", data],
+                ["export"],
+                ["finetune", data, "--train", "full", "--epochs", "1"],
+            ):
                 out = ["--out", folder / "out"] if rest[0] != "evaluate" else []
                 said = command([rest[0], run, *rest[1:], *out])
                 shutil.rmtree(folder / "out", ignore_errors=True)
