@@ -105,9 +105,9 @@ def test_resuming_a_finished_run_says_so_and_leaves_it(data: Path, done: Path) -
 
 def test_a_recipe_of_ones_own_names_arguments_that_there_are(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    text = "from nearfar import Recipe, Settings\ndef mine(): return Recipe(Settings(), {{{!r}: {}}})\n"
+    text = "from nearfar import Recipe, Settings\ndef mine(): return Recipe(settings=Settings(), method={{{!r}: {}}})\n"
     file.write_text(text.format("temprature", 0.3))
-    with pytest.raises(TypeError, match="has a method argument 'temprature', and 'simclr' has none such"):
+    with pytest.raises(TypeError, match="has a method argument 'temprature', and 'simclr' has none of that name"):
         plans.make("simclr", "drawings", f"{file}:mine", {})
     file.write_text(text.format("temperature", 0.0))
     with pytest.raises(ValueError, match=r"--temperature 0\.0: a number above 0"):
