@@ -71,7 +71,9 @@ class FNC(Method):
         log = detection(detected_columns(false_negatives, batch.label, learning)) if self.labeled else {}
         return Step(loss, log)
 
-    def chance(self, batch: Batch) -> Tensor:
+    def chance(self, batch: Batch) -> Tensor | None:
+        if batch.group is not None:
+            return None  # of equal rows any are found, of the group or not
         z = [equal_rows(batch)] * (len(batch.views) if self.support_learns else 2)
         false_negatives = find_alike(z, z, top=self.top, threshold=self.threshold, score=self.score)
         return nt_xent_found(z, false_negatives, temperature=self.temperature, attract=self.attract, group=batch.group)
