@@ -98,5 +98,6 @@ def loss_and_chance(method: Method, batch: Batch, views: int) -> tuple[float, fl
         if len(seen) == len(batch.views):
             raise
         return None
-    chance = method.chance(changed)
+    with torch.no_grad():
+        chance = method.chance(changed)
     return loss, None if chance is None else float(chance)

@@ -42,7 +42,8 @@ def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int
     losses, levels, gradients = [], [], []
     for number, batch in enumerate(batches):
         method.clock = clock(start + number)
-        share = method.chance(rows_of_rank(batch))
+        with torch.no_grad():
+            share = method.chance(rows_of_rank(batch))
         levels.append(None if share is None else float(distributed.total(torch.as_tensor(share))) / distributed.world())
         out = step(method, optimizer, rows_of_rank(batch), net)
         losses.append(float(distributed.total(out.loss.detach())) / distributed.world())

@@ -98,7 +98,9 @@ class FNC(Method):
         if self.queue is not None:
             self.queue.update(self, *step.carry)
 
-    def chance(self, batch: Batch) -> Tensor:
+    def chance(self, batch: Batch) -> Tensor | None:
+        if batch.group is not None:
+            return None  # of equal rows any are found, of the group or not
         row = equal_rows(batch, 0 if self.queue is None else self.queue.keys.shape[1])
         z = [row] * (len(batch.views) if self.support_learns else 2)
         return self.contrasted(z, z, z, batch)[0]

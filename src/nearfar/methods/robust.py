@@ -104,6 +104,8 @@ class Robust(SimCLR):
         log = detection(detected_columns(false_negatives, batch.label, 2)) if self.labeled else {}
         return Step(loss(z, false_negatives), log)
 
-    def chance(self, batch: Batch) -> Tensor:
+    def chance(self, batch: Batch) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if batch.group is not None:
+            return None  # of equal rows any are found, of the group or not
         z = [equal_rows(batch)] * 2
         return nt_xent_found(z, self.find(z, batch.label), temperature=self.temperature, group=batch.group)
