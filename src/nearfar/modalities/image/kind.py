@@ -56,6 +56,8 @@ class ImageKind(kind.Kind):
             size=settings.size or 128,
             max_bad=settings.max_bad,
             white=settings.white or None,
+            frames=settings.frames,
+            max_pixels=settings.max_pixels or None,
         )
 
     def open_as(
@@ -78,7 +80,9 @@ class ImageKind(kind.Kind):
             label_column=label_column,
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
-            white=facts.get("white"),
+            white=facts["whites"],
+            frames=settings.frames,
+            max_pixels=settings.max_pixels or None,
         )
         if images.channels != facts["channels"]:
             raise UserError(
@@ -109,9 +113,9 @@ class ImageKind(kind.Kind):
         )
 
     def facts(self, samples: Images, settings: Settings) -> dict[str, Any]:
-        """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
+        """Channels, the side of the stored squares, and the side of the views; what numbers were scaled by."""
         size = view_size(settings, samples.side)
-        return {"channels": samples.channels, "side": samples.side, "size": size, "white": samples.white}
+        return {"channels": samples.channels, "side": samples.side, "size": size, "whites": dict(samples.whites)}
 
     def encoder(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
         """The encoder that the settings name, behind a normalization measured on the data."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.errors import UserError
@@ -41,14 +42,25 @@ class Settings(settings.Settings):
     """Large and small views of each image, for views swav and relicv2 only."""
     max_bad: float = 0.05
     """Share of image files that may fail to decode."""
-    white: float = 0.0
-    """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
+    white: float | Literal["measured"] = 0.0
+    """The number that is white, in images of more than 8 bits a number, of floats, or of other whole numbers, such as
+    4095 where 12 of 16 bits are in use; measured takes the highest there is. 0: 65535 of 16 bits; of floats 1 or 255,
+    of other whole numbers 255 or 65535, as all images together show. Images of 8 bits stay as they are."""
+    frames: Literal["auto", "all", "first"] = "auto"
+    """Of files of several pictures: all, of which each is a sample and those of a file one group; the first alone; auto
+    takes all pages of a TIFF, and the first frame of others (GIF, WebP, APNG, MPO, HEIC, AVIF)."""
+    max_pixels: int = 0
+    """Pixels that an image may have, width x height; 0 takes Pillow's limit, 89,478,485."""
 
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
         if self.size < 0:
             raise UserError(f"--size {self.size}: 0 or more pixels are needed")
+        if self.max_pixels < 0:
+            raise UserError(f"--max-pixels {self.max_pixels}: 0 or more pixels are needed")
+        if self.white != "measured" and not (isinstance(self.white, int | float) and 0 <= self.white < math.inf):
+            raise UserError(f"--white {self.white}: a finite number, 0 or more, or the word measured is needed")
 
 
 def recognizes(data: Any) -> bool:

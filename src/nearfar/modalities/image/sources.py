@@ -20,7 +20,7 @@ from nearfar.data.labels import Labels, array_labels, natural, no_labels
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
-from nearfar.modalities.image.held import UNDERSTOOD, held, known_columns
+from nearfar.modalities.image.held import UNDERSTOOD, Rows, held, known_columns
 from nearfar.modalities.image.parquet import read_table
 
 SUFFIXES = frozenset(
@@ -38,7 +38,7 @@ class Opened:
     """What was found at DATA, before anything is decoded."""
 
     given: str
-    source: Items | np.ndarray  # of an array: N x H x W x C, uint8
+    source: Items | np.ndarray  # of an array of 8 bits: N x H x W x C
     names: list[str]
     root: Path | None = None
     labels: Labels | None = None
@@ -194,24 +194,25 @@ def _open_table(path: Path, label_column: str) -> Opened:
 
 
 def _open_array(data: Any, given: str) -> Opened:
-    array = data.cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
-    if array.dtype != np.uint8:
-        values = f" from {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iuf" else ""
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        data = (data.float() if data.is_floating_point() else data).numpy()  # NumPy has no bfloat16
+    array = np.asarray(data)
+    if array.dtype.kind not in "buif" or array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(
-            f"{given} holds {array.dtype}{values}; wanted: uint8 from 0 to 255. Scale it to 0..255 and convert it, "
-            "as in (255 * x).round().astype('uint8')."
-        )
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise UserError(
-            f"{given} has the shape {' x '.join(map(str, array.shape))}; wanted: N x H x W or N x H x W x C."
+            f"{given} is {' x '.join(map(str, array.shape)) or 'one value'} of {array.dtype}; wanted: numbers, "
+            "N x H x W or N x H x W x C."
         )
     if array.ndim == 3:
         array = array[..., None]
     elif array.shape[1] in (1, 3) and array.shape[3] > 4:
         array = array.transpose(0, 2, 3, 1)
+    names = list(map(str, range(len(array))))
+    if array.dtype != np.uint8:
+        return Opened(given, Rows(array), names)
     if not array.flags.writeable:  # torch warns of memory that it may not write
         array = array.copy()
-    return Opened(given, array, list(map(str, range(len(array)))))
+    return Opened(given, array, names)
 
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.MARKS)
