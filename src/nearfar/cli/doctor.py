@@ -8,12 +8,12 @@ from pathlib import Path
 
 import tyro
 
-from nearfar.cli.use import DataArg
+from nearfar.cli.use import DataArg, Reading
 from nearfar.errors import AlreadyThere, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Doctor:
+class Doctor(Reading):
     """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty or give
     the label away; and how to train on what is there."""
 
@@ -52,6 +52,7 @@ def doctor(argv: list[str]) -> int:
     given = {
         name: getattr(asked, name) for name in ("labels", "label_column", "drop", "categorical", "size", "encoder")
     }
+    given |= asked.given()
     flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
     if strange := [name for name, value in given.items() if value and name not in flags]:
         raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
@@ -86,6 +87,7 @@ def doctor(argv: list[str]) -> int:
         command += f" --labels {shlex.quote(asked.labels)}"
     if asked.label_column != "label" and (asked.labels or not kind.pixels) and not (grouped and kind.pixels):
         command += f" --label-column {shlex.quote(asked.label_column)}"
+    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.given().items())
     for flag in ("drop", "categorical"):
         if getattr(asked, flag):
             command += f" --{flag} {shlex.join(getattr(asked, flag))}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.use import DataArg, RunArg
+from nearfar.cli.use import DataArg, OfRun, RunArg
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 
@@ -25,7 +25,7 @@ SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finetune:
+class Finetune(OfRun):
     """A classifier on few labels, from the encoder of a run: a linear layer on frozen features, or the whole network
     fine-tuned. Rows of the split test are measured, rows of the split val choose; of the rest a part may be asked for.
 
@@ -42,7 +42,7 @@ class Finetune:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(OfRun):
     """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
@@ -61,7 +61,7 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distill:
+class Distill(OfRun):
     """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
     arXiv 2006.10029). Samples of the splits val and test take no part; labeled ones of test are measured."""
 
@@ -73,7 +73,7 @@ class Distill:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanLabels:
+class PlanLabels(OfRun):
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -102,7 +102,7 @@ def finetune(argv: list[str]) -> int:
     from nearfar.run import load
 
     with Console() as console:
-        run = load(call.run, call.checkpoint)
+        run = load(call.run, call.checkpoint).reading(max_pixels=call.max_pixels)
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -117,6 +117,7 @@ def distill(argv: list[str]) -> int:
 
     with Console() as console:
         teacher = Classifier(call.classifier)
+        teacher.run.reading(max_pixels=call.max_pixels)
         classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -140,6 +141,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier)
+    classifier.run.reading(max_pixels=call.max_pixels)
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
@@ -179,8 +181,9 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run) if is_classifier(call.run) else load(call.run)
+    run = (model.run if isinstance(model, Classifier) else model).reading(max_pixels=call.max_pixels)
     plan = label_plan(model, call.data, call.settings)
-    kind = model.run.kind if isinstance(model, Classifier) else model.kind
+    kind = run.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())
     replace(image, lambda temporary: sheet.save(temporary, format="PNG"))
     plan.write(table, label_column=call.settings.label_column or "label")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
+from nearfar.cli.use import Reading
 from nearfar.errors import UserError
 from nearfar.modalities import recipes
 from nearfar.settings import Recipe, Settings
@@ -149,7 +150,7 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sheet:
+class Sheet(Reading):
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -183,7 +184,7 @@ def views(argv: list[str]) -> int:
     from nearfar.modalities import kind as kinds
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
-    flags["label_column"] = asked.label_column
+    flags |= {"label_column": asked.label_column, **asked.given()}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)

@@ -22,7 +22,31 @@ DataArg = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Embed:
+class Reading:
+    """How the files of images are read, for commands without a run."""
+
+    white: float | Literal["measured"] = 0.0
+    """Of images: the number that is white, where it has more than 8 bits or is a float; 0 as training decides."""
+    frames: Literal["auto", "all", "first"] = "auto"
+    """Of files of several pictures: all, the first, or auto: all pages of a TIFF, the first frame of others."""
+    max_pixels: int = 0
+    """Pixels that an image may have; 0 takes Pillow's limit, 89,478,485."""
+
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {f.name: value for f in dataclasses.fields(Reading) if (value := getattr(self, f.name)) != f.default}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """How data are read by a run."""
+
+    max_pixels: int = 0
+    """Pixels that an image may have; 0 takes the limit of training."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embed(OfRun):
     """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
 
     run: RunArg
@@ -40,7 +64,7 @@ class Embed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
     raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are."""
 
@@ -61,7 +85,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(OfRun):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -106,7 +130,7 @@ def embed(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower).reading(max_pixels=asked.max_pixels)
     images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     for note in images.notes:
         print(note)
@@ -131,7 +155,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint)
+    run = load(asked.run, asked.checkpoint).reading(max_pixels=asked.max_pixels)
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -157,7 +181,7 @@ def report(argv: list[str]) -> int:
         return 0
     from nearfar.run import load
 
-    run = load(asked.run)
+    run = load(asked.run).reading(max_pixels=asked.max_pixels)
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report()}")

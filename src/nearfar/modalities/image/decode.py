@@ -126,6 +126,7 @@ def frames_in(file: BinaryIO) -> int:
     """How many pictures a file holds that is no TIFF; 1 where it is no image."""
     if _jpeg_frame(file) is not None:
         return 1
+    file.seek(0)
     try:
         with _pillow(file) as image:
             return 1 if image.format == "TIFF" else count_frames(image)
@@ -282,7 +283,7 @@ def _deep_netpbm(image: ImageFile.ImageFile, data: bytes) -> Pixels:
     count = int(np.prod(shape))
     rest = data[tile.offset :]
     if tile.codec_name == "ppm":
-        values = np.frombuffer(rest[: 2 * count], ">u2").astype(np.uint16)
+        values = np.frombuffer(rest[: 2 * min(count, len(rest) // 2)], ">u2").astype(np.uint16)
     else:
         values = np.array(re.sub(rb"#[^\r\n]*", b"", rest).split()[:count], np.float64).astype(np.uint16)
     if len(values) < count:

@@ -1,4 +1,4 @@
-"""Files of several pictures: each page of a TIFF, or each frame, is an image, known by its file's name and its number."""
+"""Files of several pictures: each page of a TIFF, or each frame, is an image, known by its file's name and a number."""
 
 from __future__ import annotations
 
