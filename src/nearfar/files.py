@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import errno
 import importlib.util
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,17 +40,50 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
-    return replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return replace(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    )
 
 
 def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
-    """`replace` for a table, of which the first row names the columns."""
+    """`replace` for a table, of which the first row names the columns. Text is written as `cell_of` says."""
 
     def fill(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            for row in rows:
+                line = io.StringIO(newline="")
+                csv.writer(line).writerow([cell_of(cell) for cell in row])  # only so does it quote both line breaks
+                file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
     return replace(path, fill)
+
+
+FORMULA = ("=", "+", "-", "@", "'")
+"""How text begins that a spreadsheet takes as a formula, or, of the last, hides the beginning of."""
+
+
+def cell_of(value: object) -> object:
+    """A cell as it is written: text that begins as in `FORMULA` or with white space has an apostrophe before it, so
+    that a spreadsheet shows it and does not compute it. Numbers, in text or not, stay as they are.
+
+    `nearfar.data.csv` takes the apostrophe away.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.startswith(FORMULA) or value[:1].isspace() else value
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def name_text(name: str) -> str:
+    """A file's name as text that can be written anywhere: of a name that is not UTF-8 the other bytes as \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_not_utf8(name: str) -> bool:
+    """Whether `name_text` had to write bytes so."""
+    return re.search(r"\\x[89a-f][0-9a-f]", name) is not None
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 import tyro
 
+from nearfar.cli.printing import print
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import tyro
 
+from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, Reading
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.errors import AlreadyThere, UserError, printable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ def doctor(argv: list[str]) -> int:
         raise AlreadyThere(f"{str(path)!r} is there already: name another --groups")
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
@@ -68,20 +70,20 @@ def doctor(argv: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in examination.facts:
-        facts.add_row(name, text)
+        facts.add_row(Text(printable(name)), Text(printable(text)))
     console.print(facts)
     for note in samples.notes:
-        console.print(note, markup=False)
-    console.print()
+        print(note)
+    print()
     for warning in examination.warnings:
-        console.print(f"- {warning}", markup=False)
+        print(f"- {warning}")
     if not examination.warnings:
-        console.print(f"Nothing to mend: {examination.sound}.")
+        print(f"Nothing to mend: {examination.sound}.")
     command = examination.command(shlex.quote(asked.data))
     grouped = any(a.value == "GROUPS" for a in examination.advice)
     if grouped:
         examination.write_groups(path)
-        console.print(f"The sets of copies: {path}", markup=False)
+        print(f"The sets of copies: {path}")
         command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
     elif asked.labels:
         command += f" --labels {shlex.quote(asked.labels)}"
@@ -91,8 +93,8 @@ def doctor(argv: list[str]) -> int:
     for flag in ("drop", "categorical"):
         if getattr(asked, flag):
             command += f" --{flag} {shlex.join(getattr(asked, flag))}"
-    console.print()
+    print()
     for advice in examination.advice:
-        console.print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}", markup=False)
-    console.print(f"\n{command}", markup=False)
+        print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}")
+    print(f"\n{command}")
     return 0

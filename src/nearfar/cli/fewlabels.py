@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, OfRun, RunArg
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 
 if TYPE_CHECKING:
@@ -161,9 +162,9 @@ def predict(argv: list[str]) -> int:
 def _show(predictions: Predictions) -> None:
     rows = zip(predictions.names, predictions.label, predictions.probability.tolist(), predictions.near, strict=True)
     for name, label, p, near in rows:
-        print(f"{name}\n  {label}  {100 * p:.0f} %")
+        print(f"{printable(name)}\n  {label}  {100 * p:.0f} %")
         for other, own, cosine in near:
-            print(f"    {cosine:.2f} like {other}, which is {own}")
+            print(f"    {cosine:.2f} like {printable(other)}, which is {own}")
 
 
 def label_plan(argv: list[str]) -> int:

@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 
+from nearfar.cli.printing import allow_every_name, print
+
 COMMANDS = {
     "demo": ("demo", "Train on packaged drawings for a minute, and show what the encoder learned."),
     "doctor": ("doctor", "DATA: check for broken files, duplicates and class imbalance; recommend how to train."),
@@ -28,6 +30,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. The exit status: 0 when done, 2 for a mistake in the call or the data, 130 when stopped."""
+    allow_every_name()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from nearfar.cli.printing import print
 from nearfar.studies import asked
 
 if TYPE_CHECKING:

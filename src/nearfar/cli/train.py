@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
+from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
 from nearfar.errors import UserError
 from nearfar.modalities import recipes

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from nearfar.cli.printing import print
 from nearfar.errors import AlreadyThere
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]

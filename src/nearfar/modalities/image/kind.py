@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import UserError
-from nearfar.files import load_function
+from nearfar.files import load_function, name_text
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.image import doctor, named, settings
@@ -24,7 +23,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import SUFFIXES
+from nearfar.modalities.image.sources import SUFFIXES, listed_names
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -96,11 +95,8 @@ class ImageKind(kind.Kind):
 
     def open_files(self, files: list[str], run: Any) -> Images:
         """Images, named as the files are given; a page of a file has a number behind the file's name."""
-        given = {Path(file).absolute().as_posix(): file for file in files}
-        with tempfile.TemporaryDirectory() as folder:
-            listed = Path(folder) / "files.txt"
-            listed.write_text("\n".join(given) + "\n", encoding="utf-8")
-            images = run.open(listed, lenient=True)
+        given = dict(zip(listed_names(files), map(name_text, files), strict=True))
+        images = run.open(files, lenient=True)
 
         def as_given(name: str) -> str:
             file, mark, page = (name, "", "") if name in given else name.rpartition("#")

@@ -16,8 +16,9 @@ from torch import Tensor
 from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
 from nearfar.data.folders import files_below
-from nearfar.data.labels import Labels, array_labels, natural, no_labels
+from nearfar.data.labels import Labels, array_labels, natural, no_labels, some
 from nearfar.errors import NotFound, UserError, WrongType
+from nearfar.files import is_not_utf8, name_text
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
 from nearfar.modalities.image.held import UNDERSTOOD, Rows, held, known_columns
@@ -81,7 +82,8 @@ def _open_path(path: Path, label_column: str) -> Opened:
             return _open_npz(path, loaded)
     if suffix == ".tar":
         parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
-        return Opened(str(path), parts, names, path, notes=notes)
+        names = [name_text(name) for name in names]
+        return Opened(str(path), parts, names, path, notes=[*notes, *_odd(names)])
     if suffix in (".parquet", ".pq"):
         return _open_table(path, label_column)
     remedy = (
@@ -104,18 +106,41 @@ def _open_folder(root: Path) -> Opened:
     if not images:
         raise UserError(f"'{root}' {nothing_wanted(others, 'image')}. Wanted: {_WANTED}.")
     source = Files([root / name for name in images])
-    return Opened(str(root), source, images, root, notes=notes + ignored(others, "image"))
+    names = [name_text(name) for name in images]
+    return Opened(str(root), source, names, root, notes=[*notes, *ignored(others, "image"), *_odd(names)])
+
+
+def _odd(names: list[str]) -> list[str]:
+    """The note on names that `name_text` wrote in part as numbers of bytes."""
+    odd = [name for name in names if is_not_utf8(name)]
+    if not odd:
+        return []
+    return [
+        f"{len(odd)} of {len(names)} file names are not UTF-8 ({some(odd)}): here and in tables their other bytes are "
+        "written so, as \\x and two digits."
+    ]
 
 
 def _open_paths(paths: Sequence[str]) -> Opened:
     """A list of paths in Python. Names are relative to the folder that they have in common."""
-    whole = list(dict.fromkeys(os.path.abspath(path) for path in paths))
+    whole = [os.path.abspath(path) for path in paths]
     if not any(os.path.exists(path) for path in whole):
         raise UserError(f"None of the {len(whole)} paths of the list exists, for example {str(paths[0])!r}.")
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
-    names = [Path(path).relative_to(root).as_posix() for path in whole]
-    notes = _repeated(len(paths) - len(whole), "the list")
-    return Opened("the list", Files([Path(path) for path in whole]), names, root, notes=notes)
+    named = dict(zip(listed_names(paths), whole, strict=True))
+    root = _common_folder(whole)
+    notes = [*_repeated(len(paths) - len(named), "the list"), *_odd(list(named))]
+    return Opened("the list", Files([Path(path) for path in named.values()]), list(named), root, notes=notes)
+
+
+def listed_names(paths: Sequence[str]) -> list[str]:
+    """The name of each path of a list, by which its image is known."""
+    whole = [os.path.abspath(path) for path in paths]
+    root = _common_folder(whole)
+    return [name_text(Path(path).relative_to(root).as_posix()) for path in whole]
+
+
+def _common_folder(whole: Sequence[str]) -> Path:
+    return Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
 
 
 def _open_list(path: Path) -> Opened:
