@@ -81,6 +81,12 @@ def name_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def insist_text(path: str, flag: str) -> None:
+    """Raise ValueError where a path is not UTF-8: several libraries cannot write there."""
+    if name_text(path) != path:
+        raise UserError(f"{flag} '{name_text(path)}' is not UTF-8: choose a name that is")
+
+
 def is_not_utf8(name: str) -> bool:
     """Whether `name_text` had to write bytes so."""
     return re.search(r"\\x[89a-f][0-9a-f]", name) is not None

@@ -12,6 +12,7 @@ from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, OfRun, RunArg
 from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
+from nearfar.files import insist_text
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -102,6 +103,7 @@ def finetune(argv: list[str]) -> int:
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
 
+    insist_text(call.out, "--out")
     with Console() as console:
         run = load(call.run, call.checkpoint).reading(max_pixels=call.max_pixels)
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
@@ -116,6 +118,7 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
 
+    insist_text(call.out, "--out")
     with Console() as console:
         teacher = Classifier(call.classifier)
         teacher.run.reading(max_pixels=call.max_pixels)

@@ -15,6 +15,7 @@ from nearfar import methods, modalities
 from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
 from nearfar.errors import UserError
+from nearfar.files import insist_text
 from nearfar.modalities import recipes
 from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
@@ -60,6 +61,7 @@ def train(argv: list[str]) -> int:
     plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise UserError("several processes must agree on a directory: name it with --out")
+    insist_text(place.out, "--out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
     with Console() as console:
         finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
