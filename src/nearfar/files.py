@@ -78,7 +78,10 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 def name_text(name: str) -> str:
     """A file's name as text that can be written anywhere: of a name that is not UTF-8 the other bytes as \\xe9."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which names can hold where they are no bytes
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def insist_text(path: str, flag: str) -> None:

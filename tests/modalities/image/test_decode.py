@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from nearfar.modalities.image import decode
 from nearfar.modalities.image.samples import open_images
@@ -180,6 +180,21 @@ def test_heic_without_its_plugin_names_it(tmp_path):
     assert name == "a.heic"
     if importlib.util.find_spec("pillow_heif") is None:
         assert why.endswith("pip install 'nearfar[heif]'")
+
+
+def test_no_program_is_started_for_what_is_called_an_image(tmp_path, monkeypatch):
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 12\n%%EndComments\nshowpage\n%%EOF\n"
+    with Image.open(io.BytesIO(page)) as image:
+        assert image.format == "EPS"
+    (tmp_path / "photo.jpg").write_bytes(page)
+    noise().save(tmp_path / "b.psd.png")
+    ((name, why),) = open_images(tmp_path, max_bad=0.5).skipped
+    assert (name, why.partition(" (")[0]) == ("photo.jpg", "no image of a format that is read here")
+    for listed in ([page, encoded(noise())], [encoded(noise()), page]):
+        assert len(open_images(listed, max_bad=0.5).skipped) == 1
 
 
 def test_a_decompression_bomb_is_bad_and_no_warning(tmp_path, monkeypatch):
