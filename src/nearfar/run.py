@@ -149,7 +149,7 @@ class Run:
             lenient=lenient,
         )
 
-    def reading(self, **changed: Any) -> Run:
+    def reading(self, changed: dict[str, Any]) -> Run:
         """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
 
         Raises ValueError for a setting that its kind of data does not have.

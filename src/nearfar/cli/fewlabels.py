@@ -105,7 +105,7 @@ def finetune(argv: list[str]) -> int:
 
     insist_text(call.out, "--out")
     with Console() as console:
-        run = load(call.run, call.checkpoint).reading(max_pixels=call.max_pixels)
+        run = load(call.run, call.checkpoint).reading({"max_pixels": call.max_pixels})
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -121,7 +121,7 @@ def distill(argv: list[str]) -> int:
     insist_text(call.out, "--out")
     with Console() as console:
         teacher = Classifier(call.classifier)
-        teacher.run.reading(max_pixels=call.max_pixels)
+        teacher.run.reading({"max_pixels": call.max_pixels})
         classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -145,7 +145,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier)
-    classifier.run.reading(max_pixels=call.max_pixels)
+    classifier.run.reading({"max_pixels": call.max_pixels})
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     if len(samples) > SHOWN and out.exists():
@@ -185,7 +185,7 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run) if is_classifier(call.run) else load(call.run)
-    run = (model.run if isinstance(model, Classifier) else model).reading(max_pixels=call.max_pixels)
+    run = (model.run if isinstance(model, Classifier) else model).reading({"max_pixels": call.max_pixels})
     plan = label_plan(model, call.data, call.settings)
     kind = run.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())

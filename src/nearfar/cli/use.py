@@ -131,7 +131,7 @@ def embed(argv: list[str]) -> int:
     from nearfar.files import replace
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower).reading(max_pixels=asked.max_pixels)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower).reading({"max_pixels": asked.max_pixels})
     images = run.open(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     for note in images.notes:
         print(note)
@@ -156,7 +156,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint).reading(max_pixels=asked.max_pixels)
+    run = load(asked.run, asked.checkpoint).reading({"max_pixels": asked.max_pixels})
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -182,7 +182,7 @@ def report(argv: list[str]) -> int:
         return 0
     from nearfar.run import load
 
-    run = load(asked.run).reading(max_pixels=asked.max_pixels)
+    run = load(asked.run).reading({"max_pixels": asked.max_pixels})
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report()}")
