@@ -10,6 +10,7 @@ import csv
 import errno
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -51,15 +52,19 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
-    return replace(path, lambda temporary: temporary.write_bytes(text.encode()))  # with \n on every system
+    content = text.encode("utf-8", "backslashreplace")  # with \n on every system
+    return replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
-    """`replace` for a table, of which the first row names the columns."""
+    """`replace` for a table, of which the first row names the columns. Text is written as `cell_of` says."""
 
     def fill(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            for row in rows:
+                line = io.StringIO(newline="")
+                csv.writer(line).writerow([cell_of(cell) for cell in row])  # only so does it quote both line breaks
+                file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
     return replace(path, fill)
 
@@ -188,6 +193,43 @@ def _read(path: Path, remedy: str, end: re.Pattern[bytes], parse: Callable[[byte
 def _insist_file(path: Path, remedy: str) -> None:
     if not path.is_file():
         raise NotFound(f"{str(path)!r} is {'no file' if path.exists() else 'missing'}: {remedy}")
+
+
+FORMULA = ("=", "+", "-", "@", "'")
+"""How text begins that a spreadsheet takes as a formula, or, of the last, hides the beginning of."""
+
+
+def cell_of(value: object) -> object:
+    """A cell as it is written: text that begins as in `FORMULA` or with white space has an apostrophe before it, so
+    that a spreadsheet shows it and does not compute it. Numbers, in text or not, stay as they are.
+
+    `nearfar.data.csv` takes the apostrophe away.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.startswith(FORMULA) or value[:1].isspace() else value
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def name_text(name: str) -> str:
+    """A file's name as text that can be written anywhere: of a name that is not UTF-8 the other bytes as \\xe9."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which names can hold where they are no bytes
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def insist_text(path: str, flag: str) -> None:
+    """Raise ValueError where a path is not UTF-8: several libraries cannot write there."""
+    if name_text(path) != path:
+        raise UserError(f"{flag} '{name_text(path)}' is not UTF-8: choose a name that is")
+
+
+def is_not_utf8(name: str) -> bool:
+    """Whether `name_text` had to write bytes so."""
+    return re.search(r"\\x[89a-f][0-9a-f]", name) is not None
 
 
 @contextmanager

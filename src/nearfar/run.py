@@ -201,6 +201,18 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
 
+    def reading(self, changed: dict[str, Any]) -> Run:
+        """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
+
+        Raises ValueError for a setting that its kind of data does not have.
+        """
+        given = {name: value for name, value in changed.items() if value}
+        if strange := [name for name in given if not hasattr(self.settings, name)]:
+            raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {self.kind.name}")
+        self.settings = dataclasses.replace(self.settings, **given)
+        self.settings.check()
+        return self
+
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from nearfar.cli.flags import parsed
-from nearfar.cli.use import DataArg, RunArg, TrustArg
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.cli.printing import print
+from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg
+from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
-from nearfar.ranges import Checked, NonNegativeInt
+from nearfar.files import insist_text
+from nearfar.ranges import NonNegativeInt
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -27,7 +29,7 @@ SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finetune(Checked):
+class Finetune(OfRun):
     """A classifier on few labels, from the encoder of a run: a linear layer on frozen features, or the whole network
     fine-tuned. Rows of the split test are measured, rows of the split val choose; of the rest a part may be asked for.
 
@@ -45,7 +47,7 @@ class Finetune(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(Checked):
+class Predict(OfRun):
     """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
@@ -65,7 +67,7 @@ class Predict(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distill(Checked):
+class Distill(OfRun):
     """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
     arXiv 2006.10029). Samples of the splits val and test take no part; labeled ones of test are measured."""
 
@@ -78,7 +80,7 @@ class Distill(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanLabels(Checked):
+class PlanLabels(OfRun):
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -103,8 +105,9 @@ def finetune(argv: list[str]) -> int:
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
 
+    insist_text(call.out, "--out")
     with Console() as console:
-        run = load(call.run, call.checkpoint, trust=call.trust)
+        run = load(call.run, call.checkpoint, trust=call.trust).reading({"max_pixels": call.max_pixels})
         classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -117,8 +120,10 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
 
+    insist_text(call.out, "--out")
     with Console() as console:
         teacher = Classifier(call.classifier, trust=call.trust)
+        teacher.run.reading({"max_pixels": call.max_pixels})
         classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
     _conclude(classifier)
     return 0
@@ -142,6 +147,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
+    classifier.run.reading({"max_pixels": call.max_pixels})
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
@@ -163,9 +169,9 @@ def predict(argv: list[str]) -> int:
 def _show(predictions: Predictions) -> None:
     rows = zip(predictions.names, predictions.label, predictions.probability.tolist(), predictions.near, strict=True)
     for name, label, p, near in rows:
-        print(f"{name}\n  {label}  {100 * p:.0f} %")
+        print(f"{printable(name)}\n  {label}  {100 * p:.0f} %")
         for other, own, cosine in near:
-            print(f"    {cosine:.2f} like {other}, which is {own}")
+            print(f"    {cosine:.2f} like {printable(other)}, which is {own}")
 
 
 def label_plan(argv: list[str]) -> int:
@@ -183,10 +189,11 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
+    run = (model.run if isinstance(model, Classifier) else model).reading({"max_pixels": call.max_pixels})
     plan = label_plan(model, call.data, call.settings)
     for note in plan.samples.notes:
         print(note)
-    kind = model.run.kind if isinstance(model, Classifier) else model.kind
+    kind = run.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())
     replace(image, lambda temporary: sheet.save(temporary, format="PNG"))
     plan.write(table, label_column=call.settings.label_column or "label")

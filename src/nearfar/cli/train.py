@@ -13,7 +13,10 @@ import tyro
 
 from nearfar import methods, modalities
 from nearfar.cli.flags import parsed
+from nearfar.cli.printing import print
+from nearfar.cli.use import Reading
 from nearfar.errors import UserError
+from nearfar.files import insist_text
 from nearfar.modalities import recipes
 from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
 from nearfar.settings import Recipe, Settings
@@ -60,6 +63,7 @@ def train(argv: list[str]) -> int:
     plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise UserError("several processes must agree on a directory: name it with --out")
+    insist_text(place.out, "--out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
     with Console() as console:
         finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
@@ -153,7 +157,7 @@ def _help(text: str, hint: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sheet(Checked):
+class Sheet(Reading):
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -189,7 +193,7 @@ def views(argv: list[str]) -> int:
     from nearfar.modalities import kind as kinds
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
-    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words}
+    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words, **asked.given()}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)
