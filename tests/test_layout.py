@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "nearfar"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROOMS = [
-    *("errors", "files", "machine", "settings", "batch", "distributed", "contrast", "method"),
+    *("errors", "files", "owner", "machine", "settings", "batch", "distributed", "contrast", "method"),
     *("losses", "optim", "nn", "clustering", "memory", "ops", "methods"),
     *("data", "evaluation", "modalities", "export", "training", "report", "run", "fewlabels", "studies", "cli"),
 ]
@@ -26,7 +26,7 @@ EXCEPT = {"methods/__init__.py"}
 """Reads the methods' files for whoever asks, from the command line down; it may run a file of the user's own."""
 
 LIGHT = [
-    *("__init__.py", "settings.py", "files.py", "methods/__init__.py", "training/__init__.py", "training/plan.py"),
+    *("__init__.py", "settings.py", "files.py", "owner.py", "methods/__init__.py", "training/__init__.py", "training/plan.py"),
     *(
         "modalities/__init__.py",
         "modalities/recipes.py",

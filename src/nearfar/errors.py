@@ -32,6 +32,10 @@ class DiskFull(UserError, OSError):
     """A file could not be written; what was there before is whole."""
 
 
+class Elsewhere(UserError):
+    """Another process of the same job failed, or this one did; why has been printed already."""
+
+
 class Diverged(UserError, ArithmeticError):
     """The loss or a parameter is no longer a finite number."""
 

@@ -30,6 +30,7 @@ from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own
 from nearfar.nn.towers import pick_tower
+from nearfar.owner import owned, tidy, writes
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.training import checkpoints
@@ -56,6 +57,7 @@ class Run:
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
+        tidy(self.path)
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings: dict[str, Any] = self.config["settings"]
         self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
@@ -158,6 +160,7 @@ class Run:
         known = set(pq.read_table(self.path / "samples.parquet")["digest"].to_pylist())
         return torch.tensor([digest in known for digest in digests(samples)])
 
+    @writes
     def evaluate(
         self,
         data: Any,
@@ -236,6 +239,7 @@ class Run:
         parts = folds(samples.label, samples.group, seed=seed)
         return parts, torch.cat([tested for _, tested in parts])
 
+    @writes
     def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: int = 5000) -> None:
         """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
         samples = self.open(data, labels=labels, label_column=label_column)
@@ -249,6 +253,7 @@ class Run:
         self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
 
+    @writes
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""
         (self.path / "results").mkdir(exist_ok=True)
@@ -260,7 +265,8 @@ class Run:
 
     def export(self, folder: str | Path | None = None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`)."""
-        return export_encoder(self.encoder, folder or self.path / "export")
+        with owned(Path(folder) if folder else self.path):
+            return export_encoder(self.encoder, folder or self.path / "export")
 
 
 def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:

@@ -81,6 +81,8 @@ class Settings:
     """Epochs between two checkpoints."""
     keep: int = 2
     """Checkpoints that stay."""
+    timeout: float = 30.0
+    """Minutes that one of several processes may keep the others waiting before the job ends."""
 
     def check(self) -> None:
         """Raise ValueError for a value that is out of its range, or none of the words that a setting takes."""
@@ -96,6 +98,8 @@ class Settings:
         for name in ("probe_every", "view_count", "per_class"):
             if getattr(self, name) < 0:
                 raise UserError(f"{_flag(name)} {getattr(self, name)}: 0 or more is needed")
+        if self.timeout == 0:
+            raise UserError("--timeout 0: some minutes, such as 30, are needed")
         if self.micro_batch < 0 or self.micro_batch == 1:
             raise UserError(f"--micro-batch {self.micro_batch}: 2 or more samples at a time, or 0 to find what fits")
 

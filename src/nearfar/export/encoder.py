@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import runpy
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nearfar.errors import NotFound, UserError
-from nearfar.files import replace
+from nearfar.files import replace, staging
 from nearfar.method import Encoder
 from nearfar.modalities.encoder import from_spec, is_own
 from nearfar.nn.towers import pick_tower
@@ -78,8 +77,7 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
     lines, plain = encoder.source() or ([], False)
     loader = _loader(encoder, lines) if lines else ""
     names = [name for name in NAMES if loader or name != "encoder.py"]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
-        staged = Path(name)
+    with staging(folder) as staged:
         # As bytes: the library's own writer makes files that only their owner may read, and hides a full disk.
         (staged / "encoder.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         if loader:

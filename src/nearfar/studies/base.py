@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from nearfar.errors import UserError
-from nearfar.files import replace_csv, replace_text
+from nearfar.files import clear_leftovers, replace_csv, replace_text
+from nearfar.owner import owned
 from nearfar.report.compared import compared
 from nearfar.studies.asked import Ask
 
@@ -52,9 +53,15 @@ class Study(ABC, Generic[A]):
     def answer(self) -> bool:
         """Measure what is missing, then write the table and the page. False where it was told to stop.
 
-        Raises ValueError where `out` holds another study, or the question makes no sense for the data.
+        Raises ValueError where `out` holds another study or another process is at work there, or the question makes no
+        sense for the data.
         """
+        with owned(self.out):
+            return self._answer()
+
+    def _answer(self) -> bool:
         self._resume()
+        clear_leftovers(self.out)
         self.prepare()
         self.keep()
         if not self.measure():

@@ -11,7 +11,9 @@ import yaml
 
 from nearfar import distributed
 from nearfar.errors import AlreadyThere, UserError
-from nearfar.files import clear_leftovers, is_leftover
+from nearfar.files import clear_leftovers
+from nearfar.owner import contents
+from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.plan import Plan
 
 UNTRAINED = "untrained.safetensors"
@@ -19,6 +21,29 @@ UNTRAINED = "untrained.safetensors"
 
 BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
+
+FREE = {
+    "epochs": "the learning rate follows the schedule of a run of so many epochs from here on, which began with another",
+    "device": "results agree to rounding, not bit for bit",
+    "compile": "results agree to rounding, not bit for bit",
+    "threads": "sums are taken in another order, so that results agree to rounding, not bit for bit",
+    "processes": "sums are taken in another order, so that results agree to rounding, not bit for bit",
+    "torch": "another version may compute otherwise",
+    "nearfar": "another version may compute otherwise",
+    "data": "samples are compared by their contents",
+    "labels": "samples are compared by their contents",
+    "probe_every": "the best checkpoint is chosen among other epochs",
+    "save_every": "",
+    "keep": "",
+    "timeout": "",
+}
+"""What may change when a run goes on, and what then changes with it. All else would be another run."""
+
+PLACES = ("data", "labels", "method", "recipe", "kind", "views", "from_run")
+"""What may be a path: the same file under another spelling is the same."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""By name, before and now."""
 
 
 def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -30,11 +55,12 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
     config = out / "config.yaml"
     if resume and config.exists():
         saved = yaml.safe_load(config.read_text(encoding="utf-8"))
-        _insist_same(saved, plan.saved(), out)
+        insist_same(saved, plan.saved(), out)
+        _insist_more(saved, plan.settings.epochs, out)
         if distributed.rank() == 0:
             clear_leftovers(out)
         return saved
-    there = [path for path in out.iterdir() if not is_leftover(path)] if out.exists() else []
+    there = contents(out)
     if there and not resume:
         raise AlreadyThere(
             f"{str(out)!r} is there already and is never overwritten: go on with --resume, or name another --out"
@@ -74,14 +100,47 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
         )
 
 
-def _insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
+def insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Changes:
+    """What changed of a plan, as `Plan.saved` gives it, and may. Raises ValueError where anything else changed."""
     pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe", "kind")]
     for part in ("settings", "arguments"):
         names = dict.fromkeys([*saved[part], *asked[part]])
         pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
-    changed = [f"{name} was {before!r} and is {now!r}" for name, before, now in pairs if before != now]
-    if changed:
+    changed = {name: (before, now) for name, before, now in pairs if not _same(name, before, now)}
+    # Labels are held back for a probe, so that it cannot begin or end in the middle of a run.
+    other = [name for name, values in changed.items() if name not in FREE or (name == "probe_every" and 0 in values)]
+    if other:
+        texts = [f"{name} was {changed[name][0]!r} and is {changed[name][1]!r}" for name in other]
         raise UserError(
-            f"{str(out)!r} cannot be resumed with other settings: {'; '.join(changed)}. "
+            f"{str(out)!r} cannot be resumed with other settings: {'; '.join(texts)}. "
             f"Give the same flags, or start a new run with another --out"
         )
+    return changed
+
+
+def sentences(changes: Changes) -> list[str]:
+    """One for each change: what was, what is, and what follows from it."""
+    return [
+        f"{name} was {before!r} and is {now!r}{': ' if FREE[name] else ''}{FREE[name]}."
+        for name, (before, now) in changes.items()
+    ]
+
+
+def step_reached(out: Path) -> int:
+    """The step of the newest checkpoint of a run, 0 where there is none."""
+    saved = Checkpoints(out / "checkpoints").all()
+    return int(saved[-1].stem.partition("-")[2]) if saved else 0
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    if name in PLACES and isinstance(before, str) and isinstance(now, str) and before and now:
+        return Path(before).resolve() == Path(now).resolve()
+    return before == now
+
+
+def _insist_more(saved: dict[str, Any], epochs: int, out: Path) -> None:
+    """Raise ValueError for fewer epochs than are done."""
+    per_epoch = saved["made"]["steps"] // saved["settings"]["epochs"]
+    done = step_reached(out) / per_epoch
+    if epochs < done:
+        raise UserError(f"--epochs {epochs}: {done:.4g} are done in {str(out)!r}, so that many or more are needed")

@@ -60,6 +60,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 start_epoch(method, loop.look)
             with log.input():
                 batch = batches(number)
+            distributed.passed()
             done = number + 1
             ends = done % per_epoch == 0
             reads = ends or log.full
@@ -108,6 +109,7 @@ def step(
         watched() if inspect else nullcontext() as watch,
     ):
         out: Step = (method if net is None else net)(batch)
+    distributed.passed()
     negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
     scaler.scale(out.loss).backward()
     scaler.unscale_(optimizer)

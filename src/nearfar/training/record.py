@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from nearfar import methods
 from nearfar.files import replace, replace_csv, replace_text
 from nearfar.machine import session
 from nearfar.training.build import Built
-from nearfar.training.claim import UNTRAINED
+from nearfar.training.claim import UNTRAINED, Changes
 from nearfar.training.plan import Plan
 
 
@@ -46,6 +47,33 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     replace_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
+def changed_surroundings(out: Path, saved: dict[str, Any], built: Built, device: torch.device) -> Changes:
+    """What a run that goes on does not find as it left it, besides its settings."""
+    environment = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+    now = session() | {"threads": torch.get_num_threads(), "device": _called(device)}
+    changes: Changes = {
+        name: (environment.get(name), now[name])
+        for name in ("threads", "device", "torch", "nearfar")
+        if environment.get(name) != now[name]
+    }
+    ranks = saved["made"]["processes"], built.facts["processes"]
+    return changes if ranks[0] == ranks[1] else changes | {"processes": ranks}
+
+
+def keep_up(plan: Plan, out: Path, built: Built, saved: dict[str, Any], changes: Changes, step: int) -> None:
+    """Write down what changed when a run went on from a step: config.yaml has the new values, and what they were."""
+    path = out / "environment.json"
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    own = {name: now for name, (_, now) in changes.items() if name in ("threads", "device", "torch", "nearfar")}
+    environment |= own | {"finished": False}
+    replace_text(path, json.dumps(environment, indent=1))  # before the config: a finished run of more epochs is not
+    made = saved["made"] | {name: built.facts[name] for name in ("steps", "processes")}
+    note = {"step": step} | {name: list(values) for name, values in changes.items()}
+    config = saved | plan.saved() | {"epochs": plan.settings.epochs, "made": made}
+    config["changed"] = [*saved.get("changed", []), note]
+    replace_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
 def note_time(out: Path, seconds: float, *, finished: bool) -> None:
     """Add to the time that a run took, and say whether it came to its end."""
     path = out / "environment.json"
@@ -60,7 +88,7 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         **session(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": _called(device),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "paper": methods.page(plan.method).paper,
@@ -69,6 +97,10 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         "finished": False,
     }
     replace_text(out / "environment.json", json.dumps(environment, indent=1))
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _write_sheet(plan: Plan, out: Path, built: Built) -> None:
