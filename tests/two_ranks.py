@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ RANKS = 2
 PATIENCE = float(os.environ.get("NEARFAR_PATIENCE", "120"))
 """Seconds that a call may take; a rank left alone in a collective gives up sooner. A busy machine needs more."""
 
+FORKING = multiprocessing.get_context("forkserver" if sys.platform != "win32" else None)
+"""Starts a process by forking one that has imported all: an import of its own takes each process seconds."""
+FORKING.set_forkserver_preload(["nearfar.run", "nearfar.cli.train", "torch._dynamo"])
+
 
 class Pool:
     """Runs module-level functions on all ranks. Starts with the first call; starts again after one that failed."""
 
     def __init__(self, ranks: int = RANKS) -> None:
         self.ranks = ranks
-        self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+        self._workers: list[tuple[BaseProcess, Connection]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
@@ -55,10 +60,9 @@ class Pool:
     def _start(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         store = str(Path(self._folder.name) / "store")
-        context = multiprocessing.get_context("spawn")
         for rank in range(self.ranks):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, rank, self.ranks, store), daemon=True)
+            ours, theirs = FORKING.Pipe()
+            process = FORKING.Process(target=_serve, args=(theirs, rank, self.ranks, store), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))

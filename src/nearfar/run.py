@@ -106,14 +106,15 @@ class Run:
         method.load_state_dict(self.state())
         return method.eval()
 
-    @cached_property
+    @property
     def seen_how(self) -> str:
-        """In what way its samples were in training: " with their labels", " without their labels", or "" where the
-        method had labels and its flags say whether it learned from them.
+        """In what way its samples were in training: " with their labels", " without their labels", or "" where labels
+        were there, and whether training used those of a sample is not written down.
         """
-        if methods.load(self.config["method"]).needs_labels:
+        made = self.config["made"]
+        if made["needs_labels"]:
             return " with their labels"
-        return "" if self.config["made"]["classes"] else " without their labels"
+        return "" if made["classes"] or "classifier" in self.config else " without their labels"
 
     def state(self) -> dict[str, Tensor]:
         """What the checkpoint holds of the method."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -21,19 +20,17 @@ from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.journal import Journal
 from tests.tiny import FLAGS
 from tests.training.test_job import files
+from tests.two_ranks import FORKING
 
 LIMIT = 120
 """Seconds after which something hangs."""
 
 
 class Forked:
-    """A process like those of subprocess, forked from one that has imported all: a start of its own takes long."""
-
-    context = multiprocessing.get_context("forkserver") if sys.platform != "win32" else multiprocessing.get_context()
+    """A process like those of subprocess, forked from one that has imported all."""
 
     def __init__(self, argv: list[str], log: Path) -> None:
-        self.context.set_forkserver_preload(["nearfar.run", "nearfar.cli.train", "torch._dynamo"])
-        self.process = self.context.Process(target=command, args=(argv, str(log), torch.get_num_threads()))
+        self.process = FORKING.Process(target=command, args=(argv, str(log), torch.get_num_threads()))
         self.process.start()
 
     def poll(self) -> int | None:

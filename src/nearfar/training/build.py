@@ -123,6 +123,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say) -> Buil
         "groups": len(torch.unique(samples.group[samples.group != MISSING])),
         "classes": len(samples.classes),
         "counts": counts,
+        "needs_labels": method.needs_labels,
         "batch": batch,
         "steps": settings.epochs * (len(samples) // batch),
         "lr": settings.lr * batch / 256,
