@@ -26,7 +26,15 @@ EXCEPT = {"methods/__init__.py"}
 """Reads the methods' files for whoever asks, from the command line down; it may run a file of the user's own."""
 
 LIGHT = [
-    *("__init__.py", "settings.py", "files.py", "owner.py", "methods/__init__.py", "training/__init__.py", "training/plan.py"),
+    *(
+        "__init__.py",
+        "settings.py",
+        "files.py",
+        "owner.py",
+        "methods/__init__.py",
+        "training/__init__.py",
+        "training/plan.py",
+    ),
     *(
         "modalities/__init__.py",
         "modalities/recipes.py",

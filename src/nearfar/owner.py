@@ -104,11 +104,11 @@ def writes(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P]
     """A method that owns the directory `self.path` while it runs."""
 
     @functools.wraps(method)
-    def inside(self: S, /, *args: P.args, **keywords: P.kwargs) -> R:
+    def _inside(self: S, /, *args: P.args, **keywords: P.kwargs) -> R:
         with owned(self.path):
             return method(self, *args, **keywords)
 
-    return inside
+    return _inside
 
 
 def _take(path: Path, folder: Path) -> int:
