@@ -194,8 +194,8 @@ class _Watch(threading.Thread):
         least = min(passed for _, passed in known.values())
         late = [i for i, (_, passed) in known.items() if passed == least]
         return (
-            f"{_ranks(late, self.ranks)} did not move for {self.timeout:g} minutes while the others waited. If the work "
-            "takes so long, give a longer --timeout (minutes)"
+            f"{_ranks(late, self.ranks)} kept the others waiting for {self.timeout:g} minutes. If the work takes so "
+            "long, give a longer --timeout (minutes)"
         )
 
     def _failed(self) -> str | None:

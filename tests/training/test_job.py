@@ -199,9 +199,9 @@ def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: P
     assert files(out) == files(done)
     finished, said = train("simclr", data, out, resume=True, epochs=4, stop=8)
     assert not finished
-    assert any(line.startswith("epochs was 2 and is 4: the learning rate follows") for line in said)
+    assert any(line.startswith("epochs was 2 and is 4: from here on") for line in said)
     rate = warmup_cosine(6, steps=12, warmup=1)
-    assert f"At step 6 the learning rate is {rate:.1%} of its peak, where it would have been 0.0%." in said
+    assert f"At step 6 the learning rate is {rate:.1%} of its peak; it would have been 0.0%." in said
     lines = Journal(out / "metrics.jsonl").read()
     peak = yaml.safe_load((out / "config.yaml").read_text())["made"]["lr"]
     assert next(line["lr"] for line in lines if line["step"] == 7) == pytest.approx(rate * peak)

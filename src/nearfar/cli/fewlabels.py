@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +14,7 @@ import tyro
 from nearfar.cli.use import DataArg, RunArg
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
+from nearfar.training import plan as plans
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -38,6 +42,8 @@ class Finetune:
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     settings: FinetuneSettings
 
 
@@ -69,6 +75,8 @@ class Distill:
     data: DataArg
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     settings: DistillSettings
 
 
@@ -101,9 +109,11 @@ def finetune(argv: list[str]) -> int:
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
 
-    with Console() as console:
-        run = load(call.run, call.checkpoint)
-        classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    run = load(call.run, call.checkpoint)
+    out = Path(call.out) if call.out else plans.free_directory("finetune", call.data)
+    with _stoppable("finetune", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = finetune(run, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
 
@@ -115,11 +125,25 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
 
-    with Console() as console:
-        teacher = Classifier(call.classifier)
-        classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    teacher = Classifier(call.classifier)
+    out = Path(call.out) if call.out else plans.free_directory("distill", call.data)
+    with _stoppable("distill", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = distill(teacher, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
+
+
+@contextmanager
+def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) -> Iterator[None]:
+    """Within: whoever stops the command reads how to go on, if anything was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.exists():  # it is gone where nothing was saved
+            words = shlex.join(["nearfar", name, *argv]) + ("" if call.out else f" --out {shlex.quote(str(out))}")
+            print(f"Stopped and saved. Go on with: {words}{'' if call.resume else ' --resume'}")
+        raise
 
 
 def _conclude(classifier: Classifier) -> None:

@@ -14,16 +14,16 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import Classifier, embed
 from nearfar.fewlabels.frozen import frozen
-from nearfar.fewlabels.publish import Draft, Say, Workplace, publish, workplace
+from nearfar.fewlabels.publish import Draft, Say, Workplace, is_finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
 from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
 from nearfar.fewlabels.store import is_classifier
 from nearfar.fewlabels.temperature import calibrate
-from nearfar.fewlabels.tuned import Trainer, Watch, tune
+from nearfar.fewlabels.tuned import Watch, tune
 from nearfar.method import Encoder, Stage
 from nearfar.nn.heads import first_layers
 from nearfar.run import Run
-from nearfar.training.journal import Journal
+from nearfar.training import plan as plans
 
 
 def finetune(
@@ -32,6 +32,7 @@ def finetune(
     settings: FinetuneSettings | None = None,
     *,
     out: str | Path | None = None,
+    resume: bool = False,
     say: Say = print,
     watch: Watch = lambda step, steps, numbers: None,
     **keywords: Any,
@@ -41,12 +42,17 @@ def finetune(
     run: a run, or its directory; it is left as it is.
     data: samples of which some have labels.
     settings, keywords: fields of `FinetuneSettings`, such as labels="labels.csv", train="full".
-    out: the directory, new; runs/finetune-DATA-N by default.
+    out: the directory, new unless `resume`; runs/finetune-DATA-N by default.
+    resume: go on with what was begun there, from its newest checkpoint, to the same bits.
     Raises TypeError for a keyword that is no field.
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
-    with workplace("finetune", run, data, settings, out, say) as place:
+    folder = Path(out) if out else plans.free_directory("finetune", data)
+    if resume and is_finished(folder):
+        say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
+        return Classifier(folder)
+    with workplace("finetune", run, run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(place.samples, share=settings.share, per_class=settings.per_class, seed=settings.seed)
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
         head = _head(run, settings.layer)
@@ -109,7 +115,7 @@ def _by_tuning(
         network,
         parts.of(samples, parts.learn),
         parts.of(samples, parts.held) if len(parts.held) else None,
-        Trainer(run=run, tuning=settings, journal=Journal(place.folder / "metrics.jsonl"), watch=watch),
+        place.trainer(settings, watch),
     )
     logits = embed(nn.Sequential(network, method.classifier), run, samples.subset(parts.held))
     known = torch.cat([parts.learn, parts.held]).unique()

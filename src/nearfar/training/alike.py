@@ -38,10 +38,13 @@ def insist_alike(plan: Plan, out: Path, *, resume: bool) -> None:
     own |= {f"the version of {name}": version(name) for name in ("nearfar", "torch")}
     own["the version of Python"] = platform.python_version()
     _insist_same(own, "the processes were not started alike: {}. Give all of them the same")
-    _insist_same(
-        {f"the lock in {str(out)!r}": owner.mark(out).replace("\n", " ")},
-        "the processes do not see the same directory: {}. All need the same disk for --out",
-    )
+    places = distributed.exchange((str(out), owner.mark(out)))
+    for rank, (place, mark) in enumerate(places):
+        if mark != places[0][1]:
+            raise UserError(
+                f"rank {rank} does not find in --out {place!r} the lock that rank 0 holds in {places[0][0]!r}: all "
+                "need the same directory, on a disk that they share"
+            )
 
 
 def insist_same_samples_everywhere(samples: Samples, digests: list[str], fingerprint: str, method: nn.Module) -> None:
@@ -58,11 +61,16 @@ def insist_same_samples_everywhere(samples: Samples, digests: list[str], fingerp
             f"the processes do not have the same samples: {counts}{_first_difference(samples, digests)}. All need the "
             "same data and labels"
         )
-    weights = hashlib.blake2b(digest_size=8)
-    for name, value in method.state_dict().items():
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    _insist_same({"the digest of the first weights": weights.hexdigest()}, "the processes do not begin alike: {}")
+    _insist_same({"the digest of the first weights": weights_digest(method)}, "the processes do not begin alike: {}")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """By which the weights and buffers of a module are known again."""
+    whole = hashlib.blake2b(digest_size=8)
+    for name, value in module.state_dict().items():
+        whole.update(name.encode())
+        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def _insist_same(own: Mapping[str, Any], sentence: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.pn
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 FREE = {
-    "epochs": "the learning rate follows the schedule of a run of so many epochs from here on, which began with another",
+    "epochs": "from here on the learning rate follows the schedule of so many epochs",
     "device": "results agree to rounding, not bit for bit",
     "compile": "results agree to rounding, not bit for bit",
     "threads": "sums are taken in another order, so that results agree to rounding, not bit for bit",
@@ -55,7 +55,7 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
     config = out / "config.yaml"
     if resume and config.exists():
         saved = yaml.safe_load(config.read_text(encoding="utf-8"))
-        insist_same(saved, plan.saved(), out)
+        insist_same(flat(saved), flat(plan.saved()), out)
         _insist_more(saved, plan.settings.epochs, out)
         if distributed.rank() == 0:
             clear_leftovers(out)
@@ -100,15 +100,22 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
         )
 
 
-def insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> Changes:
-    """What changed of a plan, as `Plan.saved` gives it, and may. Raises ValueError where anything else changed."""
-    pairs = [(name, saved[name], asked[name]) for name in ("method", "data", "recipe", "kind")]
-    for part in ("settings", "arguments"):
-        names = dict.fromkeys([*saved[part], *asked[part]])
-        pairs += [(name, saved[part].get(name), asked[part].get(name)) for name in names]
-    changed = {name: (before, now) for name, before, now in pairs if not _same(name, before, now)}
+def flat(saved: dict[str, Any]) -> dict[str, Any]:
+    """All that was asked of a plan, as `Plan.saved` gives it, by name."""
+    own = {name: saved[name] for name in ("method", "data", "recipe", "kind")}
+    return own | saved["settings"] | saved["arguments"]
+
+
+def insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path, free: Container[str] = FREE) -> Changes:
+    """What changed of what was asked, and may. Raises ValueError where anything else changed.
+
+    free: the names of what may.
+    """
+    names = dict.fromkeys([*saved, *asked])
+    pairs = {name: (saved.get(name), asked.get(name)) for name in names}
+    changed = {name: values for name, values in pairs.items() if not _same(name, *values)}
     # Labels are held back for a probe, so that it cannot begin or end in the middle of a run.
-    other = [name for name, values in changed.items() if name not in FREE or (name == "probe_every" and 0 in values)]
+    other = [name for name, values in changed.items() if name not in free or (name == "probe_every" and 0 in values)]
     if other:
         texts = [f"{name} was {changed[name][0]!r} and is {changed[name][1]!r}" for name in other]
         raise UserError(

@@ -25,7 +25,7 @@ from nearfar.settings import Settings
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
 from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
 from nearfar.training.checkpoints import Checkpoints
-from nearfar.training.claim import claim, insist_same, insist_same_samples, is_finished, sentences, step_reached
+from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
@@ -106,7 +106,7 @@ def _go_on_with_changes(
     plan: Plan, out: Path, built: Built, saved: dict[str, Any], device: torch.device, say: Say
 ) -> None:
     """Say what is no longer as it was when the run began or went on last, and write it down."""
-    changes = insist_same(saved, plan.saved(), out) | changed_surroundings(out, saved, built, device)
+    changes = insist_same(flat(saved), flat(plan.saved()), out) | changed_surroundings(out, saved, built, device)
     for sentence in sentences(changes):
         say(sentence)
     step = step_reached(out)
@@ -116,9 +116,7 @@ def _go_on_with_changes(
             settings = dataclasses.replace(plan.settings, epochs=epochs)
             per_epoch = built.facts["steps"] // plan.settings.epochs
             rates.append(make_schedule(settings, per_epoch)(step, epochs * per_epoch))
-        say(
-            f"At step {step:,} the learning rate is {rates[1]:.1%} of its peak, where it would have been {rates[0]:.1%}."
-        )
+        say(f"At step {step:,} the learning rate is {rates[1]:.1%} of its peak; it would have been {rates[0]:.1%}.")
     if changes and distributed.rank() == 0:
         keep_up(plan, out, built, saved, changes, step)
 

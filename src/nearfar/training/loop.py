@@ -71,7 +71,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
             improved = False
             if ends and loop.probe is not None and ((epoch + 1) % loop.probe_every == 0 or done == steps):
                 improved = _probe(loop.probe, log, state, done)
-            if ends:
+            if ends and not loop.quiet:
                 log.tell(epoch + 1)
             stopping = (distributed.world() == 1 or done % 10 == 0) and distributed.anywhere(stop.is_set())
             if improved or stopping or done == steps or (ends and (epoch + 1) % loop.save_every == 0):
@@ -79,7 +79,8 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 state.save(done, best=improved)
             if stopping:
                 break
-        loop.say(log.bound())
+        if not loop.quiet:
+            loop.say(log.bound())
     return done == steps
 
 

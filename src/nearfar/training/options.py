@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -44,6 +44,14 @@ class StepResult:
     negatives: float | None = None
 
 
+class Stateful(Protocol):
+    """What can be kept in a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
 @dataclass(kw_only=True)
 class Loop(StepOptions):
     """How to train: what `fit` needs besides the method, the data and the views.
@@ -55,6 +63,8 @@ class Loop(StepOptions):
     probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
         checkpoint.
     watch: called with (step, steps, numbers) whenever numbers are read.
+    beside: what checkpoints keep besides the method, the optimizer and the scaler.
+    quiet: whether nothing is said of epochs and speed.
     """
 
     epochs: int
@@ -70,6 +80,8 @@ class Loop(StepOptions):
     probe_every: int = 1
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
+    beside: Stateful | None = None
+    quiet: bool = False
 
     def diverged(self, what: str) -> Diverged:
         """The error that ends this run, and what to do."""
