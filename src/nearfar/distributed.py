@@ -152,9 +152,13 @@ class _Watch(threading.Thread):
             if isinstance(error, UserError):
                 self._fail(f"rank {self.number} of {self.ranks}: {error}")
             elif self._blame(error) is None:  # it fails by itself, and its traceback is wanted
-                why = "was interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"failed: {error!r}"
-                self._fail(f"rank {self.number} of {self.ranks} {why}")
-                self._first_to_speak()
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                why = "was interrupted" if stopped else f"failed: {error!r}"
+                failed = self._fail(f"rank {self.number} of {self.ranks} {why}")
+                if stopped:
+                    self._say(failed)
+                else:
+                    self._first_to_speak()
                 return
             failed = self._failed()
             assert failed is not None

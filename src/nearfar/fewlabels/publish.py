@@ -121,8 +121,8 @@ def workplace(
     with new_directory(folder, resume=resume):
         if run.network is not None:
             raise UserError(
-                f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be able "
-                "to build its network from its directory. Make it one of your kind's encoders (see Encoder in "
+                f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be "
+                "able to build its network from its directory. Make it one of your kind's encoders (see Encoder in "
                 "nearfar.method), or train a classifier on run.embed(data)."
             )
         samples = run.open(data, labels=labels, label_column=settings.label_column)
