@@ -82,6 +82,7 @@ class Job:
         }
         if sys.platform == "linux":
             common["GLOO_SOCKET_IFNAME"] = "lo"
+        folder.mkdir(parents=True, exist_ok=True)
         calls = [*instead, *[None] * len(argvs)]
         self.ranks = [
             Forked(argv, folder / f"rank{i}.log", common | {"RANK": str(i), "LOCAL_RANK": str(i)}, calls[i])
