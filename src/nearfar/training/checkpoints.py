@@ -95,6 +95,8 @@ class Checkpoints:
         for path in reversed(self.all()):
             try:
                 return read(path), notes
+            except FileNotFoundError:  # the process that trains has removed it, and written a newer one
+                return self.newest()
             except ValueError as error:
                 notes.append(f"{error}; going back to the checkpoint before it")
         if notes:
