@@ -133,7 +133,7 @@ def ranks_that_die_or_stall(faults: Faults, folder: Path, random: Random, many: 
 
 
 def stopped_classifiers(faults: Faults, folder: Path, random: Random, many: int) -> None:
-    """finetune and distill stopped at random moments, then --resume: the bits of those that nobody stopped"""
+    """finetune and distill stopped or killed at random moments, then --resume: the bits of those that nobody stopped"""
     data, run = _data(folder), folder / "run"
     assert command(["train", "simclr", data, *FLAGS, "--out", run]).status == 0
     flags = [data, "--epochs", "6", "--batch", "16", "--out"]
@@ -143,6 +143,17 @@ def stopped_classifiers(faults: Faults, folder: Path, random: Random, many: int)
     assert command([*words["distill"], folder / "distill"]).status == 0
     for i in range(min(many, 20)):
         name, out = random.choice(list(words)), folder / f"cut{i}"
+        if i % 2:
+            process = Forked([*words[name], out], folder / "log")
+            time.sleep(random.uniform(0, 2))
+            process.kill()
+            process.wait()
+            finished = (out / "config.yaml").exists() and not (out / "unfinished.json").exists()
+            said = command([*words[name], out, "--resume"])
+            well = said.status == 0 and ("is finished" in said.text) == finished
+            same = _contents(out, VARYING) == _contents(folder / name, VARYING)
+            faults.tell(well and same, f"{name} killed: {said.text[-300:]}")
+            continue
         watch, Console.watch = (
             Console.watch,
             _Stop(random.randint(1, 6), random.choice([signal.SIGINT, signal.SIGTERM])),

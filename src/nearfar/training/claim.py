@@ -23,7 +23,7 @@ BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.pn
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 FREE = {
-    "epochs": "from here on the learning rate follows the schedule of so many epochs",
+    "epochs": "from here on the learning rate, and all else that follows a schedule, is that of so many epochs",
     "device": "results agree to rounding, not bit for bit",
     "compile": "results agree to rounding, not bit for bit",
     "threads": "sums are taken in another order, so that results agree to rounding, not bit for bit",
