@@ -24,6 +24,7 @@ COMMON = (
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every", "keep"),
+    "timeout",
 )
 SIMCLR = {
     "image": ("out", "resume", "recipe", "kind", "dim", "temperature", *COMMON, "size", "crops", "max-bad", "white"),

@@ -55,20 +55,20 @@ def train(
     Raises FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan, or
     if another process is at work there.
     """
-    device = pick_device(plan.settings.device)
-    with distributed.processes(device, plan.settings.timeout):
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-            torch.cuda.set_device(device)
-        first_says = say if distributed.rank() == 0 else lambda text: None
-        try:
+    try:
+        device = pick_device(plan.settings.device)
+        with distributed.processes(device, plan.settings.timeout):
+            if device.type == "cuda":
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+                torch.cuda.set_device(device)
+            first_says = say if distributed.rank() == 0 else lambda text: None
             with owned(out) if distributed.rank() == 0 else contextlib.nullcontext():
                 insist_alike(plan, out, resume=resume)
                 return _train(plan, out, device, resume, first_says, watch)
-        except BaseException:
-            with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
-                out.rmdir()
-            raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
+            out.rmdir()
+        raise
 
 
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
