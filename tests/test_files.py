@@ -110,6 +110,15 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
         replace(tmp_path / "b.txt", lambda temporary: (tmp_path / "missing").read_text())
 
 
+def test_writing_a_file_removes_what_dead_processes_left_of_it(tmp_path: Path) -> None:
+    alive, dead = f".b[1].txt.{os.getppid()}.tmp", f".b[1].txt.{2**30}.tmp"
+    for name in (alive, dead, f".c.txt.{2**30}.tmp", ".b[1].txt.notes.tmp"):
+        (tmp_path / name).write_text("")
+    replace_text(tmp_path / "b[1].txt", "new")
+    left = {alive, f".c.txt.{2**30}.tmp", ".b[1].txt.notes.tmp", "b[1].txt"}
+    assert set(os.listdir(tmp_path)) == left if os.name != "nt" else left | {dead}
+
+
 def test_leftovers_are_cleared(tmp_path: Path) -> None:
     for name in (".b.txt.123.tmp", "b.txt", ".hidden"):
         (tmp_path / name).write_text("")

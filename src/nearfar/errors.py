@@ -117,6 +117,10 @@ class DiskFull(UserError, OSError):
         self.errno = number
 
 
+class Elsewhere(UserError):
+    """Another process of the same job failed, or this one did; why has been printed already."""
+
+
 class Diverged(UserError, ArithmeticError):
     """The loss or a parameter is no longer a finite number."""
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import importlib.util
 import io
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +32,9 @@ OWN_CODE = "nearfar_user_"
 OBJECT_END = re.compile(rb',\s*"checksum": "([0-9a-f]{16})"\s*\}\s*\Z')
 TEXT_END = re.compile(rb"# checksum: ([0-9a-f]{16}),*\s*\Z")
 
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)
+"""What a temporary file or directory is called; the number is of the process."""
+
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
     """Make `path` by letting `write` fill a temporary file beside it, then put that in its place.
@@ -36,6 +42,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
     A crash at any moment leaves the old file or the new one, never a part; an error leaves the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_dead(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with room_for(path):
@@ -328,15 +335,58 @@ def load_function(given: str, flag: str) -> Callable[..., Any]:
     return function
 
 
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A temporary directory in `folder`, for files that go to their places together; gone afterwards."""
+    _clear_dead(folder / "export")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.", suffix=f".{os.getpid()}.tmp") as name:
+        yield Path(name)
+
+
 def is_leftover(path: Path) -> bool:
-    """Whether a file is a temporary one: of a process that was killed while it wrote, if none is writing now."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Whether a file or directory is a temporary one: of a process that was killed while it wrote, if none is writing
+    now."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """The temporary files and directories in a run directory."""
+    for part in (folder, *(folder / name for name in ("checkpoints", "results", "export"))):
+        yield from (path for path in part.glob(".*.tmp") if is_leftover(path))
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what killed processes left in a run directory. Nobody may be writing there."""
+    for path in [*leftovers(folder)]:
+        _remove(path)
+
+
+def _clear_dead(path: Path) -> None:
+    """Remove what killed processes left of writing `path`, in a folder that may hold files of anyone's."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        found = _TEMPORARY.fullmatch(other.name)
+        if found is not None and not _lives(int(found[1])):
+            _remove(other)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of that number on this machine; True where that cannot be known."""
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

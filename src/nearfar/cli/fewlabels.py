@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +18,7 @@ from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 from nearfar.files import insist_text
 from nearfar.ranges import NonNegativeInt
+from nearfar.training import plan as plans
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -42,6 +46,8 @@ class Finetune(OfRun):
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     trust: TrustArg = False
     settings: FinetuneSettings
 
@@ -75,6 +81,8 @@ class Distill(OfRun):
     data: DataArg
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     trust: TrustArg = False
     settings: DistillSettings
 
@@ -106,9 +114,11 @@ def finetune(argv: list[str]) -> int:
     from nearfar.run import load
 
     insist_text(call.out, "--out")
-    with Console() as console:
-        run = load(call.run, call.checkpoint, trust=call.trust).reading({"max_pixels": call.max_pixels})
-        classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    run = load(call.run, call.checkpoint, trust=call.trust).reading({"max_pixels": call.max_pixels})
+    out = Path(call.out) if call.out else plans.free_directory("finetune", call.data)
+    with _stoppable("finetune", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = finetune(run, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
 
@@ -121,12 +131,26 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.distillation import distill
 
     insist_text(call.out, "--out")
-    with Console() as console:
-        teacher = Classifier(call.classifier, trust=call.trust)
-        teacher.run.reading({"max_pixels": call.max_pixels})
-        classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    teacher = Classifier(call.classifier, trust=call.trust)
+    teacher.run.reading({"max_pixels": call.max_pixels})
+    out = Path(call.out) if call.out else plans.free_directory("distill", call.data)
+    with _stoppable("distill", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = distill(teacher, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
+
+
+@contextmanager
+def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) -> Iterator[None]:
+    """Within: whoever stops the command reads how to go on, if anything was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.exists():  # it is gone where nothing was saved
+            words = shlex.join(["nearfar", name, *argv]) + ("" if call.out else f" --out {shlex.quote(str(out))}")
+            print(f"Stopped and saved. Go on with: {words}{'' if call.resume else ' --resume'}")
+        raise
 
 
 def _conclude(classifier: Classifier) -> None:

@@ -15,7 +15,7 @@ from nearfar import methods, modalities
 from nearfar.cli.flags import parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
-from nearfar.errors import UserError
+from nearfar.errors import Elsewhere, UserError
 from nearfar.files import insist_text
 from nearfar.modalities import recipes
 from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
@@ -54,6 +54,8 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         print(USAGE.format(names=", ".join(methods.names())))
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # before torch is there: it would print a stack for each lost rank
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     method, rest = argv[0], argv[1:]
     place, settings, arguments = parse(method, rest)
 
@@ -65,8 +67,13 @@ def train(argv: list[str]) -> int:
         raise UserError("several processes must agree on a directory: name it with --out")
     insist_text(place.out, "--out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
-    with Console() as console:
-        finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
+    try:
+        with Console() as console:
+            finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
+    except Elsewhere:
+        if os.environ.get("NEARFAR_TRACEBACK"):
+            raise
+        return 2  # what happened is printed once for all ranks
     if console.leads and finished:
         from nearfar.run import load
 

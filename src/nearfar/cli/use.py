@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from nearfar.cli.flags import parsed
 from nearfar.cli.printing import print
 from nearfar.errors import AlreadyThere
+from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+
+if TYPE_CHECKING:
+    from nearfar.run import Run
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
 DataArg = Annotated[
@@ -143,12 +148,18 @@ def embed(argv: list[str]) -> int:
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     if path.exists():
         raise AlreadyThere(f"{str(path)!r} is there already: name another --out")
-    import numpy as np
-
-    from nearfar.files import replace
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    with nullcontext() if asked.out else owned(run.path):
+        return _embed(run, asked, path)
+
+
+def _embed(run: Run, asked: Embed, path: Path) -> int:
+    import numpy as np
+
+    from nearfar.files import replace
+
     images = run.reading({"max_pixels": asked.max_pixels}).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
