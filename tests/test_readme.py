@@ -69,6 +69,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     def stop(*args: object, **options: object) -> None:
         raise Parsed
 
+    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # so that the command line lets the exception through
     monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
     monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
     monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
