@@ -20,6 +20,7 @@ from nearfar import modalities
 from nearfar.batch import MISSING, Batch
 from nearfar.errors import Diverged
 from nearfar.export.encoder import load_encoder
+from nearfar.files import replace_json
 from nearfar.method import Step
 from nearfar.methods.supcon import SupCon
 from nearfar.modalities.image.kind import pixel_statistics
@@ -30,6 +31,7 @@ from nearfar.training import build as building
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.checkpoints import Checkpoints, read
+from nearfar.training.directory import read_environment
 from nearfar.training.journal import Journal
 from tests.tiny import SETTINGS, array_file, folder, tiny_images
 from tests.training.test_checkpoints import damage
@@ -181,8 +183,8 @@ def test_what_changes_no_mathematics_may_change(data: Path, done: Path, tmp_path
     monkeypatch.chdir(data.parent)
     assert not train("simclr", data.name, out, stop=4, labels="", keep=1)[0]
     monkeypatch.chdir(tmp_path)
-    threads, environment = torch.get_num_threads(), json.loads((out / "environment.json").read_text())
-    (out / "environment.json").write_text(json.dumps(environment | {"threads": threads + 1}))
+    threads, environment = torch.get_num_threads(), read_environment(out)
+    replace_json(out / "environment.json", environment | {"threads": threads + 1})
     finished, said = train("simclr", data, out, resume=True, keep=3, device="cpu", timeout=9.0, save_every=2)
     assert finished
     for sentence in ("keep was 1 and is 3.", "device was 'auto' and is 'cpu': results", "timeout was 30.0 and is 9.0."):
