@@ -17,8 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -41,6 +42,8 @@ class Options:
     """Faults of each kind, where a fault is cheap."""
     short: bool = False
     """Eight faults of each kind at most; nothing is written."""
+    table: bool = False
+    """Inject nothing, and print what is written as a table."""
     seed: int = 0
     """Of what is injected where."""
 
@@ -68,31 +71,44 @@ def run(kind: Kind, many: int, seed: int) -> tuple[Faults, float]:
     return faults, time.perf_counter() - began
 
 
+def table(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    rows = [f"| {k['title']} | {k['injected']} | {k['survived']} | {len(k['wrong'])} |" for k in results["kinds"]]
+    return "\n".join(["| fault | injected | survived | wrong |", "|---|---|---|---|", *rows])
+
+
 def main(options: Options) -> int:
     known = kinds()
+    if options.table:
+        print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        return 0
     if unknown := [name for name in options.kinds if name not in known]:
         print(f"there is no kind {unknown[0]!r}; the kinds are {', '.join(known)}", file=sys.stderr)
         return 2
-    lines, any_wrong = [], False
+    lines, any_wrong = {}, False
+    if RESULTS.exists() and options.kinds:
+        lines = {line["kind"]: line for line in json.loads(RESULTS.read_text(encoding="utf-8"))["kinds"]}
     for name in options.kinds or known:
         faults, seconds = run(known[name], 8 if options.short else options.many, options.seed)
         title = inspect.cleandoc(known[name].__doc__ or name).splitlines()[0]
         print(f"{title:<90} injected {faults.injected:>5}  survived {faults.survived:>5}  wrong {len(faults.wrong):>4}")
         for what in faults.wrong[:5]:
             print(f"    {what}")
-        lines.append(
-            {
-                "kind": name,
-                "title": title,
-                "injected": faults.injected,
-                "survived": faults.survived,
-                "wrong": faults.wrong,
-                "seconds": round(seconds, 1),
-            }
-        )
+        lines[name] = {
+            "kind": name,
+            "title": title,
+            "injected": faults.injected,
+            "survived": faults.survived,
+            "wrong": faults.wrong,
+            "seconds": round(seconds, 1),
+            "seed": options.seed,
+            "date": date.today().isoformat(),
+        }
         any_wrong |= bool(faults.wrong)
-        if not options.short and not options.kinds:
-            replace_text(RESULTS, json.dumps({**environment(), "seed": options.seed, "kinds": lines}, indent=1) + "\n")
+        if not options.short:
+            ordered = [lines[kind] for kind in known if kind in lines]
+            text = json.dumps({**environment(), "command": "python -m benchmarks.faults", "kinds": ordered}, indent=1)
+            replace_text(RESULTS, text + "\n")
     return int(any_wrong)
 
 
