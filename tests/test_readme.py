@@ -69,7 +69,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     def stop(*args: object, **options: object) -> None:
         raise Parsed
 
-    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # or the command line would take it for a bug, and tell it in a file
+    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # so that the command line lets the exception through
     monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
     monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
     monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
@@ -77,7 +77,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
-    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
+    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier", stop)  # predict, distill
     with pytest.raises(Parsed):
         main(words)
 

@@ -34,6 +34,7 @@ COMMON = (
         "probe-every",
         "save-every",
         "keep",
+        "timeout",
     ),
 )
 SIMCLR = {
@@ -98,7 +99,7 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
         (["simclr", "drawings", "--epochs", "0"], "--epochs 0: a whole number of 1 or more"),
         (["simclr", "drawings", "--views", "moco"], "did you mean moco_v"),
         (["simclr", "nowhere/"], "There is nothing at 'nowhere'"),
-        (["simclr", "drawings", "--device", "warp"], "--device warp: torch knows no such device; use auto, cpu"),
+        (["simclr", "drawings", "--device", "warp"], "--device 'warp': torch knows no such device; use auto, cpu"),
         (["simclr", "drawings", "--size", "8"], "conv4 cannot take images of 8 x 8 px"),
     ],
 )

@@ -48,8 +48,8 @@ def test_a_share_is_the_same_number_of_each_class(share: float, each: int) -> No
     ("change", "asked", "message"),
     [
         ({}, {"share": 0.1, "per_class": 2}, "--share 0.1 and --per-class 2 both"),
-        ({}, {"share": 1.5}, "--share 1.5"),
-        ({}, {"per_class": -1}, "--per-class -1"),
+        ({}, {"share": 1.5}, "share 1.5"),
+        ({}, {"per_class": -1}, "per_class -1"),
         ({"split": ["test"] * 8}, {}, "give --labels FILE"),
         ({"label": torch.zeros(8, dtype=torch.int64)}, {}, "every label is 'angle0'"),
     ],

@@ -18,6 +18,7 @@ from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.errors import UserError
 from nearfar.method import derive_seed
+from nearfar.ranges import NonNegativeInt, UnitInterval, checked
 
 LEARNS = "the samples that are learned from"
 FEWEST_HELD = 20
@@ -50,11 +51,12 @@ class Rows:
         return dataclasses.replace(samples.subset(rows), label=self.label[rows], classes=self.classes)
 
 
+@checked
 def labeled_rows(
     samples: Samples,
     *,
-    share: float = 0.0,
-    per_class: int = 0,
+    share: UnitInterval = 0.0,
+    per_class: NonNegativeInt = 0,
     seed: int = 0,
     unlabeled: str = "give --labels FILE, or --labels folders",
 ) -> Rows:

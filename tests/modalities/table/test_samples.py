@@ -86,12 +86,20 @@ def test_a_row_is_known_by_the_cells_of_the_columns_that_were_learned() -> None:
     again = pa.table(again | {"age": [20.0, 30.0, 40.0, float("nan")]})
     assert digests(open_table(again, columns=first.columns)) == known
     assert digests(open_table(again.select(["age", "town", "size"]))) == known  # whatever scale was learned
-    for column, cell in (("age", 21), ("size", 0.1 + 1e-12), ("town", "None"), ("town", None), ("town", "Ulm ")):
+    for column, cell in (("age", 21), ("size", 0.1 + 1e-12), ("town", "None"), ("town", None), ("town", "ulm")):
         other = {name: [cell if name == column else values[0], *values[1:]] for name, values in cells.items()}
         new = digests(open_table(other, columns=first.columns))
         assert (new[0] != known[0], new[1:]) == (True, known[1:]), (column, cell)
+    cells["town"][0] = " Ulm "  # white space is never read
+    assert digests(open_table(cells, columns=first.columns)) == known
     swapped = {"size": cells["age"], "age": cells["size"], "town": cells["town"]}
     assert not set(digests(open_table(swapped))) & set(known[:3])
+
+
+def test_a_row_is_known_in_every_form_in_which_it_is_read_alike() -> None:
+    first = open_table({"n": [1.0, 2.0, None], "yes": [True, False, True]})
+    other = {"n": np.array([1.0, 2.0, np.copysign(np.nan, -1)]), "yes": ["True", "false", "TRUE"]}  # 0 / 0 is -NaN
+    assert digests(open_table(other, columns=first.columns)) == digests(first)
 
 
 def test_a_run_goes_on_where_columns_stand_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

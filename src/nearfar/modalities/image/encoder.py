@@ -139,8 +139,6 @@ def image_encoder(
     weights: a .safetensors file, or a torch file of tensors, whose keys hold every key of the network.
     Raises ValueError for an unknown name, a size that the network cannot take, and weights that do not fit.
     """
-    if channels < 1 or size < 1:
-        raise UserError(f"an image has one channel or more and a side in pixels, got channels={channels}, size={size}")
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
     if std is None:

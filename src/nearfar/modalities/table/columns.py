@@ -223,9 +223,7 @@ class Columns:
             assert column.values is not None
             position: dict[str | None, int] = {value: i for i, value in enumerate(column.values)}
             position[None] = len(column.values) if column.gaps else -1
-            texts = as_texts(plain(table[column.name].combine_chunks(), keep=column.values))
-            if FLAGS.issuperset(column.values):
-                texts = [text and text.lower() for text in texts]
+            texts = _texts(table, column)
             codes[:, b] = torch.tensor([position.get(text, -1) for text in texts])
             unseen = Counter(text for text in texts if text is not None and text not in position)
             if unseen and len(column.values) < MOST_CATEGORIES:
@@ -233,23 +231,31 @@ class Columns:
         return numbers, codes, notes
 
     def digests(self, table: pa.Table) -> list[str]:
-        """By what each row of a table is known again: its cells in these columns, by name, as they were given.
+        """By what each row of a table is known again: its cells in these columns, by name, as `encode` reads them.
 
         Neither the order of the columns counts, nor columns that are none of these, nor whether a number was written
-        as 1 or 1.0. Raises ValueError as `encode` does, which comes first.
+        as 1 or 1.0, nor white space around text. Raises ValueError as `encode` does, which comes first.
         """
         cells: dict[str, np.ndarray] = {}  # by name: N x 8 bytes
         for column in self.numbers:
             numbers, _ = as_numbers(plain(table[column.name].combine_chunks()), column.time)
-            cells[column.name] = np.ascontiguousarray(numbers + 0.0).view(np.uint8).reshape(-1, 8)  # -0 is 0
+            numbers = np.where(np.isnan(numbers), np.nan, numbers + 0.0)  # NaN has many forms, and -0 is 0
+            cells[column.name] = np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, 8)
         for column in self.categories:
-            cell = as_texts(plain(table[column.name].combine_chunks(), keep=column.values or ()))
-            texts: Any = pa.array(cell, pa.large_string()).dictionary_encode("encode")  # None is a text of its own
+            texts: Any = pa.array(_texts(table, column), pa.large_string())
+            texts = texts.dictionary_encode("encode")  # None is a text of its own
             known = b"".join(bytes.fromhex(digest(repr(text).encode())) for text in texts.dictionary.to_pylist())
             cells[column.name] = np.frombuffer(known, np.uint8).reshape(-1, 8)[texts.indices.to_numpy()]
         names = sorted(cells)
         head = repr(names).encode()
         return [digest(head, row.tobytes()) for row in np.concatenate([cells[name] for name in names], axis=1)]
+
+
+def _texts(table: pa.Table, column: Column) -> list[str | None]:
+    """The cells of a column of categories, None where missing."""
+    values = column.values or ()
+    texts = as_texts(plain(table[column.name].combine_chunks(), keep=values))
+    return [text and text.lower() for text in texts] if FLAGS.issuperset(values) else texts
 
 
 def _unseen(column: Column, unseen: Counter[str]) -> str:
