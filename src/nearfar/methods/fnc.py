@@ -11,7 +11,7 @@ from nearfar.losses.false_negatives import detected_columns, detection, find_ali
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step, equal_rows, frozen_statistics
 from nearfar.nn.heads import mlp
-from nearfar.ranges import Cosine, NonNegativeInt, PositiveFloat, PositiveInt
+from nearfar.ranges import Cosine, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 class FNC(Method):
@@ -60,8 +60,8 @@ class FNC(Method):
         threshold: Cosine = 0.7,
         score: Literal["max", "mean"] = "max",
         support_learns: bool = False,
-        memory: int = 0,
-        momentum: float = 0.999,
+        memory: NonNegativeInt = 0,
+        momentum: UnitInterval = 0.999,
     ) -> None:
         super().__init__(encoder)
         widths = (encoder.dim, encoder.dim, encoder.dim, dim)
