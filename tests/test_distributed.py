@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
+from benchmarks.forked import Job
 from torch import Tensor
 
 from nearfar import distributed
 from nearfar.distributed import anywhere, gather, highest, local, normalize, rank, share, total, world
+from nearfar.errors import Elsewhere, UserError
+from tests.tiny import FLAGS, array_file
 from tests.two_ranks import Pool
 
 ROWS = torch.linspace(-1, 2, 24, dtype=torch.float64).view(8, 3).sin()
@@ -119,3 +128,64 @@ def test_normalized_rows_have_at_least_single_precision(dtype: torch.dtype) -> N
     assert z.dtype == torch.promote_types(dtype, torch.float32)
     torch.testing.assert_close(z.norm(dim=1), torch.ones(4, dtype=z.dtype))
     assert not normalize(torch.zeros(2, 3)).any()
+
+
+def _joins(case: str) -> int:
+    """A rank of a job of which the second ends as the case says, or the first: 3 where it was told of another's end."""
+    distributed.BEAT, distributed.SILENT, distributed.GRACE = 0.05, 0.5, 0.5
+    late = 0 if case == "the first stalls" else 1
+    try:
+        with distributed.processes(torch.device("cpu"), 1 / 60):
+            distributed.barrier()
+            if distributed.rank() == late:
+                match case:
+                    case "given what is wrong":
+                        raise UserError("--odd 7 is wrong")
+                    case "a bug":
+                        raise KeyError("odd")
+                    case "killed":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    case "stopped":
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    case _:
+                        threading.Event().wait(100)
+            distributed.barrier()
+    except Elsewhere as error:
+        print(f"told: {error}")
+        return 3
+    except KeyError:
+        return 4
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "told"),
+    [
+        ("given what is wrong", [3, 3], "rank 1 of 2: --odd 7 is wrong"),
+        ("a bug", [3, 4], "rank 1 of 2 failed: KeyError('odd')"),
+        ("killed", [3, -9], "rank 1 of 2 ended without a word"),
+        ("stopped", [3, 130], "rank 1 of 2 was interrupted"),
+        ("the second stalls", [3, 2], "rank 1 of 2 kept the others waiting for 0.0166667 minutes"),
+        ("the first stalls", [2, 3], "rank 0 of 2 kept the others waiting"),
+    ],
+)
+def test_where_one_rank_ends_all_do_and_one_says_why(tmp_path: Path, case: str, status: list[int], told: str) -> None:
+    job = Job([[], []], tmp_path, [partial(_joins, case)] * 2)
+    ended = job.wait()
+    said = job.said()
+    assert [code if code != 2 or want == 2 else want for code, want in zip(ended, status, strict=True)] == status, said
+    assert said.count(f"nearfar: {told}") == (case != "a bug"), said
+    assert told in said or case == "a bug"
+    assert "Traceback" not in said
+
+
+def test_a_command_on_two_ranks_fails_once(tmp_path: Path) -> None:
+    data = array_file(tmp_path / "images.npz")
+    argvs = [["train", "simclr", source, *FLAGS, "--out", tmp_path / "run"] for source in (data, tmp_path / "no.npz")]
+    job = Job(argvs, tmp_path)
+    assert job.wait() == [2, 2]
+    assert job.said().count("no.npz") == 1, job.said()
+    assert "nearfar: rank 1 of 2: " in job.said()
+    assert not (tmp_path / "run").exists()

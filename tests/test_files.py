@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from nearfar.data.csv import read_rows
 from nearfar.errors import Damaged, NotFound
 from nearfar.files import (
     clear_leftovers,
     code_file,
     is_leftover,
+    is_not_utf8,
+    name_text,
     read_json,
     read_text,
     read_yaml,
@@ -36,6 +40,28 @@ def test_a_file_is_made_with_its_folders(tmp_path: Path) -> None:
 def test_a_table_is_quoted_where_it_must_be(tmp_path: Path) -> None:
     path = replace_csv(tmp_path / "a.csv", iter([("name", "why"), ("a, b.png", 3)]))
     assert path.read_bytes() == b'name,why\n"a, b.png",3\n'
+
+
+HOSTILE = ["=1+2", "+x", "-x.png", "@sum", "\t=1", " a", "'=1", "''", "a\rb", "a\nb", 'a"b', "a,b", "'tis", "-", "="]
+
+
+def test_no_cell_is_a_formula_and_each_is_read_back(tmp_path: Path) -> None:
+    numbers = [-0.5, "-0.5", "+1e-3", "-7"]
+    path = replace_csv(tmp_path / "a.csv", [("name", "n"), *((cell, n) for cell in HOSTILE for n in numbers)])
+    cells = [row.cells for row in read_rows(path)[1:]]
+    assert cells == [[cell, str(n)] for cell in HOSTILE for n in numbers]
+    with path.open(newline="", encoding="utf-8") as file:
+        raw = list(csv.reader(file))[1:]
+    assert not [name for name, _ in raw if name.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert {n for _, n in raw} == {"-0.5", "+1e-3", "-7"}
+
+
+def test_names_that_are_not_utf8_become_text_that_can_be_written(tmp_path: Path) -> None:
+    assert name_text("caf\udce9/ä.png") == "caf\\xe9/ä.png"
+    assert is_not_utf8(name_text("caf\udce9"))
+    assert not is_not_utf8(name_text("café \\x41"))
+    replace_text(tmp_path / "a.txt", "\udce9")
+    assert name_text("\ud800") == "\\ud800"
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), KeyboardInterrupt()])
@@ -82,6 +108,15 @@ def test_a_full_disk_is_told_with_path_and_remedy(tmp_path: Path, number: int) -
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace(tmp_path / "b.txt", lambda temporary: (tmp_path / "missing").read_text())
+
+
+def test_writing_a_file_removes_what_dead_processes_left_of_it(tmp_path: Path) -> None:
+    alive, dead = f".b[1].txt.{os.getppid()}.tmp", f".b[1].txt.{2**30}.tmp"
+    for name in (alive, dead, f".c.txt.{2**30}.tmp", ".b[1].txt.notes.tmp"):
+        (tmp_path / name).write_text("")
+    replace_text(tmp_path / "b[1].txt", "new")
+    left = {alive, f".c.txt.{2**30}.tmp", ".b[1].txt.notes.tmp", "b[1].txt"}
+    assert set(os.listdir(tmp_path)) == left if os.name != "nt" else left | {dead}
 
 
 def test_leftovers_are_cleared(tmp_path: Path) -> None:

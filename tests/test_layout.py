@@ -16,7 +16,19 @@ SOURCE = ROOT / "src" / "nearfar"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROOMS = [
-    *("errors", "ranges", "files", "machine", "settings", "batch", "distributed", "contrast", "precision", "method"),
+    *(
+        "errors",
+        "ranges",
+        "files",
+        "owner",
+        "machine",
+        "settings",
+        "batch",
+        "distributed",
+        "contrast",
+        "precision",
+        "method",
+    ),
     *("losses", "optim", "nn", "clustering", "memory", "ops", "methods"),
     *("data", "evaluation", "modalities", "export", "training", "report", "run", "fewlabels", "studies", "cli"),
 ]
@@ -31,6 +43,7 @@ LIGHT = [
         "ranges.py",
         "settings.py",
         "files.py",
+        "owner.py",
         "methods/__init__.py",
         "training/__init__.py",
         "training/plan.py",

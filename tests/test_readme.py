@@ -77,7 +77,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
-    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier", stop)  # predict, distill
+    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
     with pytest.raises(Parsed):
         main(words)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import sys
@@ -15,13 +14,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from benchmarks.forked import FORKING
+
 RANKS = 2
 PATIENCE = float(os.environ.get("NEARFAR_PATIENCE", "120"))
 """Seconds that a call may take; a rank left alone in a collective gives up sooner. A busy machine needs more."""
-
-FORKING = multiprocessing.get_context("forkserver" if sys.platform != "win32" else None)
-"""Starts a process by forking one that has imported all: an import of its own takes each process seconds."""
-FORKING.set_forkserver_preload(["nearfar.run", "nearfar.cli.train", "torch._dynamo"])
 
 
 class Pool:

@@ -5,9 +5,24 @@ The command line prints a `UserError` as one sentence. Whatever else is raised i
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text of which nothing is a command to a terminal: what is not printable is shown as an escape, such as \\x1b.
+
+    keep: characters that stay, such as line breaks.
+    """
+
+    def shown(character: str) -> bool:
+        return character.isprintable() or character in keep or unicodedata.category(character) == "Zs"
+
+    if text.isprintable():
+        return text
+    return "".join(c if shown(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 class UserError(ValueError):
@@ -100,6 +115,10 @@ class DiskFull(UserError, OSError):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.errno = number
+
+
+class Elsewhere(UserError):
+    """Another process of the same job failed, or this one did; why has been printed already."""
 
 
 class Diverged(UserError, ArithmeticError):

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,9 @@ OWN_CODE = "nearfar_user_"
 OBJECT_END = re.compile(rb',\s*"checksum": "([0-9a-f]{16})"\s*\}\s*\Z')
 TEXT_END = re.compile(rb"# checksum: ([0-9a-f]{16}),*\s*\Z")
 
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)
+"""What a temporary file or directory is called; the number is of the process."""
+
 
 def replace(path: Path, write: Callable[[Path], object]) -> Path:
     """Make `path` by letting `write` fill a temporary file beside it, then put that in its place.
@@ -35,6 +42,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
     A crash at any moment leaves the old file or the new one, never a part; an error leaves the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_dead(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with room_for(path):
@@ -51,15 +59,19 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 
 def replace_text(path: Path, text: str) -> Path:
     """`replace` for a text."""
-    return replace(path, lambda temporary: temporary.write_bytes(text.encode()))  # with \n on every system
+    content = text.encode("utf-8", "backslashreplace")  # with \n on every system
+    return replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
-    """`replace` for a table, of which the first row names the columns."""
+    """`replace` for a table, of which the first row names the columns. Text is written as `cell_of` says."""
 
     def fill(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            for row in rows:
+                line = io.StringIO(newline="")
+                csv.writer(line).writerow([cell_of(cell) for cell in row])  # only so does it quote both line breaks
+                file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
     return replace(path, fill)
 
@@ -190,6 +202,43 @@ def _insist_file(path: Path, remedy: str) -> None:
         raise NotFound(f"{str(path)!r} is {'no file' if path.exists() else 'missing'}: {remedy}")
 
 
+FORMULA = ("=", "+", "-", "@", "'")
+"""How text begins that a spreadsheet takes as a formula, or, of the last, hides the beginning of."""
+
+
+def cell_of(value: object) -> object:
+    """A cell as it is written: text that begins as in `FORMULA` or with white space has an apostrophe before it, so
+    that a spreadsheet shows it and does not compute it. Numbers, in text or not, stay as they are.
+
+    `nearfar.data.csv` takes the apostrophe away.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.startswith(FORMULA) or value[:1].isspace() else value
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def name_text(name: str) -> str:
+    """A file's name as text that can be written anywhere: of a name that is not UTF-8 the other bytes as \\xe9."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which names can hold where they are no bytes
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def insist_text(path: str, flag: str) -> None:
+    """Raise ValueError where a path is not UTF-8: several libraries cannot write there."""
+    if name_text(path) != path:
+        raise UserError(f"{flag} '{name_text(path)}' is not UTF-8: choose a name that is")
+
+
+def is_not_utf8(name: str) -> bool:
+    """Whether `name_text` had to write bytes so."""
+    return re.search(r"\\x[89a-f][0-9a-f]", name) is not None
+
+
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
     """Within: the error of a full disk names the file and the remedy."""
@@ -286,15 +335,58 @@ def load_function(given: str, flag: str) -> Callable[..., Any]:
     return function
 
 
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A temporary directory in `folder`, for files that go to their places together; gone afterwards."""
+    _clear_dead(folder / "export")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.", suffix=f".{os.getpid()}.tmp") as name:
+        yield Path(name)
+
+
 def is_leftover(path: Path) -> bool:
-    """Whether a file is a temporary one: of a process that was killed while it wrote, if none is writing now."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Whether a file or directory is a temporary one: of a process that was killed while it wrote, if none is writing
+    now."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """The temporary files and directories in a run directory."""
+    for part in (folder, *(folder / name for name in ("checkpoints", "results", "export"))):
+        yield from (path for path in part.glob(".*.tmp") if is_leftover(path))
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what killed processes left in a run directory. Nobody may be writing there."""
+    for path in [*leftovers(folder)]:
+        _remove(path)
+
+
+def _clear_dead(path: Path) -> None:
+    """Remove what killed processes left of writing `path`, in a folder that may hold files of anyone's."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        found = _TEMPORARY.fullmatch(other.name)
+        if found is not None and not _lives(int(found[1])):
+            _remove(other)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of that number on this machine; True where that cannot be known."""
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import pick_tower
+from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.page import report
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
@@ -66,6 +67,7 @@ class Run:
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
+        tidy(self.path)
         self.config: dict[str, Any] = read_config(self.path)
         settings: dict[str, Any] = self.config["settings"]
         for name in (self.config["kind"], *kinds_of(self.config["made"]["encoder"])):
@@ -201,6 +203,18 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
 
+    def reading(self, changed: dict[str, Any]) -> Run:
+        """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
+
+        Raises ValueError for a setting that its kind of data does not have.
+        """
+        given = {name: value for name, value in changed.items() if value}
+        if strange := [name for name in given if not hasattr(self.settings, name)]:
+            raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {self.kind.name}")
+        self.settings = dataclasses.replace(self.settings, **given)
+        self.settings.check()
+        return self
+
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32."""
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
@@ -210,6 +224,7 @@ class Run:
         known = set(read_samples(self.path, self.config)["digest"].to_pylist())
         return torch.tensor([digest in known for digest in digests(samples)])
 
+    @writes
     @checked
     def evaluate(
         self,
@@ -316,6 +331,7 @@ class Run:
             )
         return parts, torch.cat([tested for _, tested in parts])
 
+    @writes
     @checked
     def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: PositiveInt = 5000) -> None:
         """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
@@ -330,6 +346,7 @@ class Run:
         self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
 
+    @writes
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Put results/NAME.json into the run directory."""
         (self.path / "results").mkdir(exist_ok=True)
@@ -350,9 +367,11 @@ class Run:
         except (Damaged, NotFound) as error:
             say(f"{str(error).partition(': ')[0]}: the encoder's files in {str(self.path)!r} are written again.")
             newest = Run(self.path, network=self.network, trust=self.trust)
-            export_encoder(newest._saved_encoder(), self.path)
+            with owned(self.path):
+                export_encoder(newest._saved_encoder(), self.path)
         probing.insist_alive(self.encoder, str(self.path))
-        return export_encoder(self.encoder, folder or self.path / "export")
+        with owned(Path(folder) if folder else self.path):
+            return export_encoder(self.encoder, folder or self.path / "export")
 
 
 def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:

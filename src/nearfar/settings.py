@@ -16,6 +16,7 @@ from nearfar.ranges import (
     Checked,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Seed,
     ShareBelowOne,
@@ -95,6 +96,8 @@ class Settings(Checked):
     """Epochs between two checkpoints."""
     keep: PositiveInt = 2
     """Checkpoints that stay."""
+    timeout: PositiveFloat = 30.0
+    """Minutes that one of several processes may keep the others waiting before the job ends."""
 
     def check(self) -> None:
         super().check()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 import tyro
 
 from nearfar.cli import main
+from nearfar.cli.console import Console
 from nearfar.cli.fewlabels import Distill, Finetune, PlanLabels
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
+from tests.fewlabels.conftest import Stop
 from tests.tiny import folder
 from tests.training.test_job import files
 
@@ -39,6 +43,23 @@ def classifier(run: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 
 def facts(path: Path) -> dict[str, object]:
     return json.loads((path / "classifier.json").read_text())["facts"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are of POSIX")
+def test_a_stopped_one_says_how_to_go_on(
+    run: Path, photos: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [str(photos / "photos"), "--labels", str(photos / "labels.csv"), "--batch", "16", "--epochs", "3"]
+    for name, source, flags in (("finetune", run, ["--train", "full"]), ("distill", classifier, [])):
+        words = [name, str(source), *data, *flags, "--out", str(tmp_path / name)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Console, "watch", Stop(1))
+            assert main(words) == 130
+        said = capsys.readouterr().out
+        assert f"Stopped and saved. Go on with: {shlex.join(['nearfar', *words])} --resume" in said
+        assert main([*words, "--resume"]) == 0
+        assert "Going on from step " in capsys.readouterr().out
+        assert not (tmp_path / name / "checkpoints").exists()
 
 
 def test_flags_fill_the_settings_of_the_functions() -> None:

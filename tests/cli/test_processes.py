@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.forked import LIMIT, Forked
 from benchmarks.kill import MOMENTS, Runs, child_environment
 
 from nearfar.cli import main
@@ -20,41 +20,6 @@ from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.journal import Journal
 from tests.tiny import FLAGS
 from tests.training.test_job import files
-from tests.two_ranks import FORKING
-
-LIMIT = 120
-"""Seconds after which something hangs."""
-
-
-class Forked:
-    """A process like those of subprocess, forked from one that has imported all."""
-
-    def __init__(self, argv: list[str], log: Path) -> None:
-        self.process = FORKING.Process(target=command, args=(argv, str(log), torch.get_num_threads()))
-        self.process.start()
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.process.join(timeout)
-        assert self.process.exitcode is not None, f"still there after {timeout} s"
-        return self.process.exitcode
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def send_signal(self, number: int) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
-
-def command(argv: list[str], log: str, threads: int) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    torch.set_num_threads(threads)
-    sys.exit(main(argv))
 
 
 class ForkedRuns(Runs):

@@ -34,6 +34,7 @@ COMMON = (
         "probe-every",
         "save-every",
         "keep",
+        "timeout",
     ),
 )
 SIMCLR = {

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,9 @@ import pytest
 import torch
 
 from nearfar.cli import main
+from nearfar.owner import owned
 from nearfar.run import load
-from tests.tiny import array_file, folder, tiny_images
+from tests.tiny import FLAGS, array_file, folder, tiny_images
 from tests.training.test_job import files
 
 
@@ -143,3 +148,62 @@ def test_looking_changes_no_weight(copy: Path, data: Path) -> None:
     after = files(copy)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"report.html"}
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Within: another thread owns the directory, as another process would."""
+    ready, over = threading.Event(), threading.Event()
+
+    def own() -> None:
+        with owned(folder):
+            ready.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=own)
+    thread.start()
+    assert ready.wait(60)
+    yield
+    over.set()
+    thread.join()
+
+
+def test_what_writes_into_a_run_is_refused_while_it_is_trained_and_what_reads_is_not(
+    copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(copy, other)
+    (copy / ".report.html.4711.tmp").write_text("half")
+    before = files(copy)
+    with at_work(copy):
+        for words in (
+            ["evaluate", copy, data],
+            ["report", copy],
+            ["report", copy, other],
+            ["export", copy],
+            ["embed", copy, data],
+            ["finetune", other, data, "--out", copy],
+            ["train", "simclr", data, *FLAGS, "--out", copy, "--resume"],
+        ):
+            assert main([str(word) for word in words]) == 2, words
+            assert f"process {os.getpid()} (" in capsys.readouterr().err, words
+        assert main(["embed", str(copy), str(data), "--out", str(tmp_path / "a.npz")]) == 0
+        assert main(["export", str(copy), "--out", str(tmp_path / "exported")]) == 0
+        assert {name: value for name, value in files(copy).items() if name != ".lock"} == before
+
+
+@pytest.mark.parametrize("command", ["embed", "report", "export", "finetune", "label-plan"])
+def test_the_next_command_removes_what_a_killed_one_left(copy: Path, data: Path, tmp_path: Path, command: str) -> None:
+    mine = tmp_path / ".notes.4711.tmp"
+    mine.write_text("of somebody else")
+    dead = tmp_path / f".out.csv.{2**30}.tmp"  # no process has such a number
+    left = [copy / ".config.yaml.4711.tmp", copy / "checkpoints" / ".best.pt.4711.tmp", copy / ".lock", dead]
+    for path in left:
+        path.write_text("half")
+    (copy / "export" / ".export.abc.4711.tmp").mkdir(parents=True)
+    given = {"report": [], "export": [], "label-plan": [str(data), "--labels", "none"]}.get(command, [str(data)])
+    out = {"report": [], "finetune": ["--out", str(tmp_path / "c")]}.get(command, ["--out", str(tmp_path / "out.csv")])
+    assert main([command, str(copy), *given, *out]) == 0
+    assert not list(copy.rglob(".*"))
+    assert dead.exists() == (command in ("report", "finetune", "export"))
+    assert mine.exists()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,29 @@ from nearfar.fewlabels.classifier import Classifier
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.run import Run
 from tests.tiny import SETTINGS, tiny_images
+
+
+class Stop:
+    """A `watch` that sends this process a signal after so many calls: what Ctrl-C or a scheduler does."""
+
+    def __init__(self, calls: int, number: signal.Signals = signal.SIGTERM) -> None:
+        self.left, self.number = calls, number
+
+    def __call__(self, step: int, steps: int, numbers: dict[str, float]) -> None:
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), self.number)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of each file of a classifier that must be the same when it is made again."""
+    varying = ("environment.json", "report.html", "metrics.jsonl")  # of the time it took
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in varying
+    }
+
 
 QUIET: dict[str, Any] = {"say": lambda text: None}
 

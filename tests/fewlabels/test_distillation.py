@@ -20,7 +20,7 @@ from nearfar.losses.distillation import distillation
 from nearfar.method import Stage
 from nearfar.modalities.image.samples import Images
 from nearfar.run import Run
-from tests.fewlabels.conftest import QUIET, samples
+from tests.fewlabels.conftest import QUIET, Stop, contents, samples
 from tests.tiny import tiny_images
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch": 16, **QUIET}
@@ -67,6 +67,18 @@ def test_the_loss_is_that_of_the_formula(asked: dict[str, Any]) -> None:
     logits = method.classifier(method.encoder(given.views[0]))
     expected = distillation(logits, method.teacher(given.views[0]), label=given.label, **asked)
     torch.testing.assert_close(method(given).loss, expected)
+
+
+def test_stopped_and_resumed_it_ends_with_the_same_bits(linear: Classifier, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"epochs": 3, "batch": 16, "alpha": 0.5, **QUIET}
+    distill(linear, samples(), out=tmp_path / "whole", **asked)
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        distill(linear, samples(), out=out, watch=Stop(2), **asked)
+    assert not (out / "config.yaml").exists()
+    distill(linear, samples(), out=out, resume=True, **asked)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not (out / "checkpoints").exists()
 
 
 def test_a_student_comes_to_agree_with_its_teacher(run: Run, linear: Classifier, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 
 import nearfar
 from nearfar.batch import MISSING
+from nearfar.fewlabels import publish as publishing
 from nearfar.fewlabels.classifier import Classifier
 from nearfar.fewlabels.finetuning import finetune
 from nearfar.methods.simclr import SimCLR
 from nearfar.modalities.image.samples import Images
 from nearfar.run import Run
-from tests.fewlabels.conftest import QUIET, samples, with_val
+from nearfar.training.claim import step_reached
+from tests.fewlabels.conftest import QUIET, Stop, contents, samples, with_val
 from tests.modalities.table.test_table import table
 
 
@@ -131,6 +134,46 @@ def test_seeds_make_it_again(run: Run, tmp_path: Path, train: str) -> None:
     assert not torch.equal(weights(a), weights(c))
     assert a.evidence.names == b.evidence.names != c.evidence.names
     assert len(a.evidence) == a.facts["learned"] == 12
+
+
+def test_stopped_and_resumed_it_ends_with_the_same_bits(run: Run, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"train": "full", "epochs": 4, "batch": 16, "lr": 1e-3, **QUIET}
+    finetune(run, with_val(), out=tmp_path / "whole", **asked)
+    out, said = tmp_path / "cut", []
+    for calls, number in ((3, signal.SIGTERM), (2, signal.SIGINT)):  # a call an epoch, and one for each probe
+        with pytest.raises(KeyboardInterrupt):
+            finetune(run, with_val(), out=out, resume=out.exists(), watch=Stop(calls, number), **asked)
+        assert not (out / "config.yaml").exists()
+        assert step_reached(out) > 0
+    with pytest.raises(FileExistsError, match="go on with --resume"):
+        finetune(run, with_val(), out=out, **asked)
+    for change, told in (({"lr": 0.5}, r"lr was 0\.001 and is 0\.5"), ({"seed": 1}, "seed was 0 and is 1")):
+        with pytest.raises(ValueError, match=told):
+            finetune(run, with_val(), out=out, resume=True, **asked | change)
+    with pytest.raises(ValueError, match=r"the samples in .*, or their labels, are not those"):
+        finetune(run, samples(), out=out, resume=True, **asked)
+    finetune(run, with_val(), out=out, resume=True, **asked | {"say": said.append, "device": "cpu"})
+    assert any(sentence.startswith("Going on from step") for sentence in said)
+    assert contents(out) == contents(tmp_path / "whole")
+    finetune(run, with_val(), out=out, resume=True, **asked | {"say": said.append})
+    assert said[-1].endswith("it stays as it is.")
+
+
+def test_what_was_killed_before_it_saved_begins_again(run: Run, tmp_path: Path) -> None:
+    finetune(run, samples(), out=tmp_path / "whole", **QUIET)
+    out = tmp_path / "cut"
+
+    def killed() -> None:  # by kill -9, when all is written but the last
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "measure", lambda *_: killed())
+        with pytest.raises(SystemExit):
+            finetune(run, samples(), out=out, **QUIET)
+    (out / ".classifier.json.4711.tmp").write_text("{")
+    assert (out / "config.yaml").exists()
+    finetune(run, samples(), out=out, resume=True, **QUIET)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_classes_without_a_label_to_learn_from_count_as_wrong(run: Run, tmp_path: Path) -> None:

@@ -259,12 +259,17 @@ def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
     hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=1e-10, live=bool(age))
 
 
+FEWER = {"fnc": {"top": 2}}
+"""Where a method as it comes attracts nearly all of 8 samples to each other: then no encoder is far below chance."""
+
+
 @every_plain_form
 def test_it_overfits_a_tiny_batch(form: Form) -> None:
     """Against memory that stands still: else the batch would soon be among its own negatives.
 
     A bank that stands still may hold rows of the batch that nothing can tell apart, so it may also go on.
     """
+    form = dataclasses.replace(form, arguments=form.arguments | FEWER.get(form.name, {}))
     still = overfitted(form, write=False)
     if still:
         writing = overfitted(form, write=True)
@@ -275,7 +280,8 @@ def overfitted(form: Form, *, write: bool) -> str:
     """What was reached, if that is not enough."""
     method, batch = grown(form), form.batch(8)
     optimizer = torch.optim.Adam(trained(method).values(), lr=1e-2)
-    level, losses = method.chance(batch), []
+    with torch.no_grad():
+        level, losses = method.chance(batch), []
     chance = None if level is None else float(level)
     for number in range(60):
         torch.manual_seed(0)

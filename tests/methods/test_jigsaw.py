@@ -42,11 +42,10 @@ def test_every_order_of_the_list_is_drawn_anew_each_step() -> None:
     assert not torch.equal(method.draw(8), first)
 
 
-def test_a_grid_of_two_has_all_orders_and_one_order_is_trivial() -> None:
+def test_a_grid_of_two_has_all_orders_and_one_order_is_refused() -> None:
     assert build(grid=2, orders=100).chance(jigsaw.batch(8)) == math.log(24)
-    method = build(orders=1)
-    assert method.chance(jigsaw.batch(8)) == 0
-    assert float(method(jigsaw.batch(4)).loss.detach()) == 0
+    with pytest.raises(ValueError, match=r"Jigsaw: orders 1: .* 2 or more"):
+        build(orders=1)
 
 
 def test_the_list_is_no_part_of_a_checkpoint_and_cannot_be_spoilt() -> None:

@@ -111,7 +111,7 @@ def test_what_is_looked_at_is_what_the_encoder_makes_and_its_statistics_move_onc
 def test_encoders_without_stages_and_units_without_any_are_refused() -> None:
     with pytest.raises(ValueError, match="test_vit cannot be had in stages"):
         LoCo(image_encoder("test_vit", size=96))
-    with pytest.raises(ValueError, match="reach=0"):
+    with pytest.raises(ValueError, match="reach 0"):
         build(reach=0)
 
 

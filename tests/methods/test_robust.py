@@ -49,7 +49,7 @@ def test_removal_begins_and_grows_and_stays() -> None:
 
 @pytest.mark.parametrize(
     ("clock", "arguments"),
-    [(LATE, {"rho": 0.0}), (LATE, {"threshold": 1.1}), (Clock(step=9, steps=100), {"rho": 0.9})],
+    [(LATE, {"rho": 0.0}), (LATE, {"threshold": 1.0}), (Clock(step=9, steps=100), {"rho": 0.9})],
     ids=["none", "none alike enough", "too early"],
 )
 def test_without_removal_it_is_simclr(clock: Clock, arguments: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
     kind = methods.load("robust")
     known = {"samples": 40, "channels": 3}
     for wrong in ({"rho": 1.0}, {"onset": 0.5, "full": 0.5}, {"full": 1.5}):
-        with pytest.raises(ValueError, match="0 <= onset < full <= 1"):
+        with pytest.raises(ValueError, match=" ".join(f".*{name} {value}" for name, value in wrong.items())):
             methods.build(kind, TinyEncoder(), wrong, classes=3, **known)
     with pytest.raises(ValueError, match="there are no labels"):
         methods.build(kind, TinyEncoder(), {"oracle": True}, classes=0, **known)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,3 +88,20 @@ def test_settings_of_the_runs_are_those_that_were_asked_for() -> None:
         "encoder": "conv4",
         "size": 32,
     }
+
+
+def test_a_second_process_on_the_same_study_is_refused(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def second(name: str) -> None:
+        def ask() -> None:
+            with pytest.raises(ValueError, match=rf"process {os.getpid()} \("):
+                Toy(Question(), tmp_path, say=print).answer()
+            told.append(name)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    assert Toy(Question(), tmp_path, say=second).answer()
+    assert told == ["a", "b", "c"]

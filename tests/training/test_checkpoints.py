@@ -158,6 +158,25 @@ def test_the_writer_passes_on_why_it_could_not_write() -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_a_checkpoint_that_goes_while_it_is_read_gives_way_to_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, trains = Checkpoints(tmp_path, keep=1), Checkpoints(tmp_path, keep=1)
+    saved.save(5, state(5))
+    saved.wait()
+
+    def late(path: Path) -> dict[str, Any]:
+        if path == saved.path(5):
+            trains.save(10, state(10))
+            trains.wait()
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "read", late)
+    found, notes = saved.newest()
+    assert found is not None
+    assert (found["step"], notes) == (10, [])
+
+
 def test_at_least_one_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep = 0"):
         Checkpoints(tmp_path, keep=0)

@@ -4,8 +4,10 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from nearfar import modalities
 from nearfar.batch import MISSING, Batch
 from nearfar.errors import Diverged
 from nearfar.export.encoder import load_encoder
+from nearfar.files import replace_json
 from nearfar.method import Step
 from nearfar.methods.supcon import SupCon
 from nearfar.modalities.image.kind import pixel_statistics
 from nearfar.modalities.image.samples import open_images
+from nearfar.optim import warmup_cosine
 from nearfar.settings import Settings
 from nearfar.training import build as building
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.checkpoints import Checkpoints, read
+from nearfar.training.directory import read_environment
 from nearfar.training.journal import Journal
 from tests.tiny import SETTINGS, array_file, folder, tiny_images
 from tests.training.test_checkpoints import damage
@@ -119,7 +124,8 @@ def test_a_recipe_of_ones_own_names_arguments_that_there_are(tmp_path: Path) -> 
     ("flags", "told"),
     [
         ({"lr": 0.7}, r"lr was 1\.0 and is 0\.7"),
-        ({"epochs": 3}, "epochs was 2 and is 3"),
+        ({"probe_every": 0}, "probe_every was 1 and is 0"),
+        ({"precision": "bf16"}, "precision was 'float32' and is 'bf16'"),
         ({"temperature": 0.3}, r"temperature was 0\.5 and is 0\.3"),
         ({"seed": 1, "optimizer": "sgd"}, "optimizer was 'lars' and is 'sgd'; seed was 0 and is 1"),
         ({"crops": (2, 1)}, r"crops was \[2, 0\] and is \[2, 1\]"),
@@ -170,6 +176,95 @@ def test_the_same_folder_written_otherwise_is_the_same(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert not train("simclr", "photos", Path("run"), stop=1)[0]
     assert train("simclr", "photos/", Path("run"), resume=True)[0]
+
+
+def test_what_changes_no_mathematics_may_change(data: Path, done: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    out = tmp_path / "run"
+    monkeypatch.chdir(data.parent)
+    assert not train("simclr", data.name, out, stop=4, labels="", keep=1)[0]
+    monkeypatch.chdir(tmp_path)
+    threads, environment = torch.get_num_threads(), read_environment(out)
+    replace_json(out / "environment.json", environment | {"threads": threads + 1})
+    finished, said = train("simclr", data, out, resume=True, keep=3, device="cpu", timeout=9.0, save_every=2)
+    assert finished
+    for sentence in ("keep was 1 and is 3.", "device was 'auto' and is 'cpu': results", "timeout was 30.0 and is 9.0."):
+        assert any(line.startswith(sentence) for line in said), sentence
+    assert any(line.startswith(f"threads was {threads + 1} and is {threads}: sums") for line in said)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert {name: config["settings"][name] for name in ("keep", "device", "timeout")} == {
+        "keep": 3,
+        "device": "cpu",
+        "timeout": 9.0,
+    }
+    (note,) = config["changed"]
+    assert (note["step"], note["keep"], note["threads"]) == (4, [1, 3], [threads + 1, threads])
+    assert json.loads((out / "environment.json").read_text())["threads"] == threads
+    assert files(out)["encoder.safetensors"] == files(done)["encoder.safetensors"]
+
+
+def test_the_same_file_by_another_path_is_no_change(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(data.parent)
+    assert not train("simclr", data.name, tmp_path / "run", stop=4)[0]
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    finished, said = train("simclr", data, tmp_path / "run", resume=True)
+    assert finished
+    assert not any(" was " in sentence for sentence in said)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_data_that_moved_are_known_by_their_contents(data: Path, done: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here.npz", tmp_path / "there.npz"
+    shutil.copy(data, here)
+    assert not train("simclr", here, tmp_path / "run", stop=4)[0]
+    here.rename(there)
+    finished, said = train("simclr", there, tmp_path / "run", resume=True)
+    assert finished
+    assert f"data was {str(here)!r} and is {str(there)!r}: samples are compared by their contents." in said
+    assert files(tmp_path / "run")["encoder.safetensors"] == files(done)["encoder.safetensors"]
+
+
+def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(done, out)
+    with pytest.raises(ValueError, match=r"--epochs 1: 2 are done"):
+        train("simclr", data, out, resume=True, epochs=1)
+    assert files(out) == files(done)
+    finished, said = train("simclr", data, out, resume=True, epochs=4, stop=8)
+    assert not finished
+    assert any(line.startswith("epochs was 2 and is 4: from here on") for line in said)
+    rate = warmup_cosine(6, steps=12, warmup=1)
+    assert f"At step 6 the learning rate is {rate:.1%} of its peak; it would have been 0.0%." in said
+    lines = Journal(out / "metrics.jsonl").read()
+    peak = yaml.safe_load((out / "config.yaml").read_text())["made"]["lr"]
+    assert next(line["lr"] for line in lines if line["step"] == 7) == pytest.approx(rate * peak)
+    finished, said = train("simclr", data, out, resume=True, epochs=4)
+    assert finished
+    assert "Going on from step 8 of 12." in said
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert (config["epochs"], config["settings"]["epochs"], config["made"]["steps"]) == (4, 4, 12)
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read() if "knn" in line] == [3, 6, 9, 12]
+    assert train("simclr", data, out, resume=True, epochs=4)[1][0].startswith("The run in")
+
+
+@pytest.mark.parametrize("how", ["new", "resumed"])
+def test_a_second_owner_is_refused_with_the_number_of_the_first(data: Path, tmp_path: Path, how: str) -> None:
+    out, refused = tmp_path / "run", []
+
+    def second() -> None:
+        with pytest.raises(ValueError, match=rf"process {os.getpid()} \(.*\) is at work in '.*run'.*another directory"):
+            train("simclr", data, out, resume=how == "resumed")
+        refused.append(True)
+
+    def watch(step: int, steps: int, numbers: dict[str, float]) -> None:
+        if not refused:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    assert training.train(plans.make("simclr", data, None, SETTINGS), out, say=lambda text: None, watch=watch)
+    assert refused
+    assert not (out / ".lock").exists()
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read()] == [3, 3, 6, 6]
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco", "swav"])

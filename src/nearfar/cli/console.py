@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console as Rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nearfar.errors import printable
+
 
 class Console:
     """A progress bar with the latest numbers, and sentences above it. Silent on all processes but the first."""
@@ -37,7 +39,7 @@ class Console:
         self.progress.stop()
 
     def say(self, text: str) -> None:
-        self.progress.print(text, markup=False)
+        self.progress.print(printable(text, keep="\n\t"), markup=False)
 
     def watch(self, step: int, steps: int, numbers: dict[str, float]) -> None:
         if self.task is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.cli.flags import parsed
+from nearfar.cli.printing import print
 from nearfar.ranges import Checked, Seed
 
 

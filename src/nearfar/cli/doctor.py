@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 
 from nearfar.cli.flags import parsed
-from nearfar.cli.use import DataArg
-from nearfar.errors import AlreadyThere, UserError
-from nearfar.ranges import Checked, NonNegativeInt
+from nearfar.cli.printing import print
+from nearfar.cli.use import DataArg, Reading
+from nearfar.errors import AlreadyThere, UserError, printable
+from nearfar.ranges import NonNegativeInt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Doctor(Checked):
+class Doctor(Reading):
     """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty or give
     the label away; and how to train on what is there."""
 
@@ -46,6 +47,7 @@ def doctor(argv: list[str]) -> int:
         raise AlreadyThere(f"{str(path)!r} is there already: name another --groups")
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
@@ -55,6 +57,7 @@ def doctor(argv: list[str]) -> int:
         name: getattr(asked, name)
         for name in ("labels", "label_column", "drop", "categorical", "keep_words", "size", "encoder")
     }
+    given |= asked.given()
     flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
     if strange := [name for name, value in given.items() if value and name not in flags]:
         raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
@@ -70,30 +73,31 @@ def doctor(argv: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     for name, text in examination.facts:
-        facts.add_row(name, text)
+        facts.add_row(Text(printable(name)), Text(printable(text)))
     console.print(facts)
     for note in samples.notes:
-        console.print(note, markup=False)
-    console.print()
+        print(note)
+    print()
     for warning in examination.warnings:
-        console.print(f"- {warning}", markup=False)
+        print(f"- {warning}")
     if not examination.warnings:
-        console.print(f"Nothing to mend: {examination.sound}.")
+        print(f"Nothing to mend: {examination.sound}.")
     command = examination.command(shlex.quote(asked.data))
     grouped = any(a.value == "GROUPS" for a in examination.advice)
     if grouped:
         examination.write_groups(path)
-        console.print(f"The sets of copies: {path}", markup=False)
+        print(f"The sets of copies: {path}")
         command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
     elif asked.labels:
         command += f" --labels {shlex.quote(asked.labels)}"
     if asked.label_column != "label" and (asked.labels or not kind.pixels) and not (grouped and kind.pixels):
         command += f" --label-column {shlex.quote(asked.label_column)}"
+    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.given().items())
     for flag in ("drop", "categorical", "keep_words"):
         if getattr(asked, flag):
             command += f" --{flag.replace('_', '-')} {shlex.join(getattr(asked, flag))}"
-    console.print()
+    print()
     for advice in examination.advice:
-        console.print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}", markup=False)
-    console.print(f"\n{command}", markup=False)
+        print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}")
+    print(f"\n{command}")
     return 0

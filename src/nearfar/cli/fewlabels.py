@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from nearfar.cli.flags import parsed
-from nearfar.cli.use import DataArg, RunArg, TrustArg
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.cli.printing import print
+from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg
+from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
-from nearfar.ranges import Checked, NonNegativeInt
+from nearfar.files import insist_text
+from nearfar.ranges import NonNegativeInt
+from nearfar.training import plan as plans
 
 if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier, Predictions
@@ -27,7 +33,7 @@ SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finetune(Checked):
+class Finetune(OfRun):
     """A classifier on few labels, from the encoder of a run: a linear layer on frozen features, or the whole network
     fine-tuned. Rows of the split test are measured, rows of the split val choose; of the rest a part may be asked for.
 
@@ -40,12 +46,14 @@ class Finetune(Checked):
     """Which encoder of the run."""
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     trust: TrustArg = False
     settings: FinetuneSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(Checked):
+class Predict(OfRun):
     """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
@@ -65,7 +73,7 @@ class Predict(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distill(Checked):
+class Distill(OfRun):
     """Another network, of the same size or smaller, learns what a classifier says of samples without labels (SimCLRv2,
     arXiv 2006.10029). Samples of the splits val and test take no part; labeled ones of test are measured."""
 
@@ -73,12 +81,14 @@ class Distill(Checked):
     data: DataArg
     out: str = ""
     """Where it goes; runs/distill-DATA-N by default. One that exists is never overwritten."""
+    resume: bool = False
+    """Go on with the one that was begun in --out, from its newest checkpoint."""
     trust: TrustArg = False
     settings: DistillSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanLabels(Checked):
+class PlanLabels(OfRun):
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -103,9 +113,12 @@ def finetune(argv: list[str]) -> int:
     from nearfar.fewlabels.finetuning import finetune
     from nearfar.run import load
 
-    with Console() as console:
-        run = load(call.run, call.checkpoint, trust=call.trust)
-        classifier = finetune(run, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    insist_text(call.out, "--out")
+    run = load(call.run, call.checkpoint, trust=call.trust).reading({"max_pixels": call.max_pixels})
+    out = Path(call.out) if call.out else plans.free_directory("finetune", call.data)
+    with _stoppable("finetune", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = finetune(run, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
 
@@ -117,11 +130,27 @@ def distill(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
 
-    with Console() as console:
-        teacher = Classifier(call.classifier, trust=call.trust)
-        classifier = distill(teacher, call.data, call.settings, out=call.out, say=console.say, watch=console.watch)
+    insist_text(call.out, "--out")
+    teacher = Classifier(call.classifier, trust=call.trust)
+    teacher.run.reading({"max_pixels": call.max_pixels})
+    out = Path(call.out) if call.out else plans.free_directory("distill", call.data)
+    with _stoppable("distill", argv, call, out), Console() as console:
+        how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
+        classifier = distill(teacher, call.data, call.settings, **how)
     _conclude(classifier)
     return 0
+
+
+@contextmanager
+def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) -> Iterator[None]:
+    """Within: whoever stops the command reads how to go on, if anything was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.exists():  # it is gone where nothing was saved
+            words = shlex.join(["nearfar", name, *argv]) + ("" if call.out else f" --out {shlex.quote(str(out))}")
+            print(f"Stopped and saved. Go on with: {words}{'' if call.resume else ' --resume'}")
+        raise
 
 
 def _conclude(classifier: Classifier) -> None:
@@ -142,6 +171,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
+    classifier.run.reading({"max_pixels": call.max_pixels})
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
@@ -163,9 +193,9 @@ def predict(argv: list[str]) -> int:
 def _show(predictions: Predictions) -> None:
     rows = zip(predictions.names, predictions.label, predictions.probability.tolist(), predictions.near, strict=True)
     for name, label, p, near in rows:
-        print(f"{name}\n  {label}  {100 * p:.0f} %")
+        print(f"{printable(name)}\n  {label}  {100 * p:.0f} %")
         for other, own, cosine in near:
-            print(f"    {cosine:.2f} like {other}, which is {own}")
+            print(f"    {cosine:.2f} like {printable(other)}, which is {own}")
 
 
 def label_plan(argv: list[str]) -> int:
@@ -183,10 +213,11 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
+    run = (model.run if isinstance(model, Classifier) else model).reading({"max_pixels": call.max_pixels})
     plan = label_plan(model, call.data, call.settings)
     for note in plan.samples.notes:
         print(note)
-    kind = model.run.kind if isinstance(model, Classifier) else model.kind
+    kind = run.kind
     sheet = kind.grid(plan.samples, plan.chosen, plan.captions())
     replace(image, lambda temporary: sheet.save(temporary, format="PNG"))
     plan.write(table, label_column=call.settings.label_column or "label")

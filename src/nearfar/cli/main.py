@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 
+from nearfar.cli.printing import allow_every_name, print
 from nearfar.errors import UserError, out_of_memory
 from nearfar.files import OWN_CODE
 
@@ -37,6 +38,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. The exit status: 0 when done, 2 for a mistake in the call, the data or the machine, 1 for a
     bug, 130 when stopped."""
+    allow_every_name()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from nearfar import methods as catalog
+from nearfar.cli.printing import print
 
 USAGE = "usage: nearfar methods [NAME]\n\nList the methods by family, or describe one: its idea, cost, flags and paper."
 

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.flags import parsed
+from nearfar.cli.printing import print
 from nearfar.ranges import Checked
 from nearfar.studies import asked
 

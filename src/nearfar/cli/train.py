@@ -13,7 +13,10 @@ import tyro
 
 from nearfar import methods, modalities
 from nearfar.cli.flags import parsed
-from nearfar.errors import UserError
+from nearfar.cli.printing import print
+from nearfar.cli.use import Reading
+from nearfar.errors import Elsewhere, UserError
+from nearfar.files import insist_text
 from nearfar.modalities import recipes
 from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
 from nearfar.settings import Recipe, Settings
@@ -51,6 +54,8 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         print(USAGE.format(names=", ".join(methods.names())))
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # before torch is there: it would print a stack for each lost rank
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     method, rest = argv[0], argv[1:]
     place, settings, arguments = parse(method, rest)
 
@@ -60,9 +65,15 @@ def train(argv: list[str]) -> int:
     plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise UserError("several processes must agree on a directory: name it with --out")
+    insist_text(place.out, "--out")
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
-    with Console() as console:
-        finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
+    try:
+        with Console() as console:
+            finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
+    except Elsewhere:
+        if os.environ.get("NEARFAR_TRACEBACK"):
+            raise
+        return 2  # what happened is printed once for all ranks
     if console.leads and finished:
         from nearfar.run import load
 
@@ -153,7 +164,7 @@ def _help(text: str, hint: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sheet(Checked):
+class Sheet(Reading):
     """What a method would see: a contact sheet of samples and their views."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -189,7 +200,7 @@ def views(argv: list[str]) -> int:
     from nearfar.modalities import kind as kinds
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
-    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words}
+    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words, **asked.given()}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from nearfar.cli.flags import parsed
+from nearfar.cli.printing import print
 from nearfar.errors import AlreadyThere
-from nearfar.ranges import Checked, Seed
+from nearfar.owner import owned
+from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+
+if TYPE_CHECKING:
+    from nearfar.run import Run
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
 DataArg = Annotated[
@@ -32,7 +38,31 @@ TrustArg = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Embed(Checked):
+class Reading(Checked):
+    """How the files of images are read, for commands without a run."""
+
+    white: NonNegativeFloat | Literal["measured"] = 0.0
+    """Of images: the number that is white, where it has more than 8 bits or is a float; 0 as training decides."""
+    frames: Literal["auto", "all", "first"] = "auto"
+    """Of files of several pictures: all, the first, or auto: all pages of a TIFF, the first frame of others."""
+    max_pixels: NonNegativeInt = 0
+    """Pixels that an image may have; 0 takes Pillow's limit, 89,478,485."""
+
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {f.name: value for f in dataclasses.fields(Reading) if (value := getattr(self, f.name)) != f.default}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfRun(Checked):
+    """How data are read by a run."""
+
+    max_pixels: NonNegativeInt = 0
+    """Pixels that an image may have; 0 takes the limit of training."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embed(OfRun):
     """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
 
     run: RunArg
@@ -53,7 +83,7 @@ class Embed(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(Checked):
+class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
     raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are:
     five, or as many as the labels allow."""
@@ -79,7 +109,7 @@ class Evaluate(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(Checked):
+class Report(OfRun):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -118,13 +148,19 @@ def embed(argv: list[str]) -> int:
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     if path.exists():
         raise AlreadyThere(f"{str(path)!r} is there already: name another --out")
-    import numpy as np
-
-    from nearfar.files import replace
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
-    images = run.open(
+    with nullcontext() if asked.out else owned(run.path):
+        return _embed(run, asked, path)
+
+
+def _embed(run: Run, asked: Embed, path: Path) -> int:
+    import numpy as np
+
+    from nearfar.files import replace
+
+    images = run.reading({"max_pixels": asked.max_pixels}).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
     for note in images.notes:
@@ -150,7 +186,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, trust=asked.trust)
+    run = load(asked.run, asked.checkpoint, trust=asked.trust).reading({"max_pixels": asked.max_pixels})
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -177,7 +213,7 @@ def report(argv: list[str]) -> int:
         return 0
     from nearfar.run import load
 
-    run = load(asked.run, trust=asked.trust)
+    run = load(asked.run, trust=asked.trust).reading({"max_pixels": asked.max_pixels})
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")

@@ -10,6 +10,8 @@ Every reader of label tables, lists of paths and tables to learn from keeps thes
 - Quotes: a cell in double quotes may hold delimiters, line breaks, and quotes written twice.
 - White space around a cell, or around the name of a column, is no part of it.
 - A column is found by its name, whatever its case, if no other is called so exactly.
+- Apostrophe: one before =, +, -, @, white space or another is taken away, as `nearfar.files.cell_of` has put it there
+  and spreadsheets do.
 - Blank lines are no rows.
 - Missing values: a cell that is empty or one of `MISSING_WORDS`, where values are asked for; paths are never missing.
 - Numbers: 1, 1.0, +1 and 1e0 are the same value; 01 is a text, as its zero would be lost, and so is 1,5.
@@ -37,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.errors import UserError
+from nearfar.files import FORMULA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,13 +248,15 @@ class _Text:
             if self.end == len(self.text) and self._is_open(raw):
                 raise UserError(f"'{self.path}', line {first}: a cell begins with a quote that is never closed.")
             if len(cells) > 1 or raw.strip():
-                yield Row(first, [cell.strip() for cell in cells])
+                yield Row(first, [_plain(cell) for cell in cells])
 
     def needs_cleaning(self, body: str) -> bool:
         """Whether pyarrow would take cells or rows to be others: white space beside them, or an open quote."""
         blanks = (" ", "\xa0") if self.delimiter == "\t" else (" ", "\t", "\xa0")
         pairs = [pair for b in blanks for edge in (self.delimiter, "\n", "\r") for pair in (b + edge, edge + b)]
         at_an_end = body.startswith(blanks) or body.endswith(blanks)
+        if re.search(r"""(^|[\n\r,;\t|"])'[-=+@'\s]""", body):
+            return True
         return at_an_end or body.count('"') % 2 == 1 or any(pair in body for pair in pairs)
 
     def _is_open(self, row: str) -> bool:
@@ -262,6 +267,14 @@ class _Text:
         except csv.Error as error:
             return "unexpected end" in str(error)
         return False
+
+
+def _plain(cell: str) -> str:
+    """A cell without white space around it, or without the apostrophe that `cell_of` put before it."""
+    cell = cell.strip()
+    behind = cell[1:]
+    quoted = cell.startswith("'") and (behind.startswith(FORMULA) or behind[:1].isspace())
+    return behind if quoted else cell
 
 
 def _even(path: Path, rows: Iterator[Row], header: Row) -> Iterator[Row]:

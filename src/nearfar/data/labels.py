@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.errors import NotFound, UserError
+from nearfar.errors import NotFound, UserError, printable
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -463,4 +463,4 @@ def _count(n: int, noun: str) -> str:
 
 def some(items: Sequence[Any], most: int = 3) -> str:
     """The first few, for a message."""
-    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
+    return ", ".join(printable(str(item)) for item in items[:most]) + (", ..." if len(items) > most else "")

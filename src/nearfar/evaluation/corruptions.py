@@ -80,7 +80,7 @@ def _pixelated(image: Image.Image, share: float) -> Image.Image:
 def _jpeg(image: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+    return Image.open(file, formats=["JPEG"])
 
 
 def _to_image(x: Tensor) -> Image.Image:

@@ -16,7 +16,6 @@ import json
 import os
 import runpy
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from nearfar.files import (
     read_text,
     replace,
     same_code,
+    staging,
     to_json,
     with_checksum,
 )
@@ -94,8 +94,7 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
         )
     lines, plain = encoder.source() or ([], False)
     names = [name for name in NAMES if lines or name != "encoder.py"]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
-        staged = Path(name)
+    with staging(folder) as staged:
         # As bytes: the library's own writer makes files that only their owner may read, and hides a full disk.
         (staged / "encoder.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         description = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from nearfar.errors import NotInstalled, UserError
 from nearfar.export.encoder import TOLERANCE
-from nearfar.files import replace
+from nearfar.files import replace, staging
 from nearfar.method import Encoder
 
 BATCHES = (1, 5)
@@ -44,8 +43,8 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
         ) from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
-        staged = Path(name) / "encoder.onnx"
+    with staging(folder) as name:
+        staged = name / "encoder.onnx"
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(

@@ -18,14 +18,14 @@ from nearfar.errors import UserError
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
-from nearfar.fewlabels.publish import Draft, Say, publish, workplace
+from nearfar.fewlabels.publish import Draft, Say, is_finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, all_rows
 from nearfar.fewlabels.settings import DistillSettings, with_keywords
 from nearfar.fewlabels.temperature import Calibration, calibrate
-from nearfar.fewlabels.tuned import Trainer, Watch
+from nearfar.fewlabels.tuned import Watch
 from nearfar.losses.distillation import distillation
 from nearfar.method import Encoder, Method, Step
-from nearfar.training.journal import Journal
+from nearfar.training import plan as plans
 from nearfar.training.probe import insist_alive
 
 COMPARED = 2000
@@ -81,6 +81,7 @@ def distill(
     settings: DistillSettings | None = None,
     *,
     out: str | Path | None = None,
+    resume: bool = False,
     say: Say = print,
     watch: Watch = lambda step, steps, numbers: None,
     **keywords: Any,
@@ -91,13 +92,18 @@ def distill(
     data: samples; those of the splits val and test take no part. With alpha below 1 the rows that have a label also
         teach it; with any alpha labeled rows of the split test measure, and those of val calibrate.
     settings, keywords: fields of `DistillSettings`, such as student="conv4", epochs=20.
-    out: the directory, new; runs/distill-DATA-N by default.
+    out: the directory, new unless `resume`; runs/distill-DATA-N by default.
+    resume: go on with what was begun there, from its newest checkpoint, to the same bits.
     Raises TypeError for a keyword that is no field.
     """
     settings = with_keywords(settings or DistillSettings(), keywords)
     teacher = Classifier(teacher) if isinstance(teacher, str | Path) else teacher
     run = teacher.run
-    with workplace("distill", run, data, settings, out, say) as place:
+    folder = Path(out) if out else plans.free_directory("distill", data)
+    if resume and is_finished(folder):
+        say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
+        return Classifier(folder)
+    with workplace("distill", run, teacher.network, data, settings, folder, say, resume=resume) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)
         for note in rows.notes:
@@ -119,8 +125,7 @@ def distill(
             alpha=settings.alpha,
             scaled=settings.scaled,
         )
-        trainer = Trainer(run=run, tuning=settings, journal=Journal(place.folder / "metrics.jsonl"), watch=watch)
-        training = trainer.train(method, part, optim.parameter_groups(method, 1e-2))
+        training = place.trainer(settings, watch).train(method, part, optim.parameter_groups(method, 1e-2))
         known, held, rows = _evidence(teacher, samples, rows, rows.learn if settings.alpha < 1 else rows.learn[:0])
         if not len(known):
             say("None of the labeled samples behind the teacher is in DATA: predictions name no labeled neighbors.")

@@ -15,16 +15,16 @@ from nearfar.data.labels import alike, some
 from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
-from nearfar.fewlabels.publish import Draft, Say, Workplace, publish, workplace
+from nearfar.fewlabels.publish import Draft, Say, Workplace, is_finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
 from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
 from nearfar.fewlabels.store import is_classifier, read
 from nearfar.fewlabels.temperature import calibrate
-from nearfar.fewlabels.tuned import Trainer, Watch, tune
+from nearfar.fewlabels.tuned import Watch, tune
 from nearfar.method import Encoder, Stage
 from nearfar.nn.heads import first_layers
 from nearfar.run import Run
-from nearfar.training.journal import Journal
+from nearfar.training import plan as plans
 
 
 def finetune(
@@ -33,6 +33,7 @@ def finetune(
     settings: FinetuneSettings | None = None,
     *,
     out: str | Path | None = None,
+    resume: bool = False,
     say: Say = print,
     watch: Watch = lambda step, steps, numbers: None,
     **keywords: Any,
@@ -42,12 +43,17 @@ def finetune(
     run: a run, or its directory; it is left as it is.
     data: samples of which some have labels.
     settings, keywords: fields of `FinetuneSettings`, such as labels="labels.csv", train="full".
-    out: the directory, new; runs/finetune-DATA-N by default.
+    out: the directory, new unless `resume`; runs/finetune-DATA-N by default.
+    resume: go on with what was begun there, from its newest checkpoint, to the same bits.
     Raises TypeError for a keyword that is no field.
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
-    with workplace("finetune", run, data, settings, out, say) as place:
+    folder = Path(out) if out else plans.free_directory("finetune", data)
+    if resume and is_finished(folder):
+        say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
+        return Classifier(folder)
+    with workplace("finetune", run, run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(
             place.samples,
             share=settings.share,
@@ -122,7 +128,7 @@ def _by_tuning(
         network,
         parts.of(samples, parts.learn),
         parts.of(samples, parts.held) if len(parts.held) else None,
-        Trainer(run=run, tuning=settings, journal=Journal(place.folder / "metrics.jsonl"), watch=watch),
+        place.trainer(settings, watch),
     )
     logits = embed(nn.Sequential(network, method.classifier), run, samples.subset(parts.held))
     known = torch.cat([parts.learn, parts.held]).unique()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.data.labels import meet, present
 from nearfar.data.samples import Samples
-from nearfar.errors import UserError
+from nearfar.errors import UserError, printable
 from nearfar.fewlabels.classifier import Classifier
 from nearfar.fewlabels.settings import LabelPlanSettings, given, with_keywords
 from nearfar.files import replace_csv
@@ -72,7 +72,7 @@ class LabelPlan:
         captions = []
         for place, (i, n) in enumerate(zip(self.chosen.tolist(), self.stands_for.tolist(), strict=True), 1):
             guess = "" if self.guess is None else f"; {self.guess[i]}?"
-            captions.append(f"{self.samples.names[i]}\n{place}: stands for {n}{guess}")
+            captions.append(f"{printable(self.samples.names[i])}\n{place}: stands for {n}{guess}")
         return captions
 
 

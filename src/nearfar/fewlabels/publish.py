@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,25 +17,32 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from nearfar.data.digests import digests
+from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import Samples
 from nearfar.errors import AlreadyThere, UserError
 from nearfar.export.encoder import export_encoder
 from nearfar.fewlabels import store
 from nearfar.fewlabels.classifier import Classifier, embed
 from nearfar.fewlabels.rows import Rows
-from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, given
+from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, Tuning, given
 from nearfar.fewlabels.table import measure
 from nearfar.fewlabels.temperature import Calibration
-from nearfar.files import code_digests, is_leftover, replace, replace_json
+from nearfar.fewlabels.tuned import Trainer, Watch
+from nearfar.files import clear_leftovers, code_digests, read_json, replace, replace_json
 from nearfar.machine import session
 from nearfar.method import Encoder
 from nearfar.modalities.encoder import kinds_of
+from nearfar.owner import contents, owned
 from nearfar.run import Run
-from nearfar.training import plan as plans
+from nearfar.training.alike import weights_digest
+from nearfar.training.checkpoints import Checkpoints
+from nearfar.training.claim import insist_same
 from nearfar.training.directory import REMEDIES, UNTRAINED, read_environment, read_samples, unchanged, write_config
+from nearfar.training.journal import Journal
 
 Say = Callable[[str], None]
+ASKED = "unfinished.json"
+"""What was asked for, in the directory of a classifier that is not finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,17 @@ class Workplace:
     facts: dict[str, Any]
     say: Say
     began: float
+
+    def trainer(self, tuning: Tuning, watch: Watch) -> Trainer:
+        """What trains a network here, from the newest checkpoint if there is one."""
+        return Trainer(
+            run=self.run,
+            tuning=tuning,
+            journal=Journal(self.folder / "metrics.jsonl"),
+            checkpoints=Checkpoints(self.folder / "checkpoints"),
+            watch=watch,
+            say=self.say,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,45 +100,94 @@ class Draft:
 
 @contextmanager
 def workplace(
-    command: str, run: Run, data: Any, settings: FinetuneSettings | DistillSettings, out: str | Path | None, say: Say
+    command: str,
+    run: Run,
+    network: nn.Module,
+    data: Any,
+    settings: FinetuneSettings | DistillSettings,
+    folder: Path,
+    say: Say,
+    *,
+    resume: bool,
 ) -> Iterator[Workplace]:
-    """Open the data, in a new directory that is gone again if an error comes before it is a run's.
+    """Open the data, in a new directory that is gone again if an error comes before anything was saved there.
 
-    out: the directory; by default runs/COMMAND-DATA-N.
-    Raises ValueError for a run of a user's own module, which a classifier's directory cannot build again.
+    network: whose weights the classifier comes from.
+    resume: go on in `folder` with what was begun there.
+    Raises ValueError for a run of a user's own module, which a classifier's directory cannot build again, and where
+    what is resumed was begun with other settings, samples or weights.
     """
-    if run.network is not None:
-        raise UserError(
-            f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be able to "
-            "build its network from its directory. Make it one of your kind's encoders (see Encoder in "
-            "nearfar.method), or train a classifier on run.embed(data)."
-        )
     began = time.perf_counter()
-    folder = Path(out) if out else plans.free_directory(command, data)
-    labels = given(settings)
-    with new_directory(folder):
+    labels, fields = given(settings), dataclasses.fields(settings)
+    with new_directory(folder, resume=resume):
+        if run.network is not None:
+            raise UserError(
+                f"{str(run.path)!r} has an encoder of your own, {type(run.network).__name__}: a classifier must be "
+                "able to build its network from its directory. Make it one of your kind's encoders (see Encoder in "
+                "nearfar.method), or train a classifier on run.embed(data)."
+            )
         samples = run.open(data, labels=labels, label_column=settings.label_column, keep_words=settings.keep_words)
         for note in samples.notes:
             say(note)
+        _insist_begun(
+            folder,
+            {"command": command}
+            | {field.name: getattr(settings, field.name) for field in fields if field.name != "labels"},
+            {
+                f"the samples in {_name(data)!r}, or their labels,": fingerprint(digests(samples), samples),
+                f"the weights of {str(run.path)!r}": weights_digest(network),
+            },
+        )
         facts = {"data": _name(data), "labels": "" if labels is None else _name(labels)}
         yield Workplace(folder=folder, run=run, samples=samples, facts=facts, say=say, began=began)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        (folder / ASKED).unlink()
 
 
 @contextmanager
-def new_directory(folder: Path) -> Iterator[None]:
-    """Within: a directory of ours, which is gone again if an error comes before it is a run's.
+def new_directory(folder: Path, *, resume: bool = False) -> Iterator[None]:
+    """Within: a directory of ours, which is gone again if an error comes before it is a run's or has a checkpoint.
 
-    Raises FileExistsError where it is there already and holds anything.
+    resume: it may be that of a classifier that was begun.
+    Raises FileExistsError where it is there already and holds anything else.
     """
-    if folder.exists() and (not folder.is_dir() or any(not is_leftover(path) for path in folder.iterdir())):
-        raise AlreadyThere(f"{str(folder)!r} is there already and is never overwritten: name another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if not (folder / "config.yaml").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with owned(folder):
+        there = contents(folder)
+        if there and not resume:
+            raise AlreadyThere(
+                f"{str(folder)!r} is there already and is never overwritten: go on with --resume, or name another --out"
+            )
+        if there and not (folder / ASKED).is_file():
+            raise AlreadyThere(
+                f"{str(folder)!r} cannot be resumed: it holds {there[0].name!r}, and nothing of a classifier that was "
+                "begun; name another --out"
+            )
+        clear_leftovers(folder)
+        try:
+            yield
+        except BaseException:
+            if not (folder / "config.yaml").is_file() and not Checkpoints(folder / "checkpoints").all():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a directory holds a classifier that nothing is missing of."""
+    return store.is_classifier(folder) and (folder / "config.yaml").is_file() and not (folder / ASKED).exists()
+
+
+def _insist_begun(folder: Path, asked: dict[str, Any], digest: dict[str, str]) -> None:
+    """Write down what is asked for, or raise ValueError where it is not what was begun here."""
+    if not (folder / ASKED).is_file():
+        replace_json(folder / ASKED, {"asked": asked, "digests": list(digest.values())}, indent=1)
+        return
+    saved = read_json(folder / ASKED, "give the command again with another --out")
+    insist_same(saved["asked"], json.loads(json.dumps(asked)), folder, free=("device",))
+    for (name, now), before in zip(digest.items(), saved["digests"], strict=True):
+        if now != before:
+            raise UserError(
+                f"{name} are not those that {str(folder)!r} was begun with: give the same, or name another --out"
+            )
 
 
 def _name(data: Any) -> str:

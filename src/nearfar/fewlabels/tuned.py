@@ -19,13 +19,15 @@ from nearfar.machine import pick_device
 from nearfar.method import Method, Stage
 from nearfar.methods.crossentropy import CrossEntropy
 from nearfar.run import Run
-from nearfar.training.checkpoints import copied
+from nearfar.training.checkpoints import Checkpoints, copied
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
-from nearfar.training.options import Loop
+from nearfar.training.options import Loop, Stateful
 
 Watch = Callable[[int, int, dict[str, float]], None]
 Groups = list[dict[str, Any]]
+SAVES = 10
+"""Checkpoints that are written on the way, at most: a killed process loses a tenth of the work."""
 TRIES = 30
 """Times that held-out rows are tried during fine-tuning, of which the best is kept."""
 
@@ -36,13 +38,17 @@ class Trainer:
 
     run: that it began with, whose kind of data makes the views.
     journal: where the numbers are written.
+    checkpoints: where it goes on from, and what it saves to; none are kept by default.
     watch: called with (step, steps, numbers).
+    say: called with sentences, such as that it goes on; not with one for each epoch.
     """
 
     run: Run
     tuning: Tuning
     journal: Journal | None = None
+    checkpoints: Checkpoints | None = None
     watch: Watch = lambda step, steps, numbers: None
+    say: Callable[[str], None] = lambda text: None
 
     def train(
         self,
@@ -51,13 +57,15 @@ class Trainer:
         groups: Groups,
         probe: Callable[[], dict[str, float]] | None = None,
         probe_every: int = 1,
+        beside: Stateful | None = None,
     ) -> dict[str, Any]:
         """Train a method in place, saying nothing of epochs, and leave it on the CPU in eval mode; what was chosen.
 
         The rate rises over a twentieth of the steps and falls by a cosine; norms of gradients are clipped at 1.
         groups: parameters, as `optim.adamw` takes them.
         probe: numbers about the network, taken every `probe_every` epochs.
-        Raises KeyboardInterrupt where it is stopped.
+        beside: what checkpoints keep besides the method and its optimizer.
+        Raises KeyboardInterrupt where it is stopped, once it has saved.
         """
         run, tuning = self.run, self.tuning
         settings = dataclasses.replace(
@@ -70,10 +78,14 @@ class Trainer:
             seed=tuning.seed,
             clip=1.0,
             journal=self.journal,
+            checkpoints=self.checkpoints,
+            save_every=max(1, tuning.passes(len(data)) // SAVES),
             probe=probe,
             probe_every=probe_every,
             watch=self.watch,
-            say=lambda text: None,
+            say=self.say,
+            beside=beside,
+            quiet=True,
         )
         if not tuning.views:
             run.insist_trusted(settings.views)
@@ -109,7 +121,7 @@ def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) 
         return method, facts | {"epoch": epochs, "tries": 0}
     every = max(1, epochs // TRIES)
     best = Best(method, nn.Sequential(network, method.classifier), trainer.run, held)
-    facts = trainer.train(method, data, groups, best.probe, every)
+    facts = trainer.train(method, data, groups, best.probe, every, best)
     if best.state is not None:
         method.load_state_dict(best.state)
     return method, facts | {"epoch": min(epochs, best.place * every), "tries": best.tries}
@@ -130,6 +142,13 @@ class Best:
     state: dict[str, Any] | None = None
     place: int = 0
     tries: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": list(self.score), "state": self.state, "place": self.place, "tries": self.tries}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.score, self.state = tuple(state["score"]), state["state"]
+        self.place, self.tries = state["place"], state["tries"]
 
     def probe(self) -> dict[str, float]:
         """Try the method as it is now, and keep it if it is better."""

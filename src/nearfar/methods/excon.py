@@ -64,7 +64,7 @@ class ExCon(SupCon):
         base_temperature: PositiveFloat | None = None,
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
-        if explain == "gradcam" and not (maps := len(encoder.stages()) - 1) >= stage > 0:
+        if explain == "gradcam" and stage > (maps := len(encoder.stages()) - 1):
             raise UserError(f"stage={stage} has no map to look at: those from 1 to {maps} of this encoder have one")
         self.classifier = nn.Linear(encoder.dim, classes)
         self.explain = partial(gradcam, stage=stage) if explain == "gradcam" else saliency

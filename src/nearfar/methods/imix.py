@@ -95,8 +95,7 @@ class IMix(Method):
             return mixed_byol(self.predictor(q), k, partner, lam)
         if self.base == "barlow":
             return barlow(q, mixed_rows(k, partner, lam))
-        queue = None if self.queue is None else (self.queue.keys, self.queue.group)
-        q, k = normalize(q), normalize(k)
+        q, k, queue = normalize(q), normalize(k), self.queue and (self.queue.keys, self.queue.group)
         return mixed_info_nce(q, k, partner, lam, temperature=self.temperature, queue=queue, group=group)
 
     def after_step(self, step: Step) -> None:

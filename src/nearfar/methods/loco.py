@@ -12,7 +12,7 @@ from nearfar.losses.pairwise import nt_xent
 from nearfar.method import Encoder, Method, Stage, Step, equal_rows, frozen_statistics
 from nearfar.nn.heads import simclr_head
 from nearfar.nn.local import at_once
-from nearfar.ranges import PositiveFloat, PositiveInt
+from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class LoCo(Method):
@@ -47,7 +47,7 @@ class LoCo(Method):
         dim: PositiveInt = 128,
         temperature: PositiveFloat = 0.1,
         reach: PositiveInt = 2,
-        blocks: PositiveInt = 1,
+        blocks: NonNegativeInt = 1,
     ) -> None:
         super().__init__(encoder)
         tops = [stage.dim for stage in encoder.stages()[:-1]][reach - 1 :] or [encoder.stages()[-2].dim]

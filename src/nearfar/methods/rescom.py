@@ -11,7 +11,7 @@ from nearfar.losses.mined import class_weights, mine, supcon_mined
 from nearfar.memory.class_queue import ClassQueue
 from nearfar.method import Encoder, Method, Step
 from nearfar.nn.heads import LinearClassifier, paco_head
-from nearfar.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
 
 
 class ResCom(Method):
@@ -50,8 +50,8 @@ class ResCom(Method):
         dim: PositiveInt = 128,
         temperature: PositiveFloat = 0.2,
         slots: PositiveInt = 10,
-        positives: PositiveInt = 1,
-        negatives: PositiveInt = 400,
+        positives: NonNegativeInt = 1,
+        negatives: NonNegativeInt = 400,
         weight: NonNegativeFloat = 0.5,
         effective: ShareBelowOne = 0.999999,
     ) -> None:

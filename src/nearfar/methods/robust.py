@@ -14,7 +14,7 @@ from nearfar.losses.false_negatives import detected_columns, detection, find_ali
 from nearfar.method import Encoder, Step, equal_rows, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.ops.attacks import ascend, random_start
-from nearfar.ranges import Cosine, PositiveFloat, PositiveInt, ShareBelowOne, UnitInterval
+from nearfar.ranges import Cosine, NonNegativeFloat, PositiveInt, ShareBelowOne, UnitInterval
 
 
 class Robust(SimCLR):
@@ -62,13 +62,13 @@ class Robust(SimCLR):
         score: Literal["max", "mean"] = "max",
         oracle: bool = False,
         adversarial: bool = False,
-        eps: PositiveFloat = 8 / 255,
+        eps: NonNegativeFloat = 8 / 255,
         steps: PositiveInt = 5,
         **simclr: Any,
     ) -> None:
         super().__init__(encoder, **simclr)
-        if not (0 <= rho < 1 and 0 <= onset < full <= 1):
-            raise UserError(f"wanted 0 <= rho < 1 and 0 <= onset < full <= 1, not {rho}, {onset} and {full}")
+        if onset >= full:
+            raise UserError(f"removal begins at onset {onset} and is complete at full {full}: full must be larger")
         if oracle and not classes:
             raise UserError("oracle leaves out samples of the same class, and there are no labels: give some")
         self.rho, self.onset, self.full, self.eps, self.steps = rho, onset, full, eps, steps
@@ -105,7 +105,6 @@ class Robust(SimCLR):
         return Step(loss(z, false_negatives), log)
 
     def chance(self, batch: Batch) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if batch.group is not None:
-            return None  # of equal rows any are found, of the group or not
         z = [equal_rows(batch)] * 2
-        return nt_xent_found(z, self.find(z, batch.label), temperature=self.temperature, group=batch.group)
+        loss = nt_xent_found(z, self.find(z, batch.label), temperature=self.temperature, group=batch.group)
+        return loss if batch.group is None else None  # of equal rows any are found, of the group or not

@@ -20,7 +20,7 @@ from nearfar.data.labels import given_labels, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
-from nearfar.errors import UserError
+from nearfar.errors import UserError, printable
 from nearfar.files import run_file
 from nearfar.method import Encoder
 from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
@@ -190,7 +190,8 @@ class Kind:
 
     def grid(self, samples: Any, index: Tensor, captions: list[str]) -> Image.Image:
         """An image of some samples, with a caption on each: two lines at most."""
-        lines = [f"{samples.names[i]}  {caption}" for i, caption in zip(index.tolist(), captions, strict=True)]
+        names = [printable(samples.names[i]) for i in index.tolist()]
+        lines = [f"{name}  {caption}" for name, caption in zip(names, captions, strict=True)]
         font = ImageFont.load_default(14)
         width = round(max((font.getlength(line) for part in lines for line in part.split("\n")), default=0))
         sheet = Image.new("RGB", (width + 40, 40 * len(lines) + 40), "white")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.errors import UserError
+from nearfar.owner import owned
 from nearfar.report.html import write
 from nearfar.report.numbers import flat
 from nearfar.report.page import title
@@ -44,7 +45,8 @@ def beside(run_dir: str | Path, other_dir: str | Path, say: Callable[[str], None
     # A folder's name may be as long as a file's, which leaves no room for what is put around it.
     name = os.fsdecode(os.fsencode(other.folder.resolve().name)[:150])
     target = one.folder / f"report-beside-{name}.html"
-    return write(target, "beside.html", page, {"curves": page.curves, "map": None})
+    with owned(one.folder):
+        return write(target, "beside.html", page, {"curves": page.curves, "map": None})
 
 
 def page_data(one: Record, other: Record) -> BesidePage:

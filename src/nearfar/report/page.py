@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nearfar.owner import owned
 from nearfar.report.confusion import Confusion, confusions
 from nearfar.report.gallery import Gallery, copies, neighbors, outliers
 from nearfar.report.html import render, write
@@ -62,13 +63,15 @@ def report(run_dir: str | Path, say: Callable[[str], None] = lambda text: None) 
     say: told of each file that cannot be read, which the page says too.
 
     The files, and the form of each, are described in `nearfar.report.record`. The page is replaced in one move, so that
-    a reader never meets half of it. Raises FileNotFoundError where `run_dir` is not a run directory.
+    a reader never meets half of it. Raises FileNotFoundError where `run_dir` is not a run directory, ValueError where
+    another process is at work there.
     """
     record = read(run_dir)
     for sentence in record.damage:
         say(sentence)
     page = page_data(record)
-    return write(record.folder / "report.html", "run.html", page, _script_data(page))
+    with owned(record.folder):
+        return write(record.folder / "report.html", "run.html", page, _script_data(page))
 
 
 def page(record: Record) -> str:

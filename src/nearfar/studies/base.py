@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from nearfar.errors import UserError
-from nearfar.files import read_json, replace_csv, replace_json
+from nearfar.files import clear_leftovers, read_json, replace_csv, replace_json
+from nearfar.owner import owned
 from nearfar.report.compared import compared
 from nearfar.studies.asked import Ask
 
@@ -51,9 +52,15 @@ class Study(ABC, Generic[A]):
     def answer(self) -> bool:
         """Measure what is missing, then write the table and the page. False where it was told to stop.
 
-        Raises ValueError where `out` holds another study, or the question makes no sense for the data.
+        Raises ValueError where `out` holds another study or another process is at work there, or the question makes no
+        sense for the data.
         """
+        with owned(self.out):
+            return self._answer()
+
+    def _answer(self) -> bool:
         self._resume()
+        clear_leftovers(self.out)
         self.prepare()
         self.keep()
         if not self.measure():

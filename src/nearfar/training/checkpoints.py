@@ -97,6 +97,8 @@ class Checkpoints:
         for path in reversed(self.all()):
             try:
                 return read(path), notes
+            except FileNotFoundError:  # the process that trains has removed it, and written a newer one
+                return self.newest()
             except Damaged as error:
                 notes.append(f"{error}; going back to the checkpoint before it")
         if notes:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,11 +20,13 @@ from nearfar.export.encoder import export_encoder
 from nearfar.machine import pick_device
 from nearfar.method import Look, derive_seed
 from nearfar.nn.norms import synchronize_norms
+from nearfar.owner import owned
 from nearfar.settings import Settings
 from nearfar.training.again import as_before
+from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
 from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
 from nearfar.training.checkpoints import Checkpoints
-from nearfar.training.claim import claim, insist_same_samples, is_finished
+from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
@@ -32,7 +35,7 @@ from nearfar.training.optimization import make_optimizer, make_schedule
 from nearfar.training.options import Loop
 from nearfar.training.plan import Plan
 from nearfar.training.probe import look, probe
-from nearfar.training.record import note_time, write_again, write_down
+from nearfar.training.record import changed_surroundings, keep_up, note_time, write_again, write_down
 
 PROBE_BANK, PROBE_QUERIES = 5000, 1000
 """The samples of a probe, at most: it is a quick check, and must not cost an epoch."""
@@ -51,20 +54,23 @@ def train(
 ) -> bool:
     """Carry out a plan in the directory `out`. True when it came to its end, False when it was told to stop.
 
-    Raises FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan.
+    Raises FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan, or
+    if another process is at work there.
     """
-    device = pick_device(plan.settings.device)
-    with distributed.processes(device):
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-            torch.cuda.set_device(device)
-        first_says = say if distributed.rank() == 0 else lambda text: None
-        try:
-            return _train(plan, out, device, resume, first_says, watch)
-        except BaseException:
-            with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
-                out.rmdir()
-            raise
+    try:
+        device = pick_device(plan.settings.device)
+        with distributed.processes(device, plan.settings.timeout):
+            if device.type == "cuda":
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+                torch.cuda.set_device(device)
+            first_says = say if distributed.rank() == 0 else lambda text: None
+            with owned(out) if distributed.rank() == 0 else contextlib.nullcontext():
+                insist_alike(plan, out, resume=resume)
+                return _train(plan, out, device, resume, first_says, watch)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
+            out.rmdir()
+        raise
 
 
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
@@ -72,6 +78,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     saved = claim(plan, out, resume=resume, say=say)
     broken = [] if saved is None else damaged(out, saved)
     done = saved is not None and is_finished(out) and not broken
+    done = done and saved is not None and plan.settings.epochs == saved["settings"]["epochs"]
     distributed.barrier()  # before the first process writes anything: the others may still be reading
     if done:
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
@@ -84,6 +91,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         samples, lost = as_before(samples, saved, out, str(plan.data), say)
     built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say, made)
     built.lost = lost
+    insist_same_samples_everywhere(samples, built.digests, built.facts["fingerprint"], built.method)
     built.method.to(device)
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)
@@ -93,6 +101,8 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         insist_same_samples(saved, built.facts, plan, out)
         if first:
             write_again(plan, out, built, device, saved, say)
+        distributed.barrier()  # before any of them reads what the first wrote
+        _go_on_with_changes(plan, out, built, saved, device, say)
         # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.
         built.facts["micro_batch"] = saved["made"]["micro_batch"]
     built.method.micro_batch = built.facts["micro_batch"]
@@ -108,6 +118,25 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         note_time(out, time.perf_counter() - began, finished=finished)
     distributed.barrier()
     return finished
+
+
+def _go_on_with_changes(
+    plan: Plan, out: Path, built: Built, saved: dict[str, Any], device: torch.device, say: Say
+) -> None:
+    """Say what is no longer as it was when the run began or went on last, and write it down."""
+    changes = insist_same(flat(saved), flat(plan.saved()), out) | changed_surroundings(out, saved, built, device)
+    for sentence in sentences(changes):
+        say(sentence)
+    step = step_reached(out)
+    if "epochs" in changes and step:
+        rates = []
+        for epochs in changes["epochs"]:
+            settings = dataclasses.replace(plan.settings, epochs=epochs)
+            per_epoch = built.facts["steps"] // plan.settings.epochs
+            rates.append(make_schedule(settings, per_epoch)(step, epochs * per_epoch))
+        say(f"At step {step:,} the learning rate is {rates[1]:.1%} of its peak; it would have been {rates[0]:.1%}.")
+    if changes and distributed.rank() == 0:
+        keep_up(plan, out, built, saved, changes, step)
 
 
 def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:

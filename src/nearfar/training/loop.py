@@ -69,6 +69,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                     log.drain(done)
                     state.save(done)
                 raise
+            distributed.passed()
             done = number + 1
             ends = done % per_epoch == 0
             reads = ends or log.full
@@ -79,7 +80,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
             improved = False
             if ends and loop.probe is not None and ((epoch + 1) % loop.probe_every == 0 or done == steps):
                 improved = _probe(loop.probe, log, state, done)
-            if ends:
+            if ends and not loop.quiet:
                 log.tell(epoch + 1)
             stopping = ends and batches.stand_ins.agree() and done < steps
             if reads and (news := batches.stand_ins.news()):
@@ -93,7 +94,8 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 if done < steps and batches.stand_ins.agree():
                     raise batches.stand_ins.error()
                 break
-        loop.say(log.bound())
+        if not loop.quiet:
+            loop.say(log.bound())
     return done == steps
 
 
@@ -124,6 +126,7 @@ def step(
         watched() if inspect else nullcontext() as watch,
     ):
         out: Step = (method if net is None else net)(batch)
+    distributed.passed()
     negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
     scaler.scale(out.loss).backward()
     varies = method.needs_labels or batch.group is not None  # from batch to batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -47,6 +47,14 @@ class StepResult:
     chance: Tensor | None = None
 
 
+class Stateful(Protocol):
+    """What can be kept in a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
 @dataclass(kw_only=True)
 class Loop(StepOptions):
     """How to train: what `fit` needs besides the method, the data and the views.
@@ -59,6 +67,8 @@ class Loop(StepOptions):
         checkpoint.
     watch: called with (step, steps, numbers) whenever numbers are read.
     lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
+    beside: what checkpoints keep besides the method, the optimizer and the scaler.
+    quiet: whether nothing is said of epochs and speed.
     """
 
     epochs: int
@@ -75,6 +85,8 @@ class Loop(StepOptions):
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
+    beside: Stateful | None = None
+    quiet: bool = False
 
     def diverged(self, what: str) -> Diverged:
         """The error that ends this run, and what to do."""

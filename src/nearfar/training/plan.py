@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import methods, modalities
-from nearfar.errors import UserError, WrongType
-from nearfar.files import code_digests
+from nearfar.errors import UserError, WrongType, printable
+from nearfar.files import code_digests, name_text
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
 from nearfar.settings import Recipe, Settings
@@ -119,10 +119,15 @@ def own_flags(method: str) -> dict[str, inspect.Parameter]:
 
 
 def free_directory(method: str, data: Any, root: Path = Path("runs")) -> Path:
-    """The next unused name for a run, such as runs/simclr-photos-2."""
+    """A new, empty directory for a run, of the next unused name, such as runs/simclr-photos-2."""
     known = isinstance(data, str | os.PathLike)
-    stem = f"{Path(method).stem}-{Path(data).resolve().stem if known else 'array'}"
+    named = printable(name_text(Path(data).resolve().stem)).replace("\\", "") if known else "array"
+    stem = f"{Path(method).stem}-{named}"
     number = 1
-    while (root / f"{stem}-{number}").exists():
-        number += 1
-    return root / f"{stem}-{number}"
+    while True:
+        path = root / f"{stem}-{number}"
+        try:
+            path.mkdir(parents=True)  # not only looked for: another process may be choosing too
+            return path
+        except FileExistsError:
+            number += 1

@@ -20,6 +20,7 @@ from nearfar.files import code_digests, replace, replace_json
 from nearfar.machine import session
 from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
+from nearfar.training.claim import Changes
 from nearfar.training.directory import UNTRAINED, damaged, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
 
@@ -78,6 +79,35 @@ def write_samples(out: Path, samples: Samples, digests: list[str]) -> None:
     replace(out / "samples.parquet", lambda temporary: pq.write_table(pa.table(columns), temporary))
 
 
+def changed_surroundings(out: Path, saved: dict[str, Any], built: Built, device: torch.device) -> Changes:
+    """What a run that goes on does not find as it left it, besides its settings."""
+    environment = read_environment(out)
+    now = session() | {"threads": torch.get_num_threads(), "device": _called(device)}
+    changes: Changes = {
+        name: (environment.get(name), now[name])
+        for name in ("threads", "device", "torch", "nearfar")
+        if environment.get(name) != now[name]
+    }
+    ranks = saved["made"]["processes"], built.facts["processes"]
+    return changes if ranks[0] == ranks[1] else changes | {"processes": ranks}
+
+
+def keep_up(plan: Plan, out: Path, built: Built, saved: dict[str, Any], changes: Changes, step: int) -> None:
+    """Write down what changed when a run went on from a step: config.yaml has the new values, and what they were."""
+    environment = read_environment(out)
+    own = {name: now for name, (_, now) in changes.items() if name in ("threads", "device", "torch", "nearfar")}
+    environment |= own | {"finished": False}
+    replace_json(
+        out / "environment.json", environment, indent=1
+    )  # before the config: a finished run of more epochs is not
+    made = saved["made"] | {name: built.facts[name] for name in ("steps", "processes")}
+    note = {"step": step} | {name: list(values) for name, values in changes.items()}
+    asked = plan.saved()
+    config = saved | asked | {"epochs": plan.settings.epochs, "made": made, "code": saved["code"] | asked["code"]}
+    config["changed"] = [*saved.get("changed", []), note]
+    write_config(out, config)
+
+
 def note_time(out: Path, seconds: float, *, finished: bool) -> None:
     """Add to the time that a run took, and say whether it came to its end."""
     environment = read_environment(out)
@@ -91,7 +121,7 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         **session(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": _called(device),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "paper": methods.page(plan.method).paper,
@@ -100,6 +130,10 @@ def _write_environment(plan: Plan, out: Path, built: Built, device: torch.device
         "finished": False,
     }
     replace_json(out / "environment.json", environment, indent=1)
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _write_sheet(plan: Plan, out: Path, built: Built) -> None:

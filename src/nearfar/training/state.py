@@ -68,6 +68,8 @@ class State:
                 self.optimizer.load_state_dict(state["optimizer"])
                 self.scaler.load_state_dict(state["scaler"])
                 self.best = state["best"]
+                if self.loop.beside is not None:
+                    self.loop.beside.load_state_dict(state["beside"])
         step = -1 if state is None else state["step"]
         # All must have read before the first of them writes, or the others would read what it wrote.
         steps = distributed.gather(torch.tensor([step], device=next(self.method.parameters()).device)).tolist()
@@ -95,6 +97,8 @@ class State:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
+            if self.loop.beside is not None:
+                state["beside"] = self.loop.beside.state_dict()
             self.loop.checkpoints.save(step, state, best=best)
         distributed.barrier()
 

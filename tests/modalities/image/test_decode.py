@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from nearfar.modalities.image import decode
 from nearfar.modalities.image.samples import open_images
@@ -145,9 +145,13 @@ def test_float_gray_from_0_to_1_or_to_255(tmp_path, top):
     assert np.array_equal(opened(tmp_path, Image.fromarray(deep), "TIFF")[0], np.round(deep * 255 / top))
 
 
-@pytest.mark.parametrize("deep", [np.array([[-1.0, 2]]), np.array([[0, 1000.0]]), np.array([[np.nan, 1]])])
-def test_float_gray_of_unknown_range_is_bad(deep):
-    with pytest.raises(ValueError, match="wanted: 0 to 65535, or floats"):
+@pytest.mark.parametrize(
+    ("deep", "why"),
+    [([[-1.0, 2]], "wanted: 0 to 1, or 0 to 255"), ([[0, 1000]], "--white"), ([[np.nan, 1]], "1 of its 2 .* NaN")],
+)
+def test_float_gray_of_unknown_range_is_bad(deep, why):
+    deep = np.array(deep)
+    with pytest.raises(ValueError, match=why):
         decode.square(encoded(Image.fromarray(deep.astype(np.float32)), "TIFF"), 2, 1)
 
 
@@ -165,7 +169,8 @@ def test_an_animation_gives_its_first_frame(tmp_path, kind):
     noise(8, 8).save(tmp_path / f"still.{kind.lower()}", **options)
     notes = open_images(tmp_path).notes
     assert len(notes) == 1
-    assert notes[0].startswith(f"1 of 2 images are animations (a.{kind.lower()}): only the first frame")
+    assert notes[0].startswith(f"1 of 2 files hold more than one frame ('a.{kind.lower()}': 3): only the first")
+    assert "--frames all" in notes[0]
 
 
 def test_heic_without_its_plugin_names_it(tmp_path):
@@ -174,7 +179,22 @@ def test_heic_without_its_plugin_names_it(tmp_path):
     ((name, why),) = open_images(tmp_path, max_bad=0.5).skipped
     assert name == "a.heic"
     if importlib.util.find_spec("pillow_heif") is None:
-        assert why.endswith("pip install pillow-heif")
+        assert why.endswith("pip install 'nearfar[heif]'")
+
+
+def test_no_program_is_started_for_what_is_called_an_image(tmp_path, monkeypatch):
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 12\n%%EndComments\nshowpage\n%%EOF\n"
+    with Image.open(io.BytesIO(page)) as image:
+        assert image.format == "EPS"
+    (tmp_path / "photo.jpg").write_bytes(page)
+    noise().save(tmp_path / "b.psd.png")
+    ((name, why),) = open_images(tmp_path, max_bad=0.5).skipped
+    assert (name, why.partition(" (")[0]) == ("photo.jpg", "no image of a format that is read here")
+    for listed in ([page, encoded(noise())], [encoded(noise()), page]):
+        assert len(open_images(listed, max_bad=0.5).skipped) == 1
 
 
 def test_a_decompression_bomb_is_bad_and_no_warning(tmp_path, monkeypatch):
@@ -186,6 +206,10 @@ def test_a_decompression_bomb_is_bad_and_no_warning(tmp_path, monkeypatch):
     assert images.names == ["well.jpg", "well.png"]
     assert len(images.skipped) == 4
     assert all("decompression bomb" in why for _, why in images.skipped)
+    assert {why.split("--max-pixels ")[1].split(" ")[0] for _, why in images.skipped} == {"1600", "6400"}
+    assert len(open_images(tmp_path, max_pixels=1600, max_bad=0.7)) == 4
+    assert open_images(tmp_path, max_pixels=100, max_bad=0.7).names == ["well.jpg", "well.png"]
+    assert len(open_images(tmp_path, max_pixels=6400)) == 6
 
 
 def test_a_image_is_squashed_as_by_pillow():

@@ -173,7 +173,7 @@ def test_bad_items_are_skipped_and_wrong_labels_are_an_error(tmp_path):
     normalized = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = open_images([np.zeros((8, 8, 3), np.uint8)] * 3 + [normalized], max_bad=0.5)
     assert len(images) == 3
-    assert "floats from 0 to 1" in images.skipped[0][1]
+    assert "wanted: 0 to 1, or 0 to 255" in images.skipped[0][1]
     with pytest.raises(ValueError, match="is empty"):
         open_images([])
     with pytest.raises(TypeError, match="a label of type dict"):

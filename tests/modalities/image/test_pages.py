@@ -103,6 +103,25 @@ def test_under_another_name_pages_are_no_silent_first_page(tmp_path):
         open_images(tmp_path)
 
 
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "jpg", "avif"])
+def test_frames_are_taken_as_asked(tmp_path, ending):
+    colors = [(200, 10, 10), (10, 200, 10), (10, 10, 200)]
+    first, *others = [Image.new("RGB", (16, 16), color) for color in colors]
+    first.save(tmp_path / f"a.{ending}", "MPO" if ending == "jpg" else None, save_all=True, append_images=others)
+    Image.new("RGB", (16, 16)).save(tmp_path / "b.png")
+    save(tmp_path / "c.tif", frames(2, height=20))
+    for asked, count in (("auto", 4), ("first", 3), ("all", 6)):
+        for memory in (None, 0):
+            images = open_images(tmp_path, frames=asked, memory=memory)
+            assert len(images) == count
+            found = images.pixels(torch.arange(3))[:, :, 8, 8].numpy().astype(int)
+            wanted = colors if asked == "all" else [colors[0], (0, 0, 0)]
+            assert np.abs(found[: len(wanted)] - wanted).max() <= 6
+    assert images.names[:3] == [f"a.{ending}#{k}" for k in (1, 2, 3)]
+    assert images.group.tolist() == [0, 0, 0, -1, 1, 1]
+    assert f"'a.{ending}': 3" in images.notes[0]
+
+
 def test_channels_that_imagej_tells_of_make_a_image(tmp_path):
     """ImageJ counts channels first, then slices: two images of three channels."""
     pages = frames(6)

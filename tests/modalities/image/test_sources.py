@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nearfar.files import replace_csv
 from nearfar.modalities.image.samples import open_images
 from nearfar.modalities.image.sources import find
 
@@ -33,6 +36,40 @@ def test_names_with_spaces_newlines_and_unicode(tmp_path):
     images = open_images(folder(tmp_path, *names))
     assert set(images.names) == set(names)
     assert not images.skipped
+
+
+HOSTILE = [
+    b"=1+2.png",
+    b"-x.png",
+    b"a\nb.png",
+    b"a\rb.png",
+    b" a.png",
+    b"\x1b[31mred.png",
+    b"caf\xe9/1.png",
+    b"<b>.png",
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there must be text")
+def test_hostile_names_are_text_and_are_found_again_by_the_tables_that_are_written(tmp_path):
+    for i, name in enumerate(HOSTILE):
+        path = tmp_path / "data" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(seed=i).save(path)
+    paths = [tmp_path / "data" / os.fsdecode(name) for name in HOSTILE]
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        for path in paths:
+            tar.add(path, path.relative_to(tmp_path / "data").as_posix())
+    for data in (tmp_path / "data", tmp_path / "data.tar", paths):
+        images = open_images(data)
+        assert len(images) == len(HOSTILE)
+        assert "caf\\xe9/1.png" in images.names
+        assert "1 of 8 file names are not UTF-8 (caf\\xe9/1.png)" in " ".join(images.notes)
+        table = replace_csv(
+            tmp_path / "labels.csv", [("path", "label"), *((name, f"of {name}") for name in images.names)]
+        )
+        labeled = open_images(data, labels=table)
+        assert [labeled.classes[i] for i in labeled.label.tolist()] == [f"of {name}" for name in images.names]
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path):
@@ -206,10 +243,9 @@ def test_oblong_arrays_are_squashed_and_keep_their_aspect():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (np.zeros((2, 8, 8), np.float32), r"holds float32 from 0.0 to 0.0; wanted: uint8"),
-        (np.zeros((2, 8, 8), bool), "holds bool; wanted: uint8"),
-        (np.zeros((8, 8), np.uint8), "has the shape 8 x 8; wanted: N x H x W"),
-        (np.zeros((0, 8, 8), np.uint8), "has the shape 0 x 8 x 8"),
+        (np.zeros((2, 8, 8), complex), "is 2 x 8 x 8 of complex128; wanted: numbers, N x H x W"),
+        (np.zeros((8, 8), np.uint8), "is 8 x 8 of uint8; wanted: numbers, N x H x W"),
+        (np.zeros((0, 8, 8), np.uint8), "is 0 x 8 x 8 of uint8"),
     ],
 )
 def test_arrays_that_are_no_images(data, message):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from nearfar.data.labels import some
+from nearfar.files import is_not_utf8
 from nearfar.modalities.examination import (
     Advice,
     Copies,
@@ -40,6 +42,11 @@ def examine(images: Images, *, encoder: str, size: int) -> Examination:
         more = ", ..." if len(images.skipped) > 3 else ""
         examination.warnings.append(
             f"{len(images.skipped):,} files cannot be read: {first}{more}. Training leaves them out."
+        )
+    if odd := [name for name in images.names if is_not_utf8(name)]:
+        examination.warnings.append(
+            f"{len(odd):,} file names are not UTF-8 ({some(odd)}): other programs may not find these files. Rename "
+            "them, for example with convmv -f latin1 -t utf8 -r --notest."
         )
     examination.warnings.extend(common_warnings(images, copies, examination.noun))
     examination.advice.extend(_advice(images, copies))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import UserError
-from nearfar.files import load_function
+from nearfar.files import load_function, name_text
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.image import doctor, named, settings
@@ -24,7 +23,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import SUFFIXES
+from nearfar.modalities.image.sources import SUFFIXES, listed_names
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -60,6 +59,8 @@ class ImageKind(kind.Kind):
             max_bad=settings.max_bad,
             white=settings.white or None,
             keep=settings.keep_words,
+            frames=settings.frames,
+            max_pixels=settings.max_pixels or None,
         )
 
     def open_as(
@@ -82,7 +83,9 @@ class ImageKind(kind.Kind):
             label_column=label_column,
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
-            white=facts.get("white"),
+            white=facts["whites"],
+            frames=settings.frames,
+            max_pixels=settings.max_pixels or None,
             keep=settings.keep_words,
         )
         if images.channels != facts["channels"]:
@@ -97,11 +100,8 @@ class ImageKind(kind.Kind):
 
     def open_files(self, files: list[str], run: Any) -> Images:
         """Images, named as the files are given; a page of a file has a number behind the file's name."""
-        given = {Path(file).absolute().as_posix(): file for file in files}
-        with tempfile.TemporaryDirectory() as folder:
-            listed = Path(folder) / "files.txt"
-            listed.write_text("\n".join(given) + "\n", encoding="utf-8")
-            images = run.open(listed, lenient=True)
+        given = dict(zip(listed_names(files), map(name_text, files), strict=True))
+        images = run.open(files, lenient=True)
 
         def as_given(name: str) -> str:
             file, mark, page = (name, "", "") if name in given else name.rpartition("#")
@@ -114,9 +114,9 @@ class ImageKind(kind.Kind):
         )
 
     def facts(self, samples: Images, settings: Settings) -> dict[str, Any]:
-        """Channels, the side of the stored squares, and the side of the views; what 16 bits were scaled by."""
+        """Channels, the side of the stored squares, and the side of the views; what numbers were scaled by."""
         size = view_size(settings, samples.side)
-        return {"channels": samples.channels, "side": samples.side, "size": size, "white": samples.white}
+        return {"channels": samples.channels, "side": samples.side, "size": size, "whites": dict(samples.whites)}
 
     def encoder(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
         """The encoder that the settings name, behind a normalization measured on the data."""

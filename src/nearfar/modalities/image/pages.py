@@ -1,4 +1,4 @@
-"""TIFF files of several pages: each page is an image, known by its file's name and its number."""
+"""Files of several pictures: each page of a TIFF, or each frame, is an image, known by its file's name and a number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 
@@ -17,11 +17,12 @@ from nearfar.data.digests import stream_digest
 from nearfar.data.labels import Labels, some
 from nearfar.errors import UserError
 from nearfar.modalities.image import tiff
+from nearfar.modalities.image.decode import Frame, frames_in
 from nearfar.modalities.image.held import Column
 from nearfar.modalities.image.sources import SUFFIXES, Opened
 
-Part = tuple[tiff.Page, ...] | str | None
-"""An image in a file: its pages; or why they cannot be had; or None, the file as it is."""
+Part = tuple[tiff.Page, ...] | int | str | None
+"""An image in a file: its pages; or the number of its frame; or why it cannot be had; or None, the file as it is."""
 
 
 @dataclass(slots=True)
@@ -34,20 +35,22 @@ class Pages:
     known: dict[int, tuple[Stamp, str]] = field(default_factory=dict)  # digests of whole files
     lock: Any = field(default_factory=threading.Lock)
 
-    def stream(self, row: int) -> BinaryIO | tiff.PageImage:
+    def stream(self, row: int) -> BinaryIO | tiff.PageImage | Frame:
         part = self.parts[row]
-        return self.source.stream(self.of[row]) if part is None else self._pages(row, part)
+        return self.source.stream(self.of[row]) if part is None else self._part(row, part)
 
-    def read(self, row: int) -> bytes | tiff.PageImage:
+    def read(self, row: int) -> bytes | tiff.PageImage | Frame:
         part = self.parts[row]
-        return self.source.read(self.of[row]) if part is None else self._pages(row, part)
+        return self.source.read(self.of[row]) if part is None else self._part(row, part)
 
     def stamp(self, row: int) -> Stamp:
         return self.source.stamp(self.of[row])
 
-    def _pages(self, row: int, part: tuple[tiff.Page, ...] | str) -> tiff.PageImage:
+    def _part(self, row: int, part: tuple[tiff.Page, ...] | int | str) -> tiff.PageImage | Frame:
         if isinstance(part, str):
             raise UserError(part)
+        if isinstance(part, int):
+            return Frame(lambda: self.source.read(self.of[row]), part)
         return tiff.PageImage(lambda: self.source.stream(self.of[row]), part, lambda: self._file_digest(self.of[row]))
 
     def _file_digest(self, file: int) -> str:
@@ -61,28 +64,33 @@ class Pages:
         return known[1]
 
 
-def apart(opened: Opened, workers: int) -> tuple[Opened, list[int]]:
-    """The same with each page of a TIFF file as an image, named FILE#1 and so on; and the file of each image."""
+def apart(opened: Opened, workers: int, frames: Literal["auto", "all", "first"] = "auto") -> tuple[Opened, list[int]]:
+    """The same with each page of a TIFF file as an image, named FILE#1 and so on; and the file of each image.
+
+    frames: "all" takes the frames of other files apart too; "first" leaves the first page of each TIFF file alone.
+    """
     source, names = opened.source, opened.names
     each = list(range(len(names)))
     if not isinstance(source, Files | Parts | EndToEnd | Column):
         return opened, each
-    files = [i for i, name in enumerate(names) if _may_be_tiff(name)]
+    files = [i for i, name in enumerate(names) if frames == "all" or _may_be_tiff(name)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        listed = dict(zip(files, pool.map(lambda i: _listed(source, i), files), strict=True))
-    pages = {i: several for i, several in listed.items() if isinstance(several, list)}
+        listed = dict(zip(files, pool.map(lambda i: _listed(source, i, frames), files), strict=True))
+    several: dict[int, list[Part]] = {i: found for i, found in listed.items() if isinstance(found, list)}
     bad = {i: why for i, why in listed.items() if isinstance(why, str)}
-    if not pages and not bad:
+    if not several and not bad:
         return opened, each
+    notes = _notes(names, several, frames)
     of, parts, called = [], [], []
     for i, name in enumerate(names):
-        here: list[Part] = [*pages[i]] if i in pages else [bad.get(i)]
+        here = several.get(i, [bad.get(i)])[: 1 if frames == "first" else None]
         of += [i] * len(here)
         parts += here
         called += [name] if len(here) == 1 else [f"{name}#{k}" for k in range(1, len(here) + 1)]
     labels = None if opened.labels is None else _of_files(opened.labels, of)
-    notes = [*opened.notes, *_notes(names, pages)]
-    return replace(opened, source=Pages(source, of, parts), names=called, labels=labels, notes=notes), of
+    return replace(
+        opened, source=Pages(source, of, parts), names=called, labels=labels, notes=[*opened.notes, *notes]
+    ), of
 
 
 def grouped(labels: Labels, of: list[int]) -> Labels:
@@ -104,13 +112,17 @@ def _may_be_tiff(name: str) -> bool:
     return suffix in (".tif", ".tiff") or suffix not in SUFFIXES
 
 
-def _listed(source: Source, i: int) -> list[tuple[tiff.Page, ...]] | str | None:
-    """The images in a file of several pages, or why they cannot be listed; None where it is one, or no TIFF."""
+def _listed(source: Source, i: int, frames: str) -> list[Part] | str | None:
+    """The images in a file of several, or why they cannot be listed; None where it is one, or no image."""
     try:
         with source.stream(i) as file:
-            if file.read(4) not in tiff.MARKS:
-                return None
-            return tiff.images(file)
+            mark = file.read(4)
+            file.seek(0)
+            if mark in tiff.MARKS:
+                pages = tiff.images(file)
+                return None if pages is None else [*pages]
+            count = frames_in(file) if frames == "all" else 1
+            return [*range(count)] if count > 1 else None
     except ValueError as error:
         return str(error)
     except OSError:  # the decoder will say it
@@ -128,22 +140,29 @@ def _of_files(labels: Labels, of: list[int]) -> Labels:
     )
 
 
-def _notes(names: list[str], several: dict[int, list[tuple[tiff.Page, ...]]]) -> list[str]:
-    """Notes on files of separate pages, and on files of pages that are channels."""
-    frames = {i: pages for i, pages in several.items() if len(pages) > 1 == len(pages[0])}
-    joined = {i: pages for i, pages in several.items() if len(pages[0]) > 1}
+def _notes(names: list[str], several: dict[int, list[Part]], frames: str) -> list[str]:
+    """Notes on files of separate pages or frames, and on files of pages that are channels."""
+    alone = {i: parts for i, parts in several.items() if len(parts) > 1 and _channels(parts) == 1}
+    joined = {i: parts for i, parts in several.items() if _channels(parts) > 1}
     notes = []
-    if frames:
-        listed = some([f"{names[i]!r}: {len(pages)}" for i, pages in frames.items()])
+    if alone:
+        listed = some([f"{names[i]!r}: {len(parts)}" for i, parts in alone.items()])
         group = ", and those of a file are one group" if len(names) > 1 else ""
+        said = f"each is an image of its own{group}" if frames != "first" else "only the first of each is read"
+        pages = any(isinstance(parts[0], tuple) for parts in alone.values())
         notes.append(
-            f"{_files(len(frames))} several pages ({listed}): each is an image of its own{group}. Where pages are "
-            "the channels of one image, save it as a .npy array, C x H x W."
+            f"{_files(len(alone))} several {'pages' if pages else 'frames'} ({listed}): {said}."
+            + (" Where pages are the channels of one image, save it as a .npy array, C x H x W." if pages else "")
         )
     if joined:
-        listed = some([f"{names[i]!r}: {len(p)} of {len(p[0])} channels" for i, p in joined.items()])
+        listed = some([f"{names[i]!r}: {len(p)} of {_channels(p)} channels" for i, p in joined.items()])
         notes.append(f"{_files(len(joined))} a page for each channel, by the description in it ({listed}).")
     return notes
+
+
+def _channels(parts: list[Part]) -> int:
+    """The pages of each image in a file."""
+    return len(parts[0]) if isinstance(parts[0], tuple) else 1
 
 
 def _files(n: int) -> str:

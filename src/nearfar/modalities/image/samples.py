@@ -7,6 +7,7 @@ they fit there, or are decoded batch by batch where there are too many (`store.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
 from nearfar.modalities.image.identity import identity
 from nearfar.modalities.image.pages import apart, grouped
+from nearfar.modalities.image.pixels import Whites
+from nearfar.modalities.image.scale import Asked, unused
 from nearfar.modalities.image.sources import Opened, find
 from nearfar.modalities.image.store import Cache, Decoding, OnDemand, Progress, decoded, squashed
 from nearfar.ranges import NonNegativeFloat, PositiveInt, UnitInterval, checked
@@ -53,9 +56,9 @@ class Images(Samples):
         return self.store.shape[2]
 
     @property
-    def white(self) -> float | None:
-        """The value that became 255 where numbers had 16 bits; None for the highest of their type."""
-        return self.store.white
+    def whites(self) -> Whites:
+        """The number that became 255, by the form of numbers, as far as it is not the highest of their type."""
+        return self.store.whites
 
     @property
     def cached(self) -> bool:
@@ -91,7 +94,7 @@ class Images(Samples):
             (squares if whole else squares[self.rows]).to(device),
             self.store.source,
             self.store.source_rows[rows],
-            self.store.white,
+            self.store.whites,
         )
         return replace(self, store=moved, rows=torch.arange(len(self), device=device))
 
@@ -106,7 +109,9 @@ def open_images(
     size: PositiveInt = 224,
     max_bad: UnitInterval = 0.05,
     memory: NonNegativeFloat | None = None,
-    white: float | Literal["measured"] | None = None,
+    white: Asked = None,
+    frames: Literal["auto", "all", "first"] = "auto",
+    max_pixels: PositiveInt | None = None,
     workers: PositiveInt | None = None,
     progress: Progress | None = None,
     keep: Sequence[str] = (),
@@ -120,9 +125,9 @@ def open_images(
             optional label, group, attribute, split);
         a .tar that is not compressed; a .parquet table whose rows hold encoded images (bytes, as the datasets library
         writes them too) or paths, and optional label, group, attribute, split;
-        an array or tensor, uint8, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;
+        an array or tensor, N x H x W or N x H x W x C (C x H x W where only that makes sense), or a .npy file;
         a list of paths, of PIL images, or of arrays or tensors, of any sizes: arrays as .npy files above, tensors
-            C x H x W; uint8, or floats from 0 to 1;
+            C x H x W;
         a torch Dataset of such images or of (image, label): one without `targets` is gone through once more for them;
         a datasets.Dataset with a column of images, and optional label, group, attribute, split;
         a pair (images, labels) of any of these;
@@ -130,6 +135,8 @@ def open_images(
         offsets; optional labels or y, names (of the classes), group, attribute, split.
         A TIFF file of several pages is as many images, named FILE#1 and so on, of one group, with the labels of the
         file and their own; a page for each channel makes one image where ImageJ or OME has written that down.
+        Formats of files: JPEG, PNG, GIF, BMP, WebP, AVIF, TIFF, PNM, JPEG 2000, TGA, .npy, and with pillow-heif HEIC,
+        whatever the files are called; no other decoder of Pillow's is started.
     labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that
         the data bring, else none.  label_column: the table's column.
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
@@ -137,8 +144,12 @@ def open_images(
     max_bad: the share of image files that may fail to decode before this is an error; they are skipped and listed.
         The same share may be lost during training, together with these.
     memory: bytes that the cache may take; beyond, images are decoded when asked for. Default: half of what is free.
-    white: the value that becomes 255 in files whose numbers have 16 bits. Default: the highest of their type, so that
-        all files mean the same, whatever is in them; "measured": the highest of all that is there.
+    white: the number that becomes 255 in images of more than 8 bits a number, of floats, and of other whole numbers;
+        "measured": the highest of all that is there. Default: of 16 bits 65535, so that all files mean the same,
+        whatever is in them; of floats 1 or 255, of other whole numbers 255 or 65535, decided once by all images. Those
+        that fit neither count as bad. What `Images.whites` gave for other data is also taken: their scale holds.
+    frames: of files of several pictures all, or the first; "auto": all pages of a TIFF, the first frame of others.
+    max_pixels: of an image; default: Pillow's limit, which is raised for the whole process where this is above it.
     workers: decoding threads. Default: one a core.  progress: called with (done, all) while files are decoded.
     keep: words that are labels, though they usually say that nothing is known.
 
@@ -146,14 +157,17 @@ def open_images(
     it holds no images, too many bad ones, labels that do not fit, or images of different numbers of channels; gray
     ones only are read as color beside others.
     """
+    if max_pixels and max_pixels > (Image.MAX_IMAGE_PIXELS or math.inf):
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow knows no limit of a single call
     given = find(data, label_column, keep)
-    opened, of = apart(given, workers or cores())
+    opened, of = apart(given, workers or cores(), frames)
     known = grouped(_labels(opened, labels, label_column, [given.names[i] for i in of], keep), of)
     notes = [*opened.notes, *known.notes]
     skipped: dict[int, str] = {}
     if isinstance(opened.source, np.ndarray):
         store, aspect = squashed(opened.source, side)
         digest = [identity(row) for row in opened.source]
+        notes += unused(white, len(opened.names))
     else:
         how = Decoding(
             side=side,
@@ -161,6 +175,7 @@ def open_images(
             max_bad=max_bad,
             memory=memory,
             white=white,
+            max_pixels=max_pixels,
             workers=workers or cores(),
             progress=progress,
         )

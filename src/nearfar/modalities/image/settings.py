@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.modalities.recognize import looks_like_table
@@ -42,8 +42,15 @@ class Settings(settings.Settings):
     max_bad: UnitInterval = 0.05
     """Share of image files that may fail to decode, or be lost while training decodes them anew; --resume may change
     it."""
-    white: NonNegativeFloat = 0.0
-    """The value that is white in images of 16 bits, such as 4095 for 12 bits in use; 0 takes 65535."""
+    white: NonNegativeFloat | Literal["measured"] = 0.0
+    """The number that is white, in images of more than 8 bits a number, of floats, or of other whole numbers, such as
+    4095 where 12 of 16 bits are in use; measured takes the highest there is. 0: 65535 of 16 bits; of floats 1 or 255,
+    of other whole numbers 255 or 65535, as all images together show. Images of 8 bits stay as they are."""
+    frames: Literal["auto", "all", "first"] = "auto"
+    """Of files of several pictures: all, of which each is a sample and those of a file one group; the first alone; auto
+    takes all pages of a TIFF, and the first frame of others (GIF, WebP, APNG, MPO, HEIC, AVIF)."""
+    max_pixels: NonNegativeInt = 0
+    """Pixels that an image may have, width x height; 0 takes Pillow's limit, 89,478,485."""
 
     def check(self) -> None:
         super().check()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nearfar.errors import UserError
+from nearfar.errors import UserError, printable
 from nearfar.modalities.image.plan import Draws
 from nearfar.modalities.image.views import Views
 
@@ -103,6 +103,7 @@ def _true_shape(x: Tensor, aspect: float, height: int) -> Image.Image:
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """`text`, with its beginning left out if it is wider than `width`: the end of a path says more."""
+    text = printable(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("…" + text) > width:

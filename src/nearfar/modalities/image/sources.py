@@ -16,11 +16,12 @@ from torch import Tensor
 from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
 from nearfar.data.folders import files_below
-from nearfar.data.labels import Labels, array_labels, natural, no_labels, split_names
+from nearfar.data.labels import Labels, array_labels, natural, no_labels, some, split_names
 from nearfar.errors import NotFound, UserError, WrongType
+from nearfar.files import is_not_utf8, name_text
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
-from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, held, known_columns
+from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, Rows, held, known_columns
 from nearfar.modalities.image.parquet import read_table
 
 SUFFIXES = frozenset(
@@ -38,7 +39,7 @@ class Opened:
     """What was found at DATA, before anything is decoded."""
 
     given: str
-    source: Items | np.ndarray  # of an array: N x H x W x C, uint8
+    source: Items | np.ndarray  # of an array of 8 bits: N x H x W x C
     names: list[str]
     root: Path | None = None
     labels: Labels | None = None
@@ -81,7 +82,8 @@ def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
             return _open_npz(path, loaded, keep)
     if suffix == ".tar":
         parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
-        return Opened(str(path), parts, names, path, notes=notes)
+        names = [name_text(name) for name in names]
+        return Opened(str(path), parts, names, path, notes=[*notes, *_odd(names)])
     if suffix in (".parquet", ".pq"):
         return _open_table(path, label_column, keep)
     remedy = (
@@ -104,18 +106,41 @@ def _open_folder(root: Path) -> Opened:
     if not images:
         raise UserError(f"'{root}' {nothing_wanted(others, 'image')}. Wanted: {_WANTED}.")
     source = Files([root / name for name in images])
-    return Opened(str(root), source, images, root, notes=notes + ignored(others, "image"))
+    names = [name_text(name) for name in images]
+    return Opened(str(root), source, names, root, notes=[*notes, *ignored(others, "image"), *_odd(names)])
+
+
+def _odd(names: list[str]) -> list[str]:
+    """The note on names that `name_text` wrote in part as numbers of bytes."""
+    odd = [name for name in names if is_not_utf8(name)]
+    if not odd:
+        return []
+    return [
+        f"{len(odd)} of {len(names)} file names are not UTF-8 ({some(odd)}): here and in tables their other bytes are "
+        "written so, as \\x and two digits."
+    ]
 
 
 def _open_paths(paths: Sequence[str]) -> Opened:
     """A list of paths in Python. Names are relative to the folder that they have in common."""
-    whole = list(dict.fromkeys(os.path.abspath(path) for path in paths))
+    whole = [os.path.abspath(path) for path in paths]
     if not any(os.path.exists(path) for path in whole):
         raise UserError(f"None of the {len(whole)} paths of the list exists, for example {str(paths[0])!r}.")
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
-    names = [Path(path).relative_to(root).as_posix() for path in whole]
-    notes = _repeated(len(paths) - len(whole), "the list")
-    return Opened("the list", Files([Path(path) for path in whole]), names, root, notes=notes)
+    named = dict(zip(listed_names(paths), whole, strict=True))
+    root = _common_folder(whole)
+    notes = [*_repeated(len(paths) - len(named), "the list"), *_odd(list(named))]
+    return Opened("the list", Files([Path(path) for path in named.values()]), list(named), root, notes=notes)
+
+
+def listed_names(paths: Sequence[str]) -> list[str]:
+    """The name of each path of a list, by which its image is known."""
+    whole = [os.path.abspath(path) for path in paths]
+    root = _common_folder(whole)
+    return [name_text(Path(path).relative_to(root).as_posix()) for path in whole]
+
+
+def _common_folder(whole: Sequence[str]) -> Path:
+    return Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
 
 
 def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
@@ -213,24 +238,25 @@ def _open_table(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
 
 
 def _open_array(data: Any, given: str) -> Opened:
-    array = data.cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
-    if array.dtype != np.uint8:
-        values = f" from {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iuf" else ""
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        data = (data.float() if data.is_floating_point() else data).numpy()  # NumPy has no bfloat16
+    array = np.asarray(data)
+    if array.dtype.kind not in "buif" or array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(
-            f"{given} holds {array.dtype}{values}; wanted: uint8 from 0 to 255. Scale it to 0..255 and convert it, "
-            "as in (255 * x).round().astype('uint8')."
-        )
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise UserError(
-            f"{given} has the shape {' x '.join(map(str, array.shape))}; wanted: N x H x W or N x H x W x C."
+            f"{given} is {' x '.join(map(str, array.shape)) or 'one value'} of {array.dtype}; wanted: numbers, "
+            "N x H x W or N x H x W x C."
         )
     if array.ndim == 3:
         array = array[..., None]
     elif array.shape[1] in (1, 3) and array.shape[3] > 4:
         array = array.transpose(0, 2, 3, 1)
+    names = list(map(str, range(len(array))))
+    if array.dtype != np.uint8:
+        return Opened(given, Rows(array), names)
     if not array.flags.writeable:  # torch warns of memory that it may not write
         array = array.copy()
-    return Opened(given, array, list(map(str, range(len(array)))))
+    return Opened(given, array, names)
 
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *tiff.MARKS)

@@ -7,8 +7,8 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from nearfar.data.archives import EndToEnd, Stamp
 from nearfar.data.labels import some
 from nearfar.errors import Lost, UserError
 from nearfar.machine import free_memory
-from nearfar.modalities.image import decode, tiff
+from nearfar.modalities.image import decode
 from nearfar.modalities.image.decode import Item, Items
 from nearfar.modalities.image.identity import identity
+from nearfar.modalities.image.pixels import Form, Pixels, Whites
+from nearfar.modalities.image.scale import Asked, Scale, Seen, scale, to_measure
 from nearfar.modalities.image.sources import Opened
 
 Progress = Callable[[int, int], None]
@@ -45,7 +47,7 @@ class Cache:
     squares: Tensor
     source: Items | np.ndarray
     source_rows: Tensor  # N, where the image of each square stands in the source
-    white: float | None = None  # see `Decoding`
+    whites: Whites = field(default_factory=dict)  # see `nearfar.modalities.image.pixels`
 
     @property
     def shape(self) -> torch.Size:
@@ -59,7 +61,7 @@ class Cache:
         return torch.from_numpy(self.squares.numpy()[rows.numpy()])
 
     def original(self, row: int) -> Image.Image:
-        return _original(self.source, int(self.source_rows[row]), self.white)
+        return _original(self.source, int(self.source_rows[row]), self.whites)
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class OnDemand:
     shape: torch.Size
     workers: int
     known: list[Known]
-    white: float | None = None  # see `Decoding`
+    whites: Whites = field(default_factory=dict)  # see `nearfar.modalities.image.pixels`
 
     def pixels(self, rows: Tensor) -> Tensor:
         where = rows.tolist()
@@ -81,7 +83,7 @@ class OnDemand:
         view = squares.numpy()
 
         def fill(i: int) -> None:
-            view[i], _ = decode.square(self._read(where[i]), self.shape[2], self.shape[0], self.white)
+            view[i], _ = decode.square(self._read(where[i]), self.shape[2], self.shape[0], self.whites)
 
         failed = _threaded(lambda i: _attempt(fill, i), len(where), self.workers, None)
         if lost := {i: (self.known[where[i]].name, why) for i, why in enumerate(failed) if why is not None}:
@@ -99,7 +101,7 @@ class OnDemand:
         return item
 
     def original(self, row: int) -> Image.Image:
-        return _original(self.source, row, self.white)
+        return _original(self.source, row, self.whites)
 
 
 def squashed(array: np.ndarray, side: int | None) -> tuple[Cache, Tensor]:
@@ -125,7 +127,8 @@ class Decoding:
     size: int
     max_bad: float
     memory: float | None
-    white: float | Literal["measured"] | None
+    white: Asked
+    max_pixels: int | None
     workers: int
     progress: Progress | None
 
@@ -150,30 +153,33 @@ def decoded(opened: Opened, how: Decoding) -> Decoded:
     source, n = opened.source, len(opened.names)
     assert not isinstance(source, np.ndarray)
     with decode.quiet():
-        heads, bad = _heads(source, n, how.workers)
+        heads, bad = _heads(source, n, how)
         if not heads:
             _check_bad(opened, bad, how.max_bad)
         side = how.side or min(round(statistics.median(head.short for head in heads.values())), 2 * how.size)
         shape = torch.Size((_channels(opened, heads), side, side))
-        deep = [i for i, head in heads.items() if head.deep]
-        white = _measured(source, deep, how.workers) if how.white == "measured" else how.white
+        scaled = _scale(opened, {i: head.form for i, head in heads.items() if head.form != "bytes"}, how)
+        bad |= scaled.bad
         workers = 1 if isinstance(source, EndToEnd) and side <= 64 else how.workers
 
-        rows = list(heads)
+        rows = [i for i in heads if i not in scaled.bad]
         needed = len(rows) * shape.numel()
         memory = free_memory() / 2 if how.memory is None else how.memory
         keep = needed <= memory
         squares = _colors_last(len(rows) if keep else 0, shape)
         view = squares.numpy()
-        aspect, brightest = torch.zeros(n), torch.zeros(n)
+        aspect = torch.zeros(n)
         known = [Known(name) for name in opened.names]
 
         def fill(j: int) -> None:
             stamp, item = source.stamp(rows[j]), source.read(rows[j])
             known[rows[j]].digest, known[rows[j]].stamp = identity(item), stamp
-            pixels, aspect[rows[j]] = decode.square(item, side, shape[0], white)
-            if heads[rows[j]].deep:
-                brightest[rows[j]] = int(pixels.max())
+            if heads[rows[j]].form != "bytes":
+                item = decode.numbers(item)
+                assert item is not None
+            pixels, aspect[rows[j]] = decode.square(item, side, shape[0], scaled.whites)
+            if isinstance(item, Pixels):
+                scaled.seen[rows[j]] = Seen(*item.span(), int(pixels.max()))
             if keep:
                 view[j] = pixels
 
@@ -183,54 +189,48 @@ def decoded(opened: Opened, how: Decoding) -> Decoded:
     _check_bad(opened, bad, how.max_bad)
 
     digest = [each.digest for each in known]
-    notes = _notes(opened, heads, shape[0])
-    if deep:
-        notes.insert(0, _note_deep(len(deep), len(heads), white, how.white, int(brightest.max())))
+    notes = scaled.notes(opened.names) + _notes(opened, heads, shape[0])
     if not keep:
         notes.append(
             f"{len(rows)} images of {side} x {side} take {needed / 2**30:.1f} GiB, more than the "
             f"{memory / 2**30:.1f} GiB set aside: they are decoded batch by batch, which is slower."
         )
-        return Decoded(OnDemand(source, shape, workers, known, white), aspect, digest, bad, notes)
+        return Decoded(OnDemand(source, shape, workers, known, scaled.whites), aspect, digest, bad, notes)
     kept = [j for j, row in enumerate(rows) if row not in failed]
     if failed:  # close the gaps in place: a copy of the whole might not fit
         for to, j in enumerate(kept):
             view[to] = view[j]
-    store = Cache(squares[: len(kept)], source, torch.tensor([rows[j] for j in kept]), white)
+    store = Cache(squares[: len(kept)], source, torch.tensor([rows[j] for j in kept]), scaled.whites)
     return Decoded(store, aspect, digest, bad, notes)
 
 
-def _heads(source: Items, n: int, workers: int) -> tuple[dict[int, decode.Head], dict[int, str]]:
+def _heads(source: Items, n: int, how: Decoding) -> tuple[dict[int, decode.Head], dict[int, str]]:
     """The heads of images in order, and why others have none."""
 
     def head(i: int) -> decode.Head:
         item = source.stream(i)
-        if isinstance(item, bytes | Image.Image | np.ndarray | tiff.PageImage):
-            return decode.head(item)
+        if isinstance(item, Item):
+            return decode.head(item, how.max_pixels)
         with item as file:
-            return decode.head(file)
+            return decode.head(file, how.max_pixels)
 
     # Where nothing waits for a disk, short work is Python's own, and threads would only take turns at it.
-    results = _threaded(lambda i: _attempt(head, i), n, 1 if isinstance(source, EndToEnd) else workers, None)
+    results = _threaded(lambda i: _attempt(head, i), n, 1 if isinstance(source, EndToEnd) else how.workers, None)
     heads = {i: result for i, result in enumerate(results) if not isinstance(result, str)}
     return heads, {i: result for i, result in enumerate(results) if isinstance(result, str)}
 
 
-def _measured(source: Items, deep: list[int], workers: int) -> float | None:
-    """The highest number of all images of more than 8 bits."""
-    peaks = _threaded(lambda j: _attempt(lambda i: decode.highest(source.read(i)), deep[j]), len(deep), workers, None)
-    return max((peak for peak in peaks if not isinstance(peak, str)), default=None)
+def _scale(opened: Opened, forms: dict[int, Form], how: Decoding) -> Scale:
+    """The scale of all images that have more than 8 bits; of some the numbers are read once for it."""
+    source, rows = opened.source, to_measure(forms, how.white)
 
+    def span(j: int) -> tuple[float, float]:
+        pixels = None if isinstance(source, np.ndarray) else decode.numbers(source.read(rows[j]))
+        assert pixels is not None
+        return pixels.span()
 
-def _note_deep(deep: int, n: int, white: float | None, asked: float | str | None, brightest: int) -> str:
-    scale = {"measured": "the highest value there is", None: "the range of their type"}.get(asked, "as asked for")
-    note = (
-        f"{deep} of {n} images have 16 bits a channel; they are scaled to 8, 0 to {white or 65535:,g} ({scale}) "
-        "to 0 to 255."
-    )
-    if white is None and 0 < brightest < 64:
-        note += f" None is above about {257 * brightest:,}, so they are dark: try --white {257 * brightest}."
-    return note
+    results = _threaded(lambda j: _attempt(span, j), len(rows), how.workers, None)
+    return scale(opened.given, opened.names, forms, how.white, dict(zip(rows, results, strict=True)))
 
 
 def _notes(opened: Opened, heads: dict[int, decode.Head], channels: int) -> list[str]:
@@ -238,10 +238,10 @@ def _notes(opened: Opened, heads: dict[int, decode.Head], channels: int) -> list
     gray = sum(head.channels == 1 for head in heads.values())
     if channels == 3 and gray:
         notes.append(f"{gray} of {len(heads)} images are gray; they are read as color, like the others.")
-    if moving := [opened.names[i] for i, head in heads.items() if head.animated]:
+    if several := [f"{opened.names[i]!r}: {head.frames}" for i, head in heads.items() if head.frames > 1]:
         notes.append(
-            f"{len(moving)} of {len(heads)} images are animations ({some(moving)}): only the first frame of each is "
-            "read. To learn from all, save the frames as files."
+            f"{len(several)} of {len(heads)} files hold more than one frame ({some(several)}): only the first of each "
+            "is read. --frames all makes each a sample."
         )
     return notes
 
@@ -255,8 +255,8 @@ def _colors_last(n: int, shape: torch.Size) -> Tensor:
     return torch.empty(n, side, side, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def _original(source: Items | np.ndarray, row: int, white: float | None) -> Image.Image:
-    return decode.image(source[row] if isinstance(source, np.ndarray) else source.read(row), white)
+def _original(source: Items | np.ndarray, row: int, whites: Whites) -> Image.Image:
+    return decode.image(source[row] if isinstance(source, np.ndarray) else source.read(row), whites)
 
 
 def _channels(opened: Opened, heads: dict[int, decode.Head]) -> int:

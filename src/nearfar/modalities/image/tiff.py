@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nearfar.errors import UserError
-from nearfar.modalities.image.pixels import Pixels, check_size
+from nearfar.modalities.image.pixels import Form, Pixels, form_of
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -62,13 +62,13 @@ class PageImage:
 class Layout:
     """What the tags of an image say.
 
-    width, height: in pixels, upright.  channels: without alpha.  deep: whether whole numbers have more than 8 bits.
+    width, height: in pixels, upright.  channels: without alpha.  form: of the numbers, as they are read.
     """
 
     width: int
     height: int
     channels: int
-    deep: bool
+    form: Form
 
 
 def layout(file: BinaryIO, pages: Sequence[Page] = ()) -> Layout:
@@ -79,7 +79,11 @@ def layout(file: BinaryIO, pages: Sequence[Page] = ()) -> Layout:
         width, height = first.imagewidth, first.imagelength
         if form.orientation >= 5:
             width, height = height, width
-        return Layout(width, height, form.channels * max(1, len(pages)), form.bits > 8 and form.kind != "f")
+        colors = form.photometric in (_PALETTE, _CMYK) and not form.many  # which are turned into 8 bits of color
+        assert first.dtype is not None
+        own_white = form.bits if form.bits in _ODD and form.kind == "u" else None
+        numbers = "bytes" if colors else form_of(first.dtype, own_white)
+        return Layout(width, height, form.channels * max(1, len(pages)), numbers)
 
 
 def read(file: BinaryIO, pages: Sequence[Page] = ()) -> Pixels:
@@ -258,7 +262,6 @@ def _form(page: TiffPage) -> _Form:
 
 def _read(tif: TiffFile, file: BinaryIO, where: Page | None) -> Pixels:
     page = _page(tif, where)
-    check_size(page.imagewidth, page.imagelength)
     form = _form(page)
     if page.compression != _OLD_JPEG:  # which keeps its data under other tags
         _insist_whole(page, tif.filehandle.size)
@@ -278,7 +281,7 @@ def _read(tif: TiffFile, file: BinaryIO, where: Page | None) -> Pixels:
             f"a TIFF of {form.bits} bits with compression {page.compression!r} takes imagecodecs: {EXTRA}"
         ) from error
     values = np.moveaxis(values[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
-    return _pixels(_upright(values, form.orientation), page, form)
+    return _pixels(upright(values, form.orientation), page, form)
 
 
 def _pixels(values: np.ndarray, page: TiffPage, form: _Form) -> Pixels:
@@ -318,8 +321,8 @@ def _gray_palette(page: TiffPage) -> bool:
     return bool((palette == palette[:, :1]).all())
 
 
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """H x W x C turned as the tag Orientation, 1 to 8, asks."""
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """H x W x C, or H x W, turned as the tag Orientation, 1 to 8, asks."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):  # the first column is on the right
@@ -364,7 +367,7 @@ def _byte_counts(page: TiffPage, size: int) -> tuple[int, ...]:
 def _by_pillow(file: BinaryIO, where: Page | None) -> Pixels:
     """A page as Pillow decodes it, at 8 bits."""
     file.seek(0)
-    with Image.open(file) as image:
+    with Image.open(file, formats=["TIFF"]) as image:
         image.seek(0 if where is None else where.number)
         image = ImageOps.exif_transpose(image)
         mode = "LA" if image.mode in ("LA", "La") else "RGBA" if image.has_transparency_data else None
