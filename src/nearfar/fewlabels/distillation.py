@@ -102,7 +102,7 @@ def distill(
     folder = Path(out) if out else plans.free_directory("distill", data)
     if resume and is_finished(folder):
         say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
-        return Classifier(folder)
+        return Classifier(folder, trust=run.trust)
     with workplace("distill", run, teacher.network, data, settings, folder, say, resume=resume) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)

@@ -52,7 +52,7 @@ def finetune(
     folder = Path(out) if out else plans.free_directory("finetune", data)
     if resume and is_finished(folder):
         say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
-        return Classifier(folder)
+        return Classifier(folder, trust=run.trust)
     with workplace("finetune", run, run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(
             place.samples,

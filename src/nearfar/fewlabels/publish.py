@@ -126,6 +126,9 @@ def workplace(
                 "able to build its network from its directory. Make it one of your kind's encoders (see Encoder in "
                 "nearfar.method), or train a classifier on run.embed(data)."
             )
+        for name in run.config["files"]:  # or an error, before anything is trained
+            if (run.path / name).is_file() or name == "samples.parquet":
+                unchanged(run.path, name, run.config)
         samples = run.open(data, labels=labels, label_column=settings.label_column, keep_words=settings.keep_words)
         for note in samples.notes:
             say(note)

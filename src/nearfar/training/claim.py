@@ -51,6 +51,11 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
     config = out / "config.yaml"
     if resume and config.exists():
         saved = read_config(out)
+        if "classifier" in saved:
+            raise AlreadyThere(
+                f"{str(out)!r} holds a classifier, which training cannot go on with: resume the run that it was made "
+                "from, or name another --out"
+            )
         insist_same(flat(saved), flat(plan.saved()), out)
         _insist_same_code(saved, out)
         _insist_more(saved, plan.settings.epochs, out)

@@ -71,7 +71,8 @@ def read_config(out: Path) -> dict[str, Any]:
 
 def unchanged(out: Path, name: str, config: Mapping[str, Any]) -> Path:
     """A file of a run that is as it was when `config` was written. Raises ValueError where it is not."""
-    return insist_digest(out / name, config.get("files", {}).get(name), REMEDIES[name])
+    remedy = "make the classifier again, with another --out" if "classifier" in config else REMEDIES[name]
+    return insist_digest(out / name, config.get("files", {}).get(name), remedy)
 
 
 def damaged(out: Path, config: Mapping[str, Any]) -> list[str]:
