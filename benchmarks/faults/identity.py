@@ -20,6 +20,7 @@ from PIL import Image
 from benchmarks.faults import Faults, command
 from nearfar.data.digests import digests
 from nearfar.errors import Lost
+from nearfar.files import digest as file_digest
 from nearfar.modalities.image import store
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.table.samples import open_table
@@ -137,7 +138,8 @@ def samples_of_a_resumed_run(faults: Faults, folder: Path, random: chance.Random
     """A run resumed where samples are gone, changed, added or in another order: put right, or named"""
     images: Images = open_images(_photos(folder / "p", 20), max_bad=0.2)
     write_samples(folder, images, digests(images))
-    saved = {"made": {"classes": images.classes}}
+    written = {"samples.parquet": file_digest(folder / "samples.parquet")}
+    saved = {"made": {"classes": images.classes}, "files": written}
     for _ in range(many):
         gone = sorted(random.sample(range(20), random.randrange(8)))
         left = [i for i in range(20) if i not in gone]
