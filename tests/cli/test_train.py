@@ -21,25 +21,15 @@ from nearfar.modalities import recipes
 from tests.tiny import FLAGS, array_file, folder, tiny_images
 
 COMMON = (
+    *("out", "resume", "recipe", "kind", "dim", "temperature"),
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
-    *(
-        "label-column",
-        "keep-words",
-        "sampler",
-        "per-class",
-        "from-run",
-        "groups",
-        "split",
-        "probe-every",
-        "save-every",
-        "keep",
-        "timeout",
-    ),
+    *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
+    *("keep", "timeout"),
 )
 SIMCLR = {
-    "image": ("out", "resume", "recipe", "kind", "dim", "temperature", *COMMON, "size", "crops", "max-bad", "white"),
-    "table": ("out", "resume", "recipe", "kind", "dim", "temperature", *COMMON, "corruption", "drop", "categorical"),
+    "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
+    "table": (*COMMON, "corruption", "drop", "categorical"),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 
