@@ -144,18 +144,30 @@ def source(name: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Of the code of a file, whatever is said about it: comments, docstrings, title and family."""
+    """Of the code of a file that a model learns by, whatever is said about it.
+
+    Comments, docstrings, title and family are left out; so are imports, types, and `chance`, which the loss is only
+    compared with.
+    """
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             node.body = [part for part in node.body if not _words(part)]
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
     return hashlib.blake2b(ast.dump(tree).encode(), digest_size=8).hexdigest()
 
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
         return ast.unparse(node.targets[0]) in ("family", "title", "needs_pixels")
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.FunctionDef):
+        return node.name == "chance"
+    return isinstance(node, ast.Import | ast.ImportFrom) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    )
 
 
 def stale(name: str) -> bool:
