@@ -204,8 +204,8 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme)
         for ground in ("page", "panel", "wash") if text in ("ink", "soft") else ("page", "panel"):
             assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground, colors)
     assert contrast(colors["accent"], colors["accent-wash"]) >= 4.5
-    line = browser.execute_script("return document.querySelector('.curve .plot').data[0].line.color")
-    assert line == colors["accent"]
+    # Plots are drawn anew some time after the scheme has changed.
+    until(browser, f"document.querySelector('.curve .plot').data[0].line.color === '{colors['accent']}'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
