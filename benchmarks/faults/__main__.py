@@ -77,6 +77,15 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(["| fault | injected | survived | wrong |", "|---|---|---|---|", *rows])
 
 
+def _keep(line: dict[str, Any], known: dict[str, Kind]) -> None:
+    """Write the result of one kind in the place of its last one."""
+    lines = json.loads(RESULTS.read_text(encoding="utf-8"))["kinds"] if RESULTS.exists() else []
+    by_kind = {other["kind"]: other for other in lines} | {line["kind"]: line}
+    ordered = [by_kind[kind] for kind in known if kind in by_kind]
+    text = json.dumps({**environment(), "command": "python -m benchmarks.faults", "kinds": ordered}, indent=1)
+    replace_text(RESULTS, text + "\n")
+
+
 def main(options: Options) -> int:
     known = kinds()
     if options.table:
@@ -85,16 +94,14 @@ def main(options: Options) -> int:
     if unknown := [name for name in options.kinds if name not in known]:
         print(f"there is no kind {unknown[0]!r}; the kinds are {', '.join(known)}", file=sys.stderr)
         return 2
-    lines, any_wrong = {}, False
-    if RESULTS.exists() and options.kinds:
-        lines = {line["kind"]: line for line in json.loads(RESULTS.read_text(encoding="utf-8"))["kinds"]}
+    any_wrong = False
     for name in options.kinds or known:
         faults, seconds = run(known[name], 8 if options.short else options.many, options.seed)
         title = inspect.cleandoc(known[name].__doc__ or name).splitlines()[0]
         print(f"{title:<90} injected {faults.injected:>5}  survived {faults.survived:>5}  wrong {len(faults.wrong):>4}")
         for what in faults.wrong[:5]:
             print(f"    {what}")
-        lines[name] = {
+        line = {
             "kind": name,
             "title": title,
             "injected": faults.injected,
@@ -106,9 +113,7 @@ def main(options: Options) -> int:
         }
         any_wrong |= bool(faults.wrong)
         if not options.short:
-            ordered = [lines[kind] for kind in known if kind in lines]
-            text = json.dumps({**environment(), "command": "python -m benchmarks.faults", "kinds": ordered}, indent=1)
-            replace_text(RESULTS, text + "\n")
+            _keep(line, known)
     return int(any_wrong)
 
 
