@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.faults import Faults, command
 from nearfar.data.digests import digests
 from nearfar.errors import Lost
-from nearfar.files import digest as file_digest
+from nearfar.files import file_digest
 from nearfar.modalities.image import store
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.table.samples import open_table

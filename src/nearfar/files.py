@@ -65,15 +65,17 @@ def replace_text(path: Path, text: str) -> Path:
 
 def replace_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
     """`replace` for a table, of which the first row names the columns. Text is written as `cell_of` says."""
+    return replace_text(path, csv_text(rows))
 
-    def fill(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            for row in rows:
-                line = io.StringIO(newline="")
-                csv.writer(line).writerow([cell_of(cell) for cell in row])  # only so does it quote both line breaks
-                file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
-    return replace(path, fill)
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """What `replace_csv` writes."""
+    lines = []
+    for row in rows:
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow([cell_of(cell) for cell in row])  # only so does it quote both line breaks
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def to_json(content: Mapping[str, object], indent: int | None = None) -> str:
@@ -81,7 +83,7 @@ def to_json(content: Mapping[str, object], indent: int | None = None) -> str:
     text = json.dumps(content, indent=indent)[:-1].rstrip()
     gap = " " if indent is None else "\n" + " " * indent
     end = "" if indent is None else "\n"
-    return f'{text},{gap}"checksum": "{_checksum(text.encode())}"{end}}}'
+    return f'{text},{gap}"checksum": "{digest(text.encode())}"{end}}}'
 
 
 def from_json(text: bytes) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def with_checksum(text: str, *, cells: int = 1) -> str:
 
     cells: of a row of a CSV, all but the first of which are empty in that line.
     """
-    return f"{text}# checksum: {_checksum(text.encode())}{',' * (cells - 1)}\n"
+    return f"{text}# checksum: {digest(text.encode())}{',' * (cells - 1)}\n"
 
 
 def replace_json(path: Path, content: Mapping[str, object], indent: int | None = None) -> Path:
@@ -155,7 +157,15 @@ def read_text(path: Path, remedy: str) -> str:
     return _read(path, remedy, TEXT_END, lambda text: TEXT_END.sub(b"", text).decode())
 
 
-def digest(path: Path) -> str:
+def digest(*parts: bytes) -> str:
+    """Of some bytes, one part after the other: 16 hexadecimal digits of SHA-256."""
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(part)
+    return made.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -164,20 +174,16 @@ def digest(path: Path) -> str:
 def insist_digest(path: Path, wanted: object, remedy: str) -> Path:
     """A file of that SHA-256. Raises Damaged where it is another, NotFound where it is not there."""
     _insist_file(path, remedy)
-    if digest(path) != wanted:
+    if file_digest(path) != wanted:
         raise Damaged(f"{str(path)!r} is not the file that it was (its SHA-256 is another): {remedy}")
     return path
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _verify(text: bytes, end: re.Pattern[bytes]) -> None:
     found = end.search(text)
     if found is None:
         raise ValueError("it does not end with a checksum")
-    if _checksum(text[: found.start()]) != found[1].decode():
+    if digest(text[: found.start()]) != found[1].decode():
         raise ValueError("its checksum is wrong")
 
 
@@ -285,6 +291,10 @@ def code_file(name: str) -> Path | None:
     return Path(name) / "kind.py" if os.sep in name else None
 
 
+def _is_folder(name: str) -> bool:
+    return code_file(name) == Path(name) / "kind.py"
+
+
 def same_code(name: str, other: str) -> bool:
     """Whether two names stand for one file of the user's own."""
     file, another = code_file(name), code_file(other)
@@ -292,9 +302,19 @@ def same_code(name: str, other: str) -> bool:
 
 
 def code_digests(names: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of the user's own file behind each name that has one."""
-    files = {name: code_file(name) for name in names}
-    return {name: digest(file) for name, file in files.items() if file is not None and file.is_file()}
+    """By what the user's own code behind each name that has some is known again: the SHA-256 of the file; of a folder,
+    that of the names and digests of all code in it."""
+    return {name: known for name in names if (known := _code_digest(name)) is not None}
+
+
+def _code_digest(name: str) -> str | None:
+    file = code_file(name)
+    if file is None or not file.is_file():
+        return None
+    if not _is_folder(name):
+        return file_digest(file)
+    code = [f"{path.relative_to(name).as_posix()} {file_digest(path)}" for path in sorted(Path(name).rglob("*.py"))]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 
 def insist_trusted(name: str, digests: object, source: Path, *, trust: bool) -> None:
@@ -313,12 +333,14 @@ def insist_trusted(name: str, digests: object, source: Path, *, trust: bool) -> 
             "say so: read it, then give --trust (in Python nearfar.load(path, trust=True))"
         )
     wanted = digests.get(name) if isinstance(digests, dict) else None
-    insist_digest(
-        file,
-        wanted,
-        f"{str(source)!r} was made with a file whose SHA-256 begins with {str(wanted)[:12]}. Put that version back, or "
-        "train a new run with this one",
+    remedy = (
+        f"{str(source)!r} was made with code whose SHA-256 begins with {str(wanted)[:12]}. Put that version back, or "
+        "train a new run with this one"
     )
+    _insist_file(file, remedy)
+    if _code_digest(name) != wanted:
+        beside = ", or one beside it," if _is_folder(name) else ""
+        raise Damaged(f"{str(file)!r}{beside} is not the file that it was (its SHA-256 is another): {remedy}")
 
 
 def load_function(given: str, flag: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import Samples
-from nearfar.files import digest
+from nearfar.files import file_digest
 from nearfar.modalities.image import store
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.run import Run
@@ -111,7 +111,7 @@ def opened(n: int = 6) -> Images:
 def again(now: Images, out: Path, was: Images) -> tuple[Samples, dict[int, tuple[str, str]], list[str]]:
     said: list[str] = []
     write_samples(out, was, digests(was))
-    saved = {"made": {"classes": was.classes}, "files": {"samples.parquet": digest(out / "samples.parquet")}}
+    saved = {"made": {"classes": was.classes}, "files": {"samples.parquet": file_digest(out / "samples.parquet")}}
     samples, lost = as_before(now, saved, out, "data", said.append)
     return samples, lost, said
 

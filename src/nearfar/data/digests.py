@@ -8,14 +8,7 @@ from typing import BinaryIO
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples
-
-
-def digest(*parts: bytes) -> str:
-    """Of some bytes, one part after the other: 16 hexadecimal digits of SHA-256."""
-    made = hashlib.sha256()
-    for part in parts:
-        made.update(part)
-    return made.hexdigest()[:16]
+from nearfar.files import digest
 
 
 def stream_digest(file: BinaryIO) -> str:

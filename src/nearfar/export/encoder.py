@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from nearfar.errors import Damaged, UserError, out_of_memory
 from nearfar.files import (
     code_digests,
-    digest,
+    file_digest,
     insist_digest,
     insist_trusted,
     read_json,
@@ -102,7 +102,7 @@ def export_encoder(encoder: Encoder, folder: str | Path, tower: str = "") -> Exp
             "encoder": encoder.spec,
             "dim": encoder.dim,
             "input": encoder.preparation(),
-            "sha256": digest(staged / "encoder.safetensors"),
+            "sha256": file_digest(staged / "encoder.safetensors"),
             "code": code_digests(kinds_of(encoder.spec)),
             "loader": bool(lines),
             "versions": {package: version(package) for package in ("torch", "timm", "safetensors")},
@@ -232,7 +232,7 @@ def _loader(encoder: Encoder, lines: list[str], folder: Path) -> str:
             "import torch",
             "from safetensors.torch import load_file",
             "",
-            f"written = {json.dumps({name: digest(folder / name) for name in read}, indent=4)}",
+            f"written = {json.dumps({name: file_digest(folder / name) for name in read}, indent=4)}",
             "for name, sha256 in written.items():",
             "    if hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest() != sha256:",
             '        raise ValueError(f"{name} is damaged, or of another export: export the encoder again")',

@@ -3,8 +3,6 @@ difference."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,6 +15,7 @@ from torch import nn
 from nearfar import distributed, owner
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
+from nearfar.files import digest
 from nearfar.training.plan import Plan
 
 BLOCK = 1024
@@ -34,7 +33,7 @@ def insist_alike(plan: Plan, out: Path, *, resume: bool) -> None:
     flags = saved["settings"] | saved["arguments"]
     own = {"--resume": resume, "METHOD": saved["method"], "--recipe": saved["recipe"], "--kind": saved["kind"]}
     own |= {f"--{k.replace('_', '-')}": v for k, v in flags.items() if k not in ("labels", "device")}
-    own |= {f"the contents of {name}": _digest(name) for name in _own_files(plan)}
+    own |= {f"the contents of {name}": code for name, code in saved["code"].items()}
     own |= {f"the version of {name}": version(name) for name in ("nearfar", "torch")}
     own["the version of Python"] = platform.python_version()
     _insist_same(own, "the processes were not started alike: {}. Give all of them the same")
@@ -66,11 +65,10 @@ def insist_same_samples_everywhere(samples: Samples, digests: list[str], fingerp
 
 def weights_digest(module: nn.Module) -> str:
     """By which the weights and buffers of a module are known again."""
-    whole = hashlib.blake2b(digest_size=8)
+    parts = []
     for name, value in module.state_dict().items():
-        whole.update(name.encode())
-        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return whole.hexdigest()
+        parts += [name.encode(), value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data]
+    return digest(*parts)
 
 
 def _insist_same(own: Mapping[str, Any], sentence: str) -> None:
@@ -91,7 +89,7 @@ def _first_difference(samples: Samples, digests: list[str]) -> str:
     labels = [classes[c] for c in samples.label.tolist()]  # MISSING is -1: the last
     rows = list(zip(samples.names, digests, labels, samples.group.tolist(), strict=True))
     starts = range(0, len(rows), BLOCK)
-    blocks = distributed.exchange([hashlib.blake2b(repr(rows[i : i + BLOCK]).encode()).digest() for i in starts])
+    blocks = distributed.exchange([digest(repr(rows[i : i + BLOCK]).encode()) for i in starts])
     longest = max(map(len, blocks))
     block = next((i for i in range(longest) if len({tuple(part[i : i + 1]) for part in blocks}) > 1), 0)
     parts = distributed.exchange(rows[block * BLOCK : (block + 1) * BLOCK])
@@ -102,17 +100,3 @@ def _first_difference(samples: Samples, digests: list[str]) -> str:
             each = ", ".join(f"{text} on rank {rank}" for rank, text in enumerate(what))
             return f"; the first that differs is sample {block * BLOCK + i}: {each}"
     return "; they differ in a second label"
-
-
-def _own_files(plan: Plan) -> list[str]:
-    """Files and folders of the user's own code that a plan names."""
-    named = [plan.method, plan.kind, plan.settings.views.partition(".py:")[0] + ".py"]
-    return [name for name in named if name.endswith(".py") or os.sep in name]
-
-
-def _digest(path: str) -> str:
-    files = sorted(Path(path).rglob("*.py")) if Path(path).is_dir() else [Path(path)]
-    whole = hashlib.blake2b(digest_size=8)
-    for file in files:
-        whole.update(file.read_bytes() if file.is_file() else b"")
-    return whole.hexdigest()

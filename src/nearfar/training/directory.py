@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from nearfar.errors import UserError
 from nearfar.files import (
-    digest,
+    csv_text,
+    file_digest,
     insist_digest,
     read_json,
     read_text,
     read_yaml,
-    replace_csv,
     replace_text,
     replace_yaml,
     with_checksum,
@@ -46,7 +46,7 @@ WANTED_MADE |= {"fingerprint": str, "micro_batch": int, "needs_labels": bool}
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, with the digests of the files that are there."""
-    files = {name: digest(out / name) for name in REMEDIES if (out / name).is_file()}
+    files = {name: file_digest(out / name) for name in REMEDIES if (out / name).is_file()}
     replace_yaml(out / "config.yaml", {**config, "files": files})
 
 
@@ -77,7 +77,7 @@ def unchanged(out: Path, name: str, config: Mapping[str, Any]) -> Path:
 
 def damaged(out: Path, config: Mapping[str, Any]) -> list[str]:
     """The names of files that are no longer as they were when `config` was written."""
-    return [n for n, wanted in config["files"].items() if not (out / n).is_file() or digest(out / n) != wanted]
+    return [n for n, wanted in config["files"].items() if not (out / n).is_file() or file_digest(out / n) != wanted]
 
 
 def read_samples(out: Path, config: Mapping[str, Any]) -> pa.Table:
@@ -96,8 +96,7 @@ def read_environment(out: Path) -> dict[str, Any]:
 
 def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
     """Write `skipped.csv`: the names of the samples that could not be read, and the reasons."""
-    path = replace_csv(out / "skipped.csv", [("name", "reason"), *skipped])
-    replace_text(path, with_checksum(path.read_bytes().decode(), cells=2))
+    replace_text(out / "skipped.csv", with_checksum(csv_text([("name", "reason"), *skipped]), cells=2))
 
 
 def read_skipped(path: Path) -> list[tuple[str, str]]:
