@@ -15,7 +15,9 @@ from nearfar.data.csv import read_rows
 from nearfar.errors import Damaged, NotFound
 from nearfar.files import (
     clear_leftovers,
+    code_digests,
     code_file,
+    insist_trusted,
     is_leftover,
     is_not_utf8,
     name_text,
@@ -180,3 +182,15 @@ def test_names_of_code() -> None:
     assert code_file("a/mine.py:views") == Path("a/mine.py")
     assert code_file(f"kinds{os.sep}sound") == Path("kinds/sound/kind.py")
     assert [code_file(name) for name in ("simclr", "small_images:moco", "image", "0,1+2:resnet18", "")] == [None] * 5
+
+
+def test_of_a_folder_all_code_must_be_that_of_before(tmp_path: Path) -> None:
+    for name in ("kind.py", "settings.py"):
+        (tmp_path / name).write_text("A = 1\n")
+    name = f"{tmp_path}{os.sep}"
+    known = code_digests([name, "image"])
+    assert list(known) == [name]
+    insist_trusted(name, known, tmp_path / "config.yaml", trust=True)
+    (tmp_path / "settings.py").write_text("A = 2\n")
+    with pytest.raises(Damaged, match=r"kind\.py', or one beside it, is not the file that it was"):
+        insist_trusted(name, known, tmp_path / "config.yaml", trust=True)
