@@ -387,7 +387,7 @@ def _clear_dead(path: Path) -> None:
     """Remove what killed processes left of writing `path`, in a folder that may hold files of anyone's."""
     for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         found = _TEMPORARY.fullmatch(other.name)
-        if found is not None and not _lives(int(found[1])):
+        if found is not None and not lives(int(found[1])):
             _remove(other)
 
 
@@ -398,7 +398,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     """Whether there is a process of that number on this machine; True where that cannot be known."""
     if os.name == "nt":  # os.kill would end it there
         return True

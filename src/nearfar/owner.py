@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from nearfar.errors import AlreadyThere, UserError
-from nearfar.files import clear_leftovers, is_leftover, leftovers
+from nearfar.files import clear_leftovers, is_leftover, leftovers, lives
 
 if sys.platform == "win32":
     import msvcrt
@@ -86,9 +86,17 @@ def contents(folder: Path) -> list[Path]:
 
 def tidy(folder: Path) -> None:
     """Remove what killed processes left in a directory, unless someone is at work there."""
-    if folder.resolve() not in _held.get() and ((folder / LOCK).exists() or any(leftovers(folder))):
+    if folder.resolve() in _held.get() or _is_marked(folder):
+        return
+    if (folder / LOCK).exists() or any(leftovers(folder)):
         with contextlib.suppress(UserError, OSError), owned(folder):
             clear_leftovers(folder)
+
+
+def _is_marked(folder: Path) -> bool:
+    """Whether the lock names a process that may live: the file says it also where the system has no locks."""
+    number, host, *_ = [*mark(folder).split("\n"), "", ""]
+    return number.isdecimal() and (host != platform.node() or lives(int(number)))
 
 
 class _HasPath(Protocol):

@@ -365,6 +365,8 @@ class Run:
         try:
             check_export(self.path)
         except (Damaged, NotFound) as error:
+            if not checkpoints.Checkpoints(self.path / "checkpoints").all():  # as of a classifier
+                raise
             say(f"{str(error).partition(': ')[0]}: the encoder's files in {str(self.path)!r} are written again.")
             newest = Run(self.path, network=self.network, trust=self.trust)
             with owned(self.path):

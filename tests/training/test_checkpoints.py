@@ -197,3 +197,16 @@ def test_training_may_go_on_while_the_state_is_written(tmp_path: Path, monkeypat
         assert not os.listdir(tmp_path)
         may_write.set()
     assert torch.equal(read(tmp_path / "step-000000005.pt")["method"]["weight"], torch.arange(6.0) + 5)
+
+
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, {"step": step, "method": {}})
+
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match="allocate"):
+        checkpoints.newest()

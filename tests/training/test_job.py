@@ -202,6 +202,12 @@ def test_what_changes_no_mathematics_may_change(data: Path, done: Path, tmp_path
     assert files(out)["encoder.safetensors"] == files(done)["encoder.safetensors"]
 
 
+def test_the_device_that_is_written_down_is_the_machines(data: Path, tmp_path: Path) -> None:
+    assert not train("simclr", data, tmp_path, stop=2, device="cpu")[0]
+    assert train("simclr", data, tmp_path, resume=True, device="auto")[0]
+    assert read_environment(tmp_path)["device"] == "cpu"
+
+
 def test_the_same_file_by_another_path_is_no_change(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(data.parent)
     assert not train("simclr", data.name, tmp_path / "run", stop=4)[0]

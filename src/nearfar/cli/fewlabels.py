@@ -114,7 +114,7 @@ def finetune(argv: list[str]) -> int:
     from nearfar.run import load
 
     insist_text(call.out, "--out")
-    run = load(call.run, call.checkpoint, trust=call.trust).reading({"max_pixels": call.max_pixels})
+    run = load(call.run, call.checkpoint, trust=call.trust).reading(call.given())
     out = Path(call.out) if call.out else plans.free_directory("finetune", call.data)
     with _stoppable("finetune", argv, call, out), Console() as console:
         how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
@@ -132,7 +132,7 @@ def distill(argv: list[str]) -> int:
 
     insist_text(call.out, "--out")
     teacher = Classifier(call.classifier, trust=call.trust)
-    teacher.run.reading({"max_pixels": call.max_pixels})
+    teacher.run.reading(call.given())
     out = Path(call.out) if call.out else plans.free_directory("distill", call.data)
     with _stoppable("distill", argv, call, out), Console() as console:
         how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
@@ -147,7 +147,9 @@ def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) 
     try:
         yield
     except KeyboardInterrupt:
-        if out.exists():  # it is gone where nothing was saved
+        from nearfar.fewlabels.publish import ASKED
+
+        if (out / ASKED).exists():  # it is gone where nothing was saved
             words = shlex.join(["nearfar", name, *argv]) + ("" if call.out else f" --out {shlex.quote(str(out))}")
             print(f"Stopped and saved. Go on with: {words}{'' if call.resume else ' --resume'}")
         raise
@@ -171,7 +173,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
-    classifier.run.reading({"max_pixels": call.max_pixels})
+    classifier.run.reading(call.given())
     (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
@@ -213,7 +215,7 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
-    run = (model.run if isinstance(model, Classifier) else model).reading({"max_pixels": call.max_pixels})
+    run = (model.run if isinstance(model, Classifier) else model).reading(call.given())
     plan = label_plan(model, call.data, call.settings)
     for note in plan.samples.notes:
         print(note)

@@ -60,6 +60,10 @@ class OfRun(Checked):
     max_pixels: NonNegativeInt = 0
     """Pixels that an image may have; 0 takes the limit of training."""
 
+    def given(self) -> dict[str, Any]:
+        """What `Run.reading` takes."""
+        return {"max_pixels": self.max_pixels}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embed(OfRun):
@@ -160,7 +164,7 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 
     from nearfar.files import replace
 
-    images = run.reading({"max_pixels": asked.max_pixels}).open(
+    images = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
     for note in images.notes:
@@ -186,7 +190,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, trust=asked.trust).reading({"max_pixels": asked.max_pixels})
+    run = load(asked.run, asked.checkpoint, trust=asked.trust).reading(asked.given())
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -213,7 +217,7 @@ def report(argv: list[str]) -> int:
         return 0
     from nearfar.run import load
 
-    run = load(asked.run, trust=asked.trust).reading({"max_pixels": asked.max_pixels})
+    run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")

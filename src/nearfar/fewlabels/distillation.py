@@ -18,7 +18,7 @@ from nearfar.errors import UserError
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
-from nearfar.fewlabels.publish import Draft, Say, is_finished, publish, workplace
+from nearfar.fewlabels.publish import Draft, Say, finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, all_rows
 from nearfar.fewlabels.settings import DistillSettings, with_keywords
 from nearfar.fewlabels.temperature import Calibration, calibrate
@@ -100,10 +100,9 @@ def distill(
     teacher = Classifier(teacher) if isinstance(teacher, str | Path) else teacher
     run = teacher.run
     folder = Path(out) if out else plans.free_directory("distill", data)
-    if resume and is_finished(folder):
-        say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
-        return Classifier(folder, trust=run.trust)
-    with workplace("distill", run, teacher.network, data, settings, folder, say, resume=resume) as place:
+    if resume and (there := finished(folder, run, say)) is not None:
+        return there
+    with workplace("distill", run, lambda: teacher.network, data, settings, folder, say, resume=resume) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)
         for note in rows.notes:

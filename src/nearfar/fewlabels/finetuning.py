@@ -15,7 +15,7 @@ from nearfar.data.labels import alike, some
 from nearfar.errors import UserError
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
-from nearfar.fewlabels.publish import Draft, Say, Workplace, is_finished, publish, workplace
+from nearfar.fewlabels.publish import Draft, Say, Workplace, finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
 from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
 from nearfar.fewlabels.store import is_classifier, read
@@ -50,10 +50,9 @@ def finetune(
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
     folder = Path(out) if out else plans.free_directory("finetune", data)
-    if resume and is_finished(folder):
-        say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
-        return Classifier(folder, trust=run.trust)
-    with workplace("finetune", run, run.encoder, data, settings, folder, say, resume=resume) as place:
+    if resume and (there := finished(folder, run, say)) is not None:
+        return there
+    with workplace("finetune", run, lambda: run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(
             place.samples,
             share=settings.share,

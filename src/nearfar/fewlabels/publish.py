@@ -102,7 +102,7 @@ class Draft:
 def workplace(
     command: str,
     run: Run,
-    network: nn.Module,
+    network: Callable[[], nn.Module],
     data: Any,
     settings: FinetuneSettings | DistillSettings,
     folder: Path,
@@ -112,7 +112,7 @@ def workplace(
 ) -> Iterator[Workplace]:
     """Open the data, in a new directory that is gone again if an error comes before anything was saved there.
 
-    network: whose weights the classifier comes from.
+    network: gives the one whose weights the classifier comes from.
     resume: go on in `folder` with what was begun there.
     Raises ValueError for a run of a user's own module, which a classifier's directory cannot build again, and where
     what is resumed was begun with other settings, samples or weights.
@@ -138,7 +138,7 @@ def workplace(
             | {field.name: getattr(settings, field.name) for field in fields if field.name != "labels"},
             {
                 f"the samples in {_name(data)!r}, or their labels,": fingerprint(digests(samples), samples),
-                f"the weights of {str(run.path)!r}": weights_digest(network),
+                f"the weights of {str(run.path)!r}": weights_digest(network()),
             },
         )
         facts = {"data": _name(data), "labels": "" if labels is None else _name(labels)}
@@ -174,9 +174,12 @@ def new_directory(folder: Path, *, resume: bool = False) -> Iterator[None]:
             raise
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a directory holds a classifier that nothing is missing of."""
-    return store.is_classifier(folder) and (folder / "config.yaml").is_file() and not (folder / ASKED).exists()
+def finished(folder: Path, run: Run, say: Say) -> Classifier | None:
+    """The classifier of a directory that nothing is missing of, which then stays as it is; None where there is none."""
+    if not store.is_classifier(folder) or not (folder / "config.yaml").is_file() or (folder / ASKED).exists():
+        return None
+    say(f"The classifier in {str(folder)!r} is finished: there is nothing to go on with, and it stays as it is.")
+    return Classifier(folder, trust=run.trust)
 
 
 def _insist_begun(folder: Path, asked: dict[str, Any], digest: dict[str, str]) -> None:

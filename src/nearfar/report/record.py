@@ -112,7 +112,7 @@ def read(run_dir: str | Path) -> Record:
     record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.damage), [])
     record.classifier = attempt("classifier.json", _classifier, None)
     record.skipped = attempt("skipped.csv", read_skipped, [])
-    record.views = attempt("views.png", lambda path: unchanged(folder, path.name, record.config).read_bytes(), None)
+    record.views = attempt("views.png", lambda path: _views(path, record.config), None)
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
     record.map = attempt("results/map.json", _map, None)
     record.neighbors = attempt("results/neighbors.json", _neighbors, None)
@@ -128,6 +128,11 @@ def read(run_dir: str | Path) -> Record:
 
 def _json(path: Path) -> dict[str, Any]:
     return read_json(path, REMEDIES.get(path.stem, "remove it, and measure again, as by `nearfar evaluate`"))
+
+
+def _views(path: Path, config: dict[str, Any]) -> bytes:
+    """The sheet of views. Without its config nothing says whether it is the one that was written."""
+    return (unchanged(path.parent, path.name, config) if config else path).read_bytes()
 
 
 def _metrics(path: Path, damage: list[str]) -> list[dict[str, Any]]:

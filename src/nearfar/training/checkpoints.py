@@ -139,9 +139,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise Damaged(f"the checkpoint {str(path)!r} is damaged, or no checkpoint of nearfar: its checksum is wrong")
     try:
         saved = torch.load(io.BytesIO(state), map_location=device, weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # torch raises pickle's own errors for a file that holds more than plain types
+        if out_of_memory(error):
+            raise
         raise Damaged(f"the checkpoint {str(path)!r} was not written by nearfar ({type(error).__name__})") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("method"), dict):
         raise Damaged(f"the checkpoint {str(path)!r} was not written by nearfar: it holds no state of a method")

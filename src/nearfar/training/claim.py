@@ -20,6 +20,7 @@ BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.pn
 FREE = {
     "epochs": "from here on the learning rate, and all else that follows a schedule, is that of so many epochs",
     "device": "results agree to rounding, not bit for bit",
+    "machine": "results agree to rounding, not bit for bit",
     "compile": "results agree to rounding, not bit for bit",
     "threads": "sums are taken in another order, so that results agree to rounding, not bit for bit",
     "processes": "sums are taken in another order, so that results agree to rounding, not bit for bit",

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nearfar.data.csv import read_rows
 from nearfar.errors import UserError
 from nearfar.files import (
     csv_text,
@@ -101,5 +100,5 @@ def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
 
 def read_skipped(path: Path) -> list[tuple[str, str]]:
     """What `write_skipped` wrote."""
-    rows = csv.reader(io.StringIO(read_text(path, "nothing else holds these names"), newline=""))
-    return [(row[0], ", ".join(row[1:])) for row in rows if row][1:]
+    read_text(path, "nothing else holds these names")
+    return [(row.cells[0], ", ".join(row.cells[1:])) for row in read_rows(path)[1:-1]]  # the last is the checksum

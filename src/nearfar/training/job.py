@@ -100,7 +100,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     else:
         insist_same_samples(saved, built.facts, plan, out)
         if first:
-            write_again(plan, out, built, device, saved, say)
+            write_again(plan, out, built, device, saved, broken, say)
         distributed.barrier()  # before any of them reads what the first wrote
         _go_on_with_changes(plan, out, built, saved, device, say)
         # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.

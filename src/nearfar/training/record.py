@@ -21,8 +21,11 @@ from nearfar.machine import session
 from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
 from nearfar.training.claim import Changes
-from nearfar.training.directory import UNTRAINED, damaged, read_environment, write_config, write_skipped
+from nearfar.training.directory import UNTRAINED, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
+
+SURROUNDINGS = {"threads": "threads", "device": "machine", "torch": "torch", "nearfar": "nearfar"}
+"""What environment.json keeps of where a run was made, and what a change of it is called: device is a flag's name."""
 
 
 def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: Callable[[str], None]) -> None:
@@ -51,16 +54,22 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
 
 
 def write_again(
-    plan: Plan, out: Path, built: Built, device: torch.device, saved: dict[str, Any], say: Callable[[str], None]
+    plan: Plan,
+    out: Path,
+    built: Built,
+    device: torch.device,
+    saved: dict[str, Any],
+    broken: list[str],
+    say: Callable[[str], None],
 ) -> None:
     """Write again what a run that is resumed has lost of the files that were written before training.
 
-    saved: its config.
+    saved: its config.  broken: the files that are not as it says.
     """
     if not (out / "environment.json").exists():
         _write_environment(plan, out, built, device)
-    if names := damaged(out, saved):
-        say(f"{' and '.join(names)} in {str(out)!r} had been damaged: written again.")
+    if broken:
+        say(f"{' and '.join(broken)} in {str(out)!r} had been damaged: written again.")
         write_samples(out, built.samples, built.digests)
         _write_sheet(plan, out, built)
         write_config(out, saved)
@@ -84,8 +93,8 @@ def changed_surroundings(out: Path, saved: dict[str, Any], built: Built, device:
     environment = read_environment(out)
     now = session() | {"threads": torch.get_num_threads(), "device": _called(device)}
     changes: Changes = {
-        name: (environment.get(name), now[name])
-        for name in ("threads", "device", "torch", "nearfar")
+        SURROUNDINGS[name]: (environment.get(name), now[name])
+        for name in SURROUNDINGS
         if environment.get(name) != now[name]
     }
     ranks = saved["made"]["processes"], built.facts["processes"]
@@ -95,7 +104,7 @@ def changed_surroundings(out: Path, saved: dict[str, Any], built: Built, device:
 def keep_up(plan: Plan, out: Path, built: Built, saved: dict[str, Any], changes: Changes, step: int) -> None:
     """Write down what changed when a run went on from a step: config.yaml has the new values, and what they were."""
     environment = read_environment(out)
-    own = {name: now for name, (_, now) in changes.items() if name in ("threads", "device", "torch", "nearfar")}
+    own = {name: changes[said][1] for name, said in SURROUNDINGS.items() if said in changes}
     environment |= own | {"finished": False}
     replace_json(
         out / "environment.json", environment, indent=1
