@@ -172,6 +172,15 @@ def as_text(value: Any) -> str:
     return str(value).strip()
 
 
+def arrow_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """The values of a column of Arrow; numbers of single precision as text, as they are written: 0.1 and no longer."""
+    import pyarrow as pa
+
+    if pa.types.is_floating(column.type) and column.type.bit_width < 64:
+        column = column.cast(pa.string())
+    return column.to_pylist()
+
+
 def known(text: str, keep: Collection[str] = ()) -> str:
     """A cell, or "" where it says that the value is missing. keep: words that are values all the same."""
     return "" if text in MISSING_WORDS and text not in keep else text

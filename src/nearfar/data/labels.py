@@ -334,8 +334,14 @@ def _array(values: Any) -> np.ndarray:
         raise UserError(f"the labels are no list of one value each ({error})") from error
     if array.ndim == 1 and isinstance(values, list | tuple):
         array = np.empty(len(values), object)
-        array[:] = [value.item() if isinstance(value, np.generic | Tensor) else value for value in values]
+        array[:] = [_plain_value(value) for value in values]
     return array
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.floating) and value.itemsize < 8:
+        return str(value)  # 0.1 and no longer
+    return value.item() if isinstance(value, np.generic | Tensor) else value
 
 
 def _folders(names: Sequence[str]):
@@ -397,8 +403,9 @@ def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
         table = pyarrow.parquet.read_table(path)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error
-    rows = [(f"row {i}", {k: csv.as_text(v) for k, v in row.items()}) for i, row in enumerate(table.to_pylist())]
-    return csv.Row(1, table.column_names), rows
+    names = table.column_names
+    cells = zip(*(map(csv.as_text, csv.arrow_values(column)) for column in table.columns), strict=True)
+    return csv.Row(1, names), [(f"row {i}", dict(zip(names, row, strict=True))) for i, row in enumerate(cells)]
 
 
 def _insist_named(path: Path, key: str, rows: Rows, stray: list[str], names: Sequence[str], noun: str) -> None:

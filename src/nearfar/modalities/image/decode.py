@@ -23,10 +23,12 @@ from nearfar.modalities.image.pixels import DEEP, Form, Pixels, Whites, check_si
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture of several in a file that is no TIFF. read: the file.  number: of the picture, from 0."""
+    """A picture of several in a file that is no TIFF. read: the file.  number: of the picture, from 0.  file_digest:
+    gives that of the whole file."""
 
     read: Callable[[], bytes]
     number: int
+    file_digest: Callable[[], str]
 
 
 Item = bytes | Image.Image | np.ndarray | tiff.PageImage | Frame | Pixels

@@ -22,7 +22,7 @@ def identity(item: Item) -> str:
     if isinstance(item, tiff.PageImage):
         return digest(f"{item.file_digest()} {[page.number for page in item.pages]}".encode())
     if isinstance(item, decode.Frame):
-        return digest(item.read(), f" {item.number}".encode())
+        return digest(f"{item.file_digest()} frame {item.number}".encode())
     if isinstance(item, np.ndarray):
         return digest(_head(item.shape, item.dtype.str), item.tobytes())
     assert isinstance(item, Image.Image)  # sources hand out no numbers as `Pixels`

@@ -49,9 +49,13 @@ class Pages:
     def _part(self, row: int, part: tuple[tiff.Page, ...] | int | str) -> tiff.PageImage | Frame:
         if isinstance(part, str):
             raise UserError(part)
+
+        def whole() -> str:
+            return self._file_digest(self.of[row])
+
         if isinstance(part, int):
-            return Frame(lambda: self.source.read(self.of[row]), part)
-        return tiff.PageImage(lambda: self.source.stream(self.of[row]), part, lambda: self._file_digest(self.of[row]))
+            return Frame(lambda: self.source.read(self.of[row]), part, whole)
+        return tiff.PageImage(lambda: self.source.stream(self.of[row]), part, whole)
 
     def _file_digest(self, file: int) -> str:
         """Of a whole file: taken once, however many pages it has, and again when the file may have changed."""

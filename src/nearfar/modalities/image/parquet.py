@@ -57,7 +57,7 @@ def read_table(path: Path, label: str) -> ImageTable:
     wanted = [n for n in (encoded, *texts[:1], *there.values()) if n is not None]
     table = file.read(columns=list(dict.fromkeys(wanted)))
     rows = table.num_rows
-    columns = {name: table[found].to_pylist() for name, found in there.items()}
+    columns = {name: csv.arrow_values(table[found]) for name, found in there.items()}
     classes = _class_names(schema, there.get(label, label))
     paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
     if encoded is None:

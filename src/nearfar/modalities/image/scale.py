@@ -74,6 +74,8 @@ class Scale:
         brightest = max((self.seen[i].brightest for i in rows), default=0)
         if white is None and 0 < brightest < 64:
             note += f" None is above about {257 * brightest:,}, so they are dark: try --white {257 * brightest}."
+        elif self.asked is None and form != "deep" and brightest < 64 and highest > 0:
+            note += f" None is above {highest:,g}, so they are dark: try --white {highest:g}."
         elif dark := which(lambda seen: seen.brightest <= 1 and seen.high > 0):
             note += f" Nearly black by that: {dark}; --white sets another number."
         if white is not None and (above := which(lambda seen: seen.high > white)):

@@ -68,7 +68,14 @@ class TableKind(kind.Kind):
         if isinstance(data, TableSamples):
             return data
         columns = Columns.from_spec(facts["encoder"]["columns"])
-        return open_table(data, labels=labels, label_column=label_column, keep=settings.keep_words, columns=columns)
+        return open_table(
+            data,
+            labels=labels,
+            label_column=label_column,
+            drop=settings.drop,
+            keep=settings.keep_words,
+            columns=columns,
+        )
 
     def facts(self, samples: TableSamples, settings: Settings) -> dict[str, Any]:
         """How many inputs a row makes; a method that asks for channels gets that."""

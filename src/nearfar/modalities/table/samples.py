@@ -104,7 +104,8 @@ def open_table(
             )
         return list(filter(None, found))
 
-    out, codes_in = named(drop), named(categorical)
+    dropped = drop if columns is None else [name for name in drop if csv.column(table.column_names, name) is not None]
+    out, codes_in = named(dropped), named(categorical)
     names = list(map(str, range(len(table))))
     label_in = find(label_column)
     missing = torch.full((len(table),), MISSING)
@@ -112,7 +113,7 @@ def open_table(
     if labels is not None:
         known = given_labels(labels, names, column=label_column, noun="row", keep=keep)
     elif label_in is not None:
-        known = array_labels(_values(table[label_in]), len(table), noun="row", keep=keep)
+        known = array_labels(csv.arrow_values(table[label_in]), len(table), noun="row", keep=keep)
     elif columns is None and label_column != "label":
         named([label_column])  # which is not there
     split, group = [""] * len(table), missing if known is None else known.group
@@ -120,11 +121,11 @@ def open_table(
     if split_in is not None:
         where = f"the column split of {given}"
         remedy = "or leave the column out by --drop split"
-        split = split_names(_values(table[split_in]), where=where, remedy=remedy)
+        split = split_names(csv.arrow_values(table[split_in]), where=where, remedy=remedy)
     elif known is not None and known.split:
         split = known.split
     if group_in is not None:
-        group = array_labels(_values(table[group_in]), len(table), noun="row").label
+        group = array_labels(csv.arrow_values(table[group_in]), len(table), noun="row").label
     notes += [] if known is None else known.notes
     inputs = [name for name in table.column_names if name not in (split_in, group_in, label_in, *out)]
     if columns is None:
@@ -174,13 +175,6 @@ def _as_trained(name: str, columns: Columns, notes: list[str], table: pa.Table) 
         return name
     notes.append(f"The column {name!r} is read as {known!r}.")
     return known
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column; numbers of single precision as they are written."""
-    if pa.types.is_floating(column.type) and column.type.bit_width < 64:
-        column = column.cast(pa.string())
-    return column.to_pylist()
 
 
 def _read(data: Any) -> tuple[pa.Table, bool]:

@@ -12,6 +12,7 @@ import pyarrow.compute
 
 from nearfar.data import csv
 from nearfar.errors import UserError
+from nearfar.ranges import LARGEST
 
 pc: Any = pyarrow.compute  # whose functions are made as it is imported
 
@@ -72,8 +73,13 @@ def meaning(name: str, texts: pa.Array, typed: bool) -> tuple[bool, bool, list[s
     if len(zeros):
         note = f"The column {name!r} has zeros in front of numbers, such as {zeros[0].as_py()!r}: they are categories."
         return False, True, [note]
-    if not len(known) or not as_numbers(known, time=True)[1].any():
+    strange = as_numbers(known, time=True)[1]
+    if strange.sum() <= (1 - NUMBERS) * len(known):
         return True, False, []
+    if not strange.all():
+        other = known.filter(pa.array(strange))[0].as_py()
+        times = f"{int((~strange).sum()):,} of {len(known):,} values of {name!r} are times"
+        return False, True, [f"{times}, and others such as {other!r} are not: it is read as categories."]
     if numbers + _infinite(known) >= NUMBERS * len(known):
         insist_plain(name, known)
         if numbers == len(known) and typed:
@@ -143,10 +149,9 @@ def as_numbers(values: pa.Array, time: bool) -> tuple[np.ndarray, np.ndarray]:
         else:
             good, texts, seconds = _matches(values, f"{csv.NUMBER}|{INFINITE}"), values, None
         texts = pc.if_else(pc.fill_null(good, False), texts, None)
-        try:
-            numbers = _floats(texts.cast(seconds)) if seconds else _floats(texts.cast(pa.float64()))
-        except pa.ArrowInvalid:  # such as the 31st of February
-            return np.full(len(values), np.nan), present.to_numpy(zero_copy_only=False)
+        if seconds:
+            texts = _possible(texts, seconds)
+        numbers = _floats(texts.cast(seconds or pa.float64()))
         return numbers, pc.and_(present, texts.is_null()).to_numpy(zero_copy_only=False)
     if values.null_count == len(values):
         return np.full(len(values), np.nan), np.zeros(len(values), bool)
@@ -155,13 +160,35 @@ def as_numbers(values: pa.Array, time: bool) -> tuple[np.ndarray, np.ndarray]:
     return _floats(values), np.zeros(len(values), bool)
 
 
+def _possible(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Times as text, null where there is no such time, as on the 31st of February."""
+
+    def can_be(text: str) -> bool:
+        try:
+            pa.array([text]).cast(kind)
+            return True
+        except pa.ArrowInvalid:
+            return False
+
+    try:
+        texts.cast(kind)
+        return texts
+    except pa.ArrowInvalid:
+        known = pa.array(list(filter(can_be, pc.unique(texts.drop_null()).to_pylist())), texts.type)
+        return pc.if_else(pc.is_in(texts, value_set=known), texts, pa.scalar(None, texts.type))
+
+
 def _floats(values: pa.Array) -> np.ndarray:
-    """As float64, NaN where missing; times, dates and durations in seconds."""
+    """As float64, NaN where missing; times, dates and durations in seconds.
+
+    What single precision cannot hold is infinite: its deviation could not be taken either.
+    """
     kind, scale = values.type, 1.0
     if pa.types.is_temporal(kind):
         of = pa.time64 if pa.types.is_time(kind) else pa.duration if pa.types.is_duration(kind) else pa.timestamp
         values, scale = values.cast(of("us"), safe=False).cast(pa.int64()), 1e6
-    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / scale
+    numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / scale
+    return np.where(np.abs(numbers) > LARGEST, np.copysign(np.inf, numbers), numbers)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -184,6 +211,6 @@ def as_texts(values: pa.Array) -> list[str | None]:
     if pa.types.is_null(values.type):
         return [None] * len(values)
     coded = values.dictionary_encode()
-    names = [csv.as_text(value) for value in coded.dictionary.to_pylist()]
+    names = [csv.as_text(value) for value in csv.arrow_values(coded.dictionary)]
     known: list[str | None] = [csv.short(name) or None for name in names]
     return [None if code is None else known[code] for code in coded.indices.to_pylist()]
