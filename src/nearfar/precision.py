@@ -46,8 +46,12 @@ def network(call: Callable[P, Tensor]) -> Callable[P, Tensor]:
         half = _half.get()
         if half is None:
             return _leaving(call(*args, **kwargs))
-        with torch.autocast(half[0], dtype=half[1]):
-            out = call(*args, **kwargs)
+        token = _half.set(None)  # a network in a network is part of it, also where it is recomputed in backward
+        try:
+            with torch.autocast(half[0], dtype=half[1]):
+                out = call(*args, **kwargs)
+        finally:
+            _half.reset(token)
         return _leaving(out.to(torch.promote_types(out.dtype, torch.float32)))
 
     return _run

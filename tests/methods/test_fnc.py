@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from nearfar.losses.false_negatives import nt_xent_found
 from nearfar.losses.pairwise import nt_xent
 from nearfar.methods.fnc import FNC
 
+from .border import constant, loss_and_chance
 from .small import Form, form, freeze_norms
 
 fnc = form("fnc")
@@ -103,3 +105,11 @@ def test_without_classes_nothing_is_told() -> None:
     kind = methods.load("fnc")
     method = methods.build(kind, build().encoder, {}, samples=40, classes=0, channels=3)
     assert method.float()(fnc.batch(8)).log == {}
+
+
+def test_chance_is_the_loss_of_equal_rows_with_a_memory_of_them_too() -> None:
+    arguments = fnc.arguments | {"memory": 64, "treatment": "eliminate"}
+    with constant(dataclasses.replace(fnc, arguments=arguments)) as method:
+        both = loss_and_chance(method, fnc.batch(8), 0)
+    assert both is not None
+    assert both[1] == pytest.approx(both[0], rel=1e-5)

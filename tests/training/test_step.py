@@ -14,7 +14,9 @@ from nearfar.batch import Batch
 from nearfar.contrast import far
 from nearfar.evaluation.alarms import Judge
 from nearfar.method import Clock, Method, Step, derive_seed
+from nearfar.methods.simclr import SimCLR
 from nearfar.nn.heads import mlp
+from nearfar.nn.wrapped import Wrapped
 from nearfar.training import loop as loops
 from nearfar.training.journal import Journal
 from nearfar.training.log import Log
@@ -251,3 +253,26 @@ def test_an_inspected_step_tells_what_was_embedded_and_how_many_negatives_push()
     assert method.representations is None
     method.embed(x)  # a later look at all samples is not kept
     assert len(inspected.representations) == 1
+
+
+class Headed(nn.Module):
+    """An encoder with a head of the library's inside, and a layer that keeps its inputs for backward."""
+
+    dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.norm = mlp((3, 8, 4), norm=False, bias=True, last_bias=True), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.head(x)).relu()
+
+
+def test_a_head_inside_an_encoder_may_be_computed_again_in_half_precision() -> None:
+    method = SimCLR(Wrapped(Headed(), {"kind": "own"}))
+    method.micro_batch, method.clock = 4, Clock(0, 1, 0, 1, 0)
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(8)
+    batch = Batch([x, x + 0.1], index, index)
+    optimizer = optim.sgd(optim.parameter_groups(method, 0.0), lr=0.1)
+    assert loops.step(method.train(), batch, optimizer, StepOptions(precision="bf16")).norm > 0

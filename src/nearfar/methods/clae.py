@@ -13,6 +13,7 @@ from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.norms import twin_norms
 from nearfar.ops.attacks import ascend
+from nearfar.precision import without_float16
 from nearfar.ranges import NonNegativeFloat, PositiveFloat
 
 
@@ -62,7 +63,7 @@ class CLAE(SimCLR):
 
     def attack(self, x: Tensor, group: Tensor | None) -> Tensor:
         """The views x after a step of size eps that raises their loss beside themselves: N x ..., without a graph."""
-        with frozen_statistics(self):
+        with frozen_statistics(self), without_float16():  # both sides of the loss are of one network
             with torch.no_grad():
                 z = self.changed(x)
             return ascend(lambda at: self.loss(z, self.changed(at), group), x, epsilon=self.eps)

@@ -81,15 +81,15 @@ class FNC(Method):
         elif batch.views[learning:]:
             with torch.no_grad(), frozen_statistics(self):
                 support = [*z, *self.project_all(batch.views[learning:])]
-        loss, false_negatives = self.contrasted(z, keys, support, batch)
+        loss, false_negatives = self.contrasted(z, keys, support, batch, None if queue is None else queue.keys)
         labels = None if queue is None else queue.label
         log = detection(detected_columns(false_negatives, batch.label, learning, labels)) if self.labeled else {}
         return Step(loss, log, (keys, batch))
 
     def contrasted(
-        self, z: list[Tensor], keys: list[Tensor], support: list[Tensor], batch: Batch
+        self, z: list[Tensor], keys: list[Tensor], support: list[Tensor], batch: Batch, earlier: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        earlier, group = (None, None) if self.queue is None else (self.queue.keys, self.queue.group)
+        group = None if self.queue is None else self.queue.group
         false_negatives = self.find(keys, support, queue=earlier)  # N x top
         contrast = partial(nt_xent_found, temperature=self.temperature, attract=self.attract, group=batch.group)
         return contrast(z, false_negatives, keys=keys, queue=earlier, queue_group=group), false_negatives
@@ -101,6 +101,6 @@ class FNC(Method):
     def chance(self, batch: Batch) -> Tensor | None:
         if batch.group is not None:
             return None  # of equal rows any are found, of the group or not
-        row = equal_rows(batch, 0 if self.queue is None else self.queue.keys.shape[1])
-        z = [row] * (len(batch.views) if self.support_learns else 2)
-        return self.contrasted(z, z, z, batch)[0]
+        z = [equal_rows(batch)] * (len(batch.views) if self.support_learns else 2)
+        earlier = None if self.queue is None else z[0].new_ones(len(self.queue.keys), 1)
+        return self.contrasted(z, z, z, batch, earlier)[0]

@@ -10,6 +10,7 @@ from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
 from nearfar.method import Encoder, Step, equal_rows
 from nearfar.methods.supcon import SupCon
+from nearfar.ops.mixing import strangers
 from nearfar.ops.mixing import universum as halves
 from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
@@ -80,8 +81,8 @@ class UniCon(SupCon):
         )
 
     def chance(self, batch: Batch) -> Tensor | None:
-        made = self.mixed(batch)
-        if made is None:
+        partner = strangers(identity(batch.label), len(batch.views), generator=self.clock.generator())
+        if partner is None:
             return super().chance(batch)
         z = [equal_rows(batch)] * len(batch.views)
-        return self.against(z, z, made[1], batch)
+        return self.against(z, z, partner.flatten(), batch)

@@ -93,10 +93,9 @@ def universum(
     tensors, and the partners, counted over all ranks: VN. None where all of the batch have one identity.
     Han et al. 2022, arXiv 2204.10695.
     """
-    partner = _strangers(gather(identity), len(views), generator)
+    partner = strangers(identity, len(views), generator=generator)  # V x N
     if partner is None:
         return None
-    partner = torch.stack([local(part) for part in partner])  # V x N
     other = gather(views[0])
     if not box:
         mixed = [(1 - lam) * view + lam * other[part] for view, part in zip(views, partner, strict=True)]
@@ -108,6 +107,15 @@ def universum(
     for new, view in zip(mixed, views, strict=True):
         new[:, :, rows, columns] = view[:, :, rows, columns]
     return mixed, partner.flatten()
+
+
+def strangers(identity: Tensor, times: int, *, generator: torch.Generator) -> Tensor | None:
+    """For each row of this rank, so many times, a row of another identity, counted over all ranks: times x N.
+
+    identity: N, int64.  None where all of the batch have one identity.
+    """
+    partner = _strangers(gather(identity), times, generator)
+    return None if partner is None else torch.stack([local(part) for part in partner])
 
 
 def _strangers(identity: Tensor, times: int, generator: torch.Generator) -> Tensor | None:
