@@ -362,3 +362,11 @@ def test_columns_are_found_whatever_their_case(tmp_path):
 def test_rows_of_a_table_lie_in_no_folders():
     with pytest.raises(ValueError, match=r"the rows of DATA lie in none.* columns index and label"):
         given_labels("folders", ["0", "1"], noun="row")
+
+
+def test_numbers_of_single_precision_are_read_as_they_are_written(tmp_path: Path) -> None:
+    values = pyarrow.array([0.1, 0.2, 0.1], pyarrow.float32())
+    pyarrow.parquet.write_table(pyarrow.table({"index": [0, 1, 2], "label": values}), tmp_path / "l.parquet")
+    names = ["0", "1", "2"]
+    read = [table_labels(tmp_path / "l.parquet", names), array_labels(list(values.to_numpy()), 3)]
+    assert [labels.classes for labels in read] == [["0.1", "0.2"]] * 2

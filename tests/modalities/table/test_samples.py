@@ -11,6 +11,7 @@ import torch
 
 import nearfar
 from nearfar import distributed
+from nearfar.batch import MISSING
 from nearfar.data.digests import digests
 from nearfar.modalities.table.samples import open_table
 
@@ -291,3 +292,36 @@ def test_other_frames(tmp_path: Path) -> None:
     for strange, message in ((5, "a int is no table"), ({"a": [1], "b": [1, 2]}, "columns of 1 and 2 values")):
         with pytest.raises(ValueError, match=message):
             open_table(strange)
+
+
+def test_what_was_left_out_in_training_stays_out(tmp_path: Path) -> None:
+    lines = [f"{i % 7}.5,{i % 5},{'AB'[i % 2]},g{i % 3}" for i in range(20)]
+    path = write(tmp_path, "t.csv", "a,b,split,group\n" + "\n".join(lines) + "\n")
+    first = open_table(path, drop=("split", "group"))
+    assert (first.group == MISSING).all()
+    again = open_table(path, drop=("split", "group"), columns=first.columns)
+    assert (again.split, again.group.tolist()) == (first.split, first.group.tolist())
+    later = open_table({"a": [1.5, 2.5], "b": [1, 2]}, drop=("split", "group"), columns=first.columns)
+    assert len(later) == 2
+
+
+def test_a_number_beyond_single_precision_counts_as_infinite() -> None:
+    a = [*np.linspace(0, 1, 39).tolist(), 1.7e308]
+    table = open_table({"a": a, "b": list(range(0, 120, 3))})
+    assert table.columns.numbers[0].std == pytest.approx(np.std(a[:-1]))
+    assert any("1 of 40 values of 'a' are infinite, and count as missing" in note for note in table.notes)
+    assert torch.isfinite(table.numbers[:39, 0]).all()
+
+
+@pytest.mark.parametrize("odd", ["unknown", "2021-02-31"])
+def test_a_stray_among_times_is_missing_and_many_make_names_of_them(tmp_path: Path, odd: str) -> None:
+    days = [f"2021-01-{1 + i % 28:02}" for i in range(40)]
+    few, many = [odd, *days[1:]], [odd] * 10 + days[10:]
+    for name, cells in (("few.csv", few), ("many.csv", many)):
+        write(tmp_path, name, "when,b\n" + "\n".join(f"{day},{i % 5}" for i, day in enumerate(cells)) + "\n")
+    table = open_table(tmp_path / "few.csv")
+    assert [column.time for column in table.columns.numbers] == [True, False]
+    assert any("1 of 40 values of 'when' are not a time" in note and odd in note for note in table.notes)
+    names = open_table(tmp_path / "many.csv")
+    assert [column.name for column in names.columns.categories] == ["when"]
+    assert any("30 of 40 values of 'when' are times" in note and odd in note for note in names.notes)
