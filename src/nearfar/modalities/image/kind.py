@@ -10,6 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from nearfar.data.labels import USUAL, LabelColumn
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import UserError
 from nearfar.files import load_function, name_text
@@ -49,6 +50,7 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         return open_images(
             data,
@@ -76,11 +78,12 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         images = open_images(
             data,
             labels=labels,
-            label_column=label_column,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
             white=facts["whites"],
