@@ -298,12 +298,12 @@ def table_labels(
         beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
         raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
     notes: list[str] = []
-    key, rows = _read(path, column, notes)
+    _, key, rows = read_label_rows(path, column, notes)
     positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
-            positions.setdefault(_plain(name, root), []).append(i)
-    of_row = [positions.get(_plain(csv.short(row[key]), root), []) for _, row in rows]
+            positions.setdefault(plain_path(name, root), []).append(i)
+    of_row = [positions.get(plain_path(csv.short(row[key]), root), []) for _, row in rows]
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 
@@ -409,8 +409,9 @@ def _unlabeled(name: str) -> str | None:
     return None
 
 
-def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
-    """Which column names the samples, and the rows, by the names that are asked for, whatever their case in the table.
+def read_label_rows(path: Path, column: str, notes: list[str]) -> tuple[list[str], str, Rows]:
+    """The columns, which of them names the samples, and the rows; these also by the names that are asked for, whatever
+    their case in the table.
 
     Raises ValueError where a column is missing.
     """
@@ -434,7 +435,8 @@ def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
     other = {name: found for name, found in there.items() if found not in (None, name)}
     for name, found in other.items():
         notes.append(f"The column {found!r} of '{path}' is read as {name!r}.")
-    return key, [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    rows = [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    return header.cells, key, rows
 
 
 def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
@@ -482,7 +484,7 @@ def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names:
     return values
 
 
-def _plain(name: str, root: Path | None) -> str:
+def plain_path(name: str, root: Path | None) -> str:
     """A path as it is compared: forward slashes, no leading ./, relative to DATA, one Unicode form."""
     name = name.replace("\\", "/").removeprefix("./")
     if root is not None and name.startswith("/"):

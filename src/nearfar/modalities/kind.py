@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
+from nearfar.data.cells import LabelCells, label_cells
 from nearfar.data.labels import LabelColumn, given_labels, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
@@ -54,6 +55,10 @@ class Kind:
 
     def study_encoder(self) -> str:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""
+        return ""
+
+    def light_encoder(self, samples: Any, settings: Any) -> str:
+        """The network that is worth its time for these samples where there is no GPU; "" where it is the usual one."""
         return ""
 
     def open(self, data: Any, settings: Any) -> Samples:
@@ -222,6 +227,16 @@ class Kind:
             plural=self.noun,
             copies="",
         )
+
+    def cells(self, data: Any, settings: Any, samples: Samples) -> LabelCells:
+        """What the table of labels that the settings name says of each sample, as it is written."""
+        if settings.labels in ("", "none", "folders"):
+            return LabelCells()
+        return label_cells(settings.labels, samples.names, column=settings.label_column, root=self.root(data))
+
+    def root(self, data: Any) -> Path | None:
+        """The folder that names of samples are relative to, where there is one."""
+        return None
 
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""

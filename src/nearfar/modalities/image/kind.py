@@ -10,7 +10,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from nearfar.data.cells import LabelCells
 from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import UserError
 from nearfar.files import load_function, name_text
@@ -24,7 +26,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import SUFFIXES, listed_names
+from nearfar.modalities.image.sources import SUFFIXES, listed_cells, listed_names, root_of
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -44,6 +46,10 @@ class ImageKind(kind.Kind):
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
+
+    def light_encoder(self, samples: Images, settings: Settings) -> str:
+        """A narrow one for small images; below 16 px nothing would be left of them."""
+        return "conv4" if 16 <= view_size(settings, samples.side) <= 64 else ""
 
     def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
         """The data of a run. side: of the stored squares, in pixels."""
@@ -194,6 +200,15 @@ class ImageKind(kind.Kind):
         """Images that are the same, or nearly."""
         return duplicates(samples)
 
+    def root(self, data: Any) -> Path | None:
+        return root_of(Path(data)) if isinstance(data, str | Path) and data != DRAWINGS else None
+
+    def cells(self, data: Any, settings: Settings, samples: Samples) -> LabelCells:
+        """As for any kind; where no table of labels is named, what the columns of a list of images say."""
+        if settings.labels != "" or not isinstance(data, str | Path):
+            return super().cells(data, settings, samples)
+        return listed_cells(Path(data), samples)
+
     def tiles(self, samples: Images) -> Tiles:
         """Thumbnails in their true proportions."""
         return Tiles(
@@ -207,7 +222,7 @@ class ImageKind(kind.Kind):
         )
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+        return doctor.examine(samples)
 
 
 class _Thrice(nn.Module):
