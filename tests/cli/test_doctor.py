@@ -1,0 +1,206 @@
+"""Doctor does no harm: the command that it prints runs as it stands, on the rows that it should."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shlex
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nearfar.cli import doctor, main
+from nearfar.cli.train import parse
+from nearfar.data.csv import read_records
+from nearfar.data.digests import digests
+from nearfar.run import load
+from nearfar.training import pace as pacing
+from nearfar.training.directory import read_config, read_samples
+from tests.modalities.image.test_duplicates import scene
+from tests.tiny import array_file
+
+NAMES = [f"{stem} {i}{end}" for i, (stem, end) in enumerate([("it's", ".png"), ("a, b", ".png"), ("é=", ".png")] * 8)]
+"""Names of 24 images that want quoting in tables."""
+
+SPLIT = ["test" if i % 4 == 3 else "val" if i % 12 == 5 else "train" for i in range(24)]
+
+
+@dataclasses.dataclass
+class Case:
+    """words: for doctor.  rows: the names of the samples to train on.  columns: of the table that is written."""
+
+    words: list[str]
+    rows: set[str]
+    columns: set[str]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A step takes an eighth of a second with conv4, two with any other network of images."""
+    monkeypatch.chdir(tmp_path)
+
+    def pace(plan: object, samples: object) -> pacing.Pace:
+        encoder = plan.settings.encoder  # pyright: ignore[reportAttributeAccessIssue]
+        step = 2.0 if encoder == "resnet18" else 0.125
+        return pacing.Pace(step=step, per_epoch=4, batch=8, memory=1e6, device="cpu")
+
+    monkeypatch.setattr(pacing, "pace", pace)
+
+
+def images(folder: Path, names: list[str]) -> Path:
+    """An image for each name; the fourth is a copy of the first."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        scene(0 if i == 3 else i, 32).save(folder / name)
+    return folder
+
+
+def table(path: Path, columns: dict[str, list]) -> Path:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return path
+
+
+def known(names: list[str], key: str = "path") -> dict[str, list]:
+    """A table of labels: every second sample of the test, and none of the last four, has no label."""
+    label = ["" if i > 19 or i % 8 == 7 else f"class {i % 2}" for i in range(24)]
+    more = {"Group": [f"{part} {i // 8}" for i, part in enumerate(SPLIT)], "attribute": [f"camera {i % 3}" for i in range(24)]}
+    return {key: names, "label": label, "split": SPLIT} | more | {"note": [f"=seen, {i}" for i in range(24)]}
+
+
+COLUMNS = {"label", "split", "Group", "attribute", "note"}
+
+
+def trained(names: list[str]) -> set[str]:
+    return {name for name, part in zip(names, SPLIT, strict=True) if part == "train"}
+
+
+def labeled_folder(path: Path) -> Case:
+    images(path / "my photos", NAMES)
+    table(path / "what's known.csv", known(NAMES))
+    words = ["my photos", "--labels", "what's known.csv"]
+    return Case(words, trained(NAMES), {"path", *COLUMNS})
+
+
+def split_folders(path: Path) -> Case:
+    names = [f"{part}/class {i % 2}/{i}.png" for i, part in enumerate(SPLIT)]
+    images(path / "photos", names)
+    return Case(["photos", "--labels", "folders"], trained(names), {"path", "label", "split", "group"})
+
+
+def listed(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    names = [f"photos/{name}" for name in NAMES]
+    table(path / "list.csv", known(names))
+    return Case(["list.csv"], trained(names), {"path", *COLUMNS})
+
+
+def archive(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    with tarfile.open(path / "photos.tar", "w") as file:
+        file.add(path / "photos", "photos")
+    names = [f"photos/{name}" for name in NAMES]
+    table(path / "labels.csv", known(names))
+    return Case(["photos.tar", "--labels", "labels.csv"], trained(names), {"path", *COLUMNS})
+
+
+def parquet(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    content = known(NAMES) | {"image": [(path / "photos" / name).read_bytes() for name in NAMES]}
+    pq.write_table(pa.table(content), path / "photos.parquet")
+    return Case(["photos.parquet"], trained(NAMES), {"path", *COLUMNS})
+
+
+def labels_in_parquet(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    pq.write_table(pa.table(known(NAMES)), path / "labels.parquet")
+    return Case(["photos", "--labels", "labels.parquet"], trained(NAMES), {"path", *COLUMNS})
+
+
+def array(path: Path) -> Case:
+    pixels = np.stack([np.asarray(scene(0 if i == 3 else i, 32)) for i in range(24)])
+    group = [f"{part} {i // 8}" for i, part in enumerate(SPLIT)]
+    np.savez(path / "a.npz", images=pixels, labels=np.arange(24) % 2, split=SPLIT, group=group, attribute=np.arange(24) % 3)
+    names = list(map(str, range(24)))
+    return Case(["a.npz"], trained(names), {"index", "label", "split", "group", "attribute"})
+
+
+def rows(n: int = 48) -> dict[str, list]:
+    """Rows of a table; the fourth is the first again."""
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 2, n)
+    size, color = kind + random.normal(size=n), random.integers(0, 3, n)
+    size[3], color[3], kind[3] = size[0], color[0], kind[0]
+    return {"size": size.tolist(), "hue": [f"c{c}" for c in color], "kind": [f"k{k}" for k in kind]}
+
+
+def plain_table(path: Path) -> Case:
+    table(path / "people.csv", rows() | {"split": SPLIT * 2})
+    names = list(map(str, range(48)))
+    wanted = {name for name, part in zip(names, SPLIT * 2, strict=True) if part == "train"}
+    return Case(["people.csv", "--label-column", "kind"], wanted, {"index", "kind", "split", "group"})
+
+
+def labeled_table(path: Path) -> Case:
+    content = rows(24)
+    kind = content.pop("kind")
+    pq.write_table(pa.table(content), path / "people.parquet")
+    names = list(map(str, range(24)))
+    table(path / "labels.csv", known(names, "index") | {"Kind": kind})
+    words = ["people.parquet", "--labels", "labels.csv", "--label-column", "kind", "--drop", "hue"]
+    return Case(words, trained(names), {"index", "Kind", *COLUMNS})
+
+
+CASES = [
+    *(labeled_folder, split_folders, listed, archive, parquet, labels_in_parquet, array),
+    *(plain_table, labeled_table),
+]
+
+
+def advised(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[list[str], str]:
+    """The words of the command that doctor prints, and all that it says."""
+    capsys.readouterr()
+    assert main(["doctor", *map(str, words)]) == 0
+    said = capsys.readouterr().out
+    command = shlex.split(said.strip().splitlines()[-1])
+    assert command[:2] == ["nearfar", "train"]
+    return command[1:], said
+
+
+def shorter(command: list[str]) -> list[str]:
+    at = command.index("--epochs") + 1
+    return [*command[:at], "1", *command[at + 1 :]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_command_trains_on_the_rows_it_should(
+    case: Callable[[Path], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = case(tmp_path)
+    command, said = advised(capsys, *made.words)
+    assert " of the split test is in train as well" in said or "are in train as well" in said
+    file = Path(command[command.index("--labels") + 1])
+    assert set(read_records(file)[0].cells) == made.columns
+    assert file == doctor.beside(made.words[0])
+    place, settings, _ = parse(command[1], command[2:])
+    assert (place.data, settings.epochs) == (made.words[0], 1000)
+    assert main([*shorter(command), "--out", "run"]) == 0
+    seen = read_samples(Path("run"), read_config(Path("run")))
+    assert set(seen["name"].to_pylist()) == made.rows
+    assert command[1] == "supcon"
+    # The copy of the first sample that is in the test is not tested: what it is was learned.
+    run = load("run")
+    opened = run.open(place.data, labels=settings.labels, label_column=settings.label_column)
+    known = digests(opened)
+    learned = {known[i] for i in opened.of_split("train").nonzero()[:, 0].tolist()}
+    copied = [i for i in opened.of_split("test").nonzero()[:, 0].tolist() if known[i] in learned]
+    assert len(copied) == 1
+    assert opened.label[copied[0]] >= 0
+    _, tested = run.splits(opened, 0)
+    assert copied[0] not in tested.tolist()
+    assert len(tested) > 0
