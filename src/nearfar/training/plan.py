@@ -99,6 +99,13 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     )
 
 
+def with_flags(plan: Plan, **flags: Any) -> Plan:
+    """The plan with further settings or arguments, as if the user had set them."""
+    given = plan.given | flags
+    base = Recipe(settings=plan.settings, method=plan.arguments)
+    return settle(dataclasses.replace(plan, given=given), base)
+
+
 def settle(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with another recipe below what the user set."""
     settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
