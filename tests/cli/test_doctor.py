@@ -22,7 +22,6 @@ from nearfar.run import load
 from nearfar.training import pace as pacing
 from nearfar.training.directory import read_config, read_samples
 from tests.modalities.image.test_duplicates import scene
-from tests.tiny import array_file
 
 NAMES = [f"{stem} {i}{end}" for i, (stem, end) in enumerate([("it's", ".png"), ("a, b", ".png"), ("é=", ".png")] * 8)]
 """Names of 24 images that want quoting in tables."""
@@ -47,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def pace(plan: object, samples: object) -> pacing.Pace:
         encoder = plan.settings.encoder  # pyright: ignore[reportAttributeAccessIssue]
         step = 2.0 if encoder == "resnet18" else 0.125
-        return pacing.Pace(step=step, per_epoch=4, batch=8, memory=1e6, device="cpu")
+        return pacing.Pace(step=step, epoch=0.0, per_epoch=4, batch=8, memory=1e6, device="cpu")
 
     monkeypatch.setattr(pacing, "pace", pace)
 
@@ -69,7 +68,10 @@ def table(path: Path, columns: dict[str, list]) -> Path:
 def known(names: list[str], key: str = "path") -> dict[str, list]:
     """A table of labels: every second sample of the test, and none of the last four, has no label."""
     label = ["" if i > 19 or i % 8 == 7 else f"class {i % 2}" for i in range(24)]
-    more = {"Group": [f"{part} {i // 8}" for i, part in enumerate(SPLIT)], "attribute": [f"camera {i % 3}" for i in range(24)]}
+    more = {
+        "Group": [f"{part} {i // 8}" for i, part in enumerate(SPLIT)],
+        "attribute": [f"camera {i % 3}" for i in range(24)],
+    }
     return {key: names, "label": label, "split": SPLIT} | more | {"note": [f"=seen, {i}" for i in range(24)]}
 
 
@@ -125,7 +127,9 @@ def labels_in_parquet(path: Path) -> Case:
 def array(path: Path) -> Case:
     pixels = np.stack([np.asarray(scene(0 if i == 3 else i, 32)) for i in range(24)])
     group = [f"{part} {i // 8}" for i, part in enumerate(SPLIT)]
-    np.savez(path / "a.npz", images=pixels, labels=np.arange(24) % 2, split=SPLIT, group=group, attribute=np.arange(24) % 3)
+    np.savez(
+        path / "a.npz", images=pixels, labels=np.arange(24) % 2, split=SPLIT, group=group, attribute=np.arange(24) % 3
+    )
     names = list(map(str, range(24)))
     return Case(["a.npz"], trained(names), {"index", "label", "split", "group", "attribute"})
 

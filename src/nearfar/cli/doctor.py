@@ -14,7 +14,7 @@ from nearfar.cli.use import DataArg, Reading
 from nearfar.data.csv import MISSING_WORDS
 from nearfar.errors import AlreadyThere, UserError, printable
 from nearfar.files import is_checked, name_text
-from nearfar.ranges import NonNegativeInt, PositiveFloat
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt
 
 if TYPE_CHECKING:
     from nearfar.modalities.examination import Advice, Examination
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from nearfar.training.pace import Pace
     from nearfar.training.plan import Plan
 
+SHOWN = ("encoder", "views", "batch", "epochs")
+"""Settings that are shown in any case."""
+
 BUDGETS = (5, 30, 120)
 """Minutes for which it is said how far training comes."""
 
-STEPS = 10_000
-"""Of a run: more teach little."""
+USUAL = 30.0
+"""Minutes that training may take, if nobody says how many."""
 
-EPOCHS = 1000
-"""Of a run, at most."""
+STEPS, EPOCHS = 10_000, 1000
+"""Of a run for which minutes were named, at most: more teach little."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,9 @@ class Doctor(Reading):
     """The network to train; by default what suits the data and the machine."""
     size: NonNegativeInt = 0
     """Side of the views; 0 takes the images' own up to 64, else 128."""
-    minutes: PositiveFloat = 30.0
-    """The time that training may take: it decides the number of epochs."""
+    minutes: NonNegativeFloat = 0.0
+    """The time that training may take, from which the number of epochs follows; 0 takes the epochs of the recipe, or
+    what of them fits in 30 minutes."""
     out: str = ""
     """Where the table of labels and copies goes, if there are copies; DATA-labels.csv beside DATA by default."""
     force: bool = False
@@ -65,13 +69,13 @@ class Doctor(Reading):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Advised:
     """How to train. plan: as `nearfar train` will have it.  choices: of method and flags, with reasons.
-    words: the command.  pace: of its steps.  useful: epochs beyond which more teach little."""
+    words: the command.  pace: of its steps.  most: the epochs that are of use."""
 
     plan: Plan
     choices: list[Advice]
     words: list[str]
     pace: Pace
-    useful: int
+    most: int
 
 
 def doctor(argv: list[str]) -> int:
@@ -107,7 +111,7 @@ def doctor(argv: list[str]) -> int:
     tell(times(advised))
     print()
     for choice in advised.choices:
-        print(f"  {choice.name:<14} {choice.value!s:<8} {choice.reason}")
+        print(f"  {choice.name:<14} {_shown(choice.value):<10} {choice.reason}".rstrip())
     print(f"\n{shell(advised.words)}")
     return 0
 
@@ -151,40 +155,44 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
     """
     from nearfar.modalities.examination import Advice, method_advice
     from nearfar.training import plan as plans
+    from nearfar.training.build import settled
     from nearfar.training.pace import pace
 
     samples = examination.to_train()
-    chosen = method_advice(samples, examination.noun)
-    method, choices = chosen.value, [chosen]
+    method = method_advice(samples, examination.noun)
 
     def planned(flags: dict[str, Any]) -> Plan:
-        return plans.make(method, asked.data, None, flags, kind=asked.kind)
+        """As `nearfar train` has it once the samples are open."""
+        return settled(plans.make(method.value, asked.data, None, flags, kind=asked.kind), samples)
 
     plan = planned(given)
-    speed, light = pace(plan, samples), kind.light_encoder(samples, plan.settings)
-    if not asked.encoder and speed.device == "cpu" and light not in ("", plan.settings.encoder):
-        heavy, of_heavy = plan.settings.encoder, speed
-        given = given | {"encoder": light}
-        plan = planned(given)
-        speed = pace(plan, samples)
-        why = f"for a CPU: {spell(speed.step)} a step; {heavy}, which GPUs are for, {spell(of_heavy.step)}"
-        choices.append(Advice("encoder", light, why))
-    useful = min(EPOCHS, -(-STEPS // speed.per_epoch))
-    epochs = max(1, min(useful, speed.epochs(60 * asked.minutes)))
+    speed, usual = pace(plan, samples), kind.Settings().encoder
+    reasons = dict(plan.reasons)
+    if asked.encoder == "" and plan.settings.encoder != usual:
+        other = pace(plans.with_flags(plan, encoder=usual), samples)
+        times = f"{spell(speed.step)} a step; {usual} takes {spell(other.step)}"
+        reasons["encoder"] = "; ".join(filter(None, (reasons.get("encoder"), times)))
+    most = plan.settings.epochs
+    if asked.minutes:
+        most = min(EPOCHS, max(most, -(-STEPS // speed.per_epoch)))
+    minutes = asked.minutes or USUAL
+    epochs = max(1, min(most, speed.epochs(60 * minutes)))
     if epochs != plan.settings.epochs:
         given = given | {"epochs": epochs}
         plan = planned(given)
-    enough = f"{STEPS:,} steps; more teach little"
-    choices.append(Advice("epochs", epochs, enough if epochs == useful else f"what fits in {asked.minutes:g} min"))
-    if "labels" in given and given["labels"] != asked.labels:
-        choices.append(Advice("labels", given["labels"], "keeps copies out of each other's negatives"))
-    choices += examination.flags
-    words = ["nearfar", "train", method, asked.data]
+        reasons["epochs"] = f"what fits in {minutes:g} min" if epochs < most else "more teach little"
+    reasons |= {choice.name: choice.reason for choice in examination.flags}
+    if given.get("labels", asked.labels) != asked.labels:
+        reasons["labels"] = "keeps copies out of each other's negatives, and out of tests on what was learned"
+    chosen = dataclasses.asdict(plan.settings) | plan.arguments | {"batch": speed.batch}
+    named = list(dict.fromkeys((*SHOWN, *reasons, *given)))
+    choices = [method, *(Advice(name, chosen[name], reasons.get(name, "")) for name in named if name in chosen)]
+    words = ["nearfar", "train", method.value, asked.data]
     words += ["--kind", asked.kind] if asked.kind else []
     for name, value in given.items():
         values = value if isinstance(value, tuple) else (value,)
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return Advised(plan=plan, choices=choices, words=words, pace=speed, useful=useful)
+    return Advised(plan=plan, choices=choices, words=words, pace=speed, most=most)
 
 
 def times(advised: Advised) -> list[tuple[str, str]]:
@@ -202,8 +210,10 @@ def times(advised: Advised) -> list[tuple[str, str]]:
         ("whole run", f"about {spell(pace.seconds(epochs))}: {length(epochs)}"),
     ]
     for budget in BUDGETS:
-        fit = min(advised.useful, pace.epochs(60 * budget))
-        facts.append((f"in {budget} min", length(fit) if fit else f"not one epoch, which takes {spell(pace.seconds(1))}"))
+        fit = min(advised.most, pace.epochs(60 * budget))
+        facts.append(
+            (f"in {budget} min", length(fit) if fit else f"not one epoch, which takes {spell(pace.seconds(1))}")
+        )
     return facts
 
 
@@ -238,6 +248,16 @@ def spell(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _shown(value: Any) -> str:
+    return (
+        " ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _given(asked: Doctor, kind: Kind, **more: Any) -> dict[str, Any]:

@@ -77,10 +77,6 @@ class Kind:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""
         return ""
 
-    def light_encoder(self, samples: Any, settings: Any) -> str:
-        """The network that is worth its time for these samples where there is no GPU; "" where it is the usual one."""
-        return ""
-
     def open(self, data: Any, settings: Any) -> Samples:
         """The data of a run, with the labels that its settings name."""
         raise NotImplementedError

@@ -57,10 +57,6 @@ class ImageKind(kind.Kind):
     def study_encoder(self) -> str:
         return settings.study_encoder()
 
-    def light_encoder(self, samples: Images, settings: Settings) -> str:
-        """A narrow one for small images; below 16 px nothing would be left of them."""
-        return "conv4" if 16 <= view_size(settings, samples.side) <= 64 else ""
-
     def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
         """The data of a run. side: of the stored squares, in pixels."""
         if isinstance(data, Images):

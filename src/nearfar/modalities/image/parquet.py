@@ -85,7 +85,11 @@ def table_cells(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     """The names of the images of a table, and its other columns of numbers and text, as text."""
     names = read_table(path, LabelColumn()).names
     schema = pq.read_schema(path)
-    plain = [f.name for f in schema if not pa.types.is_nested(f.type) and not _bytes(f.type) and f.name not in (*PATHS, "path", "index")]
+    plain = [
+        f.name
+        for f in schema
+        if not pa.types.is_nested(f.type) and not _bytes(f.type) and f.name not in (*PATHS, "path", "index")
+    ]
     table = pq.read_table(path, columns=plain)
     return names, {name: list(map(csv.as_text, csv.arrow_values(table[name]))) for name in plain}
 

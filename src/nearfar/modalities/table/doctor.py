@@ -15,8 +15,8 @@ from nearfar.modalities.examination import Examination, common_warnings, counted
 from nearfar.modalities.table.samples import TableSamples
 
 TARGETS = frozenset(
-    ("label", "labels", "target", "class", "classes", "y", "outcome", "response", "category", "diagnosis", "income")
-    + ("survived", "churn", "species", "default", "fraud", "quality", "result", "grade")
+    "label labels target class classes y outcome response category diagnosis income survived churn species default "
+    "fraud quality result grade".split()
 )
 """Names of columns that tables mostly give to what is to be told, in any case."""
 
