@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import re
 import shlex
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +23,11 @@ from nearfar.data.csv import read_records
 from nearfar.data.digests import digests
 from nearfar.run import load
 from nearfar.training import pace as pacing
+from nearfar.training import plan as plans
+from nearfar.training.build import open_samples
 from nearfar.training.directory import read_config, read_samples
 from tests.modalities.image.test_duplicates import scene
+from tests.tiny import array_file
 
 NAMES = [f"{stem} {i}{end}" for i, (stem, end) in enumerate([("it's", ".png"), ("a, b", ".png"), ("é=", ".png")] * 8)]
 """Names of 24 images that want quoting in tables."""
@@ -51,11 +57,11 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pacing, "pace", pace)
 
 
-def images(folder: Path, names: list[str]) -> Path:
-    """An image for each name; the fourth is a copy of the first."""
+def images(folder: Path, names: list[str], *, copy: int = 3) -> Path:
+    """An image for each name; the fourth, or another, is a copy of the first."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        scene(0 if i == 3 else i, 32).save(folder / name)
+        scene(0 if i == copy else i, 32).save(folder / name)
     return folder
 
 
@@ -208,3 +214,129 @@ def test_the_command_trains_on_the_rows_it_should(
     _, tested = run.splits(opened, 0)
     assert copied[0] not in tested.tolist()
     assert len(tested) > 0
+
+
+def test_the_advice_is_what_training_does_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No flag is printed that training would not need; what it would take is shown with both times."""
+    images(tmp_path / "photos", NAMES, copy=0)
+    command, said = advised(capsys, "photos")
+    assert command == ["train", "moco", "photos"]
+    assert re.search(r"encoder +conv4 .*125 ms a step; resnet18 takes 2 s", said)
+    command, said = advised(capsys, "photos", "--encoder", "resnet18", "--size", "16")
+    assert command == ["train", "moco", "photos", "--size", "16", "--encoder", "resnet18", "--epochs", "225"]
+
+
+def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images(tmp_path / "photos", NAMES, copy=0)
+    _, said = advised(capsys, "photos")  # 300 epochs of 4 steps of 1/8 s
+    assert re.search(r"whole run +about 2 min: 300 epochs, 1,200 steps", said)
+    assert re.search(r"in 5 min +300 epochs", said)
+    command, said = advised(capsys, "photos", "--minutes", "1")
+    assert command[-2:] == ["--epochs", "120"]
+    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps", said)
+    assert re.search(r"in 5 min +600 epochs, 2,400 steps", said)
+    assert advised(capsys, "photos", "--minutes", "60")[0][-2:] == ["--epochs", "1000"]
+    slow, said = advised(capsys, "photos", "--encoder", "resnet18", "--minutes", "0.1")
+    assert slow[-2:] == ["--epochs", "1"]
+    assert re.search(r"whole run +about 8 s: 1 epoch, 4 steps", said)
+
+
+def test_steps_are_timed_on_the_run_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real clockwork
+    plan = plans.make("simclr", str(array_file(tmp_path / "a.npz", 40)), None, {"encoder": "conv4", "batch": 16})
+    samples = open_samples(plan, say=lambda text: None)
+    found = pacing.pace(plan, samples)
+    assert (found.per_epoch, found.batch) == (2, 16)
+    assert found.step > 0
+    assert found.memory > 16 * 2 * 32 * 32 * 4  # more than the views themselves
+    assert found.seconds(10) == pytest.approx(10 * (2 * found.step + found.epoch))
+    assert found.epochs(found.seconds(7) * 1.01) == 7
+
+
+def test_its_own_table_may_be_written_again_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = labeled_folder(tmp_path)
+    file = Path("my photos-labels.csv")
+    first = (advised(capsys, *made.words)[0], file.read_bytes())
+    assert (advised(capsys, *made.words)[0], file.read_bytes()) == first
+    words = [made.words[0], "--labels", str(file)]  # its own earlier table is all that it was given
+    assert (advised(capsys, *words)[0], file.read_bytes()) == first
+    file.write_text(file.read_text(encoding="utf-8").replace("class 1", "cat"), encoding="utf-8")
+    assert main(["doctor", *made.words]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert "cat" in file.read_text(encoding="utf-8")
+    advised(capsys, *made.words, "--force")
+    assert file.read_bytes() == first[1]
+    assert main(["doctor", "my photos", "--labels", str(file), "--out", "my photos", "--force"]) == 2
+    command, _ = advised(capsys, *made.words, "--out", "deep/er.csv")
+    assert command[command.index("--labels") + 1] == "deep/er.csv"
+    assert Path("deep/er.csv").read_bytes() == first[1]
+
+
+def test_what_was_known_stands_in_the_table_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = labeled_folder(tmp_path)
+    advised(capsys, *made.words)
+    given = {row["path"]: row for _, row in read_records(tmp_path / "what's known.csv")[1]}
+    written = {row["path"]: row for _, row in read_records(Path("my photos-labels.csv"))[1]}
+    assert written.keys() == given.keys()
+    together = {NAMES[0], NAMES[3]}
+    for name, row in written.items():
+        assert {k: v for k, v in row.items() if k != "Group"} == {k: v for k, v in given[name].items() if k != "Group"}
+        joined = given[name]["Group"] in {given[other]["Group"] for other in together}
+        assert row["Group"] == ("test 0+train 0" if joined else given[name]["Group"])
+
+
+@pytest.mark.parametrize("words", [["--labels", "folders"], []])
+def test_too_little_ends_with_a_word_and_no_command(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images(tmp_path / "p", ["a/1.png"])
+    assert main(["doctor", "p", *words]) == 0
+    said = capsys.readouterr().out
+    assert "Too little to learn from. 1 image" in said
+    assert "nearfar train" not in said
+
+
+def test_names_survive_a_shell() -> None:
+    words = ["it's", "a b", "$HOME", "é", "caf\udce9 '\\.png", "tab\t"]
+    line = doctor.shell(["printf", "%s\\0", *words])
+    out = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert out.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    assert all(character.isprintable() for character in line)
+
+
+COMMANDS = {
+    "doctor": ["doctor", "DATA"],
+    "train": ["train", "simclr", "DATA"],
+    "views": ["views", "DATA"],
+    "compare": ["compare", "simclr,moco", "DATA", "--out", "study"],
+    "helps": ["helps", "DATA", "--out", "study"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("data", ["photos", "list.csv", "a.npz", "photos.parquet", "people.csv"])
+def test_a_label_column_that_is_absent_is_an_error_everywhere(
+    command: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    makers = {"photos": labeled_folder, "list.csv": listed, "a.npz": array, "photos.parquet": parquet}
+    makers.get(data, plain_table)(tmp_path)
+    data = "my photos" if data == "photos" else data
+    words = [data if word == "DATA" else word for word in COMMANDS[command]]
+    assert main([*words, "--label-column", "breed"]) == 2
+    said = capsys.readouterr().err
+    assert "no column 'breed'; it has" in said
+    listed_columns = {"list.csv": "'note'", "a.npz": "'labels'", "photos.parquet": "'note'", "people.csv": "'kind'"}
+    assert listed_columns.get(data, "no columns") in said
+
+
+@pytest.mark.parametrize(
+    "words", ["embed RUN DATA", "evaluate RUN DATA", "report RUN --data DATA", "finetune RUN DATA"]
+)
+def test_so_it_is_for_data_of_a_run(
+    words: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The column of training may be absent from other data, one that is asked for may not."""
+    given = [{"RUN": str(run), "DATA": str(data)}.get(word, word) for word in words.split()]
+    more = ["--out", str(tmp_path / "out")] if given[0] in ("embed", "finetune") else []
+    assert main([*given, *more, "--label-column", "breed"]) == 2
+    assert "no column 'breed'; it has 'labels'" in capsys.readouterr().err

@@ -15,8 +15,10 @@ from nearfar.modalities.examination import Examination, common_warnings, counted
 from nearfar.modalities.table.samples import TableSamples
 
 TARGETS = frozenset(
-    "label labels target class classes y outcome response category diagnosis income survived churn species default "
-    "fraud quality result grade".split()
+    (
+        *("label", "labels", "target", "class", "classes", "y", "outcome", "response", "category", "result", "grade"),
+        *("diagnosis", "income", "survived", "churn", "species", "default", "fraud", "quality"),
+    )
 )
 """Names of columns that tables mostly give to what is to be told, in any case."""
 
