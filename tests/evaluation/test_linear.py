@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from nearfar.batch import MISSING
 from nearfar.evaluation.held import holdouts, standardize
 from nearfar.evaluation.linear import (
+    RIDGE_STRENGTHS,
     STRENGTHS,
     linear,
     linear_fit,
@@ -170,3 +171,28 @@ def test_one_scale_for_all_features():
     assert "one deviation" in str(fit.config["features"])
     constant = linear_fit(torch.ones(6, 2), torch.arange(6) % 2, scales=("one",), strengths=[0.1])
     assert constant.scores(torch.ones(1, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(5000, 8), (90, 12), (40, 60)])
+def test_ridge_is_that_of_an_eigendecomposition(rows, dim):
+    x, y = clouds(rows, dim, 3)
+    x, _ = standardize(x, x)
+    values, vectors = torch.linalg.eigh(x.double().T @ x.double() / rows)
+    target = torch.nn.functional.one_hot(y).double()
+    rotated = vectors.T @ (x.double().T @ (target - target.mean(0)) / rows)
+    strengths = sorted(RIDGE_STRENGTHS, reverse=True)
+    for strength, (weight, bias) in zip(strengths, ridge(x, y, 3, strengths), strict=True):
+        expected = vectors @ (rotated / (values[:, None].clamp(min=0) + strength))
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+        torch.testing.assert_close(bias, torch.bincount(y) / rows)
+
+
+def test_the_scale_is_chosen_with_the_strength():
+    x, y = clouds(300, 8, 3)
+    x = x * torch.tensor([1, 1, 1, 1, 1e-3, 1e-3, 1e-3, 1e-3])
+    both = linear_fit(x, y, solver=ridge, scales=("one", "each"))
+    alone = {scale: linear_fit(x, y, solver=ridge, scales=(scale,)) for scale in ("one", "each")}
+    best = max(alone.values(), key=lambda fit: max(fit.config["held_out_accuracy"]))
+    assert best is alone["each"]
+    assert both.config == best.config
+    assert torch.equal(both.weight, best.weight)

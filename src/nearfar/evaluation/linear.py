@@ -4,11 +4,11 @@ With features standardized on the training rows, both minimize over W (D x C) an
 
     logistic: mean cross-entropy + strength / 2 |W|^2          ridge: mean |XW + b - Y|^2 / 2 + strength / 2 |W|^2
 
-(scikit-learn's C is 1 / (rows x strength)). Ridge is solved from the products of columns, or where these outnumber the
+(scikit-learn's C is 1 / (rows x strength)). Ridge is solved from the products of columns or, where these outnumber the
 rows, from those of rows. The logistic loss starts from the eigendecomposition of the covariance, V diag(s) V': s bounds
 the curvature, so L-BFGS over W = V diag(s / 4 + strength)^-1/2 U is well conditioned and needs some ten to thirty
-passes, and each strength starts from the solution of the next larger one. Without that, weak strengths would stop far from where they lead: few
-rows can be told apart at once, and the directions in which they hardly differ would decide.
+passes, and each strength starts from the solution of the next larger one. Without that, weak strengths would stop far
+from where they lead: few rows can be told apart at once, and the directions in which they hardly differ would decide.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from nearfar.evaluation.held import MANY, Scale, holdouts, standardize, standard
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
+RIDGE_STRENGTHS = tuple(10.0**e for e in range(-6, 4))
+"""Of thousands of columns that go together, as pixels do, the best is far above 1."""
+
 
 Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor, Tensor]]]
 """(standardized features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
@@ -218,11 +221,12 @@ def linear_fit(
     notes: list[str] = []
     grid = sorted(strengths, reverse=True)
     held = holdouts(y, group, seed) if len(grid) * len(scales) > 1 else []
-    scale, accuracy = scales[0], []
+    scale: Scale = scales[0]
+    accuracy: list[float] = []
     best = len(grid) // 2
     if held:
-        walks = {scale: _walk(train, y, held, len(present), solver, grid, scale) for scale in scales}
-        scale = max(walks, key=lambda scale: max(walks[scale]))
+        walks = {one: _walk(train, y, held, len(present), solver, grid, one) for one in scales}
+        scale = max(scales, key=lambda one: max(walks[one]))
         accuracy = walks[scale]
         best = accuracy.index(max(accuracy))
         if len(grid) > 1 and best in (0, len(grid) - 1):
