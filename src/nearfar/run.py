@@ -423,12 +423,13 @@ def results_table(
                 titles[k]: {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
                 for k, result in results.items()
             },
+            "chosen": {titles[k]: chosen(result) for k, result in results.items()},
         }
         for name, results in evaluations.items()
     ]
     each = {titles[k]: evaluations[main][k]["per_class"] for k in ("knn", "linear")}
     how = "the test split" if splits == 1 else f"{splits} stratified folds"
-    chance = evaluations[main]["knn"]["chance"]
+    chance, held = evaluations[main]["knn"]["chance"], evaluations[main]["knn"].get("held_out")
     note = (
         f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
         f"give {chance:.1f} %."
@@ -440,6 +441,11 @@ def results_table(
         )
     else:
         note += " No tested sample was in pre-training."
+    if held:
+        note += (
+            f" Of {held['samples']:,} training samples, held out in turn as those of the live probe are, neighbors "
+            f"name {held['accuracy']:.1f} % right ({held['low']:.1f} to {held['high']:.1f})."
+        )
     return {
         "title": "How well labels can be told from the representation",
         "note": note,
@@ -457,10 +463,20 @@ def results_table(
         },
         "confusion": {"by": "nearest neighbors", "classes": classes, "counts": evaluations[main]["knn"]["confusion"]},
         "protocol": {
-            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
+            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices", "chosen")}
+            | {"chosen": {row: "; ".join(chosen(results[name])) for row, results in evaluations.items()}}
             for name, result in evaluations[main].items()
         },
     }
+
+
+def chosen(result: dict[str, Any]) -> list[str]:
+    """What one result rests on, as it was chosen on training rows; of several splits, in how many."""
+    protocol = result["protocol"]
+    if "chosen" not in protocol:
+        return ["standardized" if protocol["standardized"] else "as they are"]
+    many = len(protocol["chosen"]) > 1
+    return [f"{text} ({count} of {protocol['splits']})" if many else text for text, count in protocol["chosen"].items()]
 
 
 def load(

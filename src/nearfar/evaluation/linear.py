@@ -237,6 +237,7 @@ def linear_fit(
     weight, bias = next(solver(x, y, len(present), [grid[best]]))
     config: dict[str, object] = {
         "features": "standardized on train" if scale == "each" else "centered on train, and divided by one deviation",
+        "scale": scale,
         "strength": grid[best],
         "grid": grid,
         "held_out_accuracy": accuracy,

@@ -24,7 +24,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
        "protocol": {"version": 1, ...}}
 
   `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
-  lack a column.
+  lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a list of texts.
   `main` marks the encoder of this run; without it the last row is meant. In the first column, higher must be better.
 """
 
