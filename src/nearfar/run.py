@@ -288,7 +288,7 @@ class Run:
                 seen_in_training=bool(seen.any()),
                 k=200 if bank >= 10_000 else 20,
                 solver=ridge,
-                shots=(1, 5) if len(splits) == 1 else (),
+                shots=(1, 5),
                 seed=seed,
             )
             for name, features in (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,9 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
-from nearfar.evaluation.intervals import bootstrap, over_seeds, wilson
+from nearfar.evaluation.intervals import bootstrap, of_answers
 from nearfar.evaluation.linear import linear_scores
-from nearfar.evaluation.protocol import Result, labeled, result
+from nearfar.evaluation.protocol import Result, labeled, packed, result
 
 Classifier = Callable[[Tensor, Tensor], Tensor]
 """(support E x W x S x D, query E x Q x D), unit rows -> scores E x Q x W. E episodes, W ways, S shots."""
@@ -151,56 +152,73 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor) -> Tensor:
 
 
 def few_labels(
-    train: Tensor,
-    train_label: Tensor,
-    test: Tensor,
-    test_label: Tensor,
+    train: Tensor, train_label: Tensor, test: Tensor, test_label: Tensor, *, group: Tensor | None = None, **how: Any
+) -> Result:
+    """The accuracy on the whole test set when only some training rows of each class have a label, in per cent.
+
+    train: N x D and train_label: N.  test: M x D and test_label: M.  group: M, as below.
+    how: shots, draws, scorer and seed, and what it gives: see `few_labels_in_folds`, of which this is one fold.
+    """
+    return few_labels_in_folds([(train, train_label, test, test_label)], group=group, **how)
+
+
+def few_labels_in_folds(
+    folds: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
     *,
+    group: Tensor | None = None,
     shots: int = 10,
     draws: int = 10,
     scorer: Scorer = class_means,
     seed: int = 0,
 ) -> Result:
-    """The accuracy on the whole test set when only `shots` training rows of each class have a label, in per cent.
+    """The accuracy on the test rows of all folds when only `shots` training rows of each class have a label.
 
-    train: N x D and train_label: N, from which they are drawn, `draws` times anew.  test: M x D and test_label: M. Rows
+    folds: of each, train, train_label, test, test_label as in `few_labels`. Labels are drawn `draws` times anew. Rows
     without label take no part; a class with fewer rows gives them all, and the notes say so.
-    Gives accuracy, the mean over draws, with low and high, its 95 % t-interval over draws (of one draw: the Wilson
-    interval over test samples), and chance, the accuracy of always naming the commonest test class.
+    group: of all test rows, fold after fold: those that belong together, and are drawn together in the interval.
+    Gives accuracy in per cent, the mean over draws, with low and high, its 95 % interval over test samples (or groups)
+    and draws; right, which answers are right in each draw, as `packed` writes them; and chance, the accuracy of always
+    naming the commonest test class.
     """
     _positive(shots=shots, draws=draws)
-    x, y, _ = labeled(train, train_label, "training")
-    z, truth, _ = labeled(test, test_label, "test")
-    z, truth = z.to(x.device), truth.to(x.device)
-    generator = torch.Generator().manual_seed(seed)
-    right = []
-    for _ in range(draws):
-        chosen = _first_of_each(y, torch.randperm(len(y), generator=generator).to(y.device), shots)
-        right.append(int((scorer(x[chosen], y[chosen], z).argmax(1) == truth).sum()))
-    share = [100 * r / len(z) for r in right]
-    if draws > 1:
-        mean, low, high = over_seeds(share)
-    else:
-        mean, (low, high) = share[0], wilson(right[0], len(z))
-    short = int((torch.bincount(y)[y.unique()] < shots).sum())
+    tables, truths, places, learned, short, before = [], [], [], 0, 0, 0
+    for train, train_label, test, test_label in folds:
+        x, y, _ = labeled(train, train_label, "training")
+        z, truth, place = labeled(test, test_label, "test")
+        z, truth = z.to(x.device), truth.to(x.device)
+        generator = torch.Generator().manual_seed(seed)
+        right = []
+        for _ in range(draws):
+            chosen = _first_of_each(y, torch.randperm(len(y), generator=generator).to(y.device), shots)
+            right.append(scorer(x[chosen], y[chosen], z).argmax(1) == truth)
+        tables.append(torch.stack(right).cpu())
+        truths.append(truth.cpu())
+        places.append(before + place.cpu())
+        before += len(test)
+        learned += len(x)
+        short = max(short, int((torch.bincount(y)[y.unique()] < shots).sum()))
+    table, truth = torch.cat(tables, 1), torch.cat(truths)  # draws x M, M
+    mean, low, high = of_answers(table, group=None if group is None else group.cpu()[torch.cat(places)], seed=seed)
+    over = "test samples" if group is None else "groups"
     numbers = {
         "accuracy": mean,
-        "low": max(0.0, low),
-        "high": min(100.0, high),
-        "chance": 100 * float(torch.bincount(truth).max()) / len(z),
+        "low": low,
+        "high": high,
+        "right": packed(table),
+        "chance": 100 * float(torch.bincount(truth).max()) / len(truth),
     }
     config = {
         "shots": shots,
         "draws": draws,
         "classifier": scorer.__name__,
-        "interval_over": "draws" if draws > 1 else "test samples",
-        "train": len(x),
-        "test": len(z),
+        "interval_over": f"{over} and draws" if draws > 1 else over,
+        "splits": len(folds),
+        "train": learned // len(folds),
+        "test": len(truth),
         "seed": seed,
     }
-    return result(
-        "few_labels", numbers, config, [f"{short} classes have fewer than {shots} labeled rows"] if short else []
-    )
+    notes = [f"{short} classes have fewer than {shots} labeled rows"] if short else []
+    return result("few_labels", numbers, config, notes)
 
 
 def _first_of_each(label: Tensor, order: Tensor, count: int) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.intervals import wilson
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a change here moves a number for the same features."""
 
 Result = dict[str, Any]
@@ -77,6 +79,21 @@ def scored(scores: Tensor, label: Tensor) -> Result:
         rank = (scores > own).sum(1) + tied.sum(1)
         numbers["top5"] = 100 * float(((rank < 5) & (label < scores.shape[1])).double().mean())
     return numbers
+
+
+def packed(right: Tensor) -> str:
+    """Which answers are right as short text for JSON, such as "2x48:q2cB...". right: N, or S x N; 1 or 0."""
+    table = right.reshape(-1, right.shape[-1]).cpu()
+    bits = base64.b64encode(np.packbits(table.numpy().astype(bool)).tobytes()).decode()
+    return f"{len(table)}x{table.shape[1]}:{bits}"
+
+
+def unpacked(text: str) -> Tensor:
+    """What `packed` was given: S x N bool. Raises ValueError where it is no such text."""
+    shape, _, bits = text.partition(":")
+    rows, columns = map(int, shape.split("x"))
+    table = np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=rows * columns).astype(bool)
+    return torch.from_numpy(table.reshape(rows, columns))
 
 
 def per_class(hit: Tensor, label: Tensor) -> dict[int, float]:
