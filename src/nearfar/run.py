@@ -21,7 +21,9 @@ from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.errors import Damaged, NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.linear import ridge
+from nearfar.evaluation.protocol import unpacked
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import insist_trusted, replace_json
 from nearfar.method import Encoder, Method
@@ -297,7 +299,16 @@ class Run:
                 ("trained encoder", trained),
             )
         }
-        table = results_table(evaluations, classes, int(seen.sum()), len(seen), len(splits), self.seen_how)
+        table = results_table(
+            evaluations,
+            classes,
+            int(seen.sum()),
+            len(seen),
+            len(splits),
+            self.seen_how,
+            group[tested] if bool((group != MISSING).any()) else None,
+        )
+        table["seen"]["with labels"] = self.config["made"]["needs_labels"]
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
@@ -402,12 +413,19 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
 
 
 def results_table(
-    evaluations: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int, how_seen: str
+    evaluations: dict[str, dict[str, Any]],
+    classes: list[str],
+    seen: int,
+    tested: int,
+    splits: int,
+    how_seen: str,
+    group: Tensor | None = None,
 ) -> dict[str, Any]:
     """The results of several features as the table of a report; the last are the run's own.
 
     Args:
         how_seen: how the `seen` samples were in training, `Run.seen_how`.
+        group: of each tested sample, as in `evaluate`; they are drawn together in the intervals of gains.
     """
     titles = {
         "knn": "kNN (%)",
@@ -446,6 +464,12 @@ def results_table(
         "note": note,
         "columns": [titles[k] for k in evaluations[main]],
         "rows": rows,
+        "gains": {
+            other: {titles[k]: _gain(ours, evaluations[other][k], group) for k, ours in evaluations[main].items()}
+            for other in evaluations
+            if other != main
+        },
+        "seen": {"samples": seen, "of": tested},
         "per_class": {
             "columns": list(each),
             "rows": [
@@ -462,6 +486,12 @@ def results_table(
             for name, result in evaluations[main].items()
         },
     }
+
+
+def _gain(ours: dict[str, Any], theirs: dict[str, Any], group: Tensor | None) -> dict[str, float]:
+    """What one result gains over another on the same test samples, as a cell of a table."""
+    value, low, high = of_answers(unpacked(ours["right"]), over=unpacked(theirs["right"]), group=group)
+    return {"value": value, "low": low, "high": high}
 
 
 def load(

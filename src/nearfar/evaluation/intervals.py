@@ -142,6 +142,17 @@ def of_answers(
     return Interval(mean, max(low, min(mean, ends_of_draws[0])), min(high, max(mean, ends_of_draws[1])))
 
 
+def apart(ours: Interval, theirs: Interval) -> Interval:
+    """What ours gains over theirs, where only the two intervals are known (Newcombe's square-and-add, 1998).
+
+    Too wide for two ways that answered the same samples: `of_answers` knows better.
+    """
+    gain = ours.mean - theirs.mean
+    down = ((ours.mean - ours.low) ** 2 + (theirs.high - theirs.mean) ** 2) ** 0.5
+    up = ((ours.high - ours.mean) ** 2 + (theirs.mean - theirs.low) ** 2) ** 0.5
+    return Interval(gain, gain - down, gain + up)
+
+
 def _over_seeds(values: Tensor) -> tuple[float, float]:
     """The standard error of a mean over seeds, and its degrees of freedom. values: S accuracies, or gains, in points.
 

@@ -61,7 +61,8 @@ def finite(feature: Tensor, what: str) -> Tensor:
 
 
 def scored(scores: Tensor, label: Tensor) -> Result:
-    """Accuracy with its 95 % Wilson interval, mean per-class accuracy, and top-5 where there are more than 5 classes.
+    """Accuracy with its 95 % Wilson interval, mean per-class accuracy, and top-5 where there are more than 5 classes;
+    and right, which answers are right, as `packed` writes them.
 
     scores: N x C, more is likelier; ties go to the lowest class.  label: N.  All in per cent.
     """
@@ -71,6 +72,7 @@ def scored(scores: Tensor, label: Tensor) -> Result:
         "accuracy": 100 * float(hit.double().mean()),
         "low": low,
         "high": high,
+        "right": packed(hit),
         "class_accuracy": float(torch.tensor(list(per_class(hit, label).values()), dtype=torch.float64).mean()),
     }
     if scores.shape[1] > 5:
