@@ -33,7 +33,9 @@ from nearfar.nn.towers import pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.page import report
+from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.report.verdict import Answer, answers, spoken
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
@@ -367,6 +369,10 @@ class Run:
         """Write report.html, from what the run directory holds.  say: told of each file that cannot be read."""
         return report(self.path, say)
 
+    def answers(self) -> list[Answer]:
+        """Is it working, will it help me, which checkpoint: the findings of the report, with their numbers."""
+        return answers(read(self.path))
+
     def export(self, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`).
 
@@ -535,6 +541,8 @@ def fit(
     """
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
-    training.train(plan, path, resume=resume, say=say)
+    if training.train(plan, path, resume=resume, say=say):
+        for sentence in spoken(read(path)):
+            say(sentence)
     run = Run(path, trust=True)  # the files of code are those that were given here
     return Run(path, network=plan.network, trust=True) if is_own(run.config["made"]["encoder"]) else run

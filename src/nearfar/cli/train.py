@@ -75,9 +75,12 @@ def train(argv: list[str]) -> int:
             raise
         return 2  # what happened is printed once for all ranks
     if console.leads and finished:
+        from nearfar.report.record import read
+        from nearfar.report.verdict import spoken
         from nearfar.run import load
 
         page = load(out, trust=True).report(print)  # the files of code are those that were given here
+        print("\n".join(spoken(read(out))))
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
         print(f"Report:   {page}")
         print(f"Go on:    nearfar evaluate {out} DATA --labels FILE · nearfar embed {out} DATA · nearfar export {out}")

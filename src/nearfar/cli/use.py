@@ -188,6 +188,8 @@ def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar.cli.demo import print_table
+    from nearfar.report.record import read
+    from nearfar.report.verdict import spoken
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, trust=asked.trust).reading(asked.given())
@@ -202,7 +204,8 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     print_table(table)
-    print(f"\n{table['note']}")
+    print(f"\n{table['note']}\n")
+    print("\n".join(spoken(read(run.path))))
     print(f"\nResult:  {run.path / 'results' / 'evaluate.json'}\nReport:  {run.report(print)}")
     return 0
 

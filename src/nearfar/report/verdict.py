@@ -16,13 +16,14 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from nearfar.evaluation.alarms import ROWS, Alarm, alarms
-from nearfar.evaluation.intervals import Interval, Judgement, apart, judged, of_answers, wilson
+from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged, of_answers, wilson
 from nearfar.evaluation.protocol import unpacked
 from nearfar.report import html
 from nearfar.report.numbers import decimals
 from nearfar.report.record import Record
 from nearfar.report.results import ENDS, NOTHING
 
+PROBE = "kNN accuracy on held-out samples"
 ACCURACY, CALIBRATION = "accuracy (%)", "calibration error (%)"
 UNTRAINED = "untrained encoder"
 """The row of a table that says where training began."""
@@ -53,10 +54,10 @@ class Answer:
 class Gain:
     """Accuracies in per cent, and what the second has over the first.
 
-    where: "probe" or "evaluate".  samples: tested; None where that is not known, and then there is no interval.
+    of: what was measured, such as "kNN accuracy".  samples: tested; None where that is not known.
     """
 
-    where: str
+    of: str
     first: float
     last: float
     interval: Interval | None
@@ -186,36 +187,54 @@ def _without_labels(answer: Any, record: Record, loss: dict[str, Any], steps: in
 
 
 def helping(record: Record) -> Answer:
-    """Judged by all columns of the first table that holds this run's encoder and something to compare it with.
+    """Judged by all columns of all tables that hold this run's encoder and something to compare it with.
 
     In each column against the best of the others. A gain in one and a loss in another is said as it is; where there is
     neither, doing without training is as good, or too few samples were tested to tell.
     """
-    for table in record.tables.values():
-        columns = [column for name in table["columns"] if (column := _column(record, table, name))]
-        if not columns:
-            continue
-        by = {said: [c for c in columns if c["judged"] == said] for said in ("ahead", "behind", "alike", "open")}
-        facts: dict[str, Any] = {"columns": columns, **by, "seen": {"samples": 0} | (table.get("seen") or {})}
-        if facts["seen"]["samples"] and facts["seen"].get("with labels"):
-            return Answer("helping", "seen_labels", "unsure", facts)
-        if all(column["gain"] is None for column in columns):
-            return Answer("helping", "no_intervals", "unsure", facts)
-        if by["ahead"] and by["behind"]:
-            return Answer("helping", "mixed", "unsure", facts)
-        if by["ahead"]:
-            return Answer("helping", "helps", "good", facts)
-        if by["behind"]:
-            return Answer("helping", "harms", "bad", facts)
-        gains = [column["gain"] for column in columns if column["gain"] is not None]
-        near = fmean(gain.mean for gain in gains) <= 0 and fmean(gain.high for gain in gains) <= NEAR
-        if not by["open"] or near:
-            return Answer("helping", "as_good", "bad", facts)
-        return Answer("helping", "too_few", "unsure", facts)
+    tables = [(table, _columns(record, table)) for table in record.tables.values()]
+    tables = [(table, columns) for table, columns in tables if columns]
+    if tables:
+        several = len(tables) > 1
+        columns = [
+            column | ({"name": f"{column['name']} of {table.get('data', table['title'])}"} if several else {})
+            for table, own in tables
+            for column in own
+        ]
+        seen = [table.get("seen") or {} for table, _ in tables]
+        facts = {"columns": columns, "seen": max(seen, key=lambda of: of.get("samples", 0)) or {"samples": 0}}
+        return _weighed(columns, facts)
     if probes := record.curve("knn"):
         facts = {"first": probes[0]["knn"], "last": probes[-1]["knn"], "from_start": probes[0]["step"] == 0}
         return Answer("helping", "only_knn", "unsure", facts)
     return Answer("helping", "not_measured", "unsure")
+
+
+def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer:
+    """What all columns say together."""
+    by = {said: [c for c in columns if c["judged"] == said] for said in ("ahead", "behind", "alike", "open")}
+    gains = [column["gain"] for column in columns if column["gain"] is not None]
+    facts |= by
+
+    def answer(finding: str, mood: Mood) -> Answer:
+        return Answer("helping", finding, mood, facts)
+
+    if facts["seen"].get("samples") and facts["seen"].get("with labels"):
+        return answer("seen_labels", "unsure")
+    if not gains:
+        return answer("no_intervals", "unsure")
+    if by["ahead"] and by["behind"]:
+        return answer("mixed", "unsure")
+    if by["ahead"]:
+        return answer("helps", "good")
+    if by["behind"]:
+        return answer("harms", "bad")
+    near = fmean(gain.mean for gain in gains) <= 0 and fmean(gain.high for gain in gains) <= NEAR
+    return answer("as_good", "bad") if near or not by["open"] else answer("too_few", "unsure")
+
+
+def _columns(record: Record, table: dict[str, Any]) -> list[dict[str, Any]]:
+    return [column for name in table["columns"] if (column := _column(record, table, name))]
 
 
 def _column(record: Record, table: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -264,6 +283,7 @@ def checkpoint(record: Record) -> Answer:
         "epoch": _epoch(best),
         "step": best["step"],
         "kept": "best.pt" in record.checkpoints,
+        "tries": len(probes),
         "start": None if start is None else start["knn"],
     }
     level = 1 - 0.05 / max(1, len(probes) - 1)
@@ -276,6 +296,7 @@ def checkpoint(record: Record) -> Answer:
     gain = _between(record, last, best, level)
     found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
     finding, mood = found[gain.judged]
+    mood = mood if finding == "accuracy_fell" or best["knn"] - last["knn"] > ALIKE else "good"
     return Answer("checkpoint", finding, mood, facts | {"gain": gain})  # pyright: ignore[reportArgumentType]
 
 
@@ -358,7 +379,7 @@ def _evaluated(record: Record) -> Gain | None:
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
             gain = _gain(table, UNTRAINED, column, ours, theirs)
-            return Gain("evaluate", theirs["value"], ours["value"], gain, seen.get("of"))
+            return Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
     return None
 
 
@@ -367,12 +388,12 @@ def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], 
     rights = [_right(line) for line in (first, last)]
     if rights[0] is not None and rights[1] is not None and rights[0].shape == rights[1].shape:
         interval = of_answers(rights[1], over=rights[0], level=level)
-        return Gain("probe", first["knn"], last["knn"], interval, rights[0].shape[1])
+        return Gain(PROBE, first["knn"], last["knn"], interval, rights[0].shape[1])
     sizes = [line.get("knn_samples") or _probe_size(record) for line in (first, last)]
     if None in sizes:
-        return Gain("probe", first["knn"], last["knn"], None)
+        return Gain(PROBE, first["knn"], last["knn"], None)
     ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(sizes), strict=True))
-    return Gain("probe", first["knn"], last["knn"], apart(ours, theirs), min(sizes))
+    return Gain(PROBE, first["knn"], last["knn"], apart(ours, theirs), min(sizes))
 
 
 def _right(line: Mapping[str, Any]) -> Any:

@@ -43,8 +43,6 @@ class Log:
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
         self.begun = False  # whether step 0 is measured
-        self.untrained: float | None = None  # kNN before the first step
-        self.best: float | None = None  # kNN since
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -91,10 +89,7 @@ class Log:
         line = finite(line)
         self.newest.append(line)
         self.judge.see(line)
-        if line["step"] == 0:
-            self.begun, self.untrained = True, line.get("knn")
-        elif "knn" in line:
-            self.best = max(line["knn"], -math.inf if self.best is None else self.best)
+        self.begun = self.begun or line["step"] == 0
 
     def begin(self, inspected: StepResult, probed: dict[str, float]) -> None:
         """Write down step 0, by which all later readings are judged: the probe and the readings of the first batch.
@@ -103,15 +98,6 @@ class Log:
         """
         if numbers := probed | self._readings(inspected):
             self.write(0, numbers)
-
-    def no_gain(self) -> str:
-        """A sentence where no probe was above that before the first step; "" elsewhere."""
-        if self.untrained is None or self.best is None or self.best > self.untrained:
-            return ""
-        return (
-            f"By the kNN probe training did not help: {self.untrained:.1f} % before the first step, and at best "
-            f"{self.best:.1f} % after. The best checkpoint is the best of those that were trained."
-        )
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
         """Read what was left on the device by the steps up to `step`, and write it down.

@@ -113,9 +113,9 @@ def look(
 def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples) -> dict[str, Any]:
     """kNN accuracy on held-out training rows, in per cent: what chooses the best checkpoint.
 
-    Gives "knn" with the ends of its 95 % interval over the queries, "knn_low" and "knn_high"; "knn_right", which of them
-    are right, as `packed` writes them; and how many rows it rests on: "knn_samples" queries and a bank of "knn_bank".
-    Rows that can be read no more are left out.
+    Gives "knn" with the ends of its 95 % interval over the queries, "knn_low" and "knn_high"; "knn_right", which
+    of them are right, as `packed` writes it; and how many rows that rests on: "knn_samples" queries, a
+    bank of "knn_bank". Rows that can be read no more are left out.
     """
     result = knn(*_embed_readable(encoder, plain, bank), *_embed_readable(encoder, plain, queries), k=20)
     return {
