@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,14 +151,24 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor) -> Tensor:
 
 
 def few_labels(
-    train: Tensor, train_label: Tensor, test: Tensor, test_label: Tensor, *, group: Tensor | None = None, **how: Any
+    train: Tensor,
+    train_label: Tensor,
+    test: Tensor,
+    test_label: Tensor,
+    *,
+    group: Tensor | None = None,
+    shots: int = 10,
+    draws: int = 10,
+    scorer: Scorer = class_means,
+    seed: int = 0,
 ) -> Result:
-    """The accuracy on the whole test set when only some training rows of each class have a label, in per cent.
+    """The accuracy on the whole test set when only `shots` training rows of each class have a label, in per cent.
 
-    train: N x D and train_label: N.  test: M x D and test_label: M.  group: M, as below.
-    how: shots, draws, scorer and seed, and what it gives: see `few_labels_in_folds`, of which this is one fold.
+    train: N x D and train_label: N.  test: M x D and test_label: M.  The rest, and what it gives: as in
+    `few_labels_in_folds`, of which this is one fold.
     """
-    return few_labels_in_folds([(train, train_label, test, test_label)], group=group, **how)
+    fold = (train, train_label, test, test_label)
+    return few_labels_in_folds([fold], group=group, shots=shots, draws=draws, scorer=scorer, seed=seed)
 
 
 def few_labels_in_folds(
