@@ -22,7 +22,7 @@ from nearfar.data.splits import folds
 from nearfar.errors import Damaged, NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.intervals import of_answers
-from nearfar.evaluation.linear import ridge
+from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.protocol import unpacked
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import insist_trusted, replace_json
@@ -282,7 +282,6 @@ class Run:
         first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
         untrained = torch.cat([probing.passed(first, plain, samples) for samples in parts])
-        bank = int((label[splits[0][0]] != MISSING).sum())
         evaluations = {
             name: evaluate(
                 features,
@@ -290,8 +289,8 @@ class Run:
                 splits,
                 group=group if bool((group != MISSING).any()) else None,
                 seen_in_training=bool(seen.any()),
-                k=200 if bank >= 10_000 else 20,
                 solver=ridge,
+                strengths=RIDGE_STRENGTHS,
                 shots=(1, 5),
                 seed=seed,
             )

@@ -329,6 +329,15 @@ def test_the_numbers_of_a_gain_are_shown() -> None:
         assert text in words(found)
 
 
+def test_groups_widen_a_gain_as_they_widen_the_probe() -> None:
+    one, many = (answered(50, 53, 55), answered(50, 53, 55))
+    for line in many.metrics:  # as of samples ten of which belong together
+        line |= {"knn_low": line["knn"] - 15, "knn_high": line["knn"] + 15}
+    alone, grouped = (answers(made)[0].facts["gain"].interval for made in (record(FELL, one), record(FELL, many)))
+    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(30 / 9.73, abs=0.02)
+    assert grouped.low < 0 < alone.low
+
+
 def test_every_alarm_of_the_log_is_shown() -> None:
     lines = [{"step": s, "loss": 5.0, "input_share": 0.9} for s in range(1, 9)]
     for made in (

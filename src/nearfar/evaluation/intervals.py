@@ -138,8 +138,8 @@ def of_answers(
         error, freedom = _over_seeds(gain.mean(1))
         means = means + error * generator.standard_t(freedom, DRAWS)
     mean = float(gain.mean())
-    ends_of_draws = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, max(low, min(mean, ends_of_draws[0])), min(high, max(mean, ends_of_draws[1])))
+    below, above = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(mean, max(low, min(mean, below)), min(high, max(mean, above)))
 
 
 def apart(ours: Interval, theirs: Interval) -> Interval:

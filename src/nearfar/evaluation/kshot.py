@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
+from nearfar.evaluation.held import TRIED, standardize
 from nearfar.evaluation.intervals import bootstrap, of_answers
 from nearfar.evaluation.linear import linear_scores
 from nearfar.evaluation.protocol import Result, labeled, packed, result
@@ -160,6 +161,7 @@ def few_labels(
     shots: int = 10,
     draws: int = 10,
     scorer: Scorer = class_means,
+    scaled: Sequence[bool] = (False,),
     seed: int = 0,
 ) -> Result:
     """The accuracy on the whole test set when only `shots` training rows of each class have a label, in per cent.
@@ -168,7 +170,7 @@ def few_labels(
     `few_labels_in_folds`, of which this is one fold.
     """
     fold = (train, train_label, test, test_label)
-    return few_labels_in_folds([fold], group=group, shots=shots, draws=draws, scorer=scorer, seed=seed)
+    return few_labels_in_folds([fold], group=group, shots=shots, draws=draws, scorer=scorer, scaled=scaled, seed=seed)
 
 
 def few_labels_in_folds(
@@ -178,31 +180,31 @@ def few_labels_in_folds(
     shots: int = 10,
     draws: int = 10,
     scorer: Scorer = class_means,
+    scaled: Sequence[bool] = (False,),
     seed: int = 0,
 ) -> Result:
     """The accuracy on the test rows of all folds when only `shots` training rows of each class have a label.
 
     folds: of each, train, train_label, test, test_label as in `few_labels`. Labels are drawn `draws` times anew. Rows
     without label take no part; a class with fewer rows gives them all, and the notes say so.
+    scaled: whether features have mean 0 and deviation 1 on all training rows, which takes no label; of two ways that is
+    taken, in each fold, which names more of the training rows that were not drawn.
     group: of all test rows, fold after fold: those that belong together, and are drawn together in the interval.
     Gives accuracy in per cent, the mean over draws, with low and high, its 95 % interval over test samples (or groups)
     and draws; right, which answers are right in each draw, as `packed` writes them; and chance, the accuracy of always
     naming the commonest test class.
     """
     _positive(shots=shots, draws=draws)
-    tables, truths, places, learned, short, before = [], [], [], 0, 0, 0
+    tables, truths, places, ways, learned, short, before = [], [], [], [], 0, 0, 0
     for train, train_label, test, test_label in folds:
         x, y, _ = labeled(train, train_label, "training")
         z, truth, place = labeled(test, test_label, "test")
         z, truth = z.to(x.device), truth.to(x.device)
-        generator = torch.Generator().manual_seed(seed)
-        right = []
-        for _ in range(draws):
-            chosen = _first_of_each(y, torch.randperm(len(y), generator=generator).to(y.device), shots)
-            right.append(scorer(x[chosen], y[chosen], z).argmax(1) == truth)
-        tables.append(torch.stack(right).cpu())
+        right, way = _right(x, y, z, truth, shots, draws, scorer, scaled, seed)
+        tables.append(right)
         truths.append(truth.cpu())
         places.append(before + place.cpu())
+        ways.append(way)
         before += len(test)
         learned += len(x)
         short = max(short, int((torch.bincount(y)[y.unique()] < shots).sum()))
@@ -220,6 +222,7 @@ def few_labels_in_folds(
         "shots": shots,
         "draws": draws,
         "classifier": scorer.__name__,
+        "standardized": ways[0] if len(set(ways)) == 1 else f"in {sum(ways)} of {len(ways)} folds",
         "interval_over": f"{over} and draws" if draws > 1 else over,
         "splits": len(folds),
         "train": learned // len(folds),
@@ -228,6 +231,41 @@ def few_labels_in_folds(
     }
     notes = [f"{short} classes have fewer than {shots} labeled rows"] if short else []
     return result("few_labels", numbers, config, notes)
+
+
+def _right(
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    truth: Tensor,
+    shots: int,
+    draws: int,
+    scorer: Scorer,
+    scaled: Sequence[bool],
+    seed: int,
+) -> tuple[Tensor, bool]:
+    """Which answers to the test rows are right in each draw, and whether features were standardized: draws x M."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn, others = [], []
+    for _ in range(draws):
+        order = torch.randperm(len(y), generator=generator).to(y.device)
+        drawn.append(_first_of_each(y, order, shots))
+        others.append(order[~torch.isin(order, drawn[-1])][:TRIED])
+    ways = {way: standardize(x, z) if way else (x, z) for way in scaled}
+    named = (
+        {
+            way: sum(
+                int((scorer(a[c], y[c], a[rest]).argmax(1) == y[rest]).sum())
+                for c, rest in zip(drawn, others, strict=True)
+            )
+            for way, (a, _) in ways.items()
+        }
+        if len(ways) > 1
+        else {}
+    )
+    way = max(named, key=lambda way: named[way]) if named else scaled[0]
+    x, z = ways[way]
+    return torch.stack([scorer(x[c], y[c], z).argmax(1) == truth for c in drawn]).cpu(), way
 
 
 def _first_of_each(label: Tensor, order: Tensor, count: int) -> Tensor:

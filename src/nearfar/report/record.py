@@ -8,8 +8,9 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 - `environment.json`: free; the header shows `started` (ISO time), `seconds`, `paper`; `notes` is a list of sentences,
   `timings` maps a part of the work to seconds.
 - `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn",
-  "knn_low", "knn_high", "knn_samples", "knn_bank", "knn_right"}`. The line of step 0 has the probe and the readings
-  (spread, effective_rank, accuracy, ...) before the first step, and no loss; runs of earlier versions lack it.
+  "knn_low", "knn_high", "knn_samples", "knn_bank", "knn_right", ...}`. The line of step 0 has the probe and
+  the readings (spread, effective_rank, accuracy, ...) before the first step, and no loss; runs of earlier versions lack
+  it.
 - `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learned`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,

@@ -385,15 +385,25 @@ def _evaluated(record: Record) -> Gain | None:
 
 def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], level: float = 0.95) -> Gain:
     """What one probe has over another: of the same samples where their answers are known, else of two binomials."""
-    rights = [_right(line) for line in (first, last)]
-    if rights[0] is not None and rights[1] is not None and rights[0].shape == rights[1].shape:
-        interval = of_answers(rights[1], over=rights[0], level=level)
-        return Gain(PROBE, first["knn"], last["knn"], interval, rights[0].shape[1])
+    before, after = (_right(line) for line in (first, last))
     sizes = [line.get("knn_samples") or _probe_size(record) for line in (first, last)]
     if None in sizes:
         return Gain(PROBE, first["knn"], last["knn"], None)
+    if before is not None and after is not None and before.shape == after.shape:
+        interval = _wider(of_answers(after, over=before, level=level), last)
+        return Gain(PROBE, first["knn"], last["knn"], interval, after.shape[1])
     ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(sizes), strict=True))
-    return Gain(PROBE, first["knn"], last["knn"], apart(ours, theirs), min(sizes))
+    interval = _wider(apart(ours, theirs), {"knn_samples": sizes[1]} | dict(last))
+    return Gain(PROBE, first["knn"], last["knn"], interval, min(sizes))
+
+
+def _wider(gain: Interval, line: Mapping[str, Any]) -> Interval:
+    """A gain whose interval is as much wider as groups made that of the probe itself, beside its samples one by one."""
+    own, low, high = _binomial(line["knn"], line["knn_samples"]), line.get("knn_low"), line.get("knn_high")
+    if low is None or high is None:
+        return gain
+    by = max(1.0, (high - low) / (own.high - own.low))
+    return Interval(gain.mean, gain.mean - by * (gain.mean - gain.low), gain.mean + by * (gain.high - gain.mean))
 
 
 def _right(line: Mapping[str, Any]) -> Any:
