@@ -192,6 +192,7 @@ class Run:
         """
         keep = (*self.settings.keep_words, *keep_words)
         column = label_column or self.settings.label_column
+        self.insist_there(data, labels, label_column)
         opened = self.kind.open_as(
             data,
             self.config["made"],
@@ -202,6 +203,15 @@ class Run:
         )
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
+
+    def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
+        """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
+
+        wanted: what is said where no labels are known; "" where none need be.
+        """
+        column = label_column or self.settings.label_column
+        self.kind.insist_there(data, labels, column, asked=bool(label_column), wanted=wanted)
+        _ = self.encoder
 
     def reading(self, changed: dict[str, Any]) -> Run:
         """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
@@ -246,6 +256,10 @@ class Run:
         Raises ValueError where no class is common to what is learned from and what is tested.
         Writes results/evaluate.json and returns what it holds.
         """
+        no_labels = f"evaluating takes labels, and none are known: {self.kind.unlabeled}"
+        self.insist_there(data, labels, label_column, no_labels)
+        if test is not None:
+            self.insist_there(test, test_labels, label_column, "--test takes labels, and none are known: --test-labels")
         parts = [self.open(data, labels=labels, label_column=label_column, keep_words=keep_words)]
         if test is not None:
             parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import modalities
+from nearfar.batch import MISSING
+from nearfar.errors import UserError
 from nearfar.evaluation.intervals import Interval, over_seeds
+from nearfar.modalities import kind as kinds
 from nearfar.run import Run
 from nearfar.studies.asked import Compare
 from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
-from nearfar.training.build import insist_on_pixels
+from nearfar.training.build import batch_size, build, insist_ready, open_samples
 from nearfar.training.directory import read_environment
 
 MEASURES = ("kNN (%)", "linear (%)")
@@ -35,9 +38,23 @@ class Comparison(Study[Compare]):
         self.said: set[str] = set()
 
     def prepare(self) -> None:
-        self.plans = {method: self._plan(method) for method in self.ask.methods}
+        """Also builds each method once, on the samples, so that none fails after another was trained."""
+        ask = self.ask
+        self.plans = {method: self._plan(method) for method in ask.methods}
         for plan in self.plans.values():
-            insist_on_pixels(plan)
+            insist_ready(plan)
+        (first, *_), quiet = self.plans.values(), lambda text: None
+        kind, column = kinds.of(first.kind), ask.label_column
+        unlabeled = f"methods are compared by labels, and none are known: {kind.unlabeled}"
+        asked = column != first.settings.label_column
+        kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if sum(map(len, self.measured.get("runs", {}).values())) == ask.seeds * len(ask.methods):
+            return
+        samples = open_samples(first, quiet)
+        if not (samples.label != MISSING).any():
+            raise UserError(unlabeled)
+        for plan in self.plans.values():
+            build(plan, samples, batch_size(ask.batch, len(samples), quiet), self.out, quiet)
 
     def _plan(self, method: str) -> plans.Plan:
         flags, network = self.ask.flags(), modalities.entry(modalities.kind_of(self.ask.data)).study_encoder()

@@ -29,6 +29,7 @@ from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.build import insist_ready
 
 SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
     "from scratch",
@@ -56,11 +57,17 @@ class PretrainingHelps(Study[Helps]):
         flags = ask.flags() | {"probe_every": 0} | ({"epochs": ask.epochs} if ask.epochs else {})
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
         self.kind = kinds.of(self.plan.kind)
+        unlabeled, column = f"no sample has a label: {self.kind.unlabeled}", ask.label_column
+        asked = column != type(self.plan.settings).label_column
+        self.kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if ask.weights:
+            self.kind.off_the_shelf(ask.shelf, ask.weights, None)  # or an error, before anything is decoded
         if ask.run:
             samples = Run(ask.run, trust=ask.trust).open(
-                ask.data, labels=ask.labels or None, label_column=ask.label_column, keep_words=ask.keep_words
+                ask.data, labels=ask.labels or None, label_column=column, keep_words=ask.keep_words
             )
         else:
+            insist_ready(self.plan)
             samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
         for note in [*samples.notes, *labeled_rows(self.samples, unlabeled=self.kind.unlabeled).notes]:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings
+from nearfar.settings import Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
 
     recipe, kind: by default those that suit the data.
     """
+    if isinstance(data, str | os.PathLike):
+        modalities.insist_samples(data)
     kind = kind or modalities.kind_of(data)
     entry = modalities.entry(kind)
     recipe = recipe or entry.recipe_for(data)
@@ -69,9 +70,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             elsewhere = [other for other in modalities.names() if name in settings_of(other)]
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
-            near = get_close_matches(name, [*known, *own], 2)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
     if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
         raise WrongType(
             f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
@@ -85,6 +84,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     else:
         network = None
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
+    if network is None:
+        entry.insist_encoder(settings.encoder)
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
     for name, value in arguments.items():

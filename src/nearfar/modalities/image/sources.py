@@ -34,6 +34,10 @@ SUFFIXES = frozenset(
 """A file with such a suffix is an image file; if it cannot be decoded, it is a bad one."""
 
 
+LABELS = ("labels", "y")
+"""Arrays of a .npz file that hold labels."""
+
+
 @dataclass(slots=True)
 class Opened:
     """What was found at DATA, before anything is decoded."""
@@ -64,8 +68,7 @@ def find(data: Any, label_column: str = "label", keep: Sequence[str] = ()) -> Op
 
 
 def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
-    if not path.exists():
-        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
+    insist_path(path)
     if path.is_dir():
         return _open_folder(path)
     suffix = path.suffix.lower()
@@ -95,6 +98,12 @@ def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
 _WANTED = (
     "a folder of images or .npy files, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
 )
+
+
+def insist_path(path: Path) -> None:
+    """Raise FileNotFoundError where there is nothing."""
+    if not path.exists():
+        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
 
 
 def _open_folder(root: Path) -> Opened:
@@ -208,7 +217,7 @@ def _open_npz(path: Path, file: Any, keep: Sequence[str]) -> Opened:
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
             "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
         )
-    values, classes, group, split = first("labels", "y"), first("names"), first("group"), first("split")
+    values, classes, group, split = first(*LABELS), first("names"), first("group"), first("split")
     attribute = first("attribute")
     if values is None and group is None and split is None and attribute is None:
         return opened
