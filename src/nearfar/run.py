@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests
-from nearfar.data.labels import meet, places, present
+from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.errors import Damaged, NotFound, UserError
@@ -196,7 +196,7 @@ class Run:
         opened = self.kind.open_as(
             data,
             self.config["made"],
-            dataclasses.replace(self.settings, keep_words=keep),
+            dataclasses.replace(self.settings, keep_words=keep, label_column=label_column or USUAL),
             labels=None if isinstance(labels, str) and labels == "none" else labels,
             label_column=column,
             lenient=lenient,

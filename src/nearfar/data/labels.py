@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
@@ -33,6 +33,36 @@ SPLITS = {
 
 UNLABELED = ("unlabeled", "unlabelled", "unsup")
 """Names of a folder beside class folders (or beside train and test) of which no sample has a label."""
+
+
+USUAL = "label"
+"""The column of labels that is read where none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """Which column holds the labels. asked: whether somebody named it; then it must be there."""
+
+    name: str = USUAL
+    asked: bool = False
+
+    @classmethod
+    def of(cls, given: str | LabelColumn) -> LabelColumn:
+        """A name other than the usual one was asked for."""
+        return given if isinstance(given, LabelColumn) else cls(given, given != USUAL)
+
+    def find(self, there: Sequence[str], where: str) -> str | None:
+        """The column of that name among those that are there, whatever its case; None where there is none.
+
+        where: the columns are, for the message.  Raises ValueError, which lists them, where it was asked for and is
+        absent.
+        """
+        found = csv.column(there, self.name)
+        if found is None and self.asked:
+            has = f"it has {', '.join(map(repr, there))}: name one by --label-column" if there else "it has no columns"
+            remedy = "" if there else ": give the table that has it as --labels FILE, or leave --label-column out"
+            raise UserError(f"{where} has no column {self.name!r}; {has}{remedy}")
+        return found
 
 
 Rows: TypeAlias = list[tuple[str, dict[str, str]]]
@@ -57,6 +87,16 @@ class Labels:
     def __post_init__(self) -> None:
         if self.attribute is None:
             self.attribute = torch.full_like(self.label, MISSING)
+
+    def beside(self, group: Tensor, attribute: Tensor, split: list[str]) -> Labels:
+        """These, with what other labels of the same samples say of group, attribute and split, where these say nothing
+        of any sample: a file of labels need not repeat what the data know."""
+        return replace(
+            self,
+            group=self.group if (self.group != MISSING).any() else group,
+            attribute=self.attribute if (self.attribute != MISSING).any() else attribute,
+            split=self.split if any(self.split) else split,
+        )
 
 
 def natural(text: str) -> tuple:
@@ -170,17 +210,19 @@ def given_labels(
     labels: Any,
     names: Sequence[str],
     *,
-    column: str = "label",
+    column: str | LabelColumn = USUAL,
     root: Path | None = None,
     files: Sequence[str] = (),
     noun: str = "sample",
     keep: Collection[str] = (),
 ) -> Labels:
     """Labels as a user gives them: the word folders, the path of a table (see `table_labels`), or an array."""
+    column = LabelColumn.of(column)
     if not isinstance(labels, str | Path):
         return array_labels(labels, len(names), noun=noun, keep=keep)
     if str(labels) != "folders":
-        return table_labels(labels, names, column=column, root=root, files=files, noun=noun, keep=keep)
+        return table_labels(labels, names, column=column.name, root=root, files=files, noun=noun, keep=keep)
+    column.find((), "--labels folders")
     if not any("/" in name for name in names):
         raise UserError(
             f"--labels folders takes each {noun}'s class from its folder, and the {noun}s of DATA lie in none. Give a "

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
-from nearfar.data import csv
-from nearfar.data.labels import given_labels, insist_table, split_names
+from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
@@ -88,11 +87,8 @@ class Kind:
         none = isinstance(labels, str) and labels == "none"
         if not none and (columns is None or not (labels is None or (isinstance(labels, str) and not labels))):
             return
-        there = not none and csv.column(columns or [], label_column) is not None
-        if asked and not none and not there:
-            named = f"it has {', '.join(map(repr, columns))}" if columns else "it has none: --labels FILE brings some"
-            raise UserError(f"{str(data)!r} has no column {label_column!r}; {named}")
-        if wanted and not there:
+        there = None if none else LabelColumn(label_column, asked).find(columns or [], f"{str(data)!r}")
+        if wanted and there is None:
             raise UserError(wanted)
 
     def open(self, data: Any, settings: Any) -> Samples:
@@ -138,22 +134,30 @@ class Kind:
         if not isinstance(data, Samples):
             return samples
         if labels is None or (isinstance(labels, str) and not labels):
-            if asked and data.label_column and data.label_column != label_column:
+            unlabeled = not data.label_column and bool((data.label == MISSING).all())
+            if asked and (unlabeled or data.label_column not in ("", label_column)):
+                had = f"with the labels of {data.label_column!r}" if data.label_column else "without labels"
                 raise UserError(
-                    f"the label column {label_column!r} was asked for, but the samples were opened with the labels of "
-                    f"{data.label_column!r}: name it where they are opened"
+                    f"the label column {label_column!r} was asked for, but the samples were opened {had}: name it "
+                    "where they are opened"
                 )
             return samples
         return self.relabeled(samples, labels, label_column, keep)
 
     def relabeled(self, samples: Samples, labels: Any, column: str, keep: Sequence[str] = ()) -> Samples:
         """The samples with other labels, given as `given_labels` takes them, and what comes with these."""
-        known = given_labels(labels, samples.names, column=column, noun=self.noun.removesuffix("s"), keep=keep)
-        own = {name: getattr(known, name) for name in ("group", "attribute") if (getattr(known, name) != MISSING).any()}
-        own |= {"split": known.split} if any(known.split) else {}
-        notes = [*samples.notes, *known.notes]
+        wanted, noun = LabelColumn(column), self.noun.removesuffix("s")
+        known = given_labels(labels, samples.names, column=wanted, noun=noun, keep=keep)
+        known = known.beside(samples.group, samples.attribute, samples.split)
         return dataclasses.replace(
-            samples, label=known.label, classes=known.classes, notes=notes, label_column=column, **own
+            samples,
+            label=known.label,
+            classes=known.classes,
+            group=known.group,
+            attribute=known.attribute,
+            split=known.split,
+            notes=[*samples.notes, *known.notes],
+            label_column=column,
         )
 
     def open_as(

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from nearfar.data import csv
+from nearfar.data.labels import USUAL, LabelColumn
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import NotFound, UserError
 from nearfar.files import load_function, name_text
@@ -27,7 +28,7 @@ from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import LABELS, SUFFIXES, insist_path, listed_names
+from nearfar.modalities.image.sources import IMAGES, LABELS, SUFFIXES, insist_path, listed_names
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -71,7 +72,7 @@ class ImageKind(kind.Kind):
         return None if ".py" in settings.views else len(named_views(settings, settings.size or 128))
 
     def columns(self, data: Any) -> list[str] | None:
-        """Of a list or a table those of its header; of an array file label, if it holds any; of all other paths none."""
+        """Of a list or a table those of its header; of a .npz file its other arrays; of all other paths none."""
         if not isinstance(data, str | os.PathLike):
             return None
         path, suffix = Path(data), Path(data).suffix.lower()
@@ -87,7 +88,7 @@ class ImageKind(kind.Kind):
                     held = {name.removesuffix(".npy") for name in file.namelist()}
             except (OSError, zipfile.BadZipFile):
                 return None
-            return ["label"] if held & set(LABELS) else []
+            return [*sorted(held - set(IMAGES)), *(["label"] if held & set(LABELS) else [])]
         return []
 
     def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
@@ -95,6 +96,7 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         return open_images(
             data,
@@ -122,11 +124,12 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         images = open_images(
             data,
             labels=labels,
-            label_column=label_column,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
             white=facts["whites"],

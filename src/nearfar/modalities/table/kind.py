@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data import csv
+from nearfar.data.labels import USUAL, LabelColumn
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -90,7 +91,7 @@ class TableKind(kind.Kind):
         return open_table(
             data,
             labels=labels,
-            label_column=label_column,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
             drop=settings.drop,
             keep=settings.keep_words,
             columns=columns,
