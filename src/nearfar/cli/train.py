@@ -12,11 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, command, from_here, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
 from nearfar.errors import Elsewhere, UserError
-from nearfar.files import insist_text
+from nearfar.files import insist_free, insist_text
 from nearfar.modalities import recipes
 from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
 from nearfar.settings import Recipe, Settings
@@ -77,15 +77,28 @@ def train(argv: list[str]) -> int:
     if console.leads and finished:
         from nearfar.run import load
 
-        page = load(out, trust=True).report(print)  # the files of code are those that were given here
+        run = load(out, trust=True)  # the files of code are those that were given here
+        page = run.report(print)
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
-        print(f"Report:   {page}")
-        print(f"Go on:    nearfar evaluate {out} DATA --labels FILE · nearfar embed {out} DATA · nearfar export {out}")
+        print(f"Report:   {page}\nGo on:    " + "\n          ".join(next_steps(run.config, out, place.data)))
     elif console.leads:
         words = shlex.join(["nearfar", "train", *argv])
         words += "" if place.out else f" --out {shlex.quote(str(out))}"
         print(f"Stopped and saved. Go on with: {words}{'' if place.resume else ' --resume'}")
     return 0 if finished else 130
+
+
+def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
+    """What to do with a run, in calls that run as they stand. config: its own.  data: as they were given."""
+    settings, made = config["settings"], config["made"]
+    trust, labels = bool(config["code"]), settings["labels"]
+    steps = [command("embed", out, data, trust=trust), command("export", out, trust=trust)]
+    if max(made["counts"], default=0) > 1 and len(made["classes"]) > 1:
+        return [command("evaluate", out, data, labels=labels and from_here(labels), trust=trust), *steps]
+    if free := made["samples"] - made["labeled"]:
+        few, labels = (free if free < 20 else 0), labels and from_here(labels)
+        return [command("label-plan", out, data, count=few, labels=labels, trust=trust), *steps]
+    return steps
 
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
@@ -171,6 +184,7 @@ class Sheet(Reading):
     """As in training."""
     out: str = "views.png"
     """Where the image goes."""
+    force: ForceArg = False
     method: str = "simclr"
     """Whose recipe names the views."""
     kind: str = ""
@@ -194,6 +208,7 @@ class Sheet(Reading):
 def views(argv: list[str]) -> int:
     """Draw a contact sheet."""
     asked = parsed(Sheet, "views", argv)
+    insist_free(Path(asked.out), force=asked.force)
     import torch
 
     from nearfar.files import replace

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.errors import NotFound, UserError, printable
+from nearfar.errors import NotFound, UserError, counted, printable
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -511,7 +511,7 @@ def _note_missing(labels: Labels, cells: Sequence[str], keep: Collection[str]) -
     words = Counter(cell for cell in cells if cell and not csv.known(cell, keep))
     if words:
         labels.notes.append(
-            f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label; "
+            f"{counted(words.total(), 'labels')} of the words {' or '.join(sorted(words))} are read as no label; "
             f"--keep-words {' '.join(sorted(words))} keeps them as classes."
         )
 

@@ -14,7 +14,7 @@ from nearfar import optim
 from nearfar.batch import MISSING, Batch
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
@@ -162,7 +162,9 @@ def distill(
 def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
     """The samples that the student learns from, with their labels as far as the teacher knows their classes."""
     if len(rows.learn) < 2:
-        raise UserError(f"{len(rows.learn)} samples are in no split val or test: 2 or more to learn from are needed")
+        raise UserError(
+            f"{counted(len(rows.learn), 'samples')} in no split val or test: 2 or more to learn from are needed"
+        )
     part = rows.of(samples, rows.learn)
     part.label[part.label >= len(rows.classes)] = MISSING
     if alpha < 1 and not bool((part.label != MISSING).any()):

@@ -12,7 +12,7 @@ from torch import nn
 
 from nearfar.batch import MISSING
 from nearfar.data.labels import alike, some
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.publish import Draft, Say, Workplace, finished, publish, workplace
@@ -75,8 +75,8 @@ def finetune(
         which = f"the {settings.weights} encoder"
         which += f" and the projector up to layer {settings.layer}" if settings.layer else ""
         say(
-            f"{len(rows.learn)} labels of {len(rows.classes)} classes, on {which} of {str(run.path)!r}, "
-            f"{settings.train}."
+            f"{counted(len(rows.learn), 'labels')} of {counted(len(rows.classes), 'classes')}, on {which} of "
+            f"{str(run.path)!r}, {settings.train}."
         )
         make = _on_frozen_features if settings.train == "frozen" else _by_tuning
         draft = make(place, rows, encoder, head, settings, watch)

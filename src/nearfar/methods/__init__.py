@@ -156,9 +156,7 @@ def _written(name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
                 if isinstance(part, ast.FunctionDef) and part.name == "__init__":
                     pairs = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
                     own = {
-                        a.arg: (a.annotation, d)
-                        for a, d in pairs
-                        if a.annotation and d and a.arg not in FILLED + PARTS
+                        a.arg: (a.annotation, d) for a, d in pairs if a.annotation and d and a.arg not in FILLED + PARTS
                     }
                     return own | {name: text for name, text in taken.items() if name not in own}
     return taken

@@ -21,7 +21,7 @@ from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_n
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
-from nearfar.errors import UserError, printable
+from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
@@ -180,7 +180,7 @@ class Kind:
 
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
-        raise UserError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
+        raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""

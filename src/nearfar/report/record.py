@@ -21,6 +21,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
        "confusion": {"by": "nearest neighbors", "classes": [names], "counts": [[class, taken for, samples], ...]},
        "protocol": {"version": 1, ...}}
 
+  `data` is what they were measured on, in a few words.
   `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
   lack a column.
   `main` marks the encoder of this run; without it the last row is meant. In the first column, higher must be better.

@@ -9,7 +9,7 @@ from typing import Any
 
 from nearfar import modalities
 from nearfar.batch import MISSING
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.evaluation.intervals import Interval, over_seeds
 from nearfar.modalities import kind as kinds
 from nearfar.run import Run
@@ -19,6 +19,7 @@ from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.build import batch_size, build, insist_ready, open_samples
 from nearfar.training.directory import read_environment
+from nearfar.training.log import is_told
 
 MEASURES = ("kNN (%)", "linear (%)")
 MAIN = MEASURES[0]
@@ -77,14 +78,16 @@ class Comparison(Study[Compare]):
                     continue
                 path = self.out / f"{Path(method).stem}-seed{seed}"
                 number = sum(map(len, runs.values())) + 1
-                self.say(f"Run {number} of {ask.seeds * len(ask.methods)}, {path.name}: {epochs[method]} epochs")
+                total = ask.seeds * len(ask.methods)
                 if not self._train(method, path, epochs[method], seed):
                     return False
                 scores = self._evaluate(path)
                 runs[method].append(scores)
                 self.keep()
                 accuracy = ", ".join(f"{m.removesuffix(' (%)')} {scores[m]:.1f} %" for m in MEASURES)
-                self.say(f"    {accuracy}; {scores['minutes']:.1f} minutes of training")
+                if is_told(number, total):
+                    how = f"{counted(epochs[method], 'epochs')} in {scores['minutes']:.1f} min"
+                    self.say(f"Run {number} of {total}, {path.name}: {accuracy}; {how}")
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:

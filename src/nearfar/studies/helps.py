@@ -30,6 +30,7 @@ from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
 from nearfar.training.build import insist_ready
+from nearfar.training.log import is_told
 
 SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
     "from scratch",
@@ -122,9 +123,11 @@ class PretrainingHelps(Study[Helps]):
         if self.ask.weights:
             network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
             ways[SHELF] = Linear(*network)
+        number, total = 0, self.ask.seeds * len(self.ask.budgets)
         for seed in range(self.ask.seeds):
             learned = 0
             for budget in sorted(self.ask.budgets):
+                number += 1
                 rows = labeled_rows(samples, per_class=budget, seed=seed)
                 if len(rows.learn) == learned:
                     continue  # no class has more labels than the smaller budget takes
@@ -137,6 +140,8 @@ class PretrainingHelps(Study[Helps]):
                     right = answer == rows.label[rows.test]
                     values.append(round(100 * float(right.double().mean()), 2))
                     self.keep()
+                if not is_told(number, total):
+                    continue
                 texts = ", ".join(f"{name} {values[str(budget)][seed]:.1f} %" for name, values in accuracies.items())
                 self.say(f"{_labels(budget)}, draw {seed + 1} of {self.ask.seeds}: {texts}")
 

@@ -16,7 +16,7 @@ from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
-from nearfar.errors import NotFound, UserError
+from nearfar.errors import NotFound, UserError, counted
 from nearfar.export.encoder import load_encoder, read_description
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
@@ -65,7 +65,9 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         samples = everything.subset(everything.of_split(*LEARNED).nonzero()[:, 0])
         say(f"Training on {len(samples)} of {len(everything)} samples: those that are not in another split.")
     if len(samples) < 2:
-        raise UserError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
+        raise UserError(
+            f"{counted(len(samples), 'samples')} to train on in {str(plan.data)!r}: contrast needs at least 2"
+        )
     if method.needs_labels and not (samples.label != MISSING).any():
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     return samples
@@ -111,7 +113,7 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
     if batch < max(2, ranks):
         raise UserError(f"{samples} samples are too few for {ranks} processes")
     if batch != asked:
-        say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
+        say(f"The batch is {batch}, not {asked}: there are {samples} samples and {counted(ranks, 'processes')}.")
     return batch
 
 

@@ -168,7 +168,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         watch=watch,
         say=say,
     )
-    for sentence in explain(settings, built, device):
+    for sentence in explain(plan, built, device):
         say(sentence)
     if settings.compile:
         encoder.compile()

@@ -155,8 +155,8 @@ def open_images(
     keep: words that are labels, though they usually say that nothing is known.
 
     Raises FileNotFoundError where there is nothing at `data`, TypeError where it is nothing of these, ValueError where
-    it holds no images, too many bad ones, labels that do not fit, no such column, or images of different numbers of channels; gray
-    ones only are read as color beside others.
+    it holds no images, too many bad ones, labels that do not fit, no such column, or images of different numbers of
+    channels; gray ones only are read as color beside others.
     """
     if max_pixels and max_pixels > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow knows no limit of a single call

@@ -43,8 +43,8 @@ def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so."""
     if not re.fullmatch(r"mlp(-0*[1-9][0-9]*x0*[1-9][0-9]*)?|maxout(-0*[1-9][0-9]*)?", name):
         raise UserError(
-            f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-            "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+            f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such '
+            "as mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
         )
 
 
