@@ -47,10 +47,8 @@ class Lost(NotFound):
 
     def __init__(self, at: Mapping[int, tuple[str, str]]) -> None:
         self.at = dict(at)
-        super().__init__(
-            f"{counted(len(at), 'samples')} can be read no more: {listed(at.values())}. Put back what was there, or open "
-            "the data again"
-        )
+        lost = f"{counted(len(at), 'samples')} can be read no more: {listed(at.values())}"
+        super().__init__(f"{lost}. Put back what was there, or open the data again")
 
 
 def listed(lost: Collection[tuple[str, str]]) -> str:

@@ -409,7 +409,7 @@ def test_too_few_for_the_batch(tmp_path: Path) -> None:
     data = array_file(tmp_path / "few.npz", 10)
     finished, said = train("simclr", data, tmp_path / "run")
     assert finished
-    assert "The batch is 10, not 16: there are 10 samples and 1 process(es)." in said
+    assert "The batch is 10, not 16: there are 10 samples and 1 process." in said
 
 
 @pytest.mark.parametrize("batch", [0, 1])

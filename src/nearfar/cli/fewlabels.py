@@ -210,7 +210,7 @@ def label_plan(argv: list[str]) -> int:
     table = Path(call.out)
     image = table.with_suffix(".png")
     for path in (table, image):
-        insist_free(path, force=call.force)
+        insist_free(path, force=call.force, holds="perhaps with labels in it")
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.label_plan import label_plan
     from nearfar.fewlabels.store import is_classifier

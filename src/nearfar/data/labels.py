@@ -511,7 +511,8 @@ def _note_missing(labels: Labels, cells: Sequence[str], keep: Collection[str]) -
     words = Counter(cell for cell in cells if cell and not csv.known(cell, keep))
     if words:
         labels.notes.append(
-            f"{counted(words.total(), 'labels')} of the words {' or '.join(sorted(words))} are read as no label; "
+            f"{counted(words.total(), 'labels')} {'says' if words.total() == 1 else 'say'} "
+            f"{' or '.join(sorted(words))}, which is read as no label; "
             f"--keep-words {' '.join(sorted(words))} keeps them as classes."
         )
 

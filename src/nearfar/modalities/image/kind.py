@@ -54,19 +54,20 @@ class ImageKind(kind.Kind):
 
     @torch.no_grad()
     def insist_settings(self, settings: Settings) -> None:
-        """Also where the network takes no images of the size of the views, if that is set."""
+        """Also where the network takes no images of the sizes of the views, if one is set."""
         if ".py" in settings.views:
             load_function(settings.views, "--views")
-        if not settings.size or ":" in settings.encoder:
-            return
-        size, std = settings.size, (1.0,) * 3
-        try:
-            with torch.device("meta"):  # without memory or arithmetic
-                build.build(settings.encoder, channels=3, size=size, small_stem=None, std=std).net.eval()(
-                    torch.zeros(1, 3, size, size)
-                )
-        except Exception:  # what cannot be told so is tried
-            image_encoder(settings.encoder, size=size)
+        elif settings.size and ":" not in settings.encoder:
+            views = named_views(settings, settings.size)
+            try:
+                with torch.device("meta"):  # without memory or arithmetic
+                    net = build.build(
+                        settings.encoder, channels=3, size=settings.size, small_stem=None, std=()
+                    ).net.eval()
+                    for side in {settings.size, *(view.size for view in views.views)}:
+                        net(torch.zeros(1, 3, side, side))
+            except Exception:  # what cannot be told so is tried
+                self.insist_fitting(image_encoder(settings.encoder, size=settings.size), views)
 
     def view_count(self, settings: Settings) -> int | None:
         return None if ".py" in settings.views else len(named_views(settings, settings.size or 128))
