@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -148,6 +148,10 @@ def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) 
     """Within: whoever stops the command reads how to go on, if anything was saved."""
     try:
         yield
+    except UserError:
+        with suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
+            out.rmdir()
+        raise
     except KeyboardInterrupt:
         from nearfar.fewlabels.publish import ASKED
 

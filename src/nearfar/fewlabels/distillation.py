@@ -99,13 +99,13 @@ def distill(
     settings = with_keywords(settings or DistillSettings(), keywords)
     teacher = Classifier(teacher) if isinstance(teacher, str | Path) else teacher
     run = teacher.run
-    folder = Path(out) if out else plans.free_directory("distill", data)
-    if resume and (there := finished(folder, run, say)) is not None:
+    if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
     insist_tuning(run, settings)
     started = _started(settings, teacher) if settings.from_run else None
     if settings.student:
         run.kind.insist_encoder(settings.student)
+    folder = Path(out) if out else plans.free_directory("distill", data)
     with workplace("distill", run, lambda: teacher.network, data, settings, folder, say, resume=resume) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)

@@ -49,14 +49,14 @@ def finetune(
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
-    folder = Path(out) if out else plans.free_directory("finetune", data)
-    if resume and (there := finished(folder, run, say)) is not None:
+    if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
     unlabeled = f"no sample to learn from has a label: {run.kind.unlabeled}"
     run.insist_there(data, given(settings), settings.label_column, unlabeled)
     head = _head(run, settings.layer)
     if settings.train == "full":
         insist_tuning(run, settings)
+    folder = Path(out) if out else plans.free_directory("finetune", data)
     with workplace("finetune", run, lambda: run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(
             place.samples,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from nearfar.studies.asked import Compare
 from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
-from nearfar.training.build import batch_size, build, insist_ready, open_samples
+from nearfar.training.build import batch_size, build, insist_ready, open_samples, settled
 from nearfar.training.directory import read_environment
 from nearfar.training.log import is_told
 
@@ -47,7 +46,7 @@ class Comparison(Study[Compare]):
         (first, *_), quiet = self.plans.values(), lambda text: None
         kind, column = kinds.of(first.kind), ask.label_column
         unlabeled = f"methods are compared by labels, and none are known: {kind.unlabeled}"
-        asked = column != first.settings.label_column
+        asked = column != type(first.settings).label_column
         kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
         if sum(map(len, self.measured.get("runs", {}).values())) == ask.seeds * len(ask.methods):
             return
@@ -55,7 +54,7 @@ class Comparison(Study[Compare]):
         if not (samples.label != MISSING).any():
             raise UserError(unlabeled)
         for plan in self.plans.values():
-            build(plan, samples, batch_size(ask.batch, len(samples), quiet), self.out, quiet)
+            build(settled(plan, samples), samples, batch_size(ask.batch, len(samples), quiet), self.out, quiet)
 
     def _plan(self, method: str) -> plans.Plan:
         flags, network = self.ask.flags(), modalities.entry(modalities.kind_of(self.ask.data)).study_encoder()
@@ -91,8 +90,7 @@ class Comparison(Study[Compare]):
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        plan = self.plans[method]
-        plan = replace(plan, settings=replace(plan.settings, epochs=epochs, seed=seed))
+        plan = plans.with_flags(self.plans[method], epochs=epochs, seed=seed)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:
