@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +17,17 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests
-from nearfar.data.labels import meet, places, present
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
-from nearfar.errors import Damaged, NotFound, UserError
+from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.protocol import unpacked
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
-from nearfar.files import insist_trusted, replace_json
+from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
@@ -40,6 +42,7 @@ from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
@@ -86,6 +89,16 @@ class Run:
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
+
+    def __repr__(self) -> str:
+        made, done = self.config["made"], step_reached(self.path)
+        if "classifier" in self.config:
+            state = "a classifier"
+        elif is_finished(self.path):
+            state = f"{counted(made['steps'], 'steps')}, finished"
+        else:
+            state = f"{done:,} of {counted(made['steps'], 'steps')}, stopped"
+        return f"<Run {str(self.path)!r}: {self.config['method']} on {self.config['data']}, {state}>"
 
     def insist_trusted(self, name: str) -> None:
         """Raise ValueError where a name in the config stands for code of the user's own that must not be run."""
@@ -196,16 +209,26 @@ class Run:
         """
         keep = (*self.settings.keep_words, *keep_words)
         column = label_column or self.settings.label_column
+        self.insist_there(data, labels, label_column)
         opened = self.kind.open_as(
             data,
             self.config["made"],
-            dataclasses.replace(self.settings, keep_words=keep),
+            dataclasses.replace(self.settings, keep_words=keep, label_column=label_column or USUAL),
             labels=None if isinstance(labels, str) and labels == "none" else labels,
             label_column=column,
             lenient=lenient,
         )
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
+
+    def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
+        """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
+
+        wanted: what is said where no labels are known; "" where none need be.
+        """
+        column = label_column or self.settings.label_column
+        self.kind.insist_there(data, labels, column, asked=bool(label_column), wanted=wanted)
+        _ = self.encoder
 
     def reading(self, changed: dict[str, Any]) -> Run:
         """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
@@ -226,7 +249,7 @@ class Run:
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
         known = set(read_samples(self.path, self.config)["digest"].to_pylist())
-        return torch.tensor([digest in known for digest in digests(samples)])
+        return torch.tensor([one in known for one in digests(samples)])
 
     @writes
     @checked
@@ -248,8 +271,13 @@ class Run:
         Without them, a split named test in the labels is tested and the rest learned from; else five seeded stratified
         folds, or as many as the labels allow.  keep_words: as in `open`.
         Raises ValueError where no class is common to what is learned from and what is tested.
-        Writes results/evaluate.json and returns what it holds.
+        Writes results/evaluate-DATA-DIGEST.json and returns what it holds: other samples, labels or another checkpoint
+        have a file of their own, and the same the same.
         """
+        no_labels = f"evaluating takes labels, and none are known: {self.kind.unlabeled}"
+        self.insist_there(data, labels, label_column, no_labels)
+        if test is not None:
+            self.insist_there(test, test_labels, label_column, "--test takes labels, and none are known: --test-labels")
         parts = [self.open(data, labels=labels, label_column=label_column, keep_words=keep_words)]
         if test is not None:
             parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))
@@ -313,7 +341,14 @@ class Run:
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
-        self.write("evaluate", table)
+        table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
+        contents = [fingerprint(digests(samples), samples) for samples in parts]
+        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
+        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        table["name"] = (
+            f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', _named(data if test is None else test))[:60]}-{which}"
+        )
+        self.write(table["name"], table)
         return table
 
     def splits(
@@ -390,6 +425,11 @@ class Run:
         probing.insist_alive(self.encoder, str(self.path))
         with owned(Path(folder) if folder else self.path):
             return export_encoder(self.encoder, folder or self.path / "export")
+
+
+def _named(data: Any) -> str:
+    """What data are called: the last part of a path, or their type."""
+    return name_text(Path(data).resolve().name) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 
 def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:

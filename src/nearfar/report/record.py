@@ -26,6 +26,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
        "confusion": {"by": "nearest neighbors", "classes": [names], "counts": [[class, taken for, samples], ...]},
        "protocol": {"version": 1, ...}}
 
+  `data` is what they were measured on, in a few words.
   `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
   out, and a row may lack a column.
   `main` marks the encoder of this run; without it the last row is meant. Where rows are compared, higher must be better

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nearfar import modalities
+from nearfar.batch import MISSING
+from nearfar.errors import UserError, counted
 from nearfar.evaluation.intervals import Interval, over_seeds
+from nearfar.modalities import kind as kinds
 from nearfar.run import Run
 from nearfar.studies.asked import Compare
 from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
-from nearfar.training.build import insist_on_pixels
+from nearfar.training.build import batch_size, build, insist_ready, open_samples, settled
 from nearfar.training.directory import read_environment
+from nearfar.training.log import is_told
 
 MEASURES = ("kNN (%)", "linear (%)")
 MAIN = MEASURES[0]
@@ -35,9 +38,23 @@ class Comparison(Study[Compare]):
         self.said: set[str] = set()
 
     def prepare(self) -> None:
-        self.plans = {method: self._plan(method) for method in self.ask.methods}
+        """Also builds each method once, on the samples, so that none fails after another was trained."""
+        ask = self.ask
+        self.plans = {method: self._plan(method) for method in ask.methods}
         for plan in self.plans.values():
-            insist_on_pixels(plan)
+            insist_ready(plan)
+        (first, *_), quiet = self.plans.values(), lambda text: None
+        kind, column = kinds.of(first.kind), ask.label_column
+        unlabeled = f"methods are compared by labels, and none are known: {kind.unlabeled}"
+        asked = column != type(first.settings).label_column
+        kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if sum(map(len, self.measured.get("runs", {}).values())) == ask.seeds * len(ask.methods):
+            return
+        samples = open_samples(first, quiet)
+        if not (samples.label != MISSING).any():
+            raise UserError(unlabeled)
+        for plan in self.plans.values():
+            build(settled(plan, samples), samples, batch_size(ask.batch, len(samples), quiet), self.out, quiet)
 
     def _plan(self, method: str) -> plans.Plan:
         flags, network = self.ask.flags(), modalities.entry(modalities.kind_of(self.ask.data)).study_encoder()
@@ -60,19 +77,20 @@ class Comparison(Study[Compare]):
                     continue
                 path = self.out / f"{Path(method).stem}-seed{seed}"
                 number = sum(map(len, runs.values())) + 1
-                self.say(f"Run {number} of {ask.seeds * len(ask.methods)}, {path.name}: {epochs[method]} epochs")
+                total = ask.seeds * len(ask.methods)
                 if not self._train(method, path, epochs[method], seed):
                     return False
                 scores = self._evaluate(path)
                 runs[method].append(scores)
                 self.keep()
                 accuracy = ", ".join(f"{m.removesuffix(' (%)')} {scores[m]:.1f} %" for m in MEASURES)
-                self.say(f"    {accuracy}; {scores['minutes']:.1f} minutes of training")
+                if is_told(number, total):
+                    how = f"{counted(epochs[method], 'epochs')} in {scores['minutes']:.1f} min"
+                    self.say(f"Run {number} of {total}, {path.name}: {accuracy}; {how}")
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        plan = self.plans[method]
-        plan = replace(plan, settings=replace(plan.settings, epochs=epochs, seed=seed))
+        plan = plans.with_flags(self.plans[method], epochs=epochs, seed=seed)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:

@@ -29,6 +29,8 @@ from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.build import insist_ready
+from nearfar.training.log import is_told
 
 SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
     "from scratch",
@@ -56,11 +58,17 @@ class PretrainingHelps(Study[Helps]):
         flags = ask.flags() | {"probe_every": 0} | ({"epochs": ask.epochs} if ask.epochs else {})
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
         self.kind = kinds.of(self.plan.kind)
+        unlabeled, column = f"no sample has a label: {self.kind.unlabeled}", ask.label_column
+        asked = column != type(self.plan.settings).label_column
+        self.kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if ask.weights:
+            self.kind.off_the_shelf(ask.shelf, ask.weights, None)  # or an error, before anything is decoded
         if ask.run:
             samples = Run(ask.run, trust=ask.trust).open(
-                ask.data, labels=ask.labels or None, label_column=ask.label_column, keep_words=ask.keep_words
+                ask.data, labels=ask.labels or None, label_column=column, keep_words=ask.keep_words
             )
         else:
+            insist_ready(self.plan)
             samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
         for note in [*samples.notes, *labeled_rows(self.samples, unlabeled=self.kind.unlabeled).notes]:
@@ -99,8 +107,8 @@ class PretrainingHelps(Study[Helps]):
         part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
         part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
         self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
-        settings = dataclasses.replace(self.plan.settings, labels="none")
-        plan, path = dataclasses.replace(self.plan, data=part, settings=settings), self.out / "pretrained"
+        plan, path = plans.with_flags(self.plan, labels="none"), self.out / "pretrained"
+        plan = dataclasses.replace(plan, data=part)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _measure(self, run: Run, accuracies: Accuracies) -> None:
@@ -115,9 +123,11 @@ class PretrainingHelps(Study[Helps]):
         if self.ask.weights:
             network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
             ways[SHELF] = Linear(*network)
+        number, total = 0, self.ask.seeds * len(self.ask.budgets)
         for seed in range(self.ask.seeds):
             learned = 0
             for budget in sorted(self.ask.budgets):
+                number += 1
                 rows = labeled_rows(samples, per_class=budget, seed=seed)
                 if len(rows.learn) == learned:
                     continue  # no class has more labels than the smaller budget takes
@@ -130,6 +140,8 @@ class PretrainingHelps(Study[Helps]):
                     right = answer == rows.label[rows.test]
                     values.append(round(100 * float(right.double().mean()), 2))
                     self.keep()
+                if not is_told(number, total):
+                    continue
                 texts = ", ".join(f"{name} {values[str(budget)][seed]:.1f} %" for name, values in accuracies.items())
                 self.say(f"{_labels(budget)}, draw {seed + 1} of {self.ask.seeds}: {texts}")
 

@@ -172,7 +172,7 @@ class Log:
         self.loop.watch(step, self.steps, numbers)
 
     def tell(self, epoch: int) -> None:
-        """One line on the quality reached, and each alarm the first time that there is reason for it."""
+        """One line on the quality reached, of some epochs; each alarm the first time that there is reason for it."""
         newest: dict[str, float] = {}
         for line in self.newest:
             newest |= line
@@ -183,11 +183,22 @@ class Log:
             parts.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
         if "knn" in newest:
             parts.append(f"kNN {newest['knn']:.1f} %")
-        self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
-        for alarm in self.judge.alarms():
-            if alarm.name not in self.raised:
-                self.raised.add(alarm.name)
-                self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+        new = [alarm for alarm in self.judge.alarms() if alarm.name not in self.raised]
+        if new or is_told(epoch, self.loop.epochs):
+            self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
+        for alarm in new:
+            self.raised.add(alarm.name)
+            self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+
+
+def is_told(number: int, total: int, most: int = 40) -> bool:
+    """Whether something is said of one of `total` things that come one after the other: of each of few, else of the
+    first and the last, and between them the more seldom the later. So some `most` lines are printed of any number."""
+    first = most // 4
+    if total <= most or number <= first or number == total:
+        return True
+    lines = (most - first) / math.log(total / first)
+    return int(lines * math.log(number / first)) > int(lines * math.log((number - 1) / first))
 
 
 def _over_ranks(shares: list[Tensor]) -> list[float]:
