@@ -484,7 +484,7 @@ def results_table(
             "name": name,
             "main": name == main,
             "values": {
-                titles[k]: {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
+                titles[k]: {"value": result["accuracy"], **{key: result[key] for key in ("low", "high", "right")}}
                 for k, result in results.items()
             },
         }
@@ -515,6 +515,7 @@ def results_table(
             if other != main
         },
         "seen": {"samples": seen, "of": tested},
+        "group": None if group is None else group.tolist(),
         "per_class": {
             "columns": list(each),
             "rows": [

@@ -9,7 +9,7 @@ from nearfar.batch import MISSING
 from nearfar.evaluation.evaluate import SEEN, evaluate, evaluate_knn
 from nearfar.evaluation.knn import knn, knn_scores
 from nearfar.evaluation.kshot import few_labels
-from nearfar.evaluation.linear import linear_scores
+from nearfar.evaluation.linear import linear_scores, ridge
 from nearfar.evaluation.protocol import packed, unpacked
 
 FIXED = {"ks": [20], "scaled": [False]}
@@ -109,12 +109,12 @@ def test_the_answers_of_all_folds_are_kept():
     x, y = data()
     fold = torch.arange(300) // 3 % 4
     splits = [((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0]) for f in range(4)]
-    out = evaluate(x, y, splits, seen_in_training=False, shots=[2], draws=4)
+    out = evaluate(x, y, splits, seen_in_training=False, solver=ridge, shots=[2], draws=4)
     for name, draws in (("knn", 1), ("linear", 1), ("few_labels_2", 4)):
         right = unpacked(out[name]["right"])
         assert right.shape == (draws, 300)
         assert 100 * float(right.double().mean()) == pytest.approx(out[name]["accuracy"])
-    each = [few_labels(x[a], y[a], x[b], y[b], shots=2, draws=4)["accuracy"] for a, b in splits]
+    each = [few_labels(x[a], y[a], x[b], y[b], shots=2, draws=4, scaled=(False, True))["accuracy"] for a, b in splits]
     assert out["few_labels_2"]["accuracy"] == pytest.approx(sum(each) / 4)
 
 

@@ -31,7 +31,8 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
   out, and a row may lack a column.
   `main` marks the encoder of this run; without it the last row is meant. Where rows are compared, higher must be better
   in every column. `gains`: what the main row gains over another, measured on the same samples. `seen`: how many of the
-  tested samples were in training, and whether with their labels.
+  tested samples were in training, and whether with their labels. A cell may have `right`, which answers to the tested
+  samples are right (`nearfar.evaluation.protocol.packed`), and the table `group`, of each of them.
 """
 
 from __future__ import annotations
