@@ -127,7 +127,8 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     text = (
         "from nearfar import Recipe\nfrom nearfar.modalities.image.settings import Settings\ndef mine(facts):\n"
-        "    settings = Settings(encoder='conv4', views='cmc', batch=facts.samples // 4, epochs=facts.epochs or 1, lr={})\n"
+        "    epochs, batch = facts.epochs or 1, facts.samples // 4\n"
+        "    settings = Settings(encoder='conv4', views='cmc', batch=batch, epochs=epochs, lr={})\n"
         "    return Recipe(settings=settings, method={{'dim': facts.channels * facts.side}})\n"
     )
     file.write_text(text.format(0.01))
@@ -442,7 +443,7 @@ def test_too_few_for_the_batch(tmp_path: Path) -> None:
     data = array_file(tmp_path / "few.npz", 10)
     finished, said = train("simclr", data, tmp_path / "run")
     assert finished
-    assert "The batch is 10, not 16: there are 10 samples and 1 process(es)." in said
+    assert "The batch is 10, not 16: there are 10 samples and 1 process." in said
 
 
 @pytest.mark.parametrize("batch", [0, 1])

@@ -24,7 +24,7 @@ from nearfar.owner import owned
 from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
-from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples, settled
+from nearfar.training.build import Built, batch_size, build, insist_ready, micro_batch, open_samples, settled
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
@@ -85,6 +85,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
+    insist_ready(plan)
     # Without the list of samples the data are opened as they were at first, and are the same or are refused.
     made = None if saved is None or "samples.parquet" in broken else saved["made"]
     samples, lost = open_samples(plan, say, made), {}
@@ -170,7 +171,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         watch=watch,
         say=say,
     )
-    for sentence in explain(settings, built, device):
+    for sentence in explain(plan, built, device):
         say(sentence)
     if settings.compile:
         encoder.compile()

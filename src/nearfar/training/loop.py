@@ -101,8 +101,6 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 break
         if not loop.quiet:
             loop.say(log.bound())
-            if done == steps and (text := log.no_gain()):
-                loop.say(text)
     return done == steps
 
 
