@@ -100,7 +100,7 @@ EARLY = [
     (f"helps list.csv {COLUMN}", "it has 'path', 'kind'"),
     ("helps list.csv --label-column kind --weights nowhere.pt", "--weights 'nowhere.pt': there is no such file"),
     ("helps list.csv --label-column kind --weights file --shelf resnet19", "did you mean resnet1"),
-    ("helps list.csv --label-column kind --weights file", "file "),
+    ("helps list.csv --label-column kind --weights file", "file is no file of plain tensors"),
     ("helps list.csv --label-column kind --run nowhere", "'nowhere' is not a run directory"),
     ("helps list.csv --label-column kind --encoder resnet19", "did you mean resnet1"),
     # evaluate, embed, report, export
@@ -132,7 +132,7 @@ EARLY = [
     # finetune, predict, distill, label-plan
     ("finetune run photos", "no sample to learn from has a label: give --labels"),
     ("finetune run photos --labels nowhere.csv", "there is no 'nowhere.csv'"),
-    ("finetune run sorted --labels folders --layer 9", "--layer 9"),
+    ("finetune run sorted --labels folders --layer 9", "layer 9 of a projector of 2 layers"),
     ("finetune run sorted --labels folders --share 0.5 --per-class 3", "both say how many"),
     ("finetune run sorted --labels folders --train full --device warp", "--device 'warp'"),
     ("finetune run sorted --labels folders --train full --views nope", "--views 'nope' is none of"),
