@@ -145,8 +145,8 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
 
 
 def _settled(method: str, argv: list[str], data: str, recipe_name: str, kind: str) -> tuple[Recipe, str]:
-    """A recipe that goes by the samples, for those of DATA, where these are open in a moment, else for typical ones; and
-    its name, with what it goes by."""
+    """A recipe that goes by the samples, for those of DATA, where these are open in a moment, else for typical ones;
+    and its name, with what it goes by."""
     typical = modalities.entry(kind).Facts()
     if not opens_quickly(data):
         recipe = recipes.load(recipe_name, Path(method).stem, kind, typical)

@@ -69,14 +69,8 @@ class ImageKind(kind.Kind):
             load_function(settings.views, "--views")
         elif settings.size and ":" not in settings.encoder:
             views = named_views(settings, settings.size)
-            try:
-                with torch.device("meta"):  # without memory or arithmetic
-                    net = build.build(
-                        settings.encoder, channels=3, size=settings.size, small_stem=None, std=()
-                    ).net.eval()
-                    for side in {settings.size, *(view.size for view in views.views)}:
-                        net(torch.zeros(1, 3, side, side))
-            except Exception:  # what cannot be told so is tried
+            sides = {settings.size, *(view.size for view in views.views)}
+            if settings.encoder == "conv4" or not _takes(settings.encoder, sides, settings.size):
                 self.insist_fitting(image_encoder(settings.encoder, size=settings.size), views)
 
     def view_count(self, settings: Settings) -> int | None:
@@ -269,6 +263,17 @@ class ImageKind(kind.Kind):
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
         return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+
+
+def _takes(name: str, sides: set[int], size: int) -> bool:
+    """Whether a network of timm for images of `size` px takes those of all these sides; if in doubt, no."""
+    try:
+        with torch.device("meta"):  # so that no time goes into weights that nobody needs
+            net = build.build(name, channels=3, size=size, small_stem=None, std=()).net
+        net = net.to_empty(device="cpu").eval()
+        return all(net(torch.zeros(1, 3, side, side)).dim() == 2 for side in sides)
+    except Exception:  # whatever a stranger's network makes of it
+        return False
 
 
 class _Thrice(nn.Module):
