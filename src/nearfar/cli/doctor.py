@@ -8,12 +8,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, Reading
 from nearfar.data.csv import MISSING_WORDS
-from nearfar.errors import AlreadyThere, UserError, printable
-from nearfar.files import is_checked, name_text
+from nearfar.errors import AlreadyThere, UserError, counted, printable
+from nearfar.files import insist_free, is_checked, name_text
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Doctor(Reading):
     what of them fits in 30 minutes."""
     out: str = ""
     """Where the table of labels and copies goes, if there are copies; DATA-labels.csv beside DATA by default."""
-    force: bool = False
-    """Write it also where another file is, or one that was edited."""
+    force: ForceArg = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,9 @@ def doctor(argv: list[str]) -> int:
     """Examine, and print."""
     asked = parsed(Doctor, "doctor", argv)
     out = Path(asked.out) if asked.out else beside(asked.data)
-    insist_free(out, asked)
+    if out.exists() and Path(asked.data).exists() and out.samefile(asked.data):
+        raise AlreadyThere(f"--out {str(out)!r} is DATA itself: name another file")
+    insist_free(out, force=asked.force or is_checked(out))  # its own table, as it left it, it may write again
     from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
 
@@ -117,25 +118,14 @@ def doctor(argv: list[str]) -> int:
 
 
 def beside(data: str) -> Path:
-    """Where the table goes if no other place is named: beside DATA, or here where nothing may be written there."""
+    """Where the table goes if no other place is named: beside DATA, or here where nothing can be written there."""
     path = Path(data)
     path = path if path.name not in ("", "..") else path.resolve()
     stem = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
-    folder = path.parent if path.exists() and os.access(path.parent, os.W_OK) else Path()
+    folder = path.parent
+    if not path.exists() or not os.access(folder, os.W_OK) or name_text(str(folder)) != str(folder):
+        folder = Path()
     return folder / f"{name_text(stem)}-labels.csv".replace("\\", "")
-
-
-def insist_free(out: Path, asked: Doctor) -> None:
-    """Raise FileExistsError where something is in the way that nobody has said may go."""
-    if not out.exists():
-        return
-    if Path(asked.data).exists() and out.samefile(asked.data):
-        raise AlreadyThere(f"--out {str(out)!r} is DATA itself: name another file")
-    if out.is_dir() or not (asked.force or is_checked(out)):
-        raise AlreadyThere(
-            f"{str(out)!r} is in the way: `nearfar doctor` did not write it, or it was edited since. Name another "
-            "--out, or give --force to write over it"
-        )
 
 
 def write(out: Path, asked: Doctor, kind: Kind, plan: Plan, examination: Examination) -> dict[str, Any]:
@@ -197,8 +187,6 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
 
 def times(advised: Advised) -> list[tuple[str, str]]:
     """How long training takes, and how far it comes in other times."""
-    from nearfar.modalities.examination import counted
-
     pace, epochs = advised.pace, advised.plan.settings.epochs
 
     def length(epochs: int) -> str:

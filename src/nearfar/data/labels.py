@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.errors import NotFound, UserError, printable
+from nearfar.errors import NotFound, UserError, counted, printable
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -293,10 +293,7 @@ def table_labels(
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
     range, rows contradict each other, or no row names a sample of DATA. Rows that name none are counted in notes.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
-        raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
+    path = insist_table(path, root=root)
     notes: list[str] = []
     _, key, rows = read_label_rows(path, column, notes)
     positions: dict[str, list[int]] = {}
@@ -409,6 +406,34 @@ def _unlabeled(name: str) -> str | None:
     return None
 
 
+def insist_table(path: str | Path, column: str | None = None, *, root: Path | None = None) -> Path:
+    """The path of a table of labels. column: that it must have, beside path or index, as its first line says.
+
+    root: DATA's folder, for the message.  Raises FileNotFoundError where there is none, ValueError without the columns.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
+        raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
+    if column is not None and (names := csv.header(path)):
+        _columns(path, names, column)
+    return path
+
+
+def _columns(path: Path, names: Sequence[str], column: str) -> tuple[str, dict[str, str | None]]:
+    """Which column names the samples; and how each that is asked for is called, or None where there is none."""
+    there = {name: csv.column(names, name) for name in (column, "path", "index", "split", "group", "attribute")}
+    key = next((name for name in ("path", "index") if there[name]), None)
+    lacking = [name for name, found in (("path (or index)", key), (column, there[column])) if not found]
+    if key is None or lacking:
+        raise UserError(
+            f"'{path}' has the columns {', '.join(map(repr, names)) or 'none'} but no "
+            f"{' and no '.join(lacking)}. Rename them, or choose the label's column with --label-column; if the first "
+            "line is data, put a line of names above it."
+        )
+    return key, there
+
+
 def read_label_rows(path: Path, column: str, notes: list[str]) -> tuple[list[str], str, Rows]:
     """The columns, which of them names the samples, and the rows; these also by the names that are asked for, whatever
     their case in the table.
@@ -420,15 +445,7 @@ def read_label_rows(path: Path, column: str, notes: list[str]) -> tuple[list[str
     else:
         header, records = csv.read_records(path)
         rows = [(f"line {line}", cells) for line, cells in records]
-    there = {name: csv.column(header.cells, name) for name in (column, "path", "index", "split", "group", "attribute")}
-    key = next((name for name in ("path", "index") if there[name]), None)
-    lacking = [name for name, found in (("path (or index)", key), (column, there[column])) if not found]
-    if key is None or lacking:
-        raise UserError(
-            f"'{path}' has the columns {', '.join(map(repr, header.cells)) or 'none'} but no "
-            f"{' and no '.join(lacking)}. Rename them, or choose the label's column with --label-column; if the first "
-            "line is data, put a line of names above it."
-        )
+    key, there = _columns(path, header.cells, column)
     csv.insist_distinct(path, header, among=list(filter(None, there.values())))
     if not rows:
         raise UserError(f"'{path}' has a header but no rows.")
@@ -496,7 +513,8 @@ def _note_missing(labels: Labels, cells: Sequence[str], keep: Collection[str]) -
     words = Counter(cell for cell in cells if cell and not csv.known(cell, keep))
     if words:
         labels.notes.append(
-            f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label; "
+            f"{counted(words.total(), 'labels')} {'says' if words.total() == 1 else 'say'} "
+            f"{' or '.join(sorted(words))}, which is read as no label; "
             f"--keep-words {' '.join(sorted(words))} keeps them as classes."
         )
 

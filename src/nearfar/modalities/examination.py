@@ -15,6 +15,7 @@ from nearfar.data.cells import LabelCells, joined_groups
 from nearfar.data.digests import digests
 from nearfar.data.labels import number
 from nearfar.data.samples import LEARNED, Samples
+from nearfar.errors import counted
 
 IMBALANCED = 10.0
 """Times the samples of the smallest class that the largest may have without a word."""
@@ -116,12 +117,6 @@ def common_examination(samples: Samples, copies: Copies, noun: str) -> Examinati
         sound="no copies, no uneven classes",
         warnings=common_warnings(samples, copies, noun),
     )
-
-
-def counted(n: int, noun: str) -> str:
-    """How many, as one says it: 1 image, 2 images."""
-    one = {"classes": "class", "series": "series"}.get(noun, noun.removesuffix("s"))
-    return f"{n:,} {one if n == 1 else noun}"
 
 
 def parts(samples: Samples) -> str:

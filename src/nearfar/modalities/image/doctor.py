@@ -7,8 +7,9 @@ import math
 import torch
 
 from nearfar.data.labels import some
+from nearfar.errors import counted
 from nearfar.files import is_not_utf8
-from nearfar.modalities.examination import Advice, Examination, common_warnings, counted, labeled, parts
+from nearfar.modalities.examination import Advice, Examination, common_warnings, labeled, parts
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.samples import Images
 from nearfar.modalities.image.settings import Settings

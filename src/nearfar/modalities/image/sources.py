@@ -36,6 +36,9 @@ SUFFIXES = frozenset(
 """A file with such a suffix is an image file; if it cannot be decoded, it is a bad one."""
 
 
+IMAGES, LABELS = ("jpeg", "offsets", "images", "x", "data"), ("labels", "y")
+"""Arrays of a .npz file that hold images, and those that hold labels."""
+
 ANY_LABEL = LabelColumn()
 
 
@@ -71,8 +74,7 @@ def find(data: Any, column: LabelColumn = ANY_LABEL, keep: Sequence[str] = ()) -
 
 
 def _open_path(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
-    if not path.exists():
-        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
+    insist_path(path)
     if path.is_dir():
         column.find((), f"'{path}'")
         return _open_folder(path)
@@ -105,6 +107,12 @@ def _open_path(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
 _WANTED = (
     "a folder of images or .npy files, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
 )
+
+
+def insist_path(path: Path) -> None:
+    """Raise FileNotFoundError where there is nothing."""
+    if not path.exists():
+        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
 
 
 def _open_folder(root: Path) -> Opened:
@@ -241,8 +249,8 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
             "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
         )
-    own = column.find([name for name in file if name not in ("jpeg", "offsets", "images", "x", "data")], f"'{path}'")
-    values, classes = (first(own), None) if column.asked and own else (first("labels", "y"), first("names"))
+    own = column.find([name for name in file if name not in IMAGES], f"'{path}'")
+    values, classes = (first(own), None) if column.asked and own else (first(*LABELS), first("names"))
     group, split, attribute = first("group"), first("split"), first("attribute")
     if values is None and group is None and split is None and attribute is None:
         return opened

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED
-from nearfar.modalities.examination import Examination, common_warnings, counted, equal_samples, labeled, parts
+from nearfar.errors import counted
+from nearfar.modalities.examination import Examination, common_warnings, equal_samples, labeled, parts
 from nearfar.modalities.table.samples import TableSamples
 
 TARGETS = frozenset(

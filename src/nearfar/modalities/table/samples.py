@@ -241,9 +241,15 @@ def _assembled(given: str, names: Sequence[Any], values: Sequence[Any]) -> pa.Ta
     return pa.Table.from_arrays(columns, names=[str(name) for name in names])
 
 
-def _read_file(path: Path) -> pa.Table:
+def insist_file(path: Path) -> Path:
+    """Raise FileNotFoundError where there is no file."""
     if not path.is_file():
         raise NotFound(f"There is no table at '{path}'.")
+    return path
+
+
+def _read_file(path: Path) -> pa.Table:
+    insist_file(path)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise UserError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")
