@@ -19,7 +19,8 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 """Endings of files that may hold images or list them."""
 
 VIEWS = (
-    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "sce", "cmc"),
+    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
+    *("drawing", "ink_drawing", "sign", "turned", "spectrogram"),
     *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
 )
 """The names of `nearfar.modalities.image.named`."""
@@ -33,8 +34,9 @@ class Settings(settings.Settings):
     """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
-    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce,
-    cmc, looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
+    drawing, ink_drawing, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, or
+    FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
