@@ -24,6 +24,7 @@ RECIPES = [
     named.cmc,
     named.drawing,
     named.ink_drawing,
+    named.colorful,
     named.sign,
     named.turned,
     named.spectrogram,

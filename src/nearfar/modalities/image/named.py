@@ -200,6 +200,14 @@ def sign(
     return Views([_mild(size, area, strength, hue, gray)] * 2)
 
 
+def colorful(
+    size: int, *, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of a photograph whose color tells what is on it: crops, mirror images, mild colors. The arguments are
+    those of `sign`."""
+    return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5)] * 2)
+
+
 def turned(
     size: int, *, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
 ) -> Views:

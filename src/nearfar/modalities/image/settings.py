@@ -20,7 +20,7 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
-    *("drawing", "ink_drawing", "sign", "turned", "spectrogram"),
+    *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
     *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
 )
 """The names of `nearfar.modalities.image.named`."""
@@ -35,8 +35,8 @@ class Settings(settings.Settings):
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
-    drawing, ink_drawing, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, or
-    FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing,
+    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
