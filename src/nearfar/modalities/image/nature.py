@@ -106,10 +106,12 @@ def _judged(m: dict[str, float]) -> Name:
     if m["turn_told"] < TOLD and m["mirror_told"] < TOLD:
         return "turned"
     gray = m["color"] < COLOR
+    if gray and m["mirror_told"] >= TOLD and m["abrupt"] >= ABRUPT:
+        return "spectrogram"
     if gray and m["paper"] >= PAPER and m["stroke"] <= STROKE and not 0.2 < m["ground"] < 0.8:
         return "ink_drawing" if m["ground"] > 0.5 else "drawing"
     if m["mirror_told"] >= TOLD:
-        return "spectrogram" if gray and m["abrupt"] >= ABRUPT else "sign"
+        return "sign"
     return "gray_photo" if gray else "colorful" if m["colorful"] >= COLORFUL else "photo"
 
 

@@ -64,11 +64,14 @@ class Facts(settings.Facts):
     """What a recipe for images may go by.
 
     channels, side: of the images as they are kept, in pixels.  size: of the views.
+    views: those that suit, by what the images are (see `nearfar.modalities.image.nature`).  why_views: in words.
     """
 
     channels: int = 3
     side: int = 32
     size: int = 32
+    views: str = "simclr"
+    why_views: str = ""
 
 
 def recognizes(data: Any) -> bool:
