@@ -227,6 +227,13 @@ class Kind:
         """The views that the settings name."""
         raise NotImplementedError
 
+    def suited_views(self, samples: Any) -> tuple[str, list[str]]:
+        """The name of the views that suit what the samples are, and why, in sentences; "" where that is not measured.
+
+        Labels are not looked at.
+        """
+        return "", []
+
     def mild_views(self, settings: Any) -> str:
         """The name of the views of which fine-tuning takes the first."""
         return settings.views

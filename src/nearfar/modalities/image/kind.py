@@ -28,6 +28,7 @@ from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
 from nearfar.modalities.image.networks import build
+from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
@@ -64,7 +65,11 @@ class ImageKind(kind.Kind):
     def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
         size = view_size(settings, samples.side)
         common = self.common_facts(samples, settings, given)
-        return Facts(**common, channels=samples.channels, side=samples.side, size=size)
+        own = {"channels": samples.channels, "side": samples.side, "size": size}
+        if "views" not in given:
+            views, reasons = self.suited_views(samples)
+            own |= {"views": views, "why_views": "; ".join(reasons)}
+        return Facts(**common, **own)
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -198,6 +203,10 @@ class ImageKind(kind.Kind):
 
     def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
         return named_views(settings, facts["size"])
+
+    def suited_views(self, samples: Images) -> tuple[str, list[str]]:
+        found = nature(samples)
+        return found.views, found.reasons
 
     def mild_views(self, settings: Settings) -> str:
         """Crop and flip; for drawings a mild map."""
