@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.method import Encoder
-from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.columns import FURTHEST, Columns
 
 
 class Maxout(nn.Module):
@@ -99,6 +99,7 @@ class TableEncoder(Encoder):
 
     def encode_lines(self) -> list[str]:
         """Also those that make the inputs from columns."""
+        formed = any(column.form != "standard" for column in self.columns.numbers)
         return [
             'description = json.loads(Path(__file__).with_name("encoder.json").read_text(encoding="utf-8"))',
             'columns = description["encoder"]["columns"]',
@@ -106,11 +107,10 @@ class TableEncoder(Encoder):
             "",
             "def prepare(table):",
             '    """A mapping of column names to N values each, None where missing, times in seconds -> N x D."""',
-            "    def scaled(v, c):",
-            '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
+            *(_FORMED if formed else _SCALED),
             "",
             '    numbers = [c for c in columns if c["values"] is None]',
-            '    parts = [[scaled(v, c) for v in table[c["name"]]] for c in numbers]',
+            *(_FORMED_PARTS if formed else _SCALED_PARTS),
             '    parts += [[float(v is None) for v in table[c["name"]]] for c in numbers if c["gaps"]]',
             "    for c in columns:",
             '        if c["values"] is not None:',
@@ -126,6 +126,40 @@ class TableEncoder(Encoder):
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "N x D, from the columns by `prepare` of encoder.py", "width": self.columns.width}
+
+
+_SCALED = [
+    "    def scaled(v, c):",
+    '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
+]
+_SCALED_PARTS = ['    parts = [[scaled(v, c) for v in table[c["name"]]] for c in numbers]']
+_FORMED = [
+    "    from bisect import bisect_right",
+    "    from statistics import NormalDist",
+    "",
+    "    def place(v, points, levels):",
+    "        if v <= points[0] or v >= points[-1]:",
+    "            return levels[0] if v <= points[0] else levels[-1]",
+    "        i = bisect_right(points, v) - 1",
+    "        along = (v - points[i]) / (points[i + 1] - points[i])",
+    "        return levels[i] + along * (levels[i + 1] - levels[i])",
+    "",
+    "    def inputs(v, c):",
+    '        form, points = c.get("form", "standard"), c.get("points", [])',
+    '        if form == "standard":',
+    '            return [0.0 if v is None else (v - c["mean"]) / c["std"]]',
+    '        if form == "quantile":',
+    f'            share = 0.5 if v is None else min(max(place(v, points, c["levels"]), {FURTHEST}), 1 - {FURTHEST})',
+    "            return [NormalDist().inv_cdf(share)]",
+    "        count = len(points) - 1",
+    "        where = count / 2 if v is None else place(v, points, range(count + 1))",
+    "        return [min(max(where - t, 0.0), 1.0) for t in range(count)]",
+]
+_FORMED_PARTS = [
+    "    parts = []",
+    "    for c in numbers:",
+    '        parts += map(list, zip(*(inputs(v, c) for v in table[c["name"]])))',
+]
 
 
 def from_spec(spec: dict[str, Any]) -> TableEncoder:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.modalities.recognize import looks_like_table
@@ -31,6 +31,9 @@ class Settings(settings.Settings):
     """Columns to leave out."""
     categorical: tuple[str, ...] = ()
     """Columns whose numbers are codes."""
+    numbers: Literal["standard", "quantile", "piecewise"] = "standard"
+    """How a number becomes an input: standard (less the mean, by the deviation), quantile (its place among the others,
+    as a normal deviate), or piecewise (pieces of the range that hold equally many values, an input each)."""
 
     def check(self) -> None:
         super().check()
