@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
+from nearfar.export.encoder import export_encoder
 from nearfar.modalities.encoder import from_spec
-from nearfar.modalities.table.columns import Column, Columns
+from nearfar.modalities.table.columns import Column, Columns, NumberForm
 from nearfar.modalities.table.encoder import Groups, Maxout, TableEncoder
+from nearfar.modalities.table.views import expand
 
 COLUMNS = Columns([Column("x", gaps=True), Column("k", ("a", "b"))])
 
@@ -88,3 +93,15 @@ def test_wrong_names_and_inputs_are_quoted() -> None:
             TableEncoder(name, COLUMNS)
     with pytest.raises(ValueError, match="rows N x 4, got 2 x 7"):
         TableEncoder("mlp", COLUMNS)(torch.zeros(2, 7))
+
+
+@pytest.mark.parametrize("form", ["standard", "quantile", "piecewise"])
+def test_the_export_prepares_numbers_of_each_form(form: NumberForm, tmp_path: Path) -> None:
+    """Inside, between, on and beyond the points, and where nothing is known."""
+    train = pa.table({"x": [0.0, 0.0, 0.0, *(1.5**i for i in range(40))], "k": [1, 2, 4] * 14 + [None]})
+    columns, _ = Columns.learn(train, form=form)
+    export_encoder(TableEncoder("mlp-8x1", columns), tmp_path)
+    prepare = runpy.run_path(str(tmp_path / "encoder.py"))["prepare"]
+    rows = {"x": [None, -3.0, 0.0, 1e-3, 1.5, 17.0, 1e9], "k": [None, 0.0, 1.0, 1.5, 3.0, 4.0, 9.0]}
+    numbers, codes, _ = columns.encode(pa.table(rows))
+    torch.testing.assert_close(prepare(rows), expand(columns, numbers, codes), rtol=1e-5, atol=1e-5)
