@@ -20,7 +20,7 @@ COLUMNS = Columns([Column("x", gaps=True), Column("k", ("a", "b"))])
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "layers"), [("mlp", 256, 4), ("mlp-32x2", 32, 2), ("maxout", 256, 7), ("maxout-2", 64, 7)]
+    ("name", "dim", "layers"), [("mlp", 256, 4), ("mlp-32x2", 32, 2), ("kept", 132, 2), ("kept-8x1", 12, 1), ("maxout", 256, 7), ("maxout-2", 64, 7)]
 )
 def test_names_say_width_and_depth(name: str, dim: int, layers: int) -> None:
     encoder = TableEncoder(name, COLUMNS)
@@ -55,7 +55,7 @@ def test_maxout_is_the_papers_network_for_covtype_and_for_higgs() -> None:
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, COVTYPE, Columns([Column("x", gaps=True)])])
-@pytest.mark.parametrize("name", ["mlp-8x2", "maxout-1"])
+@pytest.mark.parametrize("name", ["mlp-8x2", "kept-8x2", "maxout-1"])
 def test_the_source_builds_the_same_network(name: str, columns: Columns) -> None:
     encoder = TableEncoder(name, columns)
     there: dict[str, Any] = {"torch": torch}
@@ -63,6 +63,14 @@ def test_the_source_builds_the_same_network(name: str, columns: Columns) -> None
     there["net"].load_state_dict(encoder.net.state_dict())
     x = encoder.example(4)
     assert torch.equal(there["net"].eval()(x), encoder.eval()(x))
+
+
+def test_kept_inputs_stand_beside_what_the_network_makes_of_them() -> None:
+    encoder = TableEncoder("kept-8x2", COLUMNS)
+    x = encoder.example(5)
+    kept, made = encoder(x).split([4, 8], 1)
+    torch.testing.assert_close(kept * x.norm(dim=1, keepdim=True), x)
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(5))
 
 
 def test_the_paper_s_maxout_network_has_its_size() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nearfar.errors import UserError
 from nearfar.method import Encoder
@@ -36,6 +37,17 @@ class Groups(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = x.split(self.widths, 1)
         return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)], 1)
+
+
+class Kept(nn.Module):
+    """The inputs themselves, and beside them what a network makes of them, each of length 1: N x D -> N x (D + dim)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.normalize(x, dim=1), F.normalize(self.net(x), dim=1)], 1)
 
 
 class TableEncoder(Encoder):
@@ -69,8 +81,23 @@ class TableEncoder(Encoder):
         groups = self.columns.groups
         kind, sizes = _sizes(self.spec["name"], groups)
         layers = "torch.nn.Linear(a, b), torch.nn.ReLU()"
+        net = f"torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"
         if kind == "mlp":
-            return [f"net = torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"], False
+            return [f"net = {net}"], False
+        if kind == "kept":
+            return [
+                "class Kept(torch.nn.Module):",
+                "    def __init__(self, net):",
+                "        super().__init__()",
+                "        self.net = net",
+                "",
+                "    def forward(self, x):",
+                "        parts = [torch.nn.functional.normalize(part, dim=1) for part in (x, self.net(x))]",
+                "        return torch.cat(parts, 1)",
+                "",
+                "",
+                f"net = Kept({net})",
+            ], False
         layers = "torch.nn.Linear(a, b), torch.nn.BatchNorm1d(b), torch.nn.ReLU()"
         split = [
             "class Groups(torch.nn.Module):",
@@ -183,20 +210,21 @@ GROUP = 64
 
 def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
     """The family of a network and the widths of its layers, from its name; of maxout those behind `Groups`."""
-    if match := re.fullmatch(r"mlp(?:-(\d+)x(\d+))?", name):
-        wide, deep = int(match[1] or 256), int(match[2] or 4)
+    if match := re.fullmatch(r"(mlp|kept)(?:-(\d+)x(\d+))?", name):
+        usual = {"mlp": (256, 4), "kept": (128, 2)}[match[1]]
+        wide, deep = (int(given or own) for given, own in zip(match.groups()[1:], usual, strict=True))
         if wide and deep:
-            return "mlp", [sum(groups), *[wide] * deep]
+            return match[1], [sum(groups), *[wide] * deep]
     if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
         first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
         return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
     raise UserError(
         f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-        "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+        "mlp-512x3, kept (the inputs beside 2 layers of 128), kept-WIDTHxDEPTH, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
     )
 
 
-def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:
+def _build(name: str, groups: list[int]) -> tuple[nn.Module, int]:
     """The network of that name, for inputs in groups of those widths, and how many numbers it gives.
 
     Of maxout, as in the released code of i-Mix: several groups pass a linear layer each, without norm; one passes one
@@ -204,10 +232,11 @@ def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:
     """
     kind, sizes = _sizes(name, groups)
     layers: list[nn.Module] = []
-    if kind == "mlp":
+    if kind in ("mlp", "kept"):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        return nn.Sequential(*layers), sizes[-1]
+        net = nn.Sequential(*layers)
+        return (net, sizes[-1]) if kind == "mlp" else (Kept(net), sizes[0] + sizes[-1])
     if len(groups) > 1:
         layers.append(Groups(groups, GROUP))
     for before, after in pairwise(sizes[:-1]):

@@ -21,7 +21,7 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "mlp"
-    """mlp, mlp-WIDTHxDEPTH such as mlp-512x3, or maxout."""
+    """mlp, kept (the inputs themselves beside an mlp), both also as mlp-WIDTHxDEPTH such as mlp-512x3, or maxout."""
     views: str = "scarf"
     """What random views are made of each row: scarf (as it is, and corrupted), corrupted (both), blanked, mixed, or
     FILE.py:FUNCTION. `nearfar views DATA` shows them."""
