@@ -11,21 +11,25 @@ OLD = "paper"
 """The recipe `small_images`, as it is, but for the encoder and the number of epochs."""
 ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "batch": 256}
 
+
+def _over(base: dict[str, Any], *views: str) -> dict[str, dict[str, Any]]:
+    """A configuration for each of some views, by their name."""
+    return {name: base | {"views": name} for name in views}
+
+
+VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "turns", "shifts", "signs")
+SIMCLR = ADAMW | {"temperature": 0.2}
+MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
+BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9, "batch": 128}
+SWAV = ADAMW | {"prototypes": 100, "hidden": 512, "epsilon": 0.03}
+BARLOW = ADAMW | {"dim": 1024}
+SUPCON = ADAMW | {"temperature": 0.1}
+
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
-    "simclr": {
-        OLD: {},
-        "simclr": ADAMW | {"views": "simclr", "temperature": 0.2},
-        "mild": ADAMW | {"views": "mild", "temperature": 0.2},
-        "drawing": ADAMW | {"views": "drawing", "temperature": 0.2},
-        "mild_upright": ADAMW | {"views": "mild_upright", "temperature": 0.2},
-        "crops": ADAMW | {"views": "crops", "temperature": 0.2},
-        "turns": ADAMW | {"views": "turns", "temperature": 0.2},
-        "shifts": ADAMW | {"views": "shifts", "temperature": 0.2},
-        "signs": ADAMW | {"views": "signs", "temperature": 0.2},
-    },
-    "moco": {OLD: {}},
-    "byol": {OLD: {}},
-    "swav": {OLD: {}},
-    "barlow": {OLD: {}},
-    "supcon": {OLD: {}},
+    "simclr": {OLD: {}, **_over(SIMCLR, *VIEWS)},
+    "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS)},
+    "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
+    "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
+    "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},
 }

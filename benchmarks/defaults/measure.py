@@ -47,6 +47,23 @@ def baseline_path(name: str, what: str, seed: int) -> Path:
     return RESULTS / name / (f"{what}.json" if what == "raw" else f"{what}-seed{seed}.json")
 
 
+def about(name: str) -> dict[str, Any]:
+    """What a table needs to know of a set."""
+    source, data = sets.SETS[name], sets.load(name)
+    return {
+        "set": name,
+        "nature": source.nature,
+        "source": source.file,
+        "about": source.about,
+        "train": len(data.train),
+        "test": len(data.test),
+        "channels": data.train.channels,
+        "side": data.train.side,
+        "classes": len(data.train.classes),
+        "group": data.tested.unique(return_inverse=True)[1].tolist(),
+    }
+
+
 def trained(name: str, method: str, config: str, minutes: float, seed: int) -> dict[str, Any]:
     """Train and measure."""
     data = sets.load(name)
@@ -111,7 +128,8 @@ def train(plan: plans.Plan, built: Built, data: Images, watch: Any = None) -> No
         say=lambda text: None,
         **({"watch": watch} if watch else {}),
     )
-    fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
+    if not fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop):
+        raise KeyboardInterrupt("stopped before the end: nothing was measured")
 
 
 def untrained(name: str, seed: int) -> dict[str, Any]:
@@ -148,7 +166,9 @@ def measured_rows(known: Tensor, asked: Tensor, data: sets.Set) -> dict[str, Any
     def votes(bank: Tensor, queries: Tensor, k: int, known_label: Tensor) -> Tensor:
         return knn_scores(bank, known_label, queries, k=k, classes=classes).argmax(1)
 
-    chosen = [float((votes(known[rest], known[held], k, label[rest]) == label[held]).double().mean()) for k in NEIGHBORS]
+    chosen = [
+        float((votes(known[rest], known[held], k, label[rest]) == label[held]).double().mean()) for k in NEIGHBORS
+    ]
     k = NEIGHBORS[int(np.argmax(chosen))]
     scores, config, _ = linear_scores(known, label, asked, group=group, solver=ridge)
     return {

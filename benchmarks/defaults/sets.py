@@ -11,7 +11,7 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ TWINS = ("00205", "00229", "00233", "00249")
 class Set:
     """A data set with labels.
 
-    train, test: the images, with their labels.  group: N, of the training images that belong together, such as crops
-    of one picture: never on both sides where something is chosen on training rows.
+    train, test: the images, with their labels.  group, tested: of the training and of the test images, which belong
+    together, such as crops of one picture: never on both sides where something is chosen on training rows, and drawn
+    together in intervals.
     """
 
     train: Images
     test: Images
     group: Tensor
+    tested: Tensor
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _set(
     learned, tested = learned[:most], tested[:TESTED]
     group = np.arange(len(pixels)) if group is None else np.unique(group, return_inverse=True)[1]
     parts = (_images(pixels[rows], label[rows], classes) for rows in (learned, tested))
-    return Set(*parts, torch.from_numpy(group[learned]))
+    return Set(*parts, *(torch.from_numpy(group[rows]) for rows in (learned, tested)))
 
 
 def _shrunk(picture: Image.Image, size: int) -> np.ndarray:
@@ -124,7 +126,7 @@ def _cifar(most: int) -> Set:
         return np.stack(pixels), z["labels"][:count], [str(c) for c in z["names"]]
 
     (x, y, classes), (z, w, _) = part("train", most), part("test", TESTED)
-    return Set(_images(x, y, classes), _images(z, w, classes), torch.arange(most))
+    return Set(_images(x, y, classes), _images(z, w, classes), torch.arange(most), torch.arange(TESTED))
 
 
 def _groceries(size: int, label: str) -> Set:
@@ -152,7 +154,9 @@ def _omniglot(part: str) -> Set:
     pixels = (pixels * np.uint8(255 // int(pixels.max()))).astype(np.uint8)
     names = z[f"{part}_names"]
     if part == "evaluation":
-        return _set(pixels, z["evaluation_identity"], names.tolist(), drawer < 7, drawer >= 15)
+        character = z["evaluation_identity"]
+        data = _set(pixels, character, names.tolist(), drawer < 7, drawer >= 15)
+        return replace(data, tested=data.test.label)  # drawings of one character are not independent
     alphabet = np.array([str(names[i]).split("/")[0] for i in z[f"{part}_identity"]])
     classes, y = np.unique(alphabet, return_inverse=True)
     # Two drawings of one character are near copies where the alphabet is the label.
