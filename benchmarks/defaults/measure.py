@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,6 @@ def measure_costs() -> None:
             built, clock = built_of(plan, data), []
             built.method.before_step = lambda clock=clock: clock.append(time.process_time())  # once a step
             train(plan, built, data)
-            seconds[key] = round(min(b - a for a, b in zip(clock[1:], clock[2:], strict=False)) / 256, 7)
+            seconds[key] = round(min(b - a for a, b in pairwise(clock[1:])) / 256, 7)
             keep(file, {"seconds": seconds, "command": "python -m benchmarks.defaults --costs"})
             print(f"{key}: {1000 * seconds[key]:.3f} ms a sample", flush=True)

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _read(data: bytes) -> Image.Image:
 
 def _members(tar: str) -> Callable[[str], bytes]:
     """What reads a member of a tar by its name."""
-    archive = tarfile.open(DATA / tar)
+    archive = tarfile.open(DATA / tar)  # noqa: SIM115 (read as long as the process lives)
 
     def member(name: str) -> bytes:
         file = archive.extractfile(name)
@@ -183,7 +184,7 @@ def _spoken(held: str) -> Set:
     all of two speakers of six."""
     z = dict(np.load(DATA / "fsdd_spoken_digits.npz"))
     audio, offsets = z["audio"], z["offsets"]
-    pixels = np.stack([_log_mel(audio[a:b].astype(np.float32)) for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+    pixels = np.stack([_log_mel(audio[a:b].astype(np.float32)) for a, b in pairwise(offsets)])
     speaker = np.unique(z["speaker"], return_inverse=True)[1]
     test = z["take"] < 5 if held == "take" else speaker >= 4
     return _set(pixels, z["digit"], [str(d) for d in range(10)], ~test, test)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.defaults import __main__ as command
 from benchmarks.defaults import candidates, measure, plan, sets, table
+
 from nearfar.files import replace_text
 
 
