@@ -17,7 +17,7 @@ def _over(base: dict[str, Any], *views: str) -> dict[str, dict[str, Any]]:
     return {name: base | {"views": name} for name in views}
 
 
-VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "turns", "shifts", "signs")
+VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "photo", "turns", "shifts", "signs")
 SIMCLR = ADAMW | {"temperature": 0.2}
 MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
 BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9}

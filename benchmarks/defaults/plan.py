@@ -26,17 +26,17 @@ class Job(NamedTuple):
 
 
 def jobs(methods: Sequence[str], names: Sequence[str], budgets: Sequence[float]) -> Iterator[Job]:
-    """Every configuration for a minute with one seed; then, at every budget and seed, what is chosen without the set,
+    """Every configuration for half a minute with one seed; then, at every budget and seed, what is chosen without the set,
     and the old default. What is chosen may change with each result, and the rest of the jobs with it."""
     for method in methods:
         for config in CANDIDATES[method]:
             for name in names:
-                yield Job(name, method, config, 1, 0)
+                yield Job(name, method, config, table.SCREENED, 0)
     for minutes in budgets:
         for seed in SEEDS:
             for method in methods:
                 for name in names:
-                    for config in dict.fromkeys([table.left_out(name, method, 1), OLD]):
+                    for config in dict.fromkeys([table.left_out(name, method), OLD]):
                         if config:
                             yield Job(name, method, config, minutes, seed)
 

@@ -48,7 +48,7 @@ class Set:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set comes from: the file, what kind of images it holds, and what makes the set."""
+    """Where a set comes from: the file, what `nearfar doctor` takes its images for, and what makes the set."""
 
     file: str
     nature: str
@@ -274,18 +274,18 @@ def _blood(size: int = 32, window: int = 96) -> Set:
 
 
 SETS = {
-    "cifar-1k": Source("cifar10_train.npz", "photographs", lambda: _cifar(1000), "1,000 small photographs"),
-    "cifar-5k": Source("cifar10_train.npz", "photographs", lambda: _cifar(5000), "5,000 small photographs"),
-    "cifar-20k": Source("cifar10_train.npz", "photographs", lambda: _cifar(20_000), "20,000 small photographs"),
-    "groceries": Source("grocery_photos.tar", "photographs", lambda: _groceries(32, "coarse"), "43 coarse classes"),
-    "groceries-64": Source("grocery_photos.tar", "photographs", lambda: _groceries(64, "fine"), "81 classes, 64 px"),
-    "characters": Source("omniglot.npz", "drawings", lambda: _omniglot("evaluation"), "659 characters, other drawers"),
-    "alphabets": Source("omniglot.npz", "drawings", lambda: _omniglot("background"), "8 alphabets, other drawers"),
-    "digits": Source("scikit-learn", "drawings", _digits, "8 x 8 px, enlarged"),
-    "emoji": Source("emoji.npz", "signs", lambda: _emoji("color"), "10 groups, in color"),
-    "emoji-shape": Source("emoji.npz", "signs", lambda: _emoji("shape"), "10 groups, outlines"),
-    "nuclei": Source("nuclei.tar", "microscope", _nuclei, "crops, nucleus or none in 3 kinds of microscope"),
-    "blood": Source("bccd.tar", "microscope", _blood, "red and white cells, platelets"),
-    "spoken": Source("fsdd_spoken_digits.npz", "spectrograms", lambda: _spoken("take"), "digits, other takes"),
-    "spoken-speaker": Source("fsdd_spoken_digits.npz", "spectrograms", lambda: _spoken("speaker"), "other speakers"),
+    "cifar-1k": Source("cifar10_train.npz", "photo", lambda: _cifar(1000), "1,000 small photographs"),
+    "cifar-5k": Source("cifar10_train.npz", "photo", lambda: _cifar(5000), "5,000 small photographs"),
+    "cifar-20k": Source("cifar10_train.npz", "photo", lambda: _cifar(20_000), "20,000 small photographs"),
+    "groceries": Source("grocery_photos.tar", "photo", lambda: _groceries(32, "coarse"), "43 coarse classes"),
+    "groceries-64": Source("grocery_photos.tar", "photo", lambda: _groceries(64, "fine"), "81 classes, 64 px"),
+    "characters": Source("omniglot.npz", "drawing", lambda: _omniglot("evaluation"), "659 characters, other drawers"),
+    "alphabets": Source("omniglot.npz", "drawing", lambda: _omniglot("background"), "8 alphabets, other drawers"),
+    "digits": Source("scikit-learn", "sign", _digits, "8 x 8 px, enlarged"),
+    "emoji": Source("emoji.npz", "photo", lambda: _emoji("color"), "10 groups, in color"),
+    "emoji-shape": Source("emoji.npz", "gray_photo", lambda: _emoji("shape"), "10 groups, outlines"),
+    "nuclei": Source("nuclei.tar", "turned", _nuclei, "crops, nucleus or none in 3 kinds of microscope"),
+    "blood": Source("bccd.tar", "turned", _blood, "red and white cells, platelets"),
+    "spoken": Source("fsdd_spoken_digits.npz", "spectrogram", lambda: _spoken("take"), "digits, other takes"),
+    "spoken-speaker": Source("fsdd_spoken_digits.npz", "spectrogram", lambda: _spoken("speaker"), "other speakers"),
 }

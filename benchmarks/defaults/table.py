@@ -24,6 +24,10 @@ BUDGETS = (1, 5, 30)
 MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
 DRAWS = 2000
+SCREENED = 0.5
+"""The budget at which configurations are chosen, in CPU-minutes."""
+FAMILY = {"gray_photo": "photo", "spectrogram": "sign"}
+"""Natures that count as another where there is a choice: those that may be mirrored, and those that may not."""
 
 
 @cache
@@ -95,17 +99,22 @@ def choose(method: str, minutes: float, among: Iterable[str]) -> str | None:
     return best[1] if best else None
 
 
-def left_out(name: str, method: str, minutes: float) -> str | None:
+def family(name: str) -> str:
+    """The nature of a set, or that for which it counts."""
+    nature = about(name)["nature"]
+    return FAMILY.get(nature, nature)
+
+
+def left_out(name: str, method: str, minutes: float = SCREENED) -> str | None:
     """The configuration that the sets of other sources choose for this one."""
-    known = about(name)
-    others = [other for other in measured() if about(other)["source"] != known["source"]]
-    alike = [other for other in others if about(other)["nature"] == known["nature"]]
+    others = [other for other in measured() if about(other)["source"] != about(name)["source"]]
+    alike = [other for other in others if family(other) == family(name)]
     return choose(method, minutes, alike or others)
 
 
-def chosen(method: str, minutes: float, nature: str) -> str | None:
+def chosen(method: str, nature: str, minutes: float = SCREENED) -> str | None:
     """The configuration that all sets of a nature choose: the default."""
-    return choose(method, minutes, [name for name in measured() if about(name)["nature"] == nature])
+    return choose(method, minutes, [name for name in measured() if family(name) == nature])
 
 
 @cache
@@ -126,7 +135,7 @@ def table(methods: Sequence[str], budgets: Sequence[float] = BUDGETS) -> str:
 
 
 def _row(name: str, method: str, minutes: float) -> dict[str, Any] | None:
-    config = left_out(name, method, minutes)
+    config = left_out(name, method)
     if config is None or not runs(name, method, config, minutes):
         return None
     new = {what: gain(name, method, config, minutes, what) for what in MEASURES}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nearfar.modalities.image.plan import Affine, View
 from nearfar.modalities.image.views import Views
 
@@ -19,6 +21,11 @@ def mild_upright(size: int) -> Views:
 def crops(size: int) -> Views:
     """Crops of 20 % and more, and flips: colors stay as they are."""
     return Views([_view(size, 0.2, flip=0.5)] * 2)
+
+
+def photo(size: int) -> Views:
+    """Between SimCLR's and the mild ones: crops of 20 % and more, flips, MoCo v2's colors with half its hue, no gray."""
+    return Views([replace(_view(size, 0.2, flip=0.5, color=1.0), hue=0.05)] * 2)
 
 
 def turns(size: int) -> Views:

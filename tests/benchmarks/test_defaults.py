@@ -74,7 +74,7 @@ def kept(name: str, source: str, nature: str, gains: dict[str, float]) -> None:
     replace_text_in(folder / "untrained-seed0.json", {"knn": told(50), "linear": told(50)})
     for config, gain in gains.items():
         result = {"seed": 0, "knn": told(50 + gain), "linear": told(50 + gain)}
-        replace_text_in(measure.path(name, "simclr", config, 1, 0), result)
+        replace_text_in(measure.path(name, "simclr", config, 0.5, 0), result)
 
 
 def told(count: float) -> dict[str, Any]:
@@ -95,12 +95,12 @@ def test_what_is_chosen_does_not_depend_on_the_set_that_is_left_out(
     kept("two", "a", "drawings", {"mild": 8, "drawing": 2})
     kept("three", "b", "drawings", {"mild": 1, "drawing": 3})
     kept("far", "c", "photographs", {"mild": 0, "drawing": -40})
-    assert table.left_out("one", "simclr", 1) == "drawing"  # "two" is of its source
-    assert table.left_out("three", "simclr", 1) == "mild"
-    assert table.left_out("far", "simclr", 1) == "mild"  # none is of its nature: a mean over sources, 4.5 and 2.5
-    assert table.chosen("simclr", 1, "drawings") == "mild"
-    assert table.chosen("simclr", 1, "photographs") == "mild"
-    text = table.table(["simclr"], [1])
+    assert table.left_out("one", "simclr") == "drawing"  # "two" is of its source
+    assert table.left_out("three", "simclr") == "mild"
+    assert table.left_out("far", "simclr") == "mild"  # none is of its nature: a mean over sources, 4.5 and 2.5
+    assert table.chosen("simclr", "drawings") == "mild"
+    assert table.chosen("simclr", "photographs") == "mild"
+    text = table.table(["simclr"], [0.5])
     assert "| one | drawings | drawing | 1 | 50.0 | +2.0 [" in text
     assert "| three | drawings | mild | 1 | 50.0 | +1.0 [" in text
 
@@ -109,7 +109,7 @@ def test_one_great_gain_does_not_decide(results: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sets, "SETS", {n: sets.Source(n, "drawings", tiny, "") for n in ("one", "two")})
     kept("one", "a", "drawings", {"mild": 40, "drawing": 10})
     kept("two", "b", "drawings", {"mild": -3, "drawing": 2})
-    assert table.chosen("simclr", 1, "drawings") == "drawing"
+    assert table.chosen("simclr", "drawings") == "drawing"
 
 
 def test_an_interval_is_over_seeds_and_over_groups_of_test_samples() -> None:
@@ -130,7 +130,7 @@ def test_the_plan_wants_every_candidate_and_then_seeds(results: Path, monkeypatc
     kept("one", "a", "drawings", {"mild": 4})
     kept("two", "b", "drawings", {"mild": 4})
     wanted = list(dict.fromkeys(plan.jobs(["simclr"], ["one", "two"], [1])))
-    screened, longer = 2 * len(candidates.CANDIDATES["simclr"]), 2 * 2 * 2
-    assert len(wanted) == screened + longer  # seeds 1 and 2 of the chosen and the old one
+    screened, longer = 2 * len(candidates.CANDIDATES["simclr"]), 2 * 2 * 3
+    assert len(wanted) == screened + longer  # three seeds of the chosen and the old one
     assert sum(job.done for job in wanted) == 2
     assert plan.told(wanted).startswith(f"{screened + longer - 2} of {screened + longer} runs")
