@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nearfar.cli import main
-from nearfar.modalities.table.doctor import examine, missing, telling
+from nearfar.modalities.table.doctor import examine, missing, telling, to_beat
 from nearfar.modalities.table.samples import open_table
 
 
@@ -130,3 +130,24 @@ def test_without_labels_or_faults_it_says_so(tmp_path: Path, capsys: pytest.Capt
     assert "Nothing to mend: no copies" in said
     assert "nearfar train moco" in said
     assert not (tmp_path / "g.csv").exists()
+
+
+def test_what_needs_no_encoder_is_told_before_training() -> None:
+    """A label by the product of two signs is for trees alone; one by a sum for both; test rows do not count."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 900))
+    kind = random.integers(0, 300, 900).astype(str)
+    split = ["test"] * 100 + ["train"] * 800
+    found = {}
+    for name, label in (("sum", x + y > 0), ("product", x * y > 0)):
+        own = np.where(np.arange(900) < 100, random.integers(0, 2, 900), label)  # of the test rows by chance
+        found[name] = to_beat(open_table({"x": x, "y": y, "kind": kind, "label": own, "split": split}))
+    linear, trees, held = found["sum"]
+    assert held == 200
+    assert linear > 0.9
+    assert trees > 0.9
+    linear, trees, _ = found["product"]
+    assert linear < 0.65
+    assert trees > 0.85
+    assert to_beat(open_table({"x": x[:60], "y": y[:60], "label": (x + y)[:60] > 0})) is None
+    assert to_beat(open_table({"x": x, "y": y})) is None

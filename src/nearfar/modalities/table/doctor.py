@@ -9,6 +9,8 @@ import torch
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED
+from nearfar.data.splits import holdout
+from nearfar.evaluation.linear import linear, ridge
 from nearfar.modalities import recipes
 from nearfar.modalities.examination import (
     Advice,
@@ -48,6 +50,10 @@ def examine(rows: TableSamples, *, encoder: str, label_column: str = "label", se
         ("copies", f"{copies.exact:,} rows the same as one before them"),
         ("labeled", labeled(rows)),
     ]
+    if (known := to_beat(rows, seed)) is not None:
+        linear, trees, held = known
+        text = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right: what to beat"
+        facts.append(("raw columns", text))
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
     sound = "no copies, no uneven classes, no empty columns, none that gives the label away"
@@ -131,6 +137,32 @@ def telling(rows: TableSamples, seed: int = 0, most: int = 50_000) -> Iterator[t
             yield name, mean_accuracy
 
 
+def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int] | None:
+    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns, and on how many rows.
+
+    Learned from three quarters of the labeled training rows, `most` at most, and told on the rest; None where classes
+    of `FEWEST` rows are not at least two, or hold fewer than a hundred.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    learned = (rows.of_split(*LEARNED) & (rows.label != MISSING)).nonzero()[:, 0]
+    learned = learned[torch.randperm(len(learned), generator=torch.Generator().manual_seed(seed))[:most]]
+    often = torch.bincount(rows.label[learned], minlength=len(rows.classes)) >= FEWEST
+    learned = learned[often[rows.label[learned]]]
+    if int(often.sum()) < 2 or len(learned) < 100:
+        return None
+    label = rows.label[learned].unique(return_inverse=True)[1]
+    rest, held = holdout(label, rows.group[learned], share=0.25, seed=seed)
+    numbers, codes = rows.numbers[learned].cpu(), rows.codes[learned].cpu()
+    x = views.expand(rows.columns, numbers, codes)
+    told = linear(x[rest], label[rest], x[held], label[held], solver=ridge)["accuracy"] / 100
+    table = torch.cat([numbers, codes], 1).numpy()
+    kinds = [numbers.shape[1] + b for b, column in enumerate(rows.columns.categories) if column.width < 255]
+    trees = HistGradientBoostingClassifier(max_iter=30, categorical_features=kinds or None, random_state=seed)
+    right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
+    return float(told), float(right.mean()), len(held)
+
+
 def _across(rows: TableSamples, copies: Copies) -> list[str]:
     """Rows that are tested and also learned from."""
     learned = copies.group[rows.of_split(*LEARNED)]
@@ -155,12 +187,12 @@ def _advice(rows: TableSamples, copies: Copies) -> list[Advice]:
         "scarf": "a row beside itself with columns of other rows: what goes together is learned",
         "mixed": "of a single column nothing can be exchanged, so rows are blended",
     }
-    temperature = recipes.load("tables", method.value, "table").method["temperature"]
+    temperature = recipes.load("measured_tables", method.value, "table").method["temperature"]
     return [
         method,
         batch,
         Advice("--views", name, why[name]),
-        Advice("--temperature", f"{temperature:g}", f"what the recipe of {method.value} for tables takes"),
+        Advice("--temperature", f"{temperature:g}", f"what was best on many tables, of {method.value}"),
         epochs_advice(n, int(batch.value)),
         *([] if (rows.group != MISSING).any() else groups_advice(copies)),
     ]

@@ -40,14 +40,17 @@ class Groups(nn.Module):
 
 
 class Kept(nn.Module):
-    """The inputs themselves, and beside them what a network makes of them, each of length 1: N x D -> N x (D + dim)."""
+    """The inputs, of length 1, and beside them what a network makes of them, half as long: N x D -> N x (D + dim).
+
+    So neighbors go mostly by what the row says, and a linear classifier, which scales its inputs, has both alike.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([F.normalize(x, dim=1), F.normalize(self.net(x), dim=1)], 1)
+        return torch.cat([F.normalize(x, dim=1), F.normalize(self.net(x), dim=1) / 2], 1)
 
 
 class TableEncoder(Encoder):
@@ -92,8 +95,8 @@ class TableEncoder(Encoder):
                 "        self.net = net",
                 "",
                 "    def forward(self, x):",
-                "        parts = [torch.nn.functional.normalize(part, dim=1) for part in (x, self.net(x))]",
-                "        return torch.cat(parts, 1)",
+                "        kept, made = (torch.nn.functional.normalize(part, dim=1) for part in (x, self.net(x)))",
+                "        return torch.cat([kept, made / 2], 1)",
                 "",
                 "",
                 f"net = Kept({net})",
