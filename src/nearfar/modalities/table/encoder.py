@@ -223,7 +223,8 @@ def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
         return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
     raise UserError(
         f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-        "mlp-512x3, kept (the inputs beside 2 layers of 128), kept-WIDTHxDEPTH, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+        "mlp-512x3, kept (the inputs beside 2 layers of 128), kept-WIDTHxDEPTH, maxout, or maxout-64 (arXiv 2010.08887 "
+        "at its full width)"
     )
 
 
