@@ -100,6 +100,20 @@ def first_rows(path: Path, count: int) -> list[Row]:
     return rows
 
 
+def header(path: Path) -> list[str]:
+    """The names of the columns of a delimited or a Parquet file, without reading what they hold; none where it cannot
+    be read."""
+    if not path.name.lower().endswith((".parquet", ".pq")):
+        return next((row.cells for row in first_rows(path, 1)), [])
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return []
+
+
 def read_records(path: Path) -> tuple[Row, list[tuple[int, dict[str, str]]]]:
     """The header, and each row as its line and {column: cell}. Of an empty file the header has no cells."""
     header, *rows = read_rows(path) or [Row(1, [])]

@@ -1,4 +1,4 @@
-"""What is to be trained: flags laid over a recipe. Free of torch but for the method that is named."""
+"""What is to be trained: flags laid over a recipe. Free of torch, but for files of the user's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings
+from nearfar.settings import Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     recipe, kind: by default those that suit the data. A recipe that depends on the samples is that of typical ones,
     until `settle`.
     """
+    if isinstance(data, str | os.PathLike):
+        modalities.insist_samples(data)
     kind = kind or modalities.kind_of(data)
     recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)
@@ -71,9 +72,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             elsewhere = [other for other in modalities.names() if name in settings_of(other)]
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
-            near = get_close_matches(name, [*known, *own], 2)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
     if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
         raise WrongType(
             f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
@@ -87,6 +86,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     else:
         network = None
     settings, arguments = _laid_over(base, flags, own)
+    if network is None:
+        modalities.entry(kind).insist_encoder(settings.encoder)
     return Plan(
         method=method,
         data=data,
@@ -164,7 +165,7 @@ def insist_whole(name: str) -> None:
 
 def own_flags(method: str) -> dict[str, inspect.Parameter]:
     """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
-    own = methods.flags(methods.load(method))
+    own = methods.read_flags(method)
     taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
         raise UserError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")

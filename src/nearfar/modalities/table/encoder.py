@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities.table.columns import FURTHEST, Columns
+from nearfar.modalities.table.settings import insist_encoder
 
 
 class Maxout(nn.Module):
@@ -213,19 +213,13 @@ GROUP = 64
 
 def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
     """The family of a network and the widths of its layers, from its name; of maxout those behind `Groups`."""
-    if match := re.fullmatch(r"(mlp|kept)(?:-(\d+)x(\d+))?", name):
-        usual = {"mlp": (256, 4), "kept": (128, 2)}[match[1]]
-        wide, deep = (int(given or own) for given, own in zip(match.groups()[1:], usual, strict=True))
-        if wide and deep:
-            return match[1], [sum(groups), *[wide] * deep]
-    if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
-        first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
-        return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
-    raise UserError(
-        f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-        "mlp-512x3, kept (the inputs beside 2 layers of 128), kept-WIDTHxDEPTH, maxout, or maxout-64 (arXiv 2010.08887 "
-        "at its full width)"
-    )
+    insist_encoder(name)
+    family, _, sizes = name.partition("-")
+    if family in ("mlp", "kept"):
+        wide, deep = map(int, (sizes or {"mlp": "256x4", "kept": "128x2"}[family]).split("x"))
+        return family, [sum(groups), *[wide] * deep]
+    first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
+    return "maxout", [*first, *(int(sizes or 8) * w for w in (32, 32, 64, 64, 128))]
 
 
 def _build(name: str, groups: list[int]) -> tuple[nn.Module, int]:
