@@ -1,0 +1,40 @@
+"""The configurations that are tried: by method, the old default first. Chosen among on other data sets than the judged.
+
+A value that is a function is one of the number of steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+OLD = "paper"
+"""The recipe `small_images`, as it is, but for the encoder and the number of epochs."""
+ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2, "batch": 128}
+
+
+def _over(base: dict[str, Any], *views: str) -> dict[str, dict[str, Any]]:
+    """A configuration for each of some views, by their name."""
+    return {name: base | {"views": name} for name in views}
+
+
+VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "photo", "turns", "shifts", "signs")
+SIMCLR = ADAMW | {"temperature": 0.2}
+MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
+BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9}
+SWAV = ADAMW | {"prototypes": 100, "hidden": 512, "epsilon": 0.03}
+BARLOW = ADAMW | {"dim": 1024}
+SUPCON = ADAMW | {"temperature": 0.1}
+
+CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
+    "simclr": {
+        OLD: {},
+        **_over(SIMCLR, *VIEWS),
+        "simclr-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "simclr"},
+        "mild-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "mild"},
+    },
+    "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS)},
+    "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
+    "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
+    "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},
+}
