@@ -114,8 +114,25 @@ def check_views(given: str, names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a recipe may go by, known once the samples are open; by default typical ones. A kind of data may extend it.
+
+    samples: to train on.  epochs, batch: those that the user asked for; 0 for none.  device: on which is trained.
+    """
+
+    samples: int = 5000
+    epochs: int = 0
+    batch: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings and method arguments that belong together. Flags are laid over both."""
+    """Settings and method arguments that belong together. Flags are laid over both.
+
+    reasons: why, by the name of a setting or argument, for those that a user may wonder about.
+    """
 
     settings: Settings
     method: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)

@@ -137,7 +137,7 @@ def test_data_may_stand_behind_any_flag(tmp_path: Path) -> None:
         ["--epochs=3", "--compile", "--", str(photos)],
     ):
         place, settings, _ = parse("swav", argv)
-        assert (place.data, place.recipe, settings.compile) == (str(photos), "photos", True)
+        assert (place.data, place.recipe, settings.compile) == (str(photos), "measured_images", True)
     _, settings, arguments = parse("moco", [str(photos), "--sgd-momentum", "0.5", "--momentum", "0.75"])
     assert (settings.sgd_momentum, arguments["momentum"]) == (0.5, 0.75)
 

@@ -58,11 +58,12 @@ def train(argv: list[str]) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     method, rest = argv[0], argv[1:]
     place, settings, arguments = parse(method, rest)
+    flags = {k: v for k, v in (dataclasses.asdict(settings) | arguments).items() if k in named_in(rest)}
 
     from nearfar.cli.console import Console
     from nearfar.training import job as training
 
-    plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
+    plan = plans.make(method, place.data, place.recipe, flags, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise UserError("several processes must agree on a directory: name it with --out")
     insist_text(place.out, "--out")
@@ -107,7 +108,7 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.kind_of(place.data)
     entry = modalities.entry(kind)
-    recipe_name = place.recipe or entry.recipe_for(place.data)
+    recipe_name = recipes.choose(place.recipe, Path(method).stem, place.data, kind)
     recipe = recipes.load(recipe_name, Path(method).stem, kind)
     for word in argv:
         name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
@@ -117,6 +118,12 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
     call = _parse(method, argv, entry.Settings, recipe, recipe_name)
     place = dataclasses.replace(call.place, recipe=recipe_name, kind=kind)
     return place, call.settings, dataclasses.asdict(call.method)
+
+
+def named_in(argv: list[str]) -> set[str]:
+    """The names of the flags that the words of a call give."""
+    words = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return words | {word.removeprefix("no_") for word in words}
 
 
 def _any_settings() -> type[Settings]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from nearfar.errors import UserError
-from nearfar.settings import Settings
+from nearfar.settings import Facts, Settings
 
 UNKNOWN = "image"
 """What data are taken for that no kind recognizes: its reader says best what is wrong with them."""
@@ -22,9 +22,11 @@ class Entry(Protocol):
     """What is asked of a kind before anything is opened."""
 
     Settings: ClassVar[type[Settings]]
+    Facts: ClassVar[type[Facts]]
 
     def recognizes(self, data: Any) -> bool: ...
     def recipe_for(self, data: Any) -> str: ...
+    def measured_for(self, data: Any) -> str: ...
     def study_encoder(self) -> str: ...
 
 

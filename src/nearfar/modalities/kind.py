@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +22,10 @@ from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, printable
 from nearfar.files import run_file
+from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
+from nearfar.settings import Facts
 
 
 class Kind:
@@ -43,14 +45,32 @@ class Kind:
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
+    Facts: ClassVar[type[Facts]] = Facts
 
     def recognizes(self, data: Any) -> bool:
         """Whether data are of this kind. It is asked before anything is opened."""
         return False
 
     def recipe_for(self, data: Any) -> str:
-        """The recipes that suit the data; "" where the kind has none, and settings are their defaults."""
+        """The recipes of papers that suit the data; "" where the kind has none, and settings are their defaults."""
         return ""
+
+    def measured_for(self, data: Any) -> str:
+        """The recipes that were chosen by measurement for such data; "" where the kind has none."""
+        return ""
+
+    def recipe_facts(self, samples: Any, settings: Any, given: Mapping[str, Any]) -> Facts:
+        """What a recipe may go by. samples: to train on.  given: what the user set, which a recipe need not find."""
+        return self.Facts(**self.common_facts(samples, settings, given))
+
+    def common_facts(self, samples: Any, settings: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts that all kinds have."""
+        return {
+            "samples": len(samples),
+            "epochs": given.get("epochs", 0),
+            "batch": given.get("batch", 0),
+            "device": pick_device(settings.device).type,
+        }
 
     def study_encoder(self) -> str:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""

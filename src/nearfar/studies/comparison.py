@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,7 @@ class Comparison(Study[Compare]):
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        plan = self.plans[method]
-        plan = replace(plan, settings=replace(plan.settings, epochs=epochs, seed=seed))
+        plan = plans.with_flags(self.plans[method], epochs=epochs, seed=seed)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:

@@ -21,11 +21,12 @@ from nearfar.export.encoder import load_encoder
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
+from nearfar.modalities import recipes
 from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
-from nearfar.training.plan import Plan
+from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
 
 Say = Callable[[str], None]
@@ -70,6 +71,15 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     insist_on_pixels(plan)
     return samples
+
+
+def settled(plan: Plan, samples: Samples) -> Plan:
+    """The plan, now that the samples are open: a recipe may go by what they are."""
+    method = Path(plan.method).stem
+    if not recipes.goes_by_facts(plan.recipe, method, plan.kind):
+        return plan
+    facts = kinds.of(plan.kind).recipe_facts(samples, plan.settings, plan.given)
+    return settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
 
 
 def insist_on_pixels(plan: Plan) -> None:

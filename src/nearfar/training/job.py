@@ -24,7 +24,7 @@ from nearfar.owner import owned
 from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
-from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
+from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples, settled
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
@@ -33,7 +33,7 @@ from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
 from nearfar.training.optimization import make_optimizer, make_schedule
 from nearfar.training.options import Loop
-from nearfar.training.plan import Plan
+from nearfar.training.plan import Plan, as_saved
 from nearfar.training.probe import look, probe
 from nearfar.training.record import changed_surroundings, keep_up, note_time, write_again, write_down
 
@@ -76,6 +76,7 @@ def train(
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
+    plan = plan if saved is None else as_saved(plan, saved)
     broken = [] if saved is None else damaged(out, saved)
     done = saved is not None and is_finished(out) and not broken
     done = done and saved is not None and plan.settings.epochs == saved["settings"]["epochs"]
@@ -89,6 +90,8 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     samples, lost = open_samples(plan, say, made), {}
     if saved is not None and made is not None:
         samples, lost = as_before(samples, saved, out, str(plan.data), say)
+    if saved is None:
+        plan = settled(plan, samples)
     built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say, made)
     built.lost = lost
     insist_same_samples_everywhere(samples, built.digests, built.facts["fingerprint"], built.method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nearfar.settings import Recipe, Settings
 class Plan:
     """What is to be trained: everything that was chosen, before anything is opened.
 
+    given: what the user set, laid over the recipe.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
     """
 
@@ -31,6 +32,7 @@ class Plan:
     kind: str
     settings: Settings
     arguments: dict[str, Any]
+    given: dict[str, Any] = field(default_factory=dict)
     network: Any = None
 
     def saved(self) -> dict[str, Any]:
@@ -55,11 +57,11 @@ class Plan:
 def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, kind: str = "") -> Plan:
     """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has.
 
-    recipe, kind: by default those that suit the data.
+    recipe, kind: by default those that suit the data. A recipe that depends on the samples is that of typical ones,
+    until `settle`.
     """
     kind = kind or modalities.kind_of(data)
-    entry = modalities.entry(kind)
-    recipe = recipe or entry.recipe_for(data)
+    recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)
     own = own_flags(method)
     known = {f.name for f in dataclasses.fields(base.settings)}
@@ -84,14 +86,65 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
+    settings, arguments = _laid_over(base, flags, own)
+    return Plan(
+        method=method,
+        data=data,
+        recipe=recipe,
+        kind=kind,
+        settings=settings,
+        arguments=arguments,
+        given=flags,
+        network=network,
+    )
+
+
+def with_flags(plan: Plan, **flags: Any) -> Plan:
+    """The plan with further settings or arguments, as if the user had set them."""
+    given = plan.given | flags
+    base = Recipe(settings=plan.settings, method=plan.arguments)
+    return settle(dataclasses.replace(plan, given=given), base)
+
+
+def settle(plan: Plan, recipe: Recipe) -> Plan:
+    """The plan with another recipe below what the user set."""
+    settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
+    return dataclasses.replace(plan, settings=settings, arguments=arguments)
+
+
+def as_saved(plan: Plan, saved: dict[str, Any]) -> Plan:
+    """The plan of a run that goes on: where its recipe depends on the samples, what the user does not set stays.
+
+    saved: what its config.yaml holds.
+    """
+    if plan.recipe != saved["recipe"] or not recipes.goes_by_facts(plan.recipe, Path(plan.method).stem, plan.kind):
+        return plan
+    known = {f.name: f.type for f in dataclasses.fields(plan.settings)}
+    kept = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved["settings"].items()
+        if name in known
+    }
+    own = own_flags(plan.method)
+    arguments = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved["arguments"].items()
+        if name in own
+    }
+    return settle(plan, Recipe(settings=dataclasses.replace(plan.settings, **kept), method=arguments))
+
+
+def _laid_over(
+    base: Recipe, flags: dict[str, Any], own: dict[str, inspect.Parameter]
+) -> tuple[Settings, dict[str, Any]]:
+    """Settings and method arguments. Raises ValueError for a value that is out of its range."""
+    known = {f.name for f in dataclasses.fields(base.settings)}
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
     for name, value in arguments.items():
         check(flag(name), value, own[name].annotation)
-    return Plan(
-        method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments, network=network
-    )
+    return settings, arguments
 
 
 def settings_of(kind: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
 from nearfar.modalities.image.samples import Images, open_images
-from nearfar.modalities.image.settings import DRAWINGS, Settings
+from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
 from nearfar.modalities.image.sources import SUFFIXES, listed_names
 from nearfar.modalities.image.views import Draws, Views
@@ -34,12 +35,21 @@ class ImageKind(kind.Kind):
     raw_name = "raw pixels"
     pixels = True
     Settings = Settings
+    Facts = Facts
 
     def recognizes(self, data: Any) -> bool:
         return settings.recognizes(data)
 
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
+
+    def measured_for(self, data: Any) -> str:
+        return settings.measured_for(data)
+
+    def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
+        size = view_size(settings, samples.side)
+        common = self.common_facts(samples, settings, given)
+        return Facts(**common, channels=samples.channels, side=samples.side, size=size)
 
     def study_encoder(self) -> str:
         return settings.study_encoder()

@@ -57,6 +57,18 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Facts(settings.Facts):
+    """What a recipe for images may go by.
+
+    channels, side: of the images as they are kept, in pixels.  size: of the views.
+    """
+
+    channels: int = 3
+    side: int = 32
+    size: int = 32
+
+
 def recognizes(data: Any) -> bool:
     """Whether data are images: the drawings of the package, a folder, an archive, a list of paths, arrays, a list of
     images, a data set of images; no table."""
@@ -83,8 +95,8 @@ def study_encoder() -> str:
 
 
 def recipe_for(data: Any) -> str:
-    """The recipes that suit the data: drawings (those in the package), photos (folders, archives, lists) or
-    small_images (arrays)."""
+    """The recipes of papers that suit the data: photos (folders, archives, lists) or small_images (arrays); of the
+    drawings in the package the recipes drawings."""
     if isinstance(data, str | os.PathLike) and str(data):
         if str(data) == DRAWINGS:
             return "drawings"
@@ -95,3 +107,8 @@ def recipe_for(data: Any) -> str:
             else "small_images"
         )
     return "small_images"
+
+
+def measured_for(data: Any) -> str:
+    """The recipes that were chosen by measurement; the drawings in the package have recipes of their own."""
+    return "" if isinstance(data, str | os.PathLike) and str(data) == DRAWINGS else "measured_images"

@@ -39,6 +39,9 @@ class TableKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
+    def measured_for(self, data: Any) -> str:
+        return settings.measured_for(data)
+
     def study_encoder(self) -> str:
         return settings.study_encoder()
 

@@ -37,6 +37,9 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
 
 
+Facts = settings.Facts
+
+
 def recognizes(data: Any) -> bool:
     """Whether data are a table: a CSV or Parquet file that lists no images, a frame, a datasets.Dataset without images,
     or a mapping of columns."""
@@ -53,5 +56,10 @@ def study_encoder() -> str:
 
 
 def recipe_for(data: Any) -> str:
-    """The recipes that suit the data."""
+    """The recipes of papers that suit the data."""
     return "tables"
+
+
+def measured_for(data: Any) -> str:
+    """The recipes that were chosen by measurement: none."""
+    return ""
