@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.distillation import distill
     from nearfar.fewlabels.finetuning import finetune
-    from nearfar.machine import keep_memory
     from nearfar.method import Clock, Encoder, Method, Step
     from nearfar.modalities.image.drawings import drawings
     from nearfar.modalities.image.encoder import image_encoder
@@ -23,14 +22,14 @@ _HOME = {
     "MISSING": "batch", "Batch": "batch", "Classifier": "fewlabels.classifier", "distill": "fewlabels.distillation",
     "drawings": "modalities.image.drawings", "Images": "modalities.image.samples",
     "open_images": "modalities.image.samples", "finetune": "fewlabels.finetuning",
-    "image_encoder": "modalities.image.encoder", "keep_memory": "machine", "Clock": "method", "Encoder": "method", "Kind": "modalities.kind",
+    "image_encoder": "modalities.image.encoder", "Clock": "method", "Encoder": "method", "Kind": "modalities.kind",
     "Method": "method", "Step": "method", "Run": "run",
     "fit": "run", "load": "run", "Recipe": "settings", "Settings": "settings",
 }  # fmt: skip
 
 __all__ = [
     "MISSING", "Batch", "Classifier", "Clock", "Encoder", "Images", "Kind", "Method", "Recipe", "Run", "Settings",
-    "Step", "distill", "drawings", "finetune", "fit", "image_encoder", "keep_memory", "load", "open_images",
+    "Step", "distill", "drawings", "finetune", "fit", "image_encoder", "load", "open_images",
 ]  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from nearfar.cli.printing import allow_every_name, print
 from nearfar.errors import UserError, out_of_memory
 from nearfar.files import OWN_CODE
-from nearfar.machine import keep_memory
 
 COMMANDS = {
     "demo": ("demo", "Train on packaged drawings for a minute, and show what the encoder learned."),
@@ -58,7 +57,6 @@ def main(argv: list[str] | None = None) -> int:
         print(usage(), file=sys.stderr)
         return 2
     try:
-        keep_memory()
         command = getattr(importlib.import_module(f"nearfar.cli.{COMMANDS[argv[0]][0]}"), argv[0].replace("-", "_"))
         return command(argv[1:]) or 0
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
