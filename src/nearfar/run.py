@@ -21,7 +21,7 @@ from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import folds
 from nearfar.errors import Damaged, NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate
-from nearfar.evaluation.linear import ridge
+from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import insist_trusted, replace_json
 from nearfar.method import Encoder, Method
@@ -278,7 +278,6 @@ class Run:
         first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
         untrained = torch.cat([probing.passed(first, plain, samples) for samples in parts])
-        bank = int((label[splits[0][0]] != MISSING).sum())
         evaluations = {
             name: evaluate(
                 features,
@@ -286,8 +285,8 @@ class Run:
                 splits,
                 group=group if bool((group != MISSING).any()) else None,
                 seen_in_training=bool(seen.any()),
-                k=200 if bank >= 10_000 else 20,
                 solver=ridge,
+                strengths=RIDGE_STRENGTHS,
                 shots=(1, 5) if len(splits) == 1 else (),
                 seed=seed,
             )
@@ -424,12 +423,13 @@ def results_table(
                 titles[k]: {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
                 for k, result in results.items()
             },
+            "chosen": {titles[k]: chosen(result) for k, result in results.items()},
         }
         for name, results in evaluations.items()
     ]
     each = {titles[k]: evaluations[main][k]["per_class"] for k in ("knn", "linear")}
     how = "the test split" if splits == 1 else f"{splits} stratified folds"
-    chance = evaluations[main]["knn"]["chance"]
+    chance, held = evaluations[main]["knn"]["chance"], evaluations[main]["knn"].get("held_out")
     note = (
         f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
         f"give {chance:.1f} %."
@@ -441,6 +441,11 @@ def results_table(
         )
     else:
         note += " No tested sample was in pre-training."
+    if held:
+        note += (
+            f" Of {held['samples']:,} training samples, held out in turn as those of the live probe are, neighbors "
+            f"name {held['accuracy']:.1f} % right ({held['low']:.1f} to {held['high']:.1f})."
+        )
     return {
         "title": "How well labels can be told from the representation",
         "note": note,
@@ -458,10 +463,20 @@ def results_table(
         },
         "confusion": {"by": "nearest neighbors", "classes": classes, "counts": evaluations[main]["knn"]["confusion"]},
         "protocol": {
-            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
+            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices", "chosen")}
+            | {"chosen": {row: "; ".join(chosen(results[name])) for row, results in evaluations.items()}}
             for name, result in evaluations[main].items()
         },
     }
+
+
+def chosen(result: dict[str, Any]) -> list[str]:
+    """What one result rests on, as it was chosen on training rows; of several splits, in how many."""
+    protocol = result["protocol"]
+    if "chosen" not in protocol:
+        return ["standardized" if protocol["standardized"] else "as they are"]
+    many = len(protocol["chosen"]) > 1
+    return [f"{text} ({count} of {protocol['splits']})" if many else text for text, count in protocol["chosen"].items()]
 
 
 def load(

@@ -90,9 +90,9 @@ def test_a_finished_run_holds_what_it_should(done: Path) -> None:
     assert environment["finished"]
     assert environment["seconds"] > 0
     lines = Journal(done / "metrics.jsonl").read()
-    assert [line["step"] for line in lines] == [3, 3, 6, 6]
-    assert [set(line) >= {"loss", "chance", "lr"} for line in lines] == [True, False, True, False]
-    assert [line["knn"] for line in lines[1::2]]
+    assert [line["step"] for line in lines] == [0, 3, 3, 6, 6]
+    assert [set(line) >= {"loss", "chance", "lr"} for line in lines] == [False, True, False, True, False]
+    assert [line["knn"] for line in lines[::2]]
 
 
 def test_nothing_is_ever_overwritten(data: Path, done: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: P
     assert "Going on from step 8 of 12." in said
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["epochs"], config["settings"]["epochs"], config["made"]["steps"]) == (4, 4, 12)
-    assert [line["step"] for line in Journal(out / "metrics.jsonl").read() if "knn" in line] == [3, 6, 9, 12]
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read() if "knn" in line] == [0, 3, 6, 9, 12]
     assert train("simclr", data, out, resume=True, epochs=4)[1][0].startswith("The run in")
 
 
@@ -303,7 +303,7 @@ def test_a_second_owner_is_refused_with_the_number_of_the_first(data: Path, tmp_
     assert training.train(plans.make("simclr", data, None, SETTINGS), out, say=lambda text: None, watch=watch)
     assert refused
     assert not (out / ".lock").exists()
-    assert [line["step"] for line in Journal(out / "metrics.jsonl").read()] == [3, 3, 6, 6]
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read()] == [0, 3, 3, 6, 6]
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco", "swav"])

@@ -12,7 +12,7 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.intervals import wilson
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a change here moves a number for the same features."""
 
 Result = dict[str, Any]

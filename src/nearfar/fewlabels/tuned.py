@@ -67,21 +67,21 @@ class Trainer:
         beside: what checkpoints keep besides the method and its optimizer.
         Raises KeyboardInterrupt where it is stopped, once it has saved.
         """
-        run, tuning = self.run, self.tuning
+        run, tuning, epochs = self.run, self.tuning, self.tuning.passes(len(data))
         settings = dataclasses.replace(
             run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1
         )
         loop = Loop(
-            epochs=tuning.passes(len(data)),
+            epochs=epochs,
             batch=min(tuning.batch, len(data)),
             schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
             seed=tuning.seed,
             clip=1.0,
             journal=self.journal,
             checkpoints=self.checkpoints,
-            save_every=max(1, tuning.passes(len(data)) // SAVES),
+            save_every=max(1, epochs // SAVES),
             probe=probe,
-            probe_every=probe_every,
+            probe_after={*range(probe_every, epochs, probe_every), epochs},
             watch=self.watch,
             say=self.say,
             beside=beside,

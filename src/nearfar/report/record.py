@@ -7,7 +7,9 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
   `epochs`, `batch`.
 - `environment.json`: free; the header shows `started` (ISO time), `seconds`, `paper`; `notes` is a list of sentences,
   `timings` maps a part of the work to seconds.
-- `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn"}`.
+- `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn",
+  "knn_low", "knn_high", "knn_samples", "knn_bank", ...}`. The line of step 0 has the probe and the readings (spread,
+  effective_rank, accuracy, ...) before the first step, and no loss; runs of earlier versions lack it.
 - `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learned`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
@@ -22,7 +24,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
        "protocol": {"version": 1, ...}}
 
   `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
-  lack a column.
+  lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a list of texts.
   `main` marks the encoder of this run; without it the last row is meant. In the first column, higher must be better.
 """
 

@@ -166,7 +166,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
         probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
-        probe_every=settings.probe_every,
+        probe_after=probe_epochs(settings),
         watch=watch,
         say=say,
     )
@@ -175,6 +175,11 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
     if settings.compile:
         encoder.compile()
     return fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
+
+
+def probe_epochs(settings: Settings) -> set[int]:
+    """The epochs after which the probe is taken: before the first (0), every so many, and after the last."""
+    return {*range(0, settings.epochs, settings.probe_every or settings.epochs), settings.epochs}
 
 
 def hold_out(

@@ -23,7 +23,7 @@ LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
     *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
-    "checksum",
+    *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "checksum"),
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 
@@ -42,6 +42,9 @@ class Log:
         self.raised: set[str] = set()
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
+        self.begun = False  # whether step 0 is measured
+        self.untrained: float | None = None  # kNN before the first step
+        self.best: float | None = None  # kNN since
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -85,8 +88,30 @@ class Log:
         )
 
     def note(self, line: Mapping[str, float | None]) -> None:
-        self.newest.append(finite(line))
+        line = finite(line)
+        self.newest.append(line)
         self.judge.see(line)
+        if line["step"] == 0:
+            self.begun, self.untrained = True, line.get("knn")
+        elif "knn" in line:
+            self.best = max(line["knn"], -math.inf if self.best is None else self.best)
+
+    def begin(self, inspected: StepResult, probed: dict[str, float]) -> None:
+        """Write down step 0, by which all later readings are judged: the probe and the readings of the first batch.
+
+        inspected: the first step, whose representations are those of the weights before it.
+        """
+        if numbers := probed | self._readings(inspected):
+            self.write(0, numbers)
+
+    def no_gain(self) -> str:
+        """A sentence where no probe was above that before the first step; "" elsewhere."""
+        if self.untrained is None or self.best is None or self.best > self.untrained:
+            return ""
+        return (
+            f"By the kNN probe training did not help: {self.untrained:.1f} % before the first step, and at best "
+            f"{self.best:.1f} % after. The best checkpoint is the best of those that were trained."
+        )
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
         """Read what was left on the device by the steps up to `step`, and write it down.
@@ -117,7 +142,7 @@ class Log:
                 self.chance = fmean(known)
             numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
             if inspected is not None and start + len(part) == len(table):
-                numbers |= self._readings(inspected)
+                numbers |= self._readings(inspected) | drift(self.method)
             self.write(first + start + len(part), numbers)
 
     def _table(self) -> tuple[Tensor, Tensor, list[str]]:
@@ -148,10 +173,10 @@ class Log:
         return {name: level for name, level in levels.items() if level is not None}
 
     def _readings(self, inspected: StepResult) -> dict[str, float]:
-        """What the representation of one batch, the memories and the loss say of the health of training."""
+        """What the representation of one batch and the loss say of the health of training."""
         numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
         negatives = inspected.negatives
-        return numbers | drift(self.method) | ({} if negatives is None else {"effective_negatives": negatives})
+        return numbers | ({} if negatives is None else {"effective_negatives": negatives})
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         line = {"step": step, "epoch": step / self.per_epoch} | numbers
