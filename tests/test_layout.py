@@ -41,6 +41,7 @@ LIGHT = [
     *(
         "__init__.py",
         "errors.py",
+        "studies/__init__.py",
         "ranges.py",
         "settings.py",
         "files.py",
