@@ -23,7 +23,7 @@ MEASURES = ("knn", "linear")
 BUDGETS = (1, 5, 30)
 MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
-DRAWS = 2000
+DRAWS = 1000
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
 FAMILY = {"gray_photo": "photo", "spectrogram": "sign"}
@@ -69,12 +69,11 @@ def resampled(change: Tensor, group: Tensor, *, draws: int = DRAWS, seed: int = 
     count = torch.bincount(unit).double()  # U
     total = torch.zeros(len(change), len(count), dtype=torch.float64).index_add_(1, unit, change.double())  # seeds x U
     generator = torch.Generator().manual_seed(seed)
-    means = []
-    for _ in range(draws):
-        of = torch.randint(len(change), (len(change),), generator=generator)
-        drawn = torch.randint(len(count), (len(count),), generator=generator)
-        means.append(total[of][:, drawn].sum() / (len(of) * count[drawn].sum()))
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    of = torch.randint(len(change), (draws, len(change)), generator=generator)
+    drawn = torch.randint(len(count), (draws, len(count)), generator=generator)
+    mean_of_seeds = torch.stack([total[seeds].mean(0) for seeds in of])  # draws x U
+    means = mean_of_seeds.gather(1, drawn).sum(1) / count[drawn].sum(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(100 * float(change.mean()), 100 * low, 100 * high)
 
 

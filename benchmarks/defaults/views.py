@@ -24,7 +24,7 @@ def crops(size: int) -> Views:
 
 
 def photo(size: int) -> Views:
-    """Between SimCLR's and the mild ones: crops of 20 % and more, flips, MoCo v2's colors with half its hue, no gray."""
+    """Between SimCLR's and the mild ones: crops of 20 % and more, flips, MoCo v2's colors but half its hue, no gray."""
     return Views([replace(_view(size, 0.2, flip=0.5, color=1.0), hue=0.05)] * 2)
 
 
