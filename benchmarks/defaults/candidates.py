@@ -29,6 +29,7 @@ def _varied(base: dict[str, Any], views: Sequence[str], *changes: dict[str, Any]
 
 
 BATCH64 = {"batch": 64, "lr": 4.2e-3}
+BATCH32 = {"batch": 32, "lr": 6e-3}
 COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
 FASTER = {"lr": 6e-3}
 VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "photo", "turns", "shifts", "signs")
@@ -48,7 +49,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "mild-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "mild"},
     },
     "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
-    "byol": {OLD: {}, **_over(BYOL, *VIEWS)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("mild", "mild_upright"), BATCH32)},
     "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
     "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
     "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},
