@@ -192,7 +192,7 @@ def test_a_loss_that_equals_the_margin_is_caught(alike: float, told: list[str], 
     torch.manual_seed(0)
     said = run(Triplet(Plain(), alike=alike), tmp_path, epochs=60, lr=0.02)  # pyright: ignore[reportArgumentType]
     assert warnings(said) == told
-    assert {line["margin"] for line in Journal(tmp_path / "metrics.jsonl").read()} == {0.5}
+    assert {line["margin"] for line in Journal(tmp_path / "metrics.jsonl").read() if "loss" in line} == {0.5}
 
 
 @pytest.mark.parametrize("name", ["simclr", "moco"])
@@ -201,14 +201,14 @@ def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
     assert warnings(said) == []
     assert sum(line.startswith("Epoch ") for line in said) == 50
     looks = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "spread" in line]
-    assert len(looks) == 50
+    assert [line["epoch"] for line in looks] == list(range(51))
     most = 32 if name == "moco" else 14
     assert all(1 <= line["effective_negatives"] <= most for line in looks)
     if name == "simclr":  # MoCo's second view passes the slow copy
         assert looks[-1]["accuracy"] > looks[0]["accuracy"]
         assert not any("drift" in line for line in looks)
     else:
-        assert all("drift" in line for line in looks)
+        assert all("drift" in line for line in looks[1:])
     assert {name for line in looks for name in line} <= OWN
 
 
