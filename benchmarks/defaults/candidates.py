@@ -32,7 +32,7 @@ BATCH64 = {"batch": 64, "lr": 4.2e-3}
 BATCH32 = {"batch": 32, "lr": 6e-3}
 COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
 FASTER = {"lr": 6e-3}
-VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "photo", "turns", "shifts", "signs")
+VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
 SIMCLR = ADAMW | {"temperature": 0.2}
 MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
 BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9}
@@ -44,12 +44,12 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "simclr": {
         OLD: {},
         **_over(SIMCLR, *VIEWS),
-        **_varied(SIMCLR, ("mild", "mild_upright"), BATCH64, COLDER, WARMER, FASTER),
+        **_varied(SIMCLR, ("colorful", "sign"), BATCH64, COLDER, WARMER, FASTER),
         "simclr-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "simclr"},
-        "mild-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "mild"},
+        "colorful-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "colorful"},
     },
     "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
-    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("mild", "mild_upright"), BATCH32)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("colorful", "sign"), BATCH32)},
     "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
     "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
     "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},
