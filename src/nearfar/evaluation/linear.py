@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from nearfar.errors import UserError
-from nearfar.evaluation.held import MANY, Scale, holdouts, standardize, standardized
+from nearfar.evaluation.held import MANY, Scale, holdouts, standardized
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
@@ -79,21 +80,48 @@ def logistic(
             yield (vectors @ coefficient).float(), bias.float()
 
 
-def ridge(x: Tensor, y: Tensor, classes: int, strengths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Least squares to one-hot targets for each strength in turn: weight D x C and bias C. Arguments as `logistic`."""
-    n, d = x.shape
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The products of columns of centered features x, x'x, or where these outnumber the rows (`wide`), of rows, xx'."""
+
+    matrix: Tensor  # D x D or N x N, float64
+    wide: bool
+
+    @classmethod
+    def of(cls, x: Tensor) -> Products:
+        """x: N x D."""
+        wide = x.shape[0] < x.shape[1]
+        return cls(_product(x.T, x.T) if wide else _product(x, x), wide)
+
+    def without(self, x: Tensor, out: Tensor) -> Products:
+        """Those of the rows that are not in the mask `out`, centered anew; x: all rows, as in `of`."""
+        if self.wide:
+            matrix = self.matrix[~out][:, ~out]
+            return Products(matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean(), wide=True)
+        rest, gone = int((~out).sum()), x[out]
+        mean = x[~out].mean(0).double()
+        return Products(self.matrix - _product(gone, gone) - rest * torch.outer(mean, mean), wide=False)
+
+
+def ridge(
+    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, products: Products | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Least squares to one-hot targets for each strength in turn: weight D x C and bias C. Arguments as `logistic`.
+
+    products: of x, where they are known.
+    """
+    n = len(x)
     target = torch.zeros(n, classes, device=x.device, dtype=torch.float64).scatter_(1, y[:, None], 1)
     bias = target.mean(0)
     target -= bias
     # A Cholesky factor for each strength takes a fraction of the time of eigenvectors for all.
-    wide = n < d  # then the weights are X'A, and the products of rows are fewer than those of columns
-    product = _product(x.T, x.T) if wide else _product(x, x)  # n x n, or D x D
-    right = target if wide else _product(x, target)  # n x C, or D x C
+    products = products or Products.of(x)
+    right = target if products.wide else _product(x, target)  # N x C, or D x C
     for strength in strengths:
-        moved = product.clone()
+        moved = products.matrix.clone()
         moved.diagonal().add_(n * strength)
         solution = torch.cholesky_solve(right, torch.linalg.cholesky(moved))
-        yield (_product(x, solution) if wide else solution).float(), bias.float()
+        yield (_product(x, solution) if products.wide else solution).float(), bias.float()
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -225,9 +253,9 @@ def linear_fit(
     accuracy: list[float] = []
     best = len(grid) // 2
     if held:
-        walks = {one: _walk(train, y, held, len(present), solver, grid, one) for one in scales}
-        scale = max(scales, key=lambda one: max(walks[one]))
-        accuracy = walks[scale]
+        walks = {one: _walk(standardized(train, one)[0], y, held, len(present), solver, grid) for one in scales}
+        scale = max(scales, key=lambda one: max(walks[one][0]))
+        accuracy, solver = walks[scale]
         best = accuracy.index(max(accuracy))
         if len(grid) > 1 and best in (0, len(grid) - 1):
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
@@ -248,20 +276,28 @@ def linear_fit(
 
 
 def _walk(
-    x: Tensor, y: Tensor, held: list[Tensor], classes: int, solver: Solver, grid: Sequence[float], scale: Scale
-) -> list[float]:
-    """The accuracy on held-out rows, in per cent, for the strengths of the grid down to where it falls."""
-    fits, accuracy = [_held_out(x, y, out, classes, solver, grid, scale) for out in held], []
+    x: Tensor, y: Tensor, held: list[Tensor], classes: int, solver: Solver, grid: Sequence[float]
+) -> tuple[list[float], Solver]:
+    """The accuracy on held-out rows, in per cent, for the strengths of the grid down to where it falls.
+
+    x: standardized, all rows.  Gives besides the solver for all rows, which knows their products where it needs any.
+    """
+    products = Products.of(x) if solver is ridge else None
+    fits, accuracy = [_held_out(x, y, out, classes, solver, grid, products) for out in held], []
     # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that.
     while len(accuracy) < len(grid) and not (len(accuracy) > 2 and max(accuracy[-2:]) < max(accuracy)):
         accuracy.append(sum(next(fit) for fit in fits) / len(fits))
-    return accuracy
+    return accuracy, solver if products is None else partial(ridge, products=products)
 
 
 def _held_out(
-    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], scale: Scale
+    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], products: Products | None
 ) -> Iterator[float]:
     """The accuracy on the rows of the mask `out`, in per cent, for each strength in turn."""
-    learn, test = standardize(x[~out], x[out], scale)
+    learn = x[~out]
+    mean = learn.mean(0)
+    learn, test = learn.sub_(mean), x[out] - mean
+    if products is not None:
+        solver = partial(ridge, products=products.without(x, out))
     for weight, bias in solver(learn, y[~out], classes, grid):
         yield 100 * float(((test @ weight + bias).argmax(1) == y[out]).double().mean())
