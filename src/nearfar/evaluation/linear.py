@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from nearfar.errors import UserError
@@ -51,6 +50,8 @@ def logistic(
     0.01 on.
     tolerance: as TOLERANCE.
     """
+    from scipy.optimize import minimize  # the probe of training, which needs none of this, need not wait for it
+
     vectors, variance = _spectrum(x)  # D x R, R
     columns = x.T.contiguous()  # D x N: the thin products and the softmax run two to ten times faster this way round
     row = torch.arange(len(y), device=y.device)
@@ -111,8 +112,10 @@ class Products:
 
 
 @cache
-def _blas() -> ThreadpoolController:
+def _blas() -> Any:
     """The libraries that SciPy and NumPy multiply by. Torch brings its own, which keeps its threads."""
+    from threadpoolctl import ThreadpoolController
+
     ours = ThreadpoolController().select(user_api="blas")
     torchs = str(Path(torch.__file__).parent)
     return ours.select(filepath=[one.filepath for one in ours.lib_controllers if not one.filepath.startswith(torchs)])
