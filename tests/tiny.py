@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FLAGS = ("--encoder", "conv4", "--epochs", "2", "--batch", "16", "--views", "drawing")
-SETTINGS = {"encoder": "conv4", "epochs": 2, "batch": 16, "views": "drawing"}
+FLAGS = ("--encoder", "conv4", "--epochs", "2", "--batch", "16", "--probe-every", "1", "--views", "drawing")
+SETTINGS = {"encoder": "conv4", "epochs": 2, "batch": 16, "views": "drawing", "probe_every": 1}
 
 
 def tiny_images(n: int = 48, classes: int = 4, side: int = 16) -> np.ndarray:

@@ -90,8 +90,9 @@ class Settings(Checked):
     split: Literal["train", "all"] = "train"
     """Train on the rows of that split where the data name one, or on all rows. Read are train, training; val, valid,
     validation, dev, development; test, testing; in any case. Empty is train."""
-    probe_every: NonNegativeInt = 1
-    """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them."""
+    probe_every: Literal["auto"] | NonNegativeInt = "auto"
+    """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them. auto
+    takes some, closer at first, that cost a thirtieth of training at most."""
     save_every: PositiveInt = 1
     """Epochs between two checkpoints."""
     keep: PositiveInt = 2

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from nearfar.batch import MISSING
+from nearfar.evaluation import linear as module
 from nearfar.evaluation.held import holdouts, standardize
 from nearfar.evaluation.linear import (
     RIDGE_STRENGTHS,
     STRENGTHS,
+    Products,
     linear,
     linear_fit,
     linear_scores,
@@ -196,3 +199,35 @@ def test_the_scale_is_chosen_with_the_strength():
     assert best is alone["each"]
     assert both.config == best.config
     assert torch.equal(both.weight, best.weight)
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(90, 12), (40, 60)])
+def test_products_without_some_rows_are_those_of_the_rest(rows, dim):
+    x, _ = clouds(rows, dim, 3)
+    x, _ = standardize(x, x)
+    out = torch.arange(rows) % 5 == 2
+    rest = Products.of(x).without(x, out)
+    centered = x[~out].double() - x[~out].double().mean(0)
+    assert rest.wide == (rows < dim)
+    torch.testing.assert_close(
+        rest.matrix, centered @ centered.T if rest.wide else centered.T @ centered, atol=1e-4, rtol=0
+    )
+
+
+def test_scipys_threads_are_limited_and_torchs_are_not(monkeypatch):
+    seen = []
+
+    def spy(*args, **kwargs):
+        seen.append((torch.get_num_threads(), [one.num_threads for one in module._blas().lib_controllers]))
+        return minimize(*args, **kwargs)
+
+    monkeypatch.setattr("scipy.optimize.minimize", spy)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with module._blas().limit(limits=2):
+            next(logistic(*clouds(60, 4, 3), 3, [1.0]))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(2, [1] * len(module._blas().lib_controllers))]
+    assert module._blas().lib_controllers

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.data.splits import folds
 from nearfar.errors import UserError
 
@@ -26,10 +27,17 @@ def holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
     """
     if group is None and 2 * int(y.max() + 1) > len(y):
         return []
-    try:
-        parts = [part for _, part in folds(y, group, folds=5, seed=seed)]
-    except UserError:  # all rows are of one group
-        return []
+    if group is None or bool((group == MISSING).all()):
+        # Every fifth, class after class: scikit-learn takes a second to load, and training would wait for it.
+        number = min(5, int(torch.bincount(y).max()))
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
+        order = order[y[order].argsort(stable=True)]
+        parts = [order[first::number] for first in range(number)] if number > 1 else []
+    else:
+        try:
+            parts = [part for _, part in folds(y, group, folds=5, seed=seed)]
+        except UserError:  # all rows are of one group
+            return []
     masks = []
     for part in parts[:1] if len(y) > MANY else parts:
         mask = torch.zeros(len(y), dtype=torch.bool, device=y.device)

@@ -16,13 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nearfar.errors import UserError
-from nearfar.evaluation.held import MANY, Scale, holdouts, standardize, standardized
+from nearfar.evaluation.held import MANY, Scale, holdouts, standardized
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
@@ -30,20 +33,25 @@ RIDGE_STRENGTHS = tuple(10.0**e for e in range(-6, 4))
 """Of thousands of columns that go together, as pixels do, the best is far above 1."""
 
 
+TOLERANCE = 5e-4
+"""Of a fit: the largest entry of the gradient where it stops, in coordinates in which the curvature is about 1."""
+
 Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor, Tensor]]]
 """(standardized features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
 
 
 def logistic(
-    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, tolerance: float = 5e-4
+    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, tolerance: float = TOLERANCE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Multinomial logistic regression for each strength in turn: weight D x C and bias C, float32.
 
     x: N x D, centered.  y: N, 0 to C - 1.  strengths: falling, each starts from the last, and the first from larger
     ones by tens, which are not given: from 1 on, and of more than MANY rows, which are harder to tell apart, from
     0.01 on.
-    tolerance: largest entry of the gradient where it stops, in coordinates in which the curvature is at most about 1.
+    tolerance: as TOLERANCE.
     """
+    from scipy.optimize import minimize  # the probe of training, which needs none of this, need not wait for it
+
     vectors, variance = _spectrum(x)  # D x R, R
     columns = x.T.contiguous()  # D x N: the thin products and the softmax run two to ten times faster this way round
     row = torch.arange(len(y), device=y.device)
@@ -73,28 +81,67 @@ def logistic(
         options = {"maxiter": 100, "gtol": tolerance, "ftol": 1e-10}
         from scipy.optimize import minimize  # takes half a second to load
 
-        solution = torch.from_numpy(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x)
+        with _blas().limit(limits=1):  # SciPy's own: of vectors so short its threads only wait for each other
+            found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        solution = torch.from_numpy(found.x)
         solution = solution.to(x.device).view(-1, classes)
         coefficient, bias = scale * solution[:-1], solution[-1]
         if place >= lead:
             yield (vectors @ coefficient).float(), bias.float()
 
 
-def ridge(x: Tensor, y: Tensor, classes: int, strengths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Least squares to one-hot targets for each strength in turn: weight D x C and bias C. Arguments as `logistic`."""
-    n, d = x.shape
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The products of columns of centered features x, x'x, or where these outnumber the rows (`wide`), of rows, xx'."""
+
+    matrix: Tensor  # D x D or N x N, float64
+    wide: bool
+
+    @classmethod
+    def of(cls, x: Tensor) -> Products:
+        """x: N x D."""
+        wide = x.shape[0] < x.shape[1]
+        return cls(_product(x.T, x.T) if wide else _product(x, x), wide)
+
+    def without(self, x: Tensor, out: Tensor) -> Products:
+        """Those of the rows that are not in the mask `out`, centered anew; x: all rows, as in `of`."""
+        if self.wide:
+            matrix = self.matrix[~out][:, ~out]
+            return Products(matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean(), wide=True)
+        rest, gone = int((~out).sum()), x[out]
+        mean = x[~out].mean(0).double()
+        return Products(self.matrix - _product(gone, gone) - rest * torch.outer(mean, mean), wide=False)
+
+
+@cache
+def _blas() -> Any:
+    """The libraries that SciPy and NumPy multiply by. Torch brings its own, which keeps its threads."""
+    from threadpoolctl import ThreadpoolController
+
+    ours = ThreadpoolController().select(user_api="blas")
+    torchs = str(Path(torch.__file__).parent)
+    return ours.select(filepath=[one.filepath for one in ours.lib_controllers if not one.filepath.startswith(torchs)])
+
+
+def ridge(
+    x: Tensor, y: Tensor, classes: int, strengths: Sequence[float], *, products: Products | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Least squares to one-hot targets for each strength in turn: weight D x C and bias C. Arguments as `logistic`.
+
+    products: of x, where they are known.
+    """
+    n = len(x)
     target = torch.zeros(n, classes, device=x.device, dtype=torch.float64).scatter_(1, y[:, None], 1)
     bias = target.mean(0)
     target -= bias
     # A Cholesky factor for each strength takes a fraction of the time of eigenvectors for all.
-    wide = n < d  # then the weights are X'A, and the products of rows are fewer than those of columns
-    product = _product(x.T, x.T) if wide else _product(x, x)  # n x n, or D x D
-    right = target if wide else _product(x, target)  # n x C, or D x C
+    products = products or Products.of(x)
+    right = target if products.wide else _product(x, target)  # N x C, or D x C
     for strength in strengths:
-        moved = product.clone()
+        moved = products.matrix.clone()
         moved.diagonal().add_(n * strength)
         solution = torch.cholesky_solve(right, torch.linalg.cholesky(moved))
-        yield (_product(x, solution) if wide else solution).float(), bias.float()
+        yield (_product(x, solution) if products.wide else solution).float(), bias.float()
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -226,9 +273,9 @@ def linear_fit(
     accuracy: list[float] = []
     best = len(grid) // 2
     if held:
-        walks = {one: _walk(train, y, held, len(present), solver, grid, one) for one in scales}
-        scale = max(scales, key=lambda one: max(walks[one]))
-        accuracy = walks[scale]
+        walks = {one: _walk(standardized(train, one)[0], y, held, len(present), solver, grid) for one in scales}
+        scale = max(scales, key=lambda one: max(walks[one][0]))
+        accuracy, solver = walks[scale]
         best = accuracy.index(max(accuracy))
         if len(grid) > 1 and best in (0, len(grid) - 1):
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
@@ -249,20 +296,30 @@ def linear_fit(
 
 
 def _walk(
-    x: Tensor, y: Tensor, held: list[Tensor], classes: int, solver: Solver, grid: Sequence[float], scale: Scale
-) -> list[float]:
-    """The accuracy on held-out rows, in per cent, for the strengths of the grid down to where it falls."""
-    fits, accuracy = [_held_out(x, y, out, classes, solver, grid, scale) for out in held], []
+    x: Tensor, y: Tensor, held: list[Tensor], classes: int, solver: Solver, grid: Sequence[float]
+) -> tuple[list[float], Solver]:
+    """The accuracy on held-out rows, in per cent, for the strengths of the grid down to where it falls.
+
+    x: standardized, all rows.  Gives besides the solver for all rows, which knows their products where it needs any.
+    """
+    products = Products.of(x) if solver is ridge else None
+    # Of many rows, solutions this near to the optimum name held-out rows as well, after a quarter of the passes.
+    rough = partial(logistic, tolerance=4 * TOLERANCE) if solver is logistic and len(y) > MANY else solver
+    fits, accuracy = [_held_out(x, y, out, classes, rough, grid, products) for out in held], []
     # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that.
     while len(accuracy) < len(grid) and not (len(accuracy) > 2 and max(accuracy[-2:]) < max(accuracy)):
         accuracy.append(sum(next(fit) for fit in fits) / len(fits))
-    return accuracy
+    return accuracy, solver if products is None else partial(ridge, products=products)
 
 
 def _held_out(
-    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], scale: Scale
+    x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], products: Products | None
 ) -> Iterator[float]:
     """The accuracy on the rows of the mask `out`, in per cent, for each strength in turn."""
-    learn, test = standardize(x[~out], x[out], scale)
+    learn = x[~out]
+    mean = learn.mean(0)
+    learn, test = learn.sub_(mean), x[out] - mean
+    if products is not None:
+        solver = partial(ridge, products=products.without(x, out))
     for weight, bias in solver(learn, y[~out], classes, grid):
         yield 100 * float(((test @ weight + bias).argmax(1) == y[out]).double().mean())

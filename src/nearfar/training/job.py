@@ -25,6 +25,7 @@ from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
 from nearfar.training.build import Built, batch_size, build, insist_ready, micro_batch, open_samples, settled
+from nearfar.training.cadence import MOST, cadence, multiplications, parts
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
@@ -36,9 +37,6 @@ from nearfar.training.options import Loop
 from nearfar.training.plan import Plan, as_saved
 from nearfar.training.probe import look, probe
 from nearfar.training.record import changed_surroundings, keep_up, note_time, write_again, write_down
-
-PROBE_BANK, PROBE_QUERIES = 5000, 1000
-"""The samples of a probe, at most: it is a quick check, and must not cost an epoch."""
 
 Say = Callable[[str], None]
 Watch = Callable[[int, int, dict[str, float]], None]
@@ -97,6 +95,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     built.lost = lost
     insist_same_samples_everywhere(samples, built.digests, built.facts["fingerprint"], built.method)
     built.method.to(device)
+    built.facts["probe_samples"] = spaced(built, plan.settings)[1]
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)
         if first:
@@ -109,6 +108,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         _go_on_with_changes(plan, out, built, saved, device, say)
         # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.
         built.facts["micro_batch"] = saved["made"]["micro_batch"]
+        built.facts["probe_samples"] = saved["made"].get("probe_samples", built.facts["probe_samples"])
     built.method.micro_batch = built.facts["micro_batch"]
     distributed.barrier()
 
@@ -148,7 +148,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
         synchronize_norms(built.method, device)
-    data, bank, queries = hold_out(built.samples.to(device), settings, say, built.lost)
+    data, bank, queries = hold_out(built.samples.to(device), settings, say, built.lost, built.facts["probe_samples"])
     if settings.groups == "ignore":
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
@@ -166,8 +166,8 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         sampler="" if settings.sampler == "method" else settings.sampler,
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
-        probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
-        probe_after=probe_epochs(settings),
+        probe=None if queries is None else lambda: probe(encoder, plain, bank, queries, settings.seed),
+        probe_after=probe_epochs(built, settings),
         watch=watch,
         say=say,
     )
@@ -178,17 +178,31 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
     return fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
 
 
-def probe_epochs(settings: Settings) -> set[int]:
-    """The epochs after which the probe is taken: before the first (0), every so many, and after the last."""
+def probe_epochs(built: Built, settings: Settings) -> Collection[int]:
+    """The epochs after which the probe is taken: 0, before the first, as often as asked for, and after the last."""
+    if settings.probe_every == "auto":
+        return spaced(built, settings)[0]
     return {*range(0, settings.epochs, settings.probe_every or settings.epochs), settings.epochs}
 
 
+def spaced(built: Built, settings: Settings) -> tuple[list[int], int]:
+    """The epochs and the samples of probes that cost a small share of training."""
+    return cadence(
+        settings.epochs,
+        samples=built.facts["samples"],
+        labeled=built.facts["labeled"],
+        classes=built.facts["classes"],
+        views=built.facts["views"],
+        work=(multiplications(built.encoder), built.encoder.dim),
+    )
+
+
 def hold_out(
-    data: Samples, settings: Settings, say: Say, lost: Collection[int] = ()
+    data: Samples, settings: Settings, say: Say, lost: Collection[int] = (), most: int = MOST
 ) -> tuple[Samples, Samples, Samples | None]:
     """The data for training, and a bank and queries for the probe, whose labels the method does not see.
 
-    lost: samples that are in neither of the two, as they can be read no more.
+    lost: samples that are in neither of the two, as they can be read no more.  most: samples of both together.
 
     No queries, and all labels, where no probe is asked for or labels are too few.
     """
@@ -200,9 +214,10 @@ def hold_out(
         say(f"No kNN probe, and so no best checkpoint: {error}")
         return data, data, None
     pick = torch.Generator().manual_seed(derive_seed(settings.seed, 3))
+    count = min(len(held), parts(most)[0])
     queries, bank = (
-        data.subset([row for row in rows[torch.randperm(len(rows), generator=pick)[:most]].tolist() if row not in lost])
-        for rows, most in ((held, PROBE_QUERIES), (rest, PROBE_BANK))
+        data.subset([row for row in rows[torch.randperm(len(rows), generator=pick)[:some]].tolist() if row not in lost])
+        for rows, some in ((held, count), (rest, most - count))
     )
     label = data.label.clone()
     label[held] = MISSING
