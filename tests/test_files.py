@@ -202,7 +202,7 @@ def test_a_file_in_the_way_is_spared_or_may_go(tmp_path: Path) -> None:
     insist_free(file)
     insist_free(tmp_path / "new" / "a.csv")
     file.write_text("precious")
-    with pytest.raises(FileExistsError, match="already, it is long: name another --table, or .* --force"):
+    with pytest.raises(FileExistsError, match=r"already, it is long: name another --table, or .* --force"):
         insist_free(file, "--table", holds="it is long")
     insist_free(file, force=True)
     for path in (tmp_path, file / "b.csv"):

@@ -210,11 +210,13 @@ class Run:
         keep = (*self.settings.keep_words, *keep_words)
         column = label_column or self.settings.label_column
         self.insist_there(data, labels, label_column)
+        none = isinstance(labels, str) and labels == "none"
+        wanted = USUAL if none or not label_column else label_column
         opened = self.kind.open_as(
             data,
             self.config["made"],
-            dataclasses.replace(self.settings, keep_words=keep, label_column=label_column or USUAL),
-            labels=None if isinstance(labels, str) and labels == "none" else labels,
+            dataclasses.replace(self.settings, keep_words=keep, label_column=wanted),
+            labels=None if none else labels,
             label_column=column,
             lenient=lenient,
         )

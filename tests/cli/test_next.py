@@ -56,12 +56,13 @@ def test_the_next_steps_of_a_run_run_as_they_stand(
     assert [words[1] for words in calls] == [first, "embed", "export"]
     asked = parses(monkeypatch, calls[0])
     assert (asked.run, asked.data) == ("it's a run", "my photos")
+    if first == "label-plan":
+        assert main(calls[0][1:]) == 0
+        return
+    assert asked.labels == "my labels.csv"
     for words in calls:
         assert main(words[1:]) == 0
     capsys.readouterr()
-    if first == "label-plan":
-        return
-    assert asked.labels == "my labels.csv"
     assert main(["finetune", "it's a run", "my photos", "--labels", "my labels.csv", "--out", "few"]) == 0
     (call,) = next_calls(capsys.readouterr().out)
     assert call[1:] == ["predict", "few", "my photos"]

@@ -418,9 +418,10 @@ def test_a_step_takes_as_many_views_as_are_declared_and_no_others(name: str) -> 
     def loss(count: int) -> Tensor:
         method = own.build()
         start_epoch(method, own.look(method))
-        return method(dataclasses.replace(batch, views=[*batch.views, *batch.views * count][:count])).loss
+        views = (batch.views * count)[:count]
+        return step(method, sgd(method), dataclasses.replace(batch, views=views)).loss
 
-    for count in {fewest, most or fewest + 2}:
+    for count in {fewest, most or fewest + 2} - {len(batch.views)}:
         assert loss(count).isfinite()
     for count in ({fewest - 1} if fewest > 1 else set()) | ({most + 1} if most else set()):
         with pytest.raises((ValueError, TypeError, RuntimeError, IndexError)):

@@ -169,8 +169,8 @@ def _conclude(classifier: Classifier, data: str) -> None:
     """Where a classifier is, how far its probabilities can be trusted, and what to do with it."""
     print(f"Probabilities: {classifier.facts['calibration']}.")
     print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report(print)}")
-    trust = bool(classifier.run.config["code"])
-    print(f"Go on:      {command('predict', classifier.path, data, trust=trust)}")
+    flags = {"trust": bool(classifier.run.config["code"])}
+    print(f"Go on:      {command('predict', classifier.path, data, flags=flags)}")
 
 
 def predict(argv: list[str]) -> int:
@@ -239,6 +239,6 @@ def label_plan(argv: list[str]) -> int:
         f"has a mean cosine of {plan.near:.2f}; with as many drawn at random, {plan.near_random:.2f}."
     )
     print(f"To fill in: {table}\nImage:      {image}")
-    words = {"labels": from_here(table), "label_column": call.settings.label_column, "trust": call.trust}
-    print(f"Go on:      {command('finetune', call.run, call.data, **words)}")
+    flags = {"labels": from_here(table), "label_column": call.settings.label_column, "trust": call.trust}
+    print(f"Go on:      {command('finetune', call.run, call.data, flags=flags)}")
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shlex
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -49,7 +49,7 @@ def _names(kind: type) -> Iterator[str]:
         yield from _names(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else [name]
 
 
-def command(name: str, *words: str | os.PathLike[str], **flags: str | int | bool) -> str:
+def command(name: str, *words: str | os.PathLike[str], flags: Mapping[str, str | int | bool]) -> str:
     """A call of `nearfar NAME` as it can be pasted into a shell. flags: those that are empty or False are left out."""
     given = [[flag(key)] if value is True else [flag(key), str(value)] for key, value in flags.items() if value]
     return shlex.join(["nearfar", name, *map(from_here, words), *(word for pair in given for word in pair)])

@@ -100,13 +100,13 @@ def train(argv: list[str]) -> int:
 def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
     """What to do with a run, in calls that run as they stand. config: its own.  data: as they were given."""
     settings, made = config["settings"], config["made"]
-    trust, labels = bool(config["code"]), settings["labels"]
-    steps = [command("embed", out, data, trust=trust), command("export", out, trust=trust)]
+    trust, labels = {"trust": bool(config["code"])}, settings["labels"] and from_here(settings["labels"])
+    steps = [command("embed", out, data, flags=trust), command("export", out, flags=trust)]
     if max(made["counts"], default=0) > 1 and len(made["classes"]) > 1:
-        return [command("evaluate", out, data, labels=labels and from_here(labels), trust=trust), *steps]
+        return [command("evaluate", out, data, flags={"labels": labels} | trust), *steps]
     if free := made["samples"] - made["labeled"]:
-        few, labels = (free if free < 20 else 0), labels and from_here(labels)
-        return [command("label-plan", out, data, count=few, labels=labels, trust=trust), *steps]
+        few = {"count": free if free < 20 else 0, "labels": labels}
+        return [command("label-plan", out, data, flags=few | trust), *steps]
     return steps
 
 
