@@ -190,18 +190,18 @@ def ink_drawing(size: int) -> Views:
 
 
 def sign(
-    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
 ) -> Views:
     """Two views of a sign, a digit, an icon or whatever else a flip would change: crops and mild colors, no flip.
 
-    area: range of the crop's share of the image. strength: of brightness and contrast, half as much of saturation.
+    area: range of the crop's share of the image. strength: of brightness, contrast and saturation.
     hue: largest change of the hue. gray: probability of grayscale.
     """
     return Views([_mild(size, area, strength, hue, gray)] * 2)
 
 
 def colorful(
-    size: int, *, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
 ) -> Views:
     """Two views of a photograph whose color tells what is on it: crops, mirror images, mild colors. The arguments are
     those of `sign`."""
@@ -209,14 +209,14 @@ def colorful(
 
 
 def turned(
-    size: int, *, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
 ) -> Views:
     """Two views of an image that has no upright, from above or from a microscope: crops, all quarter turns and their
     mirror images, mild colors. The arguments are those of `sign`."""
     return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5, quarter_turns=True)] * 2)
 
 
-def spectrogram(size: int, *, area: tuple[float, float] = (0.5, 1.0), strength: float = 0.4) -> Views:
+def spectrogram(size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2) -> Views:
     """Two views of sound over time and frequency: mild crops, loudness and contrast; no flip, no turn, no hue.
 
     The arguments are those of `sign`.
@@ -231,7 +231,7 @@ def _mild(size: int, area: tuple[float, float], strength: float, hue: float, gra
         jitter=0.8,
         brightness=strength,
         contrast=strength,
-        saturation=strength / 2,
+        saturation=strength,
         hue=hue,
         gray=gray,
     )
