@@ -1,9 +1,9 @@
 """Where does the tool's own advice lead? `python -m benchmarks.walks`: doctor, then what it prints, to the end.
 
 Each set is laid out as a user would have it: a folder, a table, labels beside them. `nearfar doctor DATA --minutes M`
-is asked once; the command that it prints is given to a shell as it stands, and so is the call of `nearfar evaluate` that
-training ends with. Nothing else is chosen. One result file per set, so that a stopped series goes on where it was: the
-commands, what was said and what was taken in minutes, and the encoder before and after.
+is asked once; the command that it prints is given to a shell as it stands, and so is the call of `nearfar evaluate`
+that training ends with. Nothing else is chosen. One result file per set, so that a stopped series goes on where it was:
+the commands, what was said and what was taken in minutes, and the encoder before and after.
 
 --write: put the table of all results into docs/results.md.
 """
@@ -144,7 +144,13 @@ def walk(lay_out: Callable[[Path], list[str]], folder: Path, minutes: float) -> 
         "commands": [began, train, evaluate],
         "seconds": [round(doctor, 1), round(trained, 1), round(evaluated, 1)],
         "said": said[1] if said else "",
-        "results": {row["name"]: row["values"] for row in rows},
+        "results": {
+            row["name"]: {
+                title: {key: round(cell[key], 2) for key in ("value", "low", "high")}
+                for title, cell in row["values"].items()
+            }
+            for row in rows
+        },
     }
 
 

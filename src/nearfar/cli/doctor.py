@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.flags import ForceArg, parsed
@@ -88,7 +90,7 @@ def doctor(argv: list[str]) -> int:
     from nearfar.training import plan as plans
 
     kind = kinds.of(plans.make("simclr", asked.data, None, {}, kind=asked.kind).kind)
-    looking = plans.make("simclr", asked.data, None, _given(asked, kind, max_bad=1.0), kind=asked.kind)
+    looking = plans.make("simclr", asked.data, None, _given(asked, kind, {"max_bad": 1.0}), kind=asked.kind)
     samples = kind.samples(asked.data, looking.settings)
     examination = kind.examine(samples, looking.settings)
     tell(examination.facts)
@@ -248,7 +250,7 @@ def _shown(value: Any) -> str:
     )
 
 
-def _given(asked: Doctor, kind: Kind, **more: Any) -> dict[str, Any]:
+def _given(asked: Doctor, kind: Kind, more: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The flags that training gets as they were given here, and `more`, if its kind of data has them.
 
     Raises ValueError for one that is not for this kind of data.
