@@ -225,7 +225,7 @@ def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFix
     assert re.search(r"in 5 min +300 epochs", said)
     command, said = advised(capsys, "photos", "--minutes", "1")
     assert command[-2:] == ["--epochs", "120"]
-    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps", said)
+    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps; ", said)
     assert re.search(r"in 5 min +600 epochs, 2,400 steps", said)
     assert advised(capsys, "photos", "--minutes", "60")[0][-2:] == ["--epochs", "1000"]
     slow, said = advised(capsys, "photos", "--encoder", "resnet18", "--minutes", "0.1")
