@@ -214,7 +214,7 @@ def test_words_for_missing_are_no_classes_and_are_counted(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"path": NAMES, "label": words}), tmp_path / "labels.parquet")
     for labels in (table_labels(csv, NAMES), table_labels(tmp_path / "labels.parquet", NAMES), array_labels(words, 4)):
         assert (labels.classes, labels.label.tolist()) == (["cat"], [-1, -1, 0, -1])
-        assert any("3 labels are NA or null" in note and "--keep-words NA null" in note for note in labels.notes)
+        assert any("3 labels say NA or null" in note and "--keep-words NA null" in note for note in labels.notes)
 
 
 def test_split_folders_count_where_the_table_has_no_splits(tmp_path):

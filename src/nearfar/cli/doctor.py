@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.flags import ForceArg, parsed
@@ -79,6 +82,7 @@ class Advised:
 
 def doctor(argv: list[str]) -> int:
     """Examine, and print."""
+    began = time.perf_counter()
     asked = parsed(Doctor, "doctor", argv)
     out = Path(asked.out) if asked.out else beside(asked.data)
     if out.exists() and Path(asked.data).exists() and out.samefile(asked.data):
@@ -88,8 +92,9 @@ def doctor(argv: list[str]) -> int:
     from nearfar.training import plan as plans
 
     kind = kinds.of(plans.make("simclr", asked.data, None, {}, kind=asked.kind).kind)
-    looking = plans.make("simclr", asked.data, None, _given(asked, kind, max_bad=1.0), kind=asked.kind)
+    looking = plans.make("simclr", asked.data, None, _given(asked, kind, {"max_bad": 1.0}), kind=asked.kind)
     samples = kind.samples(asked.data, looking.settings)
+    opened = time.perf_counter() - began
     examination = kind.examine(samples, looking.settings)
     tell(examination.facts)
     for note in samples.notes:
@@ -109,7 +114,7 @@ def doctor(argv: list[str]) -> int:
     given |= {a.name: a.value for a in examination.flags}
     advised = advise(asked, kind, examination, given)
     print()
-    tell(times(advised))
+    tell(times(advised, opened))
     print()
     for choice in advised.choices:
         print(f"  {choice.name:<14} {_shown(choice.value):<10} {choice.reason}".rstrip())
@@ -163,14 +168,14 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
         times = f"{spell(speed.step)} a step; {usual} takes {spell(other.step)}"
         reasons["encoder"] = "; ".join(filter(None, (reasons.get("encoder"), times)))
     most = plan.settings.epochs
-    if asked.minutes:
+    if asked.minutes and "epochs" not in reasons:  # else the recipe says why there are no more
         most = min(EPOCHS, max(most, -(-STEPS // speed.per_epoch)))
     minutes = asked.minutes or USUAL
     epochs = max(1, min(most, speed.epochs(60 * minutes)))
     if epochs != plan.settings.epochs:
         given = given | {"epochs": epochs}
         plan = planned(given)
-        reasons["epochs"] = f"what fits in {minutes:g} min" if epochs < most else "more teach little"
+        reasons["epochs"] = f"what fits in {minutes:g} min" if epochs < most else f"{STEPS:,} steps are plenty"
     reasons |= {choice.name: choice.reason for choice in examination.flags}
     if given.get("labels", asked.labels) != asked.labels:
         reasons["labels"] = "keeps copies out of each other's negatives, and out of tests on what was learned"
@@ -185,8 +190,8 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
     return Advised(plan=plan, choices=choices, words=words, pace=speed, most=most)
 
 
-def times(advised: Advised) -> list[tuple[str, str]]:
-    """How long training takes, and how far it comes in other times."""
+def times(advised: Advised, opened: float) -> list[tuple[str, str]]:
+    """How long training takes, and how far it comes in other times. opened: seconds that it took to come so far."""
     pace, epochs = advised.pace, advised.plan.settings.epochs
 
     def length(epochs: int) -> str:
@@ -195,7 +200,10 @@ def times(advised: Advised) -> list[tuple[str, str]]:
     facts = [
         ("memory", f"about {pace.memory / 2**30:.1f} GiB for a batch of {pace.batch}"),
         ("one step", f"{spell(pace.step)}: {advised.plan.settings.encoder}, batch {pace.batch}, {pace.device}"),
-        ("whole run", f"about {spell(pace.seconds(epochs))}: {length(epochs)}"),
+        (
+            "whole run",
+            f"about {spell(pace.seconds(epochs))}: {length(epochs)}; {spell(opened)} more to start, as much to end",
+        ),
     ]
     for budget in BUDGETS:
         fit = min(advised.most, pace.epochs(60 * budget))
@@ -248,7 +256,7 @@ def _shown(value: Any) -> str:
     )
 
 
-def _given(asked: Doctor, kind: Kind, **more: Any) -> dict[str, Any]:
+def _given(asked: Doctor, kind: Kind, more: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The flags that training gets as they were given here, and `more`, if its kind of data has them.
 
     Raises ValueError for one that is not for this kind of data.

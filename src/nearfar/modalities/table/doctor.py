@@ -174,11 +174,12 @@ def _codes(rows: TableSamples, c: int) -> Tensor:
 
 def _are_codes(rows: TableSamples, c: int) -> bool:
     """Whether the values of a column of numbers are 0, 1, 2 and so on, or begin with 1."""
-    if c >= len(rows.columns.numbers):
+    column = (*rows.columns.numbers, *rows.columns.categories)[c]
+    if column.values is not None or column.time:
         return False
-    column, number = rows.columns.numbers[c], rows.numbers[:, c].cpu().double()
-    values = (number[~number.isnan()] * column.std + column.mean).round(decimals=3).unique()
-    return len(values) > 1 and values[0] in (0, 1) and bool((values.diff() == 1).all())
+    number = rows.numbers[:, c].cpu()
+    values = sorted({float(column.shown(value)) for value in number[~number.isnan()].unique().tolist()})
+    return len(values) > 1 and values[0] in (0, 1) and values == [values[0] + i for i in range(len(values))]
 
 
 def _inputs(rows: TableSamples, which: np.ndarray) -> np.ndarray:

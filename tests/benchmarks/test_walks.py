@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import walks
+
+HEARD = """Some words on nearfar evaluate RUN DATA.
+Run:      runs/supcon-wine-1
+Go on:    nearfar evaluate runs/supcon-wine-1 'my wine.csv' --labels 'a b.csv'
+          nearfar embed runs/supcon-wine-1 'my wine.csv'
+"""
+
+
+def test_the_docs_show_the_results() -> None:
+    assert walks.table() in walks.DOCS.read_text(encoding="utf-8"), "run python -m benchmarks.walks --write"
+
+
+def test_training_says_how_to_go_on() -> None:
+    assert walks.going_on(HEARD) == "nearfar evaluate runs/supcon-wine-1 'my wine.csv' --labels 'a b.csv'"
+    assert walks.going_on("Go on:    nearfar embed RUN DATA") == ""
+
+
+def test_a_walk_gives_each_command_to_a_shell_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    run = tmp_path / "runs" / "supcon-wine-1"
+
+    def told(command: str, folder: Path) -> tuple[str, float]:
+        given.append(command)
+        if command.startswith("nearfar doctor"):
+            return "whole run  about 3 min: 40 epochs\n\nnearfar train supcon 'my wine.csv' --epochs 40\n", 2.0
+        if command.startswith("nearfar train"):
+            (run / "results").mkdir(parents=True)
+            (run / "config.yaml").touch()
+            return HEARD, 170.0
+        cell = {"value": 50.123, "low": 40.0, "high": 60.0, "right": "packed"}
+        rows = [{"name": name, "values": {"kNN (%)": cell}} for name in ("raw", "before", "after")]
+        (run / "results" / "evaluate-wine.json").write_text(json.dumps({"rows": rows}))
+        return "", 5.0
+
+    monkeypatch.setattr(walks, "_run", told)
+    found = walks.walk(lambda folder: ["my wine.csv"], tmp_path, 5)
+    assert given == found["commands"]
+    assert given[0] == "nearfar doctor 'my wine.csv' --minutes 5"
+    assert given[1] == "nearfar train supcon 'my wine.csv' --epochs 40"
+    assert found["said"] == "about 3 min"
+    assert found["seconds"] == [2.0, 170.0, 5.0]
+    assert found["results"]["after"] == {"kNN (%)": {"value": 50.12, "low": 40.0, "high": 60.0}}
+
+
+def test_a_command_that_fails_ends_the_walk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ended with 3"):
+        walks._run("exit 3", tmp_path)
+    assert walks._run("echo it\\'s 'a b'", tmp_path)[0] == "it's a b\n"
+
+
+def test_wine_is_laid_out_with_a_test_part(tmp_path: Path) -> None:
+    assert walks.wine(tmp_path) == ["wine.csv", "--label-column", "cultivar"]
+    lines = (tmp_path / "wine.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 179
+    assert 40 < sum(line.endswith(",test") for line in lines) < 80
