@@ -23,7 +23,7 @@ LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
     *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
-    "checksum",
+    *("candidates", "checksum"),
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 

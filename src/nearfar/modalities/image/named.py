@@ -201,7 +201,7 @@ def sign(
 
 
 def colorful(
-    size: int, *, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.5, hue: float = 0.05, gray: float = 0.0
 ) -> Views:
     """Two views of a photograph whose color tells what is on it: crops, mirror images, mild colors. The arguments are
     those of `sign`."""
