@@ -91,10 +91,20 @@ def at_chance(steps: int, *, off: float = 1e-4, rate: float = 0.1, rises: float 
 
 
 def test_a_loss_that_stays_at_chance_is_told_before_the_run_is_over() -> None:
-    """SwAV whose rate is too high sits at the logarithm of the number of its prototypes."""
     told = [names(alarms(at_chance(steps))) for steps in range(10, 200, 10)]
     assert told == [[]] * 4 + [["stuck at chance"]] * 15
     assert names(alarms([*healthy(100), *at_chance(160)[10:]])) == ["stuck at chance"]
+
+
+def test_swav_that_collapsed_is_told_after_eighty_steps() -> None:
+    """As it went: CIFAR's images, batch 128, the paper's optimizer, 100 prototypes."""
+    losses = [4.8627, 4.6938, 4.6266, 4.6161, 4.6103, 4.6086, 4.6082, 4.6078, 4.6076]
+    rates = [0.0171, 0.03, 0.0294, 0.0281, 0.0262, 0.0238, 0.021, 0.0179, 0.0146]
+    lines = [
+        {"step": 9 * i, "loss": loss, "chance": 4.6052, "lr": rate}
+        for i, (loss, rate) in enumerate(zip(losses, rates, strict=True), 1)
+    ]
+    assert [names(alarms(lines[:n])) for n in range(10)] == [[]] * 9 + [["stuck at chance"]]
 
 
 @pytest.mark.parametrize("change", [{"off": 0.005}, {"off": -0.005}, {"rises": 1e-3}])
@@ -264,7 +274,7 @@ def test_a_loss_that_equals_the_margin_is_caught(alike: float, told: list[str], 
     torch.manual_seed(0)
     said = run(Triplet(Plain(), alike=alike), tmp_path, epochs=60, lr=0.02)  # pyright: ignore[reportArgumentType]
     assert warnings(said) == told
-    assert {line["margin"] for line in Journal(tmp_path / "metrics.jsonl").read()} == {0.5}
+    assert {line["margin"] for line in Journal(tmp_path / "metrics.jsonl").read() if "loss" in line} == {0.5}
 
 
 @pytest.mark.parametrize("name", ["simclr", "moco"])
@@ -273,14 +283,14 @@ def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
     assert warnings(said) == []
     assert sum(line.startswith("Epoch ") for line in said) == 50
     looks = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "spread" in line]
-    assert len(looks) == 50
+    assert [line["epoch"] for line in looks] == list(range(51))
     most = 32 if name == "moco" else 14
     assert all(1 <= line["effective_negatives"] <= most for line in looks)
     if name == "simclr":  # MoCo's second view passes the slow copy
         assert looks[-1]["accuracy"] > looks[0]["accuracy"]
         assert not any("drift" in line for line in looks)
     else:
-        assert all("drift" in line for line in looks)
+        assert all("drift" in line for line in looks[1:])
     assert {name for line in looks for name in line} <= OWN
 
 

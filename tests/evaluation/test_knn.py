@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nearfar.batch import MISSING
 from nearfar.evaluation import knn as module
-from nearfar.evaluation.knn import knn, knn_scores, neighbors
+from nearfar.evaluation.held import holdouts, standardize
+from nearfar.evaluation.knn import knn, knn_chosen, knn_scores, neighbors
 
 
 def slow_neighbors(query, bank, k, exclude_self=False):
@@ -188,3 +189,41 @@ def test_tiny_gaussians():
     label = torch.arange(800) % 8
     x = torch.randn(8, 64, generator=g)[label] + 0.5 * torch.randn(800, 64, generator=g)
     assert knn(x[:400], label[:400], x[400:], label[400:])["accuracy"] >= 95
+
+
+def noisy(rows, classes=4):
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(rows) % classes
+    x = torch.randn(classes, 6, generator=g)[y] + 1.5 * torch.randn(rows, 6, generator=g)
+    return x * torch.tensor([1, 1, 1, 1, 8, 1.0]) + 2, y
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_is_chosen_is_the_best_on_held_out_training_rows(grouped):
+    x, y = noisy(240)
+    x, y, query = x[:200], y[:200], x[200:]
+    group = torch.arange(200) // 8 if grouped else None
+    scores, config, notes = knn_chosen(x, y, query, group=group, ks=[20, 1, 5])
+    accuracy = {}
+    for scaled in (False, True):
+        for k in (20, 5, 1):
+            right = 0
+            for out in holdouts(y, group, 0):
+                bank, asked = standardize(x[~out], x[out]) if scaled else (x[~out], x[out])
+                right += int((knn_scores(bank, y[~out], asked, k=k, classes=4).argmax(1) == y[out]).sum())
+            accuracy[scaled, k] = right / 2
+    scaled, k = max(accuracy, key=lambda choice: accuracy[choice])
+    assert (config["standardized"], config["k"]) == (scaled, k)
+    assert config["ks"] == [1, 5, 20]
+    assert config["held_out_accuracy"] == pytest.approx([accuracy[scaled, k] for k in (1, 5, 20)])
+    assert config["held_out"] == 200
+    assert not notes
+    bank, asked = standardize(x, query) if scaled else (x, query)
+    assert torch.equal(scores, knn_scores(bank, y, asked, k=k))
+
+
+def test_one_row_a_class_leaves_nothing_to_choose_by():
+    scores, config, notes = knn_chosen(torch.eye(4), torch.arange(4), torch.eye(4))
+    assert scores.argmax(1).tolist() == [0, 1, 2, 3]
+    assert (config["k"], config["standardized"], config["held_out"]) == (4, False, 0)
+    assert len(notes) == 1

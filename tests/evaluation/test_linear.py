@@ -5,10 +5,10 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from nearfar.batch import MISSING
+from nearfar.evaluation.held import holdouts, standardize
 from nearfar.evaluation.linear import (
+    RIDGE_STRENGTHS,
     STRENGTHS,
-    _holdouts,
-    _standardize,
     linear,
     linear_fit,
     linear_scores,
@@ -27,7 +27,7 @@ def clouds(rows, dim, classes, seed=0, noise=2.0):
 @pytest.mark.parametrize(("rows", "dim", "classes"), [(400, 12, 3), (60, 90, 4), (200, 5, 2)])
 def test_logistic_agrees_with_scikit_learn(rows, dim, classes):
     x, y = clouds(rows, dim, classes)
-    x, _ = _standardize(x, x)
+    x, _ = standardize(x, x)
     strengths = [1.0, 0.1, 0.01]
     for strength, (weight, bias) in zip(strengths, logistic(x, y, classes, strengths, tolerance=1e-6), strict=True):
         other = LogisticRegression(C=1 / (rows * strength), tol=1e-8, max_iter=5000)
@@ -45,7 +45,7 @@ def test_a_weak_strength_asked_for_alone_is_led_to_by_larger_ones():
     x, y = clouds(1060, 100, 10)
     basis = torch.linalg.svd(torch.randn(100, 100, generator=torch.Generator().manual_seed(1)))[2]
     x = x @ basis.T * torch.logspace(0, -1, 100)
-    learn, test = _standardize(x[:60], x[60:], "one")
+    learn, test = standardize(x[:60], x[60:], "one")
     weight, bias = next(logistic(learn, y[:60], 10, [1e-6]))
     torch.testing.assert_close(weight, list(logistic(learn, y[:60], 10, sorted(STRENGTHS, reverse=True)))[-1][0])
     other = LogisticRegression(C=1 / (60 * 1e-6), max_iter=20_000).fit(learn.numpy(), y[:60].numpy())
@@ -56,7 +56,7 @@ def test_a_weak_strength_asked_for_alone_is_led_to_by_larger_ones():
 @pytest.mark.parametrize(("rows", "dim"), [(300, 10), (40, 60)])
 def test_ridge_agrees_with_scikit_learn(rows, dim):
     x, y = clouds(rows, dim, 3)
-    x, _ = _standardize(x, x)
+    x, _ = standardize(x, x)
     target = torch.nn.functional.one_hot(y).double()
     for strength, (weight, bias) in zip([1.0, 1e-2], ridge(x, y, 3, [1.0, 1e-2]), strict=True):
         expected = Ridge(alpha=strength * rows).fit(x.double().numpy(), target.numpy()).predict(x.double().numpy())
@@ -94,14 +94,14 @@ def test_groups_stay_together():
     y = torch.arange(120) % 3
     group = torch.arange(120) // 6
     group[:6] = MISSING
-    for out in _holdouts(y, group, 0):
+    for out in holdouts(y, group, 0):
         assert not set(group[out].tolist()) & set(group[~out].tolist()) - {MISSING}
-    masks = torch.stack(_holdouts(y, None, 0))
+    masks = torch.stack(holdouts(y, None, 0))
     assert torch.equal(masks.sum(0), torch.ones(120, dtype=torch.int64))
     for out in masks:
         assert torch.bincount(y[out]).tolist() == [8, 8, 8]
     big = torch.arange(6000) % 3
-    assert [int(m.sum()) for m in _holdouts(big, None, 0)] == [1200]
+    assert [int(m.sum()) for m in holdouts(big, None, 0)] == [1200]
 
 
 def test_far_and_constant_features_do_no_harm():
@@ -162,12 +162,37 @@ def test_a_fit_folds_into_weights_for_features_as_they_are():
 def test_one_scale_for_all_features():
     x, y = clouds(60, 6, 3)
     x = x * torch.tensor([1.0, 1, 1, 1, 1, 1e-3])
-    fit = linear_fit(x[:40], y[:40], scale="one", strengths=[0.1])
+    fit = linear_fit(x[:40], y[:40], scales=("one",), strengths=[0.1])
     centered = x[:40] - x[:40].mean(0)
     torch.testing.assert_close(fit.scale, (1 / centered.square().mean().sqrt()).expand(6))
     weight, bias = next(logistic(centered * fit.scale, y[:40], 3, [0.1]))
     torch.testing.assert_close(fit.scores(x[40:]), (x[40:] - x[:40].mean(0)) * fit.scale @ weight + bias)
     assert fit.folded()[0][-1].abs().max() < linear_fit(x[:40], y[:40], strengths=[0.1]).folded()[0][-1].abs().max()
     assert "one deviation" in str(fit.config["features"])
-    constant = linear_fit(torch.ones(6, 2), torch.arange(6) % 2, scale="one", strengths=[0.1])
+    constant = linear_fit(torch.ones(6, 2), torch.arange(6) % 2, scales=("one",), strengths=[0.1])
     assert constant.scores(torch.ones(1, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(5000, 8), (90, 12), (40, 60)])
+def test_ridge_is_that_of_an_eigendecomposition(rows, dim):
+    x, y = clouds(rows, dim, 3)
+    x, _ = standardize(x, x)
+    values, vectors = torch.linalg.eigh(x.double().T @ x.double() / rows)
+    target = torch.nn.functional.one_hot(y).double()
+    rotated = vectors.T @ (x.double().T @ (target - target.mean(0)) / rows)
+    strengths = sorted(RIDGE_STRENGTHS, reverse=True)
+    for strength, (weight, bias) in zip(strengths, ridge(x, y, 3, strengths), strict=True):
+        expected = vectors @ (rotated / (values[:, None].clamp(min=0) + strength))
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+        torch.testing.assert_close(bias, torch.bincount(y) / rows)
+
+
+def test_the_scale_is_chosen_with_the_strength():
+    x, y = clouds(300, 8, 3)
+    x = x * torch.tensor([1, 1, 1, 1, 1e-3, 1e-3, 1e-3, 1e-3])
+    both = linear_fit(x, y, solver=ridge, scales=("one", "each"))
+    alone = {scale: linear_fit(x, y, solver=ridge, scales=(scale,)) for scale in ("one", "each")}
+    best = max(alone.values(), key=lambda fit: max(fit.config["held_out_accuracy"]))
+    assert best is alone["each"]
+    assert both.config == best.config
+    assert torch.equal(both.weight, best.weight)

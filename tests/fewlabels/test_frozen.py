@@ -21,7 +21,7 @@ def features(n: int, classes: int, noise: float = 1.0, seed: int = 0) -> tuple[T
 def test_it_is_the_linear_classifier_on_all_rows() -> None:
     x, y = features(60, 3)
     layer, calibration, facts = frozen(x, y, seed=3)
-    fit = linear_fit(x, y, scale="one", seed=3)
+    fit = linear_fit(x, y, scales=("one",), seed=3)
     torch.testing.assert_close(layer(x), fit.scores(x), atol=1e-4, rtol=1e-4)
     assert facts["strength"] == fit.config["strength"]
     assert calibration.temperature is not None

@@ -90,9 +90,9 @@ def test_a_finished_run_holds_what_it_should(done: Path) -> None:
     assert environment["finished"]
     assert environment["seconds"] > 0
     lines = Journal(done / "metrics.jsonl").read()
-    assert [line["step"] for line in lines] == [3, 3, 6, 6]
-    assert [set(line) >= {"loss", "chance", "lr"} for line in lines] == [True, False, True, False]
-    assert [line["knn"] for line in lines[1::2]]
+    assert [line["step"] for line in lines] == [0, 3, 3, 6, 6]
+    assert [set(line) >= {"loss", "chance", "lr"} for line in lines] == [False, True, False, True, False]
+    assert [line["knn"] for line in lines[::2]]
 
 
 def test_nothing_is_ever_overwritten(data: Path, done: Path) -> None:
@@ -127,7 +127,8 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     text = (
         "from nearfar import Recipe\nfrom nearfar.modalities.image.settings import Settings\ndef mine(facts):\n"
-        "    settings = Settings(encoder='conv4', views='cmc', batch=facts.samples // 4, epochs=facts.epochs or 1, lr={})\n"
+        "    epochs, batch = facts.epochs or 1, facts.samples // 4\n"
+        "    settings = Settings(encoder='conv4', views='cmc', batch=batch, epochs=epochs, lr={})\n"
         "    return Recipe(settings=settings, method={{'dim': facts.channels * facts.side}})\n"
     )
     file.write_text(text.format(0.01))
@@ -281,7 +282,7 @@ def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: P
     assert "Going on from step 8 of 12." in said
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["epochs"], config["settings"]["epochs"], config["made"]["steps"]) == (4, 4, 12)
-    assert [line["step"] for line in Journal(out / "metrics.jsonl").read() if "knn" in line] == [3, 6, 9, 12]
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read() if "knn" in line] == [0, 3, 6, 9, 12]
     assert train("simclr", data, out, resume=True, epochs=4)[1][0].startswith("The run in")
 
 
@@ -303,7 +304,7 @@ def test_a_second_owner_is_refused_with_the_number_of_the_first(data: Path, tmp_
     assert training.train(plans.make("simclr", data, None, SETTINGS), out, say=lambda text: None, watch=watch)
     assert refused
     assert not (out / ".lock").exists()
-    assert [line["step"] for line in Journal(out / "metrics.jsonl").read()] == [3, 3, 6, 6]
+    assert [line["step"] for line in Journal(out / "metrics.jsonl").read()] == [0, 3, 3, 6, 6]
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco", "swav"])
@@ -442,7 +443,7 @@ def test_too_few_for_the_batch(tmp_path: Path) -> None:
     data = array_file(tmp_path / "few.npz", 10)
     finished, said = train("simclr", data, tmp_path / "run")
     assert finished
-    assert "The batch is 10, not 16: there are 10 samples and 1 process(es)." in said
+    assert "The batch is 10, not 16: there are 10 samples and 1 process." in said
 
 
 @pytest.mark.parametrize("batch", [0, 1])

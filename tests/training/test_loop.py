@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from nearfar.nn.norms import synchronize_norms
 from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.feeder import Feeder
 from nearfar.training.journal import Journal
-from nearfar.training.log import Log
+from nearfar.training.log import Log, is_told
 from nearfar.training.loop import fit
 from nearfar.training.options import Loop, Precision, StepResult
 from tests.two_ranks import Pool
@@ -198,8 +199,9 @@ def test_the_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
         file.write('{"step": 12, "lo')
     train(tmp_path)
     lines = Journal(tmp_path / "metrics.jsonl").read()
-    assert [line["step"] for line in lines] == [PER_EPOCH * epoch for epoch in range(1, EPOCHS + 1)]
-    assert [line["epoch"] for line in lines] == [1.0, 2.0, 3.0, 4.0]
+    assert [line["step"] for line in lines] == [PER_EPOCH * epoch for epoch in range(EPOCHS + 1)]
+    assert [line["epoch"] for line in lines] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    _, *lines = lines
     assert lines[0]["chance"] == pytest.approx(math.log(2 * BATCH - 1))
     assert all(line["loss"] > 0 and line["samples_per_second"] > 0 and "gradient_norm" in line for line in lines)
 
@@ -254,12 +256,47 @@ def test_checkpoints_come_when_asked_for(tmp_path: Path) -> None:
 
     scores = iter([{"knn": 3.0}, {"knn": 5.0}, {"knn": 4.0}])
     how = loop(
-        None, epochs=5, checkpoints=Listening(tmp_path, 2), save_every=3, probe=lambda: next(scores), probe_every=2
+        None,
+        epochs=5,
+        checkpoints=Listening(tmp_path, 2),
+        save_every=3,
+        probe=lambda: next(scores),
+        probe_after={2, 4, 5},
     )
     assert fit(method, Vectors(), Noise(), optimizer("sgd", method), how)
     assert saved == [0, 10, 15, 20, 25]  # the first; two bests; the third epoch's; the last
     assert read(tmp_path / "best.pt")["step"] == 20
     assert [read(path)["step"] for path in how.checkpoints.all()] == [20, 25] if how.checkpoints else False
+
+
+@pytest.mark.parametrize("before", [9.0, 1.0])
+def test_step_0_is_measured_once_and_is_no_checkpoint(before: float, tmp_path: Path) -> None:
+    scores = iter([{"knn": before}, {"knn": 5.0}, {"knn": 4.0}])
+
+    class Killed(Exception):
+        pass
+
+    def watch(step: int, steps: int, numbers: dict[str, float]) -> None:
+        if step > 0:
+            raise Killed
+
+    options: dict[str, Any] = {"epochs": 2, "probe": lambda: next(scores), "probe_after": {0, 1, 2}}
+    method = make("simclr")
+    with pytest.raises(Killed):  # before any checkpoint but the first
+        fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, watch=watch, **options))
+    method = make("simclr")
+    first = method.encoder.net[0].weight.detach().clone()  # pyright: ignore[reportIndexIssue]
+    assert fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, **options))
+    lines = Journal(tmp_path / "metrics.jsonl").read()
+    zero, *later = [line for line in lines if "knn" in line]
+    assert [line["step"] for line in lines].count(0) == 1
+    assert zero["step"] == zero["epoch"] == 0
+    assert [line["knn"] for line in (zero, *later)] == [before, 5.0, 4.0]
+    assert {"spread", "effective_rank", "accuracy", "alignment", "uniformity", "effective_negatives"} < set(zero)
+    assert "loss" not in zero
+    assert zero["spread"] != next(line["spread"] for line in lines[1:] if "spread" in line)
+    assert read(tmp_path / "best.pt")["step"] == later[0]["step"]
+    assert not torch.equal(read(tmp_path / "best.pt")["method"]["encoder.net.0.weight"], first)
 
 
 def test_an_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
@@ -624,7 +661,7 @@ def _curve(
     mine = stop if distributed.rank() == distributed.world() - 1 else -1
     losses: list[float] = []
     where = None if folder is None else Path(folder)
-    how = loop(where, watch=lambda step, steps, numbers: losses.append(numbers["loss"]))
+    how = loop(where, watch=lambda step, steps, numbers: losses.extend([numbers["loss"]] if step else []))
     done = fit(method, data, Noise(send(signal.SIGTERM, mine)), optimizer("sgd", method), how)
     return done, losses, method.state_dict()
 
@@ -726,3 +763,14 @@ def test_the_journal_is_on_the_disk_before_a_checkpoint(tmp_path: Path, monkeypa
     train(tmp_path)
     assert happened == ["journal", "checkpoint"] * (len(happened) // 2)
     assert len(happened) >= 4
+
+
+@pytest.mark.parametrize("total", [1, 40, 41, 100, 1000, 100_000])
+def test_long_runs_are_told_in_some_forty_lines(total: int) -> None:
+    told = [number for number in range(1, total + 1) if is_told(number, total)]
+    assert told[0] == 1
+    assert told[-1] == total
+    assert len(told) <= 42
+    assert len(told) == total if total <= 40 else len(told) >= 25
+    gaps = [after - before for before, after in pairwise(told)][:-1]
+    assert max(gaps, default=1) <= max(1, 0.2 * total)

@@ -72,6 +72,15 @@ def holdout(label: Tensor, group: Tensor | None = None, *, share: float = 0.1, s
     return rows[~held], rows[held]
 
 
+def apart(group: Tensor, learned: Tensor, tested: Tensor) -> Tensor:
+    """Of the positions `tested` those of which no copy, frame or other member of the group is among `learned`.
+
+    group: N, int64, or MISSING.
+    """
+    both = (group[tested] != MISSING) & torch.isin(group[tested], group[learned])
+    return tested[~both]
+
+
 def long_tail(
     label: Tensor, *, factor: float = 100, profile: Literal["exponential", "step"] = "exponential", seed: int = 0
 ) -> Tensor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
-from nearfar.evaluation.intervals import bootstrap
-from nearfar.evaluation.knn import knn_scores
-from nearfar.evaluation.kshot import few_labels
+from nearfar.evaluation.held import Scale
+from nearfar.evaluation.intervals import of_answers, wilson
+from nearfar.evaluation.knn import KS, knn_chosen
+from nearfar.evaluation.kshot import few_labels_in_folds
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
-from nearfar.evaluation.protocol import Result, labeled, per_class, result
+from nearfar.evaluation.protocol import Result, labeled, packed, per_class, result
+
+_WAYS = ("as they are", "standardized")
 
 SEEN = (
     "The test samples were in pre-training: this says how well the encoder sorts samples it has seen, not how well it "
@@ -28,7 +33,8 @@ def evaluate(
     *,
     group: Tensor | None = None,
     seen_in_training: bool,
-    k: int = 200,
+    ks: Sequence[int] = KS,
+    scaled: Sequence[bool] = (False, True),
     temperature: float = 0.07,
     solver: Solver = logistic,
     strengths: Sequence[float] = STRENGTHS,
@@ -41,46 +47,114 @@ def evaluate(
     feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
     of each fold; every sample is tested at most once, and the answers of all folds are judged together.
     group: N, samples that belong together; never on both sides of a split, and drawn together in the intervals.
-    seen_in_training: whether the test samples were pre-trained on, which the notes then say.  shots: labels per class
-    drawn from the training part of the first split.
-    Each result of knn and linear has accuracy with its 95 % bootstrap interval over test samples (or groups) low and
-    high, class_accuracy and per_class, the accuracy of each class by its number, all in per cent; and confusion, how
-    many samples of which class were taken for which: [class, answer, count] wherever there are any.
+    seen_in_training: whether the test samples were pre-trained on, which the notes then say.  shots: labels per class,
+    drawn from the training part of each split.
+    ks, scaled, strengths: k of the neighbors, whether features are standardized, and the strength of the linear
+    classifier are chosen from these on training rows of each split, for each measure by itself: see `knn_chosen`,
+    `linear_fit` and `few_labels_in_folds`. What was chosen is in the protocol.
+    Each result has accuracy with its 95 % interval over test samples (or groups) and, of few labels, draws: low and
+    high; and right, which answers are right, as `packed` writes them. Each of knn and linear has class_accuracy and
+    per_class, the accuracy of each class by its number, all in per cent; and confusion, how many samples of which
+    class were taken for which: [class, answer, count] wherever there are any.
     """
     x, y, index = labeled(feature, label, "given")
     own = None if group is None else group.to(x.device)[index]
     parts = _checked(splits, index, own, len(label))
     notes = [SEEN] if seen_in_training else []
-    classes = int(y.max()) + 1
     common = {"splits": len(parts), "seen_in_training": seen_in_training, "seed": seed}
-
-    votes, chosen, caution = [], [], []
-    for train, test in parts:
-        votes.append(knn_scores(x[train], y[train], x[test], k=k, temperature=temperature, classes=classes).argmax(1))
     tested = torch.cat([test for _, test in parts])
-    used = min(k, *(len(train) for train, _ in parts))
-    knn_config = {"k": used, "temperature": temperature, "similarity": "cosine", **common}
-    results = {"knn": summary("knn", torch.cat(votes), y, own, tested, knn_config, notes, seed)}
+    results = {"knn": _knn(x, y, parts, own, ks, scaled, temperature, common, notes)}
 
-    answers = []
+    answers, chosen, caution = [], [], []
+    scales: list[Scale] = ["each" if one else "one" for one in scaled]
     for train, test in parts:
         inner = None if own is None else own[train]
         scores, config, said = linear_scores(
-            x[train], y[train], x[test], group=inner, solver=solver, strengths=strengths, seed=seed
+            x[train], y[train], x[test], group=inner, solver=solver, strengths=strengths, scales=scales, seed=seed
         )
         answers.append(scores.argmax(1))
         chosen.append(config)
         caution += [note for note in said if note not in caution]
-    linear_config = {"solver": solver.__name__, "choices": chosen, **common}
+    linear_config = {
+        "solver": solver.__name__,
+        "chosen": _counts([f"strength {one['strength']:g}, {_WAYS[one['scale'] == 'each']}" for one in chosen]),
+        "choices": chosen,
+        **common,
+    }
     results["linear"] = summary("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
 
-    train, test = parts[0]
+    folds = [(x[train], y[train], x[test], y[test]) for train, test in parts] if shots else []
+    groups = None if own is None else own[tested]
     for count in shots:
-        few = few_labels(x[train], y[train], x[test], y[test], shots=count, draws=draws, seed=seed)
+        few = few_labels_in_folds(folds, group=groups, shots=count, draws=draws, scaled=scaled, seed=seed)
         few["protocol"]["notes"] += notes
         few["protocol"]["seen_in_training"] = seen_in_training
         results[f"few_labels_{count}"] = few
     return results
+
+
+def evaluate_knn(
+    feature: Tensor, label: Tensor, splits: Sequence[tuple[Tensor, Tensor]], *, group: Tensor | None = None, seed: int
+) -> Result:
+    """What `evaluate` gives as "knn", alone: the probe that watches training is this one too.
+
+    held_out, of it: accuracy with low and high, on so many samples, of training rows that were held out to choose, at
+    the choice. Where it is far from the accuracy on test rows, these are of another kind than those learned from.
+    """
+    x, y, index = labeled(feature, label, "given")
+    own = None if group is None else group.to(x.device)[index]
+    parts = _checked(splits, index, own, len(label))
+    return _knn(x, y, parts, own, KS, (False, True), 0.07, {"splits": len(parts), "seed": seed}, [])
+
+
+def _knn(
+    x: Tensor,
+    y: Tensor,
+    parts: Sequence[tuple[Tensor, Tensor]],
+    group: Tensor | None,
+    ks: Sequence[int],
+    scaled: Sequence[bool],
+    temperature: float,
+    common: dict[str, Any],
+    notes: list[str],
+) -> Result:
+    answers, chosen, caution, seed = [], [], [], common["seed"]
+    for train, test in parts:
+        scores, config, said = knn_chosen(
+            x[train],
+            y[train],
+            x[test],
+            group=None if group is None else group[train],
+            ks=ks,
+            scaled=scaled,
+            temperature=temperature,
+            seed=seed,
+        )
+        answers.append(scores.argmax(1))
+        chosen.append(config)
+        caution += [note for note in said if note not in caution]
+    config = {
+        "chosen": _counts([f"k {one['k']}, {_WAYS[one['standardized']]}" for one in chosen]),
+        "temperature": temperature,
+        "similarity": "cosine",
+        "train": sum(len(train) for train, _ in parts) // len(parts),
+        "choices": chosen,
+        **common,
+    }
+    tested = torch.cat([test for _, test in parts])
+    made = summary("knn", torch.cat(answers), y, group, tested, config, notes + caution, seed)
+    if tried := sum(one["held_out"] for one in chosen):
+        hits = sum(max(one["held_out_accuracy"]) * one["held_out"] for one in chosen) / 100
+        # Each row is held out in most of the splits: it counts once for the interval.
+        count = max(1, tried // len(parts))
+        low, high = wilson(min(count, round(hits * count / tried)), count)
+        made["held_out"] = {"accuracy": 100 * hits / tried, "low": low, "high": high, "samples": count}
+    return made
+
+
+def _counts(texts: list[str]) -> dict[str, int]:
+    """How often each occurs."""
+    return dict(Counter(texts))
 
 
 def summary(
@@ -96,9 +170,7 @@ def summary(
     """What the numbers and pairs of `evaluate` are, for the answers to the rows `tested`."""
     truth = label[tested]
     hit = answer == truth
-    mean, low, high = bootstrap(
-        100 * hit.double(), seed=seed, group=None if group is None else group[tested], draws=2000
-    )
+    mean, low, high = of_answers(hit, group=None if group is None else group[tested], seed=seed)
     each = per_class(hit, truth)
     numbers = {
         "accuracy": mean,
@@ -106,6 +178,7 @@ def summary(
         "high": high,
         "class_accuracy": sum(each.values()) / len(each),
         "chance": 100 * float(torch.bincount(truth).max()) / len(truth),
+        "right": packed(hit),
         "per_class": each,
         "confusion": _confusion(truth, answer),
     }

@@ -8,13 +8,20 @@ ties to the lowest index. The bank is visited in tiles, each normalized once and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.errors import UserError
+from nearfar.evaluation.held import TRIED, holdouts, standardize
 from nearfar.evaluation.protocol import Result, finite, labeled, result, scored
+
+KS = (1, 5, 20, 200)
+"""Numbers of neighbors, of which the best on held-out training rows is taken."""
 
 _BLOCK = 8
 _TILE = 1 << 16
@@ -155,8 +162,69 @@ def knn_scores(
     similarity, index = neighbors(
         test, train, min(k, len(train) - exclude_self), exclude_self=exclude_self, chunk=chunk
     )
+    return _vote(similarity, train_label.to(index.device)[index], temperature, classes)
+
+
+def _vote(similarity: Tensor, label: Tensor, temperature: float, classes: int) -> Tensor:
+    """The share of each class in the vote of neighbors: Q x k, Q x k -> Q x C, float64."""
     weight = torch.softmax(similarity.double() / temperature, 1)  # Q x k
-    return weight.new_zeros(len(test), classes).scatter_add_(1, train_label.to(index.device)[index], weight)
+    return weight.new_zeros(len(label), classes).scatter_add_(1, label, weight)
+
+
+def knn_chosen(
+    train: Tensor,
+    train_label: Tensor,
+    test: Tensor,
+    *,
+    group: Tensor | None = None,
+    ks: Sequence[int] = KS,
+    scaled: Sequence[bool] = (False, True),
+    temperature: float = 0.07,
+    seed: int = 0,
+) -> tuple[Tensor, dict[str, Any], list[str]]:
+    """As `knn_scores`, where k and whether features are standardized are chosen on held-out training rows.
+
+    Gives the votes, Q x C, what was chosen, and notes on it. Of equals, features as they are win, then the larger k.
+    group: N, rows of one group are never on both sides of the choice (MISSING: a group of its own).
+    ks: to choose from.  scaled: to choose from: False takes features as they are, True those with mean 0 and
+    deviation 1 on training rows.
+    """
+    classes = int(train_label.max()) + 1
+    held = holdouts(train_label, group, seed) if len(ks) * len(scaled) > 1 else []
+    hits = {(way, k): 0 for way in scaled for k in sorted(ks, reverse=True)}
+    tried = 0
+    for out in held:
+        rows = out.nonzero()[:, 0]
+        pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:TRIED]
+        rows = rows[pick.to(rows.device)]
+        tried += len(rows)
+        for way in scaled:
+            bank, query = (standardize if way else _as_they_are)(train[~out], train[rows])
+            similarity, index = neighbors(query, bank, min(max(ks), len(bank)))
+            named = train_label[~out].to(index.device)[index]
+            for k in ks:
+                answer = _vote(similarity[:, :k], named[:, :k], temperature, classes).argmax(1)
+                hits[way, k] += int((answer == train_label[rows]).sum())
+    notes = []
+    if held:
+        way, k = max(hits, key=lambda choice: hits[choice])
+    else:
+        way, k = scaled[0], sorted(ks)[len(ks) // 2]
+        if len(hits) > 1:
+            notes.append(f"too few labels to choose k; {k} was taken")
+    bank, query = (standardize if way else _as_they_are)(train, test)
+    config = {
+        "k": min(k, len(train)),
+        "standardized": way,
+        "ks": sorted(ks),
+        "held_out_accuracy": [100 * hits[way, name] / tried for name in sorted(ks)] if held else [],
+        "held_out": tried,
+    }
+    return knn_scores(bank, train_label, query, k=k, temperature=temperature, classes=classes), config, notes
+
+
+def _as_they_are(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    return train, test
 
 
 def knn(

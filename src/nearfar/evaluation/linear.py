@@ -4,11 +4,11 @@ With features standardized on the training rows, both minimize over W (D x C) an
 
     logistic: mean cross-entropy + strength / 2 |W|^2          ridge: mean |XW + b - Y|^2 / 2 + strength / 2 |W|^2
 
-(scikit-learn's C is 1 / (rows x strength)). Both start from one eigendecomposition of the covariance of the features,
-V diag(s) V'. Ridge is solved by it, for every strength at once. For the logistic loss s bounds the curvature, so L-BFGS
-over W = V diag(s / 4 + strength)^-1/2 U is well conditioned and needs some ten to thirty passes, and each strength
-starts from the solution of the next larger one. Without that, weak strengths would stop far from where they lead: few
-rows can be told apart at once, and the directions in which they hardly differ would decide.
+(scikit-learn's C is 1 / (rows x strength)). Ridge is solved from the products of columns or, where these outnumber the
+rows, from those of rows. The logistic loss starts from the eigendecomposition of the covariance, V diag(s) V': s bounds
+the curvature, so L-BFGS over W = V diag(s / 4 + strength)^-1/2 U is well conditioned and needs some ten to thirty
+passes, and each strength starts from the solution of the next larger one. Without that, weak strengths would stop far
+from where they lead: few rows can be told apart at once, and the directions in which they hardly differ would decide.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from nearfar.data.splits import folds
 from nearfar.errors import UserError
+from nearfar.evaluation.held import MANY, Scale, holdouts, standardize, standardized
 from nearfar.evaluation.protocol import Result, labeled, result, scored
 
 STRENGTHS = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1, 0))
-MANY = 5000
-"""Rows beyond which one part is held out and not each in turn, and a fit needs less leading."""
+RIDGE_STRENGTHS = tuple(10.0**e for e in range(-6, 4))
+"""Of thousands of columns that go together, as pixels do, the best is far above 1."""
 
-Scale = Literal["each", "one"]
 
 Solver = Callable[[Tensor, Tensor, int, Sequence[float]], Iterator[tuple[Tensor, Tensor]]]
 """(standardized features N x D, classes N, C, falling strengths) -> for each strength, weight D x C and bias C."""
@@ -83,12 +81,27 @@ def logistic(
 
 def ridge(x: Tensor, y: Tensor, classes: int, strengths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
     """Least squares to one-hot targets for each strength in turn: weight D x C and bias C. Arguments as `logistic`."""
-    vectors, variance = _spectrum(x)
-    target = torch.zeros(len(y), classes, device=x.device).scatter_(1, y[:, None], 1)
-    bias = target.double().mean(0)
-    rotated = vectors.T @ (x.T @ (target - bias.float())).double() / len(y)  # R x C
+    n, d = x.shape
+    target = torch.zeros(n, classes, device=x.device, dtype=torch.float64).scatter_(1, y[:, None], 1)
+    bias = target.mean(0)
+    target -= bias
+    # A Cholesky factor for each strength takes a fraction of the time of eigenvectors for all.
+    wide = n < d  # then the weights are X'A, and the products of rows are fewer than those of columns
+    product = _product(x.T, x.T) if wide else _product(x, x)  # n x n, or D x D
+    right = target if wide else _product(x, target)  # n x C, or D x C
     for strength in strengths:
-        yield (vectors / (variance + strength) @ rotated).float(), bias.float()
+        moved = product.clone()
+        moved.diagonal().add_(n * strength)
+        solution = torch.cholesky_solve(right, torch.linalg.cholesky(moved))
+        yield (_product(x, solution) if wide else solution).float(), bias.float()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a'b in float64, some thousand rows at a time: N x D, N x C -> D x C."""
+    total = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=a.device)
+    for some, others in zip(a.split(4096), b.split(4096), strict=True):
+        total.addmm_(some.double().T, others.double())
+    return total
 
 
 def _spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,10 +161,11 @@ def linear_scores(
     group: Tensor | None = None,
     solver: Solver = logistic,
     strengths: Sequence[float] = STRENGTHS,
+    scales: Sequence[Scale] = ("each",),
     seed: int = 0,
 ) -> tuple[Tensor, dict[str, object], list[str]]:
-    """The class scores of the test rows, M x C, what was chosen, and notes on it. As `linear`, all rows labeled."""
-    fit = linear_fit(train, train_label, group=group, solver=solver, strengths=strengths, seed=seed)
+    """The class scores of the test rows, M x C, what was chosen, and notes on it. As `linear_fit`, all rows labeled."""
+    fit = linear_fit(train, train_label, group=group, solver=solver, strengths=strengths, scales=scales, seed=seed)
     return fit.scores(test), fit.config, fit.notes
 
 
@@ -190,13 +204,14 @@ def linear_fit(
     group: Tensor | None = None,
     solver: Solver = logistic,
     strengths: Sequence[float] = STRENGTHS,
-    scale: Scale = "each",
+    scales: Sequence[Scale] = ("each",),
     seed: int = 0,
 ) -> LinearFit:
     """The classifier of `linear`, whose strength is chosen on held-out training rows; all rows are labeled.
 
-    scale: divides each feature by its own deviation on the training rows, or all by one. Of few rows that of each is
-    hardly known: one that does not vary in them counts for much in others.
+    scales: whether each feature is divided by its own deviation on the training rows, or all by one; of several the
+    better is chosen along with the strength. Of few rows that of each is hardly known: a feature that does not vary in
+    them counts for much in others.
     """
     present, y = train_label.unique(return_inverse=True)  # classes without a training row are left out of the fit
     if len(present) < 2:
@@ -205,72 +220,48 @@ def linear_fit(
         )
     notes: list[str] = []
     grid = sorted(strengths, reverse=True)
-    held = _holdouts(y, group, seed) if len(grid) > 1 else []
+    held = holdouts(y, group, seed) if len(grid) * len(scales) > 1 else []
+    scale: Scale = scales[0]
     accuracy: list[float] = []
     best = len(grid) // 2
     if held:
-        fits = [_held_out(train, y, out, len(present), solver, grid, scale) for out in held]
-        # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that.
-        while len(accuracy) < len(grid) and not (len(accuracy) > 2 and max(accuracy[-2:]) < max(accuracy)):
-            accuracy.append(sum(next(fit) for fit in fits) / len(fits))
+        walks = {one: _walk(train, y, held, len(present), solver, grid, one) for one in scales}
+        scale = max(scales, key=lambda one: max(walks[one]))
+        accuracy = walks[scale]
         best = accuracy.index(max(accuracy))
-        if best in (0, len(grid) - 1):
+        if len(grid) > 1 and best in (0, len(grid) - 1):
             notes.append(f"the best strength, {grid[best]:g}, is at the edge of the grid; widen it to be sure")
     elif len(grid) > 1:
         notes.append(f"too few labels to choose a strength; {grid[best]:g}, the middle of the grid, was taken")
-    x, mean, factor = _standardized(train, scale)
+    x, mean, factor = standardized(train, scale)
     weight, bias = next(solver(x, y, len(present), [grid[best]]))
     config: dict[str, object] = {
         "features": "standardized on train" if scale == "each" else "centered on train, and divided by one deviation",
+        "scale": scale,
         "strength": grid[best],
         "grid": grid,
         "held_out_accuracy": accuracy,
         "held_out_parts": len(held),
+        "held_out": sum(int(out.sum()) for out in held),
     }
     return LinearFit(present, mean, factor, weight, bias, config, notes)
+
+
+def _walk(
+    x: Tensor, y: Tensor, held: list[Tensor], classes: int, solver: Solver, grid: Sequence[float], scale: Scale
+) -> list[float]:
+    """The accuracy on held-out rows, in per cent, for the strengths of the grid down to where it falls."""
+    fits, accuracy = [_held_out(x, y, out, classes, solver, grid, scale) for out in held], []
+    # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that.
+    while len(accuracy) < len(grid) and not (len(accuracy) > 2 and max(accuracy[-2:]) < max(accuracy)):
+        accuracy.append(sum(next(fit) for fit in fits) / len(fits))
+    return accuracy
 
 
 def _held_out(
     x: Tensor, y: Tensor, out: Tensor, classes: int, solver: Solver, grid: Sequence[float], scale: Scale
 ) -> Iterator[float]:
     """The accuracy on the rows of the mask `out`, in per cent, for each strength in turn."""
-    learn, test = _standardize(x[~out], x[out], scale)
+    learn, test = standardize(x[~out], x[out], scale)
     for weight, bias in solver(learn, y[~out], classes, grid):
         yield 100 * float(((test @ weight + bias).argmax(1) == y[out]).double().mean())
-
-
-def _standardize(train: Tensor, test: Tensor, scale: Scale = "each") -> tuple[Tensor, Tensor]:
-    """Both with the mean and deviation of the first; a feature that never varies becomes 0."""
-    x, mean, factor = _standardized(train, scale)
-    return x, (test - mean) * factor
-
-
-def _standardized(x: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows with mean 0 and deviation 1, their mean, and 1 / deviation, which is 0 for what never varies."""
-    mean = x.mean(0)
-    centered = x - mean
-    if scale == "one":
-        whole = centered.square().mean().sqrt().clamp(min=1e-12)
-        return centered.div_(whole), mean, (1 / whole).expand(x.shape[1])
-    deviation = centered.square().mean(0).sqrt()  # torch.std takes ten times as long along the first dimension
-    factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0)
-    return centered.mul_(factor), mean, factor
-
-
-def _holdouts(y: Tensor, group: Tensor | None, seed: int) -> list[Tensor]:
-    """Masks N of the held-out rows: a stratified fifth, or with few rows each of five fifths in turn.
-
-    No part where most classes have one row, or all rows are of one group.
-    """
-    if group is None and 2 * int(y.max() + 1) > len(y):
-        return []
-    try:
-        parts = [part for _, part in folds(y, group, folds=5, seed=seed)]
-    except UserError:  # all rows are of one group
-        return []
-    masks = []
-    for part in parts[:1] if len(y) > MANY else parts:
-        mask = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        mask[part.to(y.device)] = True
-        masks.append(mask)
-    return masks

@@ -29,7 +29,7 @@ def frozen(
     held: features and labels of other rows, which fit the temperature. Without them it is fitted on what classifiers of
         the other folds say of each row, at the strength that was chosen, and all rows are learned from.
     """
-    fit = linear_fit(features, label, group=group, scale="one", seed=seed)
+    fit = linear_fit(features, label, group=group, scales=("one",), seed=seed)
     layer = _layer(fit)
     if held is not None and len(held[1]):
         logits, truth = held[0] @ layer.weight.T.detach() + layer.bias.detach(), held[1]
@@ -62,7 +62,7 @@ def _across_folds(
         if len(label[learn].unique()) < 2:
             return nothing
         own = None if group is None else group[learn]
-        part = linear_fit(features[learn], label[learn], group=own, strengths=[strength], scale="one")
+        part = linear_fit(features[learn], label[learn], group=own, strengths=[strength], scales=("one",))
         scores = part.scores(features[rest])
         logits.append(F.pad(scores, (0, len(fit.present) - scores.shape[1]), value=-torch.inf))
     return torch.cat(logits), label[torch.cat([rest for _, rest in parts])]

@@ -67,21 +67,19 @@ class Trainer:
         beside: what checkpoints keep besides the method and its optimizer.
         Raises KeyboardInterrupt where it is stopped, once it has saved.
         """
-        run, tuning = self.run, self.tuning
-        settings = dataclasses.replace(
-            run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1
-        )
+        run, tuning, epochs = self.run, self.tuning, self.tuning.passes(len(data))
+        settings = _settings(run, tuning)
         loop = Loop(
-            epochs=tuning.passes(len(data)),
+            epochs=epochs,
             batch=min(tuning.batch, len(data)),
             schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=steps // 20),
             seed=tuning.seed,
             clip=1.0,
             journal=self.journal,
             checkpoints=self.checkpoints,
-            save_every=max(1, tuning.passes(len(data)) // SAVES),
+            save_every=max(1, epochs // SAVES),
             probe=probe,
-            probe_every=probe_every,
+            probe_after={*range(probe_every, epochs, probe_every), epochs},
             watch=self.watch,
             say=self.say,
             beside=beside,
@@ -96,6 +94,17 @@ class Trainer:
             raise KeyboardInterrupt
         method.cpu().eval()
         return {"epochs": loop.epochs, "batch": loop.batch, "lr": tuning.lr, "views": settings.views}
+
+
+def insist_tuning(run: Run, tuning: Tuning) -> None:
+    """Raise ValueError for views and a device with which no network of a run can be trained."""
+    run.kind.insist_settings(_settings(run, tuning))
+    pick_device(tuning.device)
+
+
+def _settings(run: Run, tuning: Tuning) -> Any:
+    """Those of the run, with the one view of each sample that tuning takes."""
+    return dataclasses.replace(run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1)
 
 
 def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) -> tuple[CrossEntropy, dict[str, Any]]:

@@ -44,7 +44,7 @@ def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
     Of more than `points` lines, neighboring ones are drawn as their mean.
     """
     others = {key for line in record.metrics for key, value in line.items() if isinstance(value, int | float)}
-    others -= {"step", "epoch", "chance", "margin", *CURVES}
+    others = {key for key in others if not key.startswith("knn_")} - {"step", "epoch", "chance", "margin", *CURVES}
     drawn = []
     for key in [*CURVES, *sorted(others)]:
         if not (lines := record.curve(key)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import distributed
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.errors import AlreadyThere, UserError, counted
 from nearfar.files import clear_leftovers, code_digests
 from nearfar.owner import contents
 from nearfar.training.checkpoints import Checkpoints
@@ -99,8 +99,8 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
         )
     if before["batch"] != facts["batch"]:
         raise UserError(
-            f"{str(out)!r} was trained in batches of {before['batch']}, which {distributed.world()} process(es) would "
-            "make another: start as many processes as before"
+            f"{str(out)!r} was trained in batches of {before['batch']}, which "
+            f"{counted(distributed.world(), 'processes')} would make another: start as many processes as before"
         )
 
 

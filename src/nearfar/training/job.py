@@ -24,7 +24,7 @@ from nearfar.owner import owned
 from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
-from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples, settled
+from nearfar.training.build import Built, batch_size, build, insist_ready, micro_batch, open_samples, settled
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
@@ -85,6 +85,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
+    insist_ready(plan)
     # Without the list of samples the data are opened as they were at first, and are the same or are refused.
     made = None if saved is None or "samples.parquet" in broken else saved["made"]
     samples, lost = open_samples(plan, say, made), {}
@@ -112,7 +113,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     distributed.barrier()
 
     try:
-        finished = _fit(plan, out, built, device, say, watch)
+        finished = fit_built(plan, out, built, device, say, watch)
     finally:
         if first and built.lost:
             write_skipped(out, [*samples.skipped, *built.lost.values()])
@@ -142,7 +143,7 @@ def _go_on_with_changes(
         keep_up(plan, out, built, saved, changes, step)
 
 
-def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
+def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
     """Train what was built, with a probe on held-out samples where labels allow one."""
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
@@ -166,15 +167,20 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
         probe=None if queries is None else lambda: probe(encoder, plain, bank, queries),
-        probe_every=settings.probe_every,
+        probe_after=probe_epochs(settings),
         watch=watch,
         say=say,
     )
-    for sentence in explain(settings, built, device):
+    for sentence in explain(plan, built, device):
         say(sentence)
     if settings.compile:
         encoder.compile()
     return fit(built.method, data, built.views, make_optimizer(built.method, settings, batch), loop)
+
+
+def probe_epochs(settings: Settings) -> set[int]:
+    """The epochs after which the probe is taken: before the first (0), every so many, and after the last."""
+    return {*range(0, settings.epochs, settings.probe_every or settings.epochs), settings.epochs}
 
 
 def hold_out(

@@ -23,7 +23,8 @@ LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
     *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
-    *("candidates", "checksum"),
+    *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "knn_right", "checksum"),
+    "candidates",
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 
@@ -42,6 +43,7 @@ class Log:
         self.raised: set[str] = set()
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
+        self.begun = False  # whether step 0 is measured
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -85,8 +87,18 @@ class Log:
         )
 
     def note(self, line: Mapping[str, float | None]) -> None:
-        self.newest.append(finite(line))
+        line = finite(line)
+        self.newest.append(line)
         self.judge.see(line)
+        self.begun = self.begun or line["step"] == 0
+
+    def begin(self, inspected: StepResult, probed: dict[str, float]) -> None:
+        """Write down step 0, by which all later readings are judged: the probe and the readings of the first batch.
+
+        inspected: the first step, whose representations are those of the weights before it.
+        """
+        if numbers := probed | self._readings(inspected):
+            self.write(0, numbers)
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
         """Read what was left on the device by the steps up to `step`, and write it down.
@@ -117,7 +129,7 @@ class Log:
                 self.chance = fmean(known)
             numbers |= self._levels() | {"lr": rates[start + len(part) - 1]} | times
             if inspected is not None and start + len(part) == len(table):
-                numbers |= self._readings(inspected)
+                numbers |= self._readings(inspected) | drift(self.method)
             self.write(first + start + len(part), numbers)
 
     def _table(self) -> tuple[Tensor, Tensor, list[str]]:
@@ -148,10 +160,10 @@ class Log:
         return {name: level for name, level in levels.items() if level is not None}
 
     def _readings(self, inspected: StepResult) -> dict[str, float]:
-        """What the representation of one batch, the memories and the loss say of the health of training."""
+        """What the representation of one batch and the loss say of the health of training."""
         numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
         negatives = inspected.negatives
-        return numbers | drift(self.method) | ({} if negatives is None else {"effective_negatives": negatives})
+        return numbers | ({} if negatives is None else {"effective_negatives": negatives})
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         line = {"step": step, "epoch": step / self.per_epoch} | numbers
@@ -161,7 +173,7 @@ class Log:
         self.loop.watch(step, self.steps, numbers)
 
     def tell(self, epoch: int) -> None:
-        """One line on the quality reached, and each alarm the first time that there is reason for it."""
+        """One line on the quality reached, of some epochs; each alarm the first time that there is reason for it."""
         newest: dict[str, float] = {}
         for line in self.newest:
             newest |= line
@@ -172,11 +184,22 @@ class Log:
             parts.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
         if "knn" in newest:
             parts.append(f"kNN {newest['knn']:.1f} %")
-        self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
-        for alarm in self.judge.alarms():
-            if alarm.name not in self.raised:
-                self.raised.add(alarm.name)
-                self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+        new = [alarm for alarm in self.judge.alarms() if alarm.name not in self.raised]
+        if new or is_told(epoch, self.loop.epochs):
+            self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
+        for alarm in new:
+            self.raised.add(alarm.name)
+            self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+
+
+def is_told(number: int, total: int, most: int = 40) -> bool:
+    """Whether something is said of one of `total` things that come one after the other: of each of few, else of the
+    first and the last, and between them the more seldom the later. So some `most` lines are printed of any number."""
+    first = most // 4
+    if total <= most or number <= first or number == total:
+        return True
+    lines = (most - first) / math.log(total / first)
+    return int(lines * math.log(number / first)) > int(lines * math.log((number - 1) / first))
 
 
 def _over_ranks(shares: list[Tensor]) -> list[float]:

@@ -53,6 +53,9 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
         loop.say(f"Going on from step {start:,} of {steps:,}.")
     net = _distributed(method)
     method.train()
+    # A run that was killed before its first checkpoint begins again at step 0, and may have measured it already.
+    begins = start == 0 and not distributed.anywhere(log.begun)
+    before = _probe(loop.probe, method) if begins and loop.probe is not None and 0 in loop.probe_after else {}
 
     done = start
     with _stop_requested() as stop, batches, loop.checkpoints or nullcontext():
@@ -75,11 +78,13 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
             reads = ends or log.full
             result = step(method, batch, optimizer, loop, scaler=scaler, net=net, inspect=reads or number == start)
             log.add(result, optimizer.param_groups[0]["lr"])
+            if begins and number == 0:
+                log.begin(result, before)
             if reads:
                 log.drain(done, result)
             improved = False
-            if ends and loop.probe is not None and ((epoch + 1) % loop.probe_every == 0 or done == steps):
-                improved = _probe(loop.probe, log, state, done)
+            if ends and loop.probe is not None and epoch + 1 in loop.probe_after:
+                improved = _improves(_probe(loop.probe, method), log, state, done)
             if ends and not loop.quiet:
                 log.tell(epoch + 1)
             stopping = ends and batches.stand_ins.agree() and done < steps
@@ -168,17 +173,23 @@ def _distributed(method: Method) -> nn.Module:
         return DistributedDataParallel(method, broadcast_buffers=False)
 
 
-def _probe(probe: Callable[[], dict[str, float]], log: Log, state: State, step: int) -> bool:
-    """Take the probe on the first rank. Whether its kNN is the best so far, on every rank."""
-    improved = False
-    if distributed.rank() == 0:
-        state.method.eval()
-        numbers = probe()
-        state.method.train()
+def _probe(probe: Callable[[], dict[str, float]], method: Method) -> dict[str, float]:
+    """The numbers of the probe, which the first rank takes; nothing on the others."""
+    if distributed.rank() != 0:
+        return {}
+    method.eval()
+    numbers = probe()
+    method.train()
+    return numbers
+
+
+def _improves(numbers: dict[str, float], log: Log, state: State, step: int) -> bool:
+    """Write a probe down. Whether its kNN is the best since training began, on every rank."""
+    score, improved = numbers.get("knn"), False
+    if numbers:
         log.write(step, numbers)
-        score = numbers.get("knn")
-        if score is not None and (state.best is None or score > state.best):
-            state.best, improved = score, True
+    if score is not None and (state.best is None or score > state.best):
+        state.best, improved = score, True
     return distributed.anywhere(improved)
 
 

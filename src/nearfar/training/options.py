@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -63,8 +63,8 @@ class Loop(StepOptions):
     save_every: epochs between checkpoints.
     sampler, per_class: how samples are drawn, and how many of a class, where it is not as the method says.
     look: a pass over all samples, for methods that want one before each epoch.
-    probe: numbers about the encoder, taken after every `probe_every` epochs; the highest "knn" marks the best
-        checkpoint.
+    probe: numbers about the encoder; the highest "knn" after a step marks the best checkpoint.
+    probe_after: the epochs after which the probe is taken; after 0 is before the first step.
     watch: called with (step, steps, numbers) whenever numbers are read.
     lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
     beside: what checkpoints keep besides the method, the optimizer and the scaler.
@@ -81,7 +81,7 @@ class Loop(StepOptions):
     per_class: int = 0
     look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
-    probe_every: int = 1
+    probe_after: Collection[int] = ()
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)

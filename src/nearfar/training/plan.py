@@ -1,4 +1,4 @@
-"""What is to be trained: flags laid over a recipe. Free of torch but for the method that is named."""
+"""What is to be trained: flags laid over a recipe. Free of torch, but for files of the user's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings
+from nearfar.settings import Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is to be trained: everything that was chosen, before anything is opened.
 
-    given: what the user set, laid over the recipe.
+    given: what the user set, laid over the recipe.  reasons: why the recipe is as it is, by name of a setting.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
     """
 
@@ -33,6 +32,7 @@ class Plan:
     settings: Settings
     arguments: dict[str, Any]
     given: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     network: Any = None
 
     def saved(self) -> dict[str, Any]:
@@ -60,6 +60,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     recipe, kind: by default those that suit the data. A recipe that depends on the samples is that of typical ones,
     until `settle`.
     """
+    if isinstance(data, str | os.PathLike):
+        modalities.insist_samples(data)
     kind = kind or modalities.kind_of(data)
     recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)
@@ -71,9 +73,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             elsewhere = [other for other in modalities.names() if name in settings_of(other)]
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
-            near = get_close_matches(name, [*known, *own], 2)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
     if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
         raise WrongType(
             f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
@@ -87,6 +87,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     else:
         network = None
     settings, arguments = _laid_over(base, flags, own)
+    if network is None:
+        modalities.entry(kind).insist_encoder(settings.encoder)
     return Plan(
         method=method,
         data=data,
@@ -95,6 +97,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         settings=settings,
         arguments=arguments,
         given=flags,
+        reasons=base.reasons,
         network=network,
     )
 
@@ -102,14 +105,14 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
 def with_flags(plan: Plan, **flags: Any) -> Plan:
     """The plan with further settings or arguments, as if the user had set them."""
     given = plan.given | flags
-    base = Recipe(settings=plan.settings, method=plan.arguments)
+    base = Recipe(settings=plan.settings, method=plan.arguments, reasons=plan.reasons)
     return settle(dataclasses.replace(plan, given=given), base)
 
 
 def settle(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with another recipe below what the user set."""
     settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
-    return dataclasses.replace(plan, settings=settings, arguments=arguments)
+    return dataclasses.replace(plan, settings=settings, arguments=arguments, reasons=recipe.reasons)
 
 
 def as_saved(plan: Plan, saved: dict[str, Any]) -> Plan:
@@ -164,7 +167,7 @@ def insist_whole(name: str) -> None:
 
 def own_flags(method: str) -> dict[str, inspect.Parameter]:
     """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
-    own = methods.flags(methods.load(method))
+    own = methods.read_flags(method)
     taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
         raise UserError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")

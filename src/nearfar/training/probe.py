@@ -13,7 +13,7 @@ from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.distributed import gather, rank, world
 from nearfar.errors import Lost, UserError
-from nearfar.evaluation.knn import knn
+from nearfar.evaluation.evaluate import evaluate_knn
 from nearfar.method import Encoder
 from nearfar.modalities.kind import plain_view
 
@@ -110,27 +110,48 @@ def look(
     return gather(torch.cat([encode(view(index)) for index in mine.split(batch)]))[: len(data)]
 
 
-def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples) -> dict[str, float]:
-    """kNN accuracy on held-out training rows, in per cent: what chooses the best checkpoint.
+def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, seed: int = 0) -> dict[str, Any]:
+    """kNN accuracy on held-out training rows, in per cent, by the protocol of `nearfar evaluate`.
 
-    Rows that can be read no more are left out.
+    Gives "knn" with the ends of its 95 % interval over the queries, "knn_low" and "knn_high"; on how many rows it
+    rests, "knn_samples" queries and a bank of "knn_bank"; "knn_right", which queries are right, as `packed` writes it;
+    and what was chosen on the bank: "knn_k", and whether features were standardized, "knn_standardized", 0 or 1. Rows
+    that can be read no more are left out.
     """
-    result = knn(*_embed_readable(encoder, plain, bank), *_embed_readable(encoder, plain, queries), k=20)
-    return {"knn": result["accuracy"]}
+    (known, label, group), (asked, truth, others) = (_embed_readable(encoder, plain, data) for data in (bank, queries))
+    rows = torch.arange(len(known) + len(asked))
+    made = evaluate_knn(
+        torch.cat([known, asked]),
+        torch.cat([label, truth]),
+        [(rows[: len(known)], rows[len(known) :])],
+        group=torch.cat([group, others]),
+        seed=seed,
+    )
+    (choice,) = made["protocol"]["choices"]
+    return {
+        "knn": made["accuracy"],
+        "knn_low": made["low"],
+        "knn_high": made["high"],
+        "knn_samples": len(asked),
+        "knn_bank": len(known),
+        "knn_right": made["right"],
+        "knn_k": choice["k"],
+        "knn_standardized": int(choice["standardized"]),
+    }
 
 
-def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor]:
-    """Representations and labels of the samples that can be read."""
+def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Representations, labels and groups of the samples that can be read."""
     parts = []
     for index in torch.arange(len(data)).split(256):
         some = data.subset(index)
         while True:
             try:
-                parts.append((passed(encoder, plain, some), some.label))
+                parts.append((passed(encoder, plain, some), some.label, some.group))
                 break
             except Lost as lost:
                 if len(lost.at) == len(some):
                     raise
                 some = some.subset([k for k in range(len(some)) if k not in lost.at])
-    features, label = zip(*parts, strict=True)
-    return torch.cat(features), torch.cat(label)
+    features, label, group = (torch.cat(column) for column in zip(*parts, strict=True))
+    return features, label, group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.settings import insist_encoder
 
 
 class Maxout(nn.Module):
@@ -149,17 +149,13 @@ GROUP = 64
 
 def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
     """The family of a network and the widths of its layers, from its name; of maxout those behind `Groups`."""
-    if match := re.fullmatch(r"mlp(?:-(\d+)x(\d+))?", name):
-        wide, deep = int(match[1] or 256), int(match[2] or 4)
-        if wide and deep:
-            return "mlp", [sum(groups), *[wide] * deep]
-    if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
-        first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
-        return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
-    raise UserError(
-        f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-        "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
-    )
+    insist_encoder(name)
+    family, _, sizes = name.partition("-")
+    if family == "mlp":
+        wide, deep = map(int, (sizes or "256x4").split("x"))
+        return "mlp", [sum(groups), *[wide] * deep]
+    first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
+    return "maxout", [*first, *(int(sizes or 8) * w for w in (32, 32, 64, 64, 128))]
 
 
 def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nearfar import settings
+from nearfar.errors import UserError
 from nearfar.modalities.recognize import looks_like_table
 from nearfar.ranges import UnitInterval
 
@@ -35,6 +37,15 @@ class Settings(settings.Settings):
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
+
+
+def insist_encoder(name: str) -> None:
+    """Raise ValueError where no network is called so."""
+    if not re.fullmatch(r"mlp(-0*[1-9][0-9]*x0*[1-9][0-9]*)?|maxout(-0*[1-9][0-9]*)?", name):
+        raise UserError(
+            f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such '
+            "as mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+        )
 
 
 Facts = settings.Facts
