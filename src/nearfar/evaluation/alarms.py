@@ -32,8 +32,8 @@ STUCK_STEPS = 200
 """Steps after which a loss that has not left chance is called stuck."""
 
 AT_CHANCE, CHANCE_LINES = 0.002, 5
-"""Distance from chance, as a share of it, at which a loss that stays there for so many lines of ten steps, when the rate
-no longer rises, is that of equal representations."""
+"""Distance from chance, as a share of it, at which a loss that stays there for so many lines, when the rate no longer
+rises, is that of equal representations."""
 
 EASY, EASY_UNTRAINED = 0.95, 0.6
 """Share of the other views that are found, of 255 candidates, from which a task is too easy: soon after the start, and
@@ -194,13 +194,11 @@ class Judge:
 
     def _stays_at_chance(self) -> bool:
         """Whether the last losses are those of equal representations, and not because training has hardly begun."""
-        lines = self.newest
-        if len(lines) < CHANCE_LINES or lines[-1]["step"] < 10 * CHANCE_LINES or any("chance" not in line for line in lines):
+        lines = [line for line in self.newest if line.get("chance", 0) > 0]
+        if len(lines) < CHANCE_LINES or lines[-1]["step"] < 10 * CHANCE_LINES:
             return False
         rises = lines[-1].get("lr", 0.0) > lines[0].get("lr", 0.0)
-        return not rises and all(
-            0 < line["chance"] and abs(line["loss"] - line["chance"]) <= AT_CHANCE * line["chance"] for line in lines
-        )
+        return not rises and all(abs(line["loss"] / line["chance"] - 1) <= AT_CHANCE for line in lines)
 
     def _easiness(self, rate: str) -> Alarm | None:
         if not self.easy:
@@ -212,8 +210,8 @@ class Judge:
         return Alarm(
             "too easy",
             f"{when} the other view of {self.easy['accuracy']:.0f} % of the samples is found{at_first}, among "
-            f"{self.easy['candidates']:.0f} candidates: the views differ too little to teach much. `nearfar views DATA` "
-            "names those that suit the data; smaller crops and stronger changes are harder.",
+            f"{self.easy['candidates']:.0f} candidates: the views differ too little to teach much. `nearfar views "
+            "DATA` names those that suit the data; smaller crops and stronger changes are harder.",
         )
 
     def _explosion(self, rate: str) -> Alarm | None:

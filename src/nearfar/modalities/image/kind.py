@@ -27,8 +27,8 @@ from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
-from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.nature import nature
+from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid

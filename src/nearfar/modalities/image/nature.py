@@ -98,8 +98,9 @@ def nature(images: Images, seed: int = 0) -> Nature:
         "abrupt": max(abs(across), abs(down)),
     }
     name = _judged(numbers)
-    found = found_by_pixels(images.subset(some[:256]), SUITED[name][0], seed)
-    return Nature(name, SUITED[name][0], [SUITED[name][1], *_sentences(name, numbers, found)], numbers | {"found": found})
+    views, why = SUITED[name]
+    numbers["found"] = found_by_pixels(images.subset(some[:256]), views, seed)
+    return Nature(name, views, [why, *_sentences(name, numbers)], numbers)
 
 
 def _judged(m: dict[str, float]) -> Name:
@@ -115,7 +116,7 @@ def _judged(m: dict[str, float]) -> Name:
     return "gray_photo" if gray else "colorful" if m["colorful"] >= COLORFUL else "photo"
 
 
-def _sentences(name: Name, m: dict[str, float], found: float) -> list[str]:
+def _sentences(name: Name, m: dict[str, float]) -> list[str]:
     said = [
         f"a mirror image is told from an image in {m['mirror_told']:.0%} of cases, a quarter turn in "
         f"{m['turn_told']:.0%} (50% where it is as natural)"
@@ -126,7 +127,10 @@ def _sentences(name: Name, m: dict[str, float], found: float) -> list[str]:
         said.append(f"changes are sudden in one direction along an axis (skewness {m['abrupt']:.1f})")
     if name in ("photo", "colorful"):
         said.append(f"colors vary {m['colorful']:.1f} times as much as brightness")
-    return [*said, f"raw pixels find the other of two such views in {found:.0%} of cases, among 256 images at most"]
+    return [
+        *said,
+        f"raw pixels find the other of two such views in {m['found']:.0%} of cases, among 256 images at most",
+    ]
 
 
 def told(gray: Tensor, changed: Sequence[Tensor], group: Tensor, generator: torch.Generator) -> float:
@@ -238,9 +242,9 @@ def found_by_pixels(images: Images, views: str, seed: int = 0) -> float:
     from nearfar.modalities.image import named
 
     make = getattr(named, views)(SIDE)
-    index = torch.arange(len(images))
-    pair = make(*(t.cpu() for t in images.fetch(index)), make.draw(len(images), torch.Generator().manual_seed(seed)))[:2]
-    rows = torch.cat([F.interpolate(x, (16, 16), mode="area").flatten(1) for x in pair])
+    pixels, aspect = (part.cpu() for part in images.fetch(torch.arange(len(images))))
+    draws = make.draw(len(images), torch.Generator().manual_seed(seed))
+    rows = torch.cat([F.interpolate(x, (16, 16), mode="area").flatten(1) for x in make(pixels, aspect, draws)[:2]])
     rows = F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
     nearest = (rows @ rows.T).fill_diagonal_(-1).argmax(1)
     return float((nearest == torch.arange(len(rows)).roll(len(images))).float().mean())
