@@ -183,7 +183,8 @@ def test_the_drawings_of_the_package_are_drawings() -> None:
 def test_small_gray_digits_are_not_drawings() -> None:
     from sklearn.datasets import load_digits
 
-    digits = np.asarray(load_digits().images * 15.9, dtype=np.uint8)
+    flat, _ = load_digits(return_X_y=True)
+    digits = (flat.reshape(-1, 8, 8) * 15.9).astype(np.uint8)
     assert nature(open_images(digits)).name == "sign"
 
 

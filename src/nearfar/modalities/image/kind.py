@@ -65,7 +65,7 @@ class ImageKind(kind.Kind):
     def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
         size = view_size(settings, samples.side)
         common = self.common_facts(samples, settings, given)
-        own = {"channels": samples.channels, "side": samples.side, "size": size}
+        own: dict[str, Any] = {"channels": samples.channels, "side": samples.side, "size": size}
         if "views" not in given:
             views, reasons = self.suited_views(samples)
             own |= {"views": views, "why_views": "; ".join(reasons)}
