@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from nearfar.modalities.image.plan import Affine, View
 from nearfar.modalities.image.views import Views, plain
@@ -195,10 +194,38 @@ def sign(
 ) -> Views:
     """Two views of a sign, a digit, an icon or whatever else a flip would change: crops and mild colors, no flip.
 
-    area: range of the crop's share of the image. strength: of brightness, contrast and saturation. hue: its largest
-    change. gray: probability of grayscale.
+    area: range of the crop's share of the image. strength: of brightness, contrast and saturation.
+    hue: largest change of the hue. gray: probability of grayscale.
     """
-    view = View(
+    return Views([_mild(size, area, strength, hue, gray)] * 2)
+
+
+def colorful(
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of a photograph whose color tells what is on it: crops, mirror images, mild colors. The arguments are
+    those of `sign`."""
+    return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5)] * 2)
+
+
+def turned(
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of an image that has no upright, from above or from a microscope: crops, all quarter turns and their
+    mirror images, mild colors. The arguments are those of `sign`."""
+    return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5, quarter_turns=True)] * 2)
+
+
+def spectrogram(size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2) -> Views:
+    """Two views of sound over time and frequency: mild crops, loudness and contrast; no flip, no turn, no hue.
+
+    The arguments are those of `sign`.
+    """
+    return Views([_mild(size, area, strength, 0.0, 0.0)] * 2)
+
+
+def _mild(size: int, area: tuple[float, float], strength: float, hue: float, gray: float) -> View:
+    return View(
         size=size,
         area=area,
         jitter=0.8,
@@ -208,23 +235,6 @@ def sign(
         hue=hue,
         gray=gray,
     )
-    return Views([view, view])
-
-
-def colorful(size: int, **changed: Any) -> Views:
-    """Two views of a photograph whose color tells what is on it: those of `sign`, and its arguments, with flips."""
-    return Views([replace(view, flip=0.5) for view in sign(size, **changed).views])
-
-
-def turned(size: int, **changed: Any) -> Views:
-    """Two views of an image that has no upright, from above or from a microscope: those of `colorful`, and its
-    arguments, turned by quarters."""
-    return Views([replace(view, quarter_turns=True) for view in colorful(size, **changed).views])
-
-
-def spectrogram(size: int, **changed: Any) -> Views:
-    """Two views of sound over time and frequency: those of `sign`, and its arguments, whose colors are loudness."""
-    return sign(size, **({"hue": 0.0} | changed))
 
 
 def looc(size: int, *, blur: float | None = None) -> Views:
