@@ -28,12 +28,93 @@ def healthy(steps: int = 1000) -> list[dict[str, float]]:
         line |= {"input_share": 0.1, "lr": 0.1, "with_positive": 0.4, "margin": 0.2}
         if step % 50 == 0:
             line |= {"spread": 0.6 - 0.3 * fade, "effective_rank": 60 - 20 * fade, "accuracy": 90 - 60 * fade}
+            line["candidates"] = 255
         lines.append(line)
     return lines
 
 
 def names(found: list[Alarm]) -> list[str]:
     return [alarm.name for alarm in found]
+
+
+def begun(found: float, candidates: int) -> dict[str, float]:
+    """The readings before the first step."""
+    return {"step": 0, "epoch": 0, "spread": 0.6, "effective_rank": 60, "accuracy": found, "candidates": candidates}
+
+
+@pytest.mark.parametrize(
+    ("found", "candidates", "told"),
+    [
+        (99.2, 255, True),  # views that hardly change: measured with conv4 untrained
+        (67.2, 255, True),  # crops of 0.85 to 1 of CIFAR's images
+        (40.2, 255, False),  # handwritten digits, views `drawing`
+        (96.9, 63, True),
+        (75.0, 63, False),  # 0.31 of 255
+        (100.0, 7, False),  # eight rows are too few to tell
+    ],
+)
+def test_a_task_that_an_untrained_network_solves_is_too_easy(found: float, candidates: int, told: bool) -> None:
+    lines = [begun(found, candidates), *healthy()]
+    assert [names(alarms(lines[:n])) for n in (1, 30)] == [["too easy"] if told else []] * 2
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "found", "candidates", "told"),
+    [
+        (50, 2.5, 96.5, 255, True),
+        (195, 1.0, 96.5, 255, True),
+        (195, 2.0, 96.5, 255, False),  # after so many steps it is what training is for
+        (3900, 1.0, 99.0, 255, False),
+        (100, 2.0, 92.0, 255, False),  # alignuniform on the drawings
+        (50, 2.5, 96.5, 63, False),  # 0.85 of 255
+        (50, 2.5, 100.0, 31, False),
+        (50, 2.5, 100.0, 127, True),
+    ],
+)
+def test_other_views_found_too_well_are_an_alarm_by_step_and_number(
+    step: int, epoch: float, found: float, candidates: int, told: bool
+) -> None:
+    reading = begun(found, candidates) | {"step": step, "epoch": epoch, "loss": 3.0}
+    assert names(alarms([begun(10.0, candidates), reading])) == (["too easy"] if told else [])
+    assert names(alarms([begun(10.0, candidates), reading, *healthy()])) == (["too easy"] if told else [])
+    unknown = {name: value for name, value in reading.items() if name != "candidates"}
+    assert alarms([unknown]) == []
+
+
+def at_chance(steps: int, *, off: float = 1e-4, rate: float = 0.1, rises: float = 0.0) -> list[dict[str, float]]:
+    """A run whose loss stays at that of equal representations, but for a share of it."""
+    chance = math.log(100)
+    return [
+        {"step": step, "epoch": step / 40, "loss": chance * (1 + off), "chance": chance, "lr": rate + rises * step}
+        for step in range(10, steps + 1, 10)
+    ]
+
+
+def test_a_loss_that_stays_at_chance_is_told_before_the_run_is_over() -> None:
+    told = [names(alarms(at_chance(steps))) for steps in range(10, 200, 10)]
+    assert told == [[]] * 4 + [["stuck at chance"]] * 15
+    assert names(alarms([*healthy(100), *at_chance(160)[10:]])) == ["stuck at chance"]
+
+
+def test_swav_that_collapsed_is_told_after_eighty_steps() -> None:
+    """As it went: CIFAR's images, batch 128, the paper's optimizer, 100 prototypes."""
+    losses = [4.8627, 4.6938, 4.6266, 4.6161, 4.6103, 4.6086, 4.6082, 4.6078, 4.6076]
+    rates = [0.0171, 0.03, 0.0294, 0.0281, 0.0262, 0.0238, 0.021, 0.0179, 0.0146]
+    lines = [
+        {"step": 9 * i, "loss": loss, "chance": 4.6052, "lr": rate}
+        for i, (loss, rate) in enumerate(zip(losses, rates, strict=True), 1)
+    ]
+    assert [names(alarms(lines[:n])) for n in range(10)] == [[]] * 9 + [["stuck at chance"]]
+
+
+@pytest.mark.parametrize("change", [{"off": 0.005}, {"off": -0.005}, {"rises": 1e-3}])
+def test_a_loss_near_chance_is_not_told_early(change: dict[str, float]) -> None:
+    """One that is half a per cent away moves, and while the rate rises training has hardly begun."""
+    assert not any(alarms(at_chance(steps, **change)) for steps in range(10, 200, 10))
+
+
+def test_a_loss_that_was_at_chance_and_leaves_it_is_told_no_more() -> None:
+    assert alarms([*at_chance(50), *healthy()[5:]]) == []
 
 
 def test_nothing_is_said_of_a_healthy_run_at_any_time() -> None:
@@ -50,6 +131,7 @@ def test_nothing_is_said_of_a_healthy_run_at_any_time() -> None:
         ("exploding gradient", {"gradient_norm": 1e4}, "--clip 1"),
         ("input starvation", {"input_share": 0.8}, "smaller --size"),
         ("stuck at the margin", {"loss": 0.2015}, "milder mining"),
+        ("too easy", {"accuracy": 96.0}, "nearfar views"),
         ("few positives", {"with_positive": 0.03}, "larger --batch"),
     ],
 )

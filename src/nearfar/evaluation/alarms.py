@@ -31,6 +31,18 @@ FLAT = 0.1
 STUCK_STEPS = 200
 """Steps after which a loss that has not left chance is called stuck."""
 
+AT_CHANCE, CHANCE_LINES = 0.002, 5
+"""Distance from chance, as a share of it, at which a loss that stays there for so many lines, when the rate no longer
+rises, is that of equal representations."""
+
+EASY, EASY_UNTRAINED = 0.95, 0.6
+"""Share of the other views that are found, of 255 candidates, from which a task is too easy: soon after the start, and
+before the first step. Healthy runs of 100 steps have up to 0.92, and untrained networks up to 0.4; on views that take
+0.85 to 1 of an image they have 0.62 to 0.67."""
+
+EARLY, FIRST_EPOCH = 100, 500
+"""Steps that are soon after the start, and steps of a first epoch that are."""
+
 EXPLODED = 100.0
 """Times the usual length of the gradient."""
 
@@ -60,8 +72,8 @@ def readings(passes: Sequence[Tensor], samples: int) -> dict[str, float]:
     """Numbers on the representation of a batch of `samples`, from what passed the encoder: V views, one after another.
 
     spread: 0 where all samples are alike, 1 where they are spread evenly.  effective_rank: dimensions in use.
-    Of two views also accuracy: how often, in per cent, a sample's other view is the nearest of all; alignment and
-    uniformity (arXiv 2005.10242). All of the encoder's output, not of the projector's.
+    Of two views also accuracy: how often, in per cent, a sample's other view is the nearest of all; candidates, the
+    number of them; alignment and uniformity (arXiv 2005.10242). All of the encoder's output, not of the projector's.
     """
     whole = [h for h in passes if h.dim() == 2 and len(h) % samples == 0]
     views = [view for h in whole for view in h.float().split(samples)]
@@ -75,6 +87,7 @@ def readings(passes: Sequence[Tensor], samples: int) -> dict[str, float]:
         cosine = (both @ both.T).fill_diagonal_(-math.inf)
         partner = torch.arange(len(both), device=both.device).roll(len(first))
         numbers["accuracy"] = 100 * float((cosine.argmax(1) == partner).float().mean())
+        numbers["candidates"] = len(both) - 1
         numbers |= {"alignment": alignment(first, second), "uniformity": uniformity(first)}
     return numbers
 
@@ -105,6 +118,8 @@ class Judge:
         self.ends: list[Line] = []  # the first and the last with readings
         self.last: Line = {}  # the last with a loss
         self.late = (math.inf, -math.inf)  # the lowest and the highest loss once training should have left chance
+        self.newest: deque[Line] = deque(maxlen=CHANCE_LINES)  # with a loss
+        self.easy: Line = {}  # an early one whose other views were found too well
         self.norms: deque[float] = deque(maxlen=USUAL)
         self.shares: deque[float] = deque(maxlen=5)
         self.positives: deque[float] = deque(maxlen=5)
@@ -115,9 +130,12 @@ class Judge:
             return
         if "spread" in line:
             self.ends = [*self.ends[:1], line]
+        if not self.easy and _is_easy(line):
+            self.easy = line
         if "loss" not in line:
             return
         self.last = line
+        self.newest.append(line)
         if line["step"] > STUCK_STEPS / 2:
             self.late = min(self.late[0], line["loss"]), max(self.late[1], line["loss"])
         for name, kept in (
@@ -130,7 +148,7 @@ class Judge:
 
     def alarms(self, *, rate: str = "--lr") -> list[Alarm]:
         """What the lines so far give reason to worry about; nothing, where all is well."""
-        checks = (self._collapse, self._stuck, self._explosion, self._starvation, self._loneliness)
+        checks = (self._collapse, self._stuck, self._easiness, self._explosion, self._starvation, self._loneliness)
         return [alarm for check in checks if (alarm := check(rate)) is not None]
 
     def _collapse(self, rate: str) -> Alarm | None:
@@ -155,7 +173,7 @@ class Judge:
         return None
 
     def _stuck(self, rate: str) -> Alarm | None:
-        if not self.last or self.last["step"] < STUCK_STEPS:
+        if not self.last or (self.last["step"] < STUCK_STEPS and not self._stays_at_chance()):
             return None
         (lowest, highest), chance, margin = self.late, self.last.get("chance"), self.last.get("margin")
         seen = f"after {self.last['step']:.0f} steps the loss is {self.last['loss']:.3f}, and "
@@ -166,13 +184,35 @@ class Judge:
                 "represented alike. Only the hardest negatives, taken from the start, often lead there. Try milder "
                 f"mining or a larger --batch, and {rate} at a third of its value.",
             )
-        if chance is not None and chance > 0 and lowest > 0.99 * chance:
+        if chance is not None and chance > 0 and (lowest > 0.99 * chance or self._stays_at_chance()):
             return Alarm(
                 "stuck at chance",
                 f"{seen}a model that knows nothing has {chance:.3f}. The rate is too high or far too low, or the views "
                 f"share nothing. Look at `nearfar views`, and try {rate} at a third of its value.",
             )
         return None
+
+    def _stays_at_chance(self) -> bool:
+        """Whether the last losses are those of equal representations, and not because training has hardly begun."""
+        lines = [line for line in self.newest if line.get("chance", 0) > 0]
+        if len(lines) < CHANCE_LINES or lines[-1]["step"] < 10 * CHANCE_LINES:
+            return False
+        rises = lines[-1].get("lr", 0.0) > lines[0].get("lr", 0.0)
+        return not rises and all(abs(line["loss"] / line["chance"] - 1) <= AT_CHANCE for line in lines)
+
+    def _easiness(self, rate: str) -> Alarm | None:
+        if not self.easy:
+            return None
+        step = self.easy["step"]
+        when = "before the first step" if step == 0 else f"after {step:.0f} steps"
+        first = self.ends[0] if self.ends else {}
+        at_first = f" (at first {first['accuracy']:.0f} %)" if step and "accuracy" in first else ""
+        return Alarm(
+            "too easy",
+            f"{when} the other view of {self.easy['accuracy']:.0f} % of the samples is found{at_first}, among "
+            f"{self.easy['candidates']:.0f} candidates: the views differ too little to teach much. `nearfar views "
+            "DATA` names those that suit the data; smaller crops and stronger changes are harder.",
+        )
 
     def _explosion(self, rate: str) -> Alarm | None:
         if len(self.norms) < 10:
@@ -203,6 +243,18 @@ class Judge:
             f"{self.positives[-1]:.1%} of the samples of a batch find another of their class in it, and the rest teach "
             "nothing. Try a larger --batch, fewer classes (--label-column), or a method with two views.",
         )
+
+
+def _is_easy(line: Line) -> bool:
+    """Whether other views are found too well so early, in units of 255 candidates; of few rows that cannot be told."""
+    if "accuracy" not in line or "candidates" not in line:
+        return False
+    step, rows = line["step"], line["candidates"] + 1
+    found = (line["accuracy"] / 100 * rows / (rows + 1)) ** ((2 * ROWS - 1) / line["candidates"])
+    if step == 0:
+        return found >= EASY_UNTRAINED
+    early = step <= EARLY or (step <= FIRST_EPOCH and line.get("epoch", math.inf) <= 1)
+    return early and found >= EASY
 
 
 def alarms(lines: Iterable[Mapping[str, Any]], *, rate: str = "--lr") -> list[Alarm]:

@@ -24,6 +24,7 @@ OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
     *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
     *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "knn_right", "checksum"),
+    "candidates",
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 

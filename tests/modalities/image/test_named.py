@@ -72,6 +72,18 @@ def test_recipes_have_the_papers_numbers() -> None:
     assert [x.solarize for x in crops[:4]] == [0.0, 0.2, 0.0, 0.2]
 
 
+def test_views_by_nature_flip_turn_and_fill_as_it_allows() -> None:
+    made = {recipe: recipe(32).views[0] for recipe in (named.sign, named.colorful, named.turned, named.spectrogram)}
+    assert [view.flip for view in made.values()] == [0.0, 0.5, 0.5, 0.0]
+    assert [view.quarter_turns for view in made.values()] == [False, False, True, False]
+    assert [view.hue for view in made.values()] == [0.05, 0.05, 0.05, 0.0]
+    assert named.turned(32, area=(0.1, 0.5)).views[1].area == (0.1, 0.5)
+    white = torch.full((4, 1, 32, 32), 255, dtype=torch.uint8)
+    for recipe, least in ((named.drawing, 0.0), (named.ink_drawing, 1.0)):
+        views = recipe(32)
+        assert min(x.min() for x in views(white, torch.ones(4), views.draw(4, seeded()))) == pytest.approx(least)
+
+
 @pytest.mark.parametrize(
     ("recipe", "steps"), [(named.looc, ("color", "turn")), (named.looc_drawing, ("affine", "turn"))]
 )
