@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,17 @@ def read(*accuracy: float, rank: tuple[float, ...] = (), last: int = 400) -> Rec
 
 
 def compared(
-    ours: dict[str, tuple[float | None, ...]],
-    untrained: dict[str, tuple[float | None, ...]],
+    ours: Mapping[str, tuple[float | None, ...]],
+    untrained: Mapping[str, tuple[float | None, ...]],
     raw: float = 1.0,
     gains: dict[str, tuple[float, float, float]] | None = None,
     seen: dict[str, Any] | None = None,
 ) -> Record:
     """The table of `evaluate`: by column, values with both ends of their intervals."""
-    named = {"raw pixels": dict.fromkeys(ours, (raw, raw - 0.5, raw + 0.5)), "untrained encoder": untrained}
+    named: dict[str, Mapping[str, tuple[float | None, ...]]] = {
+        "raw pixels": dict.fromkeys(ours, (raw, raw - 0.5, raw + 0.5)),
+        "untrained encoder": untrained,
+    }
     named["trained encoder"] = ours
     ends = ("value", "low", "high")
     rows = [
