@@ -20,7 +20,7 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import folds
+from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.intervals import of_answers
@@ -364,7 +364,14 @@ class Run:
         test = samples.of_split("test") & known
         train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
-            return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
+            learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
+            kept = apart(samples.group, learned, tested)
+            of = f"{len(tested) - len(kept):,} of {len(tested):,} {self.kind.noun} of the split test"
+            if not len(kept):
+                raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
+            if len(kept) < len(tested):
+                say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
+            return [(learned, kept)], kept
         if test.any():
             raise UserError(
                 f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
@@ -487,12 +494,13 @@ def results_table(
                 titles[k]: {"value": result["accuracy"], **{key: result[key] for key in ("low", "high", "right")}}
                 for k, result in results.items()
             },
+            "chosen": {titles[k]: chosen(result) for k, result in results.items()},
         }
         for name, results in evaluations.items()
     ]
     each = {titles[k]: evaluations[main][k]["per_class"] for k in ("knn", "linear")}
     how = "the test split" if splits == 1 else f"{splits} stratified folds"
-    chance = evaluations[main]["knn"]["chance"]
+    chance, held = evaluations[main]["knn"]["chance"], evaluations[main]["knn"].get("held_out")
     note = (
         f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
         f"give {chance:.1f} %."
@@ -504,6 +512,11 @@ def results_table(
         )
     else:
         note += " No tested sample was in pre-training."
+    if held:
+        note += (
+            f" Of {held['samples']:,} training samples, held out in turn as those of the live probe are, neighbors "
+            f"name {held['accuracy']:.1f} % right ({held['low']:.1f} to {held['high']:.1f})."
+        )
     return {
         "title": "How well labels can be told from the representation",
         "note": note,
@@ -528,10 +541,20 @@ def results_table(
         },
         "confusion": {"by": "nearest neighbors", "classes": classes, "counts": evaluations[main]["knn"]["confusion"]},
         "protocol": {
-            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices")}
+            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices", "chosen")}
+            | {"chosen": {row: "; ".join(chosen(results[name])) for row, results in evaluations.items()}}
             for name, result in evaluations[main].items()
         },
     }
+
+
+def chosen(result: dict[str, Any]) -> list[str]:
+    """What one result rests on, as it was chosen on training rows; of several splits, in how many."""
+    protocol = result["protocol"]
+    if "chosen" not in protocol:
+        return ["standardized" if protocol["standardized"] else "as they are"]
+    many = len(protocol["chosen"]) > 1
+    return [f"{text} ({count} of {protocol['splits']})" if many else text for text, count in protocol["chosen"].items()]
 
 
 def _gain(ours: dict[str, Any], theirs: dict[str, Any], group: Tensor | None) -> dict[str, float]:

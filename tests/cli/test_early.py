@@ -24,6 +24,7 @@ def place(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "table.csv").write_text("a,b,kind\n" + "".join(f"{i},{i % 3},{i % 2}\n" for i in range(20)))
     array_file(root / "plain.npz", labeled=False)
     (root / "file").write_text("precious")
+    (root / "runs").mkdir()
     shutil.copytree(run, root / "run")
     (root / "run" / "checkpoints" / "best.pt").unlink()
     argv = ["finetune", str(root / "run"), str(root / "sorted"), "--labels", "folders", "--out", str(root / "few")]
@@ -53,8 +54,11 @@ EARLY = [
     ("train simclr photos --encoder ycbcr:resnet19", "did you mean resnet1"),
     ("train simclr table.csv --encoder conv4", "mlp-WIDTHxDEPTH"),
     ("train simclr photos --encoder conv4 --size 8", "conv4 cannot take images of 8 x 8 px"),
-    ("train swav photos --encoder conv4 --size 16 --views swav", "'conv4' cannot take views of 7 px"),
-    ("train simclr photos --views swav", "takes 2 views of each sample, and --views swav makes 8: give --view-count 2"),
+    ("train swav photos --encoder conv4 --size 16 --views swav --crops 2 1", "'conv4' cannot take views of 7 px"),
+    (
+        "train simclr photos --views swav --crops 2 6",
+        "takes 2 views of each sample, and --views swav makes 8: give --view-count 2",
+    ),
     ("train simclr photos --view-count 3", "--view-count 3 makes 3: give --view-count 2"),
     ("train moco table.csv --view-count 1", "takes 2 views"),
     ("train excon photos --views simclr --labels labels.csv --label-column kind", "takes 3 views"),
@@ -74,7 +78,7 @@ EARLY = [
     ("train simclr photos --from-run nowhere", "holds no encoder.safetensors"),
     ("train simclr photos --from-run run --encoder resnet18", "has the encoder 'conv4'"),
     ("train simclr photos --out run", "never overwritten"),
-    ("train simclr photos --out file/run", "is a file"),
+    ("train simclr photos --out file/run", "cannot be written into"),
     ("train simclr photos --batch-size 8", "there is no flag --batch-size: it is --batch here"),
     ("train simclr photos --learning_rate=1", "it is --lr here"),
     ("train simclr photos --wd 1", "it is --weight-decay here"),
@@ -128,7 +132,7 @@ EARLY = [
     # finetune, predict, distill, label-plan
     ("finetune run photos", "no sample to learn from has a label: give --labels"),
     ("finetune run photos --labels nowhere.csv", "there is no 'nowhere.csv'"),
-    ("finetune run sorted --labels folders --layer 9", "--layer 9"),
+    ("finetune run sorted --labels folders --layer 9", "layer 9 of a projector of 2 layers"),
     ("finetune run sorted --labels folders --share 0.5 --per-class 3", "both say how many"),
     ("finetune run sorted --labels folders --train full --device warp", "--device 'warp'"),
     ("finetune run sorted --labels folders --train full --views nope", "--views 'nope' is none of"),

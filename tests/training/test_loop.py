@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from nearfar.nn.norms import synchronize_norms
 from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.feeder import Feeder
 from nearfar.training.journal import Journal
-from nearfar.training.log import Log
+from nearfar.training.log import Log, is_told
 from nearfar.training.loop import fit
 from nearfar.training.options import Loop, Precision, StepResult
 from tests.two_ranks import Pool
@@ -762,3 +763,14 @@ def test_the_journal_is_on_the_disk_before_a_checkpoint(tmp_path: Path, monkeypa
     train(tmp_path)
     assert happened == ["journal", "checkpoint"] * (len(happened) // 2)
     assert len(happened) >= 4
+
+
+@pytest.mark.parametrize("total", [1, 40, 41, 100, 1000, 100_000])
+def test_long_runs_are_told_in_some_forty_lines(total: int) -> None:
+    told = [number for number in range(1, total + 1) if is_told(number, total)]
+    assert told[0] == 1
+    assert told[-1] == total
+    assert len(told) <= 42
+    assert len(told) == total if total <= 40 else len(told) >= 25
+    gaps = [after - before for before, after in pairwise(told)][:-1]
+    assert max(gaps, default=1) <= max(1, 0.2 * total)

@@ -63,7 +63,11 @@ class Predict(OfRun):
     data: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATA", help="Files, or a folder, an archive, a list of paths, or a table."),
+        tyro.conf.arg(
+            metavar="DATA",
+            help="Files, or a folder, an archive, a list of paths, or a table.",
+            help_behavior_hint="(required)",
+        ),
     ]
     out: str = ""
     """Where the CSV goes; predictions.csv by default."""

@@ -18,6 +18,8 @@ from nearfar.evaluation.kshot import few_labels_in_folds
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
 from nearfar.evaluation.protocol import Result, labeled, packed, per_class, result
 
+_WAYS = ("as they are", "standardized")
+
 SEEN = (
     "The test samples were in pre-training: this says how well the encoder sorts samples it has seen, not how well it "
     "will do on new ones."
@@ -75,7 +77,7 @@ def evaluate(
         caution += [note for note in said if note not in caution]
     linear_config = {
         "solver": solver.__name__,
-        "chosen": _counts([f"strength {one['strength']:g}, {one['features']}" for one in chosen]),
+        "chosen": _counts([f"strength {one['strength']:g}, {_WAYS[one['scale'] == 'each']}" for one in chosen]),
         "choices": chosen,
         **common,
     }
@@ -132,9 +134,7 @@ def _knn(
         chosen.append(config)
         caution += [note for note in said if note not in caution]
     config = {
-        "chosen": _counts(
-            [f"k {one['k']}, {'standardized' if one['standardized'] else 'as they are'}" for one in chosen]
-        ),
+        "chosen": _counts([f"k {one['k']}, {_WAYS[one['standardized']]}" for one in chosen]),
         "temperature": temperature,
         "similarity": "cosine",
         "train": sum(len(train) for train, _ in parts) // len(parts),

@@ -28,7 +28,8 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 
   `data` is what they were measured on, in a few words.
   `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
-  out, and a row may lack a column.
+  out, and a row may lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a
+  list of texts.
   `main` marks the encoder of this run; without it the last row is meant. Where rows are compared, higher must be better
   in every column. `gains`: what the main row gains over another, measured on the same samples. `seen`: how many of the
   tested samples were in training, and whether with their labels. A cell may have `right`, which answers to the tested

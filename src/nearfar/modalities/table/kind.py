@@ -76,6 +76,7 @@ class TableKind(kind.Kind):
             categorical=settings.categorical,
             keep=settings.keep_words,
             every=settings.split == "all",
+            form=settings.numbers,
         )
 
     def open_as(
@@ -175,4 +176,4 @@ class TableKind(kind.Kind):
         )
 
     def examine(self, samples: TableSamples, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, label_column=settings.label_column)
+        return doctor.examine(samples)
