@@ -111,6 +111,7 @@ def test_a_broken_file_is_noted_and_the_rest_still_read(run, name, content):
         (run / name).write_text(content)
     record = read(run)
     assert any(note.startswith(f"{name} could not be read: ") for note in record.damage)
+    assert name in record.damaged
     assert record.curve("loss")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +68,17 @@ def read(*accuracy: float, rank: tuple[float, ...] = (), last: int = 400) -> Rec
 
 
 def compared(
-    ours: dict[str, tuple[float | None, ...]],
-    untrained: dict[str, tuple[float | None, ...]],
+    ours: Mapping[str, tuple[float | None, ...]],
+    untrained: Mapping[str, tuple[float | None, ...]],
     raw: float = 1.0,
     gains: dict[str, tuple[float, float, float]] | None = None,
     seen: dict[str, Any] | None = None,
 ) -> Record:
     """The table of `evaluate`: by column, values with both ends of their intervals."""
-    named = {"raw pixels": dict.fromkeys(ours, (raw, raw - 0.5, raw + 0.5)), "untrained encoder": untrained}
+    named: dict[str, Mapping[str, tuple[float | None, ...]]] = {
+        "raw pixels": dict.fromkeys(ours, (raw, raw - 0.5, raw + 0.5)),
+        "untrained encoder": untrained,
+    }
     named["trained encoder"] = ours
     ends = ("value", "low", "high")
     rows = [
@@ -258,6 +263,12 @@ CHECKPOINT: dict[str, tuple[Record, str, str]] = {
     "two points on few samples": (probed(40, 60, 58.5, samples=50), "not_told_apart", "good"),
     "as good as the best": (answered(40, 60.1, 60, samples=1000), "take_last", "good"),
     "worse than untrained": (probed(60, 50, 48), "none", "bad"),
+    "evaluated worse": (record(FELL, probed(50, 50, 51), compared(three(40, 80, 40), BASE)), "last_is_worse", "bad"),
+    "evaluated worse, but fell": (
+        record(FELL, probed(50, 70, 55), compared(three(40, 80, 40), BASE)),
+        "accuracy_fell",
+        "unsure",
+    ),
     "size unknown": (probed(40, 60, 50, samples=None), "not_told_apart", "unsure"),
     "no step 0": (probed(60, 40, begin=1), "accuracy_fell", "unsure"),
 }
@@ -369,7 +380,7 @@ def test_the_terminal_says_what_the_card_says() -> None:
     lines = spoken(made)
     assert [line.split("? ")[0] for line in lines] == ["Is it working", "Will it help me", "Which checkpoint"]
     for line, answer in zip(lines, answers(made), strict=True):
-        plain = words(answer).replace("<code>", "`").replace("</code>", "`")
+        plain = re.sub("</?span[^>]*>", "", re.sub("</?code>", "`", words(answer)))
         assert line.split("? ", 1)[1] == " ".join(plain.split())
     assert not any(sign in "".join(lines) for sign in "<>\n")
 

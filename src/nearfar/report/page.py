@@ -32,6 +32,7 @@ class RunPage:
     encoder_only: whether the curves are of the encoder, which a classifier took as it was.
     results, cards, classes: of results/*.json; classes has title and table of single classes.
     map: as stored, for the script.  views: the contact sheet, a data URI.
+    damaged: the names of files that could not be read.
     skipped: name and reason of the first files that could not be read, of `skipped_count`.
     details: headings, each with names and values.
     """
@@ -53,6 +54,7 @@ class RunPage:
     confusions: list[Confusion]
     classes: list[tuple[str, ResultsTable]]
     notes: list[str]
+    damaged: list[str]
     skipped: list[tuple[str, str]]
     skipped_count: int
     details: list[tuple[str, list[tuple[str, str]]]]
@@ -102,6 +104,7 @@ def page_data(record: Record) -> RunPage:
         confusions=confusions(record),
         classes=class_tables(record),
         notes=[*record.damage, *record.notes],
+        damaged=record.damaged,
         skipped=record.skipped[:SKIPPED],
         skipped_count=len(record.skipped),
         details=details(record),

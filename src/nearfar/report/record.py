@@ -64,6 +64,7 @@ class Record:
     """What is known of one run. Missing files leave their field empty.
 
     notes: sentences on the run.  damage: sentences on what could not be read of its directory.
+    damaged: the names of files that could not be read at all.
     """
 
     folder: Path
@@ -81,6 +82,7 @@ class Record:
     checkpoints: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def fact(self, name: str) -> Any:
         """An entry of the config or the environment; of a mapping, its name. None where there is none."""
@@ -115,6 +117,7 @@ def read(run_dir: str | Path) -> Record:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = error if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
             record.damage.append(f"{name} could not be read: {reason}")
+            record.damaged.append(name)
             return otherwise
 
     record.config = attempt("config.yaml", lambda path: read_yaml(path, "bring it back from a copy"), {})

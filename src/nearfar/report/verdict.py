@@ -291,9 +291,11 @@ def checkpoint(record: Record) -> Answer:
         gain = _between(record, start, best, level)
         if gain.judged == "behind":
             return Answer("checkpoint", "none", "bad", facts | {"gain": gain})
+    gain = _between(record, last, best, level)
+    if gain.judged != "ahead" and working(record).finding == "worse":
+        return Answer("checkpoint", "last_is_worse", "bad", facts)
     if best["knn"] == last["knn"]:
         return Answer("checkpoint", "take_last", "good", facts)
-    gain = _between(record, last, best, level)
     found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
     finding, mood = found[gain.judged]
     mood = mood if finding == "accuracy_fell" or best["knn"] - last["knn"] > ALIKE else "good"
