@@ -225,7 +225,6 @@ KEPT: dict[str, Any] = {
     "encoder": "kept",
     "numbers": "piecewise",
     "optimizer": "adamw",
-    "lr": 2e-3,
     "weight_decay": 1e-2,
     "batch": 128,
     "temperature": 0.2,
@@ -233,8 +232,9 @@ KEPT: dict[str, Any] = {
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "simclr": {
         OLD: {},
-        "kept-0.3": KEPT | {"corruption": 0.3},
-        "kept-0.6": KEPT | {"corruption": 0.6},
+        "kept": KEPT | {"corruption": 0.3, "lr": 6e-4},
+        "kept-0.6": KEPT | {"corruption": 0.6, "lr": 6e-4, "temperature": 1.0},
+        "kept-fast": KEPT | {"corruption": 0.3, "lr": 2e-3},
     },
 }
 """By method, what is laid over the recipe `tables`, the old default first."""

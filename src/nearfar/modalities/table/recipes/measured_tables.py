@@ -10,7 +10,7 @@ from typing import Any
 from nearfar.modalities.table.settings import Facts, Settings
 from nearfar.settings import Recipe
 
-STEPS = 1000
+STEPS = 500
 """Of a run whose epochs are not given: of small networks on rows, more made no table better."""
 
 REASONS = {
@@ -29,7 +29,7 @@ def _recipe(facts: Facts, method: dict[str, Any] | None = None) -> Recipe:
         views="scarf",
         corruption=0.3,
         optimizer="adamw",
-        lr=2e-3,
+        lr=6e-4,
         weight_decay=1e-2,
         warmup=epochs / 10,
         batch=batch,
