@@ -130,8 +130,8 @@ def test_a_run_from_before_numbers_had_forms_goes_on_as_standard(tmp_path: Path)
     old = plans.make("simclr", data, "paper", SETTINGS | {"epochs": 3})
     assert training.train(old, out, resume=True, say=lambda text: None)
     assert read_config(out)["settings"]["numbers"] == "standard"
+    other = plans.make("simclr", data, "paper", SETTINGS | {"epochs": 4, "numbers": "piecewise"})
     with pytest.raises(ValueError, match="numbers was 'standard' and is 'piecewise'"):
-        other = plans.make("simclr", data, "paper", SETTINGS | {"epochs": 4, "numbers": "piecewise"})
         training.train(other, out, resume=True, say=lambda text: None)
 
 
