@@ -5,6 +5,7 @@ A value that is a function is one of the number of steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 OLD = "paper"
@@ -17,7 +18,21 @@ def _over(base: dict[str, Any], *views: str) -> dict[str, dict[str, Any]]:
     return {name: base | {"views": name} for name in views}
 
 
-VIEWS = ("simclr", "mild", "drawing", "mild_upright", "crops", "photo", "turns", "shifts", "signs")
+def _varied(base: dict[str, Any], views: Sequence[str], *changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Some views with one thing changed, which the name says after a dash: its values, joined."""
+    made = {}
+    for name in views:
+        for change in changes:
+            words = "-".join(f"{key}{value:g}" for key, value in change.items())
+            made[f"{name}-{words}"] = base | {"views": name} | change
+    return made
+
+
+BATCH64 = {"batch": 64, "lr": 4.2e-3}
+BATCH32 = {"batch": 32, "lr": 6e-3}
+COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
+FASTER = {"lr": 6e-3}
+VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
 SIMCLR = ADAMW | {"temperature": 0.2}
 MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
 BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9}
@@ -29,11 +44,12 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "simclr": {
         OLD: {},
         **_over(SIMCLR, *VIEWS),
+        **_varied(SIMCLR, ("colorful", "sign"), BATCH64, COLDER, WARMER, FASTER),
         "simclr-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "simclr"},
-        "mild-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "mild"},
+        "colorful-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "colorful"},
     },
     "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
-    "byol": {OLD: {}, **_over(BYOL, *VIEWS)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("colorful", "sign"), BATCH32)},
     "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
     "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
     "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},

@@ -26,8 +26,8 @@ class Job(NamedTuple):
 
 
 def jobs(methods: Sequence[str], names: Sequence[str], budgets: Sequence[float]) -> Iterator[Job]:
-    """Every configuration for half a minute with one seed; then, at every budget and seed, what is chosen without the set,
-    and the old default. What is chosen may change with each result, and the rest of the jobs with it."""
+    """Every configuration at the budget of choices, with one seed; then, at every budget and seed, what is chosen
+    without the set, and the old default. What is chosen may change with each result, and the jobs with it."""
     for method in methods:
         for config in CANDIDATES[method]:
             for name in names:

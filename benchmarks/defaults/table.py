@@ -1,7 +1,7 @@
 """The choice of defaults by leaving out: `python -m benchmarks.defaults --table`.
 
 For each set, the configuration is chosen on sets of other sources alone: on those of its nature, where there are any,
-else on all others. What it then gains on the set over the untrained encoder is what counts.
+else on those that are next to it. What it then gains on the set over the untrained encoder is what counts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from nearfar.evaluation.intervals import Interval
 
 MEASURES = ("knn", "linear")
 BUDGETS = (1, 5, 30)
+"""CPU-minutes that a run may take."""
 MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
-DRAWS = 2000
+DRAWS = 1000
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
-FAMILY = {"gray_photo": "photo", "spectrogram": "sign"}
-"""Natures that count as another where there is a choice: those that may be mirrored, and those that may not."""
+FAMILY = {"gray_photo": "photo", "ink_drawing": "drawing", "spectrogram": "sign"}
+"""Natures that count as another where there is a choice."""
+WIDER = {"photo": "mirrored", "colorful": "mirrored", "turned": "mirrored", "drawing": "told", "sign": "told"}
+"""The families that are asked where no other source is of the same: may images be mirrored, or is that told?"""
 
 
 @cache
@@ -69,12 +72,11 @@ def resampled(change: Tensor, group: Tensor, *, draws: int = DRAWS, seed: int = 
     count = torch.bincount(unit).double()  # U
     total = torch.zeros(len(change), len(count), dtype=torch.float64).index_add_(1, unit, change.double())  # seeds x U
     generator = torch.Generator().manual_seed(seed)
-    means = []
-    for _ in range(draws):
-        of = torch.randint(len(change), (len(change),), generator=generator)
-        drawn = torch.randint(len(count), (len(count),), generator=generator)
-        means.append(total[of][:, drawn].sum() / (len(of) * count[drawn].sum()))
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    of = torch.randint(len(change), (draws, len(change)), generator=generator)
+    drawn = torch.randint(len(count), (draws, len(count)), generator=generator)
+    mean_of_seeds = torch.stack([total[seeds].mean(0) for seeds in of])  # draws x U
+    means = mean_of_seeds.gather(1, drawn).sum(1) / count[drawn].sum(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(100 * float(change.mean()), 100 * low, 100 * high)
 
 
@@ -84,16 +86,20 @@ def worth(name: str, method: str, config: str, minutes: float) -> float | None:
     return None if None in points else min(MOST, *points)
 
 
-def choose(method: str, minutes: float, among: Iterable[str]) -> str | None:
-    """The configuration that is worth most on these sets, each source counting once; None where none is measured."""
+def choose(method: str, among: Iterable[str], among_all: Iterable[str]) -> str | None:
+    """The configuration that is worth most on the sets `among`, each source counting once; None where none is measured.
+
+    Only those count that were measured on all of `among_all` on which anything was: which these are is no result.
+    """
+    wanted = [name for name in among_all if any(worth(name, method, c, SCREENED) for c in CANDIDATES[method])]
     by_source: dict[str, list[str]] = {}
-    for name in among:
+    for name in set(among) & set(wanted):
         by_source.setdefault(about(name)["source"], []).append(name)
     best: tuple[float, str] | None = None
     for config in CANDIDATES[method]:
-        found = [[worth(name, method, config, minutes) for name in names] for names in by_source.values()]
-        if found and all(value is not None for values in found for value in values):
-            total = mean(mean(values) for values in found)
+        found = {name: worth(name, method, config, SCREENED) for name in wanted}
+        if by_source and None not in found.values():
+            total = mean(mean(found[name] for name in names) for names in by_source.values())
             if best is None or total > best[0]:
                 best = total, config
     return best[1] if best else None
@@ -105,16 +111,24 @@ def family(name: str) -> str:
     return FAMILY.get(nature, nature)
 
 
-def left_out(name: str, method: str, minutes: float = SCREENED) -> str | None:
-    """The configuration that the sets of other sources choose for this one."""
-    others = [other for other in measured() if about(other)["source"] != about(name)["source"]]
-    alike = [other for other in others if family(other) == family(name)]
-    return choose(method, minutes, alike or others)
+def left_out(name: str, method: str) -> str | None:
+    """The configuration that the sets of other sources choose for this one: those of its family, where there are any,
+    else those of the wider one."""
+    wide = WIDER[family(name)]
+    for alike in (
+        [n for n in measured() if family(n) == family(name)],
+        [n for n in measured() if WIDER[family(n)] == wide],
+    ):
+        others = [other for other in alike if about(other)["source"] != about(name)["source"]]
+        if config := choose(method, others, alike):
+            return config
+    return None
 
 
-def chosen(method: str, nature: str, minutes: float = SCREENED) -> str | None:
-    """The configuration that all sets of a nature choose: the default."""
-    return choose(method, minutes, [name for name in measured() if family(name) == nature])
+def chosen(method: str, nature: str) -> str | None:
+    """The configuration that all sets of a family choose: the default."""
+    alike = [name for name in measured() if family(name) == nature]
+    return choose(method, alike, alike)
 
 
 @cache
@@ -123,7 +137,7 @@ def measured() -> tuple[str, ...]:
     return tuple(name for name in sets.SETS if (measure.RESULTS / name / "about.json").exists())
 
 
-def table(methods: Sequence[str], budgets: Sequence[float] = BUDGETS) -> str:
+def table(methods: Sequence[str], budgets: Sequence[float] = (SCREENED, *BUDGETS)) -> str:
     """Markdown: by method and budget, what was chosen without the set, what it gains, and what the old default does."""
     parts = []
     for method in methods:

@@ -8,29 +8,14 @@ from nearfar.modalities.image.plan import Affine, View
 from nearfar.modalities.image.views import Views
 
 
-def mild(size: int) -> Views:
-    """Crops of 40 % and more, flips, colors that change a little and are never lost."""
-    return Views([_view(size, 0.4, flip=0.5, color=0.5)] * 2)
-
-
-def mild_upright(size: int) -> Views:
-    """The same without flips."""
-    return Views([_view(size, 0.4, color=0.5)] * 2)
-
-
 def crops(size: int) -> Views:
     """Crops of 20 % and more, and flips: colors stay as they are."""
     return Views([_view(size, 0.2, flip=0.5)] * 2)
 
 
 def photo(size: int) -> Views:
-    """Between SimCLR's and the mild ones: crops of 20 % and more, flips, MoCo v2's colors with half its hue, no gray."""
+    """Between SimCLR's and the mild ones: crops of 20 % and more, flips, MoCo v2's colors but half its hue, no gray."""
     return Views([replace(_view(size, 0.2, flip=0.5, color=1.0), hue=0.05)] * 2)
-
-
-def turns(size: int) -> Views:
-    """What has no upright: crops of 40 % and more, flips, quarter turns, colors that change a little."""
-    return Views([_view(size, 0.4, flip=0.5, color=0.5, turns=True)] * 2)
 
 
 def shifts(size: int) -> Views:
@@ -51,7 +36,6 @@ def _view(
     *,
     flip: float = 0.0,
     color: float = 0.0,
-    turns: bool = False,
     affine: Affine | None = None,
 ) -> View:
     """color: 1 is the strength of MoCo v2's brightness, contrast and saturation."""
@@ -64,6 +48,5 @@ def _view(
         contrast=0.4 * color,
         saturation=0.4 * color,
         hue=0.1 * color,
-        quarter_turns=turns,
         affine=affine,
     )

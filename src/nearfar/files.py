@@ -157,6 +157,14 @@ def read_text(path: Path, remedy: str) -> str:
     return _read(path, remedy, TEXT_END, lambda text: TEXT_END.sub(b"", text).decode())
 
 
+def is_checked(path: Path) -> bool:
+    """Whether a text was written `with_checksum`, and not edited since."""
+    try:
+        return path.is_file() and read_text(path, "") is not None
+    except Damaged:
+        return False
+
+
 def digest(*parts: bytes) -> str:
     """Of some bytes, one part after the other: 16 hexadecimal digits of SHA-256."""
     made = hashlib.sha256()

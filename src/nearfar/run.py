@@ -20,7 +20,7 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import folds
+from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.intervals import of_answers
@@ -364,7 +364,14 @@ class Run:
         test = samples.of_split("test") & known
         train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
-            return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
+            learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
+            kept = apart(samples.group, learned, tested)
+            of = f"{len(tested) - len(kept):,} of {len(tested):,} {self.kind.noun} of the split test"
+            if not len(kept):
+                raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
+            if len(kept) < len(tested):
+                say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
+            return [(learned, kept)], kept
         if test.any():
             raise UserError(
                 f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "

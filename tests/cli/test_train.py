@@ -357,7 +357,12 @@ def test_several_processes_need_a_name_to_agree_on(
 def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "views.png"
     assert main(["views", str(data), "--out", str(sheet), "--views", "moco_v2", "--samples", "3"]) == 0
-    assert capsys.readouterr().out == f"3 of 48 samples and their views (moco_v2): {sheet}\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        f"3 of 48 samples and their views (moco_v2): {sheet}",
+        "Views that suit these images: --views simclr",
+    ]
+    assert said[2].startswith("- 48 images are too few")
     with Image.open(sheet) as image:
         assert min(image.size) > 16
     assert main(["views", str(data), "--views", "moco"]) == 2

@@ -262,12 +262,15 @@ def views(argv: list[str]) -> int:
 
     from nearfar.files import replace
     from nearfar.modalities import kind as kinds
+    from nearfar.training.build import settled
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
     flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words, **asked.given()}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)
+    suited, reasons = kind.suited_views(samples)
+    plan = settled(plan, samples)
     viewer = kind.views(samples, plan.settings, kind.facts(samples, plan.settings))
     some = torch.linspace(0, len(samples) - 1, min(asked.samples, len(samples))).long().unique()
     draws = viewer.draw(len(some), torch.Generator().manual_seed(asked.seed))
@@ -276,4 +279,8 @@ def views(argv: list[str]) -> int:
     for note in samples.notes:
         print(note)
     print(f"{len(some)} of {len(samples)} samples and their views ({plan.settings.views}): {path}")
+    if suited:
+        print(f"Views that suit these {kind.noun}: --views {suited}")
+    for reason in reasons:
+        print(f"- {reason}")
     return 0

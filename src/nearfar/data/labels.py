@@ -295,12 +295,12 @@ def table_labels(
     """
     path = insist_table(path, root=root)
     notes: list[str] = []
-    key, rows = _read(path, column, notes)
+    _, key, rows = read_label_rows(path, column, notes)
     positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
-            positions.setdefault(_plain(name, root), []).append(i)
-    of_row = [positions.get(_plain(csv.short(row[key]), root), []) for _, row in rows]
+            positions.setdefault(plain_path(name, root), []).append(i)
+    of_row = [positions.get(plain_path(csv.short(row[key]), root), []) for _, row in rows]
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 
@@ -434,8 +434,9 @@ def _columns(path: Path, names: Sequence[str], column: str) -> tuple[str, dict[s
     return key, there
 
 
-def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
-    """Which column names the samples, and the rows, by the names that are asked for, whatever their case in the table.
+def read_label_rows(path: Path, column: str, notes: list[str]) -> tuple[list[str], str, Rows]:
+    """The columns, which of them names the samples, and the rows; these also by the names that are asked for, whatever
+    their case in the table.
 
     Raises ValueError where a column is missing.
     """
@@ -451,7 +452,8 @@ def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
     other = {name: found for name, found in there.items() if found not in (None, name)}
     for name, found in other.items():
         notes.append(f"The column {found!r} of '{path}' is read as {name!r}.")
-    return key, [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    rows = [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    return header.cells, key, rows
 
 
 def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
@@ -499,7 +501,7 @@ def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names:
     return values
 
 
-def _plain(name: str, root: Path | None) -> str:
+def plain_path(name: str, root: Path | None) -> str:
     """A path as it is compared: forward slashes, no leading ./, relative to DATA, one Unicode form."""
     name = name.replace("\\", "/").removeprefix("./")
     if root is not None and name.startswith("/"):

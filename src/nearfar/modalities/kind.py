@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
+from nearfar.data.cells import LabelCells, label_cells
 from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
@@ -226,6 +227,13 @@ class Kind:
         """The views that the settings name."""
         raise NotImplementedError
 
+    def suited_views(self, samples: Any) -> tuple[str, list[str]]:
+        """The name of the views that suit what the samples are, and why, in sentences; "" where that is not measured.
+
+        Labels are not looked at.
+        """
+        return "", []
+
     def mild_views(self, settings: Any) -> str:
         """The name of the views of which fine-tuning takes the first."""
         return settings.views
@@ -279,6 +287,16 @@ class Kind:
             plural=self.noun,
             copies="",
         )
+
+    def cells(self, data: Any, settings: Any, samples: Samples) -> LabelCells:
+        """What the table of labels that the settings name says of each sample, as it is written."""
+        if settings.labels in ("", "none", "folders"):
+            return LabelCells()
+        return label_cells(settings.labels, samples.names, column=settings.label_column, root=self.root(data))
+
+    def root(self, data: Any) -> Path | None:
+        """The folder that names of samples are relative to, where there is one."""
+        return None
 
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""

@@ -113,7 +113,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     distributed.barrier()
 
     try:
-        finished = _fit(plan, out, built, device, say, watch)
+        finished = fit_built(plan, out, built, device, say, watch)
     finally:
         if first and built.lost:
             write_skipped(out, [*samples.skipped, *built.lost.values()])
@@ -144,7 +144,7 @@ def _go_on_with_changes(
         keep_up(plan, out, built, saved, changes, step)
 
 
-def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
+def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
     """Train what was built, with a probe on held-out samples where labels allow one."""
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:

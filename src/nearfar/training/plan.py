@@ -21,7 +21,7 @@ from nearfar.settings import Recipe, Settings, meant
 class Plan:
     """What is to be trained: everything that was chosen, before anything is opened.
 
-    given: what the user set, laid over the recipe.
+    given: what the user set, laid over the recipe.  reasons: why the recipe is as it is, by name of a setting.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
     """
 
@@ -32,6 +32,7 @@ class Plan:
     settings: Settings
     arguments: dict[str, Any]
     given: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     network: Any = None
 
     def saved(self) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         settings=settings,
         arguments=arguments,
         given=flags,
+        reasons=base.reasons,
         network=network,
     )
 
@@ -103,14 +105,14 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
 def with_flags(plan: Plan, **flags: Any) -> Plan:
     """The plan with further settings or arguments, as if the user had set them."""
     given = plan.given | flags
-    base = Recipe(settings=plan.settings, method=plan.arguments)
+    base = Recipe(settings=plan.settings, method=plan.arguments, reasons=plan.reasons)
     return settle(dataclasses.replace(plan, given=given), base)
 
 
 def settle(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with another recipe below what the user set."""
     settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
-    return dataclasses.replace(plan, settings=settings, arguments=arguments)
+    return dataclasses.replace(plan, settings=settings, arguments=arguments, reasons=recipe.reasons)
 
 
 def as_saved(plan: Plan, saved: dict[str, Any]) -> Plan:

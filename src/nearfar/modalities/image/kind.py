@@ -14,7 +14,9 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from nearfar.data import csv
+from nearfar.data.cells import LabelCells
 from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import NotFound, UserError
 from nearfar.files import load_function, name_text
@@ -25,11 +27,20 @@ from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
+from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import IMAGES, LABELS, SUFFIXES, insist_path, listed_names
+from nearfar.modalities.image.sources import (
+    IMAGES,
+    LABELS,
+    SUFFIXES,
+    insist_path,
+    listed_cells,
+    listed_names,
+    root_of,
+)
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -54,7 +65,11 @@ class ImageKind(kind.Kind):
     def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
         size = view_size(settings, samples.side)
         common = self.common_facts(samples, settings, given)
-        return Facts(**common, channels=samples.channels, side=samples.side, size=size)
+        own: dict[str, Any] = {"channels": samples.channels, "side": samples.side, "size": size}
+        if "views" not in given:
+            views, reasons = self.suited_views(samples)
+            own |= {"views": views, "why_views": "; ".join(reasons)}
+        return Facts(**common, **own)
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -189,6 +204,10 @@ class ImageKind(kind.Kind):
     def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
         return named_views(settings, facts["size"])
 
+    def suited_views(self, samples: Images) -> tuple[str, list[str]]:
+        found = nature(samples)
+        return found.views, found.reasons
+
     def mild_views(self, settings: Settings) -> str:
         """Crop and flip; for drawings a mild map."""
         return "drawing" if settings.views.endswith("drawing") else "cmc"
@@ -249,6 +268,15 @@ class ImageKind(kind.Kind):
         """Images that are the same, or nearly."""
         return duplicates(samples)
 
+    def root(self, data: Any) -> Path | None:
+        return root_of(Path(data)) if isinstance(data, str | Path) and data != DRAWINGS else None
+
+    def cells(self, data: Any, settings: Settings, samples: Samples) -> LabelCells:
+        """As for any kind; where no table of labels is named, what the columns of a list of images say."""
+        if settings.labels != "" or not isinstance(data, str | Path):
+            return super().cells(data, settings, samples)
+        return listed_cells(Path(data), samples)
+
     def tiles(self, samples: Images) -> Tiles:
         """Thumbnails in their true proportions."""
         return Tiles(
@@ -262,7 +290,7 @@ class ImageKind(kind.Kind):
         )
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+        return doctor.examine(samples)
 
 
 def _takes(name: str, sides: set[int], size: int) -> bool:

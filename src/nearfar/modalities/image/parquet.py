@@ -81,6 +81,19 @@ def read_table(path: Path, label: LabelColumn) -> ImageTable:
     return ImageTable(names, np.frombuffer(data or b"", np.uint8), start, [], columns, classes)
 
 
+def table_cells(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The names of the images of a table, and its other columns of numbers and text, as text."""
+    names = read_table(path, LabelColumn()).names
+    schema = pq.read_schema(path)
+    plain = [
+        f.name
+        for f in schema
+        if not pa.types.is_nested(f.type) and not _bytes(f.type) and f.name not in (*PATHS, "path", "index")
+    ]
+    table = pq.read_table(path, columns=plain)
+    return names, {name: list(map(csv.as_text, csv.arrow_values(table[name]))) for name in plain}
+
+
 def _bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _bytes(field.type) for field in kind)

@@ -25,7 +25,8 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 """Endings of files that may hold images or list them."""
 
 VIEWS = (
-    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "sce", "cmc"),
+    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
+    *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
     *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
 )
 """The names of `nearfar.modalities.image.named`."""
@@ -39,8 +40,9 @@ class Settings(settings.Settings):
     """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
-    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce,
-    cmc, looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
+    drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing,
+    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
@@ -93,11 +95,14 @@ class Facts(settings.Facts):
     """What a recipe for images may go by.
 
     channels, side: of the images as they are kept, in pixels.  size: of the views.
+    views: those that suit, by what the images are (see `nearfar.modalities.image.nature`).  why_views: in words.
     """
 
     channels: int = 3
     side: int = 32
     size: int = 32
+    views: str = "simclr"
+    why_views: str = ""
 
 
 def recognizes(data: Any) -> bool:

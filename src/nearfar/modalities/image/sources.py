@@ -15,14 +15,16 @@ from torch import Tensor
 
 from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
+from nearfar.data.cells import LabelCells, cells
 from nearfar.data.folders import files_below
 from nearfar.data.labels import LabelColumn, Labels, array_labels, natural, no_labels, some, split_names
+from nearfar.data.samples import Samples
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.files import is_not_utf8, name_text
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
 from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, Rows, held, known_columns
-from nearfar.modalities.image.parquet import read_table
+from nearfar.modalities.image.parquet import read_table, table_cells
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -193,6 +195,27 @@ def _open_list(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
     labels = known_columns(columns, column.name, names, None, keep)
     source = Files([path.parent / name for name in names])
     return Opened(str(path), source, names, path.parent, labels=labels, notes=notes)
+
+
+def root_of(path: Path) -> Path:
+    """What the names of images at a path are relative to: a folder, an archive, or the folder of a list."""
+    return path if path.is_dir() or path.suffix.lower() == ".tar" else path.parent
+
+
+def listed_cells(path: Path, samples: Samples) -> LabelCells:
+    """What the columns of a list of images (.csv, .parquet) say of each, but for the images."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv" and path.is_file():
+        header, records = csv.read_records(path)
+        key = csv.column(header.cells, "path")
+        rows = [row for _, row in records]
+        return cells(header.cells, key, rows, samples.names, path.parent) if key else LabelCells()
+    if suffix in (".parquet", ".pq") and path.is_file():
+        names, columns = table_cells(path)
+        key = "index" if samples.numbered else "path"
+        rows = [{key: name} | {c: own[i] for c, own in columns.items()} for i, name in enumerate(names)]
+        return cells([key, *columns], key, rows, samples.names, path.parent)
+    return LabelCells()
 
 
 def _listed(name: str) -> str:

@@ -159,7 +159,10 @@ class Columns:
 
     @classmethod
     def from_spec(cls, spec: list[dict[str, Any]]) -> Columns:
-        return cls([Column(**{n: tuple(v) if isinstance(v, list) else v for n, v in c.items()}) for c in spec])
+        def own(column: dict[str, Any]) -> dict[str, Any]:
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in column.items()}
+
+        return cls([Column(**own(column)) for column in spec])
 
     @classmethod
     def learn(

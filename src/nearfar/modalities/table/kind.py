@@ -176,4 +176,4 @@ class TableKind(kind.Kind):
         )
 
     def examine(self, samples: TableSamples, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, label_column=settings.label_column)
+        return doctor.examine(samples)

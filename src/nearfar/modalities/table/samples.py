@@ -41,6 +41,7 @@ class TableSamples(Samples):
     columns: Columns
     numbers: Tensor
     codes: Tensor
+    order: tuple[str, ...] = ()
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """What views take: numbers and codes of some rows."""
@@ -168,6 +169,7 @@ def open_table(
         columns=columns,
         numbers=numbers,
         codes=codes,
+        order=tuple(inputs),
         digest=columns.digests(table),
     )
 

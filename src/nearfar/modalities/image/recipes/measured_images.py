@@ -26,7 +26,7 @@ def _recipe(facts: Facts, method: dict[str, Any] | None = None, *, most: int = 2
     small = facts.device == "cpu" and facts.size <= 64
     settings = {
         "encoder": "conv4" if small else "resnet18",
-        "views": "simclr",
+        "views": facts.views,
         "optimizer": "adamw",
         "lr": 2e-3,
         "weight_decay": 1e-2,
@@ -34,7 +34,9 @@ def _recipe(facts: Facts, method: dict[str, Any] | None = None, *, most: int = 2
         "batch": batch,
         "epochs": epochs,
     }
-    reasons = {"encoder": "a network that trains in minutes on a CPU"} if small else {}
+    reasons = {"views": facts.why_views} if facts.why_views else {}
+    if small:
+        reasons["encoder"] = "a network that trains in minutes on a CPU"
     return Recipe(settings=Settings(**settings | changed), method=method or {}, reasons=reasons)
 
 
