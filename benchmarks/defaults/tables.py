@@ -224,18 +224,24 @@ OLD = "paper"
 KEPT: dict[str, Any] = {
     "encoder": "kept",
     "numbers": "piecewise",
+    "corruption": 0.3,
     "optimizer": "adamw",
+    "lr": 6e-4,
     "weight_decay": 1e-2,
     "batch": 128,
-    "temperature": 0.2,
 }
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "simclr": {
         OLD: {},
-        "kept": KEPT | {"corruption": 0.3, "lr": 6e-4},
-        "kept-0.6": KEPT | {"corruption": 0.6, "lr": 6e-4, "temperature": 1.0},
-        "kept-fast": KEPT | {"corruption": 0.3, "lr": 2e-3},
+        "kept": KEPT | {"temperature": 0.2},
+        "kept-0.6": KEPT | {"corruption": 0.6, "temperature": 1.0},
+        "kept-fast": KEPT | {"lr": 2e-3, "temperature": 0.2},
     },
+    "moco": {OLD: {}, "kept": KEPT | {"queue": 1024, "momentum": 0.97, "temperature": 0.2}},
+    "byol": {OLD: {}, "kept": KEPT | {"hidden": 512, "momentum": 0.97}},
+    "swav": {OLD: {}, "kept": KEPT | {"prototypes": 100, "hidden": 512, "epsilon": 0.03}},
+    "barlow": {OLD: {}, "kept": KEPT | {"dim": 256}},
+    "supcon": {OLD: {}, "kept": KEPT | {"temperature": 0.1, "base_temperature": 0.07}},
 }
 """By method, what is laid over the recipe `tables`, the old default first."""
 

@@ -1,5 +1,6 @@
 """Tables, trained for seconds to minutes: what was chosen by measurement on many tables (docs/results.md).
 
+Measured was simclr; the other methods have its network, views and rates, and arguments of their own for so few steps.
 Recipes of papers, which are for long runs, stay by name: --recipe paper.
 """
 
@@ -11,7 +12,7 @@ from nearfar.modalities.table.settings import Facts, Settings
 from nearfar.settings import Recipe
 
 STEPS = 500
-"""Of a run whose epochs are not given: of small networks on rows, more made no table better."""
+"""Of a run whose epochs are not given: those that were measured."""
 
 REASONS = {
     "encoder": "what a row says stays beside what is learned of it, so that little can be lost",
