@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nearfar import distributed
 from nearfar.errors import AlreadyThere, UserError, counted
 from nearfar.files import clear_leftovers, code_digests
 from nearfar.owner import contents
+from nearfar.settings import Settings
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.directory import UNTRAINED, read_config, read_environment
 from nearfar.training.plan import Plan, as_saved
@@ -58,7 +60,7 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
                 "from, or name another --out"
             )
         plan = as_saved(plan, saved)
-        insist_same(flat(saved), flat(plan.saved()), out)
+        insist_same(flat(saved, plan.settings), flat(plan.saved(), plan.settings), out)
         _insist_same_code(saved, out)
         _insist_more(saved, plan.settings.epochs, out)
         if distributed.rank() == 0:
@@ -104,10 +106,14 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
         )
 
 
-def flat(saved: dict[str, Any]) -> dict[str, Any]:
-    """All that was asked of a plan, as `Plan.saved` gives it, by name."""
+def flat(saved: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """All that was asked of a plan, as `Plan.saved` gives it, by name.
+
+    settings: of the kind, whose defaults those have that came up after the plan was made.
+    """
     own = {name: saved[name] for name in ("method", "data", "recipe", "kind")}
-    return own | saved["settings"] | saved["arguments"]
+    usual = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(settings)}
+    return own | usual | saved["settings"] | saved["arguments"]
 
 
 def insist_same(saved: dict[str, Any], asked: dict[str, Any], out: Path, free: Container[str] = FREE) -> Changes:

@@ -128,7 +128,8 @@ def _go_on_with_changes(
     plan: Plan, out: Path, built: Built, saved: dict[str, Any], device: torch.device, say: Say
 ) -> None:
     """Say what is no longer as it was when the run began or went on last, and write it down."""
-    changes = insist_same(flat(saved), flat(plan.saved()), out) | changed_surroundings(out, saved, built, device)
+    asked = flat(plan.saved(), plan.settings)
+    changes = insist_same(flat(saved, plan.settings), asked, out) | changed_surroundings(out, saved, built, device)
     for sentence in sentences(changes):
         say(sentence)
     step = step_reached(out)

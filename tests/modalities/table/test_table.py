@@ -14,9 +14,12 @@ import torch
 from nearfar import run
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
+from nearfar.modalities import recipes
 from nearfar.modalities.table.samples import open_table
+from nearfar.modalities.table.settings import Facts
 from nearfar.training import job as training
 from nearfar.training import plan as plans
+from nearfar.training.directory import read_config, write_config
 from nearfar.training.journal import Journal
 
 SETTINGS = {"epochs": 2, "batch": 16, "encoder": "mlp-16x2", "label_column": "kind", "device": "cpu"}
@@ -115,6 +118,32 @@ def test_resumed_and_two_kinds_kept_apart(trained: tuple[Path, run.Run], tmp_pat
         run.fit(np.zeros((4, 8, 8), np.uint8), "simclr", out=tmp_path / "b", say=lambda text: None, views="scarf")
     with pytest.raises(ValueError, match=r"no column 'size'.*which the encoder was trained on"):
         opened.embed({"weight": [1.0, 2.0]})
+
+
+def test_a_run_from_before_numbers_had_forms_goes_on_as_standard(tmp_path: Path) -> None:
+    data, out = str(table(tmp_path / "things.csv")), tmp_path / "run"
+    before = run.fit(data, "simclr", recipe="paper", out=out, say=lambda text: None, **SETTINGS)
+    config = before.config
+    assert config["settings"].pop("numbers") == "standard"
+    assert all("form" not in column for column in config["made"]["encoder"]["columns"])
+    write_config(out, config)
+    old = plans.make("simclr", data, "paper", SETTINGS | {"epochs": 3})
+    assert training.train(old, out, resume=True, say=lambda text: None)
+    assert read_config(out)["settings"]["numbers"] == "standard"
+    other = plans.make("simclr", data, "paper", SETTINGS | {"epochs": 4, "numbers": "piecewise"})
+    with pytest.raises(ValueError, match="numbers was 'standard' and is 'piecewise'"):
+        training.train(other, out, resume=True, say=lambda text: None)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(3, 200), (600, 125), (50_000, 3)])
+def test_the_recipe_chosen_by_measurement_goes_by_the_rows(rows: int, epochs: int) -> None:
+    chosen = recipes.choose("", "simclr", {"a": [1.0]}, "table")
+    recipe = recipes.load(chosen, "simclr", "table", Facts(samples=rows))
+    assert recipe.settings.epochs == epochs
+    asked = recipes.load(chosen, "simclr", "table", Facts(samples=rows, epochs=7, batch=32))
+    assert (asked.settings.epochs, asked.settings.batch, asked.settings.warmup) == (7, 32, 0.7)
+    paper = recipes.load(recipes.choose("paper", "simclr", {"a": [1.0]}, "table"), "simclr", "table")
+    assert (paper.settings.encoder, paper.method["temperature"]) == ("mlp", 1.0)
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
