@@ -68,6 +68,18 @@ def far(
     return _far(q, k, skip, exclude_same, only_same, bias, rule)
 
 
+def far_both(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """`far(q, k)` and `far(k, q)`: how hard all columns push each row, and all rows each column, by the same products.
+
+    q: N x D, k: M x D, of one type. Gives N and M. Logits that need a maximum are computed twice.
+    """
+    one, other = _single(q, k)
+    if torch.compiler.is_compiling() or _watches or not _bounded(one, other, None):
+        return far(q, k), far(k, q)
+    with torch.autocast(q.device.type, enabled=False):
+        return _FarBoth.apply(one, other)  # pyright: ignore[reportReturnType]
+
+
 def products(q: Tensor, k: Tensor) -> Tensor:
     """q_i . k_j of each pair, for the few losses that need them one by one, exact as `far` is: N x M.
 
@@ -265,6 +277,10 @@ class _Rules:
             block.masked_fill_(~self.keep(i, j), hidden)
 
 
+FREE = _Rules(skip=None, exclude_same=None, only_same=None, keep=None)
+"""All pairs count."""
+
+
 def _side(device: torch.device) -> int:
     """Rows, and columns, of a block: 1 MiB of float32 in the cache of a core, and enough work to fill a GPU."""
     return 512 if device.type == "cpu" else 4096
@@ -348,6 +364,36 @@ class _Far(torch.autograd.Function):
         else:
             dq, dk, dbias = _gradients(ctx, g, *saved)
         return dq, dk, dbias, None, None, None
+
+
+class _FarBoth(torch.autograd.Function):
+    """Each block of E serves its rows and its columns:  dq_i = sum_j E_ij (r_i + c_j) k_j,  dk_j likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        sums = q.new_zeros(len(q)), k.new_zeros(len(k))
+        for rows, columns, block in _logits(q, k, None, FREE, False):
+            block.exp_()
+            sums[0][rows].add_(block.sum(1))
+            sums[1][columns].add_(block.sum(0))
+        out = sums[0].log_(), sums[1].log_()
+        ctx.save_for_backward(q, k, *out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, *out = ctx.saved_tensors
+        r, c = ((g * (-o).exp()).masked_fill_(o == float("-inf"), 0) for g, o in zip(grads, out, strict=True))
+        dq, dk, weights = torch.zeros_like(q), torch.zeros_like(k), None
+        for rows, columns, block in _logits(q, k, None, FREE, False):
+            if weights is None:
+                weights = torch.empty_like(block).view(-1)  # the first block is the largest
+            both = torch.add(r[rows, None], c[None, columns], out=weights[: block.numel()].view_as(block))
+            both.mul_(block.exp_())
+            dq[rows].addmm_(both, k[columns])
+            dk[columns].addmm_(both.T, q[rows])
+        return dq, dk
 
 
 def _exponentials(

@@ -48,7 +48,7 @@ from nearfar.losses.mixed import mixed_byol, mixed_info_nce
 from nearfar.losses.mixture import mixture_nce
 from nearfar.losses.negatives import hcl, renyi
 from nearfar.losses.open_world import divergence, unfamiliar, unlabeled_shares
-from nearfar.losses.pairwise import dcl, info_nce, info_nce_batch, nt_xent
+from nearfar.losses.pairwise import clip, dcl, info_nce, info_nce_batch, nt_xent
 from nearfar.losses.parametric import parametric
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.losses.positives import chosen, info_nce_chosen
@@ -148,6 +148,7 @@ LOSSES: dict[str, Loss] = {
     "hcl": lambda a, b, i, g: hcl(a, b, temperature=T, group=g),
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
+    "clip": lambda a, b, i, g: clip(a, b, temperature=T, group=g),
     "info_nce_chosen": lambda a, b, i, g: info_nce_chosen(
         a, b, QUEUE, chosen(LABEL[i], OF_QUEUE, 1, DRAWS[i, 0]), (LABEL[i], OF_QUEUE), temperature=T, groups=_of(g)
     ),
@@ -357,7 +358,7 @@ def _sent(names: list[str]) -> dict[str, tuple[int, int, int]]:
 def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     n, d, v, s, k = N // W, D, 2, 2, D  # samples a rank, embeddings, views, parts of a sample, kinds or prototypes
     rows = {
-        "nt_xent, nt_xent (queue), dcl, hcl": (2 * n * d, W * 2 * n * d),
+        "nt_xent, nt_xent (queue), dcl, hcl, clip": (2 * n * d, W * 2 * n * d),
         "dcl (sigma)": (2 * n * d + 2 * n, W * (2 * n * d + 2 * n)),
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.distributed import normalize
-from nearfar.losses.pairwise import info_nce, info_nce_batch, nt_xent
+from nearfar.losses.pairwise import clip, info_nce, info_nce_batch, nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
@@ -108,6 +108,7 @@ def test_learnable_temperature() -> None:
     assert torch.autograd.gradcheck(lambda tau: nt_xent(z1, z2, temperature=tau), (tau,))
     assert torch.autograd.gradcheck(lambda tau: info_nce(z1, z2, queue, temperature=tau), (tau,))
     assert torch.autograd.gradcheck(lambda tau: info_nce_batch(z1, z2, temperature=tau), (tau,))
+    assert torch.autograd.gradcheck(lambda tau: clip(z1, z2, temperature=tau), (tau,))
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.2])
@@ -150,6 +151,22 @@ def test_info_nce_batch() -> None:
     assert float(info_nce_batch(equal, equal, temperature=0.1)) == pytest.approx(math.log(8))
 
 
+@pytest.mark.parametrize(("n", "temperature"), [(6, 0.1), (1100, 0.1), (6, 0.01)])  # blocks of 512; no maximum, one
+def test_clip_takes_both_directions(n: int, temperature: float) -> None:
+    q, k = unit(n, 4, 0).requires_grad_(), unit(n, 4, 1).requires_grad_()
+    logits, own = q @ k.T / temperature, torch.arange(n)
+    want = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    got = clip(q, k, temperature=temperature)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, [q, k]), torch.autograd.grad(want, [q, k]), strict=True):
+        torch.testing.assert_close(a, b)
+    group = torch.arange(n) // 2
+    one, other = (info_nce_batch(x, y, temperature=temperature, group=group) for x, y in ((q, k), (k, q)))
+    torch.testing.assert_close(clip(q, k, temperature=temperature, group=group), (one + other) / 2)
+    equal = unit(1, 4, 0).repeat(8, 1)
+    assert float(clip(equal, equal, temperature=temperature)) == pytest.approx(math.log(8))
+
+
 def test_half_precision_and_small_temperatures_stay_finite() -> None:
     z1, z2 = (unit(9, 8, s).to(torch.bfloat16).requires_grad_() for s in (0, 1))
     for temperature in (0.01, 10.0):
@@ -157,6 +174,7 @@ def test_half_precision_and_small_temperatures_stay_finite() -> None:
             nt_xent(z1, z2, temperature=temperature),
             info_nce(z1, z2, z2.detach(), temperature=temperature),
             info_nce_batch(z1, z2, temperature=temperature),
+            clip(z1, z2, temperature=temperature),
         ):
             assert value.isfinite()
             assert torch.autograd.grad(value, z1)[0].isfinite().all()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import far, near
-from nearfar.distributed import columns, gather, share
+from nearfar.contrast import far, far_both, near
+from nearfar.distributed import columns, gather, share, world
 
 
 def nt_xent(
@@ -108,6 +108,23 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: 
     if group is None:
         return share(far(q, keys) - pull)
     return share(torch.logaddexp(pull, far(q, keys, skip=own, exclude_same=_both(group))) - pull)
+
+
+def clip(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
+    """InfoNCE inside the batch in both directions, of pairs such as an image and its caption: CLIP, MoCo v3.
+
+        loss = (info_nce_batch(q, k) + info_nce_batch(k, q)) / 2
+
+    q, k: N x D. Equal rows give log N. In one process each product is made once for both directions.
+    Radford et al. 2021, arXiv 2103.00020.
+    """
+    if world() > 1 or group is not None:
+        one, other = (info_nce_batch(x, y, temperature=temperature, group=group) for x, y in ((q, k), (k, q)))
+        return (one + other) / 2
+    q = q / temperature
+    pull = near(q, k, torch.arange(len(q), device=q.device))
+    rows, columns = far_both(q, k)
+    return (share(rows - pull) + share(columns - pull)) / 2
 
 
 def _both(group: Tensor) -> tuple[Tensor, Tensor]:
