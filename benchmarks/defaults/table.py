@@ -83,7 +83,8 @@ def resampled(change: Tensor, group: Tensor, *, draws: int = DRAWS, seed: int = 
 def worth(name: str, method: str, config: str, minutes: float) -> float | None:
     """What a configuration is worth on a set: the lesser of its gains of kNN and linear, up to MOST."""
     points = [point(name, method, config, minutes, what) for what in MEASURES]
-    return None if None in points else min(MOST, *points)
+    known = [value for value in points if value is not None]
+    return min(MOST, *known) if len(known) == len(points) else None
 
 
 def choose(method: str, among: Iterable[str], among_all: Iterable[str]) -> str | None:
@@ -91,23 +92,21 @@ def choose(method: str, among: Iterable[str], among_all: Iterable[str]) -> str |
 
     Only those count that were measured on all of `among_all` on which anything was: which these are is no result.
     """
-    wanted = [name for name in among_all if any(worth(name, method, c, SCREENED) for c in CANDIDATES[method])]
+    values = {name: {c: worth(name, method, c, SCREENED) for c in CANDIDATES[method]} for name in among_all}
+    known = {name: {c: v for c, v in of.items() if v is not None} for name, of in values.items()}
+    known = {name: of for name, of in known.items() if of}
     by_source: dict[str, list[str]] = {}
-    for name in set(among) & set(wanted):
+    for name in set(among) & set(known):
         by_source.setdefault(about(name)["source"], []).append(name)
-    best: tuple[float, str] | None = None
-    for config in CANDIDATES[method]:
-        found = {name: worth(name, method, config, SCREENED) for name in wanted}
-        if by_source and None not in found.values():
-            total = mean(mean(found[name] for name in names) for names in by_source.values())
-            if best is None or total > best[0]:
-                best = total, config
-    return best[1] if best else None
+    everywhere = [c for c in CANDIDATES[method] if all(c in of for of in known.values())]
+    if not by_source or not everywhere:
+        return None
+    return max(everywhere, key=lambda c: mean(mean(known[n][c] for n in names) for names in by_source.values()))
 
 
 def family(name: str) -> str:
     """The nature of a set, or that for which it counts."""
-    nature = about(name)["nature"]
+    nature: str = about(name)["nature"]
     return FAMILY.get(nature, nature)
 
 
