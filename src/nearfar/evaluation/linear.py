@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from nearfar.errors import UserError
@@ -72,6 +71,8 @@ def logistic(
 
         start = torch.cat([coefficient / scale, bias[None]]).flatten().cpu().numpy()
         options = {"maxiter": 100, "gtol": tolerance, "ftol": 1e-10}
+        from scipy.optimize import minimize  # takes half a second to load
+
         solution = torch.from_numpy(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x)
         solution = solution.to(x.device).view(-1, classes)
         coefficient, bias = scale * solution[:-1], solution[-1]

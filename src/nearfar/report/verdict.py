@@ -387,14 +387,15 @@ def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], 
     """What one probe has over another: of the same samples where their answers are known, else of two binomials."""
     before, after = (_right(line) for line in (first, last))
     sizes = [line.get("knn_samples") or _probe_size(record) for line in (first, last)]
-    if None in sizes:
+    counts = [size for size in sizes if size is not None]
+    if len(counts) < len(sizes):
         return Gain(PROBE, first["knn"], last["knn"], None)
     if before is not None and after is not None and before.shape == after.shape:
         interval = _wider(of_answers(after, over=before, level=level), last)
         return Gain(PROBE, first["knn"], last["knn"], interval, after.shape[1])
-    ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(sizes), strict=True))
-    interval = _wider(apart(ours, theirs), {"knn_samples": sizes[1]} | dict(last))
-    return Gain(PROBE, first["knn"], last["knn"], interval, min(sizes))
+    ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(counts), strict=True))
+    interval = _wider(apart(ours, theirs), {"knn_samples": counts[1]} | dict(last))
+    return Gain(PROBE, first["knn"], last["knn"], interval, min(counts))
 
 
 def _wider(gain: Interval, line: Mapping[str, Any]) -> Interval:

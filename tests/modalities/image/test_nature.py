@@ -57,7 +57,11 @@ def strokes(generator: torch.Generator, width: float, corners: list[tuple[float,
 
 
 SEVEN = [(0.25, 0.2), (0.75, 0.2), (0.45, 0.8)]
-CHARACTERS = [SEVEN, [(0.3, 0.2), (0.3, 0.8), (0.7, 0.8)], [(0.3, 0.8), (0.3, 0.25), (0.7, 0.25), (0.7, 0.5), (0.3, 0.5)]]
+CHARACTERS = [
+    SEVEN,
+    [(0.3, 0.2), (0.3, 0.8), (0.7, 0.8)],
+    [(0.3, 0.8), (0.3, 0.25), (0.7, 0.25), (0.7, 0.5), (0.3, 0.5)],
+]
 
 
 def characters(generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nearfar.modalities.table.doctor import examine, missing, targets, telling
+from nearfar.modalities.table.doctor import examine, missing, targets, telling, to_beat
 from nearfar.modalities.table.samples import open_table
 
 
@@ -102,3 +102,24 @@ def test_a_target_among_the_inputs_is_suspected() -> None:
     # What is the label already is no input; another column may still be called like one.
     found = dict(targets(open_table(table | {"b": kind, "target": noise.tolist()}, label_column="b")))
     assert list(found) == ["target"]
+
+
+def test_what_needs_no_encoder_is_told_before_training() -> None:
+    """A label by the product of two signs is for trees alone; one by a sum for both; test rows do not count."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 900))
+    kind = random.integers(0, 300, 900).astype(str)
+    split = ["test"] * 100 + ["train"] * 800
+    found = {}
+    for name, label in (("sum", x + y > 0), ("product", x * y > 0)):
+        own = np.where(np.arange(900) < 100, random.integers(0, 2, 900), label)  # of the test rows by chance
+        found[name] = to_beat(open_table({"x": x, "y": y, "kind": kind, "label": own, "split": split}))
+    linear, trees, held = found["sum"]
+    assert held == 200
+    assert linear > 0.9
+    assert trees > 0.9
+    linear, trees, _ = found["product"]
+    assert linear < 0.65
+    assert trees > 0.85
+    assert to_beat(open_table({"x": x[:60], "y": y[:60], "label": (x + y)[:60] > 0})) is None
+    assert to_beat(open_table({"x": x, "y": y})) is None

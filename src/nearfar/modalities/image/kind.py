@@ -27,8 +27,8 @@ from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
-from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.nature import nature
+from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
@@ -65,7 +65,7 @@ class ImageKind(kind.Kind):
     def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
         size = view_size(settings, samples.side)
         common = self.common_facts(samples, settings, given)
-        own = {"channels": samples.channels, "side": samples.side, "size": size}
+        own: dict[str, Any] = {"channels": samples.channels, "side": samples.side, "size": size}
         if "views" not in given:
             views, reasons = self.suited_views(samples)
             own |= {"views": views, "why_views": "; ".join(reasons)}

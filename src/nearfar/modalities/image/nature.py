@@ -99,7 +99,9 @@ def nature(images: Images, seed: int = 0) -> Nature:
     }
     name = _judged(numbers)
     found = found_by_pixels(images.subset(some[:256]), SUITED[name][0], seed)
-    return Nature(name, SUITED[name][0], [SUITED[name][1], *_sentences(name, numbers, found)], numbers | {"found": found})
+    return Nature(
+        name, SUITED[name][0], [SUITED[name][1], *_sentences(name, numbers, found)], numbers | {"found": found}
+    )
 
 
 def _judged(m: dict[str, float]) -> Name:
@@ -239,7 +241,9 @@ def found_by_pixels(images: Images, views: str, seed: int = 0) -> float:
 
     make = getattr(named, views)(SIDE)
     index = torch.arange(len(images))
-    pair = make(*(t.cpu() for t in images.fetch(index)), make.draw(len(images), torch.Generator().manual_seed(seed)))[:2]
+    pair = make(*(t.cpu() for t in images.fetch(index)), make.draw(len(images), torch.Generator().manual_seed(seed)))[
+        :2
+    ]
     rows = torch.cat([F.interpolate(x, (16, 16), mode="area").flatten(1) for x in pair])
     rows = F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
     nearest = (rows @ rows.T).fill_diagonal_(-1).argmax(1)

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED
+from nearfar.data.splits import holdout
 from nearfar.errors import counted
+from nearfar.evaluation.linear import linear, ridge
 from nearfar.modalities.examination import Examination, common_warnings, equal_samples, labeled, parts
+from nearfar.modalities.table import views
 from nearfar.modalities.table.samples import TableSamples
 
 TARGETS = frozenset(
@@ -50,6 +53,10 @@ def examine(rows: TableSamples, *, seed: int = 0) -> Examination:
         ("copies", f"{counted(copies.exact, 'rows')} the same as one before"),
         ("labeled", labeled(rows)),
     ]
+    if (known := to_beat(rows, seed)) is not None:
+        linear, trees, held = known
+        text = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right: what to beat"
+        facts.append(("raw columns", text))
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
     sound = "no copies, no uneven classes, no empty columns, none that gives the label away or looks like a label"
@@ -126,6 +133,32 @@ def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[t
         accuracy = _accuracy(_inputs(rows, which)[:, others], label, rows, others, seed)
         if (accuracy - 1 / classes) * classes / (classes - 1) >= least:
             yield name, f"the {at} column, of {values} values, which the others tell: {_percent(accuracy)} right"
+
+
+def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int] | None:
+    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns, and on how many rows.
+
+    Learned from three quarters of the labeled training rows, `most` at most, and told on the rest; None where classes
+    of `FEWEST` rows are not at least two, or hold fewer than a hundred.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    learned = (rows.of_split(*LEARNED) & (rows.label != MISSING)).nonzero()[:, 0]
+    learned = learned[torch.randperm(len(learned), generator=torch.Generator().manual_seed(seed))[:most]]
+    often = torch.bincount(rows.label[learned], minlength=len(rows.classes)) >= FEWEST
+    learned = learned[often[rows.label[learned]]]
+    if int(often.sum()) < 2 or len(learned) < 100:
+        return None
+    label = rows.label[learned].unique(return_inverse=True)[1]
+    rest, held = holdout(label, rows.group[learned], share=0.25, seed=seed)
+    numbers, codes = rows.numbers[learned].cpu(), rows.codes[learned].cpu()
+    x = views.expand(rows.columns, numbers, codes)
+    told = linear(x[rest], label[rest], x[held], label[held], solver=ridge)["accuracy"] / 100
+    table = torch.cat([numbers, codes], 1).numpy()
+    kinds = [numbers.shape[1] + b for b, column in enumerate(rows.columns.categories) if column.width < 255]
+    trees = HistGradientBoostingClassifier(max_iter=30, categorical_features=kinds or None, random_state=seed)
+    right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
+    return float(told), float(right.mean()), len(held)
 
 
 def _codes(rows: TableSamples, c: int) -> Tensor:

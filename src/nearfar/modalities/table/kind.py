@@ -76,6 +76,7 @@ class TableKind(kind.Kind):
             categorical=settings.categorical,
             keep=settings.keep_words,
             every=settings.split == "all",
+            form=settings.numbers,
         )
 
     def open_as(

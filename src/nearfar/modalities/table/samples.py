@@ -18,7 +18,7 @@ from nearfar.data import csv
 from nearfar.data.labels import USUAL, LabelColumn, Labels, array_labels, given_labels, some, split_names
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import NotFound, UserError, WrongType
-from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.columns import Columns, NumberForm
 from nearfar.modalities.table.values import missing_words
 
 RESERVED = ("split", "group")
@@ -31,7 +31,7 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 class TableSamples(Samples):
     """N rows. names: the position of each, from 0, as text.  digest: see `Columns.digests`.
 
-    columns: what they mean.  numbers: N x A, standardized, NaN where missing.  codes: N x B, int64: see
+    columns: what they mean.  numbers: N x A, scaled, NaN where missing.  codes: N x B, int64: see
     `Columns.encode`.
     """
 
@@ -71,6 +71,7 @@ def open_table(
     categorical: Sequence[str] = (),
     keep: Sequence[str] = (),
     every: bool = False,
+    form: NumberForm = "standard",
     columns: Columns | None = None,
 ) -> TableSamples:
     """Open a table for training, or for an encoder that was trained on `columns`.
@@ -84,6 +85,7 @@ def open_table(
     categorical: columns whose numbers are codes.  keep: words that are values, though they usually say that one is
         missing.
     Columns are learned from the rows whose split is train, or unknown.  every: from all rows.
+    form: how numbers become inputs, see `nearfar.modalities.table.columns`.
 
     Raises FileNotFoundError where there is nothing, ValueError where it is no table, a named column is absent, no row
     may be learned from, or no column can be.
@@ -138,7 +140,7 @@ def open_table(
                 f"no row of {given} may be learned from: all are of the split {' or '.join(sorted(set(split)))}. Leave "
                 "the column out by --drop split, or learn from all rows by --split all"
             )
-        columns, more = Columns.learn(table.select(inputs), codes_in, learn, keep=keep, typed=typed)
+        columns, more = Columns.learn(table.select(inputs), codes_in, learn, keep=keep, typed=typed, form=form)
         notes += more
     else:
         table = table.rename_columns([_as_trained(name, columns, notes, table) for name in table.column_names])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.errors import UserError
@@ -23,7 +23,7 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "mlp"
-    """mlp, mlp-WIDTHxDEPTH such as mlp-512x3, or maxout."""
+    """mlp, kept (the inputs themselves beside an mlp), both also as mlp-WIDTHxDEPTH such as mlp-512x3, or maxout."""
     views: str = "scarf"
     """What random views are made of each row: scarf (as it is, and corrupted), corrupted (both), blanked, mixed, or
     FILE.py:FUNCTION. `nearfar views DATA` shows them."""
@@ -33,6 +33,9 @@ class Settings(settings.Settings):
     """Columns to leave out."""
     categorical: tuple[str, ...] = ()
     """Columns whose numbers are codes."""
+    numbers: Literal["standard", "quantile", "piecewise"] = "standard"
+    """How a number becomes an input: standard (less the mean, by the deviation), quantile (its place among the others,
+    as a normal deviate), or piecewise (pieces of the range that hold equally many values, an input each)."""
 
     def check(self) -> None:
         super().check()
@@ -41,10 +44,11 @@ class Settings(settings.Settings):
 
 def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so."""
-    if not re.fullmatch(r"mlp(-0*[1-9][0-9]*x0*[1-9][0-9]*)?|maxout(-0*[1-9][0-9]*)?", name):
+    if not re.fullmatch(r"(mlp|kept)(-0*[1-9][0-9]*x0*[1-9][0-9]*)?|maxout(-0*[1-9][0-9]*)?", name):
         raise UserError(
             f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such '
-            "as mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
+            "as mlp-512x3, kept (the inputs beside 2 layers of 128), kept-WIDTHxDEPTH, maxout, or maxout-64 (arXiv "
+            "2010.08887 at its full width)"
         )
 
 
@@ -72,5 +76,5 @@ def recipe_for(data: Any) -> str:
 
 
 def measured_for(data: Any) -> str:
-    """The recipes that were chosen by measurement: none."""
-    return ""
+    """The recipes that were chosen by measurement."""
+    return "measured_tables"
