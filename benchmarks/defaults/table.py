@@ -13,18 +13,16 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.defaults import measure, sets
 from benchmarks.defaults.candidates import CANDIDATES, OLD
-from nearfar.evaluation.intervals import Interval
+from nearfar.evaluation.intervals import Interval, of_answers
 
 MEASURES = ("knn", "linear")
 BUDGETS = (1, 5, 30)
 """CPU-minutes that a run may take."""
 MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
-DRAWS = 1000
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
 FAMILY = {"gray_photo": "photo", "ink_drawing": "drawing", "spectrogram": "sign"}
@@ -57,27 +55,16 @@ def point(name: str, method: str, config: str, minutes: float, what: str) -> flo
 
 
 def gain(name: str, method: str, config: str, minutes: float, what: str) -> Interval | None:
-    """The same with its interval: the bootstrap over seeds and over test samples, those of one group together."""
+    """The same with its interval, over seeds and over test samples, those of one group together."""
     found = runs(name, method, config, minutes)
     if not found:
         return None
     known = about(name)
-    parts = [(measure.hits(r[what], known["test"]), measure.hits(r["untrained"][what], known["test"])) for r in found]
-    return resampled(torch.stack([a.double() - b.double() for a, b in parts]), torch.tensor(known["group"]))
-
-
-def resampled(change: Tensor, group: Tensor, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """The mean of `change`, seeds x test samples, in per cent, with its 95 % interval over both. group: N."""
-    unit = group.unique(return_inverse=True)[1]
-    count = torch.bincount(unit).double()  # U
-    total = torch.zeros(len(change), len(count), dtype=torch.float64).index_add_(1, unit, change.double())  # seeds x U
-    generator = torch.Generator().manual_seed(seed)
-    of = torch.randint(len(change), (draws, len(change)), generator=generator)
-    drawn = torch.randint(len(count), (draws, len(count)), generator=generator)
-    mean_of_seeds = torch.stack([total[seeds].mean(0) for seeds in of])  # draws x U
-    means = mean_of_seeds.gather(1, drawn).sum(1) / count[drawn].sum(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(100 * float(change.mean()), 100 * low, 100 * high)
+    after, before = (
+        torch.stack([measure.hits(part[what], known["test"]) for part in parts])
+        for parts in (found, [r["untrained"] for r in found])
+    )
+    return of_answers(after, over=before, group=torch.tensor(known["group"]))
 
 
 def worth(name: str, method: str, config: str, minutes: float) -> float | None:

@@ -56,24 +56,30 @@ def _momentum(facts: Facts, steps: float, highest: float, *, most: int = 128) ->
 
 
 def simclr(facts: Facts) -> Recipe:
+    """The default: measured on 12 data sets. Here for 5,000 photographs; views are by what images are."""
     return _recipe(facts, {"temperature": 0.2})
 
 
 def moco(facts: Facts) -> Recipe:
+    """The default, as simclr; little measured. The copy follows within a twentieth of the run."""
     return _recipe(facts, {"queue": 1024, "momentum": _momentum(facts, 20, 0.999), "temperature": 0.2})
 
 
 def byol(facts: Facts) -> Recipe:
+    """The default, as simclr. Below an untrained network in a minute: it needs many steps, or another method."""
     return _recipe(facts, {"hidden": 1024, "momentum": _momentum(facts, 200, 0.996)})
 
 
 def swav(facts: Facts) -> Recipe:
+    """The default, as simclr; measured on four data sets."""
     return _recipe(facts, {"prototypes": 100, "hidden": 512, "epsilon": 0.03})
 
 
 def barlow(facts: Facts) -> Recipe:
+    """The default, as simclr; measured on four data sets."""
     return _recipe(facts, {"dim": 1024})
 
 
 def supcon(facts: Facts) -> Recipe:
+    """The default, as simclr; little measured."""
     return _recipe(facts, {"temperature": 0.1})
