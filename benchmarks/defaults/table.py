@@ -25,7 +25,7 @@ MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
-FAMILY = {"gray_photo": "photo", "ink_drawing": "drawing", "spectrogram": "sign"}
+FAMILY = {"gray_photo": "colorful", "ink_drawing": "drawing", "spectrogram": "sign"}
 """Natures that count as another where there is a choice."""
 WIDER = {"photo": "mirrored", "colorful": "mirrored", "turned": "mirrored", "drawing": "told", "sign": "told"}
 """The families that are asked where no other source is of the same: may images be mirrored, or is that told?"""
