@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks.bench.results import keep
 from nearfar import methods
-from nearfar.evaluation.intervals import difference
+from nearfar.evaluation.intervals import bootstrap
 from nearfar.evaluation.kshot import episodes
 from nearfar.modalities.image.drawings import alphabets, drawings
 from nearfar.modalities.image.samples import Images, open_images
@@ -98,13 +98,14 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
         )
     finally:
         shutil.rmtree(folder)
-    gain = difference(list(before["per_unit"].values()), list(after["per_unit"].values()), seed=seed)
+    pairs = zip(before["per_unit"].values(), after["per_unit"].values(), strict=True)
+    gain = bootstrap([b - a for a, b in pairs], seed=seed)
     return {
         "method": name,
         "source": source(name),
         "untrained": round(before["accuracy"], 2),
         "trained": round(after["accuracy"], 2),
-        "gain": str(gain),
+        "gain": f"{gain.mean:+.2f} (95 % interval {gain.low:+.2f} to {gain.high:+.2f})",
         "learned": gain.low > 0 and gain.mean >= LEAST,
         "seconds": round(seconds, 1),
         "seed": seed,

@@ -122,7 +122,7 @@ def training(name: str) -> str:
         module = recipes.module(file)
         for word in sorted(word for word in vars(module) if word == name or word.startswith(f"{name}_")):
             made = getattr(module, word)
-            recipe = made()
+            recipe = recipes.load(f"{file}:{word}", name, recipes.kind_of(file))
             chosen, its = recipe.settings, ", ".join(f"{flag} {value}" for flag, value in recipe.method.items())
             called = literal(file if word == name else f"{file}:{word}")
             how = chosen.views, f"{chosen.optimizer} {chosen.lr:g}", str(chosen.batch), its, made.__doc__ or ""

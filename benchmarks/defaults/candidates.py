@@ -31,6 +31,7 @@ def _varied(base: dict[str, Any], views: Sequence[str], *changes: dict[str, Any]
 BATCH64 = {"batch": 64, "lr": 4.2e-3}
 BATCH32 = {"batch": 32, "lr": 6e-3}
 COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
+SLOWER = {"momentum": 0.99}
 FASTER = {"lr": 6e-3}
 VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
 SIMCLR = ADAMW | {"temperature": 0.2}
@@ -49,7 +50,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "colorful-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "colorful"},
     },
     "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
-    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("colorful", "sign"), BATCH32)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("colorful", "sign"), BATCH32, SLOWER)},
     "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
     "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
     "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},

@@ -13,21 +13,19 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.defaults import measure, sets
 from benchmarks.defaults.candidates import CANDIDATES, OLD
-from nearfar.evaluation.intervals import Interval
+from nearfar.evaluation.intervals import Interval, of_answers
 
 MEASURES = ("knn", "linear")
 BUDGETS = (1, 5, 30)
 """CPU-minutes that a run may take."""
 MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
-DRAWS = 1000
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
-FAMILY = {"gray_photo": "photo", "ink_drawing": "drawing", "spectrogram": "sign"}
+FAMILY = {"gray_photo": "colorful", "ink_drawing": "drawing", "spectrogram": "sign"}
 """Natures that count as another where there is a choice."""
 WIDER = {"photo": "mirrored", "colorful": "mirrored", "turned": "mirrored", "drawing": "told", "sign": "told"}
 """The families that are asked where no other source is of the same: may images be mirrored, or is that told?"""
@@ -57,33 +55,23 @@ def point(name: str, method: str, config: str, minutes: float, what: str) -> flo
 
 
 def gain(name: str, method: str, config: str, minutes: float, what: str) -> Interval | None:
-    """The same with its interval: the bootstrap over seeds and over test samples, those of one group together."""
+    """The same with its interval, over seeds and over test samples, those of one group together."""
     found = runs(name, method, config, minutes)
     if not found:
         return None
     known = about(name)
-    parts = [(measure.hits(r[what], known["test"]), measure.hits(r["untrained"][what], known["test"])) for r in found]
-    return resampled(torch.stack([a.double() - b.double() for a, b in parts]), torch.tensor(known["group"]))
-
-
-def resampled(change: Tensor, group: Tensor, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """The mean of `change`, seeds x test samples, in per cent, with its 95 % interval over both. group: N."""
-    unit = group.unique(return_inverse=True)[1]
-    count = torch.bincount(unit).double()  # U
-    total = torch.zeros(len(change), len(count), dtype=torch.float64).index_add_(1, unit, change.double())  # seeds x U
-    generator = torch.Generator().manual_seed(seed)
-    of = torch.randint(len(change), (draws, len(change)), generator=generator)
-    drawn = torch.randint(len(count), (draws, len(count)), generator=generator)
-    mean_of_seeds = torch.stack([total[seeds].mean(0) for seeds in of])  # draws x U
-    means = mean_of_seeds.gather(1, drawn).sum(1) / count[drawn].sum(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(100 * float(change.mean()), 100 * low, 100 * high)
+    after, before = (
+        torch.stack([measure.hits(part[what], known["test"]) for part in parts])
+        for parts in (found, [r["untrained"] for r in found])
+    )
+    return of_answers(after, over=before, group=torch.tensor(known["group"]))
 
 
 def worth(name: str, method: str, config: str, minutes: float) -> float | None:
     """What a configuration is worth on a set: the lesser of its gains of kNN and linear, up to MOST."""
     points = [point(name, method, config, minutes, what) for what in MEASURES]
-    return None if None in points else min(MOST, *points)
+    known = [value for value in points if value is not None]
+    return min(MOST, *known) if len(known) == len(points) else None
 
 
 def choose(method: str, among: Iterable[str], among_all: Iterable[str]) -> str | None:
@@ -91,23 +79,21 @@ def choose(method: str, among: Iterable[str], among_all: Iterable[str]) -> str |
 
     Only those count that were measured on all of `among_all` on which anything was: which these are is no result.
     """
-    wanted = [name for name in among_all if any(worth(name, method, c, SCREENED) for c in CANDIDATES[method])]
+    values = {name: {c: worth(name, method, c, SCREENED) for c in CANDIDATES[method]} for name in among_all}
+    known = {name: {c: v for c, v in of.items() if v is not None} for name, of in values.items()}
+    known = {name: of for name, of in known.items() if of}
     by_source: dict[str, list[str]] = {}
-    for name in set(among) & set(wanted):
+    for name in set(among) & set(known):
         by_source.setdefault(about(name)["source"], []).append(name)
-    best: tuple[float, str] | None = None
-    for config in CANDIDATES[method]:
-        found = {name: worth(name, method, config, SCREENED) for name in wanted}
-        if by_source and None not in found.values():
-            total = mean(mean(found[name] for name in names) for names in by_source.values())
-            if best is None or total > best[0]:
-                best = total, config
-    return best[1] if best else None
+    everywhere = [c for c in CANDIDATES[method] if all(c in of for of in known.values())]
+    if not by_source or not everywhere:
+        return None
+    return max(everywhere, key=lambda c: mean(mean(known[n][c] for n in names) for names in by_source.values()))
 
 
 def family(name: str) -> str:
     """The nature of a set, or that for which it counts."""
-    nature = about(name)["nature"]
+    nature: str = about(name)["nature"]
     return FAMILY.get(nature, nature)
 
 

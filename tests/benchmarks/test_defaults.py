@@ -120,19 +120,6 @@ def test_one_great_gain_does_not_decide(results: Path, monkeypatch: pytest.Monke
     assert table.chosen("simclr", "drawing") == "drawing"
 
 
-def test_an_interval_is_over_seeds_and_over_groups_of_test_samples() -> None:
-    same = torch.zeros(3, 200)
-    same[:, :20] = 1
-    alone = table.resampled(same, torch.arange(200))
-    assert alone.mean == pytest.approx(10)
-    assert 5 < alone.low < 7 < 13 < alone.high < 15  # a binomial deviation of 2.1
-    together = table.resampled(same, torch.arange(200) // 20)
-    assert together.low == 0  # all that changed is of one group
-    seeds = same.clone()
-    seeds[0] = 0
-    assert table.resampled(seeds, torch.arange(200)).low < 1  # at times the first seed is drawn thrice
-
-
 def test_the_plan_wants_every_candidate_and_then_seeds(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sets, "SETS", {n: sets.Source(n, "drawing", tiny, "") for n in ("one", "two")})
     kept("one", "a", "drawing", {"colorful": 4})

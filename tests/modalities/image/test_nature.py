@@ -118,7 +118,7 @@ def opened(pixels: Tensor) -> Images:
     [
         (photographs, "photo", "simclr"),
         (fruit, "colorful", "colorful"),
-        (landscapes, "gray_photo", "simclr"),
+        (landscapes, "gray_photo", "colorful"),
         (cells, "turned", "turned"),
         (characters, "drawing", "drawing"),
         (lambda generator: 1 - characters(generator), "ink_drawing", "ink_drawing"),

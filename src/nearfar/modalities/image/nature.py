@@ -48,7 +48,10 @@ Name = Literal["photo", "colorful", "gray_photo", "turned", "drawing", "ink_draw
 SUITED: dict[Name, tuple[str, str]] = {
     "photo": ("simclr", "photographs: crops, mirror images and color changes"),
     "colorful": ("colorful", "photographs whose colors tell much: crops, mirror images and mild color changes"),
-    "gray_photo": ("simclr", "gray photographs: crops, mirror images and brightness; there are no colors to change"),
+    "gray_photo": (
+        "colorful",
+        "gray photographs: mild crops, mirror images and brightness; there are no colors to change",
+    ),
     "turned": ("turned", "there is no upright: mirror images and quarter turns are free"),
     "drawing": ("drawing", "light strokes on dark paper: shape counts, so crops are mild and maps affine"),
     "ink_drawing": ("ink_drawing", "dark strokes on white paper: shape counts, so crops are mild and maps affine"),
