@@ -79,7 +79,6 @@ def logistic(
 
         start = torch.cat([coefficient / scale, bias[None]]).flatten().cpu().numpy()
         options = {"maxiter": 100, "gtol": tolerance, "ftol": 1e-10}
-        from scipy.optimize import minimize  # takes half a second to load
 
         with _blas().limit(limits=1):  # SciPy's own: of vectors so short its threads only wait for each other
             found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 NUMBERS = 2**18
 """Of a block of rows on a CPU: 1 MiB of float32, which stays in the cache of a core."""
