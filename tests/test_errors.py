@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nearfar.errors import UserError, out_of_memory
+from nearfar.errors import UserError, counted, out_of_memory
 
 
 def _cuda() -> None:
@@ -72,3 +72,9 @@ def test_nor_is_it_hidden_by_what_failed_after_it() -> None:
     assert "--batch" in (out_of_memory(error) or "")
     error.__suppress_context__ = True
     assert out_of_memory(error) is None
+
+
+def test_one_is_said_as_one() -> None:
+    nouns = ["images", "classes", "copies", "batches", "processes"]
+    assert [counted(1, noun) for noun in nouns] == ["1 image", "1 class", "1 copy", "1 batch", "1 process"]
+    assert [counted(n, "rows") for n in (0, 2, 1000)] == ["0 rows", "2 rows", "1,000 rows"]

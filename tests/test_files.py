@@ -17,6 +17,7 @@ from nearfar.files import (
     clear_leftovers,
     code_digests,
     code_file,
+    insist_free,
     insist_trusted,
     is_leftover,
     is_not_utf8,
@@ -194,3 +195,16 @@ def test_of_a_folder_all_code_must_be_that_of_before(tmp_path: Path) -> None:
     (tmp_path / "settings.py").write_text("A = 2\n")
     with pytest.raises(Damaged, match=r"kind\.py', or one beside it, is not the file that it was"):
         insist_trusted(name, known, tmp_path / "config.yaml", trust=True)
+
+
+def test_a_file_in_the_way_is_spared_or_may_go(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    insist_free(file)
+    insist_free(tmp_path / "new" / "a.csv")
+    file.write_text("precious")
+    with pytest.raises(FileExistsError, match="already, it is long: name another --table, or .* --force"):
+        insist_free(file, "--table", holds="it is long")
+    insist_free(file, force=True)
+    for path in (tmp_path, file / "b.csv"):
+        with pytest.raises(ValueError, match="--out"):
+            insist_free(path, force=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from nearfar import machine
-from nearfar.machine import host_memory, pick_device
+from nearfar.machine import host_memory, memory_kept, pick_device
 
 MIB = 2**20
 
@@ -103,3 +104,46 @@ def test_auto_takes_a_gpu_only_where_torch_computes_on_it(monkeypatch: pytest.Mo
         assert pick_device("auto").type == "cpu"
     with pytest.raises(ValueError, match=r"--device cuda: .*no kernel image"):
         pick_device("cuda")
+
+
+class _Usage(ctypes.Structure):
+    """What glibc tells of its memory: mallinfo2 of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+
+def _mapped_by_a_block(mib: int) -> int:
+    """MiB that a tensor takes from the system for itself, to be given back when it is gone."""
+    usage = ctypes.CDLL(None).mallinfo2
+    usage.restype = _Usage
+    before = usage().hblkhd
+    block = torch.empty(mib * MIB, dtype=torch.uint8)
+    return (usage().hblkhd - before) // MIB if len(block) else 0
+
+
+@pytest.mark.skipif(
+    machine._glibc() is None or not hasattr(machine._glibc(), "mallinfo2"), reason="tells of glibc 2.33 and later"
+)
+def test_memory_is_kept_within_and_given_back_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in machine._ALLOCATOR:
+        monkeypatch.delenv(variable, raising=False)
+    with memory_kept():
+        assert _mapped_by_a_block(16) == 0
+    assert _mapped_by_a_block(64) == 64
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    with memory_kept():  # what the environment says goes first
+        assert _mapped_by_a_block(64) == 64

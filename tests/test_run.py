@@ -16,6 +16,7 @@ from PIL import Image
 import nearfar
 from nearfar.cli import main
 from nearfar.export.encoder import load_encoder
+from nearfar.files import replace_json
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import open_images
 from nearfar.training.checkpoints import read
@@ -307,3 +308,11 @@ def test_images_in_memory_may_be_opened_without_their_labels(trained: nearfar.Ru
         assert len(trained.open(data).classes) == 4
         assert trained.open(data, labels="none").classes == []
         assert trained.open(data, labels=["a", "b"] * 6).classes == ["a", "b"]
+
+
+def test_a_run_says_in_one_line_what_it_is(trained: nearfar.Run, copy: Path) -> None:
+    steps = trained.config["made"]["steps"]
+    assert repr(trained) == f"<Run {str(trained.path)!r}: simclr on {trained.config['data']}, {steps} steps, finished>"
+    environment = read_environment(copy)
+    replace_json(copy / "environment.json", environment | {"finished": False}, indent=1)
+    assert f"{steps} of {steps} steps, stopped" in repr(nearfar.load(copy))

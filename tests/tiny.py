@@ -20,6 +20,12 @@ def tiny_images(n: int = 48, classes: int = 4, side: int = 16) -> np.ndarray:
     return (255 * (away < 2) * random.uniform(0.6, 1, (n, side, side))).astype(np.uint8)
 
 
+def evaluated(run: Path) -> Path:
+    """The one result of `nearfar evaluate` that a run holds."""
+    (path,) = (run / "results").glob("evaluate-*.json")
+    return path
+
+
 def array_file(path: Path, n: int = 48, classes: int = 4, *, labeled: bool = True) -> Path:
     """A .npz file of such images."""
     labels = {"labels": np.arange(n) % classes} if labeled else {}

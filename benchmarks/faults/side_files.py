@@ -56,11 +56,12 @@ def _answers(data: Path, run: Path, classifier: Path, out: Path) -> dict[str, tu
         ("predict", ["predict", classifier, data, "--out", out / "a.csv"], out / "a.csv"),
         ("report", ["report", run], run / "report.html"),
         ("report of the classifier", ["report", classifier], classifier / "report.html"),
-        ("evaluate", ["evaluate", run, data], run / "results" / "evaluate.json"),
-        ("evaluate of the classifier", ["evaluate", classifier, data], classifier / "results" / "evaluate.json"),
+        ("evaluate", ["evaluate", run, data], run / "results" / "evaluate-*.json"),
+        ("evaluate of the classifier", ["evaluate", classifier, data], classifier / "results" / "evaluate-*.json"),
         ("best", ["embed", run, data, "--checkpoint", "best", "--out", out / "b.npz"], out / "b.npz"),
     ):
         said = command(words)
+        made = next(made.parent.glob(made.name), made)
         found[name] = said, made.read_bytes() if made.exists() else b""
         for path in (out / "a.npz", out / "a.csv", out / "b.npz"):
             path.unlink(missing_ok=True)

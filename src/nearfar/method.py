@@ -178,6 +178,10 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    fewest_views: int = 1
+    """Views of each sample that a step takes, at least."""
+    most_views: int = 0
+    """The same, at most; 0 for any number."""
     title: ClassVar[str] = ""
     """Full name, authors and year, as people search for it: "SimCLR: A Simple Framework ... (Chen et al. 2020)"."""
     family: ClassVar[str] = "others"

@@ -21,6 +21,8 @@ Half = tuple[str, torch.dtype]
 """A kind of device, and what autocast computes in there."""
 
 _half: ContextVar[Half | None] = ContextVar("half", default=None)
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+"""Whether a network runs: one within it is part of it."""
 
 
 @contextmanager
@@ -43,16 +45,19 @@ def network(call: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @wraps(call)
     def _run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        half = _half.get()
-        if half is None:
-            return _leaving(call(*args, **kwargs))
-        token = _half.set(None)  # a network in a network is part of it, also where it is recomputed in backward
+        if _inside.get():
+            return call(*args, **kwargs)
+        half, token = _half.get(), _inside.set(True)
         try:
-            with torch.autocast(half[0], dtype=half[1]):
+            if half is None:
                 out = call(*args, **kwargs)
+            else:
+                with torch.autocast(half[0], dtype=half[1]):
+                    out = call(*args, **kwargs)
+                out = out.to(torch.promote_types(out.dtype, torch.float32))
         finally:
-            _half.reset(token)
-        return _leaving(out.to(torch.promote_types(out.dtype, torch.float32)))
+            _inside.reset(token)
+        return _leaving(out)
 
     return _run
 

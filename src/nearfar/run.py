@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +17,17 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
-from nearfar.data.digests import digests
-from nearfar.data.labels import meet, places, present
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import folds
-from nearfar.errors import Damaged, NotFound, UserError
+from nearfar.data.splits import apart, folds
+from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
+from nearfar.evaluation.protocol import unpacked
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
-from nearfar.files import insist_trusted, replace_json
+from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
@@ -31,11 +35,14 @@ from nearfar.nn.towers import pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.page import report
+from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.report.verdict import Answer, answers, spoken
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
@@ -82,6 +89,16 @@ class Run:
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
+
+    def __repr__(self) -> str:
+        made, done = self.config["made"], step_reached(self.path)
+        if "classifier" in self.config:
+            state = "a classifier"
+        elif is_finished(self.path):
+            state = f"{counted(made['steps'], 'steps')}, finished"
+        else:
+            state = f"{done:,} of {counted(made['steps'], 'steps')}, stopped"
+        return f"<Run {str(self.path)!r}: {self.config['method']} on {self.config['data']}, {state}>"
 
     def insist_trusted(self, name: str) -> None:
         """Raise ValueError where a name in the config stands for code of the user's own that must not be run."""
@@ -192,16 +209,26 @@ class Run:
         """
         keep = (*self.settings.keep_words, *keep_words)
         column = label_column or self.settings.label_column
+        self.insist_there(data, labels, label_column)
         opened = self.kind.open_as(
             data,
             self.config["made"],
-            dataclasses.replace(self.settings, keep_words=keep),
+            dataclasses.replace(self.settings, keep_words=keep, label_column=label_column or USUAL),
             labels=None if isinstance(labels, str) and labels == "none" else labels,
             label_column=column,
             lenient=lenient,
         )
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
+
+    def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
+        """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
+
+        wanted: what is said where no labels are known; "" where none need be.
+        """
+        column = label_column or self.settings.label_column
+        self.kind.insist_there(data, labels, column, asked=bool(label_column), wanted=wanted)
+        _ = self.encoder
 
     def reading(self, changed: dict[str, Any]) -> Run:
         """This run, which from now on opens data by other settings than in training; a value that is 0 changes nothing.
@@ -222,7 +249,7 @@ class Run:
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
         known = set(read_samples(self.path, self.config)["digest"].to_pylist())
-        return torch.tensor([digest in known for digest in digests(samples)])
+        return torch.tensor([one in known for one in digests(samples)])
 
     @writes
     @checked
@@ -244,8 +271,13 @@ class Run:
         Without them, a split named test in the labels is tested and the rest learned from; else five seeded stratified
         folds, or as many as the labels allow.  keep_words: as in `open`.
         Raises ValueError where no class is common to what is learned from and what is tested.
-        Writes results/evaluate.json and returns what it holds.
+        Writes results/evaluate-DATA-DIGEST.json and returns what it holds: other samples, labels or another checkpoint
+        have a file of their own, and the same the same.
         """
+        no_labels = f"evaluating takes labels, and none are known: {self.kind.unlabeled}"
+        self.insist_there(data, labels, label_column, no_labels)
+        if test is not None:
+            self.insist_there(test, test_labels, label_column, "--test takes labels, and none are known: --test-labels")
         parts = [self.open(data, labels=labels, label_column=label_column, keep_words=keep_words)]
         if test is not None:
             parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))
@@ -287,7 +319,7 @@ class Run:
                 seen_in_training=bool(seen.any()),
                 solver=ridge,
                 strengths=RIDGE_STRENGTHS,
-                shots=(1, 5) if len(splits) == 1 else (),
+                shots=(1, 5),
                 seed=seed,
             )
             for name, features in (
@@ -296,11 +328,27 @@ class Run:
                 ("trained encoder", trained),
             )
         }
-        table = results_table(evaluations, classes, int(seen.sum()), len(seen), len(splits), self.seen_how)
+        table = results_table(
+            evaluations,
+            classes,
+            int(seen.sum()),
+            len(seen),
+            len(splits),
+            self.seen_how,
+            group[tested] if bool((group != MISSING).any()) else None,
+        )
+        table["seen"]["with labels"] = self.config["made"]["needs_labels"]
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
-        self.write("evaluate", table)
+        table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
+        contents = [fingerprint(digests(samples), samples) for samples in parts]
+        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
+        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        table["name"] = (
+            f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', _named(data if test is None else test))[:60]}-{which}"
+        )
+        self.write(table["name"], table)
         return table
 
     def splits(
@@ -316,7 +364,14 @@ class Run:
         test = samples.of_split("test") & known
         train = samples.of_split(*LEARNED) & known
         if test.any() and train.any():
-            return [(train.nonzero()[:, 0], test.nonzero()[:, 0])], test.nonzero()[:, 0]
+            learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
+            kept = apart(samples.group, learned, tested)
+            of = f"{len(tested) - len(kept):,} of {len(tested):,} {self.kind.noun} of the split test"
+            if not len(kept):
+                raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
+            if len(kept) < len(tested):
+                say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
+            return [(learned, kept)], kept
         if test.any():
             raise UserError(
                 f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
@@ -355,6 +410,10 @@ class Run:
         """Write report.html, from what the run directory holds.  say: told of each file that cannot be read."""
         return report(self.path, say)
 
+    def answers(self) -> list[Answer]:
+        """Is it working, will it help me, which checkpoint: the findings of the report, with their numbers."""
+        return answers(read(self.path))
+
     def export(self, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> ExportReport:
         """Write the encoder for use without nearfar, reload it and compare (see `nearfar.export.encoder`).
 
@@ -373,6 +432,11 @@ class Run:
         probing.insist_alive(self.encoder, str(self.path))
         with owned(Path(folder) if folder else self.path):
             return export_encoder(self.encoder, folder or self.path / "export")
+
+
+def _named(data: Any) -> str:
+    """What data are called: the last part of a path, or their type."""
+    return name_text(Path(data).resolve().name) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 
 def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
@@ -401,12 +465,19 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
 
 
 def results_table(
-    evaluations: dict[str, dict[str, Any]], classes: list[str], seen: int, tested: int, splits: int, how_seen: str
+    evaluations: dict[str, dict[str, Any]],
+    classes: list[str],
+    seen: int,
+    tested: int,
+    splits: int,
+    how_seen: str,
+    group: Tensor | None = None,
 ) -> dict[str, Any]:
     """The results of several features as the table of a report; the last are the run's own.
 
     Args:
         how_seen: how the `seen` samples were in training, `Run.seen_how`.
+        group: of each tested sample, as in `evaluate`; they are drawn together in the intervals of gains.
     """
     titles = {
         "knn": "kNN (%)",
@@ -420,7 +491,7 @@ def results_table(
             "name": name,
             "main": name == main,
             "values": {
-                titles[k]: {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
+                titles[k]: {"value": result["accuracy"], **{key: result[key] for key in ("low", "high", "right")}}
                 for k, result in results.items()
             },
             "chosen": {titles[k]: chosen(result) for k, result in results.items()},
@@ -451,6 +522,13 @@ def results_table(
         "note": note,
         "columns": [titles[k] for k in evaluations[main]],
         "rows": rows,
+        "gains": {
+            other: {titles[k]: _gain(ours, evaluations[other][k], group) for k, ours in evaluations[main].items()}
+            for other in evaluations
+            if other != main
+        },
+        "seen": {"samples": seen, "of": tested},
+        "group": None if group is None else group.tolist(),
         "per_class": {
             "columns": list(each),
             "rows": [
@@ -477,6 +555,12 @@ def chosen(result: dict[str, Any]) -> list[str]:
         return ["standardized" if protocol["standardized"] else "as they are"]
     many = len(protocol["chosen"]) > 1
     return [f"{text} ({count} of {protocol['splits']})" if many else text for text, count in protocol["chosen"].items()]
+
+
+def _gain(ours: dict[str, Any], theirs: dict[str, Any], group: Tensor | None) -> dict[str, float]:
+    """What one result gains over another on the same test samples, as a cell of a table."""
+    value, low, high = of_answers(unpacked(ours["right"]), over=unpacked(theirs["right"]), group=group)
+    return {"value": value, "low": low, "high": high}
 
 
 def load(
@@ -520,6 +604,8 @@ def fit(
     """
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
-    training.train(plan, path, resume=resume, say=say)
+    if training.train(plan, path, resume=resume, say=say):
+        for sentence in spoken(read(path)):
+            say(sentence)
     run = Run(path, trust=True)  # the files of code are those that were given here
     return Run(path, network=plan.network, trust=True) if is_own(run.config["made"]["encoder"]) else run

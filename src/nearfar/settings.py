@@ -5,7 +5,7 @@ Each kind of data extends `Settings` by its own, in `modalities/KIND/settings.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -109,14 +109,63 @@ class Settings(Checked):
 def check_views(given: str, names: Sequence[str]) -> None:
     """Raise ValueError where views have none of these names, and are no function of the user's own."""
     if given not in names and ".py:" not in given:
-        near = get_close_matches(given, names, 2)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant}")
+        raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant(given, names)}")
+
+
+SYNONYMS = {
+    **dict.fromkeys(("batch_size", "bs", "batchsize", "batches"), "batch"),
+    **dict.fromkeys(("learning_rate", "rate", "base_lr"), "lr"),
+    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("wd", "decay", "l2"), "weight_decay"),
+    **dict.fromkeys(("arch", "backbone", "model", "network", "net"), "encoder"),
+    **dict.fromkeys(("image_size", "img_size", "input_size", "crop_size", "resolution"), "size"),
+    **dict.fromkeys(("temp", "tau"), "temperature"),
+    **dict.fromkeys(("optim", "opt"), "optimizer"),
+    **dict.fromkeys(("augment", "augmentation", "augmentations", "transform", "transforms"), "views"),
+    **dict.fromkeys(("n_views", "num_views", "number_of_views"), "view_count"),
+    **dict.fromkeys(("output", "output_dir", "out_dir", "outdir", "save_dir", "dir"), "out"),
+    **dict.fromkeys(("label", "labels_file", "targets", "annotations"), "labels"),
+    **dict.fromkeys(("target", "target_column", "label_col", "class_column"), "label_column"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("warmup_epochs", "warm_up"), "warmup"),
+    **dict.fromkeys(("gradient_clip", "grad_clip", "clip_grad", "max_grad_norm"), "clip"),
+    **dict.fromkeys(("gpu", "cuda"), "device"),
+    **dict.fromkeys(("init", "pretrained", "checkpoint", "resume_from"), "from_run"),
+    **dict.fromkeys(("overwrite", "f"), "force"),
+    **dict.fromkeys(("num_samples", "n"), "count"),
+    "momentum": "sgd_momentum",
+    "amp": "precision",
+    "continue": "resume",
+}
+"""What other programs call a setting, and what it is called here."""
+
+
+def meant(given: str, names: Collection[str]) -> str:
+    """A question on which of some names may be meant by one that is none of them; "" where none is near."""
+    near = [SYNONYMS[given]] if SYNONYMS.get(given) in names else get_close_matches(given, names, 2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a recipe may go by, known once the samples are open; by default typical ones. A kind of data may extend it.
+
+    samples: to train on.  epochs, batch: those that the user asked for; 0 for none.  device: on which is trained.
+    """
+
+    samples: int = 5000
+    epochs: int = 0
+    batch: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings and method arguments that belong together. Flags are laid over both."""
+    """Settings and method arguments that belong together. Flags are laid over both.
+
+    reasons: why, by the name of a setting or argument, for those that a user may wonder about.
+    """
 
     settings: Settings
     method: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)

@@ -90,7 +90,7 @@ def test_finetune_and_what_one_does_with_its_directory(
     output = capsys.readouterr().out
     assert "20 labels of 4 classes" in output
     assert f"Probabilities: {facts(out)['calibration']}." in output
-    assert f"nearfar predict {out} FILES" in output
+    assert f"nearfar predict {out} {photos / 'photos'}\n" in output
     assert files(run) == before
     expected = {"train": "full", "layer": 1, "epochs": 1, "batch": 16, "lr": 0.001, "share": 0.5, "learned": 20}
     expected |= {"data": str(photos / "photos"), "labels": str(photos / "labels.csv"), "calibration_rows": 0}
@@ -143,7 +143,7 @@ def test_predict_names_what_it_could_not_read_or_calibrate(
     capsys.readouterr()
     assert main(["predict", str(out), *(str(tmp_path / "new" / f"{i:03d}.png") for i in (3, 4))]) == 0
     output = capsys.readouterr().out
-    assert f"1 files could not be read and have no row, such as '{tmp_path / 'new' / '003.png'}'" in output
+    assert f"1 file could not be read: no row, such as of '{tmp_path / 'new' / '003.png'}'" in output
     assert f"Probabilities: {facts(out)['calibration']}. Read them as an order only." in output
 
 

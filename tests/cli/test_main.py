@@ -117,9 +117,31 @@ def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["methods", "simclear"])
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["methods"], ["methods", "moco"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(
+            ["--help"],
+            ["--version"],
+            ["methods"],
+            ["methods", "moco"],
+            ["train", "--help"],
+            ["train", "moco", "--help"],
+        ),
+        *(
+            ["evaluate", "--help"],
+            ["compare", "--help"],
+            ["finetune", "--help"],
+            ["train", "barlow", "drawings", "--help"],
+        ),
+    ],
+)
 def test_what_only_tells_does_not_wait_for_torch(argv: list[str]) -> None:
-    code = "import sys; from nearfar.cli import main; status = main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = (
+        "import atexit, os, sys; from nearfar.cli import main\n"
+        "atexit.register(lambda: 'torch' in sys.modules and os._exit(9))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -71,6 +71,28 @@ def test_help_shows_the_defaults_of_the_recipe(capsys: pytest.CaptureFixture[str
         assert wanted in " ".join(capsys.readouterr().out.split())
 
 
+def test_help_shows_what_these_data_get_where_they_open_in_a_moment(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from nearfar import Recipe\nfrom nearfar.modalities.image.settings import Settings\n"
+        "def by_facts(facts):\n"
+        "    settings = Settings(encoder='conv4', epochs=facts.samples, batch=facts.batch or 16)\n"
+        "    return Recipe(settings=settings, method={'dim': facts.side})\n"
+    )
+    words = ["train", "simclr", str(data), "--recipe", f"{tmp_path / 'mine.py'}:by_facts", "--batch", "12", "--help"]
+
+    def shown() -> dict[str, int]:
+        with pytest.raises(SystemExit):
+            main(words)
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        return {n: int(re.findall(rf"--{n} INT .*?\(default: (\d+)\)", said)[0]) for n in ("epochs", "batch", "dim")}
+
+    assert shown() == {"epochs": 48, "batch": 12, "dim": 16}
+    monkeypatch.setattr("nearfar.cli.train.FEW_BYTES", 10)
+    assert shown() == {"epochs": 5000, "batch": 16, "dim": 32}
+
+
 def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(capsys)[0] == 2
     status, out, _ = train(capsys, "--help")
@@ -137,7 +159,7 @@ def test_data_may_stand_behind_any_flag(tmp_path: Path) -> None:
         ["--epochs=3", "--compile", "--", str(photos)],
     ):
         place, settings, _ = parse("swav", argv)
-        assert (place.data, place.recipe, settings.compile) == (str(photos), "photos", True)
+        assert (place.data, place.recipe, settings.compile) == (str(photos), "measured_images", True)
     _, settings, arguments = parse("moco", [str(photos), "--sgd-momentum", "0.5", "--momentum", "0.75"])
     assert (settings.sgd_momentum, arguments["momentum"]) == (0.5, 0.75)
 
@@ -335,7 +357,12 @@ def test_several_processes_need_a_name_to_agree_on(
 def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "views.png"
     assert main(["views", str(data), "--out", str(sheet), "--views", "moco_v2", "--samples", "3"]) == 0
-    assert capsys.readouterr().out == f"3 of 48 samples and their views (moco_v2): {sheet}\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        f"3 of 48 samples and their views (moco_v2): {sheet}",
+        "Views that suit these images: --views simclr",
+    ]
+    assert said[2].startswith("- 48 images are too few")
     with Image.open(sheet) as image:
         assert min(image.size) > 16
     assert main(["views", str(data), "--views", "moco"]) == 2

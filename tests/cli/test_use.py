@@ -18,7 +18,7 @@ import torch
 from nearfar.cli import main
 from nearfar.owner import owned
 from nearfar.run import load
-from tests.tiny import FLAGS, array_file, folder, tiny_images
+from tests.tiny import FLAGS, array_file, evaluated, folder, tiny_images
 from tests.training.test_job import files
 
 
@@ -64,17 +64,17 @@ def test_embed_leaves_out_what_cannot_be_read(copy: Path, tmp_path: Path, capsys
     assert main(["embed", str(copy), str(photos)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("29 samples")
-    assert "1 files could not be read and have no row, such as '000.png'" in said
+    assert "1 file could not be read: no row, such as of '000.png'" in said
 
 
 def test_evaluate_writes_and_prints_a_table(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(copy), str(data)]) == 0
     said = capsys.readouterr().out
-    assert str(copy / "results" / "evaluate.json") in said
+    assert str(evaluated(copy)) in said
     assert str(copy / "report.html") in said
     for name in ("raw pixels", "untrained encoder", "trained encoder"):
         assert name in said
-    table = json.loads((copy / "results" / "evaluate.json").read_text())
+    table = json.loads((evaluated(copy)).read_text())
     assert [row["name"] for row in table["rows"]] == ["raw pixels", "untrained encoder", "trained encoder"]
     assert "48 of the 48 tested samples were in pre-training" in " ".join(table["note"].split())
     assert table["title"] in (copy / "report.html").read_text()
@@ -85,7 +85,7 @@ def test_evaluate_on_a_test_split(copy: Path, tmp_path: Path, capsys: pytest.Cap
     split = np.array(["test"] * 20 + ["train"] * 40)
     np.savez(path, images=255 - tiny_images(60), labels=np.arange(60) % 4, split=split)
     assert main(["evaluate", str(copy), str(path)]) == 0
-    table = json.loads((copy / "results" / "evaluate.json").read_text())
+    table = json.loads((evaluated(copy)).read_text())
     assert "the test split of 20 samples" in table["note"]
     assert "No tested sample was in pre-training." in table["note"]
 

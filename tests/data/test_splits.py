@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -138,3 +140,17 @@ def test_classes_are_made_even_by_repeating():
     assert sorted(torch.bincount(rows, minlength=9).tolist()) == [0, 1, 1, 1, 1, 1, 2, 3, 5]
     assert rows.tolist() == as_many_of_each(label, seed=1).tolist() != as_many_of_each(label, seed=2).tolist()
     assert as_many_of_each(torch.full((3,), MISSING)).tolist() == []
+
+
+@pytest.mark.parametrize(("n", "classes", "number", "seed"), [(12, 3, 4, 0), (100, 7, 10, 1), (57, 11, 5, 2)])
+def test_folds_are_those_of_scikit_learn(n: int, classes: int, number: int, seed: int) -> None:
+    from sklearn.model_selection import StratifiedKFold
+
+    label = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    y = label.numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer samples than folds
+        wanted = list(StratifiedKFold(number, shuffle=True, random_state=seed).split(y, y))
+    for (train, test), (wanted_train, wanted_test) in zip(folds(label, folds=number, seed=seed), wanted, strict=True):
+        assert train.tolist() == wanted_train.tolist()
+        assert test.tolist() == wanted_test.tolist()

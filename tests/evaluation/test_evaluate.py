@@ -8,7 +8,9 @@ import torch
 from nearfar.batch import MISSING
 from nearfar.evaluation.evaluate import SEEN, evaluate, evaluate_knn
 from nearfar.evaluation.knn import knn, knn_scores
-from nearfar.evaluation.linear import linear_scores
+from nearfar.evaluation.kshot import few_labels
+from nearfar.evaluation.linear import linear_scores, ridge
+from nearfar.evaluation.protocol import packed, unpacked
 
 FIXED = {"ks": [20], "scaled": [False]}
 
@@ -101,6 +103,28 @@ def test_every_result_says_whether_its_samples_were_trained_on(seen: bool):
         "few_labels_1": seen,
     }
     assert all((SEEN in result["protocol"]["notes"]) == seen for result in out.values())
+
+
+def test_the_answers_of_all_folds_are_kept():
+    x, y = data()
+    fold = torch.arange(300) // 3 % 4
+    splits = [((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0]) for f in range(4)]
+    out = evaluate(x, y, splits, seen_in_training=False, solver=ridge, shots=[2], draws=4)
+    for name, draws in (("knn", 1), ("linear", 1), ("few_labels_2", 4)):
+        right = unpacked(out[name]["right"])
+        assert right.shape == (draws, 300)
+        assert 100 * float(right.double().mean()) == pytest.approx(out[name]["accuracy"])
+    each = [few_labels(x[a], y[a], x[b], y[b], shots=2, draws=4, scaled=(False, True))["accuracy"] for a, b in splits]
+    assert out["few_labels_2"]["accuracy"] == pytest.approx(sum(each) / 4)
+
+
+def test_answers_are_packed():
+    table = torch.rand(3, 21, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(unpacked(packed(table)), table)
+    assert torch.equal(unpacked(packed(table[0])), table[:1])
+    assert len(packed(table)) < 21
+    with pytest.raises(ValueError, match=r".+"):
+        unpacked("no such thing")
 
 
 def test_the_probe_of_training_is_the_same_measure():

@@ -400,6 +400,34 @@ def test_the_page_tells_of_the_method_its_flags_and_its_paper(name: str) -> None
 
 
 @every_method
+def test_flags_read_from_the_source_are_those_of_the_constructor(name: str) -> None:
+    read, there = methods.read_flags(name), methods.flags(methods.load(name))
+    assert list(read) == list(there)
+    for flag, parameter in there.items():
+        assert read[flag].annotation == parameter.annotation
+        assert (type(read[flag].default), read[flag].default) == (type(parameter.default), parameter.default)
+
+
+@every_method
+def test_a_step_takes_as_many_views_as_are_declared_and_no_others(name: str) -> None:
+    own = form(name)
+    method, batch = own.build(), own.batch(12)
+    fewest, most = method.fewest_views, method.most_views
+    assert fewest <= len(batch.views) <= (most or len(batch.views)), "the recipe's own views"
+
+    def loss(count: int) -> Tensor:
+        method = own.build()
+        start_epoch(method, own.look(method))
+        return method(dataclasses.replace(batch, views=[*batch.views, *batch.views * count][:count])).loss
+
+    for count in {fewest, most or fewest + 2}:
+        assert loss(count).isfinite()
+    for count in ({fewest - 1} if fewest > 1 else set()) | ({most + 1} if most else set()):
+        with pytest.raises((ValueError, TypeError, RuntimeError, IndexError)):
+            loss(count)
+
+
+@every_method
 def test_a_copy_is_a_method_of_its_own(name: str) -> None:
     own = form(name)
     method = grown(own)

@@ -16,7 +16,7 @@ from nearfar.batch import MISSING
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
-from tests.tiny import folder
+from tests.tiny import evaluated, folder
 
 RAGGED = str(Path(__file__).parent / "ragged")
 FLAGS = ("--kind", RAGGED, "--epochs", "2", "--batch", "16", "--optimizer", "adamw", "--lr", "0.01")
@@ -48,7 +48,7 @@ def test_a_kind_of_ones_own_trains_evaluates_embeds_exports_and_reports(method: 
     assert features.shape == (48, 16)
     assert features.std(0).min() > 0
     assert not torch.equal(run.encoder.net[0].weight, run.untrained().net[0].weight)
-    rows = {row["name"]: row["values"] for row in json.loads((out / "results" / "evaluate.json").read_text())["rows"]}
+    rows = {row["name"]: row["values"] for row in json.loads(evaluated(out).read_text())["rows"]}
     assert set(rows) == {"raw input", "untrained encoder", "trained encoder"}
     assert rows["trained encoder"]["linear (%)"]["value"] > 40
     assert main(["export", str(out), "--trust"]) == 0

@@ -145,7 +145,7 @@ def write(
         )
         if labels and step % 140 == 0:
             knn = 44 + 37 * (1 - math.exp(-3.2 * t)) + rng.normal()
-            journal.write({"step": step, "epoch": 100 * t, "knn": knn})
+            journal.write({"step": step, "epoch": 100 * t, "knn": knn, "knn_samples": 367})
     with journal.path.open("a") as file:
         file.write('{"step": 14')  # cut off in the middle of a line, as by a crash
     write_skipped(folder, [(f"photos/{i:04}{evil}.jpg", "truncated file") for i in range(3)])

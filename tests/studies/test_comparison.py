@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from scipy.stats import t
 
 from nearfar.cli import main
+from nearfar.evaluation.intervals import Interval, judged
+from nearfar.evaluation.protocol import packed
 from nearfar.studies import comparison
 from nearfar.studies.asked import Compare
-from nearfar.studies.comparison import Comparison, sentences, summarize, verdict
+from nearfar.studies.comparison import Comparison, judgement, sentences, summarize, verdict
 from tests.tiny import folder
 
 
@@ -23,21 +27,48 @@ def test_a_difference_inside_the_interval_is_not_one() -> None:
     summary = summarize({"a": runs(50, 52, 51), "b": runs(52, 50, 51), "c": runs(40, 42, 41), "d": runs(29, 31, 30)})
     assert summary["order"][2:] == ["c", "d"]
     second = summary["order"][1]
-    assert summary["behind"][second]["low"] < 0 < summary["behind"][second]["high"]
-    assert "no difference" in verdict(summary, second)
-    assert summary["behind"]["c"] == pytest.approx({"mean": 10, "low": 10, "high": 10})
-    assert verdict(summary, "c").startswith("behind a by 10.0 points")
-    assert summary["gains"]["a"]["low"] > 0 > summary["gains"]["d"]["low"]
+    assert [judgement(summary, method) for method in summary["order"]] == ["best", "open", "ahead", "ahead"]
+    assert summary["behind"]["c"]["mean"] == pytest.approx(10)
+    half = t.ppf(0.975, 4) * (2 / 4 / 3) ** 0.5  # three equal gaps, and the usual spread of 1 with 2 degrees of freedom
+    assert summary["behind"]["c"]["low"] == pytest.approx(10 - half)
+    assert [judged(Interval(**summary["gains"][m])) for m in (second, "c", "d")] == ["ahead", "ahead", "alike"]
     assert summary["means"]["a"]["kNN (%)"]["mean"] == 51
-    texts = sentences(summary)
-    assert texts[0] == "a: best"
-    assert ["no gain" in text for text in texts] == [False, False, False, True]
+    assert len(set(sentences(summary))) == 4
+    assert verdict(summary, "a") == "best" or verdict(summary, second) != "best"
 
 
 def test_seeds_are_paired() -> None:
-    """Seeds differ by much, and a is always 1 ahead: seen only where each seed is held against itself."""
-    summary = summarize({"a": runs(31, 51, 71), "b": runs(30, 50, 70)})
-    assert summary["behind"]["b"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
+    """Seeds differ by much, and a is always 5 ahead: seen only where each seed is held against itself."""
+    summary = summarize({"a": runs(35, 55, 75), "b": runs(30, 50, 70)})
+    assert summary["behind"]["b"]["mean"] == pytest.approx(5)
+    assert judgement(summary, "b") == "ahead"
+    assert summary["means"]["a"]["kNN (%)"]["low"] < summary["means"]["b"]["kNN (%)"]["mean"]
+
+
+@pytest.mark.parametrize(("gains", "found"), [((24.0, 24.0), "ahead"), ((20.0, 28.0), "ahead"), ((-6.0, 54.0), "open")])
+def test_a_gain_of_24_points_over_two_seeds(gains: tuple[float, float], found: str) -> None:
+    summary = summarize({"a": runs(*(30 + gain for gain in gains)), "b": runs(30, 30)})
+    assert judged(Interval(**summary["gains"]["a"])) == found
+    assert judgement(summary, "b") == found
+    assert 0 <= summary["means"]["a"]["kNN (%)"]["low"] <= summary["means"]["a"]["kNN (%)"]["high"] <= 100
+
+
+def test_the_answers_to_the_test_samples_are_used() -> None:
+    def answered(knn: float) -> dict[str, Any]:
+        right = {
+            name: packed(torch.arange(200) < 2 * value) for name, value in (("kNN (%)", knn), ("kNN (%) untrained", 30))
+        }
+        return runs(knn)[0] | {"right": right}
+
+    many = summarize({"a": [answered(36), answered(36)], "b": [answered(30), answered(30)]})
+    assert many["behind"]["b"]["mean"] == pytest.approx(6)
+    assert judgement(many, "b") == "ahead"
+    width = [many["means"]["a"]["kNN (%)"][end] for end in ("high", "low")]
+    assert width[0] - width[1] > 2 * 1.96 * (0.36 * 0.64 / 200) ** 0.5 * 100  # of 200 samples, not of two equal numbers
+    whole = summarize(
+        {"a": [answered(36), answered(36)], "b": [answered(30), answered(30)]}, [i // 50 for i in range(200)]
+    )
+    assert judgement(whole, "b") == "open"  # four units
 
 
 def test_tables_are_compared_on_their_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

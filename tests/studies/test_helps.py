@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
+from nearfar.evaluation.protocol import packed
 from nearfar.fewlabels.rows import Rows
 from nearfar.files import read_json, replace_json
 from nearfar.modalities import kind as kinds
@@ -24,6 +26,7 @@ from nearfar.studies.helps import (
     UNTRAINED,
     Linear,
     PretrainingHelps,
+    judgement,
     sentence,
     summarize,
 )
@@ -58,18 +61,42 @@ def test_the_better_way_with_is_held_against_the_better_way_without_draw_by_draw
     gain = summarize(accuracies(10))["gains"]["1"]
     assert (gain["of"], gain["over"]) == (LINEAR, SCRATCH)
     assert summarize(accuracies(-25))["gains"]["1"]["of"] == TUNED
-    # Three gaps of 9, 10 and 11: 10 -+ 4.303 / sqrt(3).
+    # Three gaps of 9, 10 and 11, and the usual spread of 1 with 2 degrees of freedom: a variance of 1 with 4.
     assert gain["mean"] == pytest.approx(10)
-    assert gain["low"] == pytest.approx(10 - 4.3027 / 3**0.5, abs=1e-3)
+    assert gain["low"] == pytest.approx(10 - t.ppf(0.975, 4) / 3**0.5, abs=1e-3)
 
 
-@pytest.mark.parametrize(("gap", "begins"), [(10, "Yes:"), (-10, "No:"), (0, "No difference seen:")])
-def test_the_sentence_says_what_the_intervals_say(gap: float, begins: str) -> None:
-    text = sentence(summarize(accuracies(gap)))
-    assert text.startswith(begins)
-    if gap == 10:
-        assert "+10.0 points, 95 % interval +7.5 to +12.5" in text
-        assert "5 labels a class" in text  # where no difference is seen
+@pytest.mark.parametrize(
+    ("gap", "noise", "found", "begins"),
+    [
+        (10, 1.0, {"ahead": ["1"], "alike": ["5"]}, "Yes:"),
+        (-10, 1.0, {"behind": ["1"], "alike": ["5"]}, "No:"),
+        (0, 1.0, {"alike": ["1", "5"]}, "No difference seen:"),
+        (10, 9.0, {"open": ["1", "5"]}, "Not settled:"),
+    ],
+)
+def test_the_sentence_says_what_the_intervals_say(
+    gap: float, noise: float, found: dict[str, list[str]], begins: str
+) -> None:
+    summary = summarize(accuracies(gap, noise))
+    assert {said: budgets for said, budgets in judgement(summary).items() if budgets} == found
+    assert sentence(summary).startswith(begins)
+
+
+def test_the_answers_to_the_tested_samples_are_used() -> None:
+    given = accuracies(10)
+    right = {
+        way: {b: [packed(torch.arange(400) < 4 * value) for value in values] for b, values in of.items()}
+        for way, of in given.items()
+    }
+    alone, known = summarize(given), summarize(given, right)
+    for budget in ("1", "5"):
+        assert known["gains"][budget]["mean"] == pytest.approx(alone["gains"][budget]["mean"])
+    # The draws of one way differ by little, but only 400 samples were tested.
+    cells = [made["means"][SCRATCH]["1"] for made in (alone, known)]
+    assert cells[1]["high"] - cells[1]["low"] > 1.5 * (cells[0]["high"] - cells[0]["low"])
+    in_units = summarize(given, right, torch.arange(400) // 100)
+    assert in_units["gains"]["1"]["low"] < known["gains"]["1"]["low"]
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_flags_and_directory(two_ranks: Pool, tmp_path: Path) -> None:
 
     assert not told([{"device": "cpu"}, {"device": "auto"}])
     assert "--lr is 0.1 on rank 0, 0.2 on rank 1; --temperature is 0.5" in told(
-        [{"lr": 0.1}, {"lr": 0.2, "temperature": 1.0}]
+        [{"lr": 0.1, "temperature": 0.5}, {"lr": 0.2, "temperature": 1.0}]
     )
     assert "--resume is False on rank 0, True on rank 1" in told([{}, {}], (False, True))
     assert "METHOD is 'simclr' on rank 0, 'moco' on rank 1" in told([{}, {"method": "moco"}])

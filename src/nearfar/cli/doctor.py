@@ -1,22 +1,44 @@
-"""`nearfar doctor DATA`: what is in the data, before training."""
+"""`nearfar doctor DATA`: what is in the data, before training, and the command that trains on them."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, Reading
-from nearfar.errors import AlreadyThere, UserError, printable
-from nearfar.ranges import NonNegativeInt
+from nearfar.data.csv import MISSING_WORDS
+from nearfar.errors import AlreadyThere, UserError, counted, printable
+from nearfar.files import insist_free, is_checked, name_text
+from nearfar.ranges import NonNegativeFloat, NonNegativeInt
+
+if TYPE_CHECKING:
+    from nearfar.modalities.examination import Advice, Examination
+    from nearfar.modalities.kind import Kind
+    from nearfar.training.pace import Pace
+    from nearfar.training.plan import Plan
+
+SHOWN = ("encoder", "views", "batch", "epochs")
+"""Settings that are shown in any case."""
+
+BUDGETS = (5, 30, 120)
+"""Minutes for which it is said how far training comes."""
+
+USUAL = 30.0
+"""Minutes that training may take, if nobody says how many."""
+
+STEPS, EPOCHS = 10_000, 1000
+"""Of a run for which minutes were named, at most: more teach little."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor(Reading):
-    """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty or give
-    the label away; and how to train on what is there."""
+    """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty, give
+    the label away or are a label; how to train on what is there, and how long that takes."""
 
     data: DataArg
     labels: str = ""
@@ -32,49 +54,44 @@ class Doctor(Reading):
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are values all the same."""
     encoder: str = ""
-    """The network to time a step of; resnet18, and mlp for tables, if none is named."""
+    """The network to train; by default what suits the data and the machine."""
     size: NonNegativeInt = 0
-    """Side of the views to time it with; 0 takes the images' own up to 64, else 128."""
-    groups: str = "groups.csv"
-    """Where the table of copies goes, if there are any; one that exists is not overwritten."""
+    """Side of the views; 0 takes the images' own up to 64, else 128."""
+    minutes: NonNegativeFloat = 0.0
+    """The time that training may take, from which the number of epochs follows; 0 takes the epochs of the recipe, or
+    what of them fits in 30 minutes."""
+    out: str = ""
+    """Where the table of labels and copies goes, if there are copies; DATA-labels.csv beside DATA by default."""
+    force: ForceArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Advised:
+    """How to train. plan: as `nearfar train` will have it.  choices: of method and flags, with reasons.
+    words: the command.  pace: of its steps.  most: the epochs that are of use."""
+
+    plan: Plan
+    choices: list[Advice]
+    words: list[str]
+    pace: Pace
+    most: int
 
 
 def doctor(argv: list[str]) -> int:
     """Examine, and print."""
     asked = parsed(Doctor, "doctor", argv)
-    path = Path(asked.groups)
-    if path.exists():
-        raise AlreadyThere(f"{str(path)!r} is there already: name another --groups")
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    out = Path(asked.out) if asked.out else beside(asked.data)
+    if out.exists() and Path(asked.data).exists() and out.samefile(asked.data):
+        raise AlreadyThere(f"--out {str(out)!r} is DATA itself: name another file")
+    insist_free(out, force=asked.force or is_checked(out))  # its own table, as it left it, it may write again
     from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
 
-    plan = plans.make("simclr", asked.data, None, {}, kind=asked.kind)
-    given = {
-        name: getattr(asked, name)
-        for name in ("labels", "label_column", "drop", "categorical", "keep_words", "size", "encoder")
-    }
-    given |= asked.given()
-    flags = {name: value for name, value in given.items() if value and hasattr(plan.settings, name)}
-    if strange := [name for name, value in given.items() if value and name not in flags]:
-        raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {plan.kind}")
-    # All files are looked at, however many are broken; the network to time is that of the kind, not of the recipe.
-    flags = {
-        "encoder": type(plan.settings)().encoder,
-        **({"max_bad": 1.0} if hasattr(plan.settings, "max_bad") else {}),
-    } | flags
-    plan = plans.make("simclr", asked.data, None, flags, kind=asked.kind)
-    kind = kinds.of(plan.kind)
-    samples = kind.samples(asked.data, plan.settings)
-    examination = kind.examine(samples, plan.settings)
-    console = Console(highlight=False, soft_wrap=True)
-    facts = Table.grid(padding=(0, 2))
-    for name, text in examination.facts:
-        facts.add_row(Text(printable(name)), Text(printable(text)))
-    console.print(facts)
+    kind = kinds.of(plans.make("simclr", asked.data, None, {}, kind=asked.kind).kind)
+    looking = plans.make("simclr", asked.data, None, _given(asked, kind, max_bad=1.0), kind=asked.kind)
+    samples = kind.samples(asked.data, looking.settings)
+    examination = kind.examine(samples, looking.settings)
+    tell(examination.facts)
     for note in samples.notes:
         print(note)
     print()
@@ -82,22 +99,164 @@ def doctor(argv: list[str]) -> int:
         print(f"- {warning}")
     if not examination.warnings:
         print(f"Nothing to mend: {examination.sound}.")
-    command = examination.command(shlex.quote(asked.data))
-    grouped = any(a.value == "GROUPS" for a in examination.advice)
-    if grouped:
-        examination.write_groups(path)
-        print(f"The sets of copies: {path}")
-        command = command.replace("--labels GROUPS", f"--labels {shlex.quote(str(path))}")
-    elif asked.labels:
-        command += f" --labels {shlex.quote(asked.labels)}"
-    if asked.label_column != "label" and (asked.labels or not kind.pixels) and not (grouped and kind.pixels):
-        command += f" --label-column {shlex.quote(asked.label_column)}"
-    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.given().items())
-    for flag in ("drop", "categorical", "keep_words"):
-        if getattr(asked, flag):
-            command += f" --{flag.replace('_', '-')} {shlex.join(getattr(asked, flag))}"
+    given: dict[str, Any] = _given(asked, kind)
+    if (examination.copies.group >= 0).any():
+        given |= write(out, asked, kind, looking, examination)
+        print(f"Labels, splits and the sets of copies as groups: {out}")
+    if examination.too_little:
+        print(f"\nToo little to learn from. {examination.too_little}")
+        return 0
+    given |= {a.name: a.value for a in examination.flags}
+    advised = advise(asked, kind, examination, given)
     print()
-    for advice in examination.advice:
-        print(f"  {advice.flag or 'method':<14} {advice.value:<8} {advice.reason}")
-    print(f"\n{command}")
+    tell(times(advised))
+    print()
+    for choice in advised.choices:
+        print(f"  {choice.name:<14} {_shown(choice.value):<10} {choice.reason}".rstrip())
+    print(f"\n{shell(advised.words)}")
     return 0
+
+
+def beside(data: str) -> Path:
+    """Where the table goes if no other place is named: beside DATA, or here where nothing can be written there."""
+    path = Path(data)
+    path = path if path.name not in ("", "..") else path.resolve()
+    stem = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+    folder = path.parent
+    if not path.exists() or not os.access(folder, os.W_OK) or name_text(str(folder)) != str(folder):
+        folder = Path()
+    return folder / f"{name_text(stem)}-labels.csv".replace("\\", "")
+
+
+def write(out: Path, asked: Doctor, kind: Kind, plan: Plan, examination: Examination) -> dict[str, Any]:
+    """Write the table of labels and groups, and give the flags by which training reads it."""
+    from nearfar.data.cells import write_labels
+
+    given = kind.cells(asked.data, plan.settings, examination.samples)
+    write_labels(out, examination.samples, examination.groups(given), given, column=asked.label_column)
+    words = {*asked.keep_words, *MISSING_WORDS.intersection(examination.samples.classes)}
+    return {"labels": str(out), **({"keep_words": tuple(sorted(words))} if words else {})}
+
+
+def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str, Any]) -> Advised:
+    """The method, the encoder and the epochs for these samples, as fast as some steps of them are here.
+
+    given: flags that training gets in any case.
+    """
+    from nearfar.modalities.examination import Advice, method_advice
+    from nearfar.training import plan as plans
+    from nearfar.training.build import settled
+    from nearfar.training.pace import pace
+
+    samples = examination.to_train()
+    method = method_advice(samples, examination.noun)
+
+    def planned(flags: dict[str, Any]) -> Plan:
+        """As `nearfar train` has it once the samples are open."""
+        return settled(plans.make(method.value, asked.data, None, flags, kind=asked.kind), samples)
+
+    plan = planned(given)
+    speed, usual = pace(plan, samples), kind.Settings().encoder
+    reasons = dict(plan.reasons)
+    if asked.encoder == "" and plan.settings.encoder != usual:
+        other = pace(plans.with_flags(plan, encoder=usual), samples)
+        times = f"{spell(speed.step)} a step; {usual} takes {spell(other.step)}"
+        reasons["encoder"] = "; ".join(filter(None, (reasons.get("encoder"), times)))
+    most = plan.settings.epochs
+    if asked.minutes:
+        most = min(EPOCHS, max(most, -(-STEPS // speed.per_epoch)))
+    minutes = asked.minutes or USUAL
+    epochs = max(1, min(most, speed.epochs(60 * minutes)))
+    if epochs != plan.settings.epochs:
+        given = given | {"epochs": epochs}
+        plan = planned(given)
+        reasons["epochs"] = f"what fits in {minutes:g} min" if epochs < most else "more teach little"
+    reasons |= {choice.name: choice.reason for choice in examination.flags}
+    if given.get("labels", asked.labels) != asked.labels:
+        reasons["labels"] = "keeps copies out of each other's negatives, and out of tests on what was learned"
+    chosen = dataclasses.asdict(plan.settings) | plan.arguments | {"batch": speed.batch}
+    named = list(dict.fromkeys((*SHOWN, *reasons, *given)))
+    choices = [method, *(Advice(name, chosen[name], reasons.get(name, "")) for name in named if name in chosen)]
+    words = ["nearfar", "train", method.value, asked.data]
+    words += ["--kind", asked.kind] if asked.kind else []
+    for name, value in given.items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return Advised(plan=plan, choices=choices, words=words, pace=speed, most=most)
+
+
+def times(advised: Advised) -> list[tuple[str, str]]:
+    """How long training takes, and how far it comes in other times."""
+    pace, epochs = advised.pace, advised.plan.settings.epochs
+
+    def length(epochs: int) -> str:
+        return f"{counted(epochs, 'epochs')}, {counted(epochs * pace.per_epoch, 'steps')}"
+
+    facts = [
+        ("memory", f"about {pace.memory / 2**30:.1f} GiB for a batch of {pace.batch}"),
+        ("one step", f"{spell(pace.step)}: {advised.plan.settings.encoder}, batch {pace.batch}, {pace.device}"),
+        ("whole run", f"about {spell(pace.seconds(epochs))}: {length(epochs)}"),
+    ]
+    for budget in BUDGETS:
+        fit = min(advised.most, pace.epochs(60 * budget))
+        facts.append(
+            (f"in {budget} min", length(fit) if fit else f"not one epoch, which takes {spell(pace.seconds(1))}")
+        )
+    return facts
+
+
+def shell(words: list[str]) -> str:
+    """Words as a line for a shell; what terminals cannot show, such as bytes that are not UTF-8, as $'...'."""
+    return " ".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    safe = set(range(32, 127)) - set(b"\\'")
+    return "$'" + "".join(chr(b) if b in safe else f"\\x{b:02x}" for b in os.fsencode(word)) + "'"
+
+
+def tell(facts: list[tuple[str, str]]) -> None:
+    """Print names and what is to be said of them, in two columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, text in facts:
+        grid.add_row(Text(printable(name)), Text(printable(text)))
+    Console(highlight=False, soft_wrap=True).print(grid)
+
+
+def spell(seconds: float) -> str:
+    """A time as one says it."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _shown(value: Any) -> str:
+    return (
+        " ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _given(asked: Doctor, kind: Kind, **more: Any) -> dict[str, Any]:
+    """The flags that training gets as they were given here, and `more`, if its kind of data has them.
+
+    Raises ValueError for one that is not for this kind of data.
+    """
+    names = ("labels", "label_column", "drop", "categorical", "keep_words", "size", "encoder")
+    usual = {f.name: f.default for f in dataclasses.fields(Doctor)}
+    given = {name: value for name in names if (value := getattr(asked, name)) != usual[name]} | asked.given()
+    known = {f.name for f in dataclasses.fields(kind.Settings)}
+    if strange := [name for name in given if name not in known]:
+        raise UserError(f"--{strange[0].replace('_', '-')} is not for data of the kind {kind.name}")
+    return given | {name: value for name, value in more.items() if name in known}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, command, from_here, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg
-from nearfar.errors import AlreadyThere, UserError, printable
+from nearfar.errors import UserError, counted, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
-from nearfar.files import insist_text
+from nearfar.files import insist_free, insist_text
 from nearfar.ranges import NonNegativeInt
 from nearfar.training import plan as plans
 
@@ -63,10 +63,15 @@ class Predict(OfRun):
     data: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATA", help="Files, or a folder, an archive, a list of paths, or a table."),
+        tyro.conf.arg(
+            metavar="DATA",
+            help="Files, or a folder, an archive, a list of paths, or a table.",
+            help_behavior_hint="(required)",
+        ),
     ]
     out: str = ""
-    """Where the CSV goes; predictions.csv by default. One that exists is not overwritten."""
+    """Where the CSV goes; predictions.csv by default."""
+    force: ForceArg = False
     near: NonNegativeInt = 3
     """Labeled samples to name beside each."""
     trust: TrustArg = False
@@ -101,7 +106,8 @@ class PlanLabels(OfRun):
     ]
     data: DataArg
     out: str = "label-plan.csv"
-    """Where the table goes, and beside it the image, of the same name with .png. None is overwritten."""
+    """Where the table goes, and beside it the image, of the same name with .png."""
+    force: ForceArg = False
     trust: TrustArg = False
     settings: LabelPlanSettings
 
@@ -119,7 +125,7 @@ def finetune(argv: list[str]) -> int:
     with _stoppable("finetune", argv, call, out), Console() as console:
         how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
         classifier = finetune(run, call.data, call.settings, **how)
-    _conclude(classifier)
+    _conclude(classifier, call.data)
     return 0
 
 
@@ -137,7 +143,7 @@ def distill(argv: list[str]) -> int:
     with _stoppable("distill", argv, call, out), Console() as console:
         how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}
         classifier = distill(teacher, call.data, call.settings, **how)
-    _conclude(classifier)
+    _conclude(classifier, call.data)
     return 0
 
 
@@ -146,6 +152,10 @@ def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) 
     """Within: whoever stops the command reads how to go on, if anything was saved."""
     try:
         yield
+    except UserError:
+        with suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
+            out.rmdir()
+        raise
     except KeyboardInterrupt:
         from nearfar.fewlabels.publish import ASKED
 
@@ -155,11 +165,12 @@ def _stoppable(name: str, argv: list[str], call: Finetune | Distill, out: Path) 
         raise
 
 
-def _conclude(classifier: Classifier) -> None:
+def _conclude(classifier: Classifier, data: str) -> None:
     """Where a classifier is, how far its probabilities can be trusted, and what to do with it."""
     print(f"Probabilities: {classifier.facts['calibration']}.")
     print(f"Classifier: {classifier.path}\nReport:     {classifier.run.report(print)}")
-    print(f"Go on:      nearfar predict {classifier.path} FILES")
+    trust = bool(classifier.run.config["code"])
+    print(f"Go on:      {command('predict', classifier.path, data, trust=trust)}")
 
 
 def predict(argv: list[str]) -> int:
@@ -168,8 +179,8 @@ def predict(argv: list[str]) -> int:
     if len(call.data) == 0:
         raise UserError("nothing to name: give files, a folder, an archive, a list of paths, or a table")
     out = Path(call.out or "predictions.csv")
-    if call.out and out.exists():
-        raise AlreadyThere(f"{call.out!r} is there already: name another --out")
+    if call.out:
+        insist_free(out, force=call.force)
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
@@ -178,15 +189,16 @@ def predict(argv: list[str]) -> int:
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
         print(note)
-    if len(samples) > SHOWN and out.exists():
-        raise AlreadyThere(f"{str(out)!r} is there already: name another file with --out")
+    if len(samples) > SHOWN:
+        insist_free(out, force=call.force)
     predictions = classifier.predict(samples, near=call.near)
     if len(predictions) <= SHOWN:
         _show(predictions)
     if len(predictions) > SHOWN or call.out:
-        print(f"{len(predictions):,} predictions: {predictions.write(out)}")
+        print(f"{counted(len(predictions), 'predictions')}: {predictions.write(out)}")
     if samples.skipped:
-        print(f"{len(samples.skipped)} files could not be read and have no row, such as {samples.skipped[0][0]!r}")
+        files = counted(len(samples.skipped), "files")
+        print(f"{files} could not be read: no row, such as of {samples.skipped[0][0]!r}")
     if not predictions.calibrated:
         print(f"Probabilities: {classifier.facts['calibration']}. Read them as an order only.")
     return 0
@@ -206,8 +218,7 @@ def label_plan(argv: list[str]) -> int:
     table = Path(call.out)
     image = table.with_suffix(".png")
     for path in (table, image):
-        if path.exists():
-            raise AlreadyThere(f"{str(path)!r} is there already, perhaps with labels in it: name another --out")
+        insist_free(path, force=call.force, holds="perhaps with labels in it")
     from nearfar.fewlabels.classifier import Classifier
     from nearfar.fewlabels.label_plan import label_plan
     from nearfar.fewlabels.store import is_classifier
@@ -228,5 +239,6 @@ def label_plan(argv: list[str]) -> int:
         f"has a mean cosine of {plan.near:.2f}; with as many drawn at random, {plan.near_random:.2f}."
     )
     print(f"To fill in: {table}\nImage:      {image}")
-    print(f"Go on:      nearfar finetune {call.run} {call.data} --labels {table}")
+    words = {"labels": from_here(table), "label_column": call.settings.label_column, "trust": call.trust}
+    print(f"Go on:      {command('finetune', call.run, call.data, **words)}")
     return 0

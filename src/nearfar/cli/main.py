@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 
+from nearfar import methods
 from nearfar.cli.printing import allow_every_name, print
 from nearfar.errors import UserError, out_of_memory
 from nearfar.files import OWN_CODE
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     bug, 130 when stopped."""
     allow_every_name()
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["help"] and argv[1:2] and argv[1] in COMMANDS:  # as others write it
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -50,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         from difflib import get_close_matches
 
         near = get_close_matches(argv[0], COMMANDS, 1)
-        print(
-            f"nearfar: there is no command {argv[0]!r}" + (f"; did you mean {near[0]}?" if near else ""),
-            file=sys.stderr,
-        )
+        meant = f"; did you mean {near[0]}?" if near else ""
+        if argv[0] in methods.names():
+            meant = f"; it is a method: {shlex.join(['nearfar', 'train', *argv])}"
+        print(f"nearfar: there is no command {argv[0]!r}{meant}", file=sys.stderr)
         print(usage(), file=sys.stderr)
         return 2
     try:

@@ -1,4 +1,4 @@
-"""`nearfar methods [NAME]`: the methods, from their sources, without torch."""
+"""`nearfar methods [NAME ...]`: the methods, from their sources, without torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import textwrap
 from nearfar import methods as catalog
 from nearfar.cli.printing import print
 
-USAGE = "usage: nearfar methods [NAME]\n\nList the methods by family, or describe one: its idea, cost, flags and paper."
+USAGE = """usage: nearfar methods [NAME ...]
+
+List the methods by family, or describe some: the idea, cost, flags and paper."""
 
 
 def methods(argv: list[str]) -> int:
-    """List the methods, or describe one."""
+    """List the methods, or describe some."""
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    print(described(argv[0]) if argv else listed())
+    print("\n\n".join(map(described, argv)) if argv else listed())
     return 0
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from nearfar import methods as catalog
 from nearfar.cli.flags import parsed
 from nearfar.cli.printing import print
+from nearfar.errors import UserError
 from nearfar.ranges import Checked
 from nearfar.studies import asked
 
@@ -43,6 +46,11 @@ class Helps(Checked):
 
 def compare(argv: list[str]) -> int:
     """Compare methods."""
+    first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    apart = list(itertools.takewhile(lambda word: word in catalog.names(), first))
+    if len(apart) > 1:
+        words = ["nearfar", "compare", ",".join(apart), *(first[len(apart) :] or ["DATA"]), *argv[len(first) :]]
+        raise UserError(f"methods stand together, with commas between them: {shlex.join(words)}")
     call = parsed(Compare, "compare", argv)
     from nearfar.studies.comparison import Comparison
 

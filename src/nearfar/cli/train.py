@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import shlex
 from pathlib import Path
@@ -12,15 +13,19 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, command, from_here, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
-from nearfar.errors import Elsewhere, UserError
-from nearfar.files import insist_text
+from nearfar.errors import Elsewhere, UserError, counted
+from nearfar.files import insist_free, insist_text
 from nearfar.modalities import recipes
+from nearfar.modalities.recognize import looks_like_table
 from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
 from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
+
+FEW_FILES, FEW_BYTES = 300, 10_000_000
+"""Of DATA that are opened for a help text, at most."""
 
 USAGE = """usage: nearfar train METHOD DATA [flags]
 
@@ -58,11 +63,12 @@ def train(argv: list[str]) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     method, rest = argv[0], argv[1:]
     place, settings, arguments = parse(method, rest)
+    flags = {k: v for k, v in (dataclasses.asdict(settings) | arguments).items() if k in named_in(rest)}
 
     from nearfar.cli.console import Console
     from nearfar.training import job as training
 
-    plan = plans.make(method, place.data, place.recipe, dataclasses.asdict(settings) | arguments, kind=place.kind)
+    plan = plans.make(method, place.data, place.recipe, flags, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
         raise UserError("several processes must agree on a directory: name it with --out")
     insist_text(place.out, "--out")
@@ -75,17 +81,33 @@ def train(argv: list[str]) -> int:
             raise
         return 2  # what happened is printed once for all ranks
     if console.leads and finished:
+        from nearfar.report.record import read
+        from nearfar.report.verdict import spoken
         from nearfar.run import load
 
-        page = load(out, trust=True).report(print)  # the files of code are those that were given here
+        run = load(out, trust=True)  # the files of code are those that were given here
+        page = run.report(print)
+        print("\n".join(spoken(read(out))))
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
-        print(f"Report:   {page}")
-        print(f"Go on:    nearfar evaluate {out} DATA --labels FILE · nearfar embed {out} DATA · nearfar export {out}")
+        print(f"Report:   {page}\nGo on:    " + "\n          ".join(next_steps(run.config, out, place.data)))
     elif console.leads:
         words = shlex.join(["nearfar", "train", *argv])
         words += "" if place.out else f" --out {shlex.quote(str(out))}"
         print(f"Stopped and saved. Go on with: {words}{'' if place.resume else ' --resume'}")
     return 0 if finished else 130
+
+
+def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
+    """What to do with a run, in calls that run as they stand. config: its own.  data: as they were given."""
+    settings, made = config["settings"], config["made"]
+    trust, labels = bool(config["code"]), settings["labels"]
+    steps = [command("embed", out, data, trust=trust), command("export", out, trust=trust)]
+    if max(made["counts"], default=0) > 1 and len(made["classes"]) > 1:
+        return [command("evaluate", out, data, labels=labels and from_here(labels), trust=trust), *steps]
+    if free := made["samples"] - made["labeled"]:
+        few, labels = (free if free < 20 else 0), labels and from_here(labels)
+        return [command("label-plan", out, data, count=few, labels=labels, trust=trust), *steps]
+    return steps
 
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
@@ -107,16 +129,56 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.kind_of(place.data)
     entry = modalities.entry(kind)
-    recipe_name = place.recipe or entry.recipe_for(place.data)
+    recipe_name = recipes.choose(place.recipe, Path(method).stem, place.data, kind)
     recipe = recipes.load(recipe_name, Path(method).stem, kind)
     for word in argv:
         name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
         of = [other for other in modalities.names() if name in plans.settings_of(other)]
         if word.startswith("--") and of and kind not in of and not hasattr(recipe.settings, name):
             raise UserError(f"{word.partition('=')[0]} is for data of the kind {of[0]}, and these are {kind}")
-    call = _parse(method, argv, entry.Settings, recipe, recipe_name)
+    shown = recipe_name
+    if {"-h", "--help"} & set(argv) and recipes.goes_by_facts(recipe_name, Path(method).stem, kind):
+        recipe, shown = _settled(method, argv, place.data, recipe_name, kind)
+    call = _parse(method, argv, entry.Settings, recipe, shown)
     place = dataclasses.replace(call.place, recipe=recipe_name, kind=kind)
     return place, call.settings, dataclasses.asdict(call.method)
+
+
+def _settled(method: str, argv: list[str], data: str, recipe_name: str, kind: str) -> tuple[Recipe, str]:
+    """A recipe that goes by the samples, for those of DATA, where these are open in a moment, else for typical ones;
+    and its name, with what it goes by."""
+    typical = modalities.entry(kind).Facts()
+    if not opens_quickly(data):
+        recipe = recipes.load(recipe_name, Path(method).stem, kind, typical)
+        return recipe, f"{recipe_name}, which goes by the data: shown are those for {typical.samples:,} samples"
+    from nearfar.training.build import open_samples, settled
+
+    words = [word for word in argv if word not in ("-h", "--help")]
+    place, settings, arguments = parse(method, words)
+    given = {k: v for k, v in (dataclasses.asdict(settings) | arguments).items() if k in named_in(words)}
+    plan = plans.make(method, place.data, recipe_name, given, kind=kind)
+    samples = open_samples(plan, lambda text: None)
+    plan = settled(plan, samples)
+    known = f"{recipe_name} for these {counted(len(samples), 'samples')}"
+    return Recipe(settings=plan.settings, method=plan.arguments), known
+
+
+def opens_quickly(data: str) -> bool:
+    """Whether DATA are a file or a folder so small that a help text may wait until they are open."""
+    path = Path(data)
+    if not data or not path.exists():
+        return False
+    files = list(itertools.islice((file for file in path.rglob("*") if file.is_file()), FEW_FILES + 1))
+    lines = path.suffix.lower() in (".txt", ".csv") and not looks_like_table(path)
+    count = path.read_bytes().count(b"\n") if lines else len(files)
+    size = sum(file.stat().st_size for file in files or [path])
+    return count <= FEW_FILES and size <= FEW_BYTES
+
+
+def named_in(argv: list[str]) -> set[str]:
+    """The names of the flags that the words of a call give."""
+    words = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return words | {word.removeprefix("no_") for word in words}
 
 
 def _any_settings() -> type[Settings]:
@@ -171,6 +233,7 @@ class Sheet(Reading):
     """As in training."""
     out: str = "views.png"
     """Where the image goes."""
+    force: ForceArg = False
     method: str = "simclr"
     """Whose recipe names the views."""
     kind: str = ""
@@ -194,16 +257,20 @@ class Sheet(Reading):
 def views(argv: list[str]) -> int:
     """Draw a contact sheet."""
     asked = parsed(Sheet, "views", argv)
+    insist_free(Path(asked.out), force=asked.force)
     import torch
 
     from nearfar.files import replace
     from nearfar.modalities import kind as kinds
+    from nearfar.training.build import settled
 
     flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
     flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words, **asked.given()}
     plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
     kind = kinds.of(plan.kind)
     samples = kind.samples(asked.data, plan.settings)
+    suited, reasons = kind.suited_views(samples)
+    plan = settled(plan, samples)
     viewer = kind.views(samples, plan.settings, kind.facts(samples, plan.settings))
     some = torch.linspace(0, len(samples) - 1, min(asked.samples, len(samples))).long().unique()
     draws = viewer.draw(len(some), torch.Generator().manual_seed(asked.seed))
@@ -212,4 +279,8 @@ def views(argv: list[str]) -> int:
     for note in samples.notes:
         print(note)
     print(f"{len(some)} of {len(samples)} samples and their views ({plan.settings.views}): {path}")
+    if suited:
+        print(f"Views that suit these {kind.noun}: --views {suited}")
+    for reason in reasons:
+        print(f"- {reason}")
     return 0

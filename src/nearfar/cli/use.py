@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import parsed
+from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
-from nearfar.errors import AlreadyThere
+from nearfar.errors import UserError, counted
+from nearfar.files import insist_free
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
 
@@ -72,7 +73,8 @@ class Embed(OfRun):
     run: RunArg
     data: DataArg
     out: str = ""
-    """Where the file goes; RUN/embeddings.npz by default. One that exists is not overwritten."""
+    """Where the file goes; RUN/embeddings.npz by default."""
+    force: ForceArg = False
     labels: str = ""
     """Labels to put beside the features, as in training."""
     label_column: str = ""
@@ -136,7 +138,8 @@ class Export(Checked):
 
     run: RunArg
     out: str = ""
-    """The folder; RUN/export by default."""
+    """The folder; RUN/export by default, which is written anew."""
+    force: ForceArg = False
     onnx: bool = False
     """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
     checkpoint: Literal["last", "best"] = "last"
@@ -150,8 +153,7 @@ def embed(argv: list[str]) -> int:
     """Write the embeddings of some data."""
     asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
-    if path.exists():
-        raise AlreadyThere(f"{str(path)!r} is there already: name another --out")
+    insist_free(path, force=asked.force)
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
@@ -178,9 +180,11 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
             )
 
     replace(path, write)
-    print(f"{features.shape[0]:,} samples x {features.shape[1]} numbers (features, names, label, classes): {path}")
+    numbers = f"{counted(len(features), 'samples')} x {features.shape[1]} numbers"
+    print(f"{numbers} (features, names, label, classes): {path}")
     if images.skipped:
-        print(f"{len(images.skipped)} files could not be read and have no row, such as {images.skipped[0][0]!r}")
+        files = counted(len(images.skipped), "files")
+        print(f"{files} could not be read: no row, such as of {images.skipped[0][0]!r}")
     return 0
 
 
@@ -188,6 +192,8 @@ def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar.cli.demo import print_table
+    from nearfar.report.record import read
+    from nearfar.report.verdict import spoken
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, trust=asked.trust).reading(asked.given())
@@ -202,14 +208,19 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     print_table(table)
-    print(f"\n{table['note']}")
-    print(f"\nResult:  {run.path / 'results' / 'evaluate.json'}\nReport:  {run.report(print)}")
+    print(f"\n{table['note']}\n")
+    print("\n".join(spoken(read(run.path))))
+    print(f"\nResult:  {run.path / 'results' / table['name']}.json\nReport:  {run.report(print)}")
     return 0
 
 
 def report(argv: list[str]) -> int:
     """Write the page of a run."""
     asked = parsed(Report, "report", argv)
+    if asked.beside and asked.data:
+        raise UserError("--data is drawn for one run, and two are named: give one run, or leave --data out")
+    if asked.labels and not asked.data:
+        raise UserError(f"--labels {asked.labels!r} are of --data, and none are given")
     if asked.beside:
         from nearfar.report.beside import beside
 
@@ -227,6 +238,13 @@ def report(argv: list[str]) -> int:
 def export(argv: list[str]) -> int:
     """Export a run's encoder."""
     asked = parsed(Export, "export", argv)
+    names = ("encoder.safetensors", "encoder.json", "encoder.py", *(["encoder.onnx"] if asked.onnx else []))
+    for name in names if asked.out else ():
+        insist_free(Path(asked.out) / name, force=asked.force)
+    if asked.onnx:
+        from nearfar.export.onnx import insist_onnx
+
+        insist_onnx()
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)

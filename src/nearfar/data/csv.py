@@ -12,7 +12,7 @@ Every reader of label tables, lists of paths and tables to learn from keeps thes
 - A column is found by its name, whatever its case, if no other is called so exactly.
 - Apostrophe: one before =, +, -, @, white space or another is taken away, as `nearfar.files.cell_of` has put it there
   and spreadsheets do.
-- Blank lines are no rows.
+- Blank lines are no rows, nor is the last line of a file of this library, which holds its checksum.
 - Missing values: a cell that is empty or one of `MISSING_WORDS`, where values are asked for; paths are never missing.
 - Numbers: 1, 1.0, +1 and 1e0 are the same value; 01 is a text, as its zero would be lost, and so is 1,5.
 - Row lengths: a short row of labels ends in empty cells, and what a long one has beyond its header is ignored. In a
@@ -54,6 +54,9 @@ NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4
 
 DELIMITERS = ",;\t|"
 
+CHECKSUM = re.compile(r'^"?# checksum: [0-9a-f]{16}"?[,;\t|]*\s*\Z', re.MULTILINE)
+"""The line that `nearfar.files.with_checksum` adds, also as spreadsheets save it."""
+
 START = 1 << 20
 """Bytes of a file that `first_rows` looks at."""
 
@@ -82,7 +85,8 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"'{path}', line {line}: not UTF-8 (the byte 0x00). Save it as CSV UTF-8.")
-    return text
+    end = CHECKSUM.search(text, max(0, len(text) - 200))
+    return text[: end.start()] if end else text
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -98,6 +102,20 @@ def first_rows(path: Path, count: int) -> list[Row]:
         text = _Text(path, content.decode(_encoding(content), errors="replace"))
         rows.extend(islice(text.rows(), count))
     return rows
+
+
+def header(path: Path) -> list[str]:
+    """The names of the columns of a delimited or a Parquet file, without reading what they hold; none where it cannot
+    be read."""
+    if not path.name.lower().endswith((".parquet", ".pq")):
+        return next((row.cells for row in first_rows(path, 1)), [])
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return []
 
 
 def read_records(path: Path) -> tuple[Row, list[tuple[int, dict[str, str]]]]:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.errors import NotFound, UserError, printable
+from nearfar.errors import NotFound, UserError, counted, printable
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,6 +33,36 @@ SPLITS = {
 
 UNLABELED = ("unlabeled", "unlabelled", "unsup")
 """Names of a folder beside class folders (or beside train and test) of which no sample has a label."""
+
+
+USUAL = "label"
+"""The column of labels that is read where none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """Which column holds the labels. asked: whether somebody named it; then it must be there."""
+
+    name: str = USUAL
+    asked: bool = False
+
+    @classmethod
+    def of(cls, given: str | LabelColumn) -> LabelColumn:
+        """A name other than the usual one was asked for."""
+        return given if isinstance(given, LabelColumn) else cls(given, given != USUAL)
+
+    def find(self, there: Sequence[str], where: str) -> str | None:
+        """The column of that name among those that are there, whatever its case; None where there is none.
+
+        where: the columns are, for the message.  Raises ValueError, which lists them, where it was asked for and is
+        absent.
+        """
+        found = csv.column(there, self.name)
+        if found is None and self.asked:
+            has = f"it has {', '.join(map(repr, there))}: name one by --label-column" if there else "it has no columns"
+            remedy = "" if there else ": give the table that has it as --labels FILE, or leave --label-column out"
+            raise UserError(f"{where} has no column {self.name!r}; {has}{remedy}")
+        return found
 
 
 Rows: TypeAlias = list[tuple[str, dict[str, str]]]
@@ -57,6 +87,16 @@ class Labels:
     def __post_init__(self) -> None:
         if self.attribute is None:
             self.attribute = torch.full_like(self.label, MISSING)
+
+    def beside(self, group: Tensor, attribute: Tensor, split: list[str]) -> Labels:
+        """These, with what other labels of the same samples say of group, attribute and split, where these say nothing
+        of any sample: a file of labels need not repeat what the data know."""
+        return replace(
+            self,
+            group=self.group if (self.group != MISSING).any() else group,
+            attribute=self.attribute if (self.attribute != MISSING).any() else attribute,
+            split=self.split if any(self.split) else split,
+        )
 
 
 def natural(text: str) -> tuple:
@@ -170,17 +210,19 @@ def given_labels(
     labels: Any,
     names: Sequence[str],
     *,
-    column: str = "label",
+    column: str | LabelColumn = USUAL,
     root: Path | None = None,
     files: Sequence[str] = (),
     noun: str = "sample",
     keep: Collection[str] = (),
 ) -> Labels:
     """Labels as a user gives them: the word folders, the path of a table (see `table_labels`), or an array."""
+    column = LabelColumn.of(column)
     if not isinstance(labels, str | Path):
         return array_labels(labels, len(names), noun=noun, keep=keep)
     if str(labels) != "folders":
-        return table_labels(labels, names, column=column, root=root, files=files, noun=noun, keep=keep)
+        return table_labels(labels, names, column=column.name, root=root, files=files, noun=noun, keep=keep)
+    column.find((), "--labels folders")
     if not any("/" in name for name in names):
         raise UserError(
             f"--labels folders takes each {noun}'s class from its folder, and the {noun}s of DATA lie in none. Give a "
@@ -251,17 +293,14 @@ def table_labels(
     Raises FileNotFoundError where there is no such table, ValueError where a column is missing, an index is out of
     range, rows contradict each other, or no row names a sample of DATA. Rows that name none are counted in notes.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
-        raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
+    path = insist_table(path, root=root)
     notes: list[str] = []
-    key, rows = _read(path, column, notes)
+    _, key, rows = read_label_rows(path, column, notes)
     positions: dict[str, list[int]] = {}
     for i, known_as in enumerate(zip(names, files or names, strict=True)):
         for name in dict.fromkeys(known_as):
-            positions.setdefault(_plain(name, root), []).append(i)
-    of_row = [positions.get(_plain(csv.short(row[key]), root), []) for _, row in rows]
+            positions.setdefault(plain_path(name, root), []).append(i)
+    of_row = [positions.get(plain_path(csv.short(row[key]), root), []) for _, row in rows]
     stray = [f"{where}: {row[key]!r}" for (where, row), which in zip(rows, of_row, strict=True) if not which]
     _insist_named(path, key, rows, stray, names, noun)
 
@@ -367,8 +406,37 @@ def _unlabeled(name: str) -> str | None:
     return None
 
 
-def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
-    """Which column names the samples, and the rows, by the names that are asked for, whatever their case in the table.
+def insist_table(path: str | Path, column: str | None = None, *, root: Path | None = None) -> Path:
+    """The path of a table of labels. column: that it must have, beside path or index, as its first line says.
+
+    root: DATA's folder, for the message.  Raises FileNotFoundError where there is none, ValueError without the columns.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = f" There is one in DATA: --labels '{root / path}'." if root and (root / path).is_file() else ""
+        raise NotFound(f"--labels wants 'folders' or a .csv or .parquet file; there is no '{path}'.{beside}")
+    if column is not None and (names := csv.header(path)):
+        _columns(path, names, column)
+    return path
+
+
+def _columns(path: Path, names: Sequence[str], column: str) -> tuple[str, dict[str, str | None]]:
+    """Which column names the samples; and how each that is asked for is called, or None where there is none."""
+    there = {name: csv.column(names, name) for name in (column, "path", "index", "split", "group", "attribute")}
+    key = next((name for name in ("path", "index") if there[name]), None)
+    lacking = [name for name, found in (("path (or index)", key), (column, there[column])) if not found]
+    if key is None or lacking:
+        raise UserError(
+            f"'{path}' has the columns {', '.join(map(repr, names)) or 'none'} but no "
+            f"{' and no '.join(lacking)}. Rename them, or choose the label's column with --label-column; if the first "
+            "line is data, put a line of names above it."
+        )
+    return key, there
+
+
+def read_label_rows(path: Path, column: str, notes: list[str]) -> tuple[list[str], str, Rows]:
+    """The columns, which of them names the samples, and the rows; these also by the names that are asked for, whatever
+    their case in the table.
 
     Raises ValueError where a column is missing.
     """
@@ -377,22 +445,15 @@ def _read(path: Path, column: str, notes: list[str]) -> tuple[str, Rows]:
     else:
         header, records = csv.read_records(path)
         rows = [(f"line {line}", cells) for line, cells in records]
-    there = {name: csv.column(header.cells, name) for name in (column, "path", "index", "split", "group", "attribute")}
-    key = next((name for name in ("path", "index") if there[name]), None)
-    lacking = [name for name, found in (("path (or index)", key), (column, there[column])) if not found]
-    if key is None or lacking:
-        raise UserError(
-            f"'{path}' has the columns {', '.join(map(repr, header.cells)) or 'none'} but no "
-            f"{' and no '.join(lacking)}. Rename them, or choose the label's column with --label-column; if the first "
-            "line is data, put a line of names above it."
-        )
+    key, there = _columns(path, header.cells, column)
     csv.insist_distinct(path, header, among=list(filter(None, there.values())))
     if not rows:
         raise UserError(f"'{path}' has a header but no rows.")
     other = {name: found for name, found in there.items() if found not in (None, name)}
     for name, found in other.items():
         notes.append(f"The column {found!r} of '{path}' is read as {name!r}.")
-    return key, [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    rows = [(where, cells | {name: cells[found] for name, found in other.items()}) for where, cells in rows]
+    return header.cells, key, rows
 
 
 def _read_parquet(path: Path) -> tuple[csv.Row, Rows]:
@@ -440,7 +501,7 @@ def _values(path: Path, column: str, rows: Rows, of_row: list[list[int]], names:
     return values
 
 
-def _plain(name: str, root: Path | None) -> str:
+def plain_path(name: str, root: Path | None) -> str:
     """A path as it is compared: forward slashes, no leading ./, relative to DATA, one Unicode form."""
     name = name.replace("\\", "/").removeprefix("./")
     if root is not None and name.startswith("/"):
@@ -452,7 +513,8 @@ def _note_missing(labels: Labels, cells: Sequence[str], keep: Collection[str]) -
     words = Counter(cell for cell in cells if cell and not csv.known(cell, keep))
     if words:
         labels.notes.append(
-            f"{words.total():,} labels are {' or '.join(sorted(words))}, which is read as no label; "
+            f"{counted(words.total(), 'labels')} {'says' if words.total() == 1 else 'say'} "
+            f"{' or '.join(sorted(words))}, which is read as no label; "
             f"--keep-words {' '.join(sorted(words))} keeps them as classes."
         )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 
 from nearfar.batch import MISSING
@@ -18,6 +16,8 @@ def clusters(assigned: Tensor, label: Tensor) -> Result:
 
     assigned: N, cluster numbers from 0.  label: N; rows with either MISSING take no part.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second or more to load
+
     cluster, truth = _both_known(assigned, label)
     numbers = {
         "accuracy": _share_matched(cluster, truth),
@@ -84,6 +84,8 @@ def _both_known(assigned: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray
 
 def _matched(cluster: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How often each cluster meets each class, and the matching of clusters to classes that meets most often."""
+    from scipy.optimize import linear_sum_assignment
+
     count = np.zeros((cluster.max() + 1, truth.max() + 1), dtype=np.int64)
     np.add.at(count, (cluster, truth), 1)
     return count, *linear_sum_assignment(count, maximize=True)

@@ -12,11 +12,11 @@ from torch import Tensor
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.held import Scale
-from nearfar.evaluation.intervals import bootstrap, wilson
+from nearfar.evaluation.intervals import of_answers, wilson
 from nearfar.evaluation.knn import KS, knn_chosen
-from nearfar.evaluation.kshot import few_labels
+from nearfar.evaluation.kshot import few_labels_in_folds
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
-from nearfar.evaluation.protocol import Result, labeled, per_class, result
+from nearfar.evaluation.protocol import Result, labeled, packed, per_class, result
 
 _WAYS = ("as they are", "standardized")
 
@@ -47,14 +47,15 @@ def evaluate(
     feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
     of each fold; every sample is tested at most once, and the answers of all folds are judged together.
     group: N, samples that belong together; never on both sides of a split, and drawn together in the intervals.
-    seen_in_training: whether the test samples were pre-trained on, which the notes then say.  shots: labels per class
-    drawn from the training part of the first split.
+    seen_in_training: whether the test samples were pre-trained on, which the notes then say.  shots: labels per class,
+    drawn from the training part of each split.
     ks, scaled, strengths: k of the neighbors, whether features are standardized, and the strength of the linear
     classifier are chosen from these on training rows of each split, for each measure by itself: see `knn_chosen`,
-    `linear_fit` and `few_labels`. What was chosen is in the protocol.
-    Each result of knn and linear has accuracy with its 95 % bootstrap interval over test samples (or groups) low and
-    high, class_accuracy and per_class, the accuracy of each class by its number, all in per cent; and confusion, how
-    many samples of which class were taken for which: [class, answer, count] wherever there are any.
+    `linear_fit` and `few_labels_in_folds`. What was chosen is in the protocol.
+    Each result has accuracy with its 95 % interval over test samples (or groups) and, of few labels, draws: low and
+    high; and right, which answers are right, as `packed` writes them. Each of knn and linear has class_accuracy and
+    per_class, the accuracy of each class by its number, all in per cent; and confusion, how many samples of which
+    class were taken for which: [class, answer, count] wherever there are any.
     """
     x, y, index = labeled(feature, label, "given")
     own = None if group is None else group.to(x.device)[index]
@@ -82,9 +83,10 @@ def evaluate(
     }
     results["linear"] = summary("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
 
-    train, test = parts[0]
+    folds = [(x[train], y[train], x[test], y[test]) for train, test in parts] if shots else []
+    groups = None if own is None else own[tested]
     for count in shots:
-        few = few_labels(x[train], y[train], x[test], y[test], shots=count, draws=draws, scaled=scaled, seed=seed)
+        few = few_labels_in_folds(folds, group=groups, shots=count, draws=draws, scaled=scaled, seed=seed)
         few["protocol"]["notes"] += notes
         few["protocol"]["seen_in_training"] = seen_in_training
         results[f"few_labels_{count}"] = few
@@ -168,9 +170,7 @@ def summary(
     """What the numbers and pairs of `evaluate` are, for the answers to the rows `tested`."""
     truth = label[tested]
     hit = answer == truth
-    mean, low, high = bootstrap(
-        100 * hit.double(), seed=seed, group=None if group is None else group[tested], draws=2000
-    )
+    mean, low, high = of_answers(hit, group=None if group is None else group[tested], seed=seed)
     each = per_class(hit, truth)
     numbers = {
         "accuracy": mean,
@@ -178,6 +178,7 @@ def summary(
         "high": high,
         "class_accuracy": sum(each.values()) / len(each),
         "chance": 100 * float(torch.bincount(truth).max()) / len(truth),
+        "right": packed(hit),
         "per_class": each,
         "confusion": _confusion(truth, answer),
     }

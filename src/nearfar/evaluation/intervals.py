@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,18 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 
 _ENTRIES = 1 << 22
+DRAWS = 4000
+"""Of `of_answers`."""
+
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)
+"""Between what an accuracy lies, and the difference of two."""
+
+USUAL_SPREAD, USUAL_FREEDOM = 1.0, 2
+"""The deviation of accuracies over seeds, in points, and how many degrees of freedom that knowledge is worth: fitted to
+the series of `benchmarks/results` by `python -m benchmarks.seeds`."""
+
+ALIKE = 2.0
+"""Points within which two accuracies are called alike."""
 
 
 class Interval(NamedTuple):
@@ -44,13 +57,7 @@ def bootstrap(
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if not len(x):
         raise UserError("no values to take the mean of; wanted at least one unit")
-    count, total = torch.ones_like(x), x
-    if group is not None:
-        unit = torch.where(group.cpu() == MISSING, -2 - torch.arange(len(x)), group.cpu()).unique(return_inverse=True)[
-            1
-        ]
-        count = torch.bincount(unit).double()
-        total = torch.bincount(unit, weights=x)
+    count, total = _units(x, group)
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, _ENTRIES // len(total))
     means = torch.empty(draws, dtype=torch.float64)
@@ -59,6 +66,15 @@ def bootstrap(
         means[start : start + rows] = total[drawn].sum(1) / count[drawn].sum(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return Interval(float(x.mean()), low, high)
+
+
+def _units(x: Tensor, group: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The number of values and their sum, of each unit that was sampled independently."""
+    if group is None:
+        return torch.ones_like(x), x
+    alone = -2 - torch.arange(len(x))
+    unit = torch.where(group.cpu() == MISSING, alone, group.cpu()).unique(return_inverse=True)[1]
+    return torch.bincount(unit).double(), torch.bincount(unit, weights=x)
 
 
 def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -72,40 +88,89 @@ def wilson(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
-def over_seeds(values: Tensor | Sequence[float], *, level: float = 0.95) -> Interval:
-    """The mean over a few seeds with its Student t interval. values: one number per seed, at least two."""
+def over_seeds(
+    values: Tensor | Sequence[float], *, bounds: tuple[float, float] | None = None, level: float = 0.95
+) -> Interval:
+    """The mean over a few seeds with its Student t interval. values: one number per seed, at least two.
+
+    bounds: of accuracies in per cent (`PERCENT`) or differences between them (`POINTS`): the interval stays inside, and
+    the spread over seeds is moderated (see `_over_seeds`). Where the answers to test samples are known, `of_answers`
+    knows more.
+    """
     x = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if len(x) < 2:
         raise UserError(f"{len(x)} seed gives no spread; run at least two, better three")
+    error, freedom = _over_seeds(x) if bounds else (float(x.std()) / len(x) ** 0.5, len(x) - 1)
     from scipy.special import stdtrit  # not at the top: training waits for this file, and SciPy takes its time
 
-    half = float(stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std()) / len(x) ** 0.5
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+    mean, half = float(x.mean()), float(stdtrit(freedom, (1 + level) / 2)) * error
+    low, high = bounds or (-torch.inf, torch.inf)
+    return Interval(mean, max(low, mean - half), min(high, mean + half))
 
 
-class Difference(NamedTuple):
-    """b minus a over paired units. `seen` is False when the interval contains 0: no difference seen."""
+def of_answers(
+    right: Tensor, *, over: Tensor | None = None, group: Tensor | None = None, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The share of right answers in per cent, with an interval over test samples and, where there are several, seeds.
 
-    mean: float
-    low: float
-    high: float
-    seen: bool
+    right: N, or S x N of S seeds that answered the same test samples; 1 or 0.
+    over: the answers of another way, for the same seeds and samples: what is given is then what `right` gains over it.
+    group: N, samples that came together; MISSING: alone.
 
-    def __str__(self) -> str:
-        if not self.seen:
-            return f"no difference seen ({self.mean:+.2f}, 95 % interval {self.low:+.2f} to {self.high:+.2f})"
-        return f"{self.mean:+.2f} (95 % interval {self.low:+.2f} to {self.high:+.2f})"
-
-
-def difference(
-    a: Tensor | Sequence[float], b: Tensor | Sequence[float], *, seed: int, group: Tensor | None = None
-) -> Difference:
-    """What b gains over a on the same units (test images, alphabets), by the paired bootstrap.
-
-    a, b: n numbers each, in the same order of units.  group: n, as for `bootstrap`.
+    Samples, or groups, are weighted by the Bayesian bootstrap (Rubin, 1981), with half a sample more at either end of
+    the scale: of one seed without groups that is Jeffreys' interval, which has a width where all answers are right.
+    Seeds are too few to be drawn from: to each draw comes one of Student's t, as in `over_seeds`.
     """
-    first, second = (torch.as_tensor(v, dtype=torch.float64).flatten().cpu() for v in (a, b))
-    if first.shape != second.shape:
-        raise UserError(f"{len(first)} and {len(second)} units cannot be paired; give both the same test samples")
-    mean, low, high = bootstrap(second - first, seed=seed, group=group)
-    return Difference(mean, low, high, not low <= 0 <= high)
+    gain = right.cpu().double() if over is None else right.cpu().double() - over.cpu().double()
+    gain = 100 * gain.reshape(-1, gain.shape[-1])  # S x N
+    low, high = PERCENT if over is None else POINTS
+    count, total = _units(gain.mean(0), group)
+    unit, many = torch.stack([count, total], 1).unique(dim=0, return_counts=True)
+    size = float(count.mean())
+    ends = torch.tensor([[size, low * size], [size, high * size]], dtype=torch.float64)
+    sums, alpha = torch.cat([unit, ends]).numpy(), torch.cat([many.double(), torch.tensor([0.5, 0.5])]).numpy()
+    generator = np.random.default_rng(seed)
+    rows = max(1, _ENTRIES // len(alpha))
+    parts = [generator.standard_gamma(alpha, (min(rows, DRAWS - i), len(alpha))) @ sums for i in range(0, DRAWS, rows)]
+    drawn = np.concatenate(parts)
+    means = drawn[:, 1] / drawn[:, 0]
+    if len(gain) > 1:
+        error, freedom = _over_seeds(gain.mean(1))
+        means = means + error * generator.standard_t(freedom, DRAWS)
+    mean = float(gain.mean())
+    below, above = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(mean, max(low, min(mean, below)), min(high, max(mean, above)))
+
+
+def apart(ours: Interval, theirs: Interval) -> Interval:
+    """What ours gains over theirs, where only the two intervals are known (Newcombe's square-and-add, 1998).
+
+    Too wide for two ways that answered the same samples: `of_answers` knows better.
+    """
+    gain = ours.mean - theirs.mean
+    down = ((ours.mean - ours.low) ** 2 + (theirs.high - theirs.mean) ** 2) ** 0.5
+    up = ((ours.high - ours.mean) ** 2 + (theirs.mean - theirs.low) ** 2) ** 0.5
+    return Interval(gain, gain - down, gain + up)
+
+
+def _over_seeds(values: Tensor) -> tuple[float, float]:
+    """The standard error of a mean over seeds, and its degrees of freedom. values: S accuracies, or gains, in points.
+
+    Two or three seeds say little of their own spread, but seeds of other trainings say something: the variance is the
+    mean of theirs and the usual, weighted by degrees of freedom (the moderated t of Smyth, 2004).
+    """
+    freedom = len(values) - 1 + USUAL_FREEDOM
+    squares = float((values - values.mean()).square().sum()) + USUAL_FREEDOM * USUAL_SPREAD**2
+    return (squares / freedom / len(values)) ** 0.5, freedom
+
+
+Judgement = Literal["ahead", "behind", "alike", "open"]
+
+
+def judged(gain: Interval) -> Judgement:
+    """What an interval of a gain in points says. alike: it lies within `ALIKE` of 0; open: it holds 0 and more."""
+    if gain.low > 0:
+        return "ahead"
+    if gain.high < 0:
+        return "behind"
+    return "alike" if gain.low >= -ALIKE and gain.high <= ALIKE else "open"

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.held import TRIED, standardize
-from nearfar.evaluation.intervals import bootstrap, over_seeds, wilson
+from nearfar.evaluation.intervals import bootstrap, of_answers
 from nearfar.evaluation.linear import linear_scores
-from nearfar.evaluation.protocol import Result, labeled, result
+from nearfar.evaluation.protocol import Result, labeled, packed, result
 
 Classifier = Callable[[Tensor, Tensor], Tensor]
 """(support E x W x S x D, query E x Q x D), unit rows -> scores E x Q x W. E episodes, W ways, S shots."""
@@ -157,6 +157,7 @@ def few_labels(
     test: Tensor,
     test_label: Tensor,
     *,
+    group: Tensor | None = None,
     shots: int = 10,
     draws: int = 10,
     scorer: Scorer = class_means,
@@ -165,17 +166,85 @@ def few_labels(
 ) -> Result:
     """The accuracy on the whole test set when only `shots` training rows of each class have a label, in per cent.
 
-    train: N x D and train_label: N, from which they are drawn, `draws` times anew.  test: M x D and test_label: M. Rows
+    train: N x D and train_label: N.  test: M x D and test_label: M.  The rest, and what it gives: as in
+    `few_labels_in_folds`, of which this is one fold.
+    """
+    fold = (train, train_label, test, test_label)
+    return few_labels_in_folds([fold], group=group, shots=shots, draws=draws, scorer=scorer, scaled=scaled, seed=seed)
+
+
+def few_labels_in_folds(
+    folds: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+    *,
+    group: Tensor | None = None,
+    shots: int = 10,
+    draws: int = 10,
+    scorer: Scorer = class_means,
+    scaled: Sequence[bool] = (False,),
+    seed: int = 0,
+) -> Result:
+    """The accuracy on the test rows of all folds when only `shots` training rows of each class have a label.
+
+    folds: of each, train, train_label, test, test_label as in `few_labels`. Labels are drawn `draws` times anew. Rows
     without label take no part; a class with fewer rows gives them all, and the notes say so.
     scaled: whether features have mean 0 and deviation 1 on all training rows, which takes no label; of two ways that is
-    taken which names more of the training rows that were not drawn.
-    Gives accuracy, the mean over draws, with low and high, its 95 % t-interval over draws (of one draw: the Wilson
-    interval over test samples), and chance, the accuracy of always naming the commonest test class.
+    taken, in each fold, which names more of the training rows that were not drawn.
+    group: of all test rows, fold after fold: those that belong together, and are drawn together in the interval.
+    Gives accuracy in per cent, the mean over draws, with low and high, its 95 % interval over test samples (or groups)
+    and draws; right, which answers are right in each draw, as `packed` writes them; and chance, the accuracy of always
+    naming the commonest test class.
     """
     _positive(shots=shots, draws=draws)
-    x, y, _ = labeled(train, train_label, "training")
-    z, truth, _ = labeled(test, test_label, "test")
-    z, truth = z.to(x.device), truth.to(x.device)
+    tables, truths, places, ways, learned, short, before = [], [], [], [], 0, 0, 0
+    for train, train_label, test, test_label in folds:
+        x, y, _ = labeled(train, train_label, "training")
+        z, truth, place = labeled(test, test_label, "test")
+        z, truth = z.to(x.device), truth.to(x.device)
+        right, way = _right(x, y, z, truth, shots, draws, scorer, scaled, seed)
+        tables.append(right)
+        truths.append(truth.cpu())
+        places.append(before + place.cpu())
+        ways.append(way)
+        before += len(test)
+        learned += len(x)
+        short = max(short, int((torch.bincount(y)[y.unique()] < shots).sum()))
+    table, truth = torch.cat(tables, 1), torch.cat(truths)  # draws x M, M
+    mean, low, high = of_answers(table, group=None if group is None else group.cpu()[torch.cat(places)], seed=seed)
+    over = "test samples" if group is None else "groups"
+    numbers = {
+        "accuracy": mean,
+        "low": low,
+        "high": high,
+        "right": packed(table),
+        "chance": 100 * float(torch.bincount(truth).max()) / len(truth),
+    }
+    config = {
+        "shots": shots,
+        "draws": draws,
+        "classifier": scorer.__name__,
+        "standardized": ways[0] if len(set(ways)) == 1 else f"in {sum(ways)} of {len(ways)} folds",
+        "interval_over": f"{over} and draws" if draws > 1 else over,
+        "splits": len(folds),
+        "train": learned // len(folds),
+        "test": len(truth),
+        "seed": seed,
+    }
+    notes = [f"{short} classes have fewer than {shots} labeled rows"] if short else []
+    return result("few_labels", numbers, config, notes)
+
+
+def _right(
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    truth: Tensor,
+    shots: int,
+    draws: int,
+    scorer: Scorer,
+    scaled: Sequence[bool],
+    seed: int,
+) -> tuple[Tensor, bool]:
+    """Which answers to the test rows are right in each draw, and whether features were standardized: draws x M."""
     generator = torch.Generator().manual_seed(seed)
     drawn, others = [], []
     for _ in range(draws):
@@ -196,32 +265,7 @@ def few_labels(
     )
     way = max(named, key=lambda way: named[way]) if named else scaled[0]
     x, z = ways[way]
-    right = [int((scorer(x[chosen], y[chosen], z).argmax(1) == truth).sum()) for chosen in drawn]
-    share = [100 * r / len(z) for r in right]
-    if draws > 1:
-        mean, low, high = over_seeds(share)
-    else:
-        mean, (low, high) = share[0], wilson(right[0], len(z))
-    short = int((torch.bincount(y)[y.unique()] < shots).sum())
-    numbers = {
-        "accuracy": mean,
-        "low": max(0.0, low),
-        "high": min(100.0, high),
-        "chance": 100 * float(torch.bincount(truth).max()) / len(z),
-    }
-    config = {
-        "shots": shots,
-        "draws": draws,
-        "classifier": scorer.__name__,
-        "standardized": way,
-        "interval_over": "draws" if draws > 1 else "test samples",
-        "train": len(x),
-        "test": len(z),
-        "seed": seed,
-    }
-    return result(
-        "few_labels", numbers, config, [f"{short} classes have fewer than {shots} labeled rows"] if short else []
-    )
+    return torch.stack([scorer(x[c], y[c], z).argmax(1) == truth for c in drawn]).cpu(), way
 
 
 def _first_of_each(label: Tensor, order: Tensor, count: int) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +61,8 @@ def finite(feature: Tensor, what: str) -> Tensor:
 
 
 def scored(scores: Tensor, label: Tensor) -> Result:
-    """Accuracy with its 95 % Wilson interval, mean per-class accuracy, and top-5 where there are more than 5 classes.
+    """Accuracy with its 95 % Wilson interval, mean per-class accuracy, and top-5 where there are more than 5 classes;
+    and right, which answers are right, as `packed` writes them.
 
     scores: N x C, more is likelier; ties go to the lowest class.  label: N.  All in per cent.
     """
@@ -69,6 +72,7 @@ def scored(scores: Tensor, label: Tensor) -> Result:
         "accuracy": 100 * float(hit.double().mean()),
         "low": low,
         "high": high,
+        "right": packed(hit),
         "class_accuracy": float(torch.tensor(list(per_class(hit, label).values()), dtype=torch.float64).mean()),
     }
     if scores.shape[1] > 5:
@@ -77,6 +81,21 @@ def scored(scores: Tensor, label: Tensor) -> Result:
         rank = (scores > own).sum(1) + tied.sum(1)
         numbers["top5"] = 100 * float(((rank < 5) & (label < scores.shape[1])).double().mean())
     return numbers
+
+
+def packed(right: Tensor) -> str:
+    """Which answers are right as short text for JSON, such as "2x48:q2cB...". right: N, or S x N; 1 or 0."""
+    table = right.reshape(-1, right.shape[-1]).cpu()
+    bits = base64.b64encode(np.packbits(table.numpy().astype(bool)).tobytes()).decode()
+    return f"{len(table)}x{table.shape[1]}:{bits}"
+
+
+def unpacked(text: str) -> Tensor:
+    """What `packed` was given: S x N bool. Raises ValueError where it is no such text."""
+    shape, _, bits = text.partition(":")
+    rows, columns = map(int, shape.split("x"))
+    table = np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=rows * columns).astype(bool)
+    return torch.from_numpy(table.reshape(rows, columns))
 
 
 def per_class(hit: Tensor, label: Tensor) -> dict[int, float]:

@@ -146,7 +146,7 @@ def load_encoder(
     user's own encoder without its module.
     """
     folder = Path(folder)
-    description = _read_description(folder)
+    description = read_description(folder)
     for name in kinds_of(description["encoder"]):
         insist_trusted(
             name, description["code"], folder / "encoder.json", trust=trust is True or same_code(name, str(trust))
@@ -163,7 +163,7 @@ def load_encoder(
 
 def check_export(folder: Path) -> None:
     """Raise ValueError where one of the files that `export_encoder` wrote is damaged, or missing."""
-    description = _read_description(folder)
+    description = read_description(folder)
     if description["loader"]:
         read_text(folder / "encoder.py", _remedy(folder))
 
@@ -190,7 +190,7 @@ def _remedy(folder: Path) -> str:
     return f"`nearfar export {shlex.quote(str(folder))}` writes it again from the newest checkpoint"
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     """What encoder.json holds, once the weights beside it are those that it describes."""
     path, remedy = folder / "encoder.json", _remedy(folder)
     description = read_json(path, remedy)

@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ from nearfar.method import Encoder
 
 BATCHES = (1, 5)
 """Sizes at which the file is compared with the encoder; it is traced at neither."""
+
+
+def insist_onnx() -> Any:
+    """The module onnxruntime. Raises ModuleNotFoundError where the extra "export" is not installed."""
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
+    except ImportError as error:
+        raise NotInstalled(
+            f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
+        ) from error
+    return onnxruntime
 
 
 def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
@@ -34,13 +47,7 @@ def export_onnx(encoder: Encoder, folder: str | Path) -> tuple[Path, float]:
             f"ONNX export is for encoders that take one tensor, and {encoder.spec.get('name', type(encoder).__name__)} "
             f"takes a {type(traced).__name__}: export without --onnx, or one of its towers (--tower NAME)"
         )
-    try:
-        import onnxruntime  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] (torch's exporter is built on it)
-    except ImportError as error:
-        raise NotInstalled(
-            f"--onnx wants {error.name}, which is not installed: pip install 'nearfar[export]'"
-        ) from error
+    onnxruntime = insist_onnx()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with staging(folder) as name:

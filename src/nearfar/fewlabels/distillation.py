@@ -14,7 +14,7 @@ from nearfar import optim
 from nearfar.batch import MISSING, Batch
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.export.encoder import load_encoder
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
@@ -22,7 +22,7 @@ from nearfar.fewlabels.publish import Draft, Say, finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, all_rows
 from nearfar.fewlabels.settings import DistillSettings, with_keywords
 from nearfar.fewlabels.temperature import Calibration, calibrate
-from nearfar.fewlabels.tuned import Watch
+from nearfar.fewlabels.tuned import Watch, insist_tuning
 from nearfar.losses.distillation import distillation
 from nearfar.method import Encoder, Method, Step
 from nearfar.training import plan as plans
@@ -99,9 +99,13 @@ def distill(
     settings = with_keywords(settings or DistillSettings(), keywords)
     teacher = Classifier(teacher) if isinstance(teacher, str | Path) else teacher
     run = teacher.run
-    folder = Path(out) if out else plans.free_directory("distill", data)
-    if resume and (there := finished(folder, run, say)) is not None:
+    if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
+    insist_tuning(run, settings)
+    started = _started(settings, teacher) if settings.from_run else None
+    if settings.student:
+        run.kind.insist_encoder(settings.student)
+    folder = Path(out) if out else plans.free_directory("distill", data)
     with workplace("distill", run, lambda: teacher.network, data, settings, folder, say, resume=resume) as place:
         samples = place.samples
         rows = all_rows(samples, teacher.classes)
@@ -109,7 +113,7 @@ def distill(
             say(f"{note} Their labels teach nothing.")
         part = _lesson(rows, samples, settings.alpha)
         teacher.features(part.subset(range(min(len(part), FEW))))  # or an error, before the student learns from it
-        encoder = _student(teacher, part, settings)
+        encoder = started or _student(teacher, part, settings)
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (encoder, run.encoder)]
         say(
             f"{encoder.spec['name']} ({sizes[0]:.2f} M weights) learns from {str(teacher.path)!r} "
@@ -158,7 +162,9 @@ def distill(
 def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
     """The samples that the student learns from, with their labels as far as the teacher knows their classes."""
     if len(rows.learn) < 2:
-        raise UserError(f"{len(rows.learn)} samples are in no split val or test: 2 or more to learn from are needed")
+        raise UserError(
+            f"{counted(len(rows.learn), 'samples')} in no split val or test: 2 or more to learn from are needed"
+        )
     part = rows.of(samples, rows.learn)
     part.label[part.label >= len(rows.classes)] = MISSING
     if alpha < 1 and not bool((part.label != MISSING).any()):
@@ -166,17 +172,21 @@ def _lesson(rows: Rows, samples: Samples, alpha: float) -> Samples:
     return part
 
 
+def _started(settings: DistillSettings, teacher: Classifier) -> Encoder:
+    """The encoder of the run that the student begins with."""
+    name, encoder = settings.student, load_encoder(settings.from_run, trust=teacher.run.trust)
+    insist_alive(encoder, str(settings.from_run))
+    if name and encoder.spec["name"] != name:
+        raise UserError(
+            f"--from-run {str(settings.from_run)!r} has the encoder {encoder.spec['name']!r}, not --student "
+            f"{name!r}: leave out one of the two"
+        )
+    return encoder
+
+
 def _student(teacher: Classifier, samples: Samples, settings: DistillSettings) -> Encoder:
+    """A new network."""
     run, name = teacher.run, settings.student
-    if settings.from_run:
-        encoder = load_encoder(settings.from_run, trust=run.trust)
-        insist_alive(encoder, str(settings.from_run))
-        if name and encoder.spec["name"] != name:
-            raise UserError(
-                f"--from-run {str(settings.from_run)!r} has the encoder {encoder.spec['name']!r}, not --student "
-                f"{name!r}: leave out one of the two"
-            )
-        return encoder
     torch.manual_seed(settings.seed)
     own = dataclasses.replace(run.settings, encoder=name or run.settings.encoder)
     return run.kind.encoder(samples, own, run.config["made"])

@@ -12,15 +12,15 @@ from torch import nn
 
 from nearfar.batch import MISSING
 from nearfar.data.labels import alike, some
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.fewlabels.classifier import FEW, Classifier, embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.publish import Draft, Say, Workplace, finished, publish, workplace
 from nearfar.fewlabels.rows import Rows, hold_out, labeled_rows
-from nearfar.fewlabels.settings import FinetuneSettings, with_keywords
+from nearfar.fewlabels.settings import FinetuneSettings, given, with_keywords
 from nearfar.fewlabels.store import is_classifier, read
 from nearfar.fewlabels.temperature import calibrate
-from nearfar.fewlabels.tuned import Watch, tune
+from nearfar.fewlabels.tuned import Watch, insist_tuning, tune
 from nearfar.method import Encoder, Stage
 from nearfar.nn.heads import first_layers
 from nearfar.run import Run
@@ -49,9 +49,14 @@ def finetune(
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
     run = Run(run) if isinstance(run, str | Path) else run
-    folder = Path(out) if out else plans.free_directory("finetune", data)
-    if resume and (there := finished(folder, run, say)) is not None:
+    if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
+    unlabeled = f"no sample to learn from has a label: {run.kind.unlabeled}"
+    run.insist_there(data, given(settings), settings.label_column, unlabeled)
+    head = _head(run, settings.layer)
+    if settings.train == "full":
+        insist_tuning(run, settings)
+    folder = Path(out) if out else plans.free_directory("finetune", data)
     with workplace("finetune", run, lambda: run.encoder, data, settings, folder, say, resume=resume) as place:
         rows = labeled_rows(
             place.samples,
@@ -65,14 +70,13 @@ def finetune(
         if is_classifier(run.path) and (pairs := alike(read(run.path).classes, rows.classes)):
             say(f"Classes of {str(run.path)!r} and of the labels differ only in how they are written: {some(pairs)}.")
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
-        head = _head(run, settings.layer)
         if settings.train == "full":
             embed(encoder, run, place.samples.subset(rows.learn[:FEW]))  # or an error, before it is trained
         which = f"the {settings.weights} encoder"
         which += f" and the projector up to layer {settings.layer}" if settings.layer else ""
         say(
-            f"{len(rows.learn)} labels of {len(rows.classes)} classes, on {which} of {str(run.path)!r}, "
-            f"{settings.train}."
+            f"{counted(len(rows.learn), 'labels')} of {counted(len(rows.classes), 'classes')}, on {which} of "
+            f"{str(run.path)!r}, {settings.train}."
         )
         make = _on_frozen_features if settings.train == "frozen" else _by_tuning
         draft = make(place, rows, encoder, head, settings, watch)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nearfar.batch import MISSING
 from nearfar.data.labels import meet, places, present
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import holdout
+from nearfar.data.splits import apart, holdout
 from nearfar.errors import UserError
 from nearfar.method import derive_seed
 from nearfar.ranges import NonNegativeInt, UnitInterval, checked
@@ -71,6 +71,9 @@ def labeled_rows(
     if share and per_class:
         raise UserError(f"--share {share:g} and --per-class {per_class} both say how many: give one")
     learn, held, test = _by_split(samples, samples.label)
+    kept = apart(samples.group, learn, held), apart(samples.group, torch.cat([learn, held]), test)
+    copies = len(held) + len(test) - sum(map(len, kept))
+    held, test = kept
     if not len(learn):
         raise UserError(
             f"no sample to learn from has a label: {unlabeled}; in a column split, rows to learn from are empty or "
@@ -94,6 +97,7 @@ def labeled_rows(
         classes=classes,
         others=others,
         notes=[
+            *([f"{copies:,} labeled samples are of groups on both sides of a split: not measured."] if copies else []),
             *meet(classes, present(samples.label[held], samples.classes), ours=LEARNS, theirs="those of the split val"),
             *meet(
                 classes, present(samples.label[test], samples.classes), ours=LEARNS, theirs="those of the split test"

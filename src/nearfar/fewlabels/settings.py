@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -23,6 +22,7 @@ from nearfar.ranges import (
     Seed,
     UnitInterval,
 )
+from nearfar.settings import meant
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -95,6 +95,8 @@ class FinetuneSettings(Tuning, Labeled):
 
     def check(self) -> None:
         super().check()
+        if self.share and self.per_class:
+            raise UserError(f"--share {self.share:g} and --per-class {self.per_class} both say how many: give one")
         if self.layer and self.weights == "untrained":
             raise UserError(
                 f"--layer {self.layer} keeps a part of the trained projector, and --weights untrained nothing that was "
@@ -152,7 +154,6 @@ def with_keywords(settings: S, keywords: dict[str, Any]) -> S:
     names = [field.name for field in dataclasses.fields(settings)]
     for name in keywords:
         if name not in names:
-            near = get_close_matches(name, names, 2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(names)}"
+            hint = meant(name, names) or f"; there are {', '.join(names)}"
             raise WrongType(f"there is no argument {name!r}{hint}")
     return dataclasses.replace(settings, **keywords)

@@ -68,9 +68,7 @@ class Trainer:
         Raises KeyboardInterrupt where it is stopped, once it has saved.
         """
         run, tuning, epochs = self.run, self.tuning, self.tuning.passes(len(data))
-        settings = dataclasses.replace(
-            run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1
-        )
+        settings = _settings(run, tuning)
         loop = Loop(
             epochs=epochs,
             batch=min(tuning.batch, len(data)),
@@ -96,6 +94,17 @@ class Trainer:
             raise KeyboardInterrupt
         method.cpu().eval()
         return {"epochs": loop.epochs, "batch": loop.batch, "lr": tuning.lr, "views": settings.views}
+
+
+def insist_tuning(run: Run, tuning: Tuning) -> None:
+    """Raise ValueError for views and a device with which no network of a run can be trained."""
+    run.kind.insist_settings(_settings(run, tuning))
+    pick_device(tuning.device)
+
+
+def _settings(run: Run, tuning: Tuning) -> Any:
+    """Those of the run, with the one view of each sample that tuning takes."""
+    return dataclasses.replace(run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1)
 
 
 def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) -> tuple[CrossEntropy, dict[str, Any]]:

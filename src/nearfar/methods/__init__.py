@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import re
+import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
@@ -126,17 +127,36 @@ def flag_texts(name: str) -> dict[str, str]:
 
 def listed_flags(name: str) -> dict[str, str]:
     """The flags of a method and their defaults as text, `int, 1 or more = 128`, without importing it."""
+    return {flag: f"{_type_text(hint)} = {ast.unparse(default)}" for flag, (hint, default) in _written(name).items()}
+
+
+def read_flags(name: str) -> dict[str, inspect.Parameter]:
+    """What `flags` gives, of a method by its name; one of the library is read without importing it, as torch takes
+    seconds to load, and a file of the user's own is run."""
+    if _path(name).parent != Path(__file__).parent:
+        return flags(load(name))
+    known = vars(typing) | vars(ranges)
+
+    def value(node: ast.expr) -> Any:
+        return eval(compile(ast.Expression(node), name, "eval"), known)
+
+    return {
+        flag: inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, annotation=value(hint), default=value(default))
+        for flag, (hint, default) in _written(name).items()
+    }
+
+
+def _written(name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
+    """The type and the default of each flag, as they stand in the sources of a method and of those it extends."""
     path, known = _path(name), page(name)
-    taken = listed_flags(known.base) if known.base else {}
+    taken = _written(known.base) if known.base else {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == known.class_name:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and part.name == "__init__":
                     pairs = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
                     own = {
-                        a.arg: f"{_type_text(a.annotation)} = {ast.unparse(d)}"
-                        for a, d in pairs
-                        if a.annotation and d and a.arg not in FILLED + PARTS
+                        a.arg: (a.annotation, d) for a, d in pairs if a.annotation and d and a.arg not in FILLED + PARTS
                     }
                     return own | {name: text for name, text in taken.items() if name not in own}
     return taken

@@ -36,6 +36,7 @@ class AlignUniform(Method):
 
     title = "Alignment and Uniformity on the Hypersphere (Wang and Isola 2020)"
     family = "in-batch negatives"
+    fewest_views = most_views = 2
 
     def __init__(
         self,

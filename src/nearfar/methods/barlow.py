@@ -30,6 +30,7 @@ class BarlowTwins(Method):
 
     title = "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (Zbontar et al. 2021)"
     family = "no negatives"
+    fewest_views = most_views = 2
 
     def __init__(self, encoder: Encoder, *, dim: PositiveInt = 8192, lam: NonNegativeFloat = 0.005) -> None:
         super().__init__(encoder)

@@ -37,6 +37,7 @@ class BYOL(Method):
 
     title = "BYOL: Bootstrap Your Own Latent (Grill et al. 2020)"
     family = "no negatives"
+    fewest_views = most_views = 2
 
     def __init__(
         self, encoder: Encoder, *, dim: PositiveInt = 256, hidden: PositiveInt = 4096, momentum: UnitInterval = 0.996

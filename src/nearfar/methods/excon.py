@@ -48,6 +48,7 @@ class ExCon(SupCon):
     title = "ExCon: Explanation-driven Supervised Contrastive Learning (Zhang et al. 2021)"
     needs_pixels = True
     classifies = True
+    fewest_views = most_views = 3
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class FNC(Method):
 
     title = "FNC: False Negative Cancellation (Huynh et al. 2020)"
     family = "negative weighting and selection"
+    fewest_views = 2
 
     def __init__(
         self,

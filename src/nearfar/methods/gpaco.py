@@ -41,6 +41,7 @@ class GPaCo(Method):
     family = "supervised"
     needs_labels = True
     classifies = True
+    fewest_views = most_views = 2
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class LoCo(Method):
     title = "LoCo: Local Contrastive Representation Learning (Xiong et al. 2020)"
     family = "in-batch negatives"
     needs_pixels = True
+    fewest_views = most_views = 2
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class LooC(MoCo):
     title = "LooC: What Should Not Be Contrastive in Contrastive Learning (Xiao et al. 2020)"
     family = "augmentations and views"
     needs_pixels = True
+    fewest_views, most_views = 3, 0
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class LooC(MoCo):
         moco = {"queue": queue, "momentum": momentum, "temperature": temperature, "splits": splits}
         super().__init__(encoder, dim=spaces * dim, projector=heads, **moco)
         self.n, self.negatives = augmentations, negatives
+        self.fewest_views = self.most_views = augmentations + 2
 
     def spaces(self, rows: Tensor) -> list[Tensor]:
         # MoCo scales rows as a whole, which scaling each part by itself undoes.

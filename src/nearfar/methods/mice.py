@@ -44,6 +44,7 @@ class MiCE(MoCo):
 
     title = "MiCE: Mixture of Contrastive Experts (Tsai et al. 2021)"
     family = "clustering"
+    most_views = 0
     omega: Tensor
     sums: Tensor
 

@@ -42,6 +42,7 @@ class MoCo(Method):
 
     title = "MoCo: Momentum Contrast, v1 and v2 (He et al. 2019)"
     family = "queue or memory bank"
+    fewest_views = most_views = 2
 
     def __init__(
         self,

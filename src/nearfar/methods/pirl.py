@@ -43,6 +43,7 @@ class PIRL(InstDisc):
 
     title = "PIRL: Pretext-Invariant Representation Learning (Misra and van der Maaten 2019)"
     needs_pixels = True
+    fewest_views = 2
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class RenyiCL(Method):
 
     title = "RenyiCL: Contrastive Learning with Skew Renyi Divergence (Lee and Shin 2022)"
     family = "negative weighting and selection"
+    fewest_views = 2
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class SimCLR(Method):
 
     title = "SimCLR: A Simple Framework for Contrastive Learning (Chen et al. 2020)"
     family = "in-batch negatives"
+    fewest_views = most_views = 2
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class SwAV(Method):
 
     title = "SwAV: Swapping Assignments between Views (Caron et al. 2020)"
     family = "clustering"
+    fewest_views = 2
 
     def __init__(
         self,

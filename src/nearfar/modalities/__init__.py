@@ -7,12 +7,13 @@ class that extends `nearfar.Kind`.
 from __future__ import annotations
 
 import os
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from nearfar.errors import UserError
-from nearfar.settings import Settings
+from nearfar.settings import Facts, Settings
 
 UNKNOWN = "image"
 """What data are taken for that no kind recognizes: its reader says best what is wrong with them."""
@@ -22,10 +23,13 @@ class Entry(Protocol):
     """What is asked of a kind before anything is opened."""
 
     Settings: ClassVar[type[Settings]]
+    Facts: ClassVar[type[Facts]]
 
     def recognizes(self, data: Any) -> bool: ...
     def recipe_for(self, data: Any) -> str: ...
+    def measured_for(self, data: Any) -> str: ...
     def study_encoder(self) -> str: ...
+    def insist_encoder(self, name: str) -> None: ...
 
 
 def names() -> list[str]:
@@ -47,6 +51,18 @@ def entry(name: str) -> Entry:
     if name not in names():
         raise UserError(f"there is no kind {name!r}; there are {', '.join(names())}, or the path of your own")
     return import_module(f"nearfar.modalities.{name}.settings")  # pyright: ignore[reportReturnType] (a module)
+
+
+def insist_samples(data: str | os.PathLike[str]) -> None:
+    """Raise ValueError where DATA are the directory of a run, whose images are not those to learn from."""
+    path = Path(data)
+    if (path / "config.yaml").is_file() and any((path / name).exists() for name in ("encoder.json", "checkpoints")):
+        run = shlex.quote(str(path))
+        raise UserError(
+            f"{str(data)!r} is a run, and DATA to look at are wanted, such as a folder of images. With a run: `nearfar "
+            f"report {run}`, `nearfar export {run}`, and with DATA `nearfar evaluate {run} DATA`, embed, finetune and "
+            f"label-plan; `nearfar train METHOD DATA --from-run {run}` begins with its weights"
+        )
 
 
 def kind_of(data: Any) -> str:

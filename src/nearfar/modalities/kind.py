@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,14 +17,18 @@ from torch import Tensor, nn
 
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
-from nearfar.data.labels import given_labels, split_names
+from nearfar.data.cells import LabelCells, label_cells
+from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
-from nearfar.errors import UserError, printable
+from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
+from nearfar.machine import pick_device
 from nearfar.method import Encoder
+from nearfar.modalities import insist_samples
 from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
+from nearfar.settings import Facts
 
 
 class Kind:
@@ -43,18 +48,69 @@ class Kind:
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
+    Facts: ClassVar[type[Facts]] = Facts
 
     def recognizes(self, data: Any) -> bool:
         """Whether data are of this kind. It is asked before anything is opened."""
         return False
 
     def recipe_for(self, data: Any) -> str:
-        """The recipes that suit the data; "" where the kind has none, and settings are their defaults."""
+        """The recipes of papers that suit the data; "" where the kind has none, and settings are their defaults."""
         return ""
+
+    def measured_for(self, data: Any) -> str:
+        """The recipes that were chosen by measurement for such data; "" where the kind has none."""
+        return ""
+
+    def recipe_facts(self, samples: Any, settings: Any, given: Mapping[str, Any]) -> Facts:
+        """What a recipe may go by. samples: to train on.  given: what the user set, which a recipe need not find."""
+        return self.Facts(**self.common_facts(samples, settings, given))
+
+    def common_facts(self, samples: Any, settings: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts that all kinds have."""
+        return {
+            "samples": len(samples),
+            "epochs": given.get("epochs", 0),
+            "batch": given.get("batch", 0),
+            "device": pick_device(settings.device).type,
+        }
 
     def study_encoder(self) -> str:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""
         return ""
+
+    def insist_encoder(self, name: str) -> None:
+        """Raise ValueError where no encoder is called so."""
+
+    def insist_settings(self, settings: Any) -> None:
+        """Raise ValueError for an encoder, views or a size that cannot be, whatever the data: nothing is open yet."""
+
+    def view_count(self, settings: Any) -> int | None:
+        """How many views are made of a sample; None where only the data tell."""
+        return None
+
+    def columns(self, data: Any) -> list[str] | None:
+        """What the data say of each sample, by name, such as label and split, before anything is read; None where only
+        opening tells. Raises FileNotFoundError where there is nothing."""
+        return None
+
+    def insist_there(self, data: Any, labels: Any, label_column: str, *, asked: bool, wanted: str = "") -> None:
+        """Raise ValueError where data or labels are not there, or have no such column. Nothing is opened for it.
+
+        labels: as `given_labels` takes them; "" or None for those that the data bring.
+        asked: whether the user named the column.  wanted: what is said where none are known; "" where none need be.
+        """
+        if isinstance(data, str | os.PathLike):
+            insist_samples(data)
+        if isinstance(labels, str | os.PathLike) and str(labels) not in ("", "none", "folders"):
+            insist_table(str(labels), label_column)
+        columns = self.columns(data)
+        none = isinstance(labels, str) and labels == "none"
+        if not none and (columns is None or not (labels is None or (isinstance(labels, str) and not labels))):
+            return
+        there = None if none else LabelColumn(label_column, asked).find(columns or [], f"{str(data)!r}")
+        if wanted and there is None:
+            raise UserError(wanted)
 
     def open(self, data: Any, settings: Any) -> Samples:
         """The data of a run, with the labels that its settings name."""
@@ -67,6 +123,8 @@ class Kind:
         Raises ValueError where inputs are not finite.
         """
         column = settings.label_column
+        asked = column != type(settings).label_column
+        self.insist_there(data, settings.labels, column, asked=asked)
         if made is None:
             opened = self.open(data, settings)
         else:
@@ -78,7 +136,7 @@ class Kind:
             data,
             labels=settings.labels,
             label_column=column,
-            asked=column != type(settings).label_column,
+            asked=asked,
             keep=settings.keep_words,
         )
 
@@ -97,22 +155,30 @@ class Kind:
         if not isinstance(data, Samples):
             return samples
         if labels is None or (isinstance(labels, str) and not labels):
-            if asked and data.label_column and data.label_column != label_column:
+            unlabeled = not data.label_column and bool((data.label == MISSING).all())
+            if asked and (unlabeled or data.label_column not in ("", label_column)):
+                had = f"with the labels of {data.label_column!r}" if data.label_column else "without labels"
                 raise UserError(
-                    f"the label column {label_column!r} was asked for, but the samples were opened with the labels of "
-                    f"{data.label_column!r}: name it where they are opened"
+                    f"the label column {label_column!r} was asked for, but the samples were opened {had}: name it "
+                    "where they are opened"
                 )
             return samples
         return self.relabeled(samples, labels, label_column, keep)
 
     def relabeled(self, samples: Samples, labels: Any, column: str, keep: Sequence[str] = ()) -> Samples:
         """The samples with other labels, given as `given_labels` takes them, and what comes with these."""
-        known = given_labels(labels, samples.names, column=column, noun=self.noun.removesuffix("s"), keep=keep)
-        own = {name: getattr(known, name) for name in ("group", "attribute") if (getattr(known, name) != MISSING).any()}
-        own |= {"split": known.split} if any(known.split) else {}
-        notes = [*samples.notes, *known.notes]
+        wanted, noun = LabelColumn(column), self.noun.removesuffix("s")
+        known = given_labels(labels, samples.names, column=wanted, noun=noun, keep=keep)
+        known = known.beside(samples.group, samples.attribute, samples.split)
         return dataclasses.replace(
-            samples, label=known.label, classes=known.classes, notes=notes, label_column=column, **own
+            samples,
+            label=known.label,
+            classes=known.classes,
+            group=known.group,
+            attribute=known.attribute,
+            split=known.split,
+            notes=[*samples.notes, *known.notes],
+            label_column=column,
         )
 
     def open_as(
@@ -135,7 +201,7 @@ class Kind:
 
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
-        raise UserError(f"{len(files)} files for a classifier of {self.noun}: give one file or folder")
+        raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""
@@ -161,6 +227,13 @@ class Kind:
         """The views that the settings name."""
         raise NotImplementedError
 
+    def suited_views(self, samples: Any) -> tuple[str, list[str]]:
+        """The name of the views that suit what the samples are, and why, in sentences; "" where that is not measured.
+
+        Labels are not looked at.
+        """
+        return "", []
+
     def mild_views(self, settings: Any) -> str:
         """The name of the views of which fine-tuning takes the first."""
         return settings.views
@@ -181,7 +254,7 @@ class Kind:
         return ""
 
     def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
-        """A network with weights from a file, and the plain view that it takes."""
+        """A network with weights from a file, and the plain view that it takes. samples: None while none are open."""
         raise UserError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")
 
     def sheet(self, samples: Any, views: Any, index: Tensor, draws: Any) -> Image.Image:
@@ -214,6 +287,16 @@ class Kind:
             plural=self.noun,
             copies="",
         )
+
+    def cells(self, data: Any, settings: Any, samples: Samples) -> LabelCells:
+        """What the table of labels that the settings name says of each sample, as it is written."""
+        if settings.labels in ("", "none", "folders"):
+            return LabelCells()
+        return label_cells(settings.labels, samples.names, column=settings.label_column, root=self.root(data))
+
+    def root(self, data: Any) -> Path | None:
+        """The folder that names of samples are relative to, where there is one."""
+        return None
 
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""

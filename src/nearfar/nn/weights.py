@@ -64,7 +64,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights ({error}); it may be cut short") from error
     except Exception as error:  # torch raises pickle's own errors for a file that holds more than tensors
-        raise UserError(f"{path} is no file of plain tensors, and code in it is never run: {error}") from error
+        raise UserError(
+            f"{path} is no file of plain tensors, and code in it is never run: {str(error).partition(chr(10))[0]}"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -53,6 +53,8 @@ def environment() -> Environment:
     )
     made.filters |= {
         "number": numbers.number,
+        "signed": numbers.signed,
+        "thousands": "{:,}".format,
         "interval": numbers.interval,
         "duration": numbers.duration,
         "code_parts": numbers.code_parts,

@@ -25,6 +25,11 @@ def number(value: float | None, places: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:,.{places}f}".replace("-", "−")
 
 
+def signed(value: float, places: int = 1) -> str:
+    """A difference, with its sign."""
+    return f"{value:+,.{places}f}".replace("-", "−")
+
+
 def interval(cell: Cell, places: int) -> str:
     """The 95 % interval of a value, or nothing."""
     low, high = cell.get("low"), cell.get("high")

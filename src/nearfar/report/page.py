@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nearfar.errors import counted
 from nearfar.owner import owned
 from nearfar.report.confusion import Confusion, confusions
 from nearfar.report.gallery import Gallery, copies, neighbors, outliers
@@ -110,7 +111,7 @@ def page_data(record: Record) -> RunPage:
 def title(record: Record) -> str:
     """What was trained on what."""
     if record.classifier is not None:
-        return f"A classifier of {record.classifier['classes']:,} classes"
+        return f"A classifier of {counted(record.classifier['classes'], 'classes')}"
     data = record.fact("data")
     return str(record.fact("method") or "Run") + (f" on {Path(str(data)).name or data}" if data else "")
 

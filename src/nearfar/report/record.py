@@ -8,8 +8,9 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 - `environment.json`: free; the header shows `started` (ISO time), `seconds`, `paper`; `notes` is a list of sentences,
   `timings` maps a part of the work to seconds.
 - `metrics.jsonl`: one object a line, `{"step", "epoch", "loss", "chance", "lr", ...}` or `{"step", "epoch", "knn",
-  "knn_low", "knn_high", "knn_samples", "knn_bank", ...}`. The line of step 0 has the probe and the readings (spread,
-  effective_rank, accuracy, ...) before the first step, and no loss; runs of earlier versions lack it.
+  "knn_low", "knn_high", "knn_samples", "knn_bank", "knn_right", ...}`. The line of step 0 has the probe and
+  the readings (spread, effective_rank, accuracy, ...) before the first step, and no loss; runs of earlier versions lack
+  it.
 - `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learned`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
@@ -19,13 +20,20 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
       {"title": "Does it help?", "note": "One sentence.", "columns": ["kNN (%)", "linear (%)"],
        "rows": [{"name": "raw pixels", "values": {"kNN (%)": {"value": 41.0, "low": 38.2, "high": 43.9}}},
                 {"name": "trained", "main": true, "values": {...}}],
+       "gains": {"raw pixels": {"kNN (%)": {"value": 3.1, "low": 1.2, "high": 5.0}}},
+       "seen": {"samples": 0, "of": 1200, "with labels": false},
        "per_class": {"columns": [...], "rows": [...]},
        "confusion": {"by": "nearest neighbors", "classes": [names], "counts": [[class, taken for, samples], ...]},
        "protocol": {"version": 1, ...}}
 
-  `low` and `high` (the 95 % interval), `note`, `per_class`, `confusion` and `protocol` may be left out, and a row may
-  lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a list of texts.
-  `main` marks the encoder of this run; without it the last row is meant. In the first column, higher must be better.
+  `data` is what they were measured on, in a few words.
+  `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
+  out, and a row may lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a
+  list of texts.
+  `main` marks the encoder of this run; without it the last row is meant. Where rows are compared, higher must be better
+  in every column. `gains`: what the main row gains over another, measured on the same samples. `seen`: how many of the
+  tested samples were in training, and whether with their labels. A cell may have `right`, which answers to the tested
+  samples are right (`nearfar.evaluation.protocol.packed`), and the table `group`, of each of them.
 """
 
 from __future__ import annotations
@@ -167,6 +175,12 @@ def _table(path: Path) -> dict[str, Any]:
                 str(column): {key: _finite(cell.get(key)) for key in ("value", "low", "high")}
                 for column, cell in row["values"].items()
             }
+    for other, gains in (table.get("gains") or {}).items():
+        table["gains"][other] = {
+            str(column): {key: float(cell[key]) for key in ("value", "low", "high")} for column, cell in gains.items()
+        }
+    if not isinstance(table.get("seen") or {}, dict):
+        raise UserError("`seen` is no mapping")
     if confusion := table.get("confusion"):
         confusion["classes"] = [str(name) for name in confusion["classes"]]
         known = range(len(confusion["classes"]))

@@ -114,9 +114,13 @@ def results(record: Record) -> list[Results]:
 
 
 def cards(record: Record, most: int = 8) -> list[Card]:
-    """The main numbers of this run's encoder."""
+    """The main numbers of this run's encoder; with the name of the data, where it was measured on several."""
+    several = sum("data" in one for one in record.tables.values()) > 1
     measured = [
-        (name, record.main_row(one)["values"].get(name, NOTHING))
+        (
+            f"{name}, {one['data']}" if several and "data" in one else name,
+            record.main_row(one)["values"].get(name, NOTHING),
+        )
         for one in record.tables.values()
         for name in one["columns"]
     ]

@@ -7,8 +7,6 @@ from collections import Counter
 from typing import Any
 
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
@@ -180,6 +178,9 @@ def _place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:
     spread = unit.std(dim=0, correction=0).norm().item()
     if len(unit) < 5 or spread < 1e-5:
         return torch.zeros(len(unit), 2), "few" if len(unit) < 5 else "collapsed", None
+    from sklearn.decomposition import PCA  # takes a second or more to load
+    from sklearn.manifold import TSNE
+
     rows = unit.numpy()
     if unit.shape[1] > 50 and len(unit) > 50:
         rows = PCA(50, random_state=seed).fit_transform(rows)

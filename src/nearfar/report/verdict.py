@@ -1,23 +1,42 @@
-"""The questions of whoever trains without labels, answered from the numbers of the run.
+"""The questions of whoever trains, answered from the numbers of the run: by the report, and by the command line.
 
-An answer is a finding with its facts. The template verdict.html puts each finding into words.
+An answer is a finding with its facts. The template verdict.html puts each finding into words, which `spoken` gives as
+plain text.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from nearfar.evaluation.alarms import alarms
+from markupsafe import Markup
+
+from nearfar.evaluation.alarms import ROWS, Alarm, alarms
+from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged, of_answers, wilson
+from nearfar.evaluation.protocol import unpacked
+from nearfar.report import html
 from nearfar.report.numbers import decimals
 from nearfar.report.record import Record
 from nearfar.report.results import ENDS, NOTHING
 
+PROBE = "kNN accuracy on held-out samples"
 ACCURACY, CALIBRATION = "accuracy (%)", "calibration error (%)"
+UNTRAINED = "untrained encoder"
+"""The row of a table that says where training began."""
+FEW_STEPS = 200
+"""Steps before which neither neighbors as they were nor a loss at its chance level say anything."""
+NARROWED = 0.5
+"""Share of the effective rank before training below which a representation has become narrow."""
+NEAR = 5.0
+"""Points below which the upper ends of gains lie on average, where gains that are not seen count as none."""
+FAILURES = {"collapse", "dimensional collapse", "stuck at the margin", "stuck at chance", "exploding gradient"}
+"""Alarms after which nothing good is to be expected."""
+SLOW = {"input starvation"}
+"""Alarms that speak of time alone."""
 Mood = Literal["good", "unsure", "bad"]
 
 
@@ -31,6 +50,24 @@ class Answer:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """Accuracies in per cent, and what the second has over the first.
+
+    of: what was measured, such as "kNN accuracy".  samples: tested; None where that is not known.
+    """
+
+    of: str
+    first: float
+    last: float
+    interval: Interval | None
+    samples: int | None = None
+
+    @property
+    def judged(self) -> Judgement:
+        return "open" if self.interval is None else judged(self.interval)
+
+
 def answers(record: Record) -> list[Answer]:
     """Is it working, will it help me, which checkpoint; of a classifier: does it classify well, is it calibrated."""
     if record.classifier is not None:
@@ -38,71 +75,229 @@ def answers(record: Record) -> list[Answer]:
     return [working(record), helping(record), checkpoint(record)]
 
 
+def spoken(record: Record) -> list[str]:
+    """The answers as lines of plain text: the question and the words of the report."""
+    said = html.environment().get_template("verdict.html").module
+    lines = []
+    for answer in answers(record):
+        words = said.words(answer.finding, answer.facts)  # pyright: ignore[reportAttributeAccessIssue]
+        quoted = str(words).replace("<code>", "`").replace("</code>", "`")
+        lines.append(f"{said.questions[answer.topic]} {Markup(quoted).striptags()}")  # pyright: ignore[reportAttributeAccessIssue]
+    return lines
+
+
 def working(record: Record) -> Answer:
-    """Judged by the alarms, and by the loss against its chance level."""
+    """Judged against the encoder before training: by the probe or by `evaluate`, without labels by readings.
+
+    The loss alone never makes a yes, and a standing alarm on what is learned prevents one.
+    """
+    steps = max((line["step"] for line in record.metrics), default=0)
+    raised = alarms(record.metrics)
+    common: dict[str, Any] = {
+        "steps": int(steps),
+        "stopped": record.environment.get("finished") is False,
+        "with_labels": _learns_labels(record),
+        "alarms": [(alarm.name, alarm.text) for alarm in raised],
+    }
 
     def answer(finding: str, mood: Mood, **facts: Any) -> Answer:
-        return Answer("working", finding, mood, facts)
+        return Answer("working", finding, mood, common | facts)
 
     lines = record.curve("loss")
-    if not lines:
-        return answer("no_loss", "unsure")
     finite = [line for line in lines if math.isfinite(line["loss"])]
-    if not finite or finite[-1] is not lines[-1]:
+    if not steps or not (lines or record.curve("knn")):
+        return answer("no_loss", "unsure")
+    if lines and (not finite or finite[-1] is not lines[-1]):
         since = next(line["step"] for line in lines if not finite or line["step"] > finite[-1]["step"])
         return answer("loss_not_a_number", "bad", step=since)
-    if raised := alarms(record.metrics):
-        return answer("alarms", "bad", alarms=[(alarm.name, alarm.text) for alarm in raised])
-    losses = [float(line["loss"]) for line in finite]
-    first, last = losses[0], fmean(losses[-max(1, len(losses) // 20) :])
-    levels = [float(line["chance"]) for line in record.curve("chance")]
-    if not levels:
-        return answer("no_chance_level", "good" if last < first else "unsure", first=first, last=last)
-    chance = levels[-1]
-    if last > chance - 0.02 * abs(chance):
-        return answer("at_chance_level", "bad", last=last, chance=chance)
-    return answer("loss_fell", "good", first=first, last=last, chance=chance)
+    gains = [gain for gain in (_probed(record), _evaluated(record)) if gain is not None]
+    loss = _loss(record, finite)
+    if grave := [alarm for alarm in raised if alarm.name not in SLOW]:
+        return _alarming(answer, grave, gains)
+    if record.classifier is not None and not gains:
+        return _fitting(answer, record, loss)
+    if gains:
+        return _compared(answer, gains, loss, int(steps))
+    if loss.get("at_chance"):
+        return answer("too_early" if steps < FEW_STEPS else "at_chance_level", _early(steps, "bad"), **loss)
+    if probes := record.curve("knn"):
+        return answer("no_start", "unsure", first=probes[0]["knn"], last=probes[-1]["knn"], epoch=_epoch(probes[0]))
+    if common["with_labels"]:
+        return answer("own_labels", "unsure", **loss)
+    return _without_labels(answer, record, loss, int(steps))
+
+
+def _alarming(answer: Any, raised: Sequence[Alarm], gains: Sequence[Gain]) -> Answer:
+    """Alarms stand: where neighbors got better all the same it is a doubt, else a no if they are failures."""
+    shown = {"gain": gains[0]} if gains else {}
+    said = {gain.judged for gain in gains}
+    if "behind" in said and "ahead" not in said:
+        return answer("worse", "bad", gain=next(gain for gain in gains if gain.judged == "behind"))
+    if "ahead" in said:
+        return answer("alarms_yet_better", "unsure", gain=next(gain for gain in gains if gain.judged == "ahead"))
+    failed = any(alarm.name in FAILURES for alarm in raised)
+    return answer("alarms", "bad" if failed else "unsure", grave=failed, **shown)
+
+
+def _compared(answer: Any, gains: Sequence[Gain], loss: dict[str, Any], steps: int) -> Answer:
+    """Neighbors after against before training."""
+    said = {gain.judged: gain for gain in reversed(gains)}
+    if "ahead" in said and "behind" in said:
+        return answer("disagree", "unsure", gain=said["ahead"], other=said["behind"])
+    if "ahead" in said:
+        return answer("better", "good", gain=said["ahead"])
+    if "behind" in said:
+        return answer("worse", "bad", gain=said["behind"])
+    if steps < FEW_STEPS:
+        return answer("too_early", "unsure", gain=gains[0], **loss)
+    if loss.get("at_chance"):
+        return answer("at_chance_level", "bad", gain=gains[0], **loss)
+    if "alike" in said:
+        return answer("unchanged", "bad", gain=said["alike"])
+    return answer("cannot_tell", "unsure", gain=gains[0])
+
+
+def _fitting(answer: Any, record: Record, loss: dict[str, Any]) -> Answer:
+    """A network that was trained on labels: its loss says that it learned them, its test whether that helps."""
+    if loss.get("at_chance"):
+        return answer("at_chance_level", "bad", **loss)
+    return answer("fits_labels", classifying(record).mood, **loss)
+
+
+def _without_labels(answer: Any, record: Record, loss: dict[str, Any], steps: int) -> Answer:
+    """By how often the other view is found, and whether the representation stays wide, against before training."""
+    read = record.curve("effective_rank") or record.curve("accuracy")
+    start = next((line for line in read if line["step"] == 0), None)
+    if start is None or read[-1] is start:
+        return answer("loss_only", "unsure", missing=start is None, **loss)
+    last = read[-1]
+    names = ("accuracy", "effective_rank", "spread", "alignment", "uniformity")
+    shown = {name: (start[name], last[name]) for name in names if name in start and name in last}
+    if "accuracy" not in shown:
+        return answer("loss_only", "unsure", missing=False, readings=shown, **loss)
+    made = record.config.get("made") or {}
+    rows = min(ROWS, int(made.get("batch") or ROWS) // int(made.get("processes") or 1))
+    found = judged(apart(*(_binomial(value, rows) for value in reversed(shown["accuracy"]))))
+    before, after = shown.get("effective_rank", (1.0, 1.0))
+    if found == "behind":
+        return answer("task_lost", "bad", readings=shown, **loss)
+    if found != "ahead":
+        return answer("too_early" if steps < FEW_STEPS else "task_unchanged", "unsure", readings=shown, **loss)
+    return answer("narrowed" if after < NARROWED * before else "task_learned", "unsure", readings=shown, **loss)
 
 
 def helping(record: Record) -> Answer:
-    """Judged by the first table that holds this run's encoder and something to compare it with."""
-    for table in record.tables.values():
-        column, main = table["columns"][0], record.main_row(table)
-        others = [row for row in table["rows"] if row is not main and _value(row, column) is not None]
-        if _value(main, column) is None or not others:
-            continue
-        best = max(others, key=lambda row: _value(row, column) or 0.0)
-        ours, theirs = main["values"][column], best["values"][column]
-        facts = {
-            "column": column,
-            "name": main["name"],
-            "cell": ours,
-            "best_name": best["name"],
-            "best_cell": theirs,
-            "places": decimals([cell[end] for cell in (ours, theirs) for end in ENDS], column),
-        }
-        if None in (ours["low"], ours["high"], theirs["low"], theirs["high"]):
-            return Answer("helping", "no_intervals", "unsure", facts)
-        if ours["low"] > theirs["high"]:
-            return Answer("helping", "better", "good", facts)
-        if ours["high"] < theirs["low"]:
-            return Answer("helping", "worse", "bad", facts)
-        return Answer("helping", "overlap", "unsure", facts)
+    """Judged by all columns of all tables that hold this run's encoder and something to compare it with.
+
+    In each column against the best of the others. A gain in one and a loss in another is said as it is; where there is
+    neither, doing without training is as good, or too few samples were tested to tell.
+    """
+    tables = [(table, _columns(record, table)) for table in record.tables.values()]
+    tables = [(table, columns) for table, columns in tables if columns]
+    if tables:
+        several = len(tables) > 1
+        columns = [
+            column | ({"name": f"{column['name']} of {table.get('data', table['title'])}"} if several else {})
+            for table, own in tables
+            for column in own
+        ]
+        seen = [table.get("seen") or {} for table, _ in tables]
+        facts = {"columns": columns, "seen": max(seen, key=lambda of: of.get("samples", 0)) or {"samples": 0}}
+        return _weighed(columns, facts)
     if probes := record.curve("knn"):
-        return Answer("helping", "only_knn", "unsure", {"first": probes[0]["knn"], "last": probes[-1]["knn"]})
+        facts = {"first": probes[0]["knn"], "last": probes[-1]["knn"], "from_start": probes[0]["step"] == 0}
+        return Answer("helping", "only_knn", "unsure", facts)
     return Answer("helping", "not_measured", "unsure")
 
 
+def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer:
+    """What all columns say together."""
+    by = {said: [c for c in columns if c["judged"] == said] for said in ("ahead", "behind", "alike", "open")}
+    gains = [column["gain"] for column in columns if column["gain"] is not None]
+    facts |= by
+
+    def answer(finding: str, mood: Mood) -> Answer:
+        return Answer("helping", finding, mood, facts)
+
+    if facts["seen"].get("samples") and facts["seen"].get("with labels"):
+        return answer("seen_labels", "unsure")
+    if not gains:
+        return answer("no_intervals", "unsure")
+    if by["ahead"] and by["behind"]:
+        return answer("mixed", "unsure")
+    if by["ahead"]:
+        return answer("helps", "good")
+    if by["behind"]:
+        return answer("harms", "bad")
+    near = fmean(gain.mean for gain in gains) <= 0 and fmean(gain.high for gain in gains) <= NEAR
+    return answer("as_good", "bad") if near or not by["open"] else answer("too_few", "unsure")
+
+
+def _columns(record: Record, table: dict[str, Any]) -> list[dict[str, Any]]:
+    return [column for name in table["columns"] if (column := _column(record, table, name))]
+
+
+def _column(record: Record, table: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The main row in one column, against the best of the others; None where there is nothing to compare."""
+    main = record.main_row(table)
+    others = [row for row in table["rows"] if row is not main and _cell(row, name)["value"] is not None]
+    ours = _cell(main, name)
+    if ours["value"] is None or not others:
+        return None
+    best = max(others, key=lambda row: _cell(row, name)["value"] or 0.0)
+    theirs = _cell(best, name)
+    gain = _gain(table, best["name"], name, ours, theirs)
+    return {
+        "name": name,
+        "cell": ours,
+        "best": best["name"],
+        "best_cell": theirs,
+        "gain": gain,
+        "judged": "open" if gain is None else judged(gain),
+        "places": decimals([cell[end] for cell in (ours, theirs) for end in ENDS], name),
+    }
+
+
+def _gain(
+    table: Mapping[str, Any], other: str, column: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> Interval | None:
+    """What the main row gains over another: on the same samples where that was measured, else of two intervals."""
+    measured = table.get("gains", {}).get(other, {}).get(column)
+    if measured is not None:
+        return Interval(measured["value"], measured["low"], measured["high"])
+    both = [(cell["value"], cell["low"], cell["high"]) for cell in (ours, theirs)]
+    return None if None in (*both[0], *both[1]) else apart(Interval(*both[0]), Interval(*both[1]))
+
+
 def checkpoint(record: Record) -> Answer:
-    """Judged by kNN accuracy where there were labels, else the last."""
+    """Judged by the probe after each epoch, with an interval that allows for so many having been looked at."""
     probes = [line for line in record.curve("knn") if math.isfinite(line["knn"])]
+    start = probes[0] if probes and probes[0]["step"] == 0 else None
+    probes = [line for line in probes if line["step"] > 0] if start else probes
     if not probes:
         return Answer("checkpoint", "no_labels", "unsure")
     best, last = max(probes, key=lambda line: line["knn"]), probes[-1]
-    if best["knn"] - last["knn"] <= 1.0:
-        return Answer("checkpoint", "take_last", "good", {"last": last["knn"]})
-    facts = {"best": best["knn"], "last": last["knn"], "epoch": best.get("epoch"), "step": best["step"]}
-    return Answer("checkpoint", "accuracy_fell", "unsure", facts)
+    facts = {
+        "best": best["knn"],
+        "last": last["knn"],
+        "epoch": _epoch(best),
+        "step": best["step"],
+        "kept": "best.pt" in record.checkpoints,
+        "tries": len(probes),
+        "start": None if start is None else start["knn"],
+    }
+    level = 1 - 0.05 / max(1, len(probes) - 1)
+    if start is not None:
+        gain = _between(record, start, best, level)
+        if gain.judged == "behind":
+            return Answer("checkpoint", "none", "bad", facts | {"gain": gain})
+    if best["knn"] == last["knn"]:
+        return Answer("checkpoint", "take_last", "good", facts)
+    gain = _between(record, last, best, level)
+    found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
+    finding, mood = found[gain.judged]
+    mood = mood if finding == "accuracy_fell" or best["knn"] - last["knn"] > ALIKE else "good"
+    return Answer("checkpoint", finding, mood, facts | {"gain": gain})  # pyright: ignore[reportArgumentType]
 
 
 def classifying(record: Record) -> Answer:
@@ -128,11 +323,102 @@ def classifying(record: Record) -> Answer:
 def calibrated(record: Record) -> Answer:
     """Judged by whether its probabilities were calibrated, with their calibration error on the test split."""
     how = str((record.classifier or {}).get("calibration") or "")
-    cells = [record.main_row(table)["values"].get(CALIBRATION, NOTHING) for table in record.tables.values()]
+    cells = [_cell(record.main_row(table), CALIBRATION) for table in record.tables.values()]
     error = next((cell["value"] for cell in cells if cell["value"] is not None), None)
     mood: Mood = "unsure" if not how or how.startswith("not") else "good"
     return Answer("calibrated", "calibration", mood, {"how": how, "error": error})
 
 
-def _value(row: Mapping[str, Any], column: str) -> float | None:
-    return row["values"].get(column, NOTHING)["value"]
+def _cell(row: Mapping[str, Any], column: str) -> Mapping[str, float | None]:
+    return row["values"].get(column, NOTHING)
+
+
+def _epoch(line: Mapping[str, Any]) -> float | None:
+    return line.get("epoch")
+
+
+def _early(steps: float, mood: Mood) -> Mood:
+    return "unsure" if steps < FEW_STEPS else mood
+
+
+def _learns_labels(record: Record) -> bool:
+    return bool((record.config.get("made") or {}).get("needs_labels"))
+
+
+def _loss(record: Record, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The loss at first and at the end, its chance level, and whether it is still there; {} where there is none."""
+    if not lines:
+        return {}
+    losses = [float(line["loss"]) for line in lines]
+    first, last = losses[0], fmean(losses[-max(1, len(losses) // 20) :])
+    levels = [float(line["chance"]) for line in record.curve("chance")]
+    chance = levels[-1] if levels else None
+    at_chance = chance is not None and last > chance - 0.02 * abs(chance)
+    return {"first_loss": first, "last_loss": last, "chance": chance, "at_chance": at_chance}
+
+
+def _probed(record: Record) -> Gain | None:
+    """The last probe against that before the first step."""
+    probes = [line for line in record.curve("knn") if math.isfinite(line["knn"])]
+    if len(probes) < 2 or probes[0]["step"] != 0:
+        return None
+    return _between(record, probes[0], probes[-1])
+
+
+def _evaluated(record: Record) -> Gain | None:
+    """Neighbors of the trained against those of the untrained encoder, as `evaluate` measured both.
+
+    Labels that the encoder has learned from do not count.
+    """
+    for table in record.tables.values():
+        main = record.main_row(table)
+        other = next((row for row in table["rows"] if row["name"] == UNTRAINED and row is not main), None)
+        seen, column = table.get("seen") or {}, table["columns"][0]
+        if other is None or (_learns_labels(record) and seen.get("samples", 1)):
+            continue
+        ours, theirs = _cell(main, column), _cell(other, column)
+        if ours["value"] is not None and theirs["value"] is not None:
+            gain = _gain(table, UNTRAINED, column, ours, theirs)
+            return Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
+    return None
+
+
+def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], level: float = 0.95) -> Gain:
+    """What one probe has over another: of the same samples where their answers are known, else of two binomials."""
+    before, after = (_right(line) for line in (first, last))
+    sizes = [line.get("knn_samples") or _probe_size(record) for line in (first, last)]
+    counts = [size for size in sizes if size is not None]
+    if len(counts) < len(sizes):
+        return Gain(PROBE, first["knn"], last["knn"], None)
+    if before is not None and after is not None and before.shape == after.shape:
+        interval = _wider(of_answers(after, over=before, level=level), last)
+        return Gain(PROBE, first["knn"], last["knn"], interval, after.shape[1])
+    ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(counts), strict=True))
+    interval = _wider(apart(ours, theirs), {"knn_samples": counts[1]} | dict(last))
+    return Gain(PROBE, first["knn"], last["knn"], interval, min(counts))
+
+
+def _wider(gain: Interval, line: Mapping[str, Any]) -> Interval:
+    """A gain whose interval is as much wider as groups made that of the probe itself, beside its samples one by one."""
+    own, low, high = _binomial(line["knn"], line["knn_samples"]), line.get("knn_low"), line.get("knn_high")
+    if low is None or high is None:
+        return gain
+    by = max(1.0, (high - low) / (own.high - own.low))
+    return Interval(gain.mean, gain.mean - by * (gain.mean - gain.low), gain.mean + by * (gain.high - gain.mean))
+
+
+def _right(line: Mapping[str, Any]) -> Any:
+    try:
+        return unpacked(line["knn_right"])
+    except (KeyError, ValueError, TypeError, AttributeError):  # of an earlier version, or not written by us
+        return None
+
+
+def _probe_size(record: Record) -> int | None:
+    """The samples of a probe of an earlier version, at most: a tenth of all, and no more than 1,000."""
+    samples = record.config.get("samples")
+    return min(1000, samples // 10) or None if isinstance(samples, int) else None
+
+
+def _binomial(percent: float, n: int, level: float = 0.95) -> Interval:
+    return Interval(percent, *wilson(round(percent / 100 * n), n, level=level))

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nearfar import modalities
-from nearfar.evaluation.intervals import Interval, over_seeds
+from nearfar.batch import MISSING
+from nearfar.errors import UserError, counted
+from nearfar.evaluation.intervals import PERCENT, POINTS, Interval, Judgement, judged, of_answers, over_seeds
+from nearfar.evaluation.protocol import unpacked
+from nearfar.modalities import kind as kinds
 from nearfar.run import Run
 from nearfar.studies.asked import Compare
 from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
-from nearfar.training.build import insist_on_pixels
+from nearfar.training.build import batch_size, build, insist_ready, open_samples, settled
 from nearfar.training.directory import read_environment
+from nearfar.training.log import is_told
 
 MEASURES = ("kNN (%)", "linear (%)")
 MAIN = MEASURES[0]
 """By which methods are ordered."""
 
-Scores = dict[str, float]
+Scores = dict[str, Any]
+"""Numbers by name; and "right", the answers to the test samples by measure, as `packed` writes them."""
 
 
 class Comparison(Study[Compare]):
@@ -35,9 +43,23 @@ class Comparison(Study[Compare]):
         self.said: set[str] = set()
 
     def prepare(self) -> None:
-        self.plans = {method: self._plan(method) for method in self.ask.methods}
+        """Also builds each method once, on the samples, so that none fails after another was trained."""
+        ask = self.ask
+        self.plans = {method: self._plan(method) for method in ask.methods}
         for plan in self.plans.values():
-            insist_on_pixels(plan)
+            insist_ready(plan)
+        (first, *_), quiet = self.plans.values(), lambda text: None
+        kind, column = kinds.of(first.kind), ask.label_column
+        unlabeled = f"methods are compared by labels, and none are known: {kind.unlabeled}"
+        asked = column != type(first.settings).label_column
+        kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if sum(map(len, self.measured.get("runs", {}).values())) == ask.seeds * len(ask.methods):
+            return
+        samples = open_samples(first, quiet)
+        if not (samples.label != MISSING).any():
+            raise UserError(unlabeled)
+        for plan in self.plans.values():
+            build(settled(plan, samples), samples, batch_size(ask.batch, len(samples), quiet), self.out, quiet)
 
     def _plan(self, method: str) -> plans.Plan:
         flags, network = self.ask.flags(), modalities.entry(modalities.kind_of(self.ask.data)).study_encoder()
@@ -60,19 +82,20 @@ class Comparison(Study[Compare]):
                     continue
                 path = self.out / f"{Path(method).stem}-seed{seed}"
                 number = sum(map(len, runs.values())) + 1
-                self.say(f"Run {number} of {ask.seeds * len(ask.methods)}, {path.name}: {epochs[method]} epochs")
+                total = ask.seeds * len(ask.methods)
                 if not self._train(method, path, epochs[method], seed):
                     return False
                 scores = self._evaluate(path)
                 runs[method].append(scores)
                 self.keep()
                 accuracy = ", ".join(f"{m.removesuffix(' (%)')} {scores[m]:.1f} %" for m in MEASURES)
-                self.say(f"    {accuracy}; {scores['minutes']:.1f} minutes of training")
+                if is_told(number, total):
+                    how = f"{counted(epochs[method], 'epochs')} in {scores['minutes']:.1f} min"
+                    self.say(f"Run {number} of {total}, {path.name}: {accuracy}; {how}")
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        plan = self.plans[method]
-        plan = replace(plan, settings=replace(plan.settings, epochs=epochs, seed=seed))
+        plan = plans.with_flags(self.plans[method], epochs=epochs, seed=seed)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:
@@ -93,6 +116,10 @@ class Comparison(Study[Compare]):
         rows = {row["name"]: row["values"] for row in table["rows"]}
         scores = {m: rows["trained encoder"][m]["value"] for m in MEASURES}
         scores |= {f"{m} untrained": rows["untrained encoder"][m]["value"] for m in MEASURES}
+        if table["group"] is not None:
+            self.measured["group"] = table["group"]
+        scores["right"] = {m: rows["trained encoder"][m]["right"] for m in MEASURES}
+        scores["right"] |= {f"{m} untrained": rows["untrained encoder"][m]["right"] for m in MEASURES}
         made = run.config["made"]
         return scores | {"minutes": _seconds(path) / 60, "samples seen": made["steps"] * made["batch"]}
 
@@ -103,10 +130,10 @@ class Comparison(Study[Compare]):
             self.say(text)
 
     def summarize(self) -> dict[str, Any]:
-        return summarize(self.measured["runs"])
+        return summarize(self.measured["runs"], self.measured.get("group"))
 
     def title(self) -> str:
-        return f"Equal budget, {self.ask.seeds} seeds; means and 95 % t-intervals"
+        return f"Equal budget, {self.ask.seeds} seeds; means and 95 % intervals over test samples and seeds"
 
     def lines(self) -> list[Sequence[str]]:
         summary, epochs = self.summary, self.measured["epochs"]
@@ -152,33 +179,77 @@ def _seconds(path: Path) -> float:
     return read_environment(path)["seconds"]
 
 
-def summarize(runs: dict[str, list[Scores]]) -> dict[str, Any]:
-    """Means and 95 % t-intervals over seeds; and differences, taken seed by seed.
+def summarize(runs: dict[str, list[Scores]], group: Sequence[int] | None = None) -> dict[str, Any]:
+    """Means with 95 % intervals over test samples and seeds; and differences, of the same seeds and samples.
 
-    runs: of each method, the scores of each seed.
+    runs: of each method, the scores of each seed.  group: of each test sample.
     Gives `order`, methods from the best on; `means` of each score; `gains` over the untrained network; and `behind`,
     how far each other method is behind the best.
     """
     means = {
-        method: {name: over_seeds([scores[name] for scores in rows])._asdict() for name in rows[0]}
+        method: {name: _mean(rows, name, group)._asdict() for name in rows[0] if name != "right"}
         for method, rows in runs.items()
     }
     order = sorted(means, key=lambda method: -means[method][MAIN]["mean"])
-    gains = {m: over_seeds([s[MAIN] - s[f"{MAIN} untrained"] for s in rows])._asdict() for m, rows in runs.items()}
-    behind = {}
-    for method in order[1:]:
-        pairs = zip(runs[order[0]], runs[method], strict=True)
-        behind[method] = over_seeds([best[MAIN] - own[MAIN] for best, own in pairs])._asdict()
+    gains = {m: _gain(rows, MAIN, rows, f"{MAIN} untrained", group)._asdict() for m, rows in runs.items()}
+    best = runs[order[0]]
+    behind = {method: _gain(best, MAIN, runs[method], MAIN, group)._asdict() for method in order[1:]}
     return {"measure": MAIN, "order": order, "means": means, "gains": gains, "behind": behind}
 
 
+def _mean(rows: Sequence[Scores], name: str, group: Sequence[int] | None) -> Interval:
+    """Of one score; of accuracies by the answers, where they are known."""
+    if (answers := _answers(rows, name)) is not None:
+        return of_answers(answers, group=_tensor(group))
+    return over_seeds([row[name] for row in rows], bounds=PERCENT if "(%)" in name else None)
+
+
+def _gain(
+    ours: Sequence[Scores], name: str, theirs: Sequence[Scores], other: str, group: Sequence[int] | None
+) -> Interval:
+    """What one accuracy has over another, in points."""
+    both = _answers(ours, name), _answers(theirs, other)
+    if both[0] is not None and both[1] is not None and both[0].shape == both[1].shape:
+        return of_answers(both[0], over=both[1], group=_tensor(group))
+    return over_seeds([a[name] - b[other] for a, b in zip(ours, theirs, strict=True)], bounds=POINTS)
+
+
+def _answers(rows: Sequence[Scores], name: str) -> Tensor | None:
+    """S x N, of S seeds that answered the same N test samples; None where that is not known."""
+    texts = [row.get("right", {}).get(name) for row in rows]
+    parts = [unpacked(text) for text in texts if text]
+    alike = len(parts) == len(rows) and len({part.shape for part in parts}) == 1
+    return torch.cat(parts) if alike else None
+
+
+def _tensor(group: Sequence[int] | None) -> Tensor | None:
+    return None if group is None else torch.tensor(group)
+
+
+def judgement(summary: dict[str, Any], method: str) -> Judgement | str:
+    """A method against the best: "best", or whether the best is ahead of it."""
+    return judged(Interval(**summary["behind"][method])) if method in summary["behind"] else "best"
+
+
 def verdict(summary: dict[str, Any], method: str) -> str:
-    """A method against the best."""
-    if method not in summary["behind"]:
+    """A method against the best, in words."""
+    found, best = judgement(summary, method), summary["order"][0]
+    if found == "best":
         return "best"
-    best, gap = summary["order"][0], Interval(**summary["behind"][method])
+    gap = Interval(**summary["behind"][method])
     points = f"{gap.mean:.1f} points, 95 % interval {gap.low:.1f} to {gap.high:.1f}"
-    return f"no difference from {best} seen at this budget ({points})" if gap.low <= 0 else f"behind {best} by {points}"
+    if found == "ahead":
+        return f"behind {best} by {points}"
+    if found == "alike":
+        return f"as good as {best} at this budget ({points} behind)"
+    return f"not told apart from {best} at this budget ({points} behind): more seeds or test samples would tell"
+
+
+NO_GAIN: dict[Judgement, str] = {
+    "alike": "no gain in kNN over the untrained network",
+    "behind": "worse in kNN than the untrained network",
+    "open": "a gain in kNN over the untrained network is not shown",
+}
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:
@@ -186,6 +257,6 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     texts = []
     for method in summary["order"]:
         gain = Interval(**summary["gains"][method])
-        nothing = f"; no gain in kNN over the untrained network seen ({gain:+.1f} points)" if gain.low <= 0 else ""
+        nothing = f"; {text} ({gain:+.1f} points)" if (text := NO_GAIN.get(judged(gain))) else ""
         texts.append(f"{method}: {verdict(summary, method)}{nothing}")
     return texts

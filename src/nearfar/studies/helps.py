@@ -15,7 +15,8 @@ from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.errors import UserError
-from nearfar.evaluation.intervals import Interval, over_seeds
+from nearfar.evaluation.intervals import PERCENT, POINTS, Interval, judged, of_answers, over_seeds
+from nearfar.evaluation.protocol import packed, unpacked
 from nearfar.fewlabels.classifier import embed
 from nearfar.fewlabels.frozen import frozen
 from nearfar.fewlabels.rows import Rows, labeled_rows
@@ -29,6 +30,8 @@ from nearfar.studies.base import Page, Study
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
+from nearfar.training.build import insist_ready
+from nearfar.training.log import is_told
 
 SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
     "from scratch",
@@ -41,6 +44,8 @@ WITH, WITHOUT = (LINEAR, TUNED), (SCRATCH, UNTRAINED)
 
 Accuracies = dict[str, dict[str, list[float]]]
 """In per cent, by way to a classifier, then by labels a class; one of each seed."""
+Answers = dict[str, dict[str, list[str]]]
+"""Likewise, which answers to the tested samples are right, as `packed` writes them."""
 
 
 class PretrainingHelps(Study[Helps]):
@@ -56,11 +61,17 @@ class PretrainingHelps(Study[Helps]):
         flags = ask.flags() | {"probe_every": 0} | ({"epochs": ask.epochs} if ask.epochs else {})
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
         self.kind = kinds.of(self.plan.kind)
+        unlabeled, column = f"no sample has a label: {self.kind.unlabeled}", ask.label_column
+        asked = column != type(self.plan.settings).label_column
+        self.kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        if ask.weights:
+            self.kind.off_the_shelf(ask.shelf, ask.weights, None)  # or an error, before anything is decoded
         if ask.run:
             samples = Run(ask.run, trust=ask.trust).open(
-                ask.data, labels=ask.labels or None, label_column=ask.label_column, keep_words=ask.keep_words
+                ask.data, labels=ask.labels or None, label_column=column, keep_words=ask.keep_words
             )
         else:
+            insist_ready(self.plan)
             samples = self.kind.samples(ask.data, self.plan.settings)
         self.samples = self._with_test(samples)
         for note in [*samples.notes, *labeled_rows(self.samples, unlabeled=self.kind.unlabeled).notes]:
@@ -99,12 +110,13 @@ class PretrainingHelps(Study[Helps]):
         part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
         part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
         self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
-        settings = dataclasses.replace(self.plan.settings, labels="none")
-        plan, path = dataclasses.replace(self.plan, data=part, settings=settings), self.out / "pretrained"
+        plan, path = plans.with_flags(self.plan, labels="none"), self.out / "pretrained"
+        plan = dataclasses.replace(plan, data=part)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _measure(self, run: Run, accuracies: Accuracies) -> None:
         """Fill in what is missing, seed after seed."""
+        answers: Answers = self.measured.setdefault("right", {})
         samples = self.samples.subset((self.samples.label != MISSING).nonzero()[:, 0])
         ways = {
             SCRATCH: Tuned(run, self.ask.tuning, untrained=True),
@@ -115,9 +127,11 @@ class PretrainingHelps(Study[Helps]):
         if self.ask.weights:
             network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
             ways[SHELF] = Linear(*network)
+        number, total = 0, self.ask.seeds * len(self.ask.budgets)
         for seed in range(self.ask.seeds):
             learned = 0
             for budget in sorted(self.ask.budgets):
+                number += 1
                 rows = labeled_rows(samples, per_class=budget, seed=seed)
                 if len(rows.learn) == learned:
                     continue  # no class has more labels than the smaller budget takes
@@ -129,17 +143,22 @@ class PretrainingHelps(Study[Helps]):
                     answer = way.logits(samples, rows, seed).argmax(1)
                     right = answer == rows.label[rows.test]
                     values.append(round(100 * float(right.double().mean()), 2))
+                    answers.setdefault(name, {}).setdefault(str(budget), [])[seed:] = [packed(right)]
                     self.keep()
+                if not is_told(number, total):
+                    continue
                 texts = ", ".join(f"{name} {values[str(budget)][seed]:.1f} %" for name, values in accuracies.items())
                 self.say(f"{_labels(budget)}, draw {seed + 1} of {self.ask.seeds}: {texts}")
 
     def summarize(self) -> dict[str, Any]:
-        return summarize(self.measured["accuracies"])
+        group = self.samples.group[self.samples.of_split("test") & (self.samples.label != MISSING)]
+        grouped = group if bool((group != MISSING).any()) else None
+        return summarize(self.measured["accuracies"], self.measured.get("right"), grouped)
 
     def title(self) -> str:
         return (
-            f"{self.measured['tested']:,} test samples named right, %; means and 95 % t-intervals over "
-            f"{self.ask.seeds} draws of labels"
+            f"{self.measured['tested']:,} test samples named right, %; means and 95 % intervals over them "
+            f"and {self.ask.seeds} draws of labels"
         )
 
     def lines(self) -> list[Sequence[str]]:
@@ -198,34 +217,62 @@ class Tuned:
         return embed(nn.Sequential(encoder.eval(), method.classifier), run, samples.subset(rows.test))
 
 
-def summarize(accuracies: Accuracies) -> dict[str, Any]:
-    """Means with 95 % t-intervals, and at each budget the gain of the better way with pre-training over that without.
+def summarize(accuracies: Accuracies, answers: Answers | None = None, group: Tensor | None = None) -> dict[str, Any]:
+    """Means with 95 % intervals, and at each budget the gain of the better way with pre-training over that without.
 
+    answers: to the tested samples, where they are known.  group: of each of these, where there are groups.
     The better of two is taken by its mean on the tested rows, on both sides alike; the gain is taken draw by draw.
     """
-    means = {way: {b: over_seeds(v)._asdict() for b, v in values.items()} for way, values in accuracies.items()}
+
+    def known(way: str, budget: str) -> Tensor | None:
+        texts = (answers or {}).get(way, {}).get(budget, [])
+        return torch.cat([unpacked(t) for t in texts]) if len(texts) == len(accuracies[way][budget]) else None
+
+    def mean(way: str, budget: str) -> Interval:
+        right = known(way, budget)
+        if right is None:
+            return over_seeds(accuracies[way][budget], bounds=PERCENT)
+        return of_answers(right, group=group)
+
+    def gain(ours: str, theirs: str, budget: str) -> Interval:
+        right, others = known(ours, budget), known(theirs, budget)
+        if right is None or others is None:
+            pairs = zip(accuracies[ours][budget], accuracies[theirs][budget], strict=True)
+            return over_seeds([a - b for a, b in pairs], bounds=POINTS)
+        return of_answers(right, over=others, group=group)
+
+    means = {way: {budget: mean(way, budget)._asdict() for budget in values} for way, values in accuracies.items()}
     gains: dict[str, dict[str, Any]] = {}
     for budget in accuracies[LINEAR]:
         ours, theirs = (max(ways, key=lambda way: means[way][budget]["mean"]) for ways in (WITH, WITHOUT))
-        pairs = zip(accuracies[ours][budget], accuracies[theirs][budget], strict=True)
-        gains[budget] = {"of": ours, "over": theirs, **over_seeds([a - b for a, b in pairs])._asdict()}
+        gains[budget] = {"of": ours, "over": theirs, **gain(ours, theirs, budget)._asdict()}
     return {"means": means, "gains": gains}
+
+
+def judgement(summary: dict[str, Any]) -> dict[str, list[str]]:
+    """The budgets at which pre-training is ahead, behind, alike, or at which that is open."""
+    found: dict[str, list[str]] = {said: [] for said in ("ahead", "behind", "alike", "open")}
+    for budget, gain in summary["gains"].items():
+        found[judged(_interval(gain))].append(budget)
+    return found
 
 
 def sentence(summary: dict[str, Any]) -> str:
     """The answer."""
-    gains = summary["gains"]
-    better = [b for b, gain in gains.items() if gain["low"] > 0]
-    worse = [b for b, gain in gains.items() if gain["high"] < 0]
-    equal = [b for b in gains if b not in better and b not in worse]
+    gains, found = summary["gains"], judgement(summary)
+    better, worse = found["ahead"], found["behind"]
     if better:
         text = f"Yes: {_detail(summary, max(better, key=lambda b: gains[b]['mean']))}."
     elif worse:
         text = f"No: {_detail(summary, min(worse, key=lambda b: gains[b]['mean']))}."
     else:
-        text = f"No difference seen: {_detail(summary, max(gains, key=lambda b: gains[b]['mean']))}."
-    if better and equal:
-        text += f" No difference is seen with {' or '.join(equal)} labels a class."
+        begins = "Not settled" if found["open"] else "No difference seen"
+        text = f"{begins}: {_detail(summary, max(gains, key=lambda b: abs(gains[b]['mean'])))}."
+        return text + (" More draws (--seeds) or test samples would tell." if found["open"] else "")
+    if found["alike"]:
+        text += f" No difference is seen with {' or '.join(found['alike'])} labels a class."
+    if found["open"]:
+        text += f" Not settled with {' or '.join(found['open'])} labels a class."
     if better and worse:
         text += f" With {' or '.join(worse)} labels a class it does worse than doing without."
     return text

@@ -16,16 +16,17 @@ from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
-from nearfar.errors import NotFound, UserError
-from nearfar.export.encoder import load_encoder
+from nearfar.errors import NotFound, UserError, counted
+from nearfar.export.encoder import load_encoder, read_description
 from nearfar.machine import free_memory
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
+from nearfar.modalities import recipes
 from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
-from nearfar.training.plan import Plan
+from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
 
 Say = Callable[[str], None]
@@ -65,21 +66,54 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         samples = everything.subset(everything.of_split(*LEARNED).nonzero()[:, 0])
         say(f"Training on {len(samples)} of {len(everything)} samples: those that are not in another split.")
     if len(samples) < 2:
-        raise UserError(f"{len(samples)} sample to train on in {str(plan.data)!r}: contrast needs at least 2")
+        raise UserError(
+            f"{counted(len(samples), 'samples')} to train on in {str(plan.data)!r}: contrast needs at least 2"
+        )
     if method.needs_labels and not (samples.label != MISSING).any():
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
-    insist_on_pixels(plan)
     return samples
 
 
-def insist_on_pixels(plan: Plan) -> None:
-    """Raise ValueError where the method wants pixels, and the kind of data has none."""
-    kind = kinds.of(plan.kind)
-    if methods.load(plan.method).needs_pixels and not kind.pixels:
+def settled(plan: Plan, samples: Samples) -> Plan:
+    """The plan, now that the samples are open: a recipe may go by what they are."""
+    method = Path(plan.method).stem
+    if not recipes.goes_by_facts(plan.recipe, method, plan.kind):
+        return plan
+    facts = kinds.of(plan.kind).recipe_facts(samples, plan.settings, plan.given)
+    return settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
+
+
+def insist_ready(plan: Plan) -> None:
+    """Raise ValueError for what cannot be trained, as far as that is known before the data are opened."""
+    settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
+    if method.needs_pixels and not kind.pixels:
         raise UserError(
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
             "`nearfar methods` lists the others"
         )
+    column = settings.label_column
+    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
+    asked = column != type(settings).label_column
+    kind.insist_there(plan.data, settings.labels, column, asked=asked, wanted=wanted)
+    if plan.network is None:
+        kind.insist_settings(settings)
+    if settings.from_run:
+        _insist_same_network(settings.from_run, settings.encoder)
+    if (count := kind.view_count(settings)) is not None:
+        insist_views(plan, method, count)
+
+
+def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
+    """Raise ValueError where a method does not take so many views of each sample."""
+    fewest, most = method.fewest_views, method.most_views
+    if fewest <= count <= (most or count):
+        return
+    wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"{fewest} or more"
+    of = plan.settings.views + (f" --view-count {plan.settings.view_count}" if plan.settings.view_count else "")
+    raise UserError(
+        f"{plan.method!r} takes {wanted} views of each sample, and --views {of} makes {count}: give --view-count "
+        f"{most or fewest}, or other --views"
+    )
 
 
 def batch_size(asked: int, samples: int, say: Say) -> int:
@@ -89,7 +123,7 @@ def batch_size(asked: int, samples: int, say: Say) -> int:
     if batch < max(2, ranks):
         raise UserError(f"{samples} samples are too few for {ranks} processes")
     if batch != asked:
-        say(f"The batch is {batch}, not {asked}: there are {samples} samples and {ranks} process(es).")
+        say(f"The batch is {batch}, not {asked}: there are {samples} samples and {counted(ranks, 'processes')}.")
     return batch
 
 
@@ -122,6 +156,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         channels=own["channels"],
     )
     views = kind.views(samples, settings, own)
+    insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
     for note in encoder.notes:
         say(note)
@@ -158,18 +193,28 @@ def start_from(run: str, encoder: Encoder, kind: str) -> None:
 
     Raises FileNotFoundError where that run has none, ValueError where they are of another network.
     """
-    if not (Path(run) / "encoder.safetensors").is_file():
-        raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
     try:
         encoder.load_state_dict(given.state_dict())
     except RuntimeError as error:
-        names = [encoder.spec.get("name"), given.spec.get("name")]
-        raise UserError(
-            f"--from-run {run!r} has the encoder {names[1]!r} for {given.spec.get('channels', 'other')} channels, "
-            f"whose weights do not fit {names[0]!r} here: give the same --encoder, for the same kind of data"
-        ) from error
+        raise _other_network(run, given.spec, encoder.spec.get("name")) from error
+
+
+def _insist_same_network(run: str, name: str) -> None:
+    """Raise FileNotFoundError where a run has no encoder, ValueError where it is another than the one of that name."""
+    if not (Path(run) / "encoder.safetensors").is_file():
+        raise NotFound(f"--from-run {run!r} holds no encoder.safetensors: name the directory of a finished run")
+    spec = read_description(Path(run))["encoder"]
+    if not is_own(spec) and spec.get("name", name) != name:
+        raise _other_network(run, spec, name)
+
+
+def _other_network(run: str, spec: dict[str, Any], name: str | None) -> UserError:
+    return UserError(
+        f"--from-run {run!r} has the encoder {spec.get('name')!r} for {spec.get('channels', 'other')} channels, "
+        f"whose weights do not fit {name!r} here: give the same --encoder, for the same kind of data"
+    )
 
 
 def micro_batch(asked: int, built: Built, device: torch.device, say: Say) -> int:

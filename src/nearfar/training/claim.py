@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import distributed
-from nearfar.errors import AlreadyThere, UserError
+from nearfar.errors import AlreadyThere, UserError, counted
 from nearfar.files import clear_leftovers, code_digests
 from nearfar.owner import contents
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.directory import UNTRAINED, read_config, read_environment
-from nearfar.training.plan import Plan
+from nearfar.training.plan import Plan, as_saved
 
 BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
@@ -57,6 +57,7 @@ def claim(plan: Plan, out: Path, *, resume: bool, say: Callable[[str], None]) ->
                 f"{str(out)!r} holds a classifier, which training cannot go on with: resume the run that it was made "
                 "from, or name another --out"
             )
+        plan = as_saved(plan, saved)
         insist_same(flat(saved), flat(plan.saved()), out)
         _insist_same_code(saved, out)
         _insist_more(saved, plan.settings.epochs, out)
@@ -98,8 +99,8 @@ def insist_same_samples(saved: dict[str, Any], facts: dict[str, Any], plan: Plan
         )
     if before["batch"] != facts["batch"]:
         raise UserError(
-            f"{str(out)!r} was trained in batches of {before['batch']}, which {distributed.world()} process(es) would "
-            "make another: start as many processes as before"
+            f"{str(out)!r} was trained in batches of {before['batch']}, which "
+            f"{counted(distributed.world(), 'processes')} would make another: start as many processes as before"
         )
 
 

@@ -101,4 +101,4 @@ def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
 def read_skipped(path: Path) -> list[tuple[str, str]]:
     """What `write_skipped` wrote."""
     read_text(path, "nothing else holds these names")
-    return [(row.cells[0], ", ".join(row.cells[1:])) for row in read_rows(path)[1:-1]]  # the last is the checksum
+    return [(row.cells[0], ", ".join(row.cells[1:])) for row in read_rows(path)[1:]]

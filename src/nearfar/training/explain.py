@@ -7,24 +7,33 @@ from collections.abc import Iterator
 import torch
 
 from nearfar import distributed
+from nearfar.errors import counted
 from nearfar.method import Method
 from nearfar.nn.micro_batch import sees_batch
 from nearfar.settings import Settings
 from nearfar.training.build import Built
+from nearfar.training.plan import Plan
 
 
-def explain(settings: Settings, built: Built, device: torch.device) -> Iterator[str]:
+def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
     """The sentences: what is trained on what, which samples are kept apart, how they are drawn, micro-batches."""
-    method, facts = built.method, built.facts
+    settings, method, facts = plan.settings, built.method, built.facts
     weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
     yield (
-        f"{type(method).__name__} on {facts['samples']:,} samples: {settings.epochs} epochs of "
-        f"{facts['steps'] // settings.epochs} steps, {facts['batch']} samples and {facts['views']} views a step, "
+        f"{type(method).__name__} on {facts['samples']:,} samples: {counted(settings.epochs, 'epochs')} of "
+        f"{counted(facts['steps'] // settings.epochs, 'steps')}, {facts['batch']} samples and "
+        f"{counted(facts['views'], 'views')} a step, "
         f"{settings.encoder} {built.kind.describe(facts)} ({weights / 1e6:.1f} M weights in all) on "
         f"{device}."
     )
+    heat = f"temperature {plan.arguments['temperature']:g}, " if "temperature" in plan.arguments else ""
+    yield (
+        f"By the recipe {plan.recipe or 'of the kind'} and the flags: {heat}views {settings.views}, "
+        f"{settings.optimizer} with a learning rate of {facts['lr']:.3g} (--lr {settings.lr:g}, for a batch of "
+        f"256) and a weight decay of {settings.weight_decay:g}."
+    )
     if facts["groups"] and settings.groups == "exclude":
-        yield f"{facts['groups']:,} groups: samples of one are not each other's negatives (--groups ignore)."
+        yield f"{counted(facts['groups'], 'groups')}: samples of one are not each other's negatives (--groups ignore)."
     yield from _drawn(settings, method)
     if method.micro_batch and sees_batch(method.encoder):
         rows = method.micro_batch * distributed.world()

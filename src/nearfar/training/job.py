@@ -24,7 +24,7 @@ from nearfar.owner import owned
 from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
-from nearfar.training.build import Built, batch_size, build, micro_batch, open_samples
+from nearfar.training.build import Built, batch_size, build, insist_ready, micro_batch, open_samples, settled
 from nearfar.training.cadence import MOST, cadence, multiplications, parts
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
@@ -34,7 +34,7 @@ from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
 from nearfar.training.optimization import make_optimizer, make_schedule
 from nearfar.training.options import Loop
-from nearfar.training.plan import Plan
+from nearfar.training.plan import Plan, as_saved
 from nearfar.training.probe import look, probe
 from nearfar.training.record import changed_surroundings, keep_up, note_time, write_again, write_down
 
@@ -74,6 +74,7 @@ def train(
 def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
+    plan = plan if saved is None else as_saved(plan, saved)
     broken = [] if saved is None else damaged(out, saved)
     done = saved is not None and is_finished(out) and not broken
     done = done and saved is not None and plan.settings.epochs == saved["settings"]["epochs"]
@@ -82,11 +83,14 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         say(f"The run in {str(out)!r} is finished: there is nothing to go on with, and it stays as it is.")
         return True
 
+    insist_ready(plan)
     # Without the list of samples the data are opened as they were at first, and are the same or are refused.
     made = None if saved is None or "samples.parquet" in broken else saved["made"]
     samples, lost = open_samples(plan, say, made), {}
     if saved is not None and made is not None:
         samples, lost = as_before(samples, saved, out, str(plan.data), say)
+    if saved is None:
+        plan = settled(plan, samples)
     built = build(plan, samples, batch_size(plan.settings.batch, len(samples), say), out, say, made)
     built.lost = lost
     insist_same_samples_everywhere(samples, built.digests, built.facts["fingerprint"], built.method)
@@ -109,7 +113,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     distributed.barrier()
 
     try:
-        finished = _fit(plan, out, built, device, say, watch)
+        finished = fit_built(plan, out, built, device, say, watch)
     finally:
         if first and built.lost:
             write_skipped(out, [*samples.skipped, *built.lost.values()])
@@ -139,7 +143,7 @@ def _go_on_with_changes(
         keep_up(plan, out, built, saved, changes, step)
 
 
-def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
+def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
     """Train what was built, with a probe on held-out samples where labels allow one."""
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
@@ -167,7 +171,7 @@ def _fit(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, wa
         watch=watch,
         say=say,
     )
-    for sentence in explain(settings, built, device):
+    for sentence in explain(plan, built, device):
         say(sentence)
     if settings.compile:
         encoder.compile()

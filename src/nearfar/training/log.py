@@ -23,7 +23,7 @@ LINE = 10  # steps that share a line of the journal
 OWN = {
     *("step", "epoch", "loss", "chance", "margin", "gradient_norm", "lr", "samples_per_second", "input_share", "knn"),
     *("spread", "effective_rank", "accuracy", "alignment", "uniformity", "drift", "effective_negatives", "overflowed"),
-    *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "checksum"),
+    *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "knn_right", "checksum"),
 }
 """What the loop itself reads and writes down, by name: no method may call a number of its own so."""
 
@@ -43,8 +43,6 @@ class Log:
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
         self.begun = False  # whether step 0 is measured
-        self.untrained: float | None = None  # kNN before the first step
-        self.best: float | None = None  # kNN since
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
 
@@ -91,10 +89,7 @@ class Log:
         line = finite(line)
         self.newest.append(line)
         self.judge.see(line)
-        if line["step"] == 0:
-            self.begun, self.untrained = True, line.get("knn")
-        elif "knn" in line:
-            self.best = max(line["knn"], -math.inf if self.best is None else self.best)
+        self.begun = self.begun or line["step"] == 0
 
     def begin(self, inspected: StepResult, probed: dict[str, float]) -> None:
         """Write down step 0, by which all later readings are judged: the probe and the readings of the first batch.
@@ -103,15 +98,6 @@ class Log:
         """
         if numbers := probed | self._readings(inspected):
             self.write(0, numbers)
-
-    def no_gain(self) -> str:
-        """A sentence where no probe was above that before the first step; "" elsewhere."""
-        if self.untrained is None or self.best is None or self.best > self.untrained:
-            return ""
-        return (
-            f"By the kNN probe training did not help: {self.untrained:.1f} % before the first step, and at best "
-            f"{self.best:.1f} % after. The best checkpoint is the best of those that were trained."
-        )
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
         """Read what was left on the device by the steps up to `step`, and write it down.
@@ -186,7 +172,7 @@ class Log:
         self.loop.watch(step, self.steps, numbers)
 
     def tell(self, epoch: int) -> None:
-        """One line on the quality reached, and each alarm the first time that there is reason for it."""
+        """One line on the quality reached, of some epochs; each alarm the first time that there is reason for it."""
         newest: dict[str, float] = {}
         for line in self.newest:
             newest |= line
@@ -197,11 +183,22 @@ class Log:
             parts.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
         if "knn" in newest:
             parts.append(f"kNN {newest['knn']:.1f} %")
-        self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
-        for alarm in self.judge.alarms():
-            if alarm.name not in self.raised:
-                self.raised.add(alarm.name)
-                self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+        new = [alarm for alarm in self.judge.alarms() if alarm.name not in self.raised]
+        if new or is_told(epoch, self.loop.epochs):
+            self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
+        for alarm in new:
+            self.raised.add(alarm.name)
+            self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+
+
+def is_told(number: int, total: int, most: int = 40) -> bool:
+    """Whether something is said of one of `total` things that come one after the other: of each of few, else of the
+    first and the last, and between them the more seldom the later. So some `most` lines are printed of any number."""
+    first = most // 4
+    if total <= most or number <= first or number == total:
+        return True
+    lines = (most - first) / math.log(total / first)
+    return int(lines * math.log(number / first)) > int(lines * math.log((number - 1) / first))
 
 
 def _over_ranks(shares: list[Tensor]) -> list[float]:

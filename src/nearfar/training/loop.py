@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.contrast import watched
 from nearfar.data.source import Source, Views
 from nearfar.errors import Lost
+from nearfar.machine import memory_kept
 from nearfar.method import Clock, Method, Step, derive_seed, start_epoch
 from nearfar.optim import scale_rates
 from nearfar.training.batches import Batches
 from nearfar.training.log import Log
 from nearfar.training.lost import TooManyLost
 from nearfar.training.options import Loop, StepOptions, StepResult
+from nearfar.training.parallel import parallel
 from nearfar.training.state import State
 
 DEFAULTS = StepOptions()
@@ -58,7 +58,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
     before = _probe(loop.probe, method) if begins and loop.probe is not None and 0 in loop.probe_after else {}
 
     done = start
-    with _stop_requested() as stop, batches, loop.checkpoints or nullcontext():
+    with _stop_requested() as stop, memory_kept(), batches, loop.checkpoints or nullcontext():
         for number in range(start, steps):
             epoch, first = divmod(number, per_epoch)
             method.clock = Clock(number, steps, epoch, loop.epochs, loop.seed)
@@ -101,8 +101,6 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 break
         if not loop.quiet:
             loop.say(log.bound())
-            if done == steps and (text := log.no_gain()):
-                loop.say(text)
     return done == steps
 
 
@@ -168,11 +166,7 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def _distributed(method: Method) -> nn.Module:
     """The method, in DDP where several processes train together."""
-    if distributed.world() == 1:
-        return method
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
-        return DistributedDataParallel(method, broadcast_buffers=False)
+    return method if distributed.world() == 1 else parallel(method)
 
 
 def _probe(probe: Callable[[], dict[str, float]], method: Method) -> dict[str, float]:

@@ -1,12 +1,11 @@
-"""What is to be trained: flags laid over a recipe. Free of torch but for the method that is named."""
+"""What is to be trained: flags laid over a recipe. Free of torch, but for files of the user's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import os
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings
+from nearfar.settings import Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is to be trained: everything that was chosen, before anything is opened.
 
+    given: what the user set, laid over the recipe.  reasons: why the recipe is as it is, by name of a setting.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
     """
 
@@ -31,6 +31,8 @@ class Plan:
     kind: str
     settings: Settings
     arguments: dict[str, Any]
+    given: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     network: Any = None
 
     def saved(self) -> dict[str, Any]:
@@ -55,11 +57,13 @@ class Plan:
 def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, kind: str = "") -> Plan:
     """Lay flags over a recipe. Raises TypeError for a flag that neither the run nor the method has.
 
-    recipe, kind: by default those that suit the data.
+    recipe, kind: by default those that suit the data. A recipe that depends on the samples is that of typical ones,
+    until `settle`.
     """
+    if isinstance(data, str | os.PathLike):
+        modalities.insist_samples(data)
     kind = kind or modalities.kind_of(data)
-    entry = modalities.entry(kind)
-    recipe = recipe or entry.recipe_for(data)
+    recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
     base: Recipe = recipes.load(recipe, Path(method).stem, kind)
     own = own_flags(method)
     known = {f.name for f in dataclasses.fields(base.settings)}
@@ -69,9 +73,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             elsewhere = [other for other in modalities.names() if name in settings_of(other)]
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
-            near = get_close_matches(name, [*known, *own], 2)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant}")
+            raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
     if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
         raise WrongType(
             f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
@@ -84,14 +86,68 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
+    settings, arguments = _laid_over(base, flags, own)
+    if network is None:
+        modalities.entry(kind).insist_encoder(settings.encoder)
+    return Plan(
+        method=method,
+        data=data,
+        recipe=recipe,
+        kind=kind,
+        settings=settings,
+        arguments=arguments,
+        given=flags,
+        reasons=base.reasons,
+        network=network,
+    )
+
+
+def with_flags(plan: Plan, **flags: Any) -> Plan:
+    """The plan with further settings or arguments, as if the user had set them."""
+    given = plan.given | flags
+    base = Recipe(settings=plan.settings, method=plan.arguments, reasons=plan.reasons)
+    return settle(dataclasses.replace(plan, given=given), base)
+
+
+def settle(plan: Plan, recipe: Recipe) -> Plan:
+    """The plan with another recipe below what the user set."""
+    settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
+    return dataclasses.replace(plan, settings=settings, arguments=arguments, reasons=recipe.reasons)
+
+
+def as_saved(plan: Plan, saved: dict[str, Any]) -> Plan:
+    """The plan of a run that goes on: where its recipe depends on the samples, what the user does not set stays.
+
+    saved: what its config.yaml holds.
+    """
+    if plan.recipe != saved["recipe"] or not recipes.goes_by_facts(plan.recipe, Path(plan.method).stem, plan.kind):
+        return plan
+    known = {f.name: f.type for f in dataclasses.fields(plan.settings)}
+    kept = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved["settings"].items()
+        if name in known
+    }
+    own = own_flags(plan.method)
+    arguments = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved["arguments"].items()
+        if name in own
+    }
+    return settle(plan, Recipe(settings=dataclasses.replace(plan.settings, **kept), method=arguments))
+
+
+def _laid_over(
+    base: Recipe, flags: dict[str, Any], own: dict[str, inspect.Parameter]
+) -> tuple[Settings, dict[str, Any]]:
+    """Settings and method arguments. Raises ValueError for a value that is out of its range."""
+    known = {f.name for f in dataclasses.fields(base.settings)}
     settings = dataclasses.replace(base.settings, **{k: v for k, v in flags.items() if k in known})
     arguments = {name: parameter.default for name, parameter in own.items()}
     arguments |= {k: v for k, v in (base.method | flags).items() if k in own}
     for name, value in arguments.items():
         check(flag(name), value, own[name].annotation)
-    return Plan(
-        method=method, data=data, recipe=recipe, kind=kind, settings=settings, arguments=arguments, network=network
-    )
+    return settings, arguments
 
 
 def settings_of(kind: str) -> set[str]:
@@ -111,7 +167,7 @@ def insist_whole(name: str) -> None:
 
 def own_flags(method: str) -> dict[str, inspect.Parameter]:
     """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
-    own = methods.flags(methods.load(method))
+    own = methods.read_flags(method)
     taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
         raise UserError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")

@@ -110,12 +110,13 @@ def look(
     return gather(torch.cat([encode(view(index)) for index in mine.split(batch)]))[: len(data)]
 
 
-def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, seed: int = 0) -> dict[str, float]:
+def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, seed: int = 0) -> dict[str, Any]:
     """kNN accuracy on held-out training rows, in per cent, by the protocol of `nearfar evaluate`.
 
     Gives "knn" with the ends of its 95 % interval over the queries, "knn_low" and "knn_high"; on how many rows it
-    rests, "knn_samples" queries and a bank of "knn_bank"; and what was chosen on the bank: "knn_k", and whether
-    features were standardized, "knn_standardized", 0 or 1. Rows that can be read no more are left out.
+    rests, "knn_samples" queries and a bank of "knn_bank"; "knn_right", which queries are right, as `packed` writes it;
+    and what was chosen on the bank: "knn_k", and whether features were standardized, "knn_standardized", 0 or 1. Rows
+    that can be read no more are left out.
     """
     (known, label, group), (asked, truth, others) = (_embed_readable(encoder, plain, data) for data in (bank, queries))
     rows = torch.arange(len(known) + len(asked))
@@ -133,6 +134,7 @@ def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, see
         "knn_high": made["high"],
         "knn_samples": len(asked),
         "knn_bank": len(known),
+        "knn_right": made["right"],
         "knn_k": choice["k"],
         "knn_standardized": int(choice["standardized"]),
     }

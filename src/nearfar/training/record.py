@@ -16,6 +16,7 @@ from safetensors.torch import save
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.samples import Samples
+from nearfar.errors import counted
 from nearfar.files import code_digests, replace, replace_json
 from nearfar.machine import session
 from nearfar.modalities.encoder import kinds_of
@@ -36,7 +37,7 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
     _write_environment(plan, out, built, device)
     if built.samples.skipped:
         write_skipped(out, built.samples.skipped)
-        say(f"{len(built.samples.skipped)} files could not be read: see {out / 'skipped.csv'}")
+        say(f"{counted(len(built.samples.skipped), 'files')} could not be read: see {out / 'skipped.csv'}")
     write_samples(out, built.samples, built.digests)
     if built.first_weights:
         replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))

@@ -3,12 +3,14 @@ from __future__ import annotations
 import datetime
 import json
 import math
+from statistics import NormalDist
 
 import pyarrow as pa
 import pytest
 import torch
 
-from nearfar.modalities.table.columns import MOST_CATEGORIES, Columns
+from nearfar.modalities.table.columns import MOST_CATEGORIES, Columns, NumberForm
+from nearfar.modalities.table.views import expand
 
 
 def people(n: int = 60) -> pa.Table:
@@ -110,3 +112,73 @@ def test_running_numbers_are_seen_though_only_some_rows_are_learned_from() -> No
     assert columns.names == ["x"]
     assert columns.numbers[0].mean == pytest.approx(sum(i % 7 for i in range(0, 40, 3)) / 14)
     assert "'id' numbers the rows" in notes[0]
+
+
+def prices() -> pa.Table:
+    """Numbers of a heavy tail, one that is mostly 0, few whole numbers, and gaps."""
+    tail = [math.exp(i / 8) for i in range(200)]
+    return pa.table(
+        {
+            "price": tail,
+            "owed": [0.0 if i % 4 else 1.0 + i for i in range(200)],
+            "rooms": [(1, 2, 3, 5)[i % 4] for i in range(200)],
+            "age": [None if i % 10 == 0 else float(i * i) for i in range(200)],
+        }
+    )
+
+
+def test_pieces_rise_one_after_another_between_points_that_hold_equally_many() -> None:
+    columns, _ = Columns.learn(prices(), form="piecewise")
+    numbers, codes, _ = columns.encode(prices())
+    x = expand(columns, numbers, codes)
+    assert x.shape == (200, columns.width)
+    price, owed, rooms, age = (column.points for column in columns.numbers)
+    assert rooms == (1, 2, 3, 5)  # few whole numbers: a piece between each and the next
+    widths = [len(points) - 1 for points in (price, owed, rooms, age)]
+    assert widths == [8, 8, 3, 8]
+    assert owed[0] == 0  # which most rows share, so that it spends no second point
+    first, middle, last, old, gap = x.split([*widths, 1], 1)
+    assert bool(((x >= 0) & (x <= 1)).all())
+    assert bool((x[:, :-1].split(widths, 1)[0].diff(dim=1) <= 0).all())  # a later piece waits for those before
+    torch.testing.assert_close((first == 1).float().mean(0), torch.arange(7, -1, -1) / 8, atol=0.01, rtol=0)
+    want = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert last[:4].tolist() == want
+    assert middle[1].tolist() == [0] * 8
+    assert gap[:, 0].tolist() == [float(i % 10 == 0) for i in range(200)]
+    assert old[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]  # a gap stands in the middle
+
+
+def test_quantiles_are_normal_whatever_the_tail() -> None:
+    from sklearn.preprocessing import QuantileTransformer
+
+    columns, _ = Columns.learn(prices(), form="quantile")
+    numbers, _, _ = columns.encode(prices())
+    assert numbers.shape == (200, 4)
+    theirs = QuantileTransformer(n_quantiles=200, output_distribution="normal")
+    price = torch.from_numpy(theirs.fit_transform(prices()["price"].to_numpy()[:, None]))[:, 0]
+    torch.testing.assert_close(numbers[5:-5, 0], price[5:-5].float(), atol=0.02, rtol=0)
+    torch.testing.assert_close(numbers[1, 1], torch.tensor(NormalDist().inv_cdf(0.375)).float(), atol=0.02, rtol=0)
+    assert numbers[:, 3].isnan().tolist() == [i % 10 == 0 for i in range(200)]
+
+
+@pytest.mark.parametrize("form", ["standard", "quantile", "piecewise"])
+def test_each_form_comes_back_from_its_spec_and_is_shown_as_it_was(form: NumberForm) -> None:
+    columns, _ = Columns.learn(prices(), form=form)
+    again = Columns.from_spec(json.loads(json.dumps(columns.spec())))
+    assert again.spec() == columns.spec()
+    assert ("form" in columns.spec()[0]) == (form != "standard")
+    one, other = (c.encode(prices())[0] for c in (columns, again))
+    torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert columns.digests(prices()) == Columns.learn(prices())[0].digests(prices())
+    for a, name in ((1, "owed"), (2, "rooms")):
+        known = prices()[name].to_pylist()
+        shown = [float(columns.numbers[a].shown(value)) for value in one[8:160, a].tolist()]
+        assert shown == pytest.approx(known[8:160], rel=1e-2)
+
+
+def test_a_number_of_one_finite_value_is_standardized() -> None:
+    table = pa.table({"x": [1.0, math.inf] * 10, "y": [1.0, 2.0, 3.0, 4.0] * 5})
+    columns, _ = Columns.learn(table, form="piecewise")
+    assert [column.form for column in columns.numbers] == ["standard", "piecewise"]
+    x = expand(columns, *columns.encode(table)[:2])
+    assert x[2].tolist() == [0, 1, 1, 0, 0]

@@ -1,21 +1,34 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
+from nearfar.export.encoder import export_encoder
 from nearfar.modalities.encoder import from_spec
-from nearfar.modalities.table.columns import Column, Columns
+from nearfar.modalities.table.columns import Column, Columns, NumberForm
 from nearfar.modalities.table.encoder import Groups, Maxout, TableEncoder
+from nearfar.modalities.table.views import expand
 
 COLUMNS = Columns([Column("x", gaps=True), Column("k", ("a", "b"))])
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "layers"), [("mlp", 256, 4), ("mlp-32x2", 32, 2), ("maxout", 256, 7), ("maxout-2", 64, 7)]
+    ("name", "dim", "layers"),
+    [
+        ("mlp", 256, 4),
+        ("mlp-32x2", 32, 2),
+        ("kept", 132, 2),
+        ("kept-8x1", 12, 1),
+        ("maxout", 256, 7),
+        ("maxout-2", 64, 7),
+    ],
 )
 def test_names_say_width_and_depth(name: str, dim: int, layers: int) -> None:
     encoder = TableEncoder(name, COLUMNS)
@@ -50,7 +63,7 @@ def test_maxout_is_the_papers_network_for_covtype_and_for_higgs() -> None:
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, COVTYPE, Columns([Column("x", gaps=True)])])
-@pytest.mark.parametrize("name", ["mlp-8x2", "maxout-1"])
+@pytest.mark.parametrize("name", ["mlp-8x2", "kept-8x2", "maxout-1"])
 def test_the_source_builds_the_same_network(name: str, columns: Columns) -> None:
     encoder = TableEncoder(name, columns)
     there: dict[str, Any] = {"torch": torch}
@@ -58,6 +71,14 @@ def test_the_source_builds_the_same_network(name: str, columns: Columns) -> None
     there["net"].load_state_dict(encoder.net.state_dict())
     x = encoder.example(4)
     assert torch.equal(there["net"].eval()(x), encoder.eval()(x))
+
+
+def test_kept_inputs_stand_beside_what_the_network_makes_of_them() -> None:
+    encoder = TableEncoder("kept-8x2", COLUMNS)
+    x = encoder.example(5)
+    kept, made = encoder(x).split([4, 8], 1)
+    torch.testing.assert_close(kept * x.norm(dim=1, keepdim=True), x)
+    torch.testing.assert_close(made.norm(dim=1), torch.full((5,), 0.5))
 
 
 def test_the_paper_s_maxout_network_has_its_size() -> None:
@@ -88,3 +109,15 @@ def test_wrong_names_and_inputs_are_quoted() -> None:
             TableEncoder(name, COLUMNS)
     with pytest.raises(ValueError, match="rows N x 4, got 2 x 7"):
         TableEncoder("mlp", COLUMNS)(torch.zeros(2, 7))
+
+
+@pytest.mark.parametrize("form", ["standard", "quantile", "piecewise"])
+def test_the_export_prepares_numbers_of_each_form(form: NumberForm, tmp_path: Path) -> None:
+    """Inside, between, on and beyond the points, and where nothing is known."""
+    train = pa.table({"x": [0.0, 0.0, 0.0, *(1.5**i for i in range(40))], "k": [1, 2, 4] * 14 + [None]})
+    columns, _ = Columns.learn(train, form=form)
+    export_encoder(TableEncoder("mlp-8x1", columns), tmp_path)
+    prepare = runpy.run_path(str(tmp_path / "encoder.py"))["prepare"]
+    rows = {"x": [None, -3.0, 0.0, 1e-3, 1.5, 17.0, 1e9], "k": [None, 0.0, 1.0, 1.5, 3.0, 4.0, 9.0]}
+    numbers, codes, _ = columns.encode(pa.table(rows))
+    torch.testing.assert_close(prepare(rows), expand(columns, numbers, codes), rtol=1e-5, atol=1e-5)

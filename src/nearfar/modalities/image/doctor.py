@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from nearfar.data.labels import some
+from nearfar.errors import counted
 from nearfar.files import is_not_utf8
-from nearfar.modalities.examination import (
-    Advice,
-    Copies,
-    Examination,
-    batch_advice,
-    common_warnings,
-    epochs_advice,
-    estimate,
-    groups_advice,
-    labeled,
-    method_advice,
-)
+from nearfar.modalities.examination import Advice, Examination, common_warnings, labeled, parts
 from nearfar.modalities.image.duplicates import duplicates
-from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.samples import Images
+from nearfar.modalities.image.settings import Settings
 
 
-def examine(images: Images, *, encoder: str, size: int) -> Examination:
-    """Look at every image, and time one step. encoder, size: what to time, and the side of its views."""
+def examine(images: Images) -> Examination:
+    """Look at every image."""
     copies = duplicates(images)
     aspect = images.aspect.quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
     facts = [
-        ("images", f"{len(images):,}"),
+        ("images", f"{len(images):,}" + parts(images)),
         ("channels", {1: "1 (gray)", 3: "3 (color)"}.get(images.channels, str(images.channels))),
         ("width / height", f"{aspect[1]:.2f} in the middle, {aspect[0]:.2f} to {aspect[2]:.2f} for nine in ten"),
         ("kept as", f"squares of {images.side} px" + ("" if images.cached else ", decoded anew each time")),
@@ -41,28 +33,22 @@ def examine(images: Images, *, encoder: str, size: int) -> Examination:
         first = ", ".join(f"{name!r} ({why})" for name, why in images.skipped[:3])
         more = ", ..." if len(images.skipped) > 3 else ""
         examination.warnings.append(
-            f"{len(images.skipped):,} files cannot be read: {first}{more}. Training leaves them out."
+            f"{counted(len(images.skipped), 'files')} cannot be read: {first}{more}. Training leaves them out."
         )
+        examination.flags.extend(_max_bad(images))
     if odd := [name for name in images.names if is_not_utf8(name)]:
+        are = "1 file name is" if len(odd) == 1 else f"{len(odd):,} file names are"
         examination.warnings.append(
-            f"{len(odd):,} file names are not UTF-8 ({some(odd)}): other programs may not find these files. Rename "
+            f"{are} not UTF-8 ({some(odd)}): other programs may not find these files. Rename "
             "them, for example with convmv -f latin1 -t utf8 -r --notest."
         )
     examination.warnings.extend(common_warnings(images, copies, examination.noun))
-    examination.advice.extend(_advice(images, copies))
-    view = torch.rand(16, images.channels, size, size)
-    network = image_encoder(encoder, channels=images.channels, size=size)
-    estimate(examination, network, (view, view.flip(3)), f"{encoder}, {size} px")
     return examination
 
 
-def _advice(images: Images, copies: Copies) -> list[Advice]:
-    method, batch = method_advice(images, "images"), batch_advice(len(images), 256)
-    given = [method, batch]
-    if images.channels == 1 and images.side <= 64:
-        given.append(Advice("--views", "drawing", "small and gray: shape counts, and colors are not there to change"))
-    elif images.channels == 3:
-        given.append(Advice("--views", "simclr", "color images: crops and color changes, the usual recipe"))
-    if method.value in ("simclr", "moco"):
-        given.append(Advice("--temperature", "0.2", "for batches and queues of this size; lower pushes harder"))
-    return [*given, epochs_advice(len(images), int(batch.value)), *groups_advice(copies)]
+def _max_bad(images: Images) -> list[Advice]:
+    """Where more files are broken than training allows: the share that it must allow."""
+    share = len(images.skipped) / (len(images) + len(images.skipped))
+    if share <= Settings().max_bad:
+        return []
+    return [Advice("max_bad", math.ceil(100 * share) / 100, f"{share:.1%} of the files cannot be read")]

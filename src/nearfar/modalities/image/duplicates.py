@@ -35,14 +35,14 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
     n = len(images)
     pairs: list[Tensor] = []
     known: dict[str, int] = {}
-    repeats, small = 0, []
+    first_of, small = [], []
     for rows in torch.arange(n).split(512):
         pixels = images.pixels(rows).cpu()
         small.append(_reduced(pixels, THUMB))
         for row, image in zip(rows.tolist(), pixels, strict=True):
             first = known.setdefault(digest(image.contiguous().numpy().tobytes()), row)
+            first_of.append(first)
             if first != row:
-                repeats += 1
                 pairs.append(torch.tensor([[row, first]]))
     thumbs = torch.cat(small)
     if n > 1:
@@ -61,11 +61,14 @@ def duplicates(images: Images, *, neighborhood: int = 8) -> Copies:
     edges = torch.cat([*pairs, torch.empty(0, 2, dtype=torch.int64)]).numpy()
     graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
     number = torch.from_numpy(connected_components(graph, directed=False)[1]).long()
-    size = torch.bincount(number, minlength=1)[number]
-    _, number = torch.where(size > 1, number, -1).unique(return_inverse=True)
-    group = torch.where(size > 1, number - (size == 1).any().long(), MISSING)
-    copies = int((group != MISSING).sum()) - int(group.max() + 1 if n else 0)
-    return Copies(group, repeats, copies - repeats)
+    return Copies(_sets(number), _sets(torch.tensor(first_of, dtype=torch.int64)))
+
+
+def _sets(number: Tensor) -> Tensor:
+    """Numbers of sets of several samples, from 0, and MISSING for a sample alone. number: N, of each sample's set."""
+    _, place, size = number.unique(return_inverse=True, return_counts=True)
+    several = size > 1
+    return torch.where(several[place], (several.cumsum(0) - 1)[place], MISSING)
 
 
 def _reduced(pixels: Tensor, side: int) -> Tensor:

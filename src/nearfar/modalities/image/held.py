@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nearfar.data import csv
 from nearfar.data.archives import Stamp, file_stamp
-from nearfar.data.labels import Labels, array_labels, no_labels, some, split_names
+from nearfar.data.labels import LabelColumn, Labels, array_labels, no_labels, some, split_names
 from nearfar.errors import UserError, WrongType
 from nearfar.modalities.image.decode import Item, array_shape
 
@@ -84,7 +84,7 @@ class Column:
         return file_stamp(Path(cell["path"])) if cell is not None and cell["bytes"] is None else None
 
 
-def held(data: Any, label_column: str, keep: Sequence[str] = ()) -> tuple[Held | Column, int, Labels | None]:
+def held(data: Any, label: LabelColumn, keep: Sequence[str] = ()) -> tuple[Held | Column, int, Labels | None]:
     """The images that an object holds, their number, and their labels, where it has any.
 
     Raises TypeError where it is nothing that is understood, ValueError where it is empty or has no images.
@@ -96,7 +96,8 @@ def held(data: Any, label_column: str, keep: Sequence[str] = ()) -> tuple[Held |
     if len(data) == 0:
         raise UserError(f"the {_type(data)} is empty; wanted: {UNDERSTOOD}")
     if hasattr(data, "features") and hasattr(data, "column_names"):
-        return _column(data, label_column, keep)
+        return _column(data, label, keep)
+    label.find((), f"the {_type(data)}")
     first = data[0]
     if isinstance(data, list) or not isinstance(first, tuple | list):
         as_item(first, asked=data)
@@ -182,7 +183,7 @@ def _plain(value: Any) -> Any:
     return value.item() if single else value
 
 
-def _column(data: Any, label_column: str, keep: Sequence[str]) -> tuple[Column, int, Labels | None]:
+def _column(data: Any, label: LabelColumn, keep: Sequence[str]) -> tuple[Column, int, Labels | None]:
     kinds = {name: type(feature).__name__ for name, feature in data.features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]
     if not images:
@@ -190,13 +191,15 @@ def _column(data: Any, label_column: str, keep: Sequence[str]) -> tuple[Column, 
         raise UserError(f"the dataset has the columns {columns}; wanted: one of the type datasets.Image")
     plain = data.with_format(None)
     rows = plain.select_columns(images[:1]).cast_column(images[0], type(data.features[images[0]])(decode=False))
-    present = {name: found for name in (label_column, *COLUMNS) if (found := csv.column(list(kinds), name))}
+    there = {label.name: label.find(list(kinds), "the dataset")}
+    there |= {name: csv.column(list(kinds), name) for name in COLUMNS}
+    present = {name: found for name, found in there.items() if found}
     read = plain.select_columns(list(present.values()))[:] if present else {}
     columns = {name: read[found] for name, found in present.items()}
-    classes = getattr(data.features.get(present.get(label_column)), "names", None)
+    classes = getattr(data.features.get(present.get(label.name, "")), "names", None)
     if classes is not None:  # a test split without labels has -1
-        columns[label_column] = [None if value == -1 else value for value in columns[label_column]]
-    labels = known_columns(columns, label_column, list(map(str, range(len(data)))), classes, keep)
+        columns[label.name] = [None if value == -1 else value for value in columns[label.name]]
+    labels = known_columns(columns, label.name, list(map(str, range(len(data)))), classes, keep)
     return Column(rows, images[0]), len(data), labels
 
 

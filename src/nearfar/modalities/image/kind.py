@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,12 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from nearfar.data import csv
+from nearfar.data.cells import LabelCells
+from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
-from nearfar.errors import UserError
+from nearfar.errors import NotFound, UserError
 from nearfar.files import load_function, name_text
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -20,10 +27,20 @@ from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
+from nearfar.modalities.image.nature import nature
+from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
-from nearfar.modalities.image.settings import DRAWINGS, Settings
+from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
 from nearfar.modalities.image.sheet import contact_sheet, image_grid
-from nearfar.modalities.image.sources import SUFFIXES, listed_names
+from nearfar.modalities.image.sources import (
+    IMAGES,
+    LABELS,
+    SUFFIXES,
+    insist_path,
+    listed_cells,
+    listed_names,
+    root_of,
+)
 from nearfar.modalities.image.views import Draws, Views
 
 
@@ -34,6 +51,7 @@ class ImageKind(kind.Kind):
     raw_name = "raw pixels"
     pixels = True
     Settings = Settings
+    Facts = Facts
 
     def recognizes(self, data: Any) -> bool:
         return settings.recognizes(data)
@@ -41,14 +59,64 @@ class ImageKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
+    def measured_for(self, data: Any) -> str:
+        return settings.measured_for(data)
+
+    def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
+        size = view_size(settings, samples.side)
+        common = self.common_facts(samples, settings, given)
+        own: dict[str, Any] = {"channels": samples.channels, "side": samples.side, "size": size}
+        if "views" not in given:
+            views, reasons = self.suited_views(samples)
+            own |= {"views": views, "why_views": "; ".join(reasons)}
+        return Facts(**common, **own)
+
     def study_encoder(self) -> str:
         return settings.study_encoder()
+
+    def insist_encoder(self, name: str) -> None:
+        settings.insist_encoder(name)
+
+    @torch.no_grad()
+    def insist_settings(self, settings: Settings) -> None:
+        """Also where the network takes no images of the sizes of the views, if one is set."""
+        if ".py" in settings.views:
+            load_function(settings.views, "--views")
+        elif settings.size and ":" not in settings.encoder:
+            views = named_views(settings, settings.size)
+            sides = {settings.size, *(view.size for view in views.views)}
+            if settings.encoder == "conv4" or not _takes(settings.encoder, sides, settings.size):
+                self.insist_fitting(image_encoder(settings.encoder, size=settings.size), views)
+
+    def view_count(self, settings: Settings) -> int | None:
+        return None if ".py" in settings.views else len(named_views(settings, settings.size or 128))
+
+    def columns(self, data: Any) -> list[str] | None:
+        """Of a list or a table those of its header; of a .npz file its other arrays; of all other paths none."""
+        if not isinstance(data, str | os.PathLike):
+            return None
+        path, suffix = Path(data), Path(data).suffix.lower()
+        if str(data) == DRAWINGS:
+            return None
+        insist_path(path)
+        if path.is_file() and suffix in (".csv", ".parquet", ".pq"):
+            names = csv.header(path)
+            return names if suffix != ".csv" or csv.column(names, "path") else []
+        if path.is_file() and suffix == ".npz":
+            try:
+                with zipfile.ZipFile(path) as file:
+                    held = {name.removesuffix(".npy") for name in file.namelist()}
+            except (OSError, zipfile.BadZipFile):
+                return None
+            return [*sorted(held - set(IMAGES)), *(["label"] if held & set(LABELS) else [])]
+        return []
 
     def open(self, data: Any, settings: Settings, side: int | None = None) -> Images:
         """The data of a run. side: of the stored squares, in pixels."""
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:  # an array would compare each of its numbers
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         return open_images(
             data,
@@ -76,11 +144,12 @@ class ImageKind(kind.Kind):
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:
+            LabelColumn.of(settings.label_column).find((), f"'{data}'")
             return drawings("train")
         images = open_images(
             data,
             labels=labels,
-            label_column=label_column,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
             white=facts["whites"],
@@ -135,6 +204,10 @@ class ImageKind(kind.Kind):
     def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
         return named_views(settings, facts["size"])
 
+    def suited_views(self, samples: Images) -> tuple[str, list[str]]:
+        found = nature(samples)
+        return found.views, found.reasons
+
     def mild_views(self, settings: Settings) -> str:
         """Crop and flip; for drawings a mild map."""
         return "drawing" if settings.views.endswith("drawing") else "cmc"
@@ -159,14 +232,18 @@ class ImageKind(kind.Kind):
         plain = image_views.plain(min(32, encoder.spec["size"]))
         return kind.plain_view(plain, samples, index, torch.device("cpu")).flatten(1)
 
-    def off_the_shelf(self, network: str, weights: str, samples: Images) -> tuple[nn.Module, Views]:
+    def off_the_shelf(self, network: str, weights: str, samples: Images | None) -> tuple[nn.Module, Views]:
         """A timm network, and the views that it takes: of its own size, gray images as three equal channels.
 
+        samples: None where they are not open yet.
         Raises FileNotFoundError or ValueError where the weights are not its own, or the images have other channels.
         """
+        if not Path(weights).is_file():
+            raise NotFound(f"--weights {weights!r}: there is no such file")
+        settings.insist_encoder(network)
         from timm import get_pretrained_cfg
 
-        if samples.channels not in (1, 3):
+        if samples is not None and samples.channels not in (1, 3):
             raise UserError(
                 f"--weights {weights!r} are for color images, and these have {samples.channels} channels: leave it out"
             )
@@ -174,7 +251,7 @@ class ImageKind(kind.Kind):
         size = cfg.input_size[-1] if cfg is not None else 224
         encoder = image_encoder(network, size=size, small_stem=False, weights=weights).eval()
         plain = image_views.plain(size)
-        return (encoder if samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
+        return (encoder if samples is None or samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
 
     def describe(self, facts: dict[str, Any]) -> str:
         return f"at {facts['size']} px"
@@ -191,6 +268,15 @@ class ImageKind(kind.Kind):
         """Images that are the same, or nearly."""
         return duplicates(samples)
 
+    def root(self, data: Any) -> Path | None:
+        return root_of(Path(data)) if isinstance(data, str | Path) and data != DRAWINGS else None
+
+    def cells(self, data: Any, settings: Settings, samples: Samples) -> LabelCells:
+        """As for any kind; where no table of labels is named, what the columns of a list of images say."""
+        if settings.labels != "" or not isinstance(data, str | Path):
+            return super().cells(data, settings, samples)
+        return listed_cells(Path(data), samples)
+
     def tiles(self, samples: Images) -> Tiles:
         """Thumbnails in their true proportions."""
         return Tiles(
@@ -204,7 +290,18 @@ class ImageKind(kind.Kind):
         )
 
     def examine(self, samples: Images, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, size=view_size(settings, samples.side))
+        return doctor.examine(samples)
+
+
+def _takes(name: str, sides: set[int], size: int) -> bool:
+    """Whether a network of timm for images of `size` px takes those of all these sides; if in doubt, no."""
+    try:
+        with torch.device("meta"):  # so that no time goes into weights that nobody needs
+            net = build.build(name, channels=3, size=size, small_stem=None, std=()).net
+        net = net.to_empty(device="cpu").eval()
+        return all(net(torch.zeros(1, 3, side, side)).dim() == 2 for side in sides)
+    except Exception:  # whatever a stranger's network makes of it
+        return False
 
 
 class _Thrice(nn.Module):

@@ -184,6 +184,59 @@ def drawing(
     return Views([view, view])
 
 
+def ink_drawing(size: int) -> Views:
+    """The views of `drawing` for dark ink on white paper: what an affine map uncovers is white."""
+    return drawing(size, fill=1.0)
+
+
+def sign(
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of a sign, a digit, an icon or whatever else a flip would change: crops and mild colors, no flip.
+
+    area: range of the crop's share of the image. strength: of brightness, contrast and saturation.
+    hue: largest change of the hue. gray: probability of grayscale.
+    """
+    return Views([_mild(size, area, strength, hue, gray)] * 2)
+
+
+def colorful(
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of a photograph whose color tells what is on it: crops, mirror images, mild colors. The arguments are
+    those of `sign`."""
+    return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5)] * 2)
+
+
+def turned(
+    size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2, hue: float = 0.05, gray: float = 0.0
+) -> Views:
+    """Two views of an image that has no upright, from above or from a microscope: crops, all quarter turns and their
+    mirror images, mild colors. The arguments are those of `sign`."""
+    return Views([replace(_mild(size, area, strength, hue, gray), flip=0.5, quarter_turns=True)] * 2)
+
+
+def spectrogram(size: int, *, area: tuple[float, float] = (0.4, 1.0), strength: float = 0.2) -> Views:
+    """Two views of sound over time and frequency: mild crops, loudness and contrast; no flip, no turn, no hue.
+
+    The arguments are those of `sign`.
+    """
+    return Views([_mild(size, area, strength, 0.0, 0.0)] * 2)
+
+
+def _mild(size: int, area: tuple[float, float], strength: float, hue: float, gray: float) -> View:
+    return View(
+        size=size,
+        area=area,
+        jitter=0.8,
+        brightness=strength,
+        contrast=strength,
+        saturation=strength,
+        hue=hue,
+        gray=gray,
+    )
+
+
 def looc(size: int, *, blur: float | None = None) -> Views:
     """Four views of LooC: a query, a free key, one with the query's colors, one turned as it is (Xiao et al. 2020,
     arXiv 2008.05659).

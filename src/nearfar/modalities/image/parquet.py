@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nearfar.data import csv
-from nearfar.data.labels import some
+from nearfar.data.labels import LabelColumn, some
 from nearfar.errors import UserError
 from nearfar.modalities.image.held import COLUMNS
 
@@ -38,7 +38,7 @@ class ImageTable:
     classes: list[str] | None
 
 
-def read_table(path: Path, label: str) -> ImageTable:
+def read_table(path: Path, label: LabelColumn) -> ImageTable:
     """Read a table; raises ValueError where no column holds images, or some rows have none."""
     try:
         file = pq.ParquetFile(path)
@@ -53,12 +53,14 @@ def read_table(path: Path, label: str) -> ImageTable:
             f"'{path}' has the columns {some(schema.names)}; wanted: one of {', '.join(IMAGES)} with encoded "
             f"images, or one of {', '.join(PATHS)} with paths."
         )
-    there = {name: found for name in (label, *COLUMNS) if (found := csv.column(schema.names, name))}
+    known = {label.name: label.find(schema.names, f"'{path}'")}
+    known |= {name: csv.column(schema.names, name) for name in COLUMNS}
+    there = {name: found for name, found in known.items() if found}
     wanted = [n for n in (encoded, *texts[:1], *there.values()) if n is not None]
     table = file.read(columns=list(dict.fromkeys(wanted)))
     rows = table.num_rows
     columns = {name: csv.arrow_values(table[found]) for name, found in there.items()}
-    classes = _class_names(schema, there.get(label, label))
+    classes = _class_names(schema, there.get(label.name, label.name))
     paths = [str(p or "") for p in table[texts[0]].to_pylist()] if texts else []
     if encoded is None:
         if gaps := [i for i, p in enumerate(paths) if not p]:
@@ -77,6 +79,19 @@ def read_table(path: Path, label: str) -> ImageTable:
     unique = len(set(paths)) == rows and all(paths)
     names = paths if unique else list(map(str, range(rows)))
     return ImageTable(names, np.frombuffer(data or b"", np.uint8), start, [], columns, classes)
+
+
+def table_cells(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The names of the images of a table, and its other columns of numbers and text, as text."""
+    names = read_table(path, LabelColumn()).names
+    schema = pq.read_schema(path)
+    plain = [
+        f.name
+        for f in schema
+        if not pa.types.is_nested(f.type) and not _bytes(f.type) and f.name not in (*PATHS, "path", "index")
+    ]
+    table = pq.read_table(path, columns=plain)
+    return names, {name: list(map(csv.as_text, csv.arrow_values(table[name]))) for name in plain}
 
 
 def _bytes(kind: pa.DataType) -> bool:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nearfar.data.labels import Labels, given_labels, no_labels
+from nearfar.data.labels import USUAL, LabelColumn, Labels, given_labels, no_labels
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
@@ -104,7 +104,7 @@ def open_images(
     data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
-    label_column: str = "label",
+    label_column: str | LabelColumn = USUAL,
     side: PositiveInt | None = None,
     size: PositiveInt = 224,
     max_bad: UnitInterval = 0.05,
@@ -138,7 +138,8 @@ def open_images(
         Formats of files: JPEG, PNG, GIF, BMP, WebP, AVIF, TIFF, PNM, JPEG 2000, TGA, .npy, and with pillow-heif HEIC,
         whatever the files are called; no other decoder of Pillow's is started.
     labels: "folders" (see `folder_labels`), a table (see `table_labels`), or an array. None takes the labels that
-        the data bring, else none.  label_column: the table's column.
+        the data bring, else none.  label_column: the column of that table, or else of the data, or the name of an array
+        in a .npz file; it must be there, if it is another than label.
     side: S of the stored squares. Default: an array's own; for files the median short side, at most 2 x size.
     size: the side of the views to be cut from them.
     max_bad: the share of image files that may fail to decode before this is an error; they are skipped and listed.
@@ -154,14 +155,15 @@ def open_images(
     keep: words that are labels, though they usually say that nothing is known.
 
     Raises FileNotFoundError where there is nothing at `data`, TypeError where it is nothing of these, ValueError where
-    it holds no images, too many bad ones, labels that do not fit, or images of different numbers of channels; gray
-    ones only are read as color beside others.
+    it holds no images, too many bad ones, labels that do not fit, no such column, or images of different numbers of
+    channels; gray ones only are read as color beside others.
     """
     if max_pixels and max_pixels > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow knows no limit of a single call
-    given = find(data, label_column, keep)
+    column = LabelColumn.of(label_column)
+    given = find(data, column if labels is None else LabelColumn(column.name), keep)
     opened, of = apart(given, workers or cores(), frames)
-    known = grouped(_labels(opened, labels, label_column, [given.names[i] for i in of], keep), of)
+    known = grouped(_labels(opened, labels, column, [given.names[i] for i in of], keep), of)
     notes = [*opened.notes, *known.notes]
     skipped: dict[int, str] = {}
     if isinstance(opened.source, np.ndarray):
@@ -197,7 +199,7 @@ def open_images(
         notes=notes,
         digest=digest,
         max_bad=None if isinstance(opened.source, np.ndarray) else max_bad,
-        label_column=label_column,
+        label_column=column.name,
     )
     if not skipped:
         return images
@@ -209,12 +211,14 @@ def open_images(
 def _labels(
     opened: Opened,
     labels: str | Path | Sequence | np.ndarray | Tensor | None,
-    column: str,
+    column: LabelColumn,
     files: list[str],
     keep: Sequence[str],
 ) -> Labels:
+    own = opened.labels or no_labels(opened.names, noun="image")
     if labels is None:
-        return opened.labels or no_labels(opened.names, noun="image")
+        return own
     if isinstance(labels, str | Path) and str(labels) == "folders" and opened.root is None:
         raise UserError(f"--labels folders wants a folder of images; '{opened.given}' has no folders.")
-    return given_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image", keep=keep)
+    known = given_labels(labels, opened.names, column=column, root=opened.root, files=files, noun="image", keep=keep)
+    return known.beside(own.group, own.attribute, own.split)

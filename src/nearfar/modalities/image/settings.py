@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
+from nearfar.errors import UserError
 from nearfar.modalities.recognize import looks_like_table
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
@@ -19,7 +25,8 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 """Endings of files that may hold images or list them."""
 
 VIEWS = (
-    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "drawing", "sce", "cmc"),
+    *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
+    *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
     *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
 )
 """The names of `nearfar.modalities.image.named`."""
@@ -33,8 +40,9 @@ class Settings(settings.Settings):
     """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
-    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, drawing, sce,
-    cmc, looc, looc_drawing, relicv2, excon, excon_drawing, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
+    drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing,
+    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
@@ -55,6 +63,46 @@ class Settings(settings.Settings):
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
+
+
+@cache
+def timm_names() -> frozenset[str]:
+    """The networks of timm, those of older names too, as they stand in its sources: importing it takes seconds."""
+    found = find_spec("timm")
+    names: set[str] = set()
+    for path in Path(found.origin or "").parent.glob("models/*.py") if found else ():
+        text = path.read_text(encoding="utf-8")
+        names.update(re.findall(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", text, re.MULTILINE))
+        for block in re.findall(r"register_model_deprecations\(__name__, \{(.*?)\}", text, re.DOTALL):
+            names.update(re.findall(r"['\"](\w+)['\"]\s*:", block))
+    return frozenset(names)
+
+
+def insist_encoder(name: str) -> None:
+    """Raise ValueError where no network is called so. Of several side by side (ycbcr:NAME) it is the name of each."""
+    network = name.rpartition(":")[2]
+    names = timm_names()
+    own = sys.modules.get("timm")  # which may know more, of the user's own
+    if network == "conv4" or not names or network.partition(".")[0] in names or (own and own.is_model(network)):
+        return
+    close = get_close_matches(network, ["conv4", *sorted(names)], n=4, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
+    raise UserError(f'no encoder is called "{network}" (conv4 and the {len(names)} networks of timm are): {hint}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(settings.Facts):
+    """What a recipe for images may go by.
+
+    channels, side: of the images as they are kept, in pixels.  size: of the views.
+    views: those that suit, by what the images are (see `nearfar.modalities.image.nature`).  why_views: in words.
+    """
+
+    channels: int = 3
+    side: int = 32
+    size: int = 32
+    views: str = "simclr"
+    why_views: str = ""
 
 
 def recognizes(data: Any) -> bool:
@@ -83,8 +131,8 @@ def study_encoder() -> str:
 
 
 def recipe_for(data: Any) -> str:
-    """The recipes that suit the data: drawings (those in the package), photos (folders, archives, lists) or
-    small_images (arrays)."""
+    """The recipes of papers that suit the data: photos (folders, archives, lists) or small_images (arrays); of the
+    drawings in the package the recipes drawings."""
     if isinstance(data, str | os.PathLike) and str(data):
         if str(data) == DRAWINGS:
             return "drawings"
@@ -95,3 +143,8 @@ def recipe_for(data: Any) -> str:
             else "small_images"
         )
     return "small_images"
+
+
+def measured_for(data: Any) -> str:
+    """The recipes that were chosen by measurement; the drawings in the package have recipes of their own."""
+    return "" if isinstance(data, str | os.PathLike) and str(data) == DRAWINGS else "measured_images"

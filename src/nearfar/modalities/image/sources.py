@@ -15,14 +15,16 @@ from torch import Tensor
 
 from nearfar.data import csv
 from nearfar.data.archives import EndToEnd, Files, Source, ignored, nothing_wanted, tar_parts
+from nearfar.data.cells import LabelCells, cells
 from nearfar.data.folders import files_below
-from nearfar.data.labels import Labels, array_labels, natural, no_labels, some, split_names
+from nearfar.data.labels import LabelColumn, Labels, array_labels, natural, no_labels, some, split_names
+from nearfar.data.samples import Samples
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.files import is_not_utf8, name_text
 from nearfar.modalities.image import tiff
 from nearfar.modalities.image.decode import Items
 from nearfar.modalities.image.held import COLUMNS, UNDERSTOOD, Rows, held, known_columns
-from nearfar.modalities.image.parquet import read_table
+from nearfar.modalities.image.parquet import read_table, table_cells
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -32,6 +34,12 @@ SUFFIXES = frozenset(
     )
 )
 """A file with such a suffix is an image file; if it cannot be decoded, it is a bad one."""
+
+
+IMAGES, LABELS = ("jpeg", "offsets", "images", "x", "data"), ("labels", "y")
+"""Arrays of a .npz file that hold images, and those that hold labels."""
+
+ANY_LABEL = LabelColumn()
 
 
 @dataclass(slots=True)
@@ -46,46 +54,50 @@ class Opened:
     notes: list[str] = field(default_factory=list)
 
 
-def find(data: Any, label_column: str = "label", keep: Sequence[str] = ()) -> Opened:
+def find(data: Any, column: LabelColumn = ANY_LABEL, keep: Sequence[str] = ()) -> Opened:
     """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`)."""
     if isinstance(data, tuple):
         if len(data) != 2:
             raise WrongType(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
-        opened = find(data[0], label_column, keep)
+        opened = find(data[0], column, keep)
         return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image", keep=keep))
     if isinstance(data, str | os.PathLike):
-        return _open_path(Path(data), label_column, keep)
+        return _open_path(Path(data), column, keep)
     if isinstance(data, np.ndarray | Tensor):
+        column.find((), "the array")
         return _open_array(data, "the array")
     if isinstance(data, list) and data and all(isinstance(item, str | os.PathLike) for item in data):
+        column.find((), "the list")
         return _open_paths([os.fspath(item) for item in data])
-    source, n, labels = held(data, label_column, keep)
+    source, n, labels = held(data, column, keep)
     return Opened(f"the {type(data).__name__}", source, list(map(str, range(n))), labels=labels)
 
 
-def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
-    if not path.exists():
-        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
+def _open_path(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
+    insist_path(path)
     if path.is_dir():
+        column.find((), f"'{path}'")
         return _open_folder(path)
     suffix = path.suffix.lower()
     if suffix in (".txt", ".csv"):
-        return _open_list(path, label_column, keep)
+        return _open_list(path, column, keep)
     if suffix in (".npz", ".npy"):
         try:
             loaded = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
         if not isinstance(loaded, np.lib.npyio.NpzFile):
+            column.find((), f"'{path}'")
             return _open_array(loaded, str(path))
         with loaded:
-            return _open_npz(path, loaded, keep)
+            return _open_npz(path, loaded, column, keep)
     if suffix == ".tar":
+        column.find((), f"'{path}'")
         parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
         names = [name_text(name) for name in names]
         return Opened(str(path), parts, names, path, notes=[*notes, *_odd(names)])
     if suffix in (".parquet", ".pq"):
-        return _open_table(path, label_column, keep)
+        return _open_table(path, column, keep)
     remedy = (
         "Give the folder it lies in." if _is_image(path) else "If it is an archive, unpack it, or make it a plain .tar."
     )
@@ -95,6 +107,12 @@ def _open_path(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
 _WANTED = (
     "a folder of images or .npy files, a .txt or .csv with one image path a line, a .tar, .parquet, .npz or .npy file"
 )
+
+
+def insist_path(path: Path) -> None:
+    """Raise FileNotFoundError where there is nothing."""
+    if not path.exists():
+        raise NotFound(f"There is nothing at '{path}'. Wanted: {_WANTED}.")
 
 
 def _open_folder(root: Path) -> Opened:
@@ -143,11 +161,12 @@ def _common_folder(whole: Sequence[str]) -> Path:
     return Path(os.path.commonpath([os.path.dirname(path) for path in whole]))
 
 
-def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
+def _open_list(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
     records: list[dict[str, str]] = []
     if path.suffix.lower() == ".csv":
         header, rows = csv.read_records(path)
-        there = {name: csv.column(header.cells, name) for name in ("path", label_column, *COLUMNS)}
+        there = {name: csv.column(header.cells, name) for name in ("path", *COLUMNS)}
+        there[column.name] = column.find(header.cells if there["path"] else (), f"'{path}'")
         csv.insist_distinct(path, header, among=list(filter(None, there.values())))
         if there["path"]:
             records = [{name: row[found] for name, found in there.items() if found} for _, row in rows]
@@ -156,6 +175,7 @@ def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
         else:
             listed = [row.cells[0] for row in csv.read_rows(path)]
     else:
+        column.find((), f"'{path}'")
         listed = [line.strip() for line in csv.read_text(path).splitlines()]
     listed = [_listed(name) for name in listed if name]
     names = list(dict.fromkeys(listed))
@@ -172,9 +192,30 @@ def _open_list(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
     if torn := next((row["path"] for row in records if row != known[row["path"]]), None):
         raise UserError(f"'{path}' lists {torn!r} twice, and says two things of it. Keep one.")
     columns = {name: [known[n][name] for n in names] for name in (records[0] if records else ()) if name != "path"}
-    labels = known_columns(columns, label_column, names, None, keep)
+    labels = known_columns(columns, column.name, names, None, keep)
     source = Files([path.parent / name for name in names])
     return Opened(str(path), source, names, path.parent, labels=labels, notes=notes)
+
+
+def root_of(path: Path) -> Path:
+    """What the names of images at a path are relative to: a folder, an archive, or the folder of a list."""
+    return path if path.is_dir() or path.suffix.lower() == ".tar" else path.parent
+
+
+def listed_cells(path: Path, samples: Samples) -> LabelCells:
+    """What the columns of a list of images (.csv, .parquet) say of each, but for the images."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv" and path.is_file():
+        header, records = csv.read_records(path)
+        key = csv.column(header.cells, "path")
+        rows = [row for _, row in records]
+        return cells(header.cells, key, rows, samples.names, path.parent) if key else LabelCells()
+    if suffix in (".parquet", ".pq") and path.is_file():
+        names, columns = table_cells(path)
+        key = "index" if samples.numbered else "path"
+        rows = [{key: name} | {c: own[i] for c, own in columns.items()} for i, name in enumerate(names)]
+        return cells([key, *columns], key, rows, samples.names, path.parent)
+    return LabelCells()
 
 
 def _listed(name: str) -> str:
@@ -186,7 +227,7 @@ def _repeated(count: int, where: str) -> list[str]:
     return [f"Ignored {count} repeated path{'s' if count > 1 else ''} in {where}."] if count else []
 
 
-def _open_npz(path: Path, file: Any, keep: Sequence[str]) -> Opened:
+def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -> Opened:
     def first(*keys: str) -> np.ndarray | None:
         key = next((key for key in keys if key in file), None)
         try:
@@ -208,8 +249,9 @@ def _open_npz(path: Path, file: Any, keep: Sequence[str]) -> Opened:
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
             "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
         )
-    values, classes, group, split = first("labels", "y"), first("names"), first("group"), first("split")
-    attribute = first("attribute")
+    own = column.find([name for name in file if name not in IMAGES], f"'{path}'")
+    values, classes = (first(own), None) if column.asked and own else (first(*LABELS), first("names"))
+    group, split, attribute = first("group"), first("split"), first("attribute")
     if values is None and group is None and split is None and attribute is None:
         return opened
     labels = (
@@ -226,14 +268,14 @@ def _open_npz(path: Path, file: Any, keep: Sequence[str]) -> Opened:
     return replace(opened, labels=labels)
 
 
-def _open_table(path: Path, label_column: str, keep: Sequence[str]) -> Opened:
-    table = read_table(path, label_column)
+def _open_table(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
+    table = read_table(path, column)
     source: Source
     if table.data is not None and table.offsets is not None:
         source = EndToEnd(table.data, table.offsets)
     else:
         source = Files([path.parent / name for name in table.paths])
-    labels = known_columns(table.columns, label_column, table.names, table.classes, keep)
+    labels = known_columns(table.columns, column.name, table.names, table.classes, keep)
     return Opened(str(path), source, table.names, path.parent, labels=labels)
 
 

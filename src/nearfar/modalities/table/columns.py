@@ -1,5 +1,9 @@
 """What the columns of a table mean: learned from the training rows, kept with the encoder, applied to any rows.
 
+A number becomes an input in one of three ways. standard: less its mean, by its deviation. quantile: its place among the
+training values, as a normal deviate. piecewise: the range is cut where equally many training values lie, and each piece
+is an input that rises from 0 to 1 along it (arXiv 2203.05556), so that a linear layer can bend where the data are.
+
 Text is read alike wherever it lies, in a CSV, a Parquet file or a frame: a column of text is numbers if those of the
 training rows are, times likewise, and categories else. What only rows of another split say changes nothing.
 """
@@ -11,7 +15,8 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,14 +43,27 @@ MOST_CATEGORIES = 256
 """Of a column; rarer ones are treated like those that were never seen."""
 FLAGS = frozenset(("true", "false"))
 """Categories that are the same in any case."""
+PIECES = 8
+"""Of a number that is piecewise."""
+LEVELS = 200
+"""Steps between the points of a number by quantile."""
+FURTHEST = 1e-3
+"""A number by quantile is never further out than this share of the values."""
+
+
+NumberForm = Literal["standard", "quantile", "piecewise"]
+FORM = ("form", "points", "levels")
+"""What descriptions leave out of a column that is standardized."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: a number, standardized, or a category.
+    """One column: a number or a category.
 
     mean, std: of a number.  values: of a category, in order.  gaps: whether values were missing in training; if so,
     that a value is missing is itself an input.  time: whether the number is a time, in seconds since 1970 or midnight.
+    form: how a number becomes an input.  points: rising, where its pieces or quantiles begin and end.
+    levels: the share of the training values below each of the points, of quantiles.
     """
 
     name: str
@@ -54,12 +72,35 @@ class Column:
     std: float = 1.0
     gaps: bool = False
     time: bool = False
+    form: NumberForm = "standard"
+    points: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Numbers as they are kept, NaN where missing, so that 0 is in the middle.
+
+        standard: deviations from the mean.  quantile: a normal deviate.  piecewise: pieces from the middle of them.
+        """
+        if self.form == "quantile":
+            share = np.interp(values, self.points, self.levels).clip(FURTHEST, 1 - FURTHEST)
+            return torch.special.ndtri(torch.from_numpy(share)).numpy()
+        if self.form == "piecewise":
+            return np.interp(values, self.points, np.arange(len(self.points))) - (len(self.points) - 1) / 2
+        return (values - self.mean) / self.std
+
+    def _unscaled(self, value: float) -> float:
+        if self.form == "quantile":
+            return float(np.interp(NormalDist().cdf(value), self.levels, self.points))
+        if self.form == "piecewise":
+            place = value + (len(self.points) - 1) / 2
+            return float(np.interp(place, np.arange(len(self.points)), self.points))
+        return value * self.std + self.mean
 
     def shown(self, value: float) -> str:
-        """A standardized number as text, with the digits that single precision keeps; "" where it is missing."""
+        """A number that was kept as text, with the digits that single precision keeps; "" where it is missing."""
         if math.isnan(value):
             return ""
-        number = round(value * self.std + self.mean, 5 - math.ceil(math.log10(self.std))) + 0.0
+        number = round(self._unscaled(value), 5 - math.ceil(math.log10(self.std))) + 0.0
         if not self.time:
             return f"{number:.10g}"
         day = 86_400
@@ -70,18 +111,21 @@ class Column:
     @property
     def width(self) -> int:
         """How many inputs it makes."""
-        return (1 if self.values is None else len(self.values)) + self.gaps
+        if self.values is not None:
+            return len(self.values) + self.gaps
+        return (len(self.points) - 1 if self.form == "piecewise" else 1) + self.gaps
 
 
 class Columns:
     """Numbers first, then categories, each in the table's order.
 
-    A missing number stands at its mean, an unseen category at no input.
+    A missing number stands in the middle (at its mean, if it is standardized), an unseen category at no input.
     """
 
     def __init__(self, columns: list[Column]) -> None:
         self.numbers = [column for column in columns if column.values is None]
         self.categories = [column for column in columns if column.values is not None]
+        self.pieces = _pieces(self.numbers)
 
     def __len__(self) -> int:
         return len(self.numbers) + len(self.categories)
@@ -105,14 +149,20 @@ class Columns:
         """In plain types, as `from_spec` reads them."""
         both = (*self.numbers, *self.categories)
         return [
-            dataclasses.asdict(column) | {"values": None if column.values is None else list(column.values)}
+            {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(column).items()
+                if name not in FORM or column.form != "standard"
+            }
             for column in both
         ]
 
     @classmethod
     def from_spec(cls, spec: list[dict[str, Any]]) -> Columns:
-        own: list[dict[str, Any]] = [dict(c, values=c["values"] and tuple(c["values"])) for c in spec]
-        return cls([Column(**c) for c in own])
+        def own(column: dict[str, Any]) -> dict[str, Any]:
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in column.items()}
+
+        return cls([Column(**own(column)) for column in spec])
 
     @classmethod
     def learn(
@@ -123,12 +173,14 @@ class Columns:
         *,
         keep: Collection[str] = (),
         typed: bool = True,
+        form: NumberForm = "standard",
     ) -> tuple[Columns, list[str]]:
         """What the columns of some rows mean, and notes on those that are left out or hold more than one sort of value.
 
         rows: which to learn from; all, if not given.  categorical: columns whose numbers are codes.
         keep: words that are categories, though they usually say that a value is missing.
         typed: whether a column of text was meant to be text, so that it is noted where it is read as numbers.
+        form: how numbers become inputs.
         Left out are constants, names that hardly repeat, running numbers, and what is neither number nor text.
         Raises ValueError if nothing is left, or for numbers with a decimal comma or marks between thousands.
         """
@@ -175,6 +227,7 @@ class Columns:
                         std=spread or 1.0,
                         gaps=len(known) < len(numbers),
                         time=time,
+                        **_formed(form, known),
                     )
                 )
         if not columns:
@@ -185,7 +238,7 @@ class Columns:
         return cls(columns), notes
 
     def encode(self, table: pa.Table) -> tuple[Tensor, Tensor, list[str]]:
-        """Rows of a table as numbers, standardized, NaN where missing: N x A; and categories by position: N x B, int64.
+        """Rows of a table as numbers, scaled, NaN where missing: N x A; and categories by position: N x B, int64.
 
         A missing category is the position after the last; one that is unseen, or was never missing before, is -1.
         Also notes: on values that are of no use as they are.
@@ -217,7 +270,7 @@ class Columns:
             if np.isinf(known).any():
                 notes.append(f"{_of(column.name, np.isinf(known))} infinite, and count as missing.")
             known = np.where(np.isfinite(known), known, np.nan)
-            numbers[:, a] = torch.from_numpy((known - column.mean) / column.std)
+            numbers[:, a] = torch.from_numpy(column.scaled(known))
         codes = torch.empty(len(table), len(self.categories), dtype=torch.int64)
         for b, column in enumerate(self.categories):
             assert column.values is not None
@@ -249,6 +302,38 @@ class Columns:
         names = sorted(cells)
         head = repr(names).encode()
         return [digest(head, row.tobytes()) for row in np.concatenate([cells[name] for name in names], axis=1)]
+
+
+def _pieces(numbers: list[Column]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Of each input that numbers make: which number, where it begins, and its bounds; None where each is an input."""
+    rows: list[tuple[int, float, float, float]] = []
+    for a, column in enumerate(numbers):
+        if column.form == "piecewise":
+            count = len(column.points) - 1
+            rows += [(a, t - count / 2, 0.0, 1.0) for t in range(count)]
+        else:
+            rows.append((a, 0.0, -math.inf, math.inf))
+    if all(column.form != "piecewise" for column in numbers):
+        return None
+    which, begins, low, high = zip(*rows, strict=True)
+    return torch.tensor(which), torch.tensor(begins), torch.tensor(low), torch.tensor(high)
+
+
+def _formed(form: NumberForm, known: np.ndarray) -> dict[str, Any]:
+    """What a column of that form keeps of the training values: one of no two values is standardized."""
+    if form == "standard" or len(np.unique(known)) < 2:
+        return {}
+    if form == "quantile":
+        level = np.linspace(0, 1, LEVELS + 1)
+        points, which = np.unique(np.quantile(known, level), return_inverse=True)
+        level = np.bincount(which, level) / np.bincount(which)  # equal values stand in the middle of their share
+        return {"form": form, "points": tuple(points.tolist()), "levels": tuple(level.tolist())}
+    values, count = np.unique(known, return_counts=True)
+    if len(values) > PIECES + 1:
+        often = count > len(known) / PIECES  # a value that many share is a point of its own, and spends no other
+        cuts = np.quantile(known[np.isin(known, values[~often])], np.linspace(0, 1, PIECES + 1 - int(often.sum())))
+        values = np.union1d(values[often], cuts)
+    return {"form": form, "points": tuple(values.tolist())}
 
 
 def _texts(table: pa.Table, column: Column) -> list[str | None]:

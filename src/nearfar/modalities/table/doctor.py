@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED
-from nearfar.modalities import recipes
-from nearfar.modalities.examination import (
-    Advice,
-    Copies,
-    Examination,
-    batch_advice,
-    common_warnings,
-    epochs_advice,
-    equal_samples,
-    estimate,
-    groups_advice,
-    labeled,
-    method_advice,
-)
+from nearfar.data.splits import holdout
+from nearfar.errors import counted
+from nearfar.evaluation.linear import linear, ridge
+from nearfar.modalities.examination import Examination, common_warnings, equal_samples, labeled, parts
 from nearfar.modalities.table import views
-from nearfar.modalities.table.encoder import TableEncoder
 from nearfar.modalities.table.samples import TableSamples
+
+TARGETS = frozenset(
+    (
+        *("label", "labels", "target", "class", "classes", "y", "outcome", "response", "category", "result", "grade"),
+        *("diagnosis", "income", "survived", "churn", "species", "default", "fraud", "quality"),
+    )
+)
+"""Names of columns that tables mostly give to what is to be told, in any case."""
 
 TOLD = 0.95
 """Of the way from chance to certainty: a column that alone tells the label so well is named."""
@@ -33,29 +32,41 @@ TOLD = 0.95
 FEWEST = 10
 """Rows of a class from which anything is concluded of it."""
 
+FORETOLD = 0.5
+"""Of the way from chance to certainty: a first or last column that the others tell so well may be a label."""
 
-def examine(rows: TableSamples, *, encoder: str, label_column: str = "label", seed: int = 0) -> Examination:
-    """Look at every row, and time one step. encoder: what to time.  label_column: what the labels are called."""
+FEW = 20
+"""Values of a column that may be a label."""
+
+
+def examine(rows: TableSamples, *, seed: int = 0) -> Examination:
+    """Look at every row."""
     copies = equal_samples(rows)
     columns, gaps = rows.columns, missing(rows)
     most = sorted(((share, name) for name, share in gaps.items() if share), reverse=True)
     kinds = [len(column.values or ()) for column in columns.categories]
     spread = f", of {min(kinds)} to {max(kinds)} values" if kinds else ""
     facts = [
-        ("rows", f"{len(rows):,}" + _parts(rows)),
+        ("rows", f"{len(rows):,}" + parts(rows)),
         ("columns", f"{len(columns.numbers)} numbers, {len(columns.categories)} categories{spread}"),
         ("missing", ", ".join(f"{name} {_percent(share)}" for share, name in most[:6]) or "nothing"),
-        ("copies", f"{copies.exact:,} rows the same as one before them"),
+        ("copies", f"{counted(copies.exact, 'rows')} the same as one before"),
         ("labeled", labeled(rows)),
     ]
+    if (known := to_beat(rows, seed)) is not None:
+        linear, trees, held = known
+        text = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right: what to beat"
+        facts.append(("raw columns", text))
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
-    sound = "no copies, no uneven classes, no empty columns, none that gives the label away"
-    examination = Examination(
-        samples=rows, copies=copies, noun="rows", facts=facts, sound=sound, label_column=label_column
-    )
+    sound = "no copies, no uneven classes, no empty columns, none that gives the label away or looks like a label"
+    examination = Examination(samples=rows, copies=copies, noun="rows", facts=facts, sound=sound)
     examination.warnings.extend(common_warnings(rows, copies, examination.noun))
-    examination.warnings.extend(_across(rows, copies))
+    examination.warnings.extend(
+        f"The column {name!r} is an input, and may be what you want to tell ({why}): if so, give --label-column "
+        f"{shlex.quote(name)}, or leave it out by --drop {shlex.quote(name)}."
+        for name, why in targets(rows, seed)
+    )
     examination.warnings.extend(
         f"The column {name!r} is empty in {_percent(share)} of the rows: that it is empty will count more than what it "
         "says."
@@ -67,11 +78,6 @@ def examine(rows: TableSamples, *, encoder: str, label_column: str = "label", se
         "known only once the label is, leave it out by --drop."
         for name, accuracy in telling(rows, seed)
     )
-    examination.advice.extend(_advice(rows, copies))
-    few = torch.arange(min(len(rows), 128))
-    viewer = views.views(_views(rows), columns, (rows.numbers, rows.codes))
-    first, second = viewer(*rows.fetch(few), viewer.draw(len(few), torch.Generator().manual_seed(seed)))
-    estimate(examination, TableEncoder(encoder, columns), (first, second), encoder)
     return examination
 
 
@@ -92,78 +98,128 @@ def telling(rows: TableSamples, seed: int = 0, most: int = 50_000) -> Iterator[t
     labeled training rows and tested on the other, both ways. Classes of fewer than `FEWEST` rows do not count.
     most: rows to look at.
     """
-    from sklearn.tree import DecisionTreeClassifier
-
-    if len(rows.classes) < 2:
+    which, label = _halved(rows, rows.label, seed, most)
+    classes = label.max(initial=-1) + 1
+    if classes < 2:
         return
-    count = torch.bincount(rows.label[rows.of_split(*LEARNED) & (rows.label != MISSING)], minlength=len(rows.classes))
-    learned = rows.of_split(*LEARNED) & (rows.label != MISSING)
-    which = (learned & (count[rows.label.clamp(min=0)] >= FEWEST)).nonzero()[:, 0].numpy()
-    which = np.random.default_rng(seed).permutation(which)[:most]
-    known, label = np.unique(rows.label.numpy()[which], return_inverse=True)
-    if len(known) < 2:
-        return
-    half = np.empty(len(label), np.int64)
-    order = np.argsort(label, kind="stable")  # every class is halved
-    half[order] = np.arange(len(label)) % 2
-    numbers, codes = rows.numbers.cpu().numpy()[which], rows.codes.cpu().numpy()[which]
-
-    def accuracy(guesses: np.ndarray) -> float:
-        return float(np.mean([(guesses[label == k] == k).mean() for k in range(len(known))]))
-
     for c, name in enumerate(rows.columns.names):
-        guesses = np.full(len(label), -1)
-        for side in (0, 1):
-            learn, test = half != side, half == side
-            if c < numbers.shape[1]:  # leaves of some rows, so that a slip or two hides nothing
-                tree = DecisionTreeClassifier(
-                    max_leaf_nodes=4 * len(known), min_samples_leaf=3, class_weight="balanced", random_state=seed
-                )
-                guesses[test] = tree.fit(numbers[learn, c : c + 1], label[learn]).predict(numbers[test, c : c + 1])
-            else:
-                code = codes[:, c - numbers.shape[1]] + 1
-                seen = np.zeros((code.max() + 1, len(known)))
-                np.add.at(seen, (code[learn], label[learn]), 1)
-                seen /= np.maximum(1, seen.sum(0))  # classes count alike
-                guesses[test] = np.where(seen[code[test]].any(1), seen[code[test]].argmax(1), -1)
-        mean_accuracy, chance = accuracy(guesses), 1 / len(known)
+        mean_accuracy, chance = _accuracy(_inputs(rows, which)[:, [c]], label, rows, [c], seed), 1 / classes
         if (mean_accuracy - chance) / (1 - chance) >= TOLD:
             yield name, mean_accuracy
 
 
-def _across(rows: TableSamples, copies: Copies) -> list[str]:
-    """Rows that are tested and also learned from."""
-    learned = copies.group[rows.of_split(*LEARNED)]
-    both = int(torch.isin(copies.group[rows.of_split("test")], learned[learned != MISSING]).sum())
-    return [f"{both:,} rows of the split test are in train as well: leave them out of the test."] if both else []
+def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[tuple[str, str]]:
+    """The inputs that look like a label, and why: by their name; or, where no label is known, as the first or last
+    column, of few values that the other columns tell (codes need not be told so well).  most: rows to look at."""
+    columns = rows.columns
+    known = {rows.label_column.casefold()} - {""}
+    labeled = bool((rows.label != MISSING).any())
+    given = [name for name in rows.order if name in columns.names]
+    for c, name in enumerate(columns.names):
+        if name.casefold() in TARGETS | known:
+            yield name, f"it is called {name!r}"
+            continue
+        code = _codes(rows, c)
+        values = int(code.max()) + 1
+        if labeled or name not in (*given[:1], *given[-1:]) or not 2 <= values <= FEW or len(columns) < 2:
+            continue
+        at = "first" if name == given[0] else "last"
+        least = FORETOLD / 3 if _are_codes(rows, c) else FORETOLD
+        which, label = _halved(rows, code, seed, most)
+        classes = label.max(initial=-1) + 1
+        if classes < 2:
+            continue
+        others = [other for other in range(len(columns)) if other != c]
+        accuracy = _accuracy(_inputs(rows, which)[:, others], label, rows, others, seed)
+        if (accuracy - 1 / classes) * classes / (classes - 1) >= least:
+            yield name, f"the {at} column, of {values} values, which the others tell: {_percent(accuracy)} right"
 
 
-def _parts(rows: TableSamples) -> str:
-    counts = {part: rows.split.count(part) for part in dict.fromkeys(rows.split) if part}
-    return f" ({', '.join(f'{n:,} {part}' for part, n in counts.items())})" if counts else ""
+def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int] | None:
+    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns, and on how many rows.
+
+    Learned from three quarters of the labeled training rows, `most` at most, and told on the rest; None where classes
+    of `FEWEST` rows are not at least two, or hold fewer than a hundred.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    learned = (rows.of_split(*LEARNED) & (rows.label != MISSING)).nonzero()[:, 0]
+    learned = learned[torch.randperm(len(learned), generator=torch.Generator().manual_seed(seed))[:most]]
+    often = torch.bincount(rows.label[learned], minlength=len(rows.classes)) >= FEWEST
+    learned = learned[often[rows.label[learned]]]
+    if int(often.sum()) < 2 or len(learned) < 100:
+        return None
+    label = rows.label[learned].unique(return_inverse=True)[1]
+    rest, held = holdout(label, rows.group[learned], share=0.25, seed=seed)
+    numbers, codes = rows.numbers[learned].cpu(), rows.codes[learned].cpu()
+    x = views.expand(rows.columns, numbers, codes)
+    told = linear(x[rest], label[rest], x[held], label[held], solver=ridge)["accuracy"] / 100
+    table = torch.cat([numbers, codes], 1).numpy()
+    kinds = [numbers.shape[1] + b for b, column in enumerate(rows.columns.categories) if column.width < 255]
+    trees = HistGradientBoostingClassifier(max_iter=30, categorical_features=kinds or None, random_state=seed)
+    right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
+    return float(told), float(right.mean()), len(held)
 
 
-def _views(rows: TableSamples) -> str:
-    return "scarf" if len(rows.columns) > 1 else "mixed"
+def _codes(rows: TableSamples, c: int) -> Tensor:
+    """The values of a column as numbers from 0, MISSING where there is none."""
+    first = len(rows.columns.numbers)
+    if c >= first:
+        code = rows.codes[:, c - first].cpu()
+        return torch.where(code < len(rows.columns.categories[c - first].values or ()), code, MISSING)
+    number = rows.numbers[:, c].cpu()
+    values, code = number.unique(return_inverse=True)  # NaN are the last, each its own
+    return torch.where(number.isnan(), MISSING, code) if len(values) else code
 
 
-def _advice(rows: TableSamples, copies: Copies) -> list[Advice]:
-    n = sum(part in ("", "train") for part in rows.split) or len(rows)
-    method, batch = method_advice(rows, "rows"), batch_advice(n, 128)
-    name = _views(rows)
-    why = {
-        "scarf": "a row beside itself with columns of other rows: what goes together is learned",
-        "mixed": "of a single column nothing can be exchanged, so rows are blended",
-    }
-    temperature = recipes.load("tables", method.value, "table").method["temperature"]
-    return [
-        method,
-        batch,
-        Advice("--views", name, why[name]),
-        Advice("--temperature", f"{temperature:g}", f"what the recipe of {method.value} for tables takes"),
-        epochs_advice(n, int(batch.value)),
-        *([] if (rows.group != MISSING).any() else groups_advice(copies)),
-    ]
+def _are_codes(rows: TableSamples, c: int) -> bool:
+    """Whether the values of a column of numbers are 0, 1, 2 and so on, or begin with 1."""
+    if c >= len(rows.columns.numbers):
+        return False
+    column, number = rows.columns.numbers[c], rows.numbers[:, c].cpu().double()
+    values = (number[~number.isnan()] * column.std + column.mean).round(decimals=3).unique()
+    return len(values) > 1 and values[0] in (0, 1) and bool((values.diff() == 1).all())
+
+
+def _inputs(rows: TableSamples, which: np.ndarray) -> np.ndarray:
+    """Numbers and codes of some rows, n x (A + B)."""
+    return np.concatenate([rows.numbers.cpu().numpy()[which], rows.codes.cpu().numpy()[which]], 1)
+
+
+def _halved(rows: TableSamples, label: Tensor, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows with a label, of classes of `FEWEST` rows or more, in random order; and their classes, from 0."""
+    learned = rows.of_split(*LEARNED) & (label != MISSING)
+    count = torch.bincount(label[learned], minlength=1)
+    which = (learned & (count[label.clamp(min=0, max=len(count) - 1)] >= FEWEST)).nonzero()[:, 0].numpy()
+    which = np.random.default_rng(seed).permutation(which)[:most]
+    return which, np.unique(label.numpy()[which], return_inverse=True)[1]
+
+
+def _accuracy(inputs: np.ndarray, label: np.ndarray, rows: TableSamples, columns: list[int], seed: int) -> float:
+    """How often columns tell the label, as the mean over classes: learned on one half, tested on the other, both ways.
+
+    A category alone tells by its most frequent class; numbers, and several columns, by a small tree.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    classes = label.max() + 1
+    half = np.empty(len(label), np.int64)
+    half[np.argsort(label, kind="stable")] = np.arange(len(label)) % 2  # every class is halved
+    guesses = np.full(len(label), -1)
+    for side in (0, 1):
+        learn, test = half != side, half == side
+        if len(columns) == 1 and columns[0] >= len(rows.columns.numbers):
+            code = inputs[:, 0].astype(np.int64) + 1
+            seen = np.zeros((code.max() + 1, classes))
+            np.add.at(seen, (code[learn], label[learn]), 1)
+            seen /= np.maximum(1, seen.sum(0))  # classes count alike
+            guesses[test] = np.where(seen[code[test]].any(1), seen[code[test]].argmax(1), -1)
+        else:  # leaves of some rows, so that a slip or two hides nothing
+            tree = DecisionTreeClassifier(
+                max_leaf_nodes=max(16, 4 * classes), min_samples_leaf=3, class_weight="balanced", random_state=seed
+            )
+            guesses[test] = tree.fit(inputs[learn], label[learn]).predict(inputs[test])
+    return float(np.mean([(guesses[label == k] == k).mean() for k in range(classes)]))
 
 
 def _percent(share: float) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nearfar.errors import UserError
 from nearfar.method import Encoder
-from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.columns import FURTHEST, Columns
+from nearfar.modalities.table.settings import insist_encoder
 
 
 class Maxout(nn.Module):
@@ -36,6 +37,20 @@ class Groups(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = x.split(self.widths, 1)
         return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)], 1)
+
+
+class Kept(nn.Module):
+    """The inputs, of length 1, and beside them what a network makes of them, half as long: N x D -> N x (D + dim).
+
+    So neighbors go mostly by what the row says, and a linear classifier, which scales its inputs, has both alike.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.normalize(x, dim=1), F.normalize(self.net(x), dim=1) / 2], 1)
 
 
 class TableEncoder(Encoder):
@@ -69,8 +84,23 @@ class TableEncoder(Encoder):
         groups = self.columns.groups
         kind, sizes = _sizes(self.spec["name"], groups)
         layers = "torch.nn.Linear(a, b), torch.nn.ReLU()"
+        net = f"torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"
         if kind == "mlp":
-            return [f"net = torch.nn.Sequential(*(m for a, b in {list(pairwise(sizes))} for m in ({layers})))"], False
+            return [f"net = {net}"], False
+        if kind == "kept":
+            return [
+                "class Kept(torch.nn.Module):",
+                "    def __init__(self, net):",
+                "        super().__init__()",
+                "        self.net = net",
+                "",
+                "    def forward(self, x):",
+                "        kept, made = (torch.nn.functional.normalize(part, dim=1) for part in (x, self.net(x)))",
+                "        return torch.cat([kept, made / 2], 1)",
+                "",
+                "",
+                f"net = Kept({net})",
+            ], False
         layers = "torch.nn.Linear(a, b), torch.nn.BatchNorm1d(b), torch.nn.ReLU()"
         split = [
             "class Groups(torch.nn.Module):",
@@ -99,6 +129,7 @@ class TableEncoder(Encoder):
 
     def encode_lines(self) -> list[str]:
         """Also those that make the inputs from columns."""
+        formed = any(column.form != "standard" for column in self.columns.numbers)
         return [
             'description = json.loads(Path(__file__).with_name("encoder.json").read_text(encoding="utf-8"))',
             'columns = description["encoder"]["columns"]',
@@ -106,11 +137,10 @@ class TableEncoder(Encoder):
             "",
             "def prepare(table):",
             '    """A mapping of column names to N values each, None where missing, times in seconds -> N x D."""',
-            "    def scaled(v, c):",
-            '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
+            *(_FORMED if formed else _SCALED),
             "",
             '    numbers = [c for c in columns if c["values"] is None]',
-            '    parts = [[scaled(v, c) for v in table[c["name"]]] for c in numbers]',
+            *(_FORMED_PARTS if formed else _SCALED_PARTS),
             '    parts += [[float(v is None) for v in table[c["name"]]] for c in numbers if c["gaps"]]',
             "    for c in columns:",
             '        if c["values"] is not None:',
@@ -126,6 +156,40 @@ class TableEncoder(Encoder):
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "N x D, from the columns by `prepare` of encoder.py", "width": self.columns.width}
+
+
+_SCALED = [
+    "    def scaled(v, c):",
+    '        return 0.0 if v is None else (v - c["mean"]) / c["std"]',
+]
+_SCALED_PARTS = ['    parts = [[scaled(v, c) for v in table[c["name"]]] for c in numbers]']
+_FORMED = [
+    "    from bisect import bisect_right",
+    "    from statistics import NormalDist",
+    "",
+    "    def place(v, points, levels):",
+    "        if v <= points[0] or v >= points[-1]:",
+    "            return levels[0] if v <= points[0] else levels[-1]",
+    "        i = bisect_right(points, v) - 1",
+    "        along = (v - points[i]) / (points[i + 1] - points[i])",
+    "        return levels[i] + along * (levels[i + 1] - levels[i])",
+    "",
+    "    def inputs(v, c):",
+    '        form, points = c.get("form", "standard"), c.get("points", [])',
+    '        if form == "standard":',
+    '            return [0.0 if v is None else (v - c["mean"]) / c["std"]]',
+    '        if form == "quantile":',
+    f'            share = 0.5 if v is None else min(max(place(v, points, c["levels"]), {FURTHEST}), 1 - {FURTHEST})',
+    "            return [NormalDist().inv_cdf(share)]",
+    "        count = len(points) - 1",
+    "        where = count / 2 if v is None else place(v, points, range(count + 1))",
+    "        return [min(max(where - t, 0.0), 1.0) for t in range(count)]",
+]
+_FORMED_PARTS = [
+    "    parts = []",
+    "    for c in numbers:",
+    '        parts += map(list, zip(*(inputs(v, c) for v in table[c["name"]])))',
+]
 
 
 def from_spec(spec: dict[str, Any]) -> TableEncoder:
@@ -149,20 +213,16 @@ GROUP = 64
 
 def _sizes(name: str, groups: list[int]) -> tuple[str, list[int]]:
     """The family of a network and the widths of its layers, from its name; of maxout those behind `Groups`."""
-    if match := re.fullmatch(r"mlp(?:-(\d+)x(\d+))?", name):
-        wide, deep = int(match[1] or 256), int(match[2] or 4)
-        if wide and deep:
-            return "mlp", [sum(groups), *[wide] * deep]
-    if (match := re.fullmatch(r"maxout(?:-(\d+))?", name)) and (wide := int(match[1] or 8)):
-        first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
-        return "maxout", [*first, *(wide * w for w in (32, 32, 64, 64, 128))]
-    raise UserError(
-        f'no encoder of tables is called "{name}": mlp (4 layers of 256, arXiv 2106.15147), mlp-WIDTHxDEPTH such as '
-        "mlp-512x3, maxout, or maxout-64 (arXiv 2010.08887 at its full width)"
-    )
+    insist_encoder(name)
+    family, _, sizes = name.partition("-")
+    if family in ("mlp", "kept"):
+        wide, deep = map(int, (sizes or {"mlp": "256x4", "kept": "128x2"}[family]).split("x"))
+        return family, [sum(groups), *[wide] * deep]
+    first = [groups[0], GROUP] if len(groups) == 1 else [GROUP * len(groups)]
+    return "maxout", [*first, *(int(sizes or 8) * w for w in (32, 32, 64, 64, 128))]
 
 
-def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:
+def _build(name: str, groups: list[int]) -> tuple[nn.Module, int]:
     """The network of that name, for inputs in groups of those widths, and how many numbers it gives.
 
     Of maxout, as in the released code of i-Mix: several groups pass a linear layer each, without norm; one passes one
@@ -170,10 +230,11 @@ def _build(name: str, groups: list[int]) -> tuple[nn.Sequential, int]:
     """
     kind, sizes = _sizes(name, groups)
     layers: list[nn.Module] = []
-    if kind == "mlp":
+    if kind in ("mlp", "kept"):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        return nn.Sequential(*layers), sizes[-1]
+        net = nn.Sequential(*layers)
+        return (net, sizes[-1]) if kind == "mlp" else (Kept(net), sizes[0] + sizes[-1])
     if len(groups) > 1:
         layers.append(Groups(groups, GROUP))
     for before, after in pairwise(sizes[:-1]):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from nearfar.data import csv
+from nearfar.data.labels import USUAL, LabelColumn
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -16,7 +21,7 @@ from nearfar.modalities.table import doctor, settings
 from nearfar.modalities.table import views as table_views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder, example, from_spec, inputs
-from nearfar.modalities.table.samples import TableSamples, open_table
+from nearfar.modalities.table.samples import TableSamples, insist_file, open_table
 from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
 from nearfar.modalities.table.views import Draws, Views
@@ -39,8 +44,26 @@ class TableKind(kind.Kind):
     def recipe_for(self, data: Any) -> str:
         return settings.recipe_for(data)
 
+    def measured_for(self, data: Any) -> str:
+        return settings.measured_for(data)
+
     def study_encoder(self) -> str:
         return settings.study_encoder()
+
+    def insist_encoder(self, name: str) -> None:
+        settings.insist_encoder(name)
+
+    def insist_settings(self, settings: Settings) -> None:
+        if ".py" in settings.views:
+            load_function(settings.views, "--views")
+
+    def view_count(self, settings: Settings) -> int | None:
+        return None if ".py" in settings.views else settings.view_count or 2
+
+    def columns(self, data: Any) -> list[str] | None:
+        if isinstance(data, str | os.PathLike):
+            return csv.header(insist_file(Path(data)))
+        return list(map(str, data)) if isinstance(data, Mapping) else None
 
     def open(self, data: Any, settings: Settings) -> TableSamples:
         if isinstance(data, TableSamples):
@@ -53,6 +76,7 @@ class TableKind(kind.Kind):
             categorical=settings.categorical,
             keep=settings.keep_words,
             every=settings.split == "all",
+            form=settings.numbers,
         )
 
     def open_as(
@@ -71,7 +95,7 @@ class TableKind(kind.Kind):
         return open_table(
             data,
             labels=labels,
-            label_column=label_column,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
             drop=settings.drop,
             keep=settings.keep_words,
             columns=columns,
@@ -152,4 +176,4 @@ class TableKind(kind.Kind):
         )
 
     def examine(self, samples: TableSamples, settings: Settings) -> Examination:
-        return doctor.examine(samples, encoder=settings.encoder, label_column=settings.label_column)
+        return doctor.examine(samples)

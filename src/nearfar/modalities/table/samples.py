@@ -15,10 +15,10 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.data.labels import array_labels, given_labels, some, split_names
+from nearfar.data.labels import USUAL, LabelColumn, Labels, array_labels, given_labels, some, split_names
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import NotFound, UserError, WrongType
-from nearfar.modalities.table.columns import Columns
+from nearfar.modalities.table.columns import Columns, NumberForm
 from nearfar.modalities.table.values import missing_words
 
 RESERVED = ("split", "group")
@@ -31,7 +31,7 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 class TableSamples(Samples):
     """N rows. names: the position of each, from 0, as text.  digest: see `Columns.digests`.
 
-    columns: what they mean.  numbers: N x A, standardized, NaN where missing.  codes: N x B, int64: see
+    columns: what they mean.  numbers: N x A, scaled, NaN where missing.  codes: N x B, int64: see
     `Columns.encode`.
     """
 
@@ -41,6 +41,7 @@ class TableSamples(Samples):
     columns: Columns
     numbers: Tensor
     codes: Tensor
+    order: tuple[str, ...] = ()
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """What views take: numbers and codes of some rows."""
@@ -65,11 +66,12 @@ def open_table(
     data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
-    label_column: str = "label",
+    label_column: str | LabelColumn = USUAL,
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     keep: Sequence[str] = (),
     every: bool = False,
+    form: NumberForm = "standard",
     columns: Columns | None = None,
 ) -> TableSamples:
     """Open a table for training, or for an encoder that was trained on `columns`.
@@ -77,11 +79,13 @@ def open_table(
     data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a data frame of pandas or polars, a
         datasets.Dataset, or a mapping of column names to values. Text is read as `nearfar.data.csv` says. The columns
         split and group are no inputs. Columns are found by name, whatever its case.
-    labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, if there
-        is one; that column is no input in any case.  drop: columns to leave out.
+    labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, which must
+        be there, if it is another than label; that column is no input in any case. What a table of labels says of
+        split and group goes before what the columns of the data say.  drop: columns to leave out.
     categorical: columns whose numbers are codes.  keep: words that are values, though they usually say that one is
         missing.
     Columns are learned from the rows whose split is train, or unknown.  every: from all rows.
+    form: how numbers become inputs, see `nearfar.modalities.table.columns`.
 
     Raises FileNotFoundError where there is nothing, ValueError where it is no table, a named column is absent, no row
     may be learned from, or no column can be.
@@ -107,26 +111,27 @@ def open_table(
     dropped = drop if columns is None else [name for name in drop if csv.column(table.column_names, name) is not None]
     out, codes_in = named(dropped), named(categorical)
     names = list(map(str, range(len(table))))
-    label_in = find(label_column)
+    wanted = LabelColumn.of(label_column)
+    if labels is None:
+        wanted.find(table.column_names, given)
+    label_in = find(wanted.name)
     missing = torch.full((len(table),), MISSING)
-    known = None
+    known = Labels(missing, [], missing, [""] * len(table))
     if labels is not None:
-        known = given_labels(labels, names, column=label_column, noun="row", keep=keep)
+        known = given_labels(labels, names, column=wanted, noun="row", keep=keep)
     elif label_in is not None:
         known = array_labels(csv.arrow_values(table[label_in]), len(table), noun="row", keep=keep)
-    elif columns is None and label_column != "label":
-        named([label_column])  # which is not there
-    split, group = [""] * len(table), missing if known is None else known.group
+    split, group = known.split, missing
     split_in, group_in = (None if name in out else find(name) for name in RESERVED)
     if split_in is not None:
         where = f"the column split of {given}"
         remedy = "or leave the column out by --drop split"
         split = split_names(csv.arrow_values(table[split_in]), where=where, remedy=remedy)
-    elif known is not None and known.split:
-        split = known.split
     if group_in is not None:
         group = array_labels(csv.arrow_values(table[group_in]), len(table), noun="row").label
-    notes += [] if known is None else known.notes
+    known = known.beside(group, missing, split)
+    split = known.split
+    notes += known.notes
     inputs = [name for name in table.column_names if name not in (split_in, group_in, label_in, *out)]
     if columns is None:
         learn = [i for i, part in enumerate(split) if every or part in LEARNED]
@@ -135,14 +140,14 @@ def open_table(
                 f"no row of {given} may be learned from: all are of the split {' or '.join(sorted(set(split)))}. Leave "
                 "the column out by --drop split, or learn from all rows by --split all"
             )
-        columns, more = Columns.learn(table.select(inputs), codes_in, learn, keep=keep, typed=typed)
+        columns, more = Columns.learn(table.select(inputs), codes_in, learn, keep=keep, typed=typed, form=form)
         notes += more
     else:
         table = table.rename_columns([_as_trained(name, columns, notes, table) for name in table.column_names])
         inputs = [name for name in columns.names if name in table.column_names]
-        if known is not None and label_column in columns.names:
+        if (labels is not None or label_in is not None) and wanted.name in columns.names:
             notes.append(
-                f"The labels {label_column!r} are among the inputs of the encoder: it is told what it shall tell."
+                f"The labels {wanted.name!r} are among the inputs of the encoder: it is told what it shall tell."
             )
     count, words, where = missing_words(table.select(inputs), keep)
     if count:
@@ -154,16 +159,17 @@ def open_table(
     notes += [note for note in more if note not in notes]
     return TableSamples(
         names=names,
-        label=missing if known is None else known.label,
-        classes=[] if known is None else known.classes,
-        group=group,
-        attribute=missing if known is None else known.attribute,
+        label=known.label,
+        classes=known.classes,
+        group=known.group,
+        attribute=known.attribute,
         split=split,
         notes=notes,
-        label_column="" if known is None else label_column,
+        label_column="" if labels is None and label_in is None else wanted.name,
         columns=columns,
         numbers=numbers,
         codes=codes,
+        order=tuple(inputs),
         digest=columns.digests(table),
     )
 
@@ -237,9 +243,15 @@ def _assembled(given: str, names: Sequence[Any], values: Sequence[Any]) -> pa.Ta
     return pa.Table.from_arrays(columns, names=[str(name) for name in names])
 
 
-def _read_file(path: Path) -> pa.Table:
+def insist_file(path: Path) -> Path:
+    """Raise FileNotFoundError where there is no file."""
     if not path.is_file():
         raise NotFound(f"There is no table at '{path}'.")
+    return path
+
+
+def _read_file(path: Path) -> pa.Table:
+    insist_file(path)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise UserError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")

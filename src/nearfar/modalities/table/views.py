@@ -1,6 +1,6 @@
 """Views of the rows of a table: some columns take the values of other rows, are blanked, or are mixed.
 
-A view is what the encoder takes: standardized numbers, ones for the categories, ones for what is missing, N x D. Values
+A view is what the encoder takes: numbers, ones for the categories, ones for what is missing, N x D. Values
 are exchanged before that, so that a category gives way to a category. All chance lies in `Draws`.
 """
 
@@ -104,7 +104,11 @@ class Views:
 
 def expand(columns: Columns, numbers: Tensor, codes: Tensor) -> Tensor:
     """The inputs that rows make: N x D. Numbers, then whether each that may be missing is, then ones for categories."""
-    parts = [numbers.nan_to_num(0.0)]
+    known = numbers.nan_to_num(0.0)
+    if (pieces := columns.pieces) is not None:
+        which, begins, low, high = (part.to(known.device) for part in pieces)
+        known = torch.minimum(torch.maximum(known[:, which] - begins, low), high)
+    parts = [known]
     if gaps := [a for a, column in enumerate(columns.numbers) if column.gaps]:
         parts.append(numbers[:, gaps].isnan().to(numbers.dtype))
     for b, column in enumerate(columns.categories):

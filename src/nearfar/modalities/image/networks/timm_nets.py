@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from torch import nn
 
 from nearfar.errors import UserError
+from nearfar.modalities.image.settings import insist_encoder
 
 SMALL = 64
 """Up to this side a ResNet gets the small stem: its own shrinks an image four-fold before the first block."""
@@ -23,11 +23,7 @@ def timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) ->
     import timm  # takes a second, so only when one of its networks is asked for
     from timm.models.resnet import ResNet
 
-    if not timm.is_model(name):
-        names = ["conv4", *timm.list_models()]
-        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
-        raise UserError(f'no encoder is called "{name}" (conv4 and the {len(names) - 1} networks of timm are): {hint}')
+    insist_encoder(name)
     fixed = fixed_size(name)
     try:
         if fixed not in (None, size):

@@ -1,0 +1,56 @@
+"""The configurations that are tried: by method, the old default first. Chosen among on other data sets than the judged.
+
+A value that is a function is one of the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+OLD = "paper"
+"""The recipe `small_images`, as it is, but for the encoder and the number of epochs."""
+ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2, "batch": 128}
+
+
+def _over(base: dict[str, Any], *views: str) -> dict[str, dict[str, Any]]:
+    """A configuration for each of some views, by their name."""
+    return {name: base | {"views": name} for name in views}
+
+
+def _varied(base: dict[str, Any], views: Sequence[str], *changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Some views with one thing changed, which the name says after a dash: its values, joined."""
+    made = {}
+    for name in views:
+        for change in changes:
+            words = "-".join(f"{key}{value:g}" for key, value in change.items())
+            made[f"{name}-{words}"] = base | {"views": name} | change
+    return made
+
+
+BATCH64 = {"batch": 64, "lr": 4.2e-3}
+BATCH32 = {"batch": 32, "lr": 6e-3}
+COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
+FASTER = {"lr": 6e-3}
+VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
+SIMCLR = ADAMW | {"temperature": 0.2}
+MOCO = ADAMW | {"temperature": 0.2, "queue": 1024, "momentum": 0.9}
+BYOL = ADAMW | {"hidden": 1024, "momentum": 0.9}
+SWAV = ADAMW | {"prototypes": 100, "hidden": 512, "epsilon": 0.03}
+BARLOW = ADAMW | {"dim": 1024}
+SUPCON = ADAMW | {"temperature": 0.1}
+
+CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
+    "simclr": {
+        OLD: {},
+        **_over(SIMCLR, *VIEWS),
+        **_varied(SIMCLR, ("colorful", "sign"), BATCH64, COLDER, WARMER, FASTER),
+        "simclr-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "simclr"},
+        "colorful-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "colorful"},
+    },
+    "moco": {OLD: {}, **_over(MOCO, *VIEWS)},
+    "byol": {OLD: {}, **_over(BYOL, *VIEWS), **_varied(BYOL, ("colorful", "sign"), BATCH32)},
+    "swav": {OLD: {}, **_over(SWAV, *VIEWS)},
+    "barlow": {OLD: {}, **_over(BARLOW, *VIEWS)},
+    "supcon": {OLD: {}, **_over(SUPCON, *VIEWS)},
+}

@@ -1,0 +1,342 @@
+"""Doctor does no harm: the command that it prints runs as it stands, on the rows that it should."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nearfar.cli import doctor, main
+from nearfar.cli.train import parse
+from nearfar.data.csv import read_records
+from nearfar.data.digests import digests
+from nearfar.run import load
+from nearfar.training import pace as pacing
+from nearfar.training import plan as plans
+from nearfar.training.build import open_samples
+from nearfar.training.directory import read_config, read_samples
+from tests.modalities.image.test_duplicates import scene
+from tests.tiny import array_file
+
+NAMES = [f"{stem} {i}{end}" for i, (stem, end) in enumerate([("it's", ".png"), ("a, b", ".png"), ("é=", ".png")] * 8)]
+"""Names of 24 images that want quoting in tables."""
+
+SPLIT = ["test" if i % 4 == 3 else "val" if i % 12 == 5 else "train" for i in range(24)]
+
+
+@dataclasses.dataclass
+class Case:
+    """words: for doctor.  rows: the names of the samples to train on.  columns: of the table that is written."""
+
+    words: list[str]
+    rows: set[str]
+    columns: set[str]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A step takes an eighth of a second with conv4, two with any other network of images."""
+    monkeypatch.chdir(tmp_path)
+
+    def pace(plan: object, samples: object) -> pacing.Pace:
+        encoder = plan.settings.encoder  # pyright: ignore[reportAttributeAccessIssue]
+        step = 2.0 if encoder == "resnet18" else 0.125
+        return pacing.Pace(step=step, epoch=0.0, per_epoch=4, batch=8, memory=1e6, device="cpu")
+
+    monkeypatch.setattr(pacing, "pace", pace)
+
+
+def images(folder: Path, names: list[str], *, copy: int = 3) -> Path:
+    """An image for each name; the fourth, or another, is a copy of the first."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        scene(0 if i == copy else i, 32).save(folder / name)
+    return folder
+
+
+def table(path: Path, columns: dict[str, list]) -> Path:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return path
+
+
+def known(names: list[str], key: str = "path") -> dict[str, list]:
+    """A table of labels: every second sample of the test, and none of the last four, has no label."""
+    label = ["" if i > 19 or i % 8 == 7 else f"class {i % 2}" for i in range(24)]
+    more = {
+        "Group": [f"{part} {i // 8}" for i, part in enumerate(SPLIT)],
+        "attribute": [f"camera {i % 3}" for i in range(24)],
+    }
+    return {key: names, "label": label, "split": SPLIT} | more | {"note": [f"=seen, {i}" for i in range(24)]}
+
+
+COLUMNS = {"label", "split", "Group", "attribute", "note"}
+
+
+def trained(names: list[str]) -> set[str]:
+    return {name for name, part in zip(names, SPLIT, strict=True) if part == "train"}
+
+
+def labeled_folder(path: Path) -> Case:
+    images(path / "my photos", NAMES)
+    table(path / "what's known.csv", known(NAMES))
+    words = ["my photos", "--labels", "what's known.csv"]
+    return Case(words, trained(NAMES), {"path", *COLUMNS})
+
+
+def split_folders(path: Path) -> Case:
+    names = [f"{part}/class {i % 2}/{i}.png" for i, part in enumerate(SPLIT)]
+    images(path / "photos", names)
+    return Case(["photos", "--labels", "folders"], trained(names), {"path", "label", "split", "group"})
+
+
+def listed(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    names = [f"photos/{name}" for name in NAMES]
+    table(path / "list.csv", known(names))
+    return Case(["list.csv"], trained(names), {"path", *COLUMNS})
+
+
+def archive(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    with tarfile.open(path / "photos.tar", "w") as file:
+        file.add(path / "photos", "photos")
+    names = [f"photos/{name}" for name in NAMES]
+    table(path / "labels.csv", known(names))
+    return Case(["photos.tar", "--labels", "labels.csv"], trained(names), {"path", *COLUMNS})
+
+
+def parquet(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    content = known(NAMES) | {"image": [(path / "photos" / name).read_bytes() for name in NAMES]}
+    pq.write_table(pa.table(content), path / "photos.parquet")
+    return Case(["photos.parquet"], trained(NAMES), {"path", *COLUMNS})
+
+
+def labels_in_parquet(path: Path) -> Case:
+    images(path / "photos", NAMES)
+    pq.write_table(pa.table(known(NAMES)), path / "labels.parquet")
+    return Case(["photos", "--labels", "labels.parquet"], trained(NAMES), {"path", *COLUMNS})
+
+
+def array(path: Path) -> Case:
+    pixels = np.stack([np.asarray(scene(0 if i == 3 else i, 32)) for i in range(24)])
+    group = [f"{part} {i // 8}" for i, part in enumerate(SPLIT)]
+    np.savez(
+        path / "a.npz", images=pixels, labels=np.arange(24) % 2, split=SPLIT, group=group, attribute=np.arange(24) % 3
+    )
+    names = list(map(str, range(24)))
+    return Case(["a.npz"], trained(names), {"index", "label", "split", "group", "attribute"})
+
+
+def rows(n: int = 48) -> dict[str, list]:
+    """Rows of a table; the fourth is the first again."""
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 2, n)
+    size, color = kind + random.normal(size=n), random.integers(0, 3, n)
+    size[3], color[3], kind[3] = size[0], color[0], kind[0]
+    return {"size": size.tolist(), "hue": [f"c{c}" for c in color], "kind": [f"k{k}" for k in kind]}
+
+
+def plain_table(path: Path) -> Case:
+    table(path / "people.csv", rows() | {"split": SPLIT * 2})
+    names = list(map(str, range(48)))
+    wanted = {name for name, part in zip(names, SPLIT * 2, strict=True) if part == "train"}
+    return Case(["people.csv", "--label-column", "kind"], wanted, {"index", "kind", "split", "group"})
+
+
+def labeled_table(path: Path) -> Case:
+    content = rows(24)
+    kind = content.pop("kind")
+    pq.write_table(pa.table(content), path / "people.parquet")
+    names = list(map(str, range(24)))
+    table(path / "labels.csv", known(names, "index") | {"Kind": kind})
+    words = ["people.parquet", "--labels", "labels.csv", "--label-column", "kind", "--drop", "hue"]
+    return Case(words, trained(names), {"index", "Kind", *COLUMNS})
+
+
+CASES = [
+    *(labeled_folder, split_folders, listed, archive, parquet, labels_in_parquet, array),
+    *(plain_table, labeled_table),
+]
+
+
+def advised(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[list[str], str]:
+    """The words of the command that doctor prints, and all that it says."""
+    capsys.readouterr()
+    assert main(["doctor", *map(str, words)]) == 0
+    said = capsys.readouterr().out
+    command = shlex.split(said.strip().splitlines()[-1])
+    assert command[:2] == ["nearfar", "train"]
+    return command[1:], said
+
+
+def shorter(command: list[str]) -> list[str]:
+    at = command.index("--epochs") + 1
+    return [*command[:at], "1", *command[at + 1 :]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_command_trains_on_the_rows_it_should(
+    case: Callable[[Path], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = case(tmp_path)
+    command, said = advised(capsys, *made.words)
+    assert " of the split test is in train as well" in said or "are in train as well" in said
+    file = Path(command[command.index("--labels") + 1])
+    assert set(read_records(file)[0].cells) == made.columns
+    assert file == doctor.beside(made.words[0])
+    place, settings, _ = parse(command[1], command[2:])
+    assert (place.data, settings.epochs) == (made.words[0], 1000)
+    assert main([*shorter(command), "--out", "run"]) == 0
+    seen = read_samples(Path("run"), read_config(Path("run")))
+    assert set(seen["name"].to_pylist()) == made.rows
+    assert command[1] == "supcon"
+    # The copy of the first sample that is in the test is not tested: what it is was learned.
+    run = load("run")
+    opened = run.open(place.data, labels=settings.labels, label_column=settings.label_column)
+    known = digests(opened)
+    learned = {known[i] for i in opened.of_split("train").nonzero()[:, 0].tolist()}
+    copied = [i for i in opened.of_split("test").nonzero()[:, 0].tolist() if known[i] in learned]
+    assert len(copied) == 1
+    assert opened.label[copied[0]] >= 0
+    _, tested = run.splits(opened, 0)
+    assert copied[0] not in tested.tolist()
+    assert len(tested) > 0
+
+
+def test_the_advice_is_what_training_does_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No flag is printed that training would not need; what it would take is shown with both times."""
+    images(tmp_path / "photos", NAMES, copy=0)
+    command, said = advised(capsys, "photos")
+    assert command == ["train", "moco", "photos"]
+    assert re.search(r"encoder +conv4 .*125 ms a step; resnet18 takes 2 s", said)
+    command, said = advised(capsys, "photos", "--encoder", "resnet18", "--size", "16")
+    assert command == ["train", "moco", "photos", "--size", "16", "--encoder", "resnet18", "--epochs", "225"]
+
+
+def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images(tmp_path / "photos", NAMES, copy=0)
+    _, said = advised(capsys, "photos")  # 300 epochs of 4 steps of 1/8 s
+    assert re.search(r"whole run +about 2 min: 300 epochs, 1,200 steps", said)
+    assert re.search(r"in 5 min +300 epochs", said)
+    command, said = advised(capsys, "photos", "--minutes", "1")
+    assert command[-2:] == ["--epochs", "120"]
+    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps", said)
+    assert re.search(r"in 5 min +600 epochs, 2,400 steps", said)
+    assert advised(capsys, "photos", "--minutes", "60")[0][-2:] == ["--epochs", "1000"]
+    slow, said = advised(capsys, "photos", "--encoder", "resnet18", "--minutes", "0.1")
+    assert slow[-2:] == ["--epochs", "1"]
+    assert re.search(r"whole run +about 8 s: 1 epoch, 4 steps", said)
+
+
+def test_steps_are_timed_on_the_run_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real clockwork
+    plan = plans.make("simclr", str(array_file(tmp_path / "a.npz", 40)), None, {"encoder": "conv4", "batch": 16})
+    samples = open_samples(plan, say=lambda text: None)
+    found = pacing.pace(plan, samples)
+    assert (found.per_epoch, found.batch) == (2, 16)
+    assert found.step > 0
+    assert found.memory > 16 * 2 * 32 * 32 * 4  # more than the views themselves
+    assert found.seconds(10) == pytest.approx(10 * (2 * found.step + found.epoch))
+    assert found.epochs(found.seconds(7) * 1.01) == 7
+
+
+def test_its_own_table_may_be_written_again_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = labeled_folder(tmp_path)
+    file = Path("my photos-labels.csv")
+    first = (advised(capsys, *made.words)[0], file.read_bytes())
+    assert (advised(capsys, *made.words)[0], file.read_bytes()) == first
+    words = [made.words[0], "--labels", str(file)]  # its own earlier table is all that it was given
+    assert (advised(capsys, *words)[0], file.read_bytes()) == first
+    file.write_text(file.read_text(encoding="utf-8").replace("class 1", "cat"), encoding="utf-8")
+    assert main(["doctor", *made.words]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert "cat" in file.read_text(encoding="utf-8")
+    advised(capsys, *made.words, "--force")
+    assert file.read_bytes() == first[1]
+    assert main(["doctor", "my photos", "--labels", str(file), "--out", "my photos", "--force"]) == 2
+    command, _ = advised(capsys, *made.words, "--out", "deep/er.csv")
+    assert command[command.index("--labels") + 1] == "deep/er.csv"
+    assert Path("deep/er.csv").read_bytes() == first[1]
+
+
+def test_what_was_known_stands_in_the_table_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = labeled_folder(tmp_path)
+    advised(capsys, *made.words)
+    given = {row["path"]: row for _, row in read_records(tmp_path / "what's known.csv")[1]}
+    written = {row["path"]: row for _, row in read_records(Path("my photos-labels.csv"))[1]}
+    assert written.keys() == given.keys()
+    together = {NAMES[0], NAMES[3]}
+    for name, row in written.items():
+        assert {k: v for k, v in row.items() if k != "Group"} == {k: v for k, v in given[name].items() if k != "Group"}
+        joined = given[name]["Group"] in {given[other]["Group"] for other in together}
+        assert row["Group"] == ("test 0+train 0" if joined else given[name]["Group"])
+
+
+@pytest.mark.parametrize("words", [["--labels", "folders"], []])
+def test_too_little_ends_with_a_word_and_no_command(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images(tmp_path / "p", ["a/1.png"])
+    assert main(["doctor", "p", *words]) == 0
+    said = capsys.readouterr().out
+    assert "Too little to learn from. 1 image" in said
+    assert "nearfar train" not in said
+
+
+def test_names_survive_a_shell() -> None:
+    words = ["it's", "a b", "$HOME", "é", "caf\udce9 '\\.png", "tab\t"]
+    line = doctor.shell(["printf", "%s\\0", *words])
+    out = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert out.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    assert all(character.isprintable() for character in line)
+
+
+COMMANDS = {
+    "doctor": ["doctor", "DATA"],
+    "train": ["train", "simclr", "DATA"],
+    "views": ["views", "DATA"],
+    "compare": ["compare", "simclr,moco", "DATA", "--out", "study"],
+    "helps": ["helps", "DATA", "--out", "study"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("data", ["photos", "list.csv", "a.npz", "photos.parquet", "people.csv"])
+def test_a_label_column_that_is_absent_is_an_error_everywhere(
+    command: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    makers = {"photos": labeled_folder, "list.csv": listed, "a.npz": array, "photos.parquet": parquet}
+    makers.get(data, plain_table)(tmp_path)
+    data = "my photos" if data == "photos" else data
+    words = [data if word == "DATA" else word for word in COMMANDS[command]]
+    assert main([*words, "--label-column", "breed"]) == 2
+    said = capsys.readouterr().err
+    assert "no column 'breed'; it has" in said
+    listed_columns = {"list.csv": "'note'", "a.npz": "'labels'", "photos.parquet": "'note'", "people.csv": "'kind'"}
+    assert listed_columns.get(data, "no columns") in said
+
+
+@pytest.mark.parametrize(
+    "words", ["embed RUN DATA", "evaluate RUN DATA", "report RUN --data DATA", "finetune RUN DATA"]
+)
+def test_so_it_is_for_data_of_a_run(
+    words: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The column of training may be absent from other data, one that is asked for may not."""
+    given = [{"RUN": str(run), "DATA": str(data)}.get(word, word) for word in words.split()]
+    more = ["--out", str(tmp_path / "out")] if given[0] in ("embed", "finetune") else []
+    assert main([*given, *more, "--label-column", "breed"]) == 2
+    assert "no column 'breed'; it has 'labels'" in capsys.readouterr().err
