@@ -45,6 +45,8 @@ class Defaults:
     """Measure raw pixels as well."""
     table: bool = False
     """Print what was chosen without each set, and what it does there."""
+    write: bool = False
+    """The same, into docs/results.md."""
     costs: bool = False
     """Measure what a sample costs."""
 
@@ -54,6 +56,9 @@ def main(asked: Defaults) -> None:
     torch.set_num_threads(1)
     if asked.costs:
         measure.measure_costs()
+        return
+    if asked.write:
+        table.write(tuple(CANDIDATES))
         return
     if asked.table:
         print(table.table(asked.methods or tuple(CANDIDATES)))

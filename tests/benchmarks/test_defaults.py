@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,17 @@ def test_the_plan_wants_every_candidate_and_then_seeds(results: Path, monkeypatc
     assert len(wanted) == screened + longer  # three seeds of the chosen and the old one
     assert sum(job.done for job in wanted) == 2
     assert plan.told(wanted).startswith(f"{screened + longer - 2} of {screened + longer} runs")
+
+
+def test_the_tables_on_the_page_are_those_of_the_results() -> None:
+    for cached in (table.runs, table.about, table.measured):
+        cached.cache_clear()
+    text = table.DOCS.read_text(encoding="utf-8")
+    start, end = (text.index(mark) for mark in table.MARKS)
+    held = text[start:end].splitlines()
+    for method in candidates.CANDIDATES:
+        for line in table.table([method]).splitlines():
+            if line.startswith("|"):
+                # An interval may be rounded otherwise elsewhere: its mean and all names must be there.
+                shown = re.sub(r"\[[^]]*\]", "", line)
+                assert shown in [re.sub(r"\[[^]]*\]", "", other) for other in held], f"{method}: {line}"
