@@ -231,6 +231,7 @@ ELSEWHERE = {
     "data/folders.py": "modalities/image/test_sources.py",
     "data/source.py": "training/test_loop.py",
     "memory/bank_contrast.py": "methods/test_instdisc.py",
+    "report/measured.py": "test_run.py",
     "modalities/encoder.py": "modalities/image/test_encoder.py",
     "modalities/examination.py": "modalities/image/test_doctor.py",
     "modalities/kind.py": "modalities/test_own_kind.py",

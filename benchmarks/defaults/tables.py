@@ -40,6 +40,7 @@ from benchmarks.defaults import measure, sets, table
 from nearfar.data.splits import holdout
 from nearfar.evaluation.intervals import Interval
 from nearfar.evaluation.linear import linear, logistic
+from nearfar.modalities.table.columns import NumberForm
 from nearfar.modalities.table.samples import TableSamples, open_table
 from nearfar.modalities.table.views import expand, plain
 from nearfar.training import plan as plans
@@ -288,11 +289,11 @@ def result_path(name: str, method: str, config: str, steps: int, seed: int) -> P
     return RESULTS / name / f"{method}-{config}-{steps}steps-seed{seed}.json"
 
 
-def opened(given: TableSet, form: str = "standard") -> sets.Set:
+def opened(given: TableSet, form: NumberForm = "standard") -> sets.Set:
     """The training and the test rows, columns learned from the former."""
     rows = open_table(
         given.columns | {"split": given.split, "label": given.label}, categorical=given.categorical, form=form
-    )  # pyright: ignore
+    )
     parts = [rows.subset(rows.of_split(part).nonzero()[:, 0]) for part in ("train", "test")]
     return sets.Set(*parts, *(torch.arange(len(part)) for part in parts))  # pyright: ignore
 
@@ -342,7 +343,8 @@ def baselines(given: TableSet) -> dict[str, Any]:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     found: dict[str, Any] = {"set": given.name, "nature": given.nature}
-    for form in ("standard", "piecewise"):
+    forms: tuple[NumberForm, ...] = ("standard", "piecewise")
+    for form in forms:
         data = opened(given, form)
         rows: list[TableSamples] = [data.train, data.test]  # pyright: ignore
         known, asked = (expand(part.columns, part.numbers, part.codes) for part in rows)
@@ -353,7 +355,10 @@ def baselines(given: TableSet) -> dict[str, Any]:
     is_category = np.arange(known.shape[1]) >= rows[0].numbers.shape[1]
 
     def trees(which: Tensor, seed: int) -> float:
-        model = HistGradientBoostingClassifier(random_state=seed, categorical_features=is_category)
+        least = min(20, max(2, len(which) // 20))  # rows in a leaf: by default 20, which few labels never fill
+        model = HistGradientBoostingClassifier(
+            random_state=seed, categorical_features=is_category, min_samples_leaf=least
+        )
         model.fit(known[which.numpy()], label[which].numpy())
         return round(100 * float((model.predict(asked) == truth.numpy()).mean()), 2)
 
@@ -412,7 +417,7 @@ def choose(method: str, steps: int, among: Sequence[str]) -> str | None:
 
 def told(method: str, steps: int) -> str:
     """Markdown: for each set what the others choose, what it gains there, and what else reaches what."""
-    names = [name for name in SOURCES if any(runs(name, method, config, steps) for config in CANDIDATES[method])]
+    names = [name for name in SOURCES if runs(name, method, OLD, steps)]
     lines = [
         f"**{method}, {steps:,} steps**",
         "",

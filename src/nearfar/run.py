@@ -23,9 +23,7 @@ from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
-from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
-from nearfar.evaluation.protocol import unpacked
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
@@ -34,6 +32,7 @@ from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
+from nearfar.report.measured import results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
@@ -464,105 +463,6 @@ def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tens
         which = "data to learn from" if not len(learn) else "test data"
         raise UserError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
     return [(learn, test)], test
-
-
-def results_table(
-    evaluations: dict[str, dict[str, Any]],
-    classes: list[str],
-    seen: int,
-    tested: int,
-    splits: int,
-    how_seen: str,
-    group: Tensor | None = None,
-) -> dict[str, Any]:
-    """The results of several features as the table of a report; the last are the run's own.
-
-    Args:
-        how_seen: how the `seen` samples were in training, `Run.seen_how`.
-        group: of each tested sample, as in `evaluate`; they are drawn together in the intervals of gains.
-    """
-    titles = {
-        "knn": "kNN (%)",
-        "linear": "linear (%)",
-        "few_labels_1": "1 label a class (%)",
-        "few_labels_5": "5 labels (%)",
-    }
-    main = list(evaluations)[-1]
-    rows = [
-        {
-            "name": name,
-            "main": name == main,
-            "values": {
-                titles[k]: {"value": result["accuracy"], **{key: result[key] for key in ("low", "high", "right")}}
-                for k, result in results.items()
-            },
-            "chosen": {titles[k]: chosen(result) for k, result in results.items()},
-        }
-        for name, results in evaluations.items()
-    ]
-    each = {titles[k]: evaluations[main][k]["per_class"] for k in ("knn", "linear")}
-    how = "the test split" if splits == 1 else f"{splits} stratified folds"
-    chance, held = evaluations[main]["knn"]["chance"], evaluations[main]["knn"].get("held_out")
-    note = (
-        f"Accuracy on {how} of {tested:,} samples, with 95 % intervals; always naming the most frequent class would "
-        f"give {chance:.1f} %."
-    )
-    if seen:
-        note += (
-            f" {seen:,} of the {tested:,} tested samples were in pre-training{how_seen}: this says how well the "
-            "encoder sorts samples it has seen, not how well it will do on new ones."
-        )
-    else:
-        note += " No tested sample was in pre-training."
-    if held:
-        note += (
-            f" Of {held['samples']:,} training samples, held out in turn as those of the live probe are, neighbors "
-            f"name {held['accuracy']:.1f} % right ({held['low']:.1f} to {held['high']:.1f})."
-        )
-    return {
-        "title": "How well labels can be told from the representation",
-        "note": note,
-        "columns": [titles[k] for k in evaluations[main]],
-        "rows": rows,
-        "gains": {
-            other: {titles[k]: _gain(ours, evaluations[other][k], group) for k, ours in evaluations[main].items()}
-            for other in evaluations
-            if other != main
-        },
-        "seen": {"samples": seen, "of": tested},
-        "group": None if group is None else group.tolist(),
-        "per_class": {
-            "columns": list(each),
-            "rows": [
-                {
-                    "name": classes[c],
-                    "values": {title: {"value": values[c]} for title, values in each.items() if c in values},
-                }
-                for c in sorted(next(iter(each.values())))
-            ],
-        },
-        "confusion": {"by": "nearest neighbors", "classes": classes, "counts": evaluations[main]["knn"]["confusion"]},
-        "protocol": {
-            name: {key: value for key, value in result["protocol"].items() if key not in ("notes", "choices", "chosen")}
-            | {"chosen": {row: "; ".join(chosen(results[name])) for row, results in evaluations.items()}}
-            for name, result in evaluations[main].items()
-        },
-    }
-
-
-def chosen(result: dict[str, Any]) -> list[str]:
-    """What one result rests on, as it was chosen on training rows; of several splits, in how many."""
-    protocol = result["protocol"]
-    if "chosen" not in protocol:
-        return ["standardized" if protocol["standardized"] else "as they are"]
-    many = len(protocol["chosen"]) > 1
-    return [f"{text} ({count} of {protocol['splits']})" if many else text for text, count in protocol["chosen"].items()]
-
-
-def _gain(ours: dict[str, Any], theirs: dict[str, Any], group: Tensor | None) -> dict[str, float]:
-    """What one result gains over another on the same test samples, as a cell of a table."""
-    value, low, high = of_answers(unpacked(ours["right"]), over=unpacked(theirs["right"]), group=group)
-    return {"value": value, "low": low, "high": high}
 
 
 def load(

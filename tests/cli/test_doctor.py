@@ -110,8 +110,8 @@ def archive(path: Path) -> Case:
     with tarfile.open(path / "photos.tar", "w") as file:
         file.add(path / "photos", "photos")
     names = [f"photos/{name}" for name in NAMES]
-    table(path / "labels.csv", known(names))
-    return Case(["photos.tar", "--labels", "labels.csv"], trained(names), {"path", *COLUMNS})
+    pq.write_table(pa.table(known(names)), path / "labels.parquet")
+    return Case(["photos.tar", "--labels", "labels.parquet"], trained(names), {"path", *COLUMNS})
 
 
 def parquet(path: Path) -> Case:
@@ -119,12 +119,6 @@ def parquet(path: Path) -> Case:
     content = known(NAMES) | {"image": [(path / "photos" / name).read_bytes() for name in NAMES]}
     pq.write_table(pa.table(content), path / "photos.parquet")
     return Case(["photos.parquet"], trained(NAMES), {"path", *COLUMNS})
-
-
-def labels_in_parquet(path: Path) -> Case:
-    images(path / "photos", NAMES)
-    pq.write_table(pa.table(known(NAMES)), path / "labels.parquet")
-    return Case(["photos", "--labels", "labels.parquet"], trained(NAMES), {"path", *COLUMNS})
 
 
 def array(path: Path) -> Case:
@@ -164,7 +158,7 @@ def labeled_table(path: Path) -> Case:
 
 
 CASES = [
-    *(labeled_folder, split_folders, listed, archive, parquet, labels_in_parquet, array),
+    *(labeled_folder, split_folders, listed, archive, parquet, array),
     *(plain_table, labeled_table),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from benchmarks.defaults import measure, sets
 from benchmarks.defaults.candidates import CANDIDATES, OLD
 from nearfar.evaluation.intervals import Interval, of_answers
+from nearfar.files import replace_text
 
 MEASURES = ("knn", "linear")
 BUDGETS = (1, 5, 30)
@@ -25,6 +27,8 @@ MOST = 10.0
 """A gain counts so much at most where a configuration is chosen, so that one set does not decide for all."""
 SCREENED = 0.5
 """The budget at which configurations are chosen, in CPU-minutes."""
+DOCS = Path(__file__).parents[2] / "docs" / "results.md"
+MARKS = "<!-- Made by `python -m benchmarks.defaults --write`. -->", "<!-- End of what it made. -->"
 FAMILY = {"gray_photo": "colorful", "ink_drawing": "drawing", "spectrogram": "sign"}
 """Natures that count as another where there is a choice."""
 WIDER = {"photo": "mirrored", "colorful": "mirrored", "turned": "mirrored", "drawing": "told", "sign": "told"}
@@ -132,6 +136,13 @@ def table(methods: Sequence[str], budgets: Sequence[float] = (SCREENED, *BUDGETS
             if rows:
                 parts.append(_one(method, minutes, rows))
     return "\n\n".join(parts)
+
+
+def write(methods: Sequence[str]) -> None:
+    """Put the tables between their marks in docs/results.md."""
+    text = DOCS.read_text(encoding="utf-8")
+    start, end = (text.index(mark) for mark in MARKS)
+    replace_text(DOCS, f"{text[:start]}{MARKS[0]}\n\n{table(methods)}\n\n{text[end:]}")
 
 
 def _row(name: str, method: str, minutes: float) -> dict[str, Any] | None:
