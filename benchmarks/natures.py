@@ -1,4 +1,4 @@
-"""What each set of images of the bench of defaults is taken for, and by what: `python -m benchmarks.natures [SET ...]`."""
+"""What each set of images of the bench of defaults is taken for, and why: `python -m benchmarks.natures [SET ...]`."""
 
 from __future__ import annotations
 

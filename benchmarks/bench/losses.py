@@ -12,13 +12,16 @@ from torch.nn import functional as F
 from benchmarks.bench import memory, plain
 from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, DoesNotFit, Run, clock_for, compare
-from nearfar.losses.pairwise import dcl, info_nce, nt_xent
+from nearfar.clustering.sinkhorn import sinkhorn
+from nearfar.losses.assignment import swapped_assignment
+from nearfar.losses.pairwise import clip, dcl, info_nce, nt_xent
 from nearfar.losses.redundancy import barlow
 from nearfar.losses.supervised import supcon
 from nearfar.memory.queue import Queue
 
 TEMPERATURE = 0.1
 LAMBDA = 0.005
+EPSILON = 0.05
 FLOOR = "three matrix products"
 PLAIN, COMPILED = "plain", "plain, compiled"
 LIGHTLY = "lightly"
@@ -212,12 +215,44 @@ def barlow_case(n: int, d: int) -> dict[str, Contender]:
     }
 
 
+def clip_case(n: int, d: int) -> dict[str, Contender]:
+    q, k = unit(n, d), unit(n, d)
+    return {
+        PLAIN: lambda: step(lambda: plain.clip(q, k, TEMPERATURE), q, k),
+        OURS: lambda: step(lambda: clip(q, k, temperature=TEMPERATURE), q, k),
+    }
+
+
+def swav_case(n: int, prototypes: int) -> dict[str, Contender]:
+    """From the scores of two crops, both with codes; the products before them are the network's."""
+    weight = unit(prototypes, 128, learns=False)
+    s1, s2 = ((unit(n, 128, learns=False) @ weight.T).requires_grad_() for _ in range(2))
+
+    def lightly() -> Run:
+        from lightly.loss import SwaVLoss
+
+        loss = SwaVLoss(TEMPERATURE, sinkhorn_epsilon=EPSILON)
+        return step(lambda: loss([s1, s2], []), s1, s2)
+
+    def ours() -> Tensor:
+        codes = [sinkhorn(s.detach(), epsilon=EPSILON) for s in (s1, s2)]
+        return swapped_assignment([s1, s2], codes, temperature=TEMPERATURE)
+
+    return {
+        PLAIN: lambda: step(lambda: plain.swav(s1, s2, EPSILON, TEMPERATURE), s1, s2),
+        LIGHTLY: lightly,
+        OURS: lambda: step(ours, s1, s2),
+    }
+
+
 CASES: dict[str, Callable[..., dict[str, Contender]]] = {
     "NT-Xent": nt_xent_case,
     "SupCon": supcon_case,
     "DCL": dcl_case,
     "MoCo": moco_case,
     "Barlow Twins": barlow_case,
+    "CLIP": clip_case,
+    "SwAV": swav_case,
 }
 
 
@@ -248,6 +283,8 @@ def times(setting: Setting) -> Found:
     measure("DCL", N=n, D=128)
     measure("MoCo", N=n // 4, D=128, Queue=16 * n)
     measure("Barlow Twins", N=n // 16, D=2 * n)
+    measure("CLIP", N=n, D=128)
+    measure("SwAV", N=n, K=3000)
     return found
 
 

@@ -47,6 +47,27 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
 
+def clip(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+    s, own = q @ k.T / temperature, torch.arange(len(q))
+    return (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
+
+
+def swav(s1: Tensor, s2: Tensor, epsilon: float, temperature: float) -> Tensor:
+    """Of scores N x K, with the codes of the paper's listing."""
+    codes = []
+    for s in (s1, s2):
+        q = (s.detach() / epsilon).exp().T
+        q /= q.sum()
+        for _ in range(3):
+            q /= q.sum(1, keepdim=True)
+            q /= len(q)
+            q /= q.sum(0, keepdim=True)
+            q /= q.shape[1]
+        codes.append((q * q.shape[1]).T)
+    p1, p2 = ((s / temperature).log_softmax(1) for s in (s1, s2))
+    return -((codes[0] * p2).sum(1).mean() + (codes[1] * p1).sum(1).mean()) / 2
+
+
 def barlow(z1: Tensor, z2: Tensor, lam: float) -> Tensor:
     n, d = z1.shape
     a, b = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1, z2))

@@ -91,6 +91,7 @@ def _loop(batch: int, journal: Path) -> Loop:
         batch=batch,
         schedule=lambda step, steps: optim.warmup_cosine(step, steps=steps, warmup=0),
         journal=Journal(journal),
+        quiet=True,
     )
 
 

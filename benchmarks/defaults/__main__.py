@@ -1,4 +1,4 @@
-"""Which defaults are good on data that nobody has seen? `python -m benchmarks.defaults`: see `table.py`."""
+"""Which defaults are good on data that nobody has seen? `python -m benchmarks.defaults`: see `choice.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 import tyro
 
 from benchmarks.bench.results import keep
-from benchmarks.defaults import measure, plan, sets, table
+from benchmarks.defaults import choice, measure, plan, sets
 from benchmarks.defaults.candidates import CANDIDATES
 from nearfar.files import replace_text
 
@@ -35,7 +35,7 @@ class Defaults:
     """All, if none is given."""
     configs: tuple[str, ...] = ()
     """These and no others; if none is given, what the plan wants: all for a minute, then the chosen ones for longer."""
-    minutes: tuple[float, ...] = table.BUDGETS
+    minutes: tuple[float, ...] = choice.BUDGETS
     """Budgets, in CPU-minutes."""
     seeds: tuple[int, ...] = plan.SEEDS
     """Of the weights and of all that is random, where configurations are named."""
@@ -58,10 +58,10 @@ def main(asked: Defaults) -> None:
         measure.measure_costs()
         return
     if asked.write:
-        table.write(tuple(CANDIDATES))
+        choice.write(tuple(CANDIDATES))
         return
     if asked.table:
-        print(table.table(asked.methods or tuple(CANDIDATES)))
+        print(choice.table(asked.methods or tuple(CANDIDATES)))
         return
     names = [name for name in asked.sets or sets.names() if not sets.missing(name)]
     if asked.raw:

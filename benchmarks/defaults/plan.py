@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.defaults import measure, sets, table
+from benchmarks.defaults import choice, measure, sets
 from benchmarks.defaults.candidates import CANDIDATES, OLD
 
 SEEDS = (0, 1, 2)
@@ -31,12 +31,12 @@ def jobs(methods: Sequence[str], names: Sequence[str], budgets: Sequence[float])
     for method in methods:
         for config in CANDIDATES[method]:
             for name in names:
-                yield Job(name, method, config, table.SCREENED, 0)
+                yield Job(name, method, config, choice.SCREENED, 0)
     for minutes in budgets:
         for seed in SEEDS:
             for method in methods:
                 for name in names:
-                    for config in dict.fromkeys([table.left_out(name, method), OLD]):
+                    for config in dict.fromkeys([choice.left_out(name, method), OLD]):
                         if config:
                             yield Job(name, method, config, minutes, seed)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.defaults import __main__ as command
-from benchmarks.defaults import candidates, measure, plan, sets, table
+from benchmarks.defaults import candidates, choice, measure, plan, sets
 
 from nearfar.files import replace_text
 
@@ -18,7 +18,7 @@ from nearfar.files import replace_text
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of results, in which all costs are known."""
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
-    for cached in (table.runs, table.about, table.measured, measure.cost, sets.load):
+    for cached in (choice.runs, choice.about, choice.measured, measure.cost, sets.load):
         cached.cache_clear()
     seconds = {f"{method}, 3 x 32 px": 0.5 for method in candidates.CANDIDATES}
     replace_text(tmp_path / "costs.json", json.dumps({"seconds": seconds}))
@@ -55,7 +55,7 @@ def test_a_run_is_measured_once_and_the_same_again(one_set: None, results: Path)
     assert again["knn"] == first["knn"]
     assert again["linear"] == first["linear"]
     untrained = json.loads(measure.baseline_path("tiny", "untrained", 0).read_text())
-    assert table.point("tiny", "simclr", "colorful", 1, "knn") == pytest.approx(
+    assert choice.point("tiny", "simclr", "colorful", 1, "knn") == pytest.approx(
         first["knn"]["accuracy"] - untrained["knn"]["accuracy"]
     )
 
@@ -96,12 +96,12 @@ def test_what_is_chosen_does_not_depend_on_the_set_that_is_left_out(
     kept("two", "a", "drawing", {"colorful": 8, "drawing": 2})
     kept("three", "b", "drawing", {"colorful": 1, "drawing": 3})
     kept("far", "c", "sign", {"colorful": 0.5, "drawing": -40})
-    assert table.left_out("one", "simclr") == "drawing"  # "two" is of its source
-    assert table.left_out("three", "simclr") == "colorful"
-    assert table.left_out("far", "simclr") == "colorful"  # none is of its nature: 4.5 and 2.5 on the drawings
-    assert table.chosen("simclr", "drawing") == "colorful"
-    assert table.chosen("simclr", "sign") == "colorful"
-    text = table.table(["simclr"], [0.5])
+    assert choice.left_out("one", "simclr") == "drawing"  # "two" is of its source
+    assert choice.left_out("three", "simclr") == "colorful"
+    assert choice.left_out("far", "simclr") == "colorful"  # none is of its nature: 4.5 and 2.5 on the drawings
+    assert choice.chosen("simclr", "drawing") == "colorful"
+    assert choice.chosen("simclr", "sign") == "colorful"
+    text = choice.table(["simclr"], [0.5])
     assert "| one | drawing | drawing | 1 | 50.0 | +2.0 [" in text
     assert "| three | drawing | colorful | 1 | 50.0 | +1.0 [" in text
 
@@ -111,14 +111,14 @@ def test_what_was_tried_on_some_sets_alone_is_not_chosen(results: Path, monkeypa
     kept("one", "a", "drawing", {"colorful": 2, "drawing": 9})
     kept("two", "b", "drawing", {"colorful": 2})
     kept("new", "c", "drawing", {})  # nothing was tried there yet
-    assert table.left_out("two", "simclr") == table.left_out("new", "simclr") == "colorful"
+    assert choice.left_out("two", "simclr") == choice.left_out("new", "simclr") == "colorful"
 
 
 def test_one_great_gain_does_not_decide(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sets, "SETS", {n: sets.Source(n, "drawing", tiny, "") for n in ("one", "two")})
     kept("one", "a", "drawing", {"colorful": 40, "drawing": 10})
     kept("two", "b", "drawing", {"colorful": -3, "drawing": 2})
-    assert table.chosen("simclr", "drawing") == "drawing"
+    assert choice.chosen("simclr", "drawing") == "drawing"
 
 
 def test_the_plan_wants_every_candidate_and_then_seeds(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,13 +133,13 @@ def test_the_plan_wants_every_candidate_and_then_seeds(results: Path, monkeypatc
 
 
 def test_the_tables_on_the_page_are_those_of_the_results() -> None:
-    for cached in (table.runs, table.about, table.measured):
+    for cached in (choice.runs, choice.about, choice.measured):
         cached.cache_clear()
-    text = table.DOCS.read_text(encoding="utf-8")
-    start, end = (text.index(mark) for mark in table.MARKS)
+    text = choice.DOCS.read_text(encoding="utf-8")
+    start, end = (text.index(mark) for mark in choice.MARKS)
     held = text[start:end].splitlines()
     for method in candidates.CANDIDATES:
-        for line in table.table([method]).splitlines():
+        for line in choice.table([method]).splitlines():
             if line.startswith("|"):
                 # An interval may be rounded otherwise elsewhere: its mean and all names must be there.
                 shown = re.sub(r"\[[^]]*\]", "", line)

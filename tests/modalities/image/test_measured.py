@@ -26,9 +26,9 @@ def test_a_run_has_two_thousand_steps_where_no_epochs_are_given_and_the_rise_is_
 def test_slow_copies_follow_by_the_number_of_steps() -> None:
     momenta = [
         (measured.moco(facts).method["momentum"], measured.byol(facts).method["momentum"])
-        for facts in (Facts(samples=1280, epochs=epochs) for epochs in (5, 200, 2000, 1_000_000))  # of ten steps
-    ]
-    assert momenta == [(0.9, 0.9), (0.99, 0.9), (0.999, 0.99), (0.999, 0.996)]
+        for facts in (Facts(samples=1280, epochs=epochs) for epochs in (5, 200, 2000, 1_000_000))
+    ]  # ten steps an epoch of MoCo, twenty of BYOL
+    assert momenta == [(0.9, 0.9), (0.99, 0.95), (0.999, 0.995), (0.999, 0.996)]
 
 
 def test_views_are_those_that_suit_and_the_reason_is_kept() -> None:
