@@ -37,6 +37,7 @@ from torch import Tensor
 
 from benchmarks.bench.results import keep
 from benchmarks.defaults import measure, sets
+from benchmarks.defaults.choice import MEASURES
 from nearfar.data.splits import holdout
 from nearfar.evaluation.intervals import Interval, of_answers
 from nearfar.evaluation.linear import linear, logistic
@@ -222,7 +223,6 @@ STEPS = (500, 3000)
 """The budgets: some 4 and 25 seconds on one thread of a quiet CPU."""
 SEEDS = (0, 1, 2)
 OLD = "paper"
-MEASURES = ("knn", "linear")
 KEPT: dict[str, Any] = {
     "encoder": "kept",
     "numbers": "piecewise",
