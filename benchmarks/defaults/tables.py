@@ -36,7 +36,8 @@ import tyro
 from torch import Tensor
 
 from benchmarks.bench.results import keep
-from benchmarks.defaults import measure, sets, table
+from benchmarks.defaults import measure, sets
+from benchmarks.defaults.choice import MEASURES
 from nearfar.data.splits import holdout
 from nearfar.evaluation.intervals import Interval, of_answers
 from nearfar.evaluation.linear import linear, logistic
@@ -374,7 +375,7 @@ def baselines(given: TableSet) -> dict[str, Any]:
 
 def _line(result: dict[str, Any]) -> str:
     told = (
-        f"{what} {result['before'][what]['accuracy']} to {result['after'][what]['accuracy']}" for what in table.MEASURES
+        f"{what} {result['before'][what]['accuracy']} to {result['after'][what]['accuracy']}" for what in MEASURES
     )
     return f"{result['set']} {result['method']} {result['config']} {result['steps']} steps: {', '.join(told)}"
 
@@ -400,7 +401,7 @@ def gain(name: str, method: str, config: str, steps: int, what: str) -> Interval
 def reached(name: str, method: str, config: str, steps: int) -> float | None:
     """The mean of kNN and linear after training, over seeds; None where nothing is measured."""
     found = runs(name, method, config, steps)
-    return mean(run["after"][what]["accuracy"] for run in found for what in table.MEASURES) if found else None
+    return mean(run["after"][what]["accuracy"] for run in found for what in MEASURES) if found else None
 
 
 def choose(method: str, steps: int, among: Sequence[str]) -> str | None:
@@ -434,7 +435,7 @@ def told(method: str, steps: int) -> str:
             continue
         cells = []
         raw = json.loads(file.read_text()) if (file := RESULTS / name / "baselines.json").exists() else None
-        for what in table.MEASURES:
+        for what in MEASURES:
             of = [raw[form][what]["accuracy"] for form in ("standard", "piecewise")] if raw else []
             of += [mean(run[when][what]["accuracy"] for run in found) for when in ("before", "after")]
             change = gain(name, method, config, steps, what)
@@ -442,7 +443,7 @@ def told(method: str, steps: int) -> str:
             cells += [", ".join(f"{value:.1f}" for value in of), f"{change:+.1f}"]
             gains += [change.mean] if what == "knn" else []
             lost += [name] if change.low <= -1 and name not in lost else []
-        old = [gain(name, method, OLD, steps, what) for what in table.MEASURES]
+        old = [gain(name, method, OLD, steps, what) for what in MEASURES]
         cells.append(", ".join("not measured" if change is None else f"{change:+.1f}" for change in old))
         cells.append(f"{raw['trees']:.1f}" if raw else "")
         lines.append(f"| {name} | {config} | {len(found)} | {' | '.join(cells)} |")
