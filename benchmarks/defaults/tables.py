@@ -38,7 +38,7 @@ from torch import Tensor
 from benchmarks.bench.results import keep
 from benchmarks.defaults import measure, sets, table
 from nearfar.data.splits import holdout
-from nearfar.evaluation.intervals import Interval
+from nearfar.evaluation.intervals import Interval, of_answers
 from nearfar.evaluation.linear import linear, logistic
 from nearfar.modalities.table.columns import NumberForm
 from nearfar.modalities.table.samples import TableSamples, open_table
@@ -387,13 +387,14 @@ def runs(name: str, method: str, config: str, steps: int) -> tuple[dict[str, Any
 
 
 def gain(name: str, method: str, config: str, steps: int, what: str) -> Interval | None:
-    """What is gained over the untrained encoder, with the bootstrap over seeds and test rows."""
+    """What is gained over the untrained encoder, with its interval over seeds and test rows."""
     found = runs(name, method, config, steps)
     if not found:
         return None
-    hits = [[measure.hits(run[when][what], run["tested"]) for when in ("before", "after")] for run in found]
-    change = torch.stack([after.double() - before.double() for before, after in hits])
-    return table.resampled(change, torch.arange(change.shape[1]))
+    after, before = (
+        torch.stack([measure.hits(run[when][what], run["tested"]) for run in found]) for when in ("after", "before")
+    )
+    return of_answers(after, over=before)
 
 
 def reached(name: str, method: str, config: str, steps: int) -> float | None:

@@ -164,7 +164,7 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
     speed, usual = pace(plan, samples), kind.Settings().encoder
     reasons = dict(plan.reasons)
     if asked.encoder == "" and plan.settings.encoder != usual:
-        other = pace(plans.with_flags(plan, encoder=usual), samples)
+        other = pace(plans.with_flags(plan, {"encoder": usual}), samples)
         times = f"{spell(speed.step)} a step; {usual} takes {spell(other.step)}"
         reasons["encoder"] = "; ".join(filter(None, (reasons.get("encoder"), times)))
     most = plan.settings.epochs

@@ -95,7 +95,7 @@ class Comparison(Study[Compare]):
         return True
 
     def _train(self, method: str, path: Path, epochs: int, seed: int) -> bool:
-        plan = plans.with_flags(self.plans[method], epochs=epochs, seed=seed)
+        plan = plans.with_flags(self.plans[method], {"epochs": epochs, "seed": seed})
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
     def _epochs(self, method: str) -> int | None:

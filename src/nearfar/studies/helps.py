@@ -110,7 +110,7 @@ class PretrainingHelps(Study[Helps]):
         part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
         part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
         self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
-        plan, path = plans.with_flags(self.plan, labels="none"), self.out / "pretrained"
+        plan, path = plans.with_flags(self.plan, {"labels": "none"}), self.out / "pretrained"
         plan = dataclasses.replace(plan, data=part)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 

@@ -95,7 +95,7 @@ def _fitted(plan: Plan, built: Built, epochs: int, device: torch.device) -> floa
     """The time of so many whole epochs, with all that is done after each but for probes, which cost a small share."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        short = with_flags(plan, epochs=epochs, probe_every=0)
+        short = with_flags(plan, {"epochs": epochs, "probe_every": 0})
         built.facts["probe_samples"] = 0
         fit_built(short, Path(folder), built, device, lambda text: None, lambda step, steps, numbers: None)
     return time.perf_counter() - began

@@ -102,7 +102,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     )
 
 
-def with_flags(plan: Plan, **flags: Any) -> Plan:
+def with_flags(plan: Plan, flags: dict[str, Any]) -> Plan:
     """The plan with further settings or arguments, as if the user had set them."""
     given = plan.given | flags
     base = Recipe(settings=plan.settings, method=plan.arguments, reasons=plan.reasons)

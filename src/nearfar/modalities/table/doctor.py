@@ -156,8 +156,9 @@ def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float,
     x = views.expand(rows.columns, numbers, codes)
     told = linear(x[rest], label[rest], x[held], label[held], solver=ridge)["accuracy"] / 100
     table = torch.cat([numbers, codes], 1).numpy()
-    kinds: Any = [numbers.shape[1] + b for b, column in enumerate(rows.columns.categories) if column.width < 255]
-    trees = HistGradientBoostingClassifier(max_iter=30, categorical_features=kinds or None, random_state=seed)
+    kinds = [numbers.shape[1] + b for b, column in enumerate(rows.columns.categories) if column.width < 255]
+    given: dict[str, Any] = {"categorical_features": kinds or None}  # of which the type that is declared knows nothing
+    trees = HistGradientBoostingClassifier(max_iter=30, random_state=seed, **given)
     right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
     return float(told), float(right.mean()), len(held)
 
