@@ -154,8 +154,8 @@ def raw(name: str) -> dict[str, Any]:
 def measured(encoder: nn.Module, data: sets.Set) -> dict[str, Any]:
     """kNN and linear on the test part, from what the encoder makes of the images."""
     encoder.eval()
-    features = [probing.passed(encoder, plain(data.train.side), part) for part in (data.train, data.test)]
-    return measured_rows(*features, data)
+    known, asked = (probing.passed(encoder, plain(data.train.side), part) for part in (data.train, data.test))
+    return measured_rows(known, asked, data)
 
 
 def measured_rows(known: Tensor, asked: Tensor, data: sets.Set) -> dict[str, Any]:

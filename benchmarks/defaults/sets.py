@@ -95,8 +95,8 @@ def _set(
     learned, tested = (draw.permutation(np.flatnonzero(rows)) for rows in (train, test))
     learned, tested = learned[:most], tested[:TESTED]
     group = np.arange(len(pixels)) if group is None else np.unique(group, return_inverse=True)[1]
-    parts = (_images(pixels[rows], label[rows], classes) for rows in (learned, tested))
-    return Set(*parts, *(torch.from_numpy(group[rows]) for rows in (learned, tested)))
+    train_part, test_part = (_images(pixels[rows], label[rows], classes) for rows in (learned, tested))
+    return Set(train_part, test_part, torch.from_numpy(group[learned]), torch.from_numpy(group[tested]))
 
 
 def _shrunk(picture: Image.Image, size: int) -> np.ndarray:
@@ -209,7 +209,7 @@ def _digits() -> Set:
     """Handwritten digits of 8 x 8 pixels, enlarged to 32; the last third is tested, by other writers for the most."""
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    x, y = (np.asarray(part) for part in load_digits(return_X_y=True))
     small = (x.reshape(-1, 8, 8) * 15.9).astype(np.uint8)
     pixels = np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BILINEAR)) for i in small])
     train = np.arange(len(y)) < 1198
