@@ -160,7 +160,7 @@ def hostile_names(faults: Faults, folder: Path, random: random.Random, many: int
         raw = cells[i].startswith(("=", "+", "-", "@", "\t", "\r"))
         faults.tell(own == f"of {name}" and not raw, f"{name!r}: its label is {own!r}, its cell {cells[i]!r}")
     (data / "broken\x1b[2J.png").write_bytes(b"no image")
-    said = command(["doctor", data, "--groups", folder / "groups.csv", "--encoder", "conv4"])
+    said = command(["doctor", data, "--out", folder / "groups.csv", "--encoder", "conv4"])
     faults.tell(said.sound and "\x1b" not in said.text and "not UTF-8" in said.text, f"doctor: {said.text[-300:]!r}")
 
 

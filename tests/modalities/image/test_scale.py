@@ -179,7 +179,7 @@ def test_a_white_that_nothing_needs_is_said(tmp_path: Path) -> None:
 def test_white_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(8):
         np.save(tmp_path / f"{i}.npy", np.full((16, 16), 100 * i + 1.0))
-    flags = [str(tmp_path), "--groups", str(tmp_path / "groups.csv"), "--encoder", "conv4"]
+    flags = [str(tmp_path), "--out", str(tmp_path / "groups.csv"), "--encoder", "conv4"]
     assert main(["doctor", *flags, "--white", "800"]) == 0
     assert "0 to 800 (as asked for)" in capsys.readouterr().out
     assert main(["doctor", *flags, "--white", "measured"]) == 0
