@@ -116,7 +116,7 @@ def test_every_class_of_flags_is_among_them() -> None:
     for module in (demo, doctor, studies, train, use, cli, few, asked):
         own = {v for v in vars(module).values() if dataclasses.is_dataclass(v) and v.__module__ == module.__name__}
         above = {base for kind in SETTINGS for base in kind.__mro__}
-        assert own <= above, own - above
+        assert own - {doctor.Advised} <= above  # which holds no flags
 
 
 @pytest.mark.parametrize(

@@ -151,12 +151,14 @@ class Facts:
     """What a recipe may go by, known once the samples are open; by default typical ones. A kind of data may extend it.
 
     samples: to train on.  epochs, batch: those that the user asked for; 0 for none.  device: on which is trained.
+    own_encoder: whether that is a module of the user's own.
     """
 
     samples: int = 5000
     epochs: int = 0
     batch: int = 0
     device: str = "cpu"
+    own_encoder: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def settled(plan: Plan, samples: Samples) -> Plan:
     if not recipes.goes_by_facts(plan.recipe, method, plan.kind):
         return plan
     facts = kinds.of(plan.kind).recipe_facts(samples, plan.settings, plan.given)
+    facts = replace(facts, own_encoder=plan.network is not None)
     return settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
 
 

@@ -64,7 +64,8 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         modalities.insist_samples(data)
     kind = kind or modalities.kind_of(data)
     recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
-    base: Recipe = recipes.load(recipe, Path(method).stem, kind)
+    typical = modalities.entry(kind).Facts(own_encoder=not isinstance(flags.get("encoder") or "", str))
+    base: Recipe = recipes.load(recipe, Path(method).stem, kind, typical)
     own = own_flags(method)
     known = {f.name for f in dataclasses.fields(base.settings)}
     for name in flags:

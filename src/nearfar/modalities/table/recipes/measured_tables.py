@@ -27,7 +27,7 @@ def _recipe(facts: Facts, method: dict[str, Any] | None = None) -> Recipe:
     epochs = facts.epochs or min(200, max(3, round(STEPS / per_epoch)))
     settings = Settings(
         encoder="kept",
-        numbers="piecewise",
+        numbers="standard" if facts.own_encoder else "piecewise",  # a module is made for so many inputs
         views="scarf",
         corruption=0.3,
         optimizer="adamw",
@@ -37,7 +37,8 @@ def _recipe(facts: Facts, method: dict[str, Any] | None = None) -> Recipe:
         batch=batch,
         epochs=epochs,
     )
-    return Recipe(settings=settings, method=method or {}, reasons=REASONS)
+    reasons = {"epochs": REASONS["epochs"]} if facts.own_encoder else REASONS
+    return Recipe(settings=settings, method=method or {}, reasons=reasons)
 
 
 def default(facts: Facts) -> Recipe:
