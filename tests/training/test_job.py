@@ -574,4 +574,4 @@ def test_how_samples_are_drawn_is_said(data: Path, tmp_path: Path) -> None:
 
 def test_a_view_may_be_enough(data: Path, tmp_path: Path) -> None:
     said = train("crossentropy", data, tmp_path / "run", view_count=1, epochs=1)[1]
-    assert any(" 1 views a step" in line for line in said)
+    assert any(" 1 view a step" in line for line in said)
