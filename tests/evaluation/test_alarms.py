@@ -281,7 +281,7 @@ def test_a_loss_that_equals_the_margin_is_caught(alike: float, told: list[str], 
 def test_healthy_runs_raise_nothing(name: str, tmp_path: Path) -> None:
     said = run(make(name), tmp_path, epochs=50, lr=0.05)
     assert warnings(said) == []
-    assert sum(line.startswith("Epoch ") for line in said) == 50
+    assert any(line.startswith("Epoch 50:") for line in said)
     looks = [line for line in Journal(tmp_path / "metrics.jsonl").read() if "spread" in line]
     assert [line["epoch"] for line in looks] == list(range(51))
     most = 32 if name == "moco" else 14

@@ -59,7 +59,7 @@ def with_val() -> Images:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """SimCLR on 48 of the samples."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    return nearfar.fit(tiny_images(), "simclr", out=out, dim=32, **QUIET, **SETTINGS)
+    return nearfar.fit(tiny_images(), "simclr", out=out, recipe="paper", dim=32, **QUIET, **SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -212,7 +212,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_what_failed(
 def test_rows_of_a_table(tmp_path: Path) -> None:
     data = str(table(tmp_path / "things.csv"))
     settings = {"epochs": 2, "batch": 16, "encoder": "mlp-16x2", "label_column": "kind", "device": "cpu"}
-    run = nearfar.fit(data, "simclr", out=tmp_path / "run", **QUIET, **settings)
+    run = nearfar.fit(data, "simclr", out=tmp_path / "run", recipe="paper", **QUIET, **settings)
     for train in ("frozen", "full"):
         classifier = finetune(run, data, train=train, epochs=3, batch=16, lr=1e-3, out=tmp_path / train, **QUIET)
         answer = classifier.predict(data).label
