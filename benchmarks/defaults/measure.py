@@ -200,7 +200,7 @@ def measure_costs() -> None:
     file = RESULTS / "costs.json"
     seconds = json.loads(file.read_text())["seconds"] if file.exists() else {}
     torch.set_num_threads(1)
-    for name in ("cifar-1k", "digits", "groceries-64"):
+    for name in ("cifar-1k", "digits"):
         data = sets.load(name).train
         for method in CANDIDATES:
             key = f"{method}, {data.channels} x {data.side} px"

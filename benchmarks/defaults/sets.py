@@ -130,7 +130,7 @@ def _cifar(most: int) -> Set:
     return Set(_images(x, y, classes), _images(z, w, classes), torch.arange(most), torch.arange(TESTED))
 
 
-def _groceries(size: int, label: str) -> Set:
+def _groceries(size: int = 32, label: str = "coarse") -> Set:
     member = _members("grocery_photos.tar")
     rows = list(csv.DictReader(member("grocery_photos/labels.csv").decode().splitlines()))
     pixels = np.stack([_shrunk(_square(_read(member("grocery_photos/" + r["path"]))), size) for r in rows])
@@ -277,8 +277,7 @@ SETS = {
     "cifar-1k": Source("cifar10_train.npz", "photo", lambda: _cifar(1000), "1,000 small photographs"),
     "cifar-5k": Source("cifar10_train.npz", "photo", lambda: _cifar(5000), "5,000 small photographs"),
     "cifar-20k": Source("cifar10_train.npz", "photo", lambda: _cifar(20_000), "20,000 small photographs"),
-    "groceries": Source("grocery_photos.tar", "colorful", lambda: _groceries(32, "coarse"), "43 coarse classes"),
-    "groceries-64": Source("grocery_photos.tar", "colorful", lambda: _groceries(64, "fine"), "81 classes, 64 px"),
+    "groceries": Source("grocery_photos.tar", "colorful", _groceries, "43 coarse classes"),
     "characters": Source("omniglot.npz", "drawing", lambda: _omniglot("evaluation"), "659 characters, other drawers"),
     "alphabets": Source("omniglot.npz", "drawing", lambda: _omniglot("background"), "8 alphabets, other drawers"),
     "digits": Source("scikit-learn", "sign", _digits, "8 x 8 px, enlarged"),
