@@ -29,7 +29,7 @@ COMMON = (
 )
 SIMCLR = {
     "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
-    "table": (*COMMON, "corruption", "drop", "categorical"),
+    "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 

@@ -29,9 +29,10 @@ def test_a_new_directory_goes_if_nothing_came_of_it(tmp_path: Path, file: str, s
 def test_a_run_that_is_damaged_is_refused_before_data_are_opened(run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run.path, tmp_path / "run"))
     (copy / "samples.parquet").write_bytes(b"PAR1")
-    (tmp_path / "nothing").mkdir()
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "a" / "1.png").write_bytes(b"no image")
     with pytest.raises(Damaged, match=r"samples\.parquet.*--resume"):
-        nearfar.finetune(copy, str(tmp_path / "nothing"), out=tmp_path / "c", **QUIET)
+        nearfar.finetune(copy, str(tmp_path / "photos"), labels="folders", out=tmp_path / "c", **QUIET)
     assert not (tmp_path / "c").exists()
 
 
