@@ -39,6 +39,8 @@ from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
+DECLARED = {"family", "title", "needs_pixels", "fewest_views", "most_views"}
+"""What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
@@ -147,8 +149,8 @@ def source(name: str) -> str:
 def fingerprint(text: str) -> str:
     """Of the code of a file that a model learns by, whatever is said about it.
 
-    Comments, docstrings, title and family are left out; so are imports, types, and `chance`, which the loss is only
-    compared with.
+    Comments, docstrings, title, family and numbers of views are left out; so are imports, types, and `chance`, which
+    the loss is only compared with.
     """
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -163,7 +165,8 @@ def fingerprint(text: str) -> str:
 
 def _words(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) in ("family", "title", "needs_pixels")
+        parts = [part for t in node.targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]
+        return {ast.unparse(part).removeprefix("self.") for part in parts} <= DECLARED
     if isinstance(node, ast.FunctionDef):
         return node.name == "chance"
     return isinstance(node, ast.Import | ast.ImportFrom) or (

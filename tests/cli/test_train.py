@@ -360,7 +360,7 @@ def test_views_draws_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         f"3 of 48 samples and their views (moco_v2): {sheet}",
-        "Views that suit these images: --views simclr",
+        "Views that suit these images: --views colorful",
     ]
     assert said[2].startswith("- 48 images are too few")
     with Image.open(sheet) as image:

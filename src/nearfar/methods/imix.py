@@ -31,8 +31,7 @@ class IMix(Method):
     only one direction is computed; "npair" alone has a norm behind the projector, as in the paper for images.
 
     Args:
-        base: Loss: "npair" (keys of the batch), "moco" (momentum encoder, keys of batch and queue), "byol" (momentum
-            encoder and predictor) or "barlow" (correlations; needs a larger dim).
+        base: Loss: "npair" (keys of the batch), "moco" (of a queue too), "byol" or "barlow" (needs a larger dim).
         mix: "mixup" averages two samples, "cutmix" pastes a box of one image into the other.
         alpha: Parameter of the Beta distribution of lam; smaller mixes less.
         extra: Number of other samples that InputMix adds to every view, labels unchanged.
@@ -67,7 +66,8 @@ class IMix(Method):
         momentum: UnitInterval = 0.999,
         splits: PositiveInt = 8,
     ) -> None:
-        super().__init__(split_norms(encoder, splits) if (slow := base in ("moco", "byol")) else encoder)
+        slow = base in ("moco", "byol")
+        super().__init__(split_norms(encoder, splits) if slow else encoder)
         widths = (dim, dim, dim) if base == "barlow" else (encoder.dim, dim)
         head, last = partial(mlp, norm=norm, bias=not norm), norm and base == "npair"  # a norm behind the last layer
         self.projector = head((encoder.dim, *widths), last_norm=last, last_bias=base != "barlow" and not last)
