@@ -5,6 +5,7 @@ Each kind of data extends `Settings` by its own, in `modalities/KIND/settings.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -159,6 +160,10 @@ class Facts:
     batch: int = 0
     device: str = "cpu"
     own_encoder: bool = False
+
+    def queue(self, most: int = 1024) -> int:
+        """The length of a queue: a quarter of the samples at most, so that few of its keys are of the anchors' own."""
+        return min(most, 2 ** max(4, int(math.log2(max(self.samples, 4) / 4))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,3 +35,8 @@ def test_views_are_those_that_suit_and_the_reason_is_kept() -> None:
     recipe = measured.barlow(Facts(views="sign", why_views="mirrors are told"))
     assert recipe.settings.views == "sign"
     assert recipe.reasons["views"] == "mirrors are told"
+
+
+@pytest.mark.parametrize(("samples", "queue"), [(40, 16), (972, 128), (1100, 256), (5000, 1024), (50_000, 1024)])
+def test_a_queue_holds_few_keys_of_the_anchors_own(samples: int, queue: int) -> None:
+    assert measured.moco(Facts(samples=samples)).method["queue"] == queue

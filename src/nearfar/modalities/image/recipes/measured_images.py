@@ -62,7 +62,7 @@ def simclr(facts: Facts) -> Recipe:
 
 def moco(facts: Facts) -> Recipe:
     """The default, as simclr; tried on two data sets, and below an untrained network in a minute."""
-    return _recipe(facts, {"queue": 1024, "momentum": _momentum(facts, 20, 0.999), "temperature": 0.2})
+    return _recipe(facts, {"queue": facts.queue(), "momentum": _momentum(facts, 20, 0.999), "temperature": 0.2})
 
 
 def byol(facts: Facts) -> Recipe:

@@ -50,7 +50,7 @@ def simclr(facts: Facts) -> Recipe:
 
 
 def moco(facts: Facts) -> Recipe:
-    return _recipe(facts, {"queue": 1024, "momentum": 0.97, "temperature": 0.2})
+    return _recipe(facts, {"queue": facts.queue(), "momentum": 0.97, "temperature": 0.2})
 
 
 def byol(facts: Facts) -> Recipe:
