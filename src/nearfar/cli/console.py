@@ -28,6 +28,7 @@ class Console:
         )
         self.task = None
         self.knn: float | None = None
+        self.shown = ""
 
     def __enter__(self) -> Console:
         self.progress.start()
@@ -46,6 +47,6 @@ class Console:
             self.task = self.progress.add_task("training", total=steps, numbers="")
         self.knn = numbers.get("knn", self.knn)
         if "loss" in numbers:
-            shown = f"loss {numbers['loss']:.3f}  {numbers['samples_per_second']:,.0f} samples/s"
-            shown += f"  kNN {self.knn:.1f} %" if self.knn is not None else ""
-            self.progress.update(self.task, completed=step, numbers=shown)
+            self.shown = f"loss {numbers['loss']:.3f}  {numbers['samples_per_second']:,.0f} samples/s"
+        shown = self.shown + (f"  kNN {self.knn:.1f} %" if self.knn is not None else "")
+        self.progress.update(self.task, completed=step, numbers=shown)

@@ -99,6 +99,8 @@ class Log:
         """
         if numbers := probed | self._readings(inspected):
             self.write(0, numbers)
+            if (parts := _quality(numbers)) and not self.loop.quiet:
+                self.loop.say(f"Before training: {', '.join(parts)}.")
 
     def drain(self, step: int, inspected: StepResult | None = None) -> None:
         """Read what was left on the device by the steps up to `step`, and write it down.
@@ -178,18 +180,27 @@ class Log:
         for line in self.newest:
             newest |= line
         parts = [f"loss {newest['loss']:.3f}" + (f" (chance {newest['chance']:.3f})" if "chance" in newest else "")]
-        if "accuracy" in newest:
-            parts.append(f"other view found {newest['accuracy']:.0f} %")
-        if "effective_rank" in newest:
-            parts.append(f"rank {newest['effective_rank']:.0f}, spread {newest['spread']:.2f}")
-        if "knn" in newest:
-            parts.append(f"kNN {newest['knn']:.1f} %")
+        probed = any("knn" in line and line["step"] > (epoch - 1) * self.per_epoch for line in self.newest)
+        if not probed:
+            newest.pop("knn", None)  # of an earlier epoch
         new = [alarm for alarm in self.judge.alarms() if alarm.name not in self.raised]
-        if new or is_told(epoch, self.loop.epochs):
-            self.loop.say(f"Epoch {epoch}: {', '.join(parts)}.")
+        if new or (probed and len(self.loop.probe_after) <= 40) or is_told(epoch, self.loop.epochs):
+            self.loop.say(f"Epoch {epoch}: {', '.join([*parts, *_quality(newest)])}.")
         for alarm in new:
             self.raised.add(alarm.name)
             self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+
+
+def _quality(numbers: Mapping[str, float]) -> list[str]:
+    """What readings and the probe say, as one line of an epoch does."""
+    parts = []
+    if "accuracy" in numbers:
+        parts.append(f"other view found {numbers['accuracy']:.0f} %")
+    if "effective_rank" in numbers:
+        parts.append(f"rank {numbers['effective_rank']:.0f}, spread {numbers['spread']:.2f}")
+    if "knn" in numbers:
+        parts.append(f"kNN {numbers['knn']:.1f} %")
+    return parts
 
 
 def is_told(number: int, total: int, most: int = 40) -> bool:
