@@ -299,6 +299,19 @@ def test_step_0_is_measured_once_and_is_no_checkpoint(before: float, tmp_path: P
     assert not torch.equal(read(tmp_path / "best.pt")["method"]["encoder.net.0.weight"], first)
 
 
+def test_only_epochs_that_were_probed_say_so() -> None:
+    scores = iter([{"knn": 1.0}, {"knn": 5.0}, {"knn": 7.0}])
+    said: list[str] = []
+    how = loop(None, epochs=4, probe=lambda: next(scores), probe_after={0, 2, 4}, say=said.append)
+    method = make("simclr")
+    fit(method, Vectors(), Noise(), optimizer("sgd", method), how)
+    heads = [line.partition(":")[0] for line in said if line.startswith(("Before training", "Epoch"))]
+    assert heads == ["Before training", "Epoch 1", "Epoch 2", "Epoch 3", "Epoch 4"]
+    assert [line.partition("kNN ")[2] for line in said if line.partition(":")[0] in heads] == [
+        *("1.0 %.", "", "5.0 %.", "", "7.0 %.")
+    ]
+
+
 def test_an_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
     data = Vectors()
     method = make("simclr")
