@@ -374,9 +374,7 @@ def baselines(given: TableSet) -> dict[str, Any]:
 
 
 def _line(result: dict[str, Any]) -> str:
-    told = (
-        f"{what} {result['before'][what]['accuracy']} to {result['after'][what]['accuracy']}" for what in MEASURES
-    )
+    told = (f"{what} {result['before'][what]['accuracy']} to {result['after'][what]['accuracy']}" for what in MEASURES)
     return f"{result['set']} {result['method']} {result['config']} {result['steps']} steps: {', '.join(told)}"
 
 
