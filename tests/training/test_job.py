@@ -122,7 +122,7 @@ def test_a_recipe_of_ones_own_names_arguments_that_there_are(tmp_path: Path) -> 
     assert plans.make("simclr", "drawings", None, {"from_run": tmp_path}).settings.from_run == str(tmp_path)
 
 
-def test_a_recipe_may_go_by_the_samples(tmp_path: Path) -> None:
+def test_a_recipe_may_go_by_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is settled once they are open; a run that goes on keeps what it was settled to, whatever the file says."""
     file = tmp_path / "mine.py"
     text = (
@@ -142,6 +142,9 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path) -> None:
     assert again(epochs=3, say=lambda text: None).config["settings"] == settings | {"epochs": 3}
     with pytest.raises(ValueError, match="batch was 8 and is 12"):
         again(batch=12)
+    monkeypatch.chdir(tmp_path)
+    spelled = again(recipe="mine.py:mine", epochs=4, say=lambda text: None)  # the same file
+    assert spelled.config["settings"] == settings | {"epochs": 4}
 
 
 def test_recipes_by_measurement_are_the_default_and_those_of_papers_have_a_name(data: Path) -> None:

@@ -121,21 +121,14 @@ def as_saved(plan: Plan, saved: dict[str, Any]) -> Plan:
 
     saved: what its config.yaml holds.
     """
-    if plan.recipe != saved["recipe"] or not recipes.goes_by_facts(plan.recipe, Path(plan.method).stem, plan.kind):
+    if not recipes.goes_by_facts(plan.recipe, Path(plan.method).stem, plan.kind):
         return plan
-    known = {f.name: f.type for f in dataclasses.fields(plan.settings)}
-    kept = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in saved["settings"].items()
-        if name in known
-    }
-    own = own_flags(plan.method)
-    arguments = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in saved["arguments"].items()
-        if name in own
-    }
-    return settle(plan, Recipe(settings=dataclasses.replace(plan.settings, **kept), method=arguments))
+    known = settings_of(plan.kind).union(own_flags(plan.method))
+    settings, arguments = (
+        {name: tuple(value) if isinstance(value, list) else value for name, value in part.items() if name in known}
+        for part in (saved["settings"], saved["arguments"])
+    )
+    return settle(plan, Recipe(settings=dataclasses.replace(plan.settings, **settings), method=arguments))
 
 
 def _laid_over(
