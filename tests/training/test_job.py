@@ -147,6 +147,21 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path, monkeypatch: pytest.Monk
     assert spelled.config["settings"] == settings | {"epochs": 4}
 
 
+def test_a_recipe_cannot_change_how_samples_were_opened(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from nearfar import Recipe\nfrom nearfar.modalities.table.settings import Settings\ndef mine(facts):\n"
+        "    few = facts.samples < 100\n"
+        "    return Recipe(settings=Settings(numbers='standard' if few else 'quantile', epochs=1, batch=8))\n"
+    )
+    table = {"a": [float(i) for i in range(24)], "b": [float(i % 5) for i in range(24)]}
+    fit = functools.partial(nearfar.fit, table, "simclr", recipe=f"{file}:mine", say=lambda text: None)
+    with pytest.raises(ValueError, match="has numbers 'standard' for these samples, which were opened with 'quantile'"):
+        fit(out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert fit(out=tmp_path / "run", numbers="quantile").config["settings"]["numbers"] == "quantile"
+
+
 def test_recipes_by_measurement_are_the_default_and_those_of_papers_have_a_name(data: Path) -> None:
     names = {
         name: plans.make(method, data, name, {}).recipe

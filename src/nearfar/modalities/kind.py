@@ -36,10 +36,10 @@ class Kind:
     be given; all else has a plain form here.
 
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
-    unlabeled: what to do where labels are needed and none are known.
+    unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
     N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
-    `nearfar.Settings`.
+    `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
     name: str = ""
@@ -47,6 +47,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
 

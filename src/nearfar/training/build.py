@@ -75,13 +75,22 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
 
 
 def settled(plan: Plan, samples: Samples) -> Plan:
-    """The plan, now that the samples are open: a recipe may go by what they are."""
-    method = Path(plan.method).stem
+    """The plan, now that the samples are open: a recipe may go by what they are.
+
+    Raises ValueError where it would have had them opened otherwise.
+    """
+    method, kind = Path(plan.method).stem, kinds.of(plan.kind)
     if not recipes.goes_by_facts(plan.recipe, method, plan.kind):
         return plan
-    facts = kinds.of(plan.kind).recipe_facts(samples, plan.settings, plan.given)
-    facts = replace(facts, own_encoder=plan.network is not None)
-    return settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
+    facts = replace(kind.recipe_facts(samples, plan.settings, plan.given), own_encoder=plan.network is not None)
+    final = settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
+    for name in sorted(kind.read):
+        if (before := getattr(plan.settings, name)) != (now := getattr(final.settings, name)):
+            raise UserError(
+                f"the recipe {plan.recipe!r} has {name} {now!r} for these samples, which were opened with {before!r}: "
+                f"by {name} data are opened, so that it cannot depend on them"
+            )
+    return final
 
 
 def insist_ready(plan: Plan) -> None:

@@ -50,6 +50,7 @@ class ImageKind(kind.Kind):
     noun = "images"
     raw_name = "raw pixels"
     pixels = True
+    read = kind.Kind.read | {"size", "max_bad", "white", "frames", "max_pixels"}
     Settings = Settings
     Facts = Facts
 

@@ -36,6 +36,7 @@ class TableKind(kind.Kind):
     noun = "rows"
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     raw_name = "raw columns"
+    read = kind.Kind.read | {"drop", "categorical", "numbers"}
     Settings = Settings
 
     def recognizes(self, data: Any) -> bool:
