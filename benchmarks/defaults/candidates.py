@@ -33,6 +33,9 @@ BATCH32 = {"batch": 32, "lr": 6e-3}
 COLDER, WARMER = {"temperature": 0.1}, {"temperature": 0.5}
 SLOWER = {"momentum": 0.99}
 FASTER = {"lr": 6e-3}
+ONE = {"splits": 1}
+BOTH = {"symmetric": True}
+"""Both views as queries, at twice the cost of a sample: so half the steps."""
 VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
 BEST = ("simclr", "colorful", "drawing", "sign")
 """Those of them that were best on some set with SimCLR: other methods are tried with these alone."""
@@ -51,7 +54,12 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "simclr-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "simclr"},
         "colorful-batch256": SIMCLR | {"batch": 256, "lr": 2e-3, "views": "colorful"},
     },
-    "moco": {OLD: {}, **_over(MOCO, *BEST), **_varied(MOCO, ("colorful",), {"queue": 256}, SLOWER)},
+    "moco": {
+        OLD: {},
+        **_over(MOCO, *BEST),
+        **_varied(MOCO, ("colorful",), {"queue": 256}, SLOWER),
+        **_varied(MOCO | {"queue": 256}, ("colorful", "sign"), ONE, ONE | BOTH, ONE | BOTH | BATCH64),
+    },
     "byol": {
         OLD: {},
         **_over(BYOL, *BEST),

@@ -99,8 +99,8 @@ def flags(method: str, config: str, steps: int) -> dict[str, Any]:
 
 def planned(data: Images, method: str, config: str, minutes: float, seed: int) -> tuple[plans.Plan, int]:
     """The plan of a run, and how many steps it has: whole epochs, at least one."""
-    seen = 60 * minutes / cost(method, data.channels, data.side)
     given = CANDIDATES[method][config]
+    seen = 60 * minutes / cost(method, data.channels, data.side) / (2 if given.get("symmetric") else 1)
     batch = min(given.get("batch") or plans.make(method, data, "small_images", {}).settings.batch, len(data))
     per_epoch = len(data) // batch
     epochs = max(1, round(seen / (per_epoch * batch)))
