@@ -301,13 +301,6 @@ class Run:
             say(note)
         seen = torch.cat([self.seen(samples) for samples in parts])[tested]
         plain = self.kind.plain(self.encoder)
-        untouched = torch.cat(
-            [
-                self.kind.raw(samples, index, self.encoder)
-                for samples in parts
-                for index in torch.arange(len(samples)).split(512)
-            ]
-        )
         first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
         untrained = torch.cat([probing.passed(first, plain, samples) for samples in parts])
@@ -324,7 +317,7 @@ class Run:
                 seed=seed,
             )
             for name, features in (
-                (self.kind.raw_name, untouched),
+                *self.kind.baselines(parts, self.encoder).items(),
                 ("untrained encoder", untrained),
                 ("trained encoder", trained),
             )

@@ -127,7 +127,7 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
     else:  # which word is DATA, and so the kind, is known only once all flags are
         every = modalities.entry(named).Settings if named else _any_settings()
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
-    kind = place.kind or modalities.kind_of(place.data)
+    kind = place.kind or modalities.kind_of(place.data, named_in(argv))
     entry = modalities.entry(kind)
     recipe_name = recipes.choose(place.recipe, Path(method).stem, place.data, kind)
     recipe = recipes.load(recipe_name, Path(method).stem, kind)

@@ -104,6 +104,14 @@ def first_rows(path: Path, count: int) -> list[Row]:
     return rows
 
 
+def first_lines(path: Path) -> list[str]:
+    """The first lines of a text file, to see what it is; what cannot be read is left to whoever opens it."""
+    with suppress(OSError, EOFError, zlib.error):
+        content = _content(path, START)
+        return content.decode(_encoding(content), errors="replace").split("\n")
+    return []
+
+
 def header(path: Path) -> list[str]:
     """The names of the columns of a delimited or a Parquet file, without reading what they hold; none where it cannot
     be read."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Collection
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -65,6 +67,14 @@ def insist_samples(data: str | os.PathLike[str]) -> None:
         )
 
 
-def kind_of(data: Any) -> str:
-    """The kind of the library that recognizes the data."""
-    return next((name for name in names() if entry(name).recognizes(data)), UNKNOWN)
+def kind_of(data: Any, given: Collection[str] = ()) -> str:
+    """The kind of the library that recognizes the data; of several the one that has a setting of its own among those
+    given, or else the first."""
+    able = [name for name in names() if entry(name).recognizes(data)]
+    return next((name for name in able if own_settings(name).intersection(given)), [*able, UNKNOWN][0])
+
+
+def own_settings(name: str) -> set[str]:
+    """The settings of a kind that not every kind has."""
+    every = {field.name for field in fields(Settings)}
+    return {field.name for field in fields(entry(name).Settings)} - every

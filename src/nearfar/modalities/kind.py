@@ -250,6 +250,14 @@ class Kind:
         """Rows that no network has made, N x D, with which a representation is compared."""
         return torch.empty(len(index), 0)
 
+    def baselines(self, parts: Sequence[Any], encoder: Any) -> dict[str, Tensor]:
+        """Rows that no network has made, by their name, with which a representation is compared: each N x D.
+
+        parts: samples, one after the other.
+        """
+        blocks = [(samples, index) for samples in parts for index in torch.arange(len(samples)).split(512)]
+        return {self.raw_name: torch.cat([self.raw(samples, index, encoder) for samples, index in blocks])}
+
     def describe(self, facts: dict[str, Any]) -> str:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""

@@ -1,14 +1,76 @@
-"""What a table looks like from outside. Free of torch, as the command line asks before anything is loaded."""
+"""What a table, or sentences, look like from outside. Free of torch, as the command line asks before anything is loaded."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from nearfar.data import csv
 
 LISTS = frozenset(("path", "image_path", "file", "file_name", "filename"))
 """Columns of a Parquet file that name files elsewhere."""
+
+
+SENTENCES = ("text", "sentence")
+"""Columns that hold sentences to learn from, where none is named."""
+
+
+def sentence_column(names: Collection[str]) -> str:
+    """The column of sentences among those of a table, in any case; "" where none is called so."""
+    found = (name for wanted in SENTENCES for name in names if name.strip().casefold() == wanted)
+    return next(found, "")
+
+
+def is_columns(data: Any) -> bool:
+    """Whether data are columns: a CSV or Parquet file that lists no images, a frame, a datasets.Dataset without images,
+    or a mapping of columns."""
+    if isinstance(data, str | os.PathLike):
+        return looks_like_table(Path(data))
+    if isinstance(getattr(data, "features", None), Mapping):  # a datasets.Dataset
+        return not any(type(feature).__name__ == "Image" for feature in data.features.values())
+    return hasattr(data, "columns") or isinstance(data, Mapping)
+
+
+def holds_sentences(data: Any) -> bool:
+    """Whether data are sentences: a file that `looks_like_sentences`, a list of texts that are no paths, or columns in
+    memory (a mapping, a frame, a datasets.Dataset) of which one is called text or sentence and none holds images."""
+    if isinstance(data, str | os.PathLike):
+        return looks_like_sentences(Path(data))
+    if isinstance(data, list | tuple):
+        some = data[:100]
+        return bool(some) and all(isinstance(text, str) for text in some) and not all(map(looks_like_path, some))
+    features = getattr(data, "features", None)
+    if isinstance(features, Mapping) and any(type(kind).__name__ == "Image" for kind in features.values()):
+        return False
+    columns = features or (data if isinstance(data, Mapping) else getattr(data, "columns", ()))
+    return bool(sentence_column([str(name) for name in columns]))
+
+
+def looks_like_path(text: str, folder: Path = Path()) -> bool:
+    """Whether a text is the path of a file that is there, or has the form of one: no blank, and an ending."""
+    if re.fullmatch(r"(\S+|.*[/\\].*)\.[A-Za-z][A-Za-z0-9]{1,4}", text):
+        return True
+    return 0 < len(text) < 256 and "\0" not in text and (folder / text).is_file()
+
+
+def looks_like_sentences(path: Path) -> bool:
+    """Whether a file holds sentences: a .jsonl file; a table with a column called text or sentence, and none of paths;
+    or lines of text, in a .txt or .txt.gz file whose first line is not the path of a file."""
+    name = path.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz", ".txt.gz")):
+        return True
+    if not path.is_file():
+        return False
+    if name.endswith(".txt"):
+        first = next((line.strip() for line in csv.first_lines(path) if line.strip()), "")
+        return bool(first) and not looks_like_path(first, path.parent)
+    columns = csv.header(path) if name.endswith(".csv") or looks_like_table(path) else []
+    listed = any(name.strip().casefold() in LISTS for name in columns)
+    return bool(sentence_column(columns)) and not listed
 
 
 def looks_like_table(path: Path) -> bool:

@@ -62,7 +62,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
     """
     if isinstance(data, str | os.PathLike):
         modalities.insist_samples(data)
-    kind = kind or modalities.kind_of(data)
+    kind = kind or modalities.kind_of(data, flags)
     recipe = recipes.choose(recipe or "", Path(method).stem, data, kind)
     typical = modalities.entry(kind).Facts(own_encoder=not isinstance(flags.get("encoder") or "", str))
     base: Recipe = recipes.load(recipe, Path(method).stem, kind, typical)

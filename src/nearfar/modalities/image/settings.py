@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.errors import UserError
-from nearfar.modalities.recognize import looks_like_table
+from nearfar.modalities.recognize import holds_sentences, looks_like_table
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
 DRAWINGS = "drawings"
@@ -107,16 +107,17 @@ class Facts(settings.Facts):
 
 def recognizes(data: Any) -> bool:
     """Whether data are images: the drawings of the package, a folder, an archive, a list of paths, arrays, a list of
-    images, a data set of images; no table."""
+    images, a data set of images; no table and no sentences."""
     if isinstance(data, tuple) and len(data) == 2:
         return recognizes(data[0])
     if isinstance(data, str | os.PathLike):
         if str(data) == DRAWINGS:
             return True
         path = Path(data)
-        return (path.is_dir() or path.suffix.lower() in SUFFIXES) and not looks_like_table(path)
+        listed = path.suffix.lower() in SUFFIXES and not holds_sentences(path)
+        return (path.is_dir() or listed) and not looks_like_table(path)
     if isinstance(data, list):
-        return not (data and isinstance(data[0], Mapping | list | tuple | int | float))
+        return not (data and isinstance(data[0], Mapping | list | tuple | int | float)) and not holds_sentences(data)
     features = getattr(data, "features", None)
     if isinstance(features, Mapping):  # a datasets.Dataset
         return any(type(feature).__name__ == "Image" for feature in features.values())

@@ -11,8 +11,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from nearfar.data import csv
 from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.tables import header
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -21,7 +21,7 @@ from nearfar.modalities.table import doctor, settings
 from nearfar.modalities.table import views as table_views
 from nearfar.modalities.table.columns import Columns
 from nearfar.modalities.table.encoder import TableEncoder, example, from_spec, inputs
-from nearfar.modalities.table.samples import TableSamples, insist_file, open_table
+from nearfar.modalities.table.samples import TableSamples, open_table
 from nearfar.modalities.table.settings import Settings
 from nearfar.modalities.table.sheet import row_sheet
 from nearfar.modalities.table.views import Draws, Views
@@ -63,7 +63,7 @@ class TableKind(kind.Kind):
 
     def columns(self, data: Any) -> list[str] | None:
         if isinstance(data, str | os.PathLike):
-            return csv.header(insist_file(Path(data)))
+            return header(Path(data))
         return list(map(str, data)) if isinstance(data, Mapping) else None
 
     def open(self, data: Any, settings: Settings) -> TableSamples:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.data.labels import USUAL, LabelColumn, Labels, array_labels, given_labels, some, split_names
+from nearfar.data.labels import USUAL, LabelColumn, Labels, array_labels, given_labels, split_names
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.errors import NotFound, UserError, WrongType
+from nearfar.data.tables import read
+from nearfar.errors import UserError
 from nearfar.modalities.table.columns import Columns, NumberForm
 from nearfar.modalities.table.values import missing_words
 
 RESERVED = ("split", "group")
 """Columns that say something of a row and are no input."""
-
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -76,7 +74,7 @@ def open_table(
 ) -> TableSamples:
     """Open a table for training, or for an encoder that was trained on `columns`.
 
-    data: a .csv, .tsv (both may be .gz) or .parquet file, a pyarrow table, a data frame of pandas or polars, a
+    data: a .csv, .tsv, .jsonl (all may be .gz) or .parquet file, a pyarrow table, a data frame of pandas or polars, a
         datasets.Dataset, or a mapping of column names to values. Text is read as `nearfar.data.csv` says. The columns
         split and group are no inputs. Columns are found by name, whatever its case.
     labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, which must
@@ -90,7 +88,7 @@ def open_table(
     Raises FileNotFoundError where there is nothing, ValueError where it is no table, a named column is absent, no row
     may be learned from, or no column can be.
     """
-    table, typed = _read(data)
+    table, typed = read(data)
     given = f"'{data}'" if isinstance(data, str | Path) else "the table"
     notes: list[str] = []
 
@@ -181,83 +179,3 @@ def _as_trained(name: str, columns: Columns, notes: list[str], table: pa.Table) 
         return name
     notes.append(f"The column {name!r} is read as {known!r}.")
     return known
-
-
-def _read(data: Any) -> tuple[pa.Table, bool]:
-    """The table, its columns named without white space around them; and whether its columns have types of their own."""
-    given = f"'{data}'" if isinstance(data, str | Path) else "the table"
-    if isinstance(data, str | Path):
-        table = _read_file(Path(data))
-    elif isinstance(data, pa.Table):
-        table = data
-    elif isinstance(data, Mapping):
-        table = _assembled(given, list(data), list(data.values()))
-    elif hasattr(data, "iloc"):  # by position, as two columns may have one name
-        table = _assembled(given, list(data.columns), [data.iloc[:, i] for i in range(data.shape[1])])
-    elif isinstance(getattr(data, "features", None), Mapping):  # a datasets.Dataset
-        table = data.with_format("arrow")[:]
-        for name, feature in data.features.items():
-            if classes := getattr(feature, "names", None):
-                place = table.column_names.index(name)
-                texts = [classes[i] if i is not None and i >= 0 else None for i in table[name].to_pylist()]
-                table = table.set_column(place, name, pa.array(texts, pa.string()).dictionary_encode())
-    elif hasattr(data, "__arrow_c_stream__"):  # a polars frame
-        table = pa.table(data)
-    else:
-        raise WrongType(
-            f"a {type(data).__name__} is no table; wanted: a file ({', '.join(ENDINGS)}), a pyarrow table, a frame of "
-            "pandas or polars, a datasets.Dataset, or a mapping of column names to values"
-        )
-    names = [name.strip() for name in table.column_names]
-    csv.insist_distinct(data if isinstance(data, str | Path) else "the table", csv.Row(1, names))
-    if table.num_rows == 0:
-        raise UserError(f"{given} has no rows")
-    written = isinstance(data, str | Path) and not str(data).lower().endswith((".parquet", ".pq"))
-    table = table.rename_columns(names)
-    if written:
-        _insist_header(given, table)
-    return table, not written
-
-
-def _insist_header(given: str, table: pa.Table) -> None:
-    """Raise ValueError where the name of every column is one of its values: then the first row is data."""
-    if table.num_rows > 1 and all(name in set(table[name].to_pylist()) for name in table.column_names):
-        raise UserError(
-            f"{given}: the first line should name the columns, and holds {some(list(map(repr, table.column_names)))}, "
-            "which are values too. If it is data, put a line of names above it."
-        )
-
-
-def _assembled(given: str, names: Sequence[Any], values: Sequence[Any]) -> pa.Table:
-    """A table of columns that Python holds; of several types of values in one column, all become text."""
-    columns = []
-    for column in values:
-        column = column.cpu().numpy() if isinstance(column, Tensor) else column
-        try:
-            columns.append(pa.array(column, from_pandas=True))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-            columns.append(pa.array([csv.as_text(value) or None for value in column], pa.string()))
-    if len(set(map(len, columns))) > 1:
-        raise UserError(f"{given} has columns of {' and '.join(map(str, sorted(set(map(len, columns)))))} values")
-    columns = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
-    return pa.Table.from_arrays(columns, names=[str(name) for name in names])
-
-
-def insist_file(path: Path) -> Path:
-    """Raise FileNotFoundError where there is no file."""
-    if not path.is_file():
-        raise NotFound(f"There is no table at '{path}'.")
-    return path
-
-
-def _read_file(path: Path) -> pa.Table:
-    insist_file(path)
-    name = path.name.lower()
-    if not name.endswith(ENDINGS):
-        raise UserError(f"'{path}' is no table that is known here. Wanted: {', '.join(ENDINGS)}.")
-    if not name.endswith((".parquet", ".pq")):
-        return csv.read_table(path)
-    try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"'{path}' cannot be read as a Parquet table ({error}).") from error

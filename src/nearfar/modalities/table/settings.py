@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
 from nearfar.errors import UserError
-from nearfar.modalities.recognize import looks_like_table
+from nearfar.modalities.recognize import holds_sentences, is_columns
 from nearfar.ranges import UnitInterval
 
 VIEWS = ("scarf", "corrupted", "blanked", "mixed")
@@ -56,13 +53,8 @@ Facts = settings.Facts
 
 
 def recognizes(data: Any) -> bool:
-    """Whether data are a table: a CSV or Parquet file that lists no images, a frame, a datasets.Dataset without images,
-    or a mapping of columns."""
-    if isinstance(data, str | os.PathLike):
-        return looks_like_table(Path(data))
-    if isinstance(getattr(data, "features", None), Mapping):  # a datasets.Dataset
-        return not any(type(feature).__name__ == "Image" for feature in data.features.values())
-    return hasattr(data, "columns") or isinstance(data, Mapping)
+    """Whether data are a table: see `is_columns`; one with a column of sentences is not taken for one."""
+    return is_columns(data) and not holds_sentences(data)
 
 
 def study_encoder() -> str:

@@ -1,0 +1,195 @@
+"""Encoders of sentences: networks of transformers, and how one row is made of what they give for each token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.errors import UserError
+from nearfar.method import Encoder
+from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
+from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
+
+BUCKET = 32
+"""Sentences, at least, that pass the network together where those of a batch differ in length."""
+
+ATTENTION = "sdpa"
+"""The fused form, in which no matrix of token by token is kept."""
+
+
+def pool(states: Sequence[Tensor], mask: Tensor, pooler: Pooler) -> Tensor:
+    """One row for each sentence: N x H, of what a network gives for its tokens (SimCSE, arXiv 2104.08821).
+
+    states: what each layer gives, N x L x H, behind what the embeddings give, as `hidden_states` of transformers.
+    mask: N x L, where there is a token.  pooler: cls and cls_before_pooler take the first token; avg takes the mean
+    over the tokens of the last layer, avg_top2 of the last two layers, avg_first_last of the first and the last layer.
+    """
+    if pooler in ("cls", "cls_before_pooler"):
+        return states[-1][:, 0]
+    mean = {
+        "avg": lambda: states[-1],
+        "avg_top2": lambda: (states[-1] + states[-2]) / 2,
+        "avg_first_last": lambda: (states[1] + states[-1]) / 2,
+    }[pooler]()
+    weight = mask.to(mean.dtype)[..., None]
+    return (mean * weight).sum(1) / weight.sum(1)
+
+
+def buckets(length: Tensor) -> list[Tensor]:
+    """The positions of sentences, in parts of nearly equal length, for less padding. length: N, int64."""
+    order = length.argsort(descending=True, stable=True)
+    parts, rest = [], order.tolist()
+    known = length.tolist()
+    while rest:
+        # A part ends where the next sentence would be padded by a quarter, once it is large enough.
+        size = next((k for k in range(BUCKET, len(rest)) if 5 * known[rest[k]] < 4 * known[rest[0]]), len(rest))
+        size = size if len(rest) - size >= BUCKET else len(rest)
+        parts.append(torch.tensor(rest[:size]))
+        rest = rest[size:]
+    return parts
+
+
+class TextEncoder(Encoder):
+    """A network of transformers for sentences: Tokens of N -> N x dim.
+
+    config: of the network, in plain JSON types.  tokenizer: that makes its tokens.  length: those of a sentence that it
+    sees.  pooler: see `pool`; cls has a linear layer and tanh behind the first token, which stay after training.
+    """
+
+    def __init__(self, name: str, config: dict[str, Any], tokenizer: Tokenizer, pooler: Pooler, length: int) -> None:
+        super().__init__()
+        self.net = _network(config)
+        self.dim = int(self.net.config.hidden_size)
+        self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
+        self.tokenizer, self.pooler, self.length = tokenizer, pooler, length
+        self.pad = self.net.config.pad_token_id or 0
+        self.spec = {
+            "kind": "text",
+            "name": name,
+            "config": config,
+            "pooler": pooler,
+            "length": length,
+            "tokenizer": tokenizer.spec(),
+        }
+
+    def forward(self, view: Tokens) -> Tensor:
+        """Sentences of like length pass together, so that little is computed for padding."""
+        parts = buckets(view.length)
+        if len(parts) == 1:
+            return self._encode(view.ids, view.length)
+        order = torch.cat(parts).to(view.ids.device)
+        rows = [self._encode(view.ids[part], view.length[part]) for part in order.split(list(map(len, parts)))]
+        return torch.cat(rows)[order.argsort()]
+
+    def _encode(self, ids: Tensor, length: Tensor) -> Tensor:
+        ids = ids[:, : int(length.max())]
+        mask = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
+        layered = self.pooler in ("avg_top2", "avg_first_last")
+        full = {} if bool(mask.all()) else {"attention_mask": mask.long()}
+        out = self.net(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
+        row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
+        return row if self.dense is None else self.dense(row).tanh()
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
+        """Sentences of random tokens, as long as can be."""
+        return example(self.spec | {"size": self.tokenizer.size}, n, generator)
+
+    def preparation(self) -> dict[str, Any]:
+        return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
+
+
+def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tokens:
+    """Sentences of random tokens for an encoder with that spec."""
+    size = spec.get("size") or Tokenizer.from_spec(spec["tokenizer"]).size
+    ids = torch.randint(size, (n, spec["length"]), generator=generator)
+    return Tokens(ids, torch.full((n,), spec["length"]))
+
+
+def from_spec(spec: dict[str, Any]) -> TextEncoder:
+    """The encoder that `TextEncoder.spec` describes, with random weights."""
+    tokenizer = Tokenizer.from_spec(spec["tokenizer"])
+    return TextEncoder(spec["name"], spec["config"], tokenizer, spec["pooler"], spec["length"])
+
+
+def fresh(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int, dropout: float) -> TextEncoder:
+    """A BERT with random weights (arXiv 1810.04805), of the layers and width that its name tells."""
+    known = sizes(name)
+    if known is None:
+        raise UserError(f"{name!r} is no network with random weights")
+    layers, width = known
+    config = {
+        "model_type": "bert",
+        "vocab_size": tokenizer.size,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": max(1, width // 64),
+        "intermediate_size": 4 * width,
+        "max_position_embeddings": max(512, length),
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+    }
+    return TextEncoder(name, config, tokenizer, pooler, length)
+
+
+def from_folder(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int) -> TextEncoder:
+    """The network of a folder of transformers or sentence-transformers, with its weights. Nothing is downloaded.
+
+    Raises ValueError where it cannot be read, takes fewer tokens, or has another vocabulary.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    folder = transformer_folder(Path(name))
+    try:
+        known = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--encoder {name!r}: its config.json cannot be used ({error})") from error
+    if known.is_encoder_decoder:
+        raise UserError(f"--encoder {name!r} is a {known.model_type} of encoder and decoder: give an encoder alone")
+    config: dict[str, Any] = json.loads(known.to_json_string())
+    for field in ("architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+        config.pop(field, None)
+    most = getattr(known, "max_position_embeddings", None) or length
+    most -= (known.pad_token_id or 0) + 1 if known.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    if length > most:
+        raise UserError(f"--length {length}: the network of {name!r} takes {most} tokens at most")
+    if tokenizer.size > known.vocab_size:
+        raise UserError(
+            f"the tokenizer knows {tokenizer.size:,} tokens and the network of {name!r} {known.vocab_size:,}: give the "
+            "tokenizer that belongs to it"
+        )
+    encoder = TextEncoder(name, config, tokenizer, pooler, length)
+    try:
+        given = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"--encoder {name!r}: its weights cannot be read ({error})") from error
+    own = encoder.net.state_dict()
+    encoder.net.load_state_dict({key: value for key, value in given.state_dict().items() if key in own})
+    head = getattr(getattr(given, "pooler", None), "dense", None)
+    if encoder.dense is not None and head is not None:  # the layer that SimCSE trains stands where BERT's pooler does
+        encoder.dense.load_state_dict(head.state_dict())
+    return encoder
+
+
+def _network(config: dict[str, Any]) -> Any:
+    """A network of transformers with random weights, without a layer of its own behind the tokens."""
+    insist_installed()
+    if config["model_type"] == "bert":  # importing what knows all networks takes as long again
+        from transformers.models.bert.configuration_bert import BertConfig
+        from transformers.models.bert.modeling_bert import BertModel
+
+        known = BertConfig(**{key: value for key, value in config.items() if key != "model_type"})
+        net = BertModel._from_config(known, attn_implementation=ATTENTION, add_pooling_layer=False)
+    else:
+        from transformers import AutoConfig, AutoModel
+
+        net = AutoModel.from_config(AutoConfig.for_model(**config), attn_implementation=ATTENTION)
+        if getattr(net, "pooler", None) is not None:
+            net.pooler = None
+    return net

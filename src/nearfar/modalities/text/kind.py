@@ -1,0 +1,205 @@
+"""Sentences as a kind of data: opened, and turned into views, as the settings of a run say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from nearfar.data import tables
+from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.samples import LEARNED
+from nearfar.data.tiles import Excerpts, Tiles
+from nearfar.errors import UserError
+from nearfar.files import load_function
+from nearfar.modalities import kind
+from nearfar.modalities.examination import Copies, Examination
+from nearfar.modalities.text import doctor, settings, words
+from nearfar.modalities.text import views as text_views
+from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
+from nearfar.modalities.text.samples import TextSamples, open_texts
+from nearfar.modalities.text.settings import Settings, sizes, transformer_folder
+from nearfar.modalities.text.sheet import sentence_sheet
+from nearfar.modalities.text.tokenizer import Tokenizer
+from nearfar.modalities.text.views import Draws, Views
+
+
+class TextKind(kind.Kind):
+    """Sentences: lines of a file, a column of a table, a list; or pairs and triplets of them."""
+
+    noun = "sentences"
+    unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
+    read = kind.Kind.read | {
+        *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length")
+    }
+    Settings = Settings
+    Facts = settings.Facts
+
+    def recognizes(self, data: Any) -> bool:
+        return settings.recognizes(data)
+
+    def recipe_for(self, data: Any) -> str:
+        return settings.recipe_for(data)
+
+    def measured_for(self, data: Any) -> str:
+        return settings.measured_for(data)
+
+    def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
+        return self.Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
+
+    def study_encoder(self) -> str:
+        return settings.study_encoder()
+
+    def insist_encoder(self, name: str) -> None:
+        settings.insist_encoder(name)
+
+    def insist_settings(self, settings: Settings) -> None:
+        self.insist_encoder(settings.encoder)
+        if settings.tokenizer:
+            Tokenizer.from_folder(settings.tokenizer)
+        if ".py" in settings.views:
+            load_function(settings.views, "--views")
+
+    def view_count(self, settings: Settings) -> int | None:
+        if ".py" in settings.views:
+            return None
+        return settings.view_count or max(2, len(settings.columns))
+
+    def columns(self, data: Any) -> list[str] | None:
+        if isinstance(data, str | os.PathLike):
+            path = Path(data)
+            return tables.header(path) if path.name.lower().endswith(tables.ENDINGS) else []
+        return list(map(str, data)) if isinstance(data, Mapping) else None
+
+    def open(self, data: Any, settings: Settings) -> TextSamples:
+        return open_texts(
+            data,
+            columns=settings.columns,
+            labels=settings.labels if settings.labels not in ("", "none") else None,
+            label_column=settings.label_column,
+            keep=settings.keep_words,
+        )
+
+    def open_as(
+        self,
+        data: Any,
+        facts: dict[str, Any],
+        settings: Settings,
+        *,
+        labels: Any,
+        label_column: str,
+        lenient: bool = False,
+    ) -> TextSamples:
+        """Where the run learned from pairs, sentences without partners are read as well as pairs."""
+        opened = open_texts(
+            data,
+            columns=settings.columns if self._has(data, settings.columns) else settings.columns[:1],
+            labels=labels,
+            label_column=LabelColumn(label_column, settings.label_column != USUAL),
+            keep=settings.keep_words,
+        )
+        return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
+
+    def _has(self, data: Any, columns: tuple[str, ...]) -> bool:
+        there = [name.casefold() for name in self.columns(data) or []]
+        return all(name.casefold() in there for name in columns if name)
+
+    def tokenizer(self, samples: TextSamples, settings: Settings) -> Tokenizer:
+        """That of the run the samples were opened for; else that of a folder, or one learned from those that may be
+        learned from, which is then kept with them."""
+        if samples.tokenizer is None:
+            if settings.tokenizer or not sizes(settings.encoder):
+                folder = settings.tokenizer or transformer_folder(Path(settings.encoder))
+                samples.tokenizer = Tokenizer.from_folder(folder)
+            else:
+                learned = samples.of_split(*LEARNED).nonzero()[:, 0].tolist() or range(len(samples))
+                texts = [text for i in learned for text in samples.texts[i]]
+                samples.tokenizer = Tokenizer.learn(texts, settings.vocabulary)
+        return samples.tokenizer
+
+    def facts(self, samples: TextSamples, settings: Settings) -> dict[str, Any]:
+        """What describes the input in words; a method that asks for channels gets 0."""
+        tokenizer = self.tokenizer(samples, settings)
+        return {"channels": 0, "tokens": tokenizer.size, "length": settings.length, "columns": samples.columns}
+
+    def encoder(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> TextEncoder:
+        name, tokenizer = settings.encoder, self.tokenizer(samples, settings)
+        if sizes(name):
+            return fresh(name, tokenizer, pooler=settings.pooler, length=settings.length, dropout=settings.dropout)
+        return from_folder(name, tokenizer, pooler=settings.pooler, length=settings.length)
+
+    def encoder_from_spec(self, spec: dict[str, Any]) -> TextEncoder:
+        return from_spec(spec)
+
+    def inputs(self, samples: TextSamples, facts: dict[str, Any]) -> dict[str, Any]:
+        assert samples.tokenizer is not None
+        return {"tokenizer": samples.tokenizer.spec(), "length": facts["length"]}
+
+    def example(self, spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Any:
+        return example(spec, n, generator)
+
+    def views(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> Views:
+        """The views that the settings name. A function of the user's own gets tokenizer and length, gives `Views`."""
+        tokenizer = self.tokenizer(samples, settings)
+        if ".py" in settings.views:
+            return load_function(settings.views, "--views")(tokenizer, settings.length)
+        return text_views.views(
+            settings.views,
+            tokenizer,
+            length=settings.length,
+            strength=settings.strength,
+            count=settings.view_count,
+            columns=samples.columns,
+        )
+
+    def insist_fitting(self, encoder: Any, views: Any) -> None:
+        """Views that edit nothing differ by the encoder's dropout alone."""
+        idle = isinstance(views, Views) and views.columns == 1 and not any(view.edit for view in views.views)
+        rates = [module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)]
+        if idle and len(views) > 1 and not any(rates):
+            raise UserError(
+                "--views dropout: the encoder has no dropout, so that both views of a sentence are the same: give "
+                "--dropout 0.1, or other --views"
+            )
+
+    def plain(self, encoder: Any) -> Views:
+        """Sentences as they are."""
+        return text_views.plain(Tokenizer.from_spec(encoder.spec["tokenizer"]), encoder.spec["length"])
+
+    def baselines(self, parts: Sequence[TextSamples], encoder: Any) -> dict[str, Tensor]:
+        """What the words of a sentence tell, counted: a bag of them, and TF-IDF."""
+        return words.counted([samples.texts[i][0] for samples in parts for i in range(len(samples))])
+
+    def describe(self, facts: dict[str, Any]) -> str:
+        return f"of {facts['length']} tokens at most, of {facts['tokens']:,} that are known"
+
+    def sheet(self, samples: TextSamples, views: Views, index: Tensor, draws: Draws) -> Image:
+        """Some sentences, and below each its views, with what was changed in color."""
+        return sentence_sheet(samples, views, index, draws)
+
+    def grid(self, samples: TextSamples, index: Tensor, captions: list[str]) -> Image:
+        """Some sentences, each with its caption."""
+        return sentence_sheet(samples, None, index, None, captions)
+
+    def tiles(self, samples: TextSamples) -> Tiles:
+        return Tiles(
+            face=Excerpts(text=lambda i: " | ".join(samples.texts[i])),
+            names=[f"sentence {name}" for name in samples.names],
+            label=samples.label,
+            classes=samples.classes,
+            noun="sentence",
+            plural="sentences",
+            copies="Sentences count as copies where they say the same but for case, punctuation and white space.",
+        )
+
+    def copies(self, samples: TextSamples) -> Copies:
+        return doctor.copies(samples)
+
+    def examine(self, samples: TextSamples, settings: Settings) -> Examination:
+        return doctor.examine(samples, self.tokenizer(samples, settings), settings.length)

@@ -1,0 +1,54 @@
+"""Sentences: a small BERT with random weights and the views of SimCSE (arXiv 2104.08821), AdamW for its Adam.
+
+Rates are for networks that are trained from the start; one from a folder wants a lower --lr, as the papers have it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearfar.modalities.text.settings import Facts, Settings
+from nearfar.settings import Recipe
+
+
+def _recipe(method: dict[str, Any] | None = None, **changed: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "views": "dropout",
+        "epochs": 3,
+        "batch": 128,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "warmup": 0.3,
+        "clip": 1.0,
+    }
+    return Recipe(settings=Settings(**settings | changed), method=method or {})
+
+
+def default() -> Recipe:
+    return _recipe()
+
+
+def simcse(facts: Facts) -> Recipe:
+    """Of triplets the third sentence is a hard negative."""
+    return _recipe({"hard_negatives": facts.columns > 2})
+
+
+def simclr() -> Recipe:
+    return _recipe({"temperature": 0.05}, views="deletion")
+
+
+def moco(facts: Facts) -> Recipe:
+    return _recipe({"queue": facts.queue(4096), "momentum": 0.99, "temperature": 0.05}, views="deletion")
+
+
+def byol() -> Recipe:
+    return _recipe({"hidden": 1024, "momentum": 0.99}, views="deletion")
+
+
+def barlow() -> Recipe:
+    return _recipe({"dim": 1024}, views="deletion")
+
+
+def supcon() -> Recipe:
+    return _recipe({"temperature": 0.1}, views="deletion")

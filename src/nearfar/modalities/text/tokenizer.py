@@ -1,0 +1,173 @@
+"""Sentences as numbers: a tokenizer, learned from sentences or read from a folder, and what it makes of them."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearfar.errors import UserError
+from nearfar.modalities.text.settings import insist_installed, insist_tokenizer
+
+CHARACTERS = 64
+"""Of a text for each token that is wanted: the rest is not even divided into tokens."""
+
+SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "first": "[CLS]", "last": "[SEP]", "mask": "[MASK]"}
+MASKS = ("[MASK]", "<mask>", "[mask]")
+UNKNOWNS = ("[UNK]", "<unk>", "[unk]")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N sentences as an encoder takes them. ids: N x L, int64, whatever behind the end.  length: N, int64, tokens."""
+
+    ids: Tensor
+    length: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Where there is a token: N x L, bool."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < self.length[:, None]
+
+    def cat(self, others: Sequence[Tokens]) -> Tokens:
+        parts = [self, *others]
+        longest = max(part.ids.shape[1] for part in parts)
+        ids = [torch.nn.functional.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
+        return Tokens(torch.cat(ids), torch.cat([part.length for part in parts]))
+
+
+@dataclass(frozen=True)
+class Words:
+    """N sentences before they are edited, without the tokens at their ends.
+
+    ids: N x L, int64.  word: N x L, int64, of which word of the sentence each token is a piece, from 0.
+    length: N, int64, tokens.  What stands behind the end means nothing.
+    """
+
+    ids: Tensor
+    word: Tensor
+    length: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """Where there is a token: N x L, bool."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < self.length[:, None]
+
+    @property
+    def count(self) -> Tensor:
+        """How many words each sentence has: N, int64."""
+        return torch.where(self.inside, self.word + 1, 0).amax(1) if self.ids.shape[1] else self.length
+
+    def kept(self, keep: Tensor) -> Words:
+        """Some tokens of each sentence, in their order. keep: N x L, bool."""
+        keep = keep & self.inside
+        return self.ordered((~keep).long(), keep.sum(1))
+
+    def ordered(self, key: Tensor, length: Tensor) -> Words:
+        """The tokens in the order of their keys, those of equal keys as they stand, cut to a length. key: N x L."""
+        order = key.argsort(1, stable=True)
+        return replace(self, ids=self.ids.gather(1, order), word=self.word.gather(1, order), length=length)
+
+
+class Tokenizer:
+    """A tokenizer of the package tokenizers, and what is asked of it.
+
+    text: it as JSON, from which it is built again.  size: how many tokens it knows.  first, last: the tokens that it
+    puts at the ends of a sentence.  mask: the number of the token that hides others, None where it has none.
+    unknown: likewise of the one for what it does not know.
+    """
+
+    def __init__(self, text: str) -> None:
+        insist_installed()
+        import tokenizers
+
+        self.net: Any = tokenizers.Tokenizer.from_str(text)
+        self.net.no_padding()
+        self.net.no_truncation()
+        self.text, self.size = text, self.net.get_vocab_size()
+        probe = self.net.encode("a")
+        special = probe.special_tokens_mask
+        begin = special.index(0) if 0 in special else len(special)
+        end = len(special) - special[::-1].index(0) if 0 in special else len(special)
+        self.first, self.last = probe.ids[:begin], probe.ids[end:]
+        known = [[i for name in names if (i := self.net.token_to_id(name)) is not None] for names in (MASKS, UNKNOWNS)]
+        self.mask, self.unknown = (ids[0] if ids else None for ids in known)
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], size: int) -> Tokenizer:
+        """WordPiece in lower case, as BERT has it (arXiv 1810.04805), learned from sentences.
+
+        The same sentences give the same tokenizer. size: of the vocabulary, at most.
+        """
+        insist_installed()
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+        net: Any = Tokenizer(models.WordPiece(unk_token=SPECIAL["unknown"]))  # pyright: ignore[reportCallIssue]
+        net.normalizer = normalizers.BertNormalizer(lowercase=True)
+        net.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        net.decoder = decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=list(SPECIAL.values()), show_progress=False
+        )
+        net.train_from_iterator(texts, trainer)
+        first, last = SPECIAL["first"], SPECIAL["last"]
+        net.post_processor = processors.TemplateProcessing(
+            single=f"{first} $0 {last}", special_tokens=[(word, net.token_to_id(word)) for word in (first, last)]
+        )
+        return cls(net.to_str())
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """That of a folder. Raises FileNotFoundError where there is none, ValueError where it cannot be read."""
+        path = insist_tokenizer(folder)
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises Exception itself
+            raise UserError(f"{str(path)!r} is no tokenizer that can be read ({error})") from error
+
+    @classmethod
+    def from_spec(cls, packed: str) -> Tokenizer:
+        """The one that `spec` describes."""
+        return cls(zlib.decompress(base64.b85decode(packed)).decode())
+
+    def spec(self) -> str:
+        """All of it in one word, for files that people read."""
+        return base64.b85encode(zlib.compress(self.text.encode(), 9)).decode()
+
+    def words(self, texts: Sequence[str], most: int) -> Words:
+        """The first `most` tokens of each sentence, and of which words they are."""
+        found = self.net.encode_batch([text[: CHARACTERS * most] for text in texts], add_special_tokens=False)
+        rows = [(one.ids[:most], one.word_ids[:most]) for one in found]
+        length = np.array([len(ids) for ids, _ in rows], np.int64)
+        ids, word = np.zeros((2, len(rows), int(length.max(initial=0))), np.int64)
+        for i, (own, of) in enumerate(rows):
+            ids[i, : len(own)] = own
+            word[i, : len(own)] = [0 if w is None else w for w in of]
+        return Words(torch.from_numpy(ids), torch.from_numpy(word), torch.from_numpy(length))
+
+    def closed(self, words: Words, length: int) -> Tokens:
+        """Sentences as an encoder takes them: cut to `length` tokens, those at their ends included."""
+        head, tail = len(self.first), len(self.last)
+        ids = words.ids[:, : max(0, length - head - tail)]
+        n = words.length.clamp(max=ids.shape[1])
+        ids = torch.cat([ids.new_tensor(self.first).expand(len(ids), -1), ids, ids.new_zeros(len(ids), tail)], 1)
+        for place, token in enumerate(self.last):
+            ids = ids.scatter(1, (head + n + place)[:, None], token)
+        n = head + n + tail
+        return Tokens(ids[:, : int(n.max()) if len(n) else 0], n)
+
+    def __call__(self, texts: Sequence[str], length: int) -> Tokens:
+        """Sentences as an encoder takes them, as they are."""
+        return self.closed(self.words(texts, length), length)
+
+    def decode(self, words: Words) -> list[str]:
+        """What sentences say after they were edited."""
+        rows = [row[:n] for row, n in zip(words.ids.tolist(), words.length.tolist(), strict=True)]
+        return self.net.decode_batch(rows, skip_special_tokens=False)
