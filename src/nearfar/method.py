@@ -136,6 +136,14 @@ class Encoder(nn.Module):
             "ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
         )
 
+    def restorer(self) -> nn.Module:
+        """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
+        with the encoder, a view and a generator that all ranks share, it gives this rank's share of the loss.
+
+        Raises ValueError where views have no parts that could be hidden.
+        """
+        raise UserError(f"{self._name} restores nothing that is hidden: masked language modeling is for sentences")
+
     @property
     def _name(self) -> str:
         return str(self.spec.get("name", type(self).__name__))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from nearfar import modalities
 from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, Reading
@@ -40,14 +41,14 @@ STEPS, EPOCHS = 10_000, 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor(Reading):
-    """Look at images or a table before training: broken files, copies, uneven classes, columns that are empty, give
-    the label away or are a label; how to train on what is there, and how long that takes."""
+    """Look at images, a table or sentences before training: broken files, copies, uneven classes, columns that are
+    empty, give the label away or are a label; how to train on what is there, and how long that takes."""
 
     data: DataArg
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label; or the word folders."""
     kind: str = ""
-    """What the samples are: image, table, or the path of your own kind. By default recognized from DATA."""
+    """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
     label_column: str = "label"
     """The column of that file, or of the table, which holds the labels."""
     drop: tuple[str, ...] = ()
@@ -91,7 +92,7 @@ def doctor(argv: list[str]) -> int:
     from nearfar.modalities import kind as kinds
     from nearfar.training import plan as plans
 
-    kind = kinds.of(plans.make("simclr", asked.data, None, {}, kind=asked.kind).kind)
+    kind = kinds.of(asked.kind or modalities.kind_of(asked.data, asked.given()))
     looking = plans.make("simclr", asked.data, None, _given(asked, kind, {"max_bad": 1.0}), kind=asked.kind)
     samples = kind.samples(asked.data, looking.settings)
     opened = time.perf_counter() - began

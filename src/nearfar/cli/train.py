@@ -30,12 +30,13 @@ FEW_FILES, FEW_BYTES = 300, 10_000_000
 USAGE = """usage: nearfar train METHOD DATA [flags]
 
 METHOD  {names}, or the path of a .py file of your own
-DATA    a folder of images, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)
+DATA    a folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or sentences
 
 `nearfar train METHOD --help` tells the flags, those of the method among them; `nearfar methods` what the methods do.
 
   nearfar train simclr photos/
-  nearfar train supcon photos/ --labels labels.csv --epochs 50"""
+  nearfar train supcon photos/ --labels labels.csv --epochs 50
+  nearfar train simcse reviews.csv --text-column text"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Place(Checked):
     """Where to read and where to write."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of images, a .tar, .parquet or .npz file, or a list of paths (.txt, .csv)."""
+    """A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or sentences."""
     out: str = ""
     """The run directory; runs/METHOD-DATA-N by default. One that exists is never overwritten."""
     resume: bool = False
@@ -51,7 +52,7 @@ class Place(Checked):
     recipe: str = ""
     """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
     kind: str = ""
-    """What the samples are: image, table, or the path of your own kind. By default recognized from DATA."""
+    """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
 
 
 def train(argv: list[str]) -> int:

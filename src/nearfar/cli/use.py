@@ -25,7 +25,7 @@ DataArg = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="DATA",
-        help="A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), or a table.",
+        help="A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or sentences.",
     ),
 ]
 
@@ -40,7 +40,10 @@ TrustArg = Annotated[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading(Checked):
-    """How the files of images are read, for commands without a run."""
+    """How images and sentences are read, for commands without a run."""
+
+    text_column: str = ""
+    """The column of a table that holds sentences; where it is named, DATA are sentences."""
 
     white: NonNegativeFloat | Literal["measured"] = 0.0
     """Of images: the number that is white, where it has more than 8 bits or is a float; 0 as training decides."""
@@ -60,10 +63,12 @@ class OfRun(Checked):
 
     max_pixels: NonNegativeInt = 0
     """Pixels that an image may have; 0 takes the limit of training."""
+    text_column: str = ""
+    """The column of a table that holds sentences; that of training if none is named."""
 
     def given(self) -> dict[str, Any]:
         """What `Run.reading` takes."""
-        return {"max_pixels": self.max_pixels}
+        return {"max_pixels": self.max_pixels, "text_column": self.text_column}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

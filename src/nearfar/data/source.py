@@ -36,6 +36,9 @@ class Draws(Protocol):
 class Views(Protocol):
     """What turns inputs into a list of views. All chance is in the draws."""
 
+    # alike: bool, where it is there and true, views of a sample are so alike by nature that even an untrained network
+    # finds them, as of sentences, most of whose words are the same.
+
     def __len__(self) -> int:
         """How many views are made of a sample."""
         ...

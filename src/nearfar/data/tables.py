@@ -127,7 +127,7 @@ def _read_json(path: Path) -> pa.Table:
         except ValueError as error:
             raise UserError(f"'{path}', line {number}: not JSON ({error}).") from error
         if not isinstance(row, dict):
-            raise UserError(f"'{path}', line {number}: each line should hold an object, such as {{\"text\": \"...\"}}.")
+            raise UserError(f'\'{path}\', line {number}: each line should hold an object, such as {{"text": "..."}}.')
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _assembled(f"'{path}'", names, [[row.get(name) for row in rows] for name in names])

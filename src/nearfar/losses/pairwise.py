@@ -110,6 +110,35 @@ def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: 
     return share(torch.logaddexp(pull, far(q, keys, skip=own, exclude_same=_both(group))) - pull)
 
 
+def hard_info_nce(
+    q: Tensor,
+    k: Tensor,
+    *hard: Tensor,
+    temperature: float | Tensor,
+    weight: float = 0.0,
+    group: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE inside the batch with hard negatives: each query finds its key among all keys and all hard negatives.
+
+        loss_i = -s(q_i, k_i) + log(sum_j exp s(q_i, k_j) + sum_j exp(s(q_i, h_j) + [j = i] weight))
+
+    with s the product divided by the temperature.  q, k: N x D.  hard: any number of N x D, of each query.
+    weight: added to the logit of a query's own hard negatives.  Equal rows give log(N (1 + number of hard)), where
+    weight is 0.  Without hard negatives it is `info_nce_batch`.
+    Gao et al. 2021, arXiv 2104.08821; in sentence-transformers it is the multiple negatives ranking loss.
+    """
+    q = q / temperature
+    own, apart = columns(q), None if group is None else _both(group)
+    keys = gather(k)
+    pull = near(q, keys, own)
+    push = [pull, far(q, keys, skip=own, exclude_same=apart)]
+    for rows in hard:
+        others = gather(rows)
+        mine = (q * rows.to(q.dtype)).sum(1) + weight
+        push += [mine, far(q, others, skip=own, exclude_same=apart)]
+    return share(torch.stack(push).logsumexp(0) - pull)
+
+
 def clip(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
     """InfoNCE inside the batch in both directions, of pairs such as an image and its caption: CLIP, MoCo v3.
 

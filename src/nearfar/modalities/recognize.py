@@ -1,4 +1,4 @@
-"""What a table, or sentences, look like from outside. Free of torch, as the command line asks before anything is loaded."""
+"""What a table, or sentences, look like from outside. Free of torch: the command line asks first."""
 
 from __future__ import annotations
 

@@ -133,6 +133,14 @@ def gpaco_head(dim: int, *, out: int = 128) -> MLP:
     return mlp((dim, dim, dim, out), norm=False, bias=True, last_bias=True)
 
 
+def simcse_head(dim: int, *, layer: bool = True) -> MLP:
+    """SimCSE's layer behind the first token, of the width of the encoder, with tanh (arXiv 2104.08821).
+
+    layer: without it the representation stays as it is.
+    """
+    return MLP([nn.Linear(dim, dim), nn.Tanh()] if layer else [], dim)
+
+
 class LinearClassifier(nn.Linear):
     """A linear classifier that knows how frequent classes are: N x dim -> N x classes, logits of what they look like.
 

@@ -32,7 +32,8 @@ OWN = {
 class Log:
     """The numbers of the last steps, left on the device until they are read together."""
 
-    def __init__(self, loop: Loop, method: Method, per_epoch: int, steps: int) -> None:
+    def __init__(self, loop: Loop, method: Method, per_epoch: int, steps: int, *, alike: bool = False) -> None:
+        self.alike = alike  # whether views are found by nature, which is then no sign that the task is too easy
         self.loop, self.method, self.per_epoch, self.steps = loop, method, per_epoch, steps
         self.kept: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
@@ -165,6 +166,8 @@ class Log:
         """What the representation of one batch and the loss say of the health of training."""
         numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
         negatives = inspected.negatives
+        if self.alike:
+            numbers.pop("candidates", None)
         return numbers | ({} if negatives is None else {"effective_negatives": negatives})
 
     def write(self, step: int, numbers: dict[str, float]) -> None:

@@ -45,7 +45,7 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
     scaler = torch.amp.GradScaler(batches.device.type, enabled=loop.precision == "fp16")
     state = State(method, optimizer, scaler, loop)
     start = state.restore()
-    log = Log(loop, method, per_epoch, steps)
+    log = Log(loop, method, per_epoch, steps, alike=getattr(views, "alike", False))
     if start is None:
         start = 0
         state.save(0)

@@ -44,7 +44,9 @@ def examine(samples: TextSamples, tokenizer: Tokenizer, length: int) -> Examinat
     said = examination.warnings
     if samples.skipped:
         first = ", ".join(name for name, _ in samples.skipped[:3])
-        said.append(f"{counted(len(samples.skipped), 'sentences')} are empty, such as {first}: training leaves them out.")
+        said.append(
+            f"{counted(len(samples.skipped), 'sentences')} are empty, such as {first}: training leaves them out."
+        )
     said.extend(common_warnings(samples, found, examination.noun))
     if longer > MANY_LONG * len(samples):
         wanted = int(lengths.float().quantile(0.95)) + length - room
@@ -55,7 +57,7 @@ def examine(samples: TextSamples, tokenizer: Tokenizer, length: int) -> Examinat
     if unknown > MANY_UNKNOWN:
         said.append(
             f"{unknown:.1%} of the tokens are unknown to the tokenizer ({', '.join(strange)}): it was made for another "
-            "language or script. Leave --tokenizer out to learn one from these sentences, or give a larger --vocabulary."
+            "language or script. Leave --tokenizer out to learn one from these sentences, or raise --vocabulary."
         )
     if short > len(samples) / 10:
         said.append(

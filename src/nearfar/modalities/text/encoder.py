@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.distributed import local, world
 from nearfar.errors import UserError
+from nearfar.losses.classification import cross_entropy
 from nearfar.method import Encoder
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
+from nearfar.precision import network
 
 BUCKET = 32
 """Sentences, at least, that pass the network together where those of a batch differ in length."""
@@ -87,13 +90,22 @@ class TextEncoder(Encoder):
         return torch.cat(rows)[order.argsort()]
 
     def _encode(self, ids: Tensor, length: Tensor) -> Tensor:
+        states = self.states(ids, length)
+        mask = torch.arange(states[-1].shape[1], device=ids.device) < length[:, None]
+        row = pool(states, mask, self.pooler)
+        return row if self.dense is None else self.dense(row).tanh()
+
+    def states(self, ids: Tensor, length: Tensor) -> Sequence[Tensor]:
+        """What the layers give, of which the last is the last: N x L x H, L being the longest of these sentences."""
         ids = ids[:, : int(length.max())]
         mask = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
         layered = self.pooler in ("avg_top2", "avg_first_last")
         full = {} if bool(mask.all()) else {"attention_mask": mask.long()}
         out = self.net(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
-        row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
-        return row if self.dense is None else self.dense(row).tanh()
+        return out.hidden_states if layered else [out.last_hidden_state]
+
+    def restorer(self) -> Restorer:
+        return Restorer(self)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
@@ -101,6 +113,51 @@ class TextEncoder(Encoder):
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
+
+
+class Restorer(nn.Module):
+    """Masked language modeling (arXiv 1810.04805): a head that names the tokens that were hidden from an encoder.
+
+    Of the tokens, those at the ends apart, 15 % are to be named: of these 80 % are hidden, 10 % are others, 10 % stay.
+    The last layer is the table of the encoder's own embeddings, and a bias.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        tokenizer = encoder.tokenizer
+        if tokenizer.mask is None:
+            raise UserError("masked language modeling takes a tokenizer with a token such as [MASK], and it has none")
+        table = encoder.net.get_input_embeddings().weight
+        self.layers = nn.Sequential(
+            nn.Linear(encoder.dim, table.shape[1]), nn.GELU(), nn.LayerNorm(table.shape[1], eps=1e-12)
+        )
+        self.bias = nn.Parameter(torch.zeros(len(table)))
+        self.hidden, self.size = tokenizer.mask, tokenizer.size
+        self.kept = [*tokenizer.first, *tokenizer.last]
+
+    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
+        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability."""
+        ids, which = self.hide(view, local(torch.rand(world() * len(view.ids), 3, encoder.length, generator=generator)))
+        logits = self._logits(encoder, Tokens(ids, view.length), which)
+        return cross_entropy(logits, view.ids[which])
+
+    def hide(self, view: Tokens, chance: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of which some are hidden or exchanged, and which are to be named: N x L each.
+
+        chance: N x 3 x at least L, uniform numbers.
+        """
+        chosen, how, other = chance.to(view.ids.device)[:, :, : view.ids.shape[1]].unbind(1)
+        ends = torch.isin(view.ids, view.ids.new_tensor(self.kept))
+        which = (chosen < 0.15) & view.mask & ~ends
+        ids = torch.where(which & (how < 0.8), self.hidden, view.ids)
+        ids = torch.where(which & (how >= 0.9), (other * self.size).long(), ids)
+        return ids, which
+
+    @network
+    def _logits(self, encoder: TextEncoder, view: Tokens, which: Tensor) -> Tensor:
+        states = encoder.states(view.ids, view.length)[-1]  # N x L x H
+        table = encoder.net.get_input_embeddings().weight
+        return nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
 
 
 def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tokens:

@@ -30,7 +30,9 @@ def sentence_sheet(
         below = _views(samples, views, index, draws)
     blocks: list[list[Line]] = []
     for place, i in enumerate(index.tolist()):
-        own = [(f"sentence {samples.names[i]}" if k == 0 else "", text, _INK) for k, text in enumerate(samples.texts[i])]
+        own = [
+            (f"sentence {samples.names[i]}" if k == 0 else "", text, _INK) for k, text in enumerate(samples.texts[i])
+        ]
         blocks.append([*own, *below[place]])
     font = ImageFont.load_default(14)
     lines = [(head, _cut(text), color) for block in blocks for head, text, color in block]

@@ -27,12 +27,15 @@ SPAN = 3
 """Words of a masked span, on average (geometric)."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Sentences:
     """N sentences, as samples hold them: no tensor. device: where views of them are wanted."""
 
     texts: Sequence[str]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def count(self) -> int:
         return len(self.texts)
@@ -134,6 +137,8 @@ class Views:
     length: tokens that an encoder sees.  columns: of sentences in a sample.
     """
 
+    alike = True
+
     def __init__(self, views: Sequence[View], tokenizer: Tokenizer, length: int, columns: int = 1) -> None:
         if columns > 1 and len(views) != columns:
             raise UserError(f"sentences in {columns} columns make as many views, and {len(views)} are wanted")
@@ -163,9 +168,7 @@ class Views:
 
     def unedited(self, *columns: Sentences) -> list[Words]:
         """What each view is made of."""
-        known = [
-            to(self.tokenizer.words(column.texts, self.most), column.device) for column in columns[: self.columns]
-        ]
+        known = [to(self.tokenizer.words(column.texts, self.most), column.device) for column in columns[: self.columns]]
         return [known[v % len(known)] for v in range(len(self))]
 
     def cut(self, made: Sequence[Words]) -> list[Words]:
