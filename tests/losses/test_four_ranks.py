@@ -48,7 +48,7 @@ from nearfar.losses.mixed import mixed_byol, mixed_info_nce
 from nearfar.losses.mixture import mixture_nce
 from nearfar.losses.negatives import hcl, renyi
 from nearfar.losses.open_world import divergence, unfamiliar, unlabeled_shares
-from nearfar.losses.pairwise import clip, dcl, info_nce, info_nce_batch, nt_xent
+from nearfar.losses.pairwise import clip, dcl, hard_info_nce, info_nce, info_nce_batch, nt_xent
 from nearfar.losses.parametric import parametric
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.losses.positives import chosen, info_nce_chosen
@@ -145,6 +145,7 @@ LOSSES: dict[str, Loss] = {
     "epsilon_supcon": lambda a, b, i, g: epsilon_supcon([a, b], LABEL[i], temperature=T, epsilon=0.3, group=g),
     "fairkl": lambda a, b, i, g: fairkl(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "fairkl_released": lambda a, b, i, g: fairkl_released(a + b, LABEL[i], ATTRIBUTE[i], group=g),
+    "hard_info_nce": lambda a, b, i, g: hard_info_nce(a, b, a + b, temperature=T, weight=0.3, group=g),
     "hcl": lambda a, b, i, g: hcl(a, b, temperature=T, group=g),
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
@@ -358,7 +359,7 @@ def _sent(names: list[str]) -> dict[str, tuple[int, int, int]]:
 def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     n, d, v, s, k = N // W, D, 2, 2, D  # samples a rank, embeddings, views, parts of a sample, kinds or prototypes
     rows = {
-        "nt_xent, nt_xent (queue), dcl, hcl, clip": (2 * n * d, W * 2 * n * d),
+        "nt_xent, nt_xent (queue), dcl, hcl, clip, hard_info_nce": (2 * n * d, W * 2 * n * d),
         "dcl (sigma)": (2 * n * d + 2 * n, W * (2 * n * d + 2 * n)),
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.distributed import normalize
-from nearfar.losses.pairwise import clip, info_nce, info_nce_batch, nt_xent
+from nearfar.losses.pairwise import clip, hard_info_nce, info_nce, info_nce_batch, nt_xent
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
@@ -149,6 +149,42 @@ def test_info_nce_batch() -> None:
         torch.testing.assert_close(a, b)
     equal = unit(1, 4, 0).repeat(8, 1)
     assert float(info_nce_batch(equal, equal, temperature=0.1)) == pytest.approx(math.log(8))
+
+
+def slow_hard_info_nce(q: Tensor, k: Tensor, hard: list[Tensor], temperature: float, weight: float) -> float:
+    losses = []
+    for i, query in enumerate(q):
+        terms = [float(query @ key) / temperature for key in k]
+        for rows in hard:
+            terms += [float(query @ row) / temperature + (weight if i == j else 0) for j, row in enumerate(rows)]
+        losses.append(math.log(sum(map(math.exp, terms))) - terms[i])
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("hard", [0, 1, 2])
+def test_hard_negatives_are_of_all_queries_and_the_own_one_is_weighted(hard: int) -> None:
+    q, k, *rows = (unit(5, 4, seed) for seed in range(2 + hard))
+    for weight in (0.0, 1.5, -3.0):
+        got = float(hard_info_nce(q, k, *rows, temperature=0.2, weight=weight))
+        assert got == pytest.approx(slow_hard_info_nce(q, k, rows, 0.2, weight))
+    equal = unit(1, 4, 0).repeat(8, 1)
+    want = math.log(8 * (1 + hard))
+    assert float(hard_info_nce(equal, equal, *[equal] * hard, temperature=0.05)) == pytest.approx(want)
+
+
+def test_hard_negatives_without_any_are_info_nce_and_groups_leave_the_own_one() -> None:
+    q, k, h = (unit(6, 4, seed) for seed in range(3))
+    group = torch.tensor([0, 0, MISSING, 1, 1, MISSING])
+    for ids in (None, group):
+        want = info_nce_batch(q, k, temperature=0.05, group=ids)
+        torch.testing.assert_close(hard_info_nce(q, k, temperature=0.05, group=ids), want)
+    shuffle = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    want = hard_info_nce(q, k, h, temperature=0.2, weight=0.7)
+    torch.testing.assert_close(hard_info_nce(q[shuffle], k[shuffle], h[shuffle], temperature=0.2, weight=0.7), want)
+    allowed = (group[:, None] != group) | (group < 0) | torch.eye(6, dtype=torch.bool)
+    logits = torch.cat([q @ k.T, q @ h.T], 1) / 0.2
+    want = F.cross_entropy(logits.masked_fill(~allowed.repeat(1, 2), -math.inf), torch.arange(6))
+    torch.testing.assert_close(hard_info_nce(q, k, h, temperature=0.2, group=group), want)
 
 
 @pytest.mark.parametrize(("n", "temperature"), [(6, 0.1), (1100, 0.1), (6, 0.01)])  # blocks of 512; no maximum, one

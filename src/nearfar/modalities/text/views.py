@@ -143,14 +143,14 @@ class Views:
         if columns > 1 and len(views) != columns:
             raise UserError(f"sentences in {columns} columns make as many views, and {len(views)} are wanted")
         self.views, self.tokenizer, self.length, self.columns = tuple(views), tokenizer, length, columns
-        self.most = FURTHEST * length if any(view.edit for view in views) else length
+        self.random = any(view.edit for view in views)
+        self.most = FURTHEST * length if self.random else length
 
     def __len__(self) -> int:
         return len(self.views)
 
     def draw(self, n: int, generator: torch.Generator) -> Draws:
-        edited = any(view.edit for view in self.views)
-        return Draws(torch.rand(n, len(self), self.most + 1 if edited else 0, generator=generator))
+        return Draws(torch.rand(n, len(self), self.most + 1 if self.random else 0, generator=generator))
 
     def __call__(self, *columns: Sentences, draws: Draws | None = None) -> list[Tokens]:
         """columns: of sentences, as `fetch` gives them.  draws: from `draw`; not needed where nothing is edited."""
@@ -168,7 +168,10 @@ class Views:
 
     def unedited(self, *columns: Sentences) -> list[Words]:
         """What each view is made of."""
-        known = [to(self.tokenizer.words(column.texts, self.most), column.device) for column in columns[: self.columns]]
+        known = [
+            to(self.tokenizer.words(column.texts, self.most, told=self.random), column.device)
+            for column in columns[: self.columns]
+        ]
         return [known[v % len(known)] for v in range(len(self))]
 
     def cut(self, made: Sequence[Words]) -> list[Words]:
