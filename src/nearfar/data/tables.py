@@ -71,6 +71,8 @@ def _assembled(given: str, names: Sequence[Any], values: Sequence[Any]) -> pa.Ta
         column = column.cpu().numpy() if isinstance(column, Tensor) else column
         try:
             columns.append(pa.array(column, from_pandas=True))
+        except UnicodeEncodeError as error:
+            raise UserError(f"{given} holds half a character, which no file of text can hold ({error})") from error
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
             columns.append(pa.array([csv.as_text(value) or None for value in column], pa.string()))
     if len(set(map(len, columns))) > 1:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nearfar.batch import Batch
+from nearfar.errors import UserError
 from nearfar.losses.pairwise import hard_info_nce
 from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import simcse_head
@@ -55,6 +56,7 @@ class SimCSE(Method):
         self.restorer = encoder.restorer() if mlm or warm_start_epochs else None
         self.temperature, self.hard_weight, self.both = temperature, hard_weight, both
         self.mlm, self.warm_start_epochs = mlm, warm_start_epochs
+        self.hard = hard_negatives
         self.fewest_views, self.most_views = (3, 0) if hard_negatives else (2, 2)
 
     def forward(self, batch: Batch) -> Step:
@@ -68,6 +70,8 @@ class SimCSE(Method):
         return Step(contrast + self.mlm * restored, {"mlm": restored.detach(), "contrast": contrast.detach()})
 
     def loss(self, z: list[Tensor], group: Tensor | None) -> Tensor:
+        if not self.fewest_views <= len(z) <= (self.most_views or len(z)):
+            raise UserError(f"SimCSE takes {self.fewest_views} views where hard_negatives is {self.hard}, got {len(z)}")
         anchor, positive, *hard = z
         loss = hard_info_nce(
             anchor, positive, *hard, temperature=self.temperature, weight=self.hard_weight, group=group

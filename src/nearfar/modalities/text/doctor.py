@@ -43,10 +43,9 @@ def examine(samples: TextSamples, tokenizer: Tokenizer, length: int) -> Examinat
     examination = Examination(samples=samples, copies=found, noun="sentences", facts=facts, sound=sound)
     said = examination.warnings
     if samples.skipped:
-        first = ", ".join(name for name, _ in samples.skipped[:3])
-        said.append(
-            f"{counted(len(samples.skipped), 'sentences')} are empty, such as {first}: training leaves them out."
-        )
+        count, first = len(samples.skipped), ", ".join(name for name, _ in samples.skipped[:3])
+        are = "is" if count == 1 else "are"
+        said.append(f"{counted(count, 'sentences')} {are} empty, such as {first}: training leaves them out.")
     said.extend(common_warnings(samples, found, examination.noun))
     if longer > MANY_LONG * len(samples):
         wanted = int(lengths.float().quantile(0.95)) + length - room

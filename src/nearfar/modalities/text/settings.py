@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from nearfar import settings
 from nearfar.errors import NotFound, NotInstalled, UserError
 from nearfar.modalities.recognize import holds_sentences, is_columns
-from nearfar.ranges import AtLeastTwo, PositiveInt, ShareBelowOne, UnitInterval
+from nearfar.ranges import AtLeastTwo, Range, ShareBelowOne, UnitInterval
 
 VIEWS = ("dropout", "deletion", "reorder", "mask", "crop")
 """The names that `nearfar.modalities.text.views.views` knows."""
@@ -42,7 +42,7 @@ class Settings(settings.Settings):
     tokenizer: str = ""
     """A folder with the tokenizer.json to use; by default one is learned from the training sentences, or is that of the
     encoder's folder."""
-    vocabulary: PositiveInt = 8000
+    vocabulary: Annotated[int, Range(ge=100)] = 8000
     """Pieces of words that a tokenizer which is learned knows, at most."""
     length: AtLeastTwo = 32
     """Tokens of a sentence that the encoder sees, those at its ends included; the rest is cut off."""

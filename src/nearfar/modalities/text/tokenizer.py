@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,14 +110,28 @@ class Tokenizer:
         insist_installed()
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-        net: Any = Tokenizer(models.WordPiece(unk_token=SPECIAL["unknown"]))  # pyright: ignore[reportCallIssue]
-        net.normalizer = normalizers.BertNormalizer(lowercase=True)
-        net.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        net.decoder = decoders.WordPiece()
+        lower, divided = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        often: Counter[str] = Counter()
+        for text in texts:
+            often.update(lower.normalize_str(text))
+        by_count = sorted((c for c in often if not c.isspace()), key=lambda c: (-often[c], c))
+        letters = sorted(by_count[: size // 4])
+        trained: Any = Tokenizer(models.WordPiece(unk_token=SPECIAL["unknown"]))  # pyright: ignore[reportCallIssue]
+        trained.normalizer, trained.pre_tokenizer = lower, divided
+        # Letters are numbered here: the trainer numbers those inside words as it meets them, each time in another
+        # order, and by these numbers pairs that are as frequent are told apart.
         trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL.values()), show_progress=False
+            vocab_size=size,
+            special_tokens=[*SPECIAL.values(), *(f"##{c}" for c in letters)],
+            initial_alphabet=letters,
+            limit_alphabet=len(letters),
+            show_progress=False,
         )
-        net.train_from_iterator(texts, trainer)
+        trained.train_from_iterator(texts, trainer)
+        model: Any = models.WordPiece
+        net: Any = Tokenizer(model(trained.get_vocab(), unk_token=SPECIAL["unknown"], max_input_chars_per_word=100))
+        net.normalizer, net.pre_tokenizer, net.decoder = lower, divided, decoders.WordPiece()
+        net.add_special_tokens(list(SPECIAL.values()))
         first, last = SPECIAL["first"], SPECIAL["last"]
         net.post_processor = processors.TemplateProcessing(
             single=f"{first} $0 {last}", special_tokens=[(word, net.token_to_id(word)) for word in (first, last)]
@@ -130,7 +145,7 @@ class Tokenizer:
         try:
             return cls(path.read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises Exception itself
-            raise UserError(f"{str(path)!r} is no tokenizer that can be read ({error})") from error
+            raise UserError(f"{str(path)!r} is no tokenizer that can be read: {error}") from error
 
     @classmethod
     def from_spec(cls, packed: str) -> Tokenizer:
