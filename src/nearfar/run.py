@@ -19,6 +19,7 @@ from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import USUAL, meet, places, present
+from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
@@ -32,7 +33,7 @@ from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.measured import results_table
+from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
@@ -342,6 +343,49 @@ class Run:
         table["name"] = (
             f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', _named(data if test is None else test))[:60]}-{which}"
         )
+        self.write(table["name"], table)
+        return table
+
+    @writes
+    @checked
+    def evaluate_pairs(
+        self,
+        data: Any,
+        *,
+        pair_columns: Sequence[str] = (),
+        score_column: str = "",
+        part_column: str = "",
+        seed: Seed = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
+        """How well cosines agree with scores that people gave to pairs, beside what no network has made and the
+        untrained encoder: the correlations of `nearfar.evaluation.similarity`, alignment and uniformity.
+
+        data: a table. pair_columns: the two sides, by default sentence1 and sentence2.  score_column: by default score.
+        part_column: the subset of each pair, over which correlations are averaged as well.
+        Rows of the split test are measured where a column split names one, else all.
+        Writes results/pairs-DATA-DIGEST.json and returns what it holds.
+        """
+        asked = Asked(columns=tuple(pair_columns), score=score_column, part=part_column)
+        _ = self.encoder
+        pairs = self.kind.scored_pairs(data, asked, self.config["made"], self.settings)
+        for note in pairs.notes:
+            say(note)
+        sides, plain, first = [pairs.first, pairs.second], self.kind.plain(self.encoder), self.untrained()
+        rows = {
+            name: rows.split([len(one) for one in sides])
+            for name, rows in self.kind.baselines(sides, self.encoder).items()
+        }
+        rows["untrained encoder"] = tuple(probing.passed(first, plain, side) for side in sides)
+        rows["trained encoder"] = tuple(probing.embed(self.encoder, plain, side) for side in sides)
+        seen = self.seen(pairs.first) | self.seen(pairs.second)
+        table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "scores": asked.score or SCORE}
+        table["data"] = _named(data)
+        contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
+        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
+        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        table["name"] = f"pairs-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
         self.write(table["name"], table)
         return table
 

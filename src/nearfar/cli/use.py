@@ -116,6 +116,13 @@ class Evaluate(OfRun):
     """Which encoder of the run."""
     seed: Seed = 0
     """Of folds and draws."""
+    pair_columns: tuple[str, ...] = ()
+    """Of a table of pairs with scores of how alike they are: the columns of the two sides, by default sentence1 and
+    sentence2. Such a table is measured by the correlation of similarity and score."""
+    score_column: str = ""
+    """The column of the scores, by default score."""
+    part_column: str = ""
+    """The column of the subset of each pair, over which correlations are averaged as well."""
     trust: TrustArg = False
 
 
@@ -196,12 +203,17 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
-    from nearfar.cli.demo import print_table
-    from nearfar.report.record import read
-    from nearfar.report.verdict import spoken
+    from nearfar.data.pairs import Asked
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, trust=asked.trust).reading(asked.given())
+    pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
+    if run.kind.has_scores(asked.data, Asked(*pairs.values())):
+        table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)
+        return _tell(run, table)
+    if named := [name for name, value in pairs.items() if value]:
+        flag = named[0].replace("_", "-")
+        raise UserError(f"--{flag}: {asked.data!r} holds no pairs of {run.kind.noun} with scores that can be read")
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -212,6 +224,15 @@ def evaluate(argv: list[str]) -> int:
         seed=asked.seed,
         say=print,
     )
+    return _tell(run, table)
+
+
+def _tell(run: Run, table: dict[str, Any]) -> int:
+    """Print a table and what follows from it."""
+    from nearfar.cli.demo import print_table
+    from nearfar.report.record import read
+    from nearfar.report.verdict import spoken
+
     print_table(table)
     print(f"\n{table['note']}\n")
     print("\n".join(spoken(read(run.path))))

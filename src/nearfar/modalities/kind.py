@@ -19,6 +19,7 @@ from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
 from nearfar.data.cells import LabelCells, label_cells
 from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_names
+from nearfar.data.pairs import Asked, ScoredPairs
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
@@ -195,6 +196,14 @@ class Kind:
         own = dataclasses.replace(settings, labels=str(labels or "") if named else "", label_column=label_column)
         samples = self.open(data, own)
         return samples if named else self.relabeled(samples, labels, label_column, settings.keep_words)
+
+    def has_scores(self, data: Any, asked: Asked) -> bool:
+        """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""
+        return False
+
+    def scored_pairs(self, data: Any, asked: Asked, facts: dict[str, Any], settings: Any) -> ScoredPairs:
+        """Such pairs, in the form in which the encoder of a run saw its training data.  facts: as for `open_as`."""
+        raise UserError(f"pairs of {self.noun} with scores cannot be read")
 
     def is_sample(self, path: str | Path) -> bool:
         """Whether a file holds one sample, or its pages, and not a set of them."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.protocol import unpacked
+from nearfar.evaluation.similarity import closeness, cosines, similarity
 
 
 def results_table(
@@ -91,6 +93,47 @@ def results_table(
             | {"chosen": {row: "; ".join(chosen(results[name])) for row, results in evaluations.items()}}
             for name, result in evaluations[main].items()
         },
+    }
+
+
+def pairs_table(
+    rows: Mapping[str, Sequence[Tensor]], score: Tensor, part: Sequence[str], seen: int, seed: int, how_seen: str
+) -> dict[str, Any]:
+    """Correlations with scores of pairs as the table of a report; the last row is the run's own.
+
+    rows: the two sides of the pairs, N x D each, by the name of what made them.  score, part: N.  seen: pairs of which
+    a side was in training, how_seen: in what way, `Run.seen_how`.
+    """
+    cosine = {name: cosines(*sides) for name, sides in rows.items()}
+    main = list(rows)[-1]
+    values = {name: similarity(one, score, part, seed=seed) for name, one in cosine.items()}
+    shape = {name: closeness(*sides, score) for name, sides in rows.items()}
+    known = [
+        f"{name} {', '.join(f'{what} {value:.3f}' for what, value in shape[name].items() if value is not None)}"
+        for name in list(rows)[-2:]
+    ]
+    note = (
+        f"Correlation, times 100, of cosines and scores of {len(score):,} pairs, with 95 % intervals over pairs. "
+        f"{'; '.join(known).capitalize()} (alignment: mean squared distance of the pairs that score highest, lower is "
+        "closer; uniformity: lower is more even)."
+    )
+    note += (
+        f" A sentence of {seen:,} of the pairs was in pre-training{how_seen}."
+        if seen
+        else " No sentence of them was in pre-training."
+    )
+    return {
+        "title": "How well similarity agrees with people's scores",
+        "note": note,
+        "columns": list(values[main]),
+        "rows": [{"name": name, "main": name == main, "values": own} for name, own in values.items()],
+        "gains": {
+            other: similarity(cosine[main], score, part, over=cosine[other], seed=seed)
+            for other in rows
+            if other != main
+        },
+        "seen": {"samples": seen, "of": len(score)},
+        "protocol": {"version": 1, "similarity": "cosine", "pairs": len(score), "seed": seed, "geometry": shape},
     }
 
 

@@ -13,10 +13,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data import tables
-from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.labels import USUAL, LabelColumn, some
+from nearfar.data.pairs import COLUMNS, Asked, ScoredPairs, read_scores
 from nearfar.data.samples import LEARNED
 from nearfar.data.tiles import Excerpts, Tiles
-from nearfar.errors import UserError
+from nearfar.errors import UserError, counted
 from nearfar.files import load_function
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -105,6 +106,21 @@ class TextKind(kind.Kind):
             keep=settings.keep_words,
         )
         return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
+
+    def has_scores(self, data: Any, asked: Asked) -> bool:
+        return asked.named or asked.there(self.columns(data) or [])
+
+    def scored_pairs(self, data: Any, asked: Asked, facts: dict[str, Any], settings: Settings) -> ScoredPairs:
+        which, score, part, notes = read_scores(data, asked)
+        opened = open_texts(data, columns=asked.columns or COLUMNS)
+        if lost := sorted(set(which) - set(map(int, opened.names))):
+            notes.append(f"{counted(len(lost), 'pairs')} have an empty sentence and are left out ({some(lost)}).")
+        place = {int(name): i for i, name in enumerate(opened.names)}
+        kept = [k for k, row in enumerate(which) if row in place]
+        rows = [place[which[k]] for k in kept]
+        opened = replace(opened.subset(rows), tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
+        first, second = (replace(opened, texts=[(row[side],) for row in opened.texts], digest=None) for side in (0, 1))
+        return ScoredPairs(first=first, second=second, score=score[kept], part=[part[k] for k in kept], notes=notes)
 
     def _has(self, data: Any, columns: tuple[str, ...]) -> bool:
         there = [name.casefold() for name in self.columns(data) or []]
