@@ -19,7 +19,7 @@ from tests.tiny import evaluated
 
 from .small import TINY, reviews, sentences
 
-METHODS = ["simcse", "simclr", "moco", "byol", "barlow", "supcon", "hcl", "dcl", "alignuniform"]
+METHODS = ["simcse", "simclr", "moco", "byol", "barlow", "supcon", "hcl", "dcl", "alignuniform", "imix"]
 
 
 def test_from_a_table_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,8 @@ class TextEncoder(Encoder):
 
     def forward(self, view: Tokens) -> Tensor:
         """Sentences of like length pass together, so that little is computed for padding."""
+        if view.other is not None and view.share is not None:
+            return self._mixed(view, view.other, view.share)
         parts = buckets(view.length)
         if len(parts) == 1:
             return self._encode(view.ids, view.length)
@@ -103,6 +105,21 @@ class TextEncoder(Encoder):
         full = {} if bool(mask.all()) else {"attention_mask": mask.long()}
         out = self.net(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
         return out.hidden_states if layered else [out.last_hidden_state]
+
+    def _mixed(self, view: Tokens, other: Tokens, share: Tensor) -> Tensor:
+        """Of sentences whose words' embeddings are mixed, place by place; behind its end a sentence adds nothing."""
+        words = self.net.get_input_embeddings()
+        width = int(torch.maximum(view.length, other.length).max())
+        mask, rows = torch.zeros(len(share), width, dtype=torch.bool, device=share.device), 0
+        for part, weight in ((view, share), (other, 1 - share)):
+            ids = nn.functional.pad(part.ids[:, :width], (0, max(0, width - part.ids.shape[1])))
+            own = torch.arange(width, device=ids.device) < part.length[:, None]
+            mask |= own
+            rows = rows + weight[:, None, None] * words(ids.masked_fill(~own, self.pad)) * own[..., None]
+        layered = self.pooler in ("avg_top2", "avg_first_last")
+        out = self.net(inputs_embeds=rows, attention_mask=mask.long(), output_hidden_states=layered)
+        row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
+        return row if self.dense is None else self.dense(row).tanh()
 
     def restorer(self) -> Restorer:
         return Restorer(self)

@@ -24,7 +24,7 @@ from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.text import doctor, settings, words
 from nearfar.modalities.text import views as text_views
 from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
-from nearfar.modalities.text.samples import TextSamples, open_texts
+from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
 from nearfar.modalities.text.settings import Settings, sizes, transformer_folder
 from nearfar.modalities.text.sheet import sentence_sheet
 from nearfar.modalities.text.tokenizer import Tokenizer
@@ -97,10 +97,11 @@ class TextKind(kind.Kind):
         label_column: str,
         lenient: bool = False,
     ) -> TextSamples:
-        """Where the run learned from pairs, sentences without partners are read as well as pairs."""
+        """Where the run learned from a column, or from pairs, lines and sentences without partners are read as well."""
+        columns = settings.columns if self._has(data, settings.columns) else settings.columns[:1]
         opened = open_texts(
             data,
-            columns=settings.columns if self._has(data, settings.columns) else settings.columns[:1],
+            columns=("",) if has_lines(data) else columns,
             labels=labels,
             label_column=LabelColumn(label_column, settings.label_column != USUAL),
             keep=settings.keep_words,
