@@ -57,8 +57,7 @@ class SimCSE(Method):
         self.restorer = encoder.restorer() if mlm or warm_start_epochs else None
         self.temperature, self.hard_weight, self.both = temperature, hard_weight, both
         self.mlm, self.warm_start_epochs = mlm, warm_start_epochs
-        self.hard = hard_negatives
-        self.fewest_views, self.most_views = (3, 0) if hard_negatives else (2, 2)
+        self.most_views = 0 if hard_negatives else 2
 
     def forward(self, batch: Batch) -> Step:
         warm = self.clock.epoch < self.warm_start_epochs
@@ -71,8 +70,8 @@ class SimCSE(Method):
         return Step(contrast + (1.0 if warm else self.mlm) * restored, {"mlm": restored.detach()})
 
     def loss(self, z: list[Tensor], group: Tensor | None) -> Tensor:
-        if not self.fewest_views <= len(z) <= (self.most_views or len(z)):
-            raise UserError(f"SimCSE takes {self.fewest_views} views where hard_negatives is {self.hard}, got {len(z)}")
+        if self.most_views and len(z) > self.most_views:
+            raise UserError(f"SimCSE takes 2 views, and {len(z)} where the rest are hard_negatives")
         anchor, positive, *hard = z
         loss = hard_info_nce(
             anchor, positive, *hard, temperature=self.temperature, weight=self.hard_weight, group=group

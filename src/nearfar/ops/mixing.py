@@ -30,8 +30,8 @@ class Mixed(NamedTuple):
 def mixup(x: Any, *, alpha: float, generator: torch.Generator) -> Mixed:
     """lam_i x_i + (1 - lam_i) x_partner(i), where lam is the larger of b and 1 - b for b of Beta(alpha, alpha).
 
-    x: N x ..., of floats; or a view that mixes itself, by `mixed(partner, lam)`. Zhang et al. 2017, arXiv 1710.09412; the
-    maximum is that of i-Mix, arXiv 2010.08887.
+    x: N x ..., of floats; or a view that mixes itself, by `mixed(partner, lam)`.
+    Zhang et al. 2017, arXiv 1710.09412; the maximum is that of i-Mix, arXiv 2010.08887.
     """
     n = world() * size(x)
     partner = local(torch.randperm(n, generator=generator)).to(next(tensors(x)).device)

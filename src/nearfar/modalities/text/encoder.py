@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,12 @@ class TextEncoder(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
+
+    def publish(self, folder: Path) -> list[Path]:
+        from nearfar.modalities.text.publish import publish
+
+        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
+        return publish(encoder, folder)
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
