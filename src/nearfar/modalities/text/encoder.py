@@ -70,7 +70,8 @@ class TextEncoder(Encoder):
         self.net = _network(config)
         self.dim = int(self.net.config.hidden_size)
         self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
-        self.tokenizer, self.pooler, self.length = tokenizer, pooler, length
+        self.tokenizer, self.length = tokenizer, length
+        self.pooler: Pooler = pooler
         self.pad = self.net.config.pad_token_id or 0
         self.spec = {
             "kind": "text",

@@ -25,7 +25,7 @@ from nearfar.modalities.text import doctor, settings, words
 from nearfar.modalities.text import views as text_views
 from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
 from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
-from nearfar.modalities.text.settings import Settings, sizes, transformer_folder
+from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder
 from nearfar.modalities.text.sheet import sentence_sheet
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.views import Draws, Views
@@ -40,7 +40,7 @@ class TextKind(kind.Kind):
         *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length")
     }
     Settings = Settings
-    Facts = settings.Facts
+    Facts = Facts
 
     def recognizes(self, data: Any) -> bool:
         return settings.recognizes(data)
@@ -52,7 +52,7 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return self.Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
+        return Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
