@@ -147,19 +147,37 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path, monkeypatch: pytest.Monk
     assert spelled.config["settings"] == settings | {"epochs": 4}
 
 
-def test_a_recipe_cannot_change_how_samples_were_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("few", "error", "told"),
+    [
+        ("numbers='standard'", ValueError, "numbers 'standard' for these samples, which were opened with 'quantile'"),
+        ("device='cuda'", ValueError, "device 'cuda' for these samples, which were opened with 'auto'"),
+        ("view_count=4", ValueError, "'simclr' takes 2 views of each sample, and --views corrupted --view-count 4"),
+        ("encoder='resnet18'", ValueError, 'no encoder of tables is called "resnet18"'),
+        ("method={'temprature': 0.3}", TypeError, "has a method argument 'temprature', and 'simclr' has none"),
+        ("method={'temperature': 0.0}", ValueError, r"--temperature 0\.0: a number above 0"),
+    ],
+)
+def test_a_recipe_by_the_samples_is_held_to_what_any_recipe_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: str, error: type[Exception], told: str
+) -> None:
+    """Of typical samples it is sound; what it has for these is refused before anything is built."""
     file = tmp_path / "mine.py"
     file.write_text(
         "from nearfar import Recipe\nfrom nearfar.modalities.table.settings import Settings\ndef mine(facts):\n"
-        "    few = facts.samples < 100\n"
-        "    return Recipe(settings=Settings(numbers='standard' if few else 'quantile', epochs=1, batch=8))\n"
+        "    own = {'numbers': 'quantile', 'epochs': 1, 'batch': 8, 'views': 'corrupted'}\n"
+        f"    own |= dict({few}) if facts.samples < 100 else {{}}\n"
+        "    return Recipe(method=own.pop('method', {}), settings=Settings(**own))\n"
     )
     table = {"a": [float(i) for i in range(24)], "b": [float(i % 5) for i in range(24)]}
     fit = functools.partial(nearfar.fit, table, "simclr", recipe=f"{file}:mine", say=lambda text: None)
-    with pytest.raises(ValueError, match="has numbers 'standard' for these samples, which were opened with 'quantile'"):
-        fit(out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "build", lambda *args: pytest.fail("it was built"))
+        with pytest.raises(error, match=told):
+            fit(out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert fit(out=tmp_path / "run", numbers="quantile").config["settings"]["numbers"] == "quantile"
+    if few.startswith("numbers"):
+        assert fit(out=tmp_path / "run", numbers="quantile").config["settings"]["numbers"] == "quantile"
 
 
 def test_recipes_by_measurement_are_the_default_and_those_of_papers_have_a_name(data: Path) -> None:
