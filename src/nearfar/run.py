@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -299,7 +300,8 @@ class Run:
             said.append(f"{of}, and count as wrong.")
         for note in said:
             say(note)
-        seen = torch.cat([self.seen(samples) for samples in parts])[tested]
+        known = torch.cat([self.seen(samples) for samples in parts])
+        seen = known[tested]
         plain = self.kind.plain(self.encoder)
         untouched = torch.cat(
             [
@@ -343,6 +345,9 @@ class Run:
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
         table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
+        # Of the labels of few images of many that were trained on, as of many images of which few were.
+        table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
+        table["written"] = datetime.now(UTC).isoformat()
         contents = [fingerprint(digests(samples), samples) for samples in parts]
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")

@@ -187,23 +187,17 @@ def _without_labels(answer: Any, record: Record, loss: dict[str, Any], steps: in
 
 
 def helping(record: Record) -> Answer:
-    """Judged by all columns of all tables that hold this run's encoder and something to compare it with.
+    """Judged by all columns of one table that holds this run's encoder and something to compare it with: the newest of
+    the run's own data, else the newest of all; one whose labels the encoder has learned from only if there is no other.
 
     In each column against the best of the others. A gain in one and a loss in another is said as it is; where there is
     neither, doing without training is as good, or too few samples were tested to tell.
     """
-    tables = [(table, _columns(record, table)) for table in record.tables.values()]
-    tables = [(table, columns) for table, columns in tables if columns]
+    tables = [(table, columns) for table in record.tables.values() if (columns := _columns(record, table))]
     if tables:
-        several = len(tables) > 1
-        columns = [
-            column | ({"name": f"{column['name']} of {table.get('data', table['title'])}"} if several else {})
-            for table, own in tables
-            for column in own
-        ]
-        seen = [table.get("seen") or {} for table, _ in tables]
-        facts = {"columns": columns, "seen": max(seen, key=lambda of: of.get("samples", 0)) or {"samples": 0}}
-        return _weighed(columns, facts)
+        table, columns = min(tables, key=lambda item: _learned(item[0]))
+        seen = table.get("seen") or {"samples": 0}
+        return _weighed(columns, {"columns": columns, "seen": seen, "on": _on(table), "results": len(tables)})
     if probes := record.curve("knn"):
         facts = {"first": probes[0]["knn"], "last": probes[-1]["knn"], "from_start": probes[0]["step"] == 0}
         return Answer("helping", "only_knn", "unsure", facts)
@@ -231,6 +225,19 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
         return answer("harms", "bad")
     near = fmean(gain.mean for gain in gains) <= 0 and fmean(gain.high for gain in gains) <= NEAR
     return answer("as_good", "bad") if near or not by["open"] else answer("too_few", "unsure")
+
+
+def _on(table: Mapping[str, Any]) -> str:
+    """What a table was measured on, in a few words."""
+    own = "the run's own data " if table.get("own") else ""
+    best = (table.get("protocol") or {}).get("checkpoint") == "best"
+    return f"on {own}{str(table.get('data') or table['title'])!r}{', of the best checkpoint' if best else ''}"
+
+
+def _learned(table: Mapping[str, Any]) -> bool:
+    """Whether tested samples were in training with their labels."""
+    seen = table.get("seen") or {}
+    return bool(seen.get("samples") and seen.get("with labels"))
 
 
 def _columns(record: Record, table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -381,7 +388,8 @@ def _evaluated(record: Record) -> Gain | None:
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
             gain = _gain(table, UNTRAINED, column, ours, theirs)
-            return Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
+            on = f" {_on(table)}" if len(record.tables) > 1 else ""
+            return Gain(f"In `evaluate`{on}, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
     return None
 
 
