@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.labels import USUAL, meet, places, present
+from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
@@ -208,28 +208,27 @@ class Run:
         lenient: leave out what cannot be read, however much it is.
         """
         keep = (*self.settings.keep_words, *keep_words)
-        column = label_column or self.settings.label_column
+        column = LabelColumn.of(label_column, self.settings.label_column)
         self.insist_there(data, labels, label_column)
         none = isinstance(labels, str) and labels == "none"
-        wanted = USUAL if none or not label_column else label_column
         opened = self.kind.open_as(
             data,
             self.config["made"],
-            dataclasses.replace(self.settings, keep_words=keep, label_column=wanted),
+            dataclasses.replace(self.settings, keep_words=keep),
             labels=None if none else labels,
-            label_column=column,
+            column=dataclasses.replace(column, asked=column.asked and not none),
             lenient=lenient,
         )
         opened.insist_finite()
-        return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
+        return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
     def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
         """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
 
         wanted: what is said where no labels are known; "" where none need be.
         """
-        column = label_column or self.settings.label_column
-        self.kind.insist_there(data, labels, column, asked=bool(label_column), wanted=wanted)
+        column = LabelColumn.of(label_column, self.settings.label_column)
+        self.kind.insist_there(data, labels, column, wanted=wanted)
         _ = self.encoder
 
     def reading(self, changed: dict[str, Any]) -> Run:

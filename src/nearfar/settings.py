@@ -74,8 +74,8 @@ class Settings(Checked):
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, if you like split (train, val or test) and group; or the word
     folders, or none."""
-    label_column: str = "label"
-    """The column of that file which holds the labels."""
+    label_column: str = ""
+    """The column of that file, or of DATA, which holds the labels; by default label, where there is one."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA, null, None, nan or ? that are values all the same: otherwise they say that one is missing."""
     sampler: SamplerName = "method"

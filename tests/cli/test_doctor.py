@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import nearfar
 from nearfar.cli import doctor, main
 from nearfar.cli.train import parse
 from nearfar.data.csv import read_records
 from nearfar.data.digests import digests
+from nearfar.modalities import kind as kinds
 from nearfar.run import load
 from nearfar.training import pace as pacing
 from nearfar.training.directory import read_config, read_samples
@@ -306,6 +308,38 @@ def test_a_label_column_that_is_absent_is_an_error_everywhere(
     assert "no column 'breed'; it has" in said
     listed_columns = {"list.csv": "'note'", "a.npz": "'labels'", "photos.parquet": "'note'", "people.csv": "'kind'"}
     assert listed_columns.get(data, "no columns") in said
+
+
+@pytest.mark.parametrize("given", ["photos", "list.csv", "a.npz", "photos.parquet", "people.csv", "people.parquet"])
+def test_so_it_is_for_the_usual_name_once_it_is_asked_for(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not asked for, no source needs it."""
+    names = [f"photos/{i}.png" for i in range(4)]
+    images(tmp_path, names)
+    people = {"a": [1.5, 2.5, 3.5, 4.5], "kind": ["x", "y", "x", "y"]}
+    columns = {"path": names, "kind": people["kind"]}
+    table(tmp_path / "list.csv", columns)
+    table(tmp_path / "people.csv", people)
+    np.savez(tmp_path / "a.npz", images=np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), kind=np.arange(4))
+    pq.write_table(pa.table(people), tmp_path / "people.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    kind = kinds.of("table" if given.startswith("people") else "image")
+    assert main(["doctor", given, "--label-column", "label"]) == 2
+    assert f"'{given}' has no column 'label'; it has" in capsys.readouterr().err
+    asked = kind.Settings(label_column="label")
+    with pytest.raises(ValueError, match="no column 'label'"):
+        kind.open(given, asked)
+    assert kind.samples(given, kind.Settings()).classes == []
+
+
+def test_so_it_is_for_what_is_in_memory() -> None:
+    pixels = np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8)
+    numbers = {"a": [1.5, 2.5, 3.5, 4.5], "b": [1.5, 2.5, 3.5, 5.5]}
+    for data in (pixels, list(pixels), numbers, pa.table(numbers)):
+        with pytest.raises(ValueError, match="no column 'label'"):
+            nearfar.fit(data, "simclr", label_column="label", out="run")
+        assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

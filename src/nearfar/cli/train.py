@@ -242,8 +242,8 @@ class Sheet(Reading):
     """As in training."""
     views: str = ""
     """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
-    label_column: str = "label"
-    """The column of a table that holds the labels, and is no input."""
+    label_column: str = ""
+    """The column of a table that holds the labels, and is no input; by default label, where there is one."""
     keep_words: tuple[str, ...] = ()
     """As in training."""
     size: NonNegativeInt = 0

@@ -14,6 +14,7 @@ from torch import Tensor
 from nearfar import distributed, methods
 from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
+from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
 from nearfar.errors import NotFound, UserError, counted
@@ -109,10 +110,8 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
             "`nearfar methods` lists the others"
         )
-    column = settings.label_column
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
-    asked = column != type(settings).label_column
-    kind.insist_there(plan.data, settings.labels, column, asked=asked, wanted=wanted)
+    kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
 
 
