@@ -37,7 +37,7 @@ from nearfar.report.measured import results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.report.verdict import Answer, answers, spoken
+from nearfar.report.verdict import Answer, answers, spoken, unhelped
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
@@ -511,7 +511,8 @@ def fit(
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
     if training.train(plan, path, resume=resume, say=say):
-        for sentence in spoken(read(path)):
+        record = read(path)
+        for sentence in [*spoken(record), *filter(None, [unhelped(record)])]:
             say(sentence)
     run = Run(path, trust=True)  # the files of code are those that were given here
     return Run(path, network=plan.network, trust=True) if is_own(run.config["made"]["encoder"]) else run

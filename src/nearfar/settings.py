@@ -94,6 +94,8 @@ class Settings(Checked):
     probe_every: Literal["auto"] | NonNegativeInt = "auto"
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them. auto
     takes some, closer at first, that cost a thirtieth of training at most."""
+    stop_if_worse: bool = False
+    """End the run after a probe that is seen to be below that before training, from a third of the steps on."""
     save_every: PositiveInt = 1
     """Epochs between two checkpoints."""
     keep: PositiveInt = 2

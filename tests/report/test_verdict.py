@@ -12,7 +12,7 @@ import torch
 from nearfar.evaluation.protocol import packed
 from nearfar.report import html
 from nearfar.report.record import Record, in_order
-from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken
+from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken, unhelped
 
 NAN = math.nan
 LONG = {"step": 400, "epoch": 9.0}
@@ -280,6 +280,20 @@ def test_is_it_working(name: str) -> None:
     found = answers(made)[0]
     assert (found.finding, found.mood) == (finding, mood)
     assert words(found)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_run_in_which_nothing_helped_says_so_as_the_card_does(name: str) -> None:
+    made = WORKING[name][0]
+    found, line = answers(made)[0], unhelped(made)
+    if gain := found.facts.get("gain"):
+        assert bool(line) == (gain.judged != "ahead" and (found.mood == "bad" or gain.last <= gain.first))
+    else:
+        assert not line
+    assert line.endswith({"bad": "did not help.", "unsure": "no gain is seen.", "good": ""}[found.mood] if line else "")
+    assert (name == "neighbors worse, loss fell") <= line.endswith(
+        " 50.0 %, before training 60.0 %: training did not help."
+    )
 
 
 @pytest.mark.parametrize("name", HELPING)

@@ -82,14 +82,17 @@ def train(argv: list[str]) -> int:
         return 2  # what happened is printed once for all ranks
     if console.leads and finished:
         from nearfar.report.record import read
-        from nearfar.report.verdict import spoken
+        from nearfar.report.verdict import spoken, unhelped
         from nearfar.run import load
 
         run = load(out, trust=True)  # the files of code are those that were given here
         page = run.report(print)
-        print("\n".join(spoken(read(out))))
+        record = read(out)
+        print("\n".join(spoken(record)))
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
         print(f"Report:   {page}\nGo on:    " + "\n          ".join(next_steps(run.config, out, place.data)))
+        if line := unhelped(record):
+            print(line)
     elif console.leads:
         words = shlex.join(["nearfar", "train", *argv])
         words += "" if place.out else f" --out {shlex.quote(str(out))}"
