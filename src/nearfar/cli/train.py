@@ -119,16 +119,13 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
             plans.insist_whole(word.partition("=")[0])
     guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    guess.add_argument("--kind", default="")
-    named = guess.parse_known_args(argv)[0].kind
-    if {"-h", "--help"} & set(argv):
-        guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        guess.add_argument("data", nargs="?", default="")
-        guess.add_argument("--recipe", default="")
-        guess.add_argument("--kind", default="")
-        place, _ = guess.parse_known_args(argv)
-    else:  # which word is DATA, and so the kind, is known only once all flags are
-        every = modalities.entry(named).Settings if named else _any_settings()
+    guess.add_argument("data", nargs="?", default="")
+    guess.add_argument("--recipe", nargs="?", default="", const="")
+    guess.add_argument("--kind", nargs="?", default="", const="")
+    place = guess.parse_known_args(argv)[0]
+    if not {"-h", "--help"} & set(argv) and (not argv or argv[0].startswith("-")):
+        # Which word is DATA, and so the kind, is known only once all flags are; a first word that is no flag is DATA.
+        every = modalities.entry(place.kind).Settings if place.kind else _any_settings()
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.kind_of(place.data)
     entry = modalities.entry(kind)

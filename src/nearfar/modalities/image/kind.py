@@ -42,6 +42,7 @@ from nearfar.modalities.image.sources import (
     root_of,
 )
 from nearfar.modalities.image.views import Draws, Views
+from nearfar.nn.weights import read_weights
 
 
 class ImageKind(kind.Kind):
@@ -242,6 +243,7 @@ class ImageKind(kind.Kind):
         if not Path(weights).is_file():
             raise NotFound(f"--weights {weights!r}: there is no such file")
         settings.insist_encoder(network)
+        read_weights(Path(weights))  # or an error, before timm is imported
         from timm import get_pretrained_cfg
 
         if samples is not None and samples.channels not in (1, 3):
