@@ -405,7 +405,7 @@ def _evaluated(record: Record) -> Gain | None:
 
 def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], level: float = 0.95) -> Gain:
     """What one probe has over another."""
-    usual = {"knn_samples": _probe_size(record)}
+    usual: dict[str, Any] = {"knn_samples": _probe_size(record)}
     before, after = usual | dict(first), usual | dict(last)
     interval = gain_between(before, after, level)
     samples = None if interval is None else min(before["knn_samples"], after["knn_samples"])
