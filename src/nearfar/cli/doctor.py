@@ -59,7 +59,7 @@ class Doctor(Reading):
     encoder: str = ""
     """The network to train; by default what suits the data and the machine."""
     size: NonNegativeInt = 0
-    """Side of the views; 0 takes the images' own up to 64, else 128."""
+    """Side of the views; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     minutes: NonNegativeFloat = 0.0
     """The time that training may take, from which the number of epochs follows; 0 takes the epochs of the recipe, or
     what of them fits in 30 minutes."""
