@@ -147,7 +147,7 @@ def clipart(folder: Path, most: int = 280) -> list[str]:
 
 def icons(folder: Path) -> list[str]:
     """Icons of a desktop, of 64 px and transparent, in one folder; what each is for and its split stand beside it."""
-    known, draw = [["file", "context", "split"]], np.random.default_rng(0)
+    known, draw = [["path", "context", "split"]], np.random.default_rng(0)
     (folder / "icons").mkdir()
     for path in sorted((SHARE / "icons/oxygen/base/64x64").glob("*/*.png")):
         context = path.parent.name
@@ -158,7 +158,7 @@ def icons(folder: Path) -> list[str]:
         known.append([name, context, "test" if draw.random() < 0.25 else "train"])
     _some(folder / "icons")
     _table(folder / "icons.csv", known)
-    return ["icons", "--labels", "icons.csv"]
+    return ["icons", "--labels", "icons.csv", "--label-column", "context"]
 
 
 def glyphs(folder: Path, size: int = 48, most: int = 60) -> list[str]:
