@@ -269,6 +269,9 @@ CHECKPOINT: dict[str, tuple[Record, str, str]] = {
         "accuracy_fell",
         "unsure",
     ),
+    "below untrained, few samples": (probed(60, 50, 55, samples=40), "not_above_start", "unsure"),
+    "as untrained": (answered(50, 50, 50), "not_above_start", "unsure"),
+    "below untrained, but fell": (probed(70, 69, 40), "accuracy_fell", "unsure"),
     "size unknown": (probed(40, 60, 50, samples=None), "not_told_apart", "unsure"),
     "no step 0": (probed(60, 40, begin=1), "accuracy_fell", "unsure"),
 }
@@ -338,6 +341,13 @@ def test_the_numbers_of_a_gain_are_shown() -> None:
     assert gain.interval.low == pytest.approx(20 - 1.96 * (0.24 / 1000 * 2) ** 0.5 * 100, abs=0.2)
     for text in ("40.0", "60.0", "+20.0", "1,000 samples"):
         assert text in words(found)
+
+
+def test_of_two_gains_that_of_more_samples_is_shown() -> None:
+    for tested in (30, 500):
+        table = compared({"kNN (%)": (51.0, 47.0, 55.0)}, KNN, seen={"samples": 0, "of": tested})
+        made = record(losses(3.0, every=10), probed(50, 51, samples=40, every=10), table)
+        assert answers(made)[0].facts["gain"].samples == max(40, tested)
 
 
 def test_groups_widen_a_gain_as_they_widen_the_probe() -> None:

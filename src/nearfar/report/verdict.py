@@ -111,6 +111,7 @@ def working(record: Record) -> Answer:
         since = next(line["step"] for line in lines if not finite or line["step"] > finite[-1]["step"])
         return answer("loss_not_a_number", "bad", step=since)
     gains = [gain for gain in (_probed(record), _evaluated(record)) if gain is not None]
+    gains.sort(key=lambda gain: -(gain.samples or 0))  # what rests on most samples is shown first
     loss = _loss(record, finite)
     if grave := [alarm for alarm in raised if alarm.name not in SLOW]:
         return _alarming(answer, grave, gains)
@@ -294,6 +295,8 @@ def checkpoint(record: Record) -> Answer:
     gain = _between(record, last, best, level)
     if gain.judged != "ahead" and working(record).finding == "worse":
         return Answer("checkpoint", "last_is_worse", "bad", facts)
+    if gain.judged != "ahead" and start is not None and best["knn"] <= start["knn"]:
+        return Answer("checkpoint", "not_above_start", "unsure", facts | {"gain": _between(record, start, last)})
     if best["knn"] == last["knn"]:
         return Answer("checkpoint", "take_last", "good", facts)
     found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
