@@ -88,8 +88,8 @@ def test_a_number_that_is_a_code_of_the_label_tells_it() -> None:
 def test_a_target_among_the_inputs_is_suspected() -> None:
     table = rows(300)
     label, kind = np.array([k == "yes" for k in table["kind"]]), table.pop("kind")
-    found = dict(targets(open_table(table | {"Income": kind})))
-    assert list(found) == ["Income"]  # by its name
+    for name in "Income", "target?", "_class_":
+        assert list(dict(targets(open_table({name: kind} | table | {"z": table["size"]})))) == [name]
     found = dict(targets(open_table({"a": label * 2.0 + table["size"], **table, "b": kind})))
     assert list(found) == ["b"]  # the last, which the others tell
     assert "2 values" in found["b"]
@@ -102,6 +102,12 @@ def test_a_target_among_the_inputs_is_suspected() -> None:
     # What is the label already is no input; another column may still be called like one.
     found = dict(targets(open_table(table | {"b": kind, "target": noise.tolist()}, label_column="b")))
     assert list(found) == ["target"]
+
+
+def test_one_column_is_said_as_one() -> None:
+    table = rows(300)
+    facts = dict(examine(open_table({"size": table["size"], "kind": table["kind"]})).facts)
+    assert facts["columns"] == "1 number, 1 category, of 2 values"
 
 
 def test_what_needs_no_encoder_is_told_before_training() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ TARGETS = frozenset(
         *("diagnosis", "income", "survived", "churn", "species", "default", "fraud", "quality"),
     )
 )
-"""Names of columns that tables mostly give to what is to be told, in any case."""
+"""Names of columns that tables mostly give to what is to be told, in any case and with any marks about them."""
 
 TOLD = 0.95
 """Of the way from chance to certainty: a column that alone tells the label so well is named."""
@@ -46,10 +47,11 @@ def examine(rows: TableSamples, *, seed: int = 0) -> Examination:
     columns, gaps = rows.columns, missing(rows)
     most = sorted(((share, name) for name, share in gaps.items() if share), reverse=True)
     kinds = [len(column.values or ()) for column in columns.categories]
-    spread = f", of {min(kinds)} to {max(kinds)} values" if kinds else ""
+    spread = f", of {' to '.join(map(str, dict.fromkeys((min(kinds), max(kinds)))))} values" if kinds else ""
+    numbers, categories = counted(len(columns.numbers), "numbers"), counted(len(columns.categories), "categories")
     facts = [
         ("rows", f"{len(rows):,}" + parts(rows)),
-        ("columns", f"{len(columns.numbers)} numbers, {len(columns.categories)} categories{spread}"),
+        ("columns", f"{numbers}, {categories}{spread}"),
         ("missing", ", ".join(f"{name} {_percent(share)}" for share, name in most[:6]) or "nothing"),
         ("copies", f"{counted(copies.exact, 'rows')} the same as one before"),
         ("labeled", labeled(rows)),
@@ -117,7 +119,7 @@ def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[t
     labeled = bool((rows.label != MISSING).any())
     given = [name for name in rows.order if name in columns.names]
     for c, name in enumerate(columns.names):
-        if name.casefold() in TARGETS | known:
+        if re.sub(r"[\W_]", "", name.casefold()) in TARGETS or name.casefold() in known:
             yield name, f"it is called {name!r}"
             continue
         code = _codes(rows, c)
