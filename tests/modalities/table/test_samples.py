@@ -184,7 +184,7 @@ def test_decimal_commas_and_thousands_are_refused(tmp_path: Path, odd: str) -> N
     path = write(
         tmp_path, "a.csv", rows(f"{odd},x,0", head="a b;b;label").replace(",", ";").replace(odd.replace(",", ";"), odd)
     )
-    with pytest.raises(ValueError, match=rf"'a b' holds numbers such as .{odd}.: .*--categorical 'a b'""):
+    with pytest.raises(ValueError, match=rf"'a b' holds numbers such as .{odd}.: .*--categorical 'a b'"):
         open_table(path)
 
 
