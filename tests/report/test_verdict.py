@@ -173,6 +173,11 @@ WORKING: dict[str, tuple[Record, str, str]] = {
         "own_labels",
         "unsure",
     ),
+    "supervised, evaluated on its labels, worse all the same": (
+        record(FELL, compared(three(40, 80, 40), BASE, seen={"samples": 9, "of": 9, "with labels": True}), **LABELS),
+        "worse",
+        "bad",
+    ),
     "supervised, evaluated on others": (
         record(FELL, compared(three(70, 80, 40), BASE, seen={"samples": 0, "of": 9, "with labels": True}), **LABELS),
         "better",
@@ -238,6 +243,12 @@ HELPING: dict[str, tuple[Record, str, str, dict[str, int]]] = {
         "seen_labels",
         "unsure",
         {},
+    ),
+    "worse on its own labels": (
+        compared(three(40, 50, 30), BASE, seen={"samples": 9, "of": 10, "with labels": True}),
+        "harms",
+        "bad",
+        {"behind": 2},
     ),
     "seen without labels": (
         compared(three(90, 90, 90), BASE, seen={"samples": 9, "of": 10, "with labels": False}),

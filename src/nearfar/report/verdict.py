@@ -220,8 +220,9 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
     def answer(finding: str, mood: Mood) -> Answer:
         return Answer("helping", finding, mood, facts)
 
-    if facts["seen"].get("samples") and facts["seen"].get("with labels"):
-        return answer("seen_labels", "unsure")
+    if facts["seen"].get("samples") and facts["seen"].get("with labels"):  # which flatters: only a loss says something
+        lost = by["behind"] and not by["ahead"]
+        return answer("harms", "bad") if lost else answer("seen_labels", "unsure")
     if not gains:
         return answer("no_intervals", "unsure")
     if by["ahead"] and by["behind"]:
@@ -373,18 +374,21 @@ def _probed(record: Record) -> Gain | None:
 def _evaluated(record: Record) -> Gain | None:
     """Neighbors of the trained against those of the untrained encoder, as `evaluate` measured both.
 
-    Labels that the encoder has learned from do not count.
+    Labels that the encoder has learned from flatter it: there only a loss counts.
     """
     for table in record.tables.values():
         main = record.main_row(table)
         other = next((row for row in table["rows"] if row["name"] == UNTRAINED and row is not main), None)
         seen, column = table.get("seen") or {}, table["columns"][0]
-        if other is None or (_learns_labels(record) and seen.get("samples", 1)):
+        if other is None:
             continue
+        flattered = _learns_labels(record) and seen.get("samples", 1)
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
-            gain = _gain(table, UNTRAINED, column, ours, theirs)
-            return Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
+            interval = _gain(table, UNTRAINED, column, ours, theirs)
+            gain = Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], interval, seen.get("of"))
+            if not flattered or gain.judged == "behind":
+                return gain
     return None
 
 
