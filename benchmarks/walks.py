@@ -2,7 +2,7 @@
 
 Each set is laid out as a user would have it: a folder, a table, labels beside them. `nearfar doctor DATA --minutes M`
 is asked once; the command that it prints is given to a shell as it stands, and so is the call of `nearfar evaluate`
-that training ends with. Nothing else is chosen. One result file per set, so that a stopped series goes on where it was:
+that training ends with. Nothing else is chosen. One result file per set and time, so that a stopped series goes on where it was:
 the commands, what was said and what was taken in minutes, and the encoder before and after.
 
 clipart, icons and glyphs are made of Debian's packages openclipart-png, oxygen-icon-theme and fonts-noto-core, below
@@ -223,7 +223,7 @@ def main(asked: Walks) -> int:
         replace_text(DOCS, re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table(), text, flags=re.DOTALL))
         return 0
     for name in asked.sets or SETS:
-        path = RESULTS / f"{name}.json"
+        path = RESULTS / f"{name}-{asked.minutes:g}min.json"
         if path.exists():
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -295,19 +295,20 @@ def table() -> str:
     """The part of the docs that is made of the results."""
     lines = [
         BEGIN,
-        "| set | commands | training said, took | kNN % raw, before, after | linear % raw, before, after |\n",
-        "|---|---|---|---|---|\n",
+        "| set | commands | training said, took | kNN % raw, before, after | linear % raw, before, after "
+        "| 5 labels a class, % raw, before, after |\n",
+        "|---|---|---|---|---|---|\n",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         raw, before, after = found["results"].values()
         cells = [
             ", ".join(f"{row[title]['value']:.1f}" for row in (raw, before, after))
-            for title in ("kNN (%)", "linear (%)")
+            for title in ("kNN (%)", "linear (%)", "5 labels (%)")
         ]
         commands = "<br>".join(f"`{command}`" for command in found["commands"])
         took = f"{found['said']}, {found['seconds'][1] / 60:.1f} min"
-        lines.append(f"| {path.stem} | {commands} | {took} | {cells[0]} | {cells[1]} |\n")
+        lines.append(f"| {path.stem.rpartition('-')[0]} | {commands} | {took} | {' | '.join(cells)} |\n")
     return "".join([*lines, END])
 
 

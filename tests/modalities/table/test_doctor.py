@@ -120,11 +120,11 @@ def test_what_needs_no_encoder_is_told_before_training() -> None:
     for name, label in (("sum", x + y > 0), ("product", x * y > 0)):
         own = np.where(np.arange(900) < 100, random.integers(0, 2, 900), label)  # of the test rows by chance
         found[name] = to_beat(open_table({"x": x, "y": y, "kind": kind, "label": own, "split": split}))
-    linear, trees, held = found["sum"]
-    assert held == 200
+    linear, trees, learned, held = found["sum"]
+    assert (learned, held) == (600, 200)
     assert linear > 0.9
     assert trees > 0.9
-    linear, trees, _ = found["product"]
+    linear, trees, *_ = found["product"]
     assert linear < 0.65
     assert trees > 0.85
     assert to_beat(open_table({"x": x[:60], "y": y[:60], "label": (x + y)[:60] > 0})) is None

@@ -57,9 +57,9 @@ def examine(rows: TableSamples, *, seed: int = 0) -> Examination:
         ("labeled", labeled(rows)),
     ]
     if (known := to_beat(rows, seed)) is not None:
-        linear, trees, held = known
-        text = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right: what to beat"
-        facts.append(("raw columns", text))
+        linear, trees, learned, held = known
+        right = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right"
+        facts.append(("raw columns", f"{right}, learned from {learned:,} others: what to beat"))
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
     sound = "no copies, no uneven classes, no empty columns, none that gives the label away or looks like a label"
@@ -138,8 +138,9 @@ def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[t
             yield name, f"the {at} column, of {values} values, which the others tell: {_percent(accuracy)} right"
 
 
-def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int] | None:
-    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns, and on how many rows.
+def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int, int] | None:
+    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns; and from how many rows
+    they learned, and on how many they were tested.
 
     Learned from three quarters of the labeled training rows, `most` at most, and told on the rest; None where classes
     of `FEWEST` rows are not at least two, or hold fewer than a hundred.
@@ -162,7 +163,7 @@ def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float,
     given: dict[str, Any] = {"categorical_features": kinds or None}  # of which the type that is declared knows nothing
     trees = HistGradientBoostingClassifier(max_iter=30, random_state=seed, **given)
     right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
-    return float(told), float(right.mean()), len(held)
+    return float(told), float(right.mean()), len(rest), len(held)
 
 
 def _codes(rows: TableSamples, c: int) -> Tensor:
