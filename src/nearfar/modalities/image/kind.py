@@ -22,7 +22,7 @@ from nearfar.errors import NotFound, UserError
 from nearfar.files import load_function, name_text
 from nearfar.machine import pick_device
 from nearfar.modalities import kind
-from nearfar.modalities.examination import Copies, Examination
+from nearfar.modalities.examination import Advice, Copies, Examination
 from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
@@ -72,6 +72,11 @@ class ImageKind(kind.Kind):
             views, reasons = self.suited_views(samples)
             own |= {"views": views, "why_views": "; ".join(reasons)}
         return Facts(**common, **own)
+
+    def cheaper(self, settings: Settings, samples: Images) -> Advice | None:
+        """Views of half the side, from 64 px on."""
+        size = view_size(settings, samples.side)
+        return Advice("size", size // 2, f"less than {size} px") if size >= 64 else None
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
