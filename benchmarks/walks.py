@@ -2,8 +2,8 @@
 
 Each set is laid out as a user would have it: a folder, a table, labels beside them. `nearfar doctor DATA --minutes M`
 is asked once; the command that it prints is given to a shell as it stands, and so is the call of `nearfar evaluate`
-that training ends with. Nothing else is chosen. One result file per set and time, so that a stopped series goes on where it was:
-the commands, what was said and what was taken in minutes, and the encoder before and after.
+that training ends with. Nothing else is chosen. One result file per set and time, so that a stopped series goes on
+where it was: the commands, what was said and what was taken in minutes, and the encoder before and after.
 
 clipart, icons and glyphs are made of Debian's packages openclipart-png, oxygen-icon-theme and fonts-noto-core, below
 /usr/share or below NEARFAR_SHARE where these were unpacked elsewhere; letter, leaves and penguins of the packages

@@ -44,7 +44,7 @@ class Log:
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
         self.begun = False  # whether step 0 is measured
-        # Where labels are the task, or what is given is kept as it is, views that are found are no sign of an easy task.
+        # Where labels are the task, or inputs are kept as they are, views that are found are no sign of an easy task.
         kept = any(getattr(module, "keeps_inputs", False) for module in method.modules())
         self.searches = not (method.needs_labels or kept)
         for line in loop.journal.read() if loop.journal is not None else []:

@@ -102,10 +102,11 @@ def insist_plain(name: str, texts: pa.Array) -> None:
     plain = _matches(texts, csv.NUMBER)
     odd = texts.filter(pc.and_not(pc.match_substring_regex(texts, COMMAS), plain))
     if len(odd):
+        quoted = shlex.quote(name)
         raise UserError(
             f"the column {name!r} holds numbers such as {odd[0].as_py()!r}: write them with a decimal point and "
-            f"nothing between thousands, or take the column as categories by --categorical {shlex.quote(name)}, or leave "
-            f"it out by --drop {shlex.quote(name)}"
+            f"nothing between thousands, or take the column as categories by --categorical {quoted}, or leave it out "
+            f"by --drop {quoted}"
         )
 
 
