@@ -131,8 +131,9 @@ def wine(folder: Path) -> list[str]:
 def clipart(folder: Path, most: int = 280) -> list[str]:
     """Drawings of all sizes up to 2000 px, with and without palette, gray and transparent, in folders of their
     subjects."""
+    pictures = _shared("openclipart/png")
     for subject in ("animals", "buildings", "food", "people", "plants", "recreation", "transportation"):
-        found = [path for path in sorted((SHARE / "openclipart/png" / subject).rglob("*.png")) if not path.is_symlink()]
+        found = [path for path in sorted((pictures / subject).rglob("*.png")) if not path.is_symlink()]
         (folder / "clipart" / subject).mkdir(parents=True)
         draw, kept = np.random.default_rng(0), 0
         for number in draw.permutation(len(found)):
@@ -141,7 +142,6 @@ def clipart(folder: Path, most: int = 280) -> list[str]:
             if max(width, height) <= 2000 and kept < most:
                 shutil.copyfile(path, folder / "clipart" / subject / f"{number:04d}-{path.name}")
                 kept += 1
-    _some(folder / "clipart")
     return ["clipart", "--labels", "folders"]
 
 
@@ -149,14 +149,13 @@ def icons(folder: Path) -> list[str]:
     """Icons of a desktop, of 64 px and transparent, in one folder; what each is for and its split stand beside it."""
     known, draw = [["path", "context", "split"]], np.random.default_rng(0)
     (folder / "icons").mkdir()
-    for path in sorted((SHARE / "icons/oxygen/base/64x64").glob("*/*.png")):
+    for path in sorted(_shared("icons/oxygen/base/64x64").glob("*/*.png")):
         context = path.parent.name
         if path.is_symlink() or context in ("emblems", "emotes"):  # other names of the same; too few
             continue
         name = f"{context[:3]}-{path.name}"
         shutil.copyfile(path, folder / "icons" / name)
         known.append([name, context, "test" if draw.random() < 0.25 else "train"])
-    _some(folder / "icons")
     _table(folder / "icons.csv", known)
     return ["icons", "--labels", "icons.csv", "--label-column", "context"]
 
@@ -164,7 +163,7 @@ def icons(folder: Path) -> list[str]:
 def glyphs(folder: Path, size: int = 48, most: int = 60) -> list[str]:
     """Letters of some scripts, gray, in folders of their scripts below train and test; both weights of a letter lie in
     the same part."""
-    fonts = SHARE / "fonts/truetype/noto"
+    fonts = _shared("fonts/truetype/noto")
     for script in SCRIPTS:
         letters = [chr(code) for code in range(0x500, 0x2000) if _is_letter(chr(code), script)]
         draw = np.random.default_rng(0)
@@ -185,9 +184,11 @@ def _is_letter(character: str, script: str) -> bool:
     return name.startswith(f"{script.upper()} ") and unicodedata.category(character)[0] == "L"
 
 
-def _some(folder: Path) -> None:
-    if not any(folder.rglob("*.png")):
-        raise FileNotFoundError(f"no pictures below {str(SHARE)!r}")
+def _shared(name: str) -> Path:
+    """A folder of a package of Debian's. Raises FileNotFoundError where it is not there."""
+    if not (folder := SHARE / name).is_dir():
+        raise FileNotFoundError(f"there is no {str(folder)!r}")
+    return folder
 
 
 def _of_package(name: str, label: str) -> Callable[[Path], list[str]]:
