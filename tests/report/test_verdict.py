@@ -11,8 +11,8 @@ import torch
 
 from nearfar.evaluation.protocol import packed
 from nearfar.report import html
-from nearfar.report.record import Record
-from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken
+from nearfar.report.record import Record, in_order
+from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken, unhelped
 
 NAN = math.nan
 LONG = {"step": 400, "epoch": 9.0}
@@ -296,6 +296,20 @@ def test_is_it_working(name: str) -> None:
     assert words(found)
 
 
+@pytest.mark.parametrize("name", WORKING)
+def test_a_run_in_which_nothing_helped_says_so_as_the_card_does(name: str) -> None:
+    made = WORKING[name][0]
+    found, line = answers(made)[0], unhelped(made)
+    if gain := found.facts.get("gain"):
+        assert bool(line) == (gain.judged != "ahead" and (found.mood == "bad" or gain.last <= gain.first))
+    else:
+        assert not line
+    assert line.endswith({"bad": "did not help.", "unsure": "no gain is seen.", "good": ""}[found.mood] if line else "")
+    assert (name == "neighbors worse, loss fell") <= line.endswith(
+        " 50.0 %, before training 60.0 %: training did not help."
+    )
+
+
 @pytest.mark.parametrize("name", HELPING)
 def test_will_it_help_me(name: str) -> None:
     made, finding, mood, counts = HELPING[name]
@@ -394,6 +408,33 @@ def test_few_steps_are_few() -> None:
     for steps, finding in ((FEW_STEPS - 1, "too_early"), (FEW_STEPS, "cannot_tell")):
         lines = [{"step": s, "epoch": 1.0, "knn": k, "knn_samples": 200} for s, k in ((0, 50.0), (steps, 51.0))]
         assert answers(record({"metrics": [*lines, {"step": steps, "loss": 1.0}]}))[0].finding == finding
+
+
+def test_one_of_several_results_is_judged_and_named() -> None:
+    """The newest of the run's own data; one whose labels were learned from only if there is no other."""
+    better, worse = three(70, 80, 50), three(40, 50, 20)
+    learned = {"samples": 9, "of": 9, "with labels": True}
+
+    def judged(*rows: tuple[dict[str, Any], dict[str, Any]]) -> tuple[str, str, str]:
+        tables = [compared(ours, BASE, seen=own.pop("seen", None)).tables["evaluate"] | own for ours, own in rows]
+        made = in_order(record(FELL, {"tables": {f"evaluate-{i}": table for i, table in enumerate(tables)}}))
+        working, helping, _ = answers(made)
+        return working.finding, helping.finding, words(helping)
+
+    def of(data: str, day: int, own: bool = False, **more: Any) -> dict[str, Any]:
+        return {"data": data, "own": own, "written": f"2026-01-{day:02}T10:00:00+00:00", **more}
+
+    *found, said = judged((worse, of("old", 1, True)), (better, of("new", 2, True)), (worse, of("other", 3)))
+    assert found == ["better", "helps"]
+    assert "Of 3 results this is the newest on the run&#39;s own data &#39;new&#39;." in said
+    assert judged((better, of("old", 1, True)), (worse, of("new", 2, True)))[:2] == ("worse", "harms")
+    assert judged((better, of("old", 1)), (worse, of("new", 2)))[:2] == ("worse", "harms")
+    *found, said = judged((worse, of("seen", 2, True, seen=learned)), (better, of("other", 1)))
+    assert found[1] == "helps"
+    assert "newest on &#39;other&#39;" in said
+    assert judged((worse, of("seen", 2, True, seen=learned)))[1] == "harms"  # though that flatters it
+    *_, said = judged((better, of("one", 1, True)))
+    assert "results" not in said
 
 
 def test_the_terminal_says_what_the_card_says() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.errors import UserError
 from nearfar.evaluation.alarms import STARVED, Judge, drift, finite, readings
+from nearfar.evaluation.progress import Progress
 from nearfar.method import Method
 from nearfar.training.options import Loop, StepResult
 
@@ -40,6 +41,7 @@ class Log:
         self.input_seconds = self.reported_seconds = 0.0
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
         self.judge = Judge()
+        self.progress = Progress(steps)
         self.raised: set[str] = set()
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
@@ -49,6 +51,7 @@ class Log:
         self.searches = not (method.needs_labels or kept)
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
+        self.progress.news = ""  # said before
 
     @property
     def full(self) -> bool:
@@ -90,6 +93,7 @@ class Log:
         )
 
     def note(self, line: Mapping[str, float | None]) -> None:
+        self.progress.see(line)
         line = finite(line)
         self.newest.append(line)
         self.judge.see(line)
@@ -194,6 +198,8 @@ class Log:
         for alarm in new:
             self.raised.add(alarm.name)
             self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+        if probed and self.progress.news:
+            self.loop.say(self.progress.news)
 
 
 def _quality(numbers: Mapping[str, float]) -> list[str]:
