@@ -173,6 +173,11 @@ WORKING: dict[str, tuple[Record, str, str]] = {
         "own_labels",
         "unsure",
     ),
+    "supervised, evaluated on its labels, worse all the same": (
+        record(FELL, compared(three(40, 80, 40), BASE, seen={"samples": 9, "of": 9, "with labels": True}), **LABELS),
+        "worse",
+        "bad",
+    ),
     "supervised, evaluated on others": (
         record(FELL, compared(three(70, 80, 40), BASE, seen={"samples": 0, "of": 9, "with labels": True}), **LABELS),
         "better",
@@ -239,6 +244,12 @@ HELPING: dict[str, tuple[Record, str, str, dict[str, int]]] = {
         "unsure",
         {},
     ),
+    "worse on its own labels": (
+        compared(three(40, 50, 30), BASE, seen={"samples": 9, "of": 10, "with labels": True}),
+        "harms",
+        "bad",
+        {"behind": 2},
+    ),
     "seen without labels": (
         compared(three(90, 90, 90), BASE, seen={"samples": 9, "of": 10, "with labels": False}),
         "helps",
@@ -269,6 +280,9 @@ CHECKPOINT: dict[str, tuple[Record, str, str]] = {
         "accuracy_fell",
         "unsure",
     ),
+    "below untrained, few samples": (probed(60, 50, 55, samples=40), "not_above_start", "unsure"),
+    "as untrained": (answered(50, 50, 50), "not_above_start", "unsure"),
+    "below untrained, but fell": (probed(70, 69, 40), "accuracy_fell", "unsure"),
     "size unknown": (probed(40, 60, 50, samples=None), "not_told_apart", "unsure"),
     "no step 0": (probed(60, 40, begin=1), "accuracy_fell", "unsure"),
 }
@@ -354,6 +368,13 @@ def test_the_numbers_of_a_gain_are_shown() -> None:
         assert text in words(found)
 
 
+def test_of_two_gains_that_of_more_samples_is_shown() -> None:
+    for tested in (30, 500):
+        table = compared({"kNN (%)": (51.0, 47.0, 55.0)}, KNN, seen={"samples": 0, "of": tested})
+        made = record(losses(3.0, every=10), probed(50, 51, samples=40, every=10), table)
+        assert answers(made)[0].facts["gain"].samples == max(40, tested)
+
+
 def test_groups_widen_a_gain_as_they_widen_the_probe() -> None:
     one, many = (answered(50, 53, 55), answered(50, 53, 55))
     for line in many.metrics:  # as of samples ten of which belong together
@@ -411,7 +432,7 @@ def test_one_of_several_results_is_judged_and_named() -> None:
     *found, said = judged((worse, of("seen", 2, True, seen=learned)), (better, of("other", 1)))
     assert found[1] == "helps"
     assert "newest on &#39;other&#39;" in said
-    assert judged((worse, of("seen", 2, True, seen=learned)))[1] == "seen_labels"
+    assert judged((worse, of("seen", 2, True, seen=learned)))[1] == "harms"  # though that flatters it
     *_, said = judged((better, of("one", 1, True)))
     assert "results" not in said
 

@@ -299,6 +299,19 @@ def test_step_0_is_measured_once_and_is_no_checkpoint(before: float, tmp_path: P
     assert not torch.equal(read(tmp_path / "best.pt")["method"]["encoder.net.0.weight"], first)
 
 
+@pytest.mark.parametrize("learns", ["views", "labels", "beside what is kept"])
+def test_views_that_are_found_are_judged_where_they_are_what_is_learned(learns: str, tmp_path: Path) -> None:
+    method = make("simclr")
+    if learns == "labels":
+        method.needs_labels = True  # pyright: ignore[reportAttributeAccessIssue]
+    elif learns != "views":
+        method.encoder.keeps_inputs = True  # pyright: ignore[reportAttributeAccessIssue]
+    fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, epochs=1))
+    zero, *_ = Journal(tmp_path / "metrics.jsonl").read()
+    assert "accuracy" in zero
+    assert ("candidates" in zero) == (learns == "views")
+
+
 def test_a_run_that_makes_neighbors_worse_may_stop_and_go_on(tmp_path: Path) -> None:
     """By default it says so, once, and goes on; a run that goes on says nothing again, and stops at the next probe."""
 

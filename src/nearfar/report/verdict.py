@@ -121,6 +121,7 @@ def working(record: Record) -> Answer:
         since = next(line["step"] for line in lines if not finite or line["step"] > finite[-1]["step"])
         return answer("loss_not_a_number", "bad", step=since)
     gains = [gain for gain in (_probed(record), _evaluated(record)) if gain is not None]
+    gains.sort(key=lambda gain: -(gain.samples or 0))  # what rests on most samples is shown first
     loss = _loss(record, finite)
     if grave := [alarm for alarm in raised if alarm.name not in SLOW]:
         return _alarming(answer, grave, gains)
@@ -223,8 +224,9 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
     def answer(finding: str, mood: Mood) -> Answer:
         return Answer("helping", finding, mood, facts)
 
-    if facts["seen"].get("samples") and facts["seen"].get("with labels"):
-        return answer("seen_labels", "unsure")
+    if facts["seen"].get("samples") and facts["seen"].get("with labels"):  # which flatters: only a loss says something
+        lost = by["behind"] and not by["ahead"]
+        return answer("harms", "bad") if lost else answer("seen_labels", "unsure")
     if not gains:
         return answer("no_intervals", "unsure")
     if by["ahead"] and by["behind"]:
@@ -311,6 +313,8 @@ def checkpoint(record: Record) -> Answer:
     gain = _between(record, last, best, level)
     if gain.judged != "ahead" and working(record).finding == "worse":
         return Answer("checkpoint", "last_is_worse", "bad", facts)
+    if gain.judged != "ahead" and start is not None and best["knn"] <= start["knn"]:
+        return Answer("checkpoint", "not_above_start", "unsure", facts | {"gain": _between(record, start, last)})
     if best["knn"] == last["knn"]:
         return Answer("checkpoint", "take_last", "good", facts)
     found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
@@ -387,19 +391,23 @@ def _probed(record: Record) -> Gain | None:
 def _evaluated(record: Record) -> Gain | None:
     """Neighbors of the trained against those of the untrained encoder, as `evaluate` measured both.
 
-    Labels that the encoder has learned from do not count.
+    Labels that the encoder has learned from flatter it: there only a loss counts.
     """
     for table in record.tables.values():
         main = record.main_row(table)
         other = next((row for row in table["rows"] if row["name"] == UNTRAINED and row is not main), None)
         seen, column = table.get("seen") or {}, table["columns"][0]
-        if other is None or (_learns_labels(record) and seen.get("samples", 1)):
+        if other is None:
             continue
+        flattered = _learns_labels(record) and seen.get("samples", 1)
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
-            gain = _gain(table, UNTRAINED, column, ours, theirs)
+            interval = _gain(table, UNTRAINED, column, ours, theirs)
             on = f" {_on(table)}" if len(record.tables) > 1 else ""
-            return Gain(f"In `evaluate`{on}, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
+            of = f"In `evaluate`{on}, {column}"
+            gain = Gain(of, theirs["value"], ours["value"], interval, seen.get("of"))
+            if not flattered or gain.judged == "behind":
+                return gain
     return None
 
 

@@ -46,6 +46,9 @@ class Log:
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
         self.begun = False  # whether step 0 is measured
+        # Where labels are the task, or inputs are kept as they are, views that are found are no sign of an easy task.
+        kept = any(getattr(module, "keeps_inputs", False) for module in method.modules())
+        self.searches = not (method.needs_labels or kept)
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
         self.progress.news = ""  # said before
@@ -168,6 +171,8 @@ class Log:
     def _readings(self, inspected: StepResult) -> dict[str, float]:
         """What the representation of one batch and the loss say of the health of training."""
         numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
+        if not self.searches:
+            numbers.pop("candidates", None)
         negatives = inspected.negatives
         return numbers | ({} if negatives is None else {"effective_negatives": negatives})
 
