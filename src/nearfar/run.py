@@ -338,9 +338,7 @@ class Run:
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
         table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
-        # Of the labels of few images of many that were trained on, as of many images of which few were.
-        table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
-        table["written"] = datetime.now(UTC).isoformat()
+        self._place(table, known)
         contents = [fingerprint(digests(samples), samples) for samples in parts]
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
@@ -349,6 +347,12 @@ class Run:
         )
         self.write(table["name"], table)
         return table
+
+    def _place(self, table: dict[str, Any], known: Tensor) -> None:
+        """Note when a table was made, and whether of the run's own data. known: which samples were in training: N."""
+        # Of the labels of few images of many that were trained on, as of many images of which few were.
+        table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
+        table["written"] = datetime.now(UTC).isoformat()
 
     @writes
     @checked
@@ -385,6 +389,7 @@ class Run:
         seen = self.seen(pairs.first) | self.seen(pairs.second)
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "scores": asked.score or SCORE}
+        self._place(table, seen)
         table["data"] = _named(data)
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
