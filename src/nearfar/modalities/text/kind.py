@@ -148,7 +148,9 @@ class TextKind(kind.Kind):
     def encoder(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> TextEncoder:
         name, tokenizer = settings.encoder, self.tokenizer(samples, settings)
         if sizes(name):
-            return fresh(name, tokenizer, pooler=settings.pooler, length=settings.length, dropout=settings.dropout)
+            return fresh(
+                name, tokenizer, pooler=settings.pooler, length=settings.length, dropout=settings.encoder_dropout
+            )
         return from_folder(name, tokenizer, pooler=settings.pooler, length=settings.length)
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> TextEncoder:
@@ -182,7 +184,7 @@ class TextKind(kind.Kind):
         if idle and len(views) > 1 and not any(rates):
             raise UserError(
                 "--views dropout: the encoder has no dropout, so that both views of a sentence are the same: give "
-                "--dropout 0.1, or other --views"
+                "--encoder-dropout 0.1, or other --views"
             )
 
     def plain(self, encoder: Any) -> Views:

@@ -49,7 +49,7 @@ class Settings(settings.Settings):
     pooler: Pooler = "avg"
     """What represents a sentence: the first token (cls_before_pooler; cls has a layer behind it that stays), or the
     mean over the tokens of the last layer (avg), of the last two, or of the first and the last."""
-    dropout: ShareBelowOne = 0.1
+    encoder_dropout: ShareBelowOne = 0.1
     """Of a network with random weights, in training."""
 
     def check(self) -> None:
