@@ -52,7 +52,7 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
+        return Facts(columns=samples.sides, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -143,7 +143,7 @@ class TextKind(kind.Kind):
     def facts(self, samples: TextSamples, settings: Settings) -> dict[str, Any]:
         """What describes the input in words; a method that asks for channels gets 0."""
         tokenizer = self.tokenizer(samples, settings)
-        return {"channels": 0, "tokens": tokenizer.size, "length": settings.length, "columns": samples.columns}
+        return {"channels": 0, "tokens": tokenizer.size, "length": settings.length, "columns": samples.sides}
 
     def encoder(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> TextEncoder:
         name, tokenizer = settings.encoder, self.tokenizer(samples, settings)
@@ -174,7 +174,7 @@ class TextKind(kind.Kind):
             length=settings.length,
             strength=settings.strength,
             count=settings.view_count,
-            columns=samples.columns,
+            columns=samples.sides,
         )
 
     def insist_fitting(self, encoder: Any, views: Any) -> None:

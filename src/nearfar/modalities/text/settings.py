@@ -123,8 +123,8 @@ def insist_tokenizer(folder: str | os.PathLike[str]) -> Path:
 
 
 def recognizes(data: Any) -> bool:
-    """Whether data are sentences, or a table that may have a column of them: see `holds_sentences`, `is_columns`."""
-    return holds_sentences(data) or is_columns(data)
+    """Whether data are sentences, open or not, or a table that may have a column of them: see `holds_sentences`."""
+    return hasattr(data, "texts") or holds_sentences(data) or is_columns(data)
 
 
 @dataclass(frozen=True, kw_only=True)
