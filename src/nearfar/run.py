@@ -79,7 +79,10 @@ class Run:
         settings: dict[str, Any] = self.config["settings"]
         for name in (self.config["kind"], *kinds_of(self.config["made"]["encoder"])):
             self.insist_trusted(name)
-        self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
+        self.kind, self.made = kinds.of(self.config["kind"]), self.config["made"]
+        if tower:
+            self._tower_spec()
+            self.kind, settings, self.made = self.kind.side(tower, self.config)
         if unknown := sorted(
             map(str, settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)})
         ):
@@ -214,7 +217,7 @@ class Run:
         wanted = USUAL if none or not label_column else label_column
         opened = self.kind.open_as(
             data,
-            self.config["made"],
+            self.made,
             dataclasses.replace(self.settings, keep_words=keep, label_column=wanted),
             labels=None if none else labels,
             label_column=column,
@@ -250,7 +253,8 @@ class Run:
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
-        known = set(read_samples(self.path, self.config)["digest"].to_pylist())
+        whole = read_samples(self.path, self.config)["digest"].to_pylist()
+        known = {*whole, *(part for one in whole for part in one.split("+"))}
         return torch.tensor([one in known for one in digests(samples)])
 
     @writes
@@ -368,7 +372,7 @@ class Run:
         """
         asked = Asked(columns=tuple(pair_columns), score=score_column, part=part_column)
         _ = self.encoder
-        pairs = self.kind.scored_pairs(data, asked, self.config["made"], self.settings)
+        pairs = self.kind.scored_pairs(data, asked, self.made, self.settings)
         for note in pairs.notes:
             say(note)
         sides, plain, first = [pairs.first, pairs.second], self.kind.plain(self.encoder), self.untrained()
