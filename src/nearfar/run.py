@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
+from nearfar.evaluation.cross import chance, ranks
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
@@ -30,10 +32,10 @@ from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
-from nearfar.nn.towers import pick_tower
+from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.measured import pairs_table, results_table
+from nearfar.report.measured import Direction, pairs_table, results_table, retrieval_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
@@ -384,12 +386,73 @@ class Run:
         rows["trained encoder"] = tuple(probing.embed(self.encoder, plain, side) for side in sides)
         seen = self.seen(pairs.first) | self.seen(pairs.second)
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
-        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "scores": asked.score or SCORE}
-        table["data"] = _named(data)
+        table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
+        return self._kept(table, "pairs", data, contents)
+
+    @property
+    def sides(self) -> list[str]:
+        """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
+        encoder = self.encoder
+        if not isinstance(encoder, Towers) or len({encoder.tower(name).dim for name in encoder.of}) > 1:
+            return []
+        return list(encoder.of)
+
+    @writes
+    @checked
+    def evaluate_retrieval(
+        self, data: Any, *, seed: Seed = 0, say: Callable[[str], None] = lambda text: None
+    ) -> dict[str, Any]:
+        """How well each side of pairs finds the others: recall@1, 5 and 10 by cosine, beside chance and the untrained
+        encoder. Of several that belong to a query any one counts; those of the split test are measured where one is
+        named.
+
+        Raises ValueError for a run without sides that share a space.
+        Writes results/retrieval-DATA-DIGEST.json and returns what it holds.
+        """
+        if not self.sides:
+            raise UserError(f"{str(self.path)!r} has no sides that share a space, as clip makes one of pairs")
+        samples: Any = self.open(data, labels="none")
+        for note in samples.notes:
+            say(note)
+        if bool((tested := samples.of_split("test")).any()) and not bool(tested.all()):
+            say(f"{int(tested.sum()):,} of {len(samples):,} pairs are of the split test: these are measured.")
+            samples = samples.subset(tested.nonzero()[:, 0])
+        if len(samples) < 2:
+            raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
+        encoders: dict[str, Any] = {"untrained encoder": self.untrained(), "trained encoder": self.encoder}
+        rows = {
+            name: {side: self._side_rows(encoder, side, samples.sides[side]) for side in self.sides}
+            for name, encoder in encoders.items()
+        }
+        directions = []
+        for a, b in permutations(self.sides, 2):
+            belongs, without = samples.across(a, b)
+            known = without if len(without) else None
+            sample = samples.of_entries(a)
+            asked = belongs[:, 0].unique()  # a caption that is alone has no other one
+            place = torch.full((len(sample),), MISSING)
+            place[asked] = torch.arange(len(asked))
+            belongs[:, 0] = place[belongs[:, 0]]
+            if known is not None:
+                known[:, 0] = place[known[:, 0]]
+            found = {name: ranks(made[a][asked], made[b], belongs, known) for name, made in rows.items()}
+            size = len(rows["trained encoder"][b]) - (known is not None)
+            directions.append(Direction(f"{a} to {b}", found, sample[asked], chance(belongs, size), size))
+        table = retrieval_table(directions, int(self.seen(samples).sum()), len(samples), seed, self.seen_how)
+        return self._kept(table, "retrieval", data, [fingerprint(digests(samples), samples)])
+
+    def _side_rows(self, encoder: Any, side: str, samples: Samples) -> Tensor:
+        own = encoder.tower(side)
+        return probing.passed(own, kinds.of(own.spec["kind"]).plain(own), samples)
+
+    def _kept(self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str]) -> dict[str, Any]:
+        """A table with what it was measured on, written under a name of its own.  contents: of the samples."""
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
+        table["data"] = _named(data)
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
-        table["name"] = f"pairs-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
+        table["name"] = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
         self.write(table["name"], table)
         return table
 

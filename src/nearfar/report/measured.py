@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from nearfar.evaluation.cross import median_rank
 from nearfar.evaluation.intervals import of_answers
-from nearfar.evaluation.protocol import unpacked
+from nearfar.evaluation.protocol import packed, unpacked
 from nearfar.evaluation.similarity import closeness, cosines, similarity
 
 
@@ -134,6 +136,64 @@ def pairs_table(
         },
         "seen": {"samples": seen, "of": len(score)},
         "protocol": {"version": 1, "similarity": "cosine", "pairs": len(score), "seed": seed, "geometry": shape},
+    }
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Queries of one side among all of another. rank: of the first that belongs to each query, by what made the rows:
+    Q, from 0.  sample: Q, of which each query is.  chance: recall@k of a ranking at random.  gallery: how many."""
+
+    name: str
+    rank: Mapping[str, Tensor]
+    sample: Tensor
+    chance: Mapping[int, float]
+    gallery: int
+
+
+def retrieval_table(directions: Sequence[Direction], seen: int, samples: int, seed: int, how_seen: str) -> dict[str, Any]:
+    """Recall across the sides of pairs as the table of a report; the last row is the run's own.
+
+    seen: pairs of so many `samples` that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    rows: dict[str, dict[str, Any]] = {"chance": {}}
+    gains: dict[str, dict[str, Any]] = {}
+    for one in directions:
+        main = list(one.rank)[-1]
+        for k, value in one.chance.items():
+            rows["chance"][f"{one.name}, R@{k} (%)"] = {"value": value}
+        for name, rank in one.rank.items():
+            own = rows.setdefault(name, {})
+            for k in one.chance:
+                title, hit = f"{one.name}, R@{k} (%)", rank < k
+                value, low, high = of_answers(hit, group=one.sample, seed=seed)
+                own[title] = {"value": value, "low": low, "high": high, "right": packed(hit)}
+                if name != main:
+                    value, low, high = of_answers(one.rank[main] < k, over=hit, group=one.sample, seed=seed)
+                    gains.setdefault(name, {})[title] = {"value": value, "low": low, "high": high}
+    main = list(rows)[-1]
+    counts = "; ".join(
+        f"{one.name}, {len(one.sample):,} queries among {one.gallery:,}, median rank "
+        f"{median_rank(one.rank[main]):,} ({median_rank(list(one.rank.values())[-2]):,} untrained)"
+        for one in directions
+    )
+    note = (
+        "R@k: the share of queries of which one that belongs to it is among the first k by cosine, with 95 % intervals "
+        f"over samples. {counts[0].upper()}{counts[1:]}."
+    )
+    note += (
+        f" {seen:,} of the {samples:,} pairs were in training{how_seen}: this says how well it finds what it has seen."
+        if seen
+        else " No pair was in training."
+    )
+    return {
+        "title": "How well the sides find each other",
+        "note": note,
+        "columns": list(rows[main]),
+        "rows": [{"name": name, "main": name == main, "values": values} for name, values in rows.items()],
+        "gains": gains,
+        "seen": {"samples": seen, "of": samples},
+        "protocol": {"version": 1, "similarity": "cosine", "ties": "the lower index first", "seed": seed},
     }
 
 

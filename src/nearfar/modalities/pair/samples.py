@@ -83,6 +83,28 @@ class PairSamples(Samples):
         k = list(self.sides).index(side)
         return self.sides[side].subset([row[k][0] for row in self.rows])
 
+    def of_entries(self, side: str) -> Tensor:
+        """Of each entry of a side a sample that holds it, the first: int64."""
+        k, of = list(self.sides).index(side), torch.full((len(self.sides[side]),), MISSING)
+        for sample in reversed(range(len(self))):
+            of[list(self.rows[sample][k])] = sample
+        return of
+
+    def across(self, one: str, other: str) -> tuple[Tensor, Tensor]:
+        """Which entries of two sides belong together, as a sample holds both: P x 2, int64; and which are one and the
+        same, where the sides hold equal entries: these do not belong to themselves."""
+        a, b = list(self.sides).index(one), list(self.sides).index(other)
+        known, others = digests(self.sides[one]), digests(self.sides[other])
+        together = {(i, j) for row in self.rows for i in row[a] for j in row[b]}
+        place: dict[str, list[int]] = {}
+        for j, content in enumerate(others):
+            place.setdefault(content, []).append(j)
+        same = {(i, j) for i, content in enumerate(known) for j in place.get(content, [])}
+        if self.kinds[one] != self.kinds[other]:
+            same = set()
+        pairs = (torch.tensor(sorted(which), dtype=torch.int64).reshape(-1, 2) for which in (together - same, same))
+        return next(pairs), next(pairs)
+
     def insist_finite(self) -> None:
         for side in self.sides.values():
             side.insist_finite()
