@@ -68,12 +68,14 @@ class CLIP(Method):
             )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias)) if sigmoid else None
-        self.locked = trunk(pick_tower(encoder, lock)).requires_grad_(False) if lock else None
+        self.lock = lock
+        if lock:
+            trunk(pick_tower(encoder, lock)).requires_grad_(False)
 
     def train(self, mode: bool = True) -> CLIP:
         super().train(mode)
-        if self.locked is not None:
-            self.locked.eval()
+        if self.lock:  # its norms take the statistics that they were trained with
+            trunk(pick_tower(self.encoder, self.lock)).eval()
         return self
 
     def forward(self, batch: Batch) -> Step:
