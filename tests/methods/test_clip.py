@@ -47,7 +47,7 @@ def test_the_scale_is_held_between_one_and_a_hundred_after_a_step() -> None:
         with torch.no_grad():
             method.log_scale.fill_(start)
         step(method, sgd(method, lr=1e-6), PAIRS.batch(8))
-        assert float(method.log_scale) == pytest.approx(end)
+        assert method.log_scale.item() == pytest.approx(end)
 
 
 def test_more_than_two_sides_are_contrasted_pair_by_pair() -> None:

@@ -125,9 +125,10 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     if fewest <= count <= (most or count):
         return
     wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"{fewest} or more"
-    of = plan.settings.views + (f" --view-count {plan.settings.view_count}" if plan.settings.view_count else "")
+    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
+    of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
     raise UserError(
-        f"{plan.method!r} takes {wanted} views of each sample, and --views {of} makes {count}: give --view-count "
+        f"{plan.method!r} takes {wanted} views of each sample, and {of} makes {count}: give --view-count "
         f"{most or fewest}, or other --views"
     )
 
