@@ -48,3 +48,11 @@ def test_rows_of_two_widths_and_a_query_alone_are_refused() -> None:
         cross.ranks(torch.ones(2, 3), torch.ones(2, 4), torch.tensor([(0, 0)]))
     with pytest.raises(ValueError, match="nothing that belongs"):
         cross.ranks(torch.eye(2), torch.eye(2), torch.tensor([(0, 0)]))
+
+
+def test_the_row_of_a_class_is_the_direction_between_its_prompts() -> None:
+    prompt = torch.tensor([[3.0, 0, 0], [0, 5, 0], [0, 0, 1]])
+    rows = cross.class_weights(prompt, torch.tensor([1, 1, 0]), 2)
+    torch.testing.assert_close(rows, torch.tensor([[0, 0, 1.0], [0.5**0.5, 0.5**0.5, 0]]))
+    with pytest.raises(ValueError, match="class 2 has no prompt"):
+        cross.class_weights(prompt, torch.tensor([1, 1, 0]), 3)

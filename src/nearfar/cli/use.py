@@ -132,6 +132,9 @@ class Evaluate(OfRun):
     tower: str = ""
     """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
     pairs are measured by how well each side finds the other."""
+    prompts: str = ""
+    """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
+    by the nearest, and no label is learned from."""
     trust: TrustArg = False
 
 
@@ -216,6 +219,9 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    if asked.prompts:
+        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        return _tell(run, run.zero_shot(asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, run.evaluate_retrieval(asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}

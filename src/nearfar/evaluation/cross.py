@@ -61,3 +61,16 @@ def chance(belongs: Tensor, gallery: int, ks: Sequence[int] = KS) -> dict[int, f
 def median_rank(rank: Tensor) -> int:
     """The median rank, counted from 1, the lower of two."""
     return int(rank.median()) + 1
+
+
+def class_weights(prompt: Tensor, label: Tensor, classes: int) -> Tensor:
+    """A row for each class, with which samples are compared: the normalized mean of its normalized prompts (arXiv
+    2103.00020, 3.1.4).
+
+    prompt: P x D.  label: P, int64, the class of each. Raises ValueError for a class without a prompt.
+    """
+    count = label.bincount(minlength=classes)
+    if int(count.min()) == 0:
+        raise UserError(f"class {int(count.argmin())} has no prompt: each of the {classes} classes takes one or more")
+    rows = F.normalize(finite(prompt, "prompt").float(), dim=1)
+    return F.normalize(torch.zeros(classes, rows.shape[1]).index_add_(0, label, rows) / count[:, None], dim=1)

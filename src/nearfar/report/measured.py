@@ -156,12 +156,12 @@ def retrieval_table(directions: Sequence[Direction], seen: int, samples: int, se
 
     seen: pairs of so many `samples` that were in training, how_seen: in what way, `Run.seen_how`.
     """
-    rows: dict[str, dict[str, Any]] = {"chance": {}}
+    rows: dict[str, dict[str, Any]] = {}
+    random: dict[str, float] = {}
     gains: dict[str, dict[str, Any]] = {}
     for one in directions:
         main = list(one.rank)[-1]
-        for k, value in one.chance.items():
-            rows["chance"][f"{one.name}, R@{k} (%)"] = {"value": value}
+        random |= {f"{one.name}, R@{k} (%)": value for k, value in one.chance.items()}
         for name, rank in one.rank.items():
             own = rows.setdefault(name, {})
             for k in one.chance:
@@ -179,7 +179,8 @@ def retrieval_table(directions: Sequence[Direction], seen: int, samples: int, se
     )
     note = (
         "R@k: the share of queries of which one that belongs to it is among the first k by cosine, with 95 % intervals "
-        f"over samples. {counts[0].upper()}{counts[1:]}."
+        f"over samples; a ranking at random has {', '.join(f'{value:.1f}' for value in random.values())} %. "
+        f"{counts[0].upper()}{counts[1:]}."
     )
     note += (
         f" {seen:,} of the {samples:,} pairs were in training{how_seen}: this says how well it finds what it has seen."
@@ -192,8 +193,49 @@ def retrieval_table(directions: Sequence[Direction], seen: int, samples: int, se
         "columns": list(rows[main]),
         "rows": [{"name": name, "main": name == main, "values": values} for name, values in rows.items()],
         "gains": gains,
+        "chance": random,
         "seen": {"samples": seen, "of": samples},
         "protocol": {"version": 1, "similarity": "cosine", "ties": "the lower index first", "seed": seed},
+    }
+
+
+def zero_shot_table(
+    right: Mapping[str, Tensor], label: Tensor, classes: Sequence[str], prompts: int, seen: int, how_seen: str, seed: int
+) -> dict[str, Any]:
+    """The accuracy of classes that prompts describe as the table of a report; the last row is the run's own.
+
+    right: N, which samples are named right, by what made the rows.  label: N.  prompts: of all classes.  seen: samples
+    that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    title, main = "zero-shot (%)", list(right)[-1]
+    cells, gains = {}, {}
+    for name, hit in right.items():
+        value, low, high = of_answers(hit, seed=seed)
+        cells[name] = {title: {"value": value, "low": low, "high": high, "right": packed(hit)}}
+        if name != main:
+            value, low, high = of_answers(right[main], over=hit, seed=seed)
+            gains[name] = {title: {"value": value, "low": low, "high": high}}
+    each = {c: 100 * float(right[main][label == c].float().mean()) for c in label.unique().tolist()}
+    often = 100 * int(label.bincount().max()) / len(label)
+    note = (
+        f"Accuracy on {len(label):,} samples of the class whose {'prompts are' if prompts > len(classes) else 'prompt is'} "
+        f"nearest, of {prompts:,} for {len(classes):,} classes, with 95 % intervals; no label was learned from. Guessing "
+        f"would give {100 / len(classes):.1f} %, always naming the most frequent class {often:.1f} %. The mean over "
+        f"classes is {sum(each.values()) / len(each):.1f} %."
+    )
+    note += f" {seen:,} of the samples were in training{how_seen}." if seen else " No sample was in training."
+    return {
+        "title": "Classes named by their prompts alone",
+        "note": note,
+        "columns": [title],
+        "rows": [{"name": name, "main": name == main, "values": values} for name, values in cells.items()],
+        "gains": gains,
+        "seen": {"samples": seen, "of": len(label)},
+        "per_class": {
+            "columns": [title],
+            "rows": [{"name": classes[c], "values": {title: {"value": value}}} for c, value in sorted(each.items())],
+        },
+        "protocol": {"version": 1, "similarity": "cosine", "prompts": prompts, "seed": seed},
     }
 
 

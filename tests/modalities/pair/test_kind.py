@@ -40,7 +40,7 @@ def test_images_and_captions_train_evaluate_embed_export_and_report(tmp_path: Pa
     assert not (run.encoder.spec["towers"]["image"].keys() ^ {"kind", "name", "channels", "size", "mean", "std", "small_stem", "joint"})
     assert main(["evaluate", str(out), str(data)]) == 0
     made = results(out, "retrieval")
-    assert values(made, "chance")["image to text, R@5 (%)"] == pytest.approx(100 * 5 / 8)
+    assert made["chance"]["image to text, R@5 (%)"] == pytest.approx(100 * 5 / 8)
     trained = values(made, "trained encoder")
     assert trained["text to image, R@1 (%)"] <= trained["text to image, R@5 (%)"] <= trained["text to image, R@10 (%)"]
     assert made["seen"] == {"samples": 0, "of": 8}
@@ -51,19 +51,34 @@ def test_images_and_captions_train_evaluate_embed_export_and_report(tmp_path: Pa
     held = np.load(tmp_path / "image.npz")
     order = [held["names"].tolist().index(f"{i}.png") for i in range(32)]
     np.testing.assert_allclose(held["features"][order], both[:, :8], atol=1e-5)
-    assert main(["evaluate", str(out), str(data), "--labels", str(labels(tmp_path))]) == 0
+    named = run.kind.baselines([run.open(str(data))], run.encoder)
+    assert {name.partition(":")[0]: len(rows) for name, rows in named.items()} == {"image": 32, "text": 32}
     for tower in ("image", "text"):
         assert main(["export", str(out), "--tower", tower, "--out", str(tmp_path / tower)]) == 0
-    assert main(["report", str(out), "--data", str(data)]) == 0
+    assert main(["report", str(out)]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "a small red square, number 0" in page
+    assert "square, number 31" in page  # a caption of the split test, by its picture
     assert "data:image/jpeg" in page
+    assert "text to image</h3>" in page
 
 
-def labels(folder: Path) -> Path:
-    path = folder / "labels.csv"
-    path.write_text("index,label\n" + "".join(f"{i},{row['label']}\n" for i, row in enumerate(rows(32))))
-    return path
+def test_prompts_name_classes_without_a_label_that_is_learned_from(tmp_path: Path) -> None:
+    data, out = table(tmp_path / "pairs.jsonl", rows(64)), tmp_path / "run"
+    words = [*NUMBERS, "--epochs", "8", "--sides", "text.length=12", "--clip", "1", "--lr", "0.3"]
+    assert main(["train", "clip", str(data), "--out", str(out), *words]) == 0
+    columns = tmp_path / "numbers.csv"
+    held = [",".join(map(str, (row["r"], row["g"], row["b"], row["label"], row["split"]))) for row in rows(64)]
+    columns.write_text("\n".join(["r,g,b,label,split", *held]) + "\n")
+    prompts = tmp_path / "prompts.csv"
+    told = [f"a {size} {color} square,{color}" for color in ("red", "green", "blue", "white") for size in ("small", "large")]
+    prompts.write_text("\n".join(["text,label", *told]) + "\n")
+    assert main(["evaluate", str(out), str(columns), "--tower", "table", "--prompts", str(prompts)]) == 0
+    made = results(out, "zero-shot")
+    assert values(made, "trained encoder")["zero-shot (%)"] > 60
+    assert made["protocol"]["prompts"] == 8
+    assert {row["name"] for row in made["per_class"]["rows"]} == {"red", "green", "blue", "white"}
+    prompts.write_text("text,label\na red square,red\na blue square,blue\n")
+    assert main(["evaluate", str(out), str(columns), "--tower", "table", "--prompts", str(prompts)]) == 2
 
 
 def test_other_kinds_are_pairs_just_as_well_and_a_run_goes_on(tmp_path: Path) -> None:
@@ -106,7 +121,7 @@ def test_two_captions_of_one_picture_pass_one_network_and_find_each_other(tmp_pa
     assert main(["evaluate", str(out), str(data)]) == 0
     made = results(out, "retrieval")
     # Of 47 other captions two belong to each: one of them comes first with probability 2/47.
-    assert values(made, "chance")["text1 to text2, R@1 (%)"] == pytest.approx(100 * 2 / 47)
+    assert made["chance"]["text1 to text2, R@1 (%)"] == pytest.approx(100 * 2 / 47)
     assert made["seen"]["samples"] == 16
 
 
