@@ -115,7 +115,7 @@ def origin(name: str, flag: str) -> str:
 def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
-    takes = "Images only." if kind.needs_pixels else "Images, or rows of tables."
+    takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
     rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():

@@ -36,6 +36,13 @@ FASTER = {"lr": 6e-3}
 ONE = {"splits": 1}
 BOTH = {"symmetric": True}
 """Both views as queries, at twice the cost of a sample: so half the steps."""
+
+
+def _follows(steps: int) -> float:
+    """The momentum of a slow copy that follows within some twenty steps."""
+    return round(max(0.9, 1 - 20 / steps), 4)
+
+
 VIEWS = ("simclr", "colorful", "drawing", "sign", "crops", "photo", "turned", "shifts", "signs")
 BEST = ("simclr", "colorful", "drawing", "sign")
 """Those of them that were best on some set with SimCLR: other methods are tried with these alone."""
@@ -59,11 +66,13 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         **_over(MOCO, *BEST),
         **_varied(MOCO, ("colorful",), {"queue": 256}, SLOWER),
         **_varied(MOCO | {"queue": 256}, ("colorful", "sign"), ONE, ONE | BOTH, ONE | BOTH | BATCH64),
+        **{f"{views}-follows": MOCO | {"queue": 256, "views": views, "momentum": _follows} for views in BEST},
     },
     "byol": {
         OLD: {},
         **_over(BYOL, *BEST),
         **_varied(BYOL, ("colorful", "sign"), BATCH32, SLOWER, BATCH64 | {"momentum": 0.97}),
+        **{f"{views}-batch64-follows": BYOL | BATCH64 | {"views": views, "momentum": _follows} for views in BEST},
     },
     "swav": {OLD: {}, **_over(SWAV, *BEST)},
     "barlow": {OLD: {}, **_over(BARLOW, *BEST)},

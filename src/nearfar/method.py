@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -160,6 +161,13 @@ class Encoder(nn.Module):
     def encode_lines(self) -> list[str]:
         """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
         return ["", "", "def encode(x):", "    return net(x)"]
+
+    def publish(self, folder: Path) -> list[Path]:
+        """Write, to a folder that is there, what other libraries load besides what every export holds: the files.
+
+        They are compared with the encoder first.
+        """
+        return []
 
     def preparation(self) -> dict[str, Any]:
         """What a sample must be made before it is encoded, in plain JSON types."""

@@ -591,7 +591,8 @@ class Run:
                 export_encoder(newest._saved_encoder(), self.path)
         probing.insist_alive(self.encoder, str(self.path))
         with owned(Path(folder) if folder else self.path):
-            return export_encoder(self.encoder, folder or self.path / "export")
+            done = export_encoder(self.encoder, folder or self.path / "export")
+            return dataclasses.replace(done, files=(*done.files, *self.encoder.publish(done.folder)))
 
 
 def _named(data: Any) -> str:

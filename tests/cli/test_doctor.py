@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,11 @@ from nearfar.cli import doctor, main
 from nearfar.cli.train import parse
 from nearfar.data.csv import read_records
 from nearfar.data.digests import digests
+from nearfar.data.samples import Samples
+from nearfar.modalities import kind as kinds
 from nearfar.run import load
 from nearfar.training import pace as pacing
+from nearfar.training import plan as plans
 from nearfar.training.directory import read_config, read_samples
 from tests.modalities.image.test_duplicates import scene
 
@@ -54,11 +58,11 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pacing, "pace", pace)
 
 
-def images(folder: Path, names: list[str], *, copy: int = 3) -> Path:
+def images(folder: Path, names: list[str], *, copy: int = 3, side: int = 32) -> Path:
     """An image for each name; the fourth, or another, is a copy of the first."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        scene(0 if i == copy else i, 32).save(folder / name)
+        scene(0 if i == copy else i, side).save(folder / name)
     return folder
 
 
@@ -225,6 +229,24 @@ def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFix
     slow, said = advised(capsys, "photos", "--encoder", "resnet18", "--minutes", "0.1")
     assert slow[-2:] == ["--epochs", "1"]
     assert re.search(r"whole run +about 8 s: 1 epoch, 4 steps", said)
+
+
+@pytest.mark.parametrize(("words", "size"), [(["90"], []), (["30"], ["32"]), (["0.01", "--size", "96"], ["96"])])
+def test_views_are_smaller_where_too_few_steps_would_fit_unless_a_size_is_given(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    size: list[str],
+) -> None:
+    def by_size(plan: plans.Plan, samples: Samples) -> pacing.Pace:
+        side = kinds.of("image").facts(samples, plan.settings)["size"]
+        return pacing.Pace(step=(side / 32) ** 2, epoch=0.0, per_epoch=4, batch=8, memory=1e6, device="cpu")
+
+    monkeypatch.setattr(pacing, "pace", by_size)
+    images(tmp_path / "photos", NAMES[:8], side=100)
+    command, _ = advised(capsys, "photos", "--minutes", *words)
+    assert [value for name, value in pairwise(command) if name == "--size"] == size
 
 
 def test_its_own_table_may_be_written_again_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

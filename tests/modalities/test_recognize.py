@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nearfar import modalities
-from nearfar.modalities.recognize import looks_like_table
+from nearfar.modalities.recognize import holds_sentences, looks_like_table
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,40 @@ def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
         assert looks_like_table(tmp_path / "a.PARQUET") == expected
     (tmp_path / "a.PARQUET").write_bytes(b"damaged")
     assert not looks_like_table(tmp_path / "a.PARQUET")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.txt", "A sentence is here.\nAnother.\n", True),
+        ("a.txt", "one.png\ntwo.png\n", False),
+        ("a.txt", "sub folder/one\n", False),
+        ("a.txt", "no/such/file.jpeg\n", False),
+        ("a.txt", "", False),
+        ("a.csv", "id,Text,label\n1,a b,c\n", True),
+        ("a.csv", "text\na b\n", True),
+        ("a.csv", "path,text\none.png,a b\n", False),
+        ("a.csv", "review,label\na b,c\n", False),
+        ("a.jsonl", '{"review": "a b"}\n', True),
+    ],
+)
+def test_sentences_are_told_from_tables_and_lists_of_files(
+    tmp_path: Path, name: str, text: str, expected: bool
+) -> None:
+    (tmp_path / "one.png").touch()
+    (tmp_path / "sub folder").mkdir()
+    (tmp_path / "sub folder" / "one").touch()
+    (tmp_path / name).write_text(text)
+    assert holds_sentences(tmp_path / name) == expected
+    assert (modalities.kind_of(tmp_path / name) == "text") == expected
+
+
+def test_a_setting_of_one_kind_alone_says_what_a_table_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("review,label\na b,c\n")
+    assert modalities.kind_of(tmp_path / "a.csv") == "table"
+    assert modalities.kind_of(tmp_path / "a.csv", ["epochs", "text_column"]) == "text"
+    assert modalities.kind_of(["a b", "c d"]) == modalities.kind_of({"text": ["a"]}) == "text"
+    assert modalities.kind_of(["a.png", "b.png"]) == "image"
 
 
 def test_columns_in_memory_are_a_table() -> None:

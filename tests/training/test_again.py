@@ -22,6 +22,7 @@ from nearfar.run import Run
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training.again import as_before
+from nearfar.training.build import build, open_samples
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.directory import read_skipped
 from nearfar.training.record import write_samples
@@ -153,3 +154,24 @@ def test_groups_that_are_only_numbered_otherwise_are_the_same(tmp_path: Path) ->
     was = dataclasses.replace(opened(), group=torch.tensor([0, 0, 1, MISSING, 2, 2]))
     now = dataclasses.replace(was, group=torch.tensor([7, 7, 0, MISSING, 1, 1]))
     assert torch.equal(again(now, tmp_path, was)[0].group, was.group)
+
+
+def test_views_keep_their_size_where_another_machine_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "nearfar.modalities.image.kind.pick_device"
+    data = [Image.fromarray(np.full((150, 150), shade, np.uint8)) for shade in (10, 90, 200)]
+    plan = plans.make("simclr", data, None, {"encoder": "conv4", "views": "drawing"})
+
+    def quiet(text: str) -> None:
+        return
+
+    sizes = {}
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(kind, lambda name, device=device: torch.device(device))
+        samples = open_samples(plan, quiet)
+        built = build(plan, samples, 2, tmp_path, quiet)
+        sizes[device] = samples.side, built.facts["size"]
+    assert sizes == {"cuda": (150, 128), "cpu": (128, 64)}
+    monkeypatch.setattr(kind, lambda name: torch.device("cuda"))
+    again = build(plan, samples, 2, tmp_path, quiet, built.facts | {"encoder": built.encoder.spec})
+    assert again.facts["size"] == 64
+    assert [view.size for view in again.views.views] == [64, 64]

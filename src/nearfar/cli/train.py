@@ -89,7 +89,8 @@ def train(argv: list[str]) -> int:
         run = load(out, trust=True)  # the files of code are those that were given here
         page = run.report(print)
         print("\n".join(spoken(read(out))))
-        print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'} (and encoder.py, which loads it)")
+        loads = " (and encoder.py, which loads it)" if (out / "encoder.py").exists() else ""
+        print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'}{loads}")
         print(f"Report:   {page}\nGo on:    " + "\n          ".join(next_steps(run.config, out, place.data)))
     elif console.leads:
         words = shlex.join(["nearfar", "train", *argv])

@@ -303,6 +303,9 @@ def export(argv: list[str]) -> int:
         path, difference = export_onnx(run.encoder, done.folder)
         sizes = " and ".join(map(str, BATCHES))
         print(f"  {path} (onnxruntime differs by {difference:.1e}, at batches of {sizes})")
+    if (done.folder / "modules.json") in done.files:
+        print("sentence-transformers loads this folder as it is, and so does transformers.")
+        return 0
     if not done.loader:
         print("There is no encoder.py: this encoder is not one network of torch or timm that a few lines could build.")
         return 0

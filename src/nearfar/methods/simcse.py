@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nearfar.batch import Batch
 from nearfar.errors import UserError
@@ -56,22 +57,21 @@ class SimCSE(Method):
         self.restorer = encoder.restorer() if mlm or warm_start_epochs else None
         self.temperature, self.hard_weight, self.both = temperature, hard_weight, both
         self.mlm, self.warm_start_epochs = mlm, warm_start_epochs
-        self.hard = hard_negatives
-        self.fewest_views, self.most_views = (3, 0) if hard_negatives else (2, 2)
+        self.most_views = 0 if hard_negatives else 2
 
     def forward(self, batch: Batch) -> Step:
+        warm = self.clock.epoch < self.warm_start_epochs
+        contrast = _idle(self.projector) if warm else self.loss(self.project_all(batch.views), batch.group)
         if self.restorer is None:
-            return Step(self.loss(self.project_all(batch.views), batch.group))
+            return Step(contrast)
+        if not (warm or self.mlm):
+            return Step(contrast + _idle(self.restorer))
         restored = self.restorer(self.encoder, batch.views[0], self.clock.generator())
-        if self.clock.epoch < self.warm_start_epochs:
-            idle = sum(p.sum() for p in self.projector.parameters())  # which all ranks must have a gradient for
-            return Step(restored + 0 * idle, {"mlm": restored.detach()})
-        contrast = self.loss(self.project_all(batch.views), batch.group)
-        return Step(contrast + self.mlm * restored, {"mlm": restored.detach(), "contrast": contrast.detach()})
+        return Step(contrast + (1.0 if warm else self.mlm) * restored, {"mlm": restored.detach()})
 
     def loss(self, z: list[Tensor], group: Tensor | None) -> Tensor:
-        if not self.fewest_views <= len(z) <= (self.most_views or len(z)):
-            raise UserError(f"SimCSE takes {self.fewest_views} views where hard_negatives is {self.hard}, got {len(z)}")
+        if self.most_views and len(z) > self.most_views:
+            raise UserError(f"SimCSE takes 2 views, and {len(z)} where the rest are hard_negatives")
         anchor, positive, *hard = z
         loss = hard_info_nce(
             anchor, positive, *hard, temperature=self.temperature, weight=self.hard_weight, group=group
@@ -84,3 +84,8 @@ class SimCSE(Method):
     def chance(self, batch: Batch) -> Tensor | None:
         z = equal_rows(batch, self.projector.dim)
         return None if self.restorer is not None else self.loss([z] * len(batch.views), batch.group)
+
+
+def _idle(module: nn.Module) -> Tensor:
+    """0, with a gradient of 0 for the weights of a part that has nothing to do: all processes wait for one."""
+    return torch.stack([p.sum() for p in module.parameters()] or [torch.zeros(())]).sum() * 0

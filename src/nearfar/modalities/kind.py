@@ -28,7 +28,7 @@ from nearfar.files import run_file
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
-from nearfar.modalities.examination import Copies, Examination, common_examination, equal_samples
+from nearfar.modalities.examination import Advice, Copies, Examination, common_examination, equal_samples
 from nearfar.settings import Facts
 
 
@@ -76,6 +76,9 @@ class Kind:
             "batch": given.get("batch", 0),
             "device": pick_device(settings.device).type,
         }
+
+    def cheaper(self, settings: Any, samples: Any) -> Advice | None:
+        """A setting by which each step costs less, for who has little time; None where there is none to be advised."""
 
     def study_encoder(self) -> str:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""

@@ -7,32 +7,41 @@ rank: the mixtures do not depend on the number of processes.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nearfar.batch import size, tensors
 from nearfar.distributed import gather, local, world
 from nearfar.errors import UserError
 
 
 class Mixed(NamedTuple):
-    """x: N x ..., mixtures.  partner: N, int64, the other sample, counted over all ranks.  lam: N, the own share."""
+    """x: N x ..., mixtures, or such a view.  partner: N, int64, the other sample, counted over all ranks.  lam: N, the
+    own share."""
 
-    x: Tensor
+    x: Any
     partner: Tensor
     lam: Tensor
 
 
-def mixup(x: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
+def mixup(x: Any, *, alpha: float, generator: torch.Generator) -> Mixed:
     """lam_i x_i + (1 - lam_i) x_partner(i), where lam is the larger of b and 1 - b for b of Beta(alpha, alpha).
 
-    x: N x ..., of floats. Zhang et al. 2017, arXiv 1710.09412; the maximum is that of i-Mix, arXiv 2010.08887.
+    x: N x ..., of floats; or a view that mixes itself, by `mixed(partner, lam)`.
+    Zhang et al. 2017, arXiv 1710.09412; the maximum is that of i-Mix, arXiv 2010.08887.
     """
-    n = world() * len(x)
-    partner = local(torch.randperm(n, generator=generator)).to(x.device)
-    lam = local(_larger_shares(n, alpha, generator)).to(x)
+    n = world() * size(x)
+    partner = local(torch.randperm(n, generator=generator)).to(next(tensors(x)).device)
+    lam = local(_larger_shares(n, alpha, generator)).to(partner.device)
+    if not isinstance(x, Tensor):
+        if not callable(getattr(type(x), "mixed", None)):
+            raise UserError(f"samples are mixed as numbers, and a {type(x).__name__} is none: give it a method `mixed`")
+        lam = lam.float()
+        return Mixed(x.mixed(partner, lam), partner, lam)
+    lam = lam.to(x)
     weight = lam.view(-1, *[1] * (x.dim() - 1))
     return Mixed(weight * x + (1 - weight) * gather(x)[partner], partner, lam)
 

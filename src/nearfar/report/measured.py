@@ -106,10 +106,10 @@ def pairs_table(
     rows: the two sides of the pairs, N x D each, by the name of what made them.  score, part: N.  seen: pairs of which
     a side was in training, how_seen: in what way, `Run.seen_how`.
     """
-    cosine = {name: cosines(*sides) for name, sides in rows.items()}
+    cosine = {name: cosines(sides[0], sides[1]) for name, sides in rows.items()}
     main = list(rows)[-1]
     values = {name: similarity(one, score, part, seed=seed) for name, one in cosine.items()}
-    shape = {name: closeness(*sides, score) for name, sides in rows.items()}
+    shape = {name: closeness(sides[0], sides[1], score) for name, sides in rows.items()}
     known = [
         f"{name} {', '.join(f'{what} {value:.3f}' for what, value in shape[name].items() if value is not None)}"
         for name in list(rows)[-2:]

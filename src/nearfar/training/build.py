@@ -153,6 +153,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     settings, kind = plan.settings, kinds.of(plan.kind)
     torch.manual_seed(settings.seed)
     own, first_weights = kind.facts(samples, settings), {}
+    if made is not None:  # as they are in the run, whatever another machine would take
+        own |= {name: made[name] for name in own}
     if plan.network is None:
         encoder = kind.encoder(samples, settings, own) if made is None else kind.encoder_from_spec(made["encoder"])
     else:

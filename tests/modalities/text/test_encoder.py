@@ -159,3 +159,21 @@ def test_masked_tokens_are_hidden_as_bert_has_it_and_named() -> None:
     # The draws of `forward` follow from the generator as these do, since no other process takes part.
     want = torch.nn.functional.cross_entropy(logits[which], tokens.ids[which])
     assert float(loss) == pytest.approx(float(want), rel=1e-4)
+
+
+def test_mixed_sentences_are_mixed_in_the_embeddings_of_their_words() -> None:
+    torch.manual_seed(0)
+    encoder, tokens = tiny().eval(), TOKENIZER(TEXTS, 16)
+    n = len(TEXTS)
+    partner, one = torch.arange(n).flip(0), torch.ones(n)
+    torch.testing.assert_close(encoder(tokens.mixed(torch.arange(n), 0.3 * one)), encoder(tokens), rtol=1e-4, atol=1e-5)
+    mixed = tokens.mixed(partner, 0.7 * one)
+    assert not torch.allclose(encoder(mixed), encoder(tokens))
+    words, (a, b) = encoder.net.get_input_embeddings(), (TOKENIZER([TEXTS[i]], 16).ids for i in (0, n - 1))
+    rows = 0.3 * words(b)
+    rows[:, : a.shape[1]] += 0.7 * words(a)
+    alone = encoder.net(inputs_embeds=rows).last_hidden_state.mean(1)
+    torch.testing.assert_close(encoder(mixed)[:1], alone, rtol=1e-4, atol=1e-5)
+    both = cat([mixed, tokens])
+    torch.testing.assert_close(encoder(both), torch.cat([encoder(mixed), encoder(tokens)]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(select(both, torch.tensor([0]))), encoder(mixed)[:1], rtol=1e-4, atol=1e-5)

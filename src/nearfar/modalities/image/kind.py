@@ -20,8 +20,9 @@ from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import NotFound, UserError
 from nearfar.files import load_function, name_text
+from nearfar.machine import pick_device
 from nearfar.modalities import kind
-from nearfar.modalities.examination import Copies, Examination
+from nearfar.modalities.examination import Advice, Copies, Examination
 from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.drawings import drawings
@@ -71,6 +72,11 @@ class ImageKind(kind.Kind):
             views, reasons = self.suited_views(samples)
             own |= {"views": views, "why_views": "; ".join(reasons)}
         return Facts(**common, **own)
+
+    def cheaper(self, settings: Settings, samples: Images) -> Advice | None:
+        """Views of half the side, from 64 px on."""
+        size = view_size(settings, samples.side)
+        return Advice("size", size // 2, f"less than {size} px") if size >= 64 else None
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -124,7 +130,7 @@ class ImageKind(kind.Kind):
             labels=settings.labels if settings.labels not in ("", "none") else None,
             label_column=settings.label_column,
             side=side,
-            size=settings.size or 128,
+            size=settings.size or largest(settings),
             max_bad=settings.max_bad,
             white=settings.white or None,
             keep=settings.keep_words,
@@ -330,9 +336,14 @@ class _Thrice(nn.Module):
         return x.expand(-1, 3, -1, -1)
 
 
+def largest(settings: Settings) -> int:
+    """The side of the views, in pixels, where images are larger and none is set: a CPU has no time for more than 64."""
+    return 64 if pick_device(settings.device).type == "cpu" else 128
+
+
 def view_size(settings: Settings, side: int) -> int:
-    """The side of the views: as set, or the stored side up to 64 px, else 128."""
-    return settings.size or (side if side <= 64 else 128)
+    """The side of the views: as set, or the stored side up to 64 px, else the largest."""
+    return settings.size or (side if side <= 64 else largest(settings))
 
 
 def named_views(settings: Settings, size: int) -> Views:

@@ -47,7 +47,7 @@ class Settings(settings.Settings):
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
     or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
-    """Side of the views in pixels; 0 takes the images' own up to 64, else 128."""
+    """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
     """Large and small views of each image, for views swav and relicv2 only."""
     max_bad: UnitInterval = 0.05

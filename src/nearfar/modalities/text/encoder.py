@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ class TextEncoder(Encoder):
         self.net = _network(config)
         self.dim = int(self.net.config.hidden_size)
         self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
-        self.tokenizer, self.pooler, self.length = tokenizer, pooler, length
+        self.tokenizer, self.length = tokenizer, length
+        self.pooler: Pooler = pooler
         self.pad = self.net.config.pad_token_id or 0
         self.spec = {
             "kind": "text",
@@ -82,6 +84,8 @@ class TextEncoder(Encoder):
 
     def forward(self, view: Tokens) -> Tensor:
         """Sentences of like length pass together, so that little is computed for padding."""
+        if view.other is not None and view.share is not None:
+            return self._mixed(view, view.other, view.share)
         parts = buckets(view.length)
         if len(parts) == 1:
             return self._encode(view.ids, view.length)
@@ -104,12 +108,33 @@ class TextEncoder(Encoder):
         out = self.net(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
         return out.hidden_states if layered else [out.last_hidden_state]
 
+    def _mixed(self, view: Tokens, other: Tokens, share: Tensor) -> Tensor:
+        """Of sentences whose words' embeddings are mixed, place by place; behind its end a sentence adds nothing."""
+        words = self.net.get_input_embeddings()
+        width = int(torch.maximum(view.length, other.length).max())
+        mask, rows = torch.zeros(len(share), width, dtype=torch.bool, device=share.device), 0
+        for part, weight in ((view, share), (other, 1 - share)):
+            ids = nn.functional.pad(part.ids[:, :width], (0, max(0, width - part.ids.shape[1])))
+            own = torch.arange(width, device=ids.device) < part.length[:, None]
+            mask |= own
+            rows = rows + weight[:, None, None] * words(ids.masked_fill(~own, self.pad)) * own[..., None]
+        layered = self.pooler in ("avg_top2", "avg_first_last")
+        out = self.net(inputs_embeds=rows, attention_mask=mask.long(), output_hidden_states=layered)
+        row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
+        return row if self.dense is None else self.dense(row).tanh()
+
     def restorer(self) -> Restorer:
         return Restorer(self)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
+
+    def publish(self, folder: Path) -> list[Path]:
+        from nearfar.modalities.text.publish import publish
+
+        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
+        return publish(encoder, folder)
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}

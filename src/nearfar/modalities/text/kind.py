@@ -24,8 +24,8 @@ from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.text import doctor, settings, words
 from nearfar.modalities.text import views as text_views
 from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
-from nearfar.modalities.text.samples import TextSamples, open_texts
-from nearfar.modalities.text.settings import Settings, sizes, transformer_folder
+from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
+from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder
 from nearfar.modalities.text.sheet import sentence_sheet
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.views import Draws, Views
@@ -40,7 +40,7 @@ class TextKind(kind.Kind):
         *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length")
     }
     Settings = Settings
-    Facts = settings.Facts
+    Facts = Facts
 
     def recognizes(self, data: Any) -> bool:
         return settings.recognizes(data)
@@ -52,7 +52,7 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return self.Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
+        return Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -97,10 +97,11 @@ class TextKind(kind.Kind):
         label_column: str,
         lenient: bool = False,
     ) -> TextSamples:
-        """Where the run learned from pairs, sentences without partners are read as well as pairs."""
+        """Where the run learned from a column, or from pairs, lines and sentences without partners are read as well."""
+        columns = settings.columns if self._has(data, settings.columns) else settings.columns[:1]
         opened = open_texts(
             data,
-            columns=settings.columns if self._has(data, settings.columns) else settings.columns[:1],
+            columns=("",) if has_lines(data) else columns,
             labels=labels,
             label_column=LabelColumn(label_column, settings.label_column != USUAL),
             keep=settings.keep_words,

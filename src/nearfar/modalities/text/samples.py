@@ -119,6 +119,13 @@ def open_texts(
     )
 
 
+def has_lines(data: Any) -> bool:
+    """Whether data are lines or texts, and have no columns."""
+    if isinstance(data, str | os.PathLike):
+        return str(data).lower().endswith((".txt", ".txt.gz"))
+    return isinstance(data, list | tuple)
+
+
 def _lines(data: Any) -> list[str] | None:
     """The lines of a file of text, or the texts of a list; None of what has columns."""
     if isinstance(data, str | os.PathLike):
@@ -127,11 +134,11 @@ def _lines(data: Any) -> list[str] | None:
             raise NotFound(f"There is nothing at '{path}'. Wanted: {WANTED}.")
         if path.is_dir() or not path.name.lower().endswith((".txt", ".txt.gz", *tables.ENDINGS)):
             raise UserError(f"'{path}' holds no sentences that can be read here. Wanted: {WANTED}.")
-        if not path.name.lower().endswith((".txt", ".txt.gz")):
+        if not has_lines(data):
             return None
         lines = csv.read_text(path).replace("\r\n", "\n").split("\n")
         return lines[:-1] if lines[-1] == "" else lines
-    if isinstance(data, list | tuple) and not hasattr(data, "features"):
+    if has_lines(data):
         if odd := [text for text in data if not isinstance(text, str)]:
             raise WrongType(f"a list of sentences is wanted, and it holds {odd[0]!r}, a {type(odd[0]).__name__}")
         return list(data)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from nearfar.distributed import gather, highest
 from nearfar.errors import UserError
 from nearfar.modalities.text.settings import insist_installed, insist_tokenizer
 
@@ -27,10 +29,15 @@ UNKNOWNS = ("[UNK]", "<unk>", "[unk]")
 
 @dataclass(frozen=True)
 class Tokens:
-    """N sentences as an encoder takes them. ids: N x L, int64, whatever behind the end.  length: N, int64, tokens."""
+    """N sentences as an encoder takes them. ids: N x L, int64, whatever behind the end.  length: N, int64, tokens.
+
+    other, share: N sentences that are mixed into these, and the share, N, that stays of each; None where nothing is.
+    """
 
     ids: Tensor
     length: Tensor
+    other: Tokens | None = None
+    share: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -40,8 +47,24 @@ class Tokens:
     def cat(self, others: Sequence[Tokens]) -> Tokens:
         parts = [self, *others]
         longest = max(part.ids.shape[1] for part in parts)
-        ids = [torch.nn.functional.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
-        return Tokens(torch.cat(ids), torch.cat([part.length for part in parts]))
+        ids = [pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
+        length = torch.cat([part.length for part in parts])
+        if all(part.other is None for part in parts):
+            return Tokens(torch.cat(ids), length)
+        whole = [
+            torch.ones_like(part.length, dtype=torch.float32) if part.share is None else part.share for part in parts
+        ]
+        first, *rest = [part if part.other is None else part.other for part in parts]
+        return Tokens(torch.cat(ids), length, first.cat(rest), torch.cat(whole))
+
+    def mixed(self, partner: Tensor, share: Tensor) -> Tokens:
+        """Each with another: what `nearfar.ops.mixing.mixup` asks of views. The words' embeddings are what is mixed.
+
+        partner: N, int64, counted over all ranks.  share: N, what stays of each.
+        """
+        widest = int(highest(torch.tensor(self.ids.shape[1], device=self.ids.device)))
+        ids = gather(pad(self.ids, (0, widest - self.ids.shape[1])))
+        return Tokens(self.ids, self.length, Tokens(ids[partner], gather(self.length)[partner]), share)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ def counted(texts: Sequence[str]) -> dict[str, Tensor]:
     that, weighted by how rare the word is among these texts, in rows of length 1. Each N x words, float32."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-    counts = CountVectorizer(token_pattern=WORD, max_features=MOST, dtype=np.float32).fit_transform(texts)
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    counts: Any = CountVectorizer(token_pattern=WORD, max_features=MOST).fit_transform(texts)
+    weighted: Any = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
     return {
         name: torch.from_numpy(np.asarray(rows.todense(), np.float32))
         for name, rows in (("bag of words", counts), ("TF-IDF", weighted))
