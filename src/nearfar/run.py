@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +18,11 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.labels import USUAL, meet, places, present, some
+from nearfar.data.labels import USUAL, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
-from nearfar.evaluation.cross import chance, class_weights, ranks
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
@@ -35,10 +33,10 @@ from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.measured import Direction, pairs_table, results_table, retrieval_table, zero_shot_table
+from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
-from nearfar.report.samples import copy_sets, embedding_map, found_grid, neighbor_grid, outliers
+from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.report.verdict import Answer, answers, spoken
 from nearfar.training import checkpoints
 from nearfar.training import job as training
@@ -388,7 +386,7 @@ class Run:
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
         table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
-        return self._kept(table, "pairs", data, contents)
+        return self.kept(table, "pairs", data, contents)
 
     @property
     def sides(self) -> list[str]:
@@ -398,110 +396,7 @@ class Run:
             return []
         return list(encoder.of)
 
-    @writes
-    @checked
-    def evaluate_retrieval(
-        self, data: Any, *, seed: Seed = 0, say: Callable[[str], None] = lambda text: None
-    ) -> dict[str, Any]:
-        """How well each side of pairs finds the others: recall@1, 5 and 10 by cosine, beside chance and the untrained
-        encoder. Of several that belong to a query any one counts; those of the split test are measured where one is
-        named.
-
-        Raises ValueError for a run without sides that share a space.
-        Writes results/retrieval-DATA-DIGEST.json and returns what it holds.
-        """
-        if not self.sides:
-            raise UserError(f"{str(self.path)!r} has no sides that share a space, as clip makes one of pairs")
-        samples: Any = self.open(data, labels="none")
-        for note in samples.notes:
-            say(note)
-        if bool((tested := samples.of_split("test")).any()) and not bool(tested.all()):
-            say(f"{int(tested.sum()):,} of {len(samples):,} pairs are of the split test: these are measured.")
-            samples = samples.subset(tested.nonzero()[:, 0])
-        if len(samples) < 2:
-            raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
-        encoders: dict[str, Any] = {"untrained encoder": self.untrained(), "trained encoder": self.encoder}
-        rows = {
-            name: {side: self._side_rows(encoder, side, samples.sides[side]) for side in self.sides}
-            for name, encoder in encoders.items()
-        }
-        directions, shown, tiles = [], [], self.kind.tiles(samples)
-        for a, b in permutations(self.sides, 2):
-            belongs, without = samples.across(a, b)
-            known = without if len(without) else None
-            sample = samples.of_entries(a)
-            asked = belongs[:, 0].unique()  # a caption that is alone has no other one
-            place = torch.full((len(sample),), MISSING)
-            place[asked] = torch.arange(len(asked))
-            belongs[:, 0] = place[belongs[:, 0]]
-            if known is not None:
-                known[:, 0] = place[known[:, 0]]
-            found = {name: ranks(made[a][asked], made[b], belongs, known) for name, made in rows.items()}
-            ours, of = rows["trained encoder"], (sample, samples.of_entries(b))
-            size = len(ours[b]) - (known is not None)
-            shown.append({"name": f"{a} to {b}"} | found_grid(ours[a], ours[b], of, tiles, seed=seed))
-            directions.append(Direction(f"{a} to {b}", found, sample[asked], chance(belongs, size), size))
-        self.write("found", {"directions": shown})
-        table = retrieval_table(directions, int(self.seen(samples).sum()), len(samples), seed, self.seen_how)
-        return self._kept(table, "retrieval", data, [fingerprint(digests(samples), samples)])
-
-    @writes
-    @checked
-    def zero_shot(
-        self,
-        data: Any,
-        prompts: Any,
-        *,
-        labels: Any = None,
-        label_column: str = "",
-        seed: Seed = 0,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> dict[str, Any]:
-        """How well samples of this tower are told apart by what another tower makes of prompts, without any label.
-
-        prompts: for the other tower, a table of prompt and label, one or more for each class; the column of the prompts
-        is the one that its kind takes. Rows of the split test are measured where one is named.
-        Raises ValueError for a run without a tower and another one beside it, and for classes without prompts.
-        Writes results/zero-shot-DATA-DIGEST.json and returns what it holds.
-        """
-        whole = Run(self.path, self.checkpoint, trust=self.trust)
-        others = [name for name in whole.sides if name != self.tower]
-        if not self.tower or len(others) != 1:
-            known = f"name one of {', '.join(whole.sides)} by --tower" if whole.sides else "it has none"
-            raise UserError(f"prompts are of one of two sides that share a space, and the samples of the other: {known}")
-        samples = self.open(data, labels=labels, label_column=label_column)
-        other = Run(self.path, self.checkpoint, tower=others[0], trust=self.trust)
-        told = other.open(prompts)
-        for note in [*samples.notes, *told.notes]:
-            say(note)
-        tested = samples.of_split("test") if "test" in samples.split else torch.ones(len(samples), dtype=torch.bool)
-        samples = samples.subset((tested & (samples.label != MISSING)).nonzero()[:, 0])
-        if not len(samples):
-            raise UserError(f"zero-shot accuracy takes labels, and none are known: {self.kind.unlabeled}")
-        if bool((told.label == MISSING).any()):
-            raise UserError(f"{str(prompts)!r} names no class for some of its prompts: give it a column label")
-        used = sorted({samples.classes[c] for c in samples.label.tolist()} - set(told.classes))
-        if used:
-            raise UserError(f"the classes {some(list(map(repr, used)))} have no prompt in {str(prompts)!r}")
-        place = torch.tensor([told.classes.index(name) if name in told.classes else MISSING for name in samples.classes])
-        label = place[samples.label]
-        right = {}
-        for name, one, two in (
-            ("untrained encoder", self.untrained(), other.untrained()),
-            ("trained encoder", self.encoder, other.encoder),
-        ):
-            weights = class_weights(probing.passed(two, other.kind.plain(two), told), told.label, len(told.classes))
-            right[name] = (probing.passed(one, self.kind.plain(one), samples) @ weights.T).argmax(1) == label
-        seen = int(self.seen(samples).sum())
-        table = zero_shot_table(right, label, told.classes, len(told), seen, self.seen_how, seed)
-        table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
-        return self._kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)])
-
-    def _side_rows(self, encoder: Any, side: str, samples: Samples) -> Tensor:
-        own = encoder.tower(side)
-        return probing.passed(own, kinds.of(own.spec["kind"]).plain(own), samples)
-
-    def _kept(self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str]) -> dict[str, Any]:
+    def kept(self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str]) -> dict[str, Any]:
         """A table with what it was measured on, written under a name of its own.  contents: of the samples."""
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
         table["data"] = _named(data)

@@ -74,7 +74,7 @@ def test_of_a_locked_side_only_the_layer_into_the_shared_space_learns() -> None:
 
 def test_sides_of_two_widths_and_a_lock_on_nothing_are_refused() -> None:
     towers = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Joint(Wrapped(TinyRows(), {}), 8)})
-    with pytest.raises(ValueError, match="24 and 8 numbers.*--joint"):
+    with pytest.raises(ValueError, match=r"24 and 8 numbers.*--joint"):
         CLIP(towers)
     with pytest.raises(ValueError, match="no tower 'sound'"):
         CLIP(Towers({"a": Wrapped(TinyRows(), {}), "b": Wrapped(TinyRows(), {})}), lock="sound")
@@ -84,7 +84,7 @@ def test_a_network_for_two_sides_moves_its_statistics_once_a_step() -> None:
     torch.manual_seed(0)
     method = CLIP(Towers({"a": Wrapped(TinyRows(), {}), "b": "a"})).train()
     batch = PAIRS.batch(8)
-    view = {name: batch.views[0]["table"] for name in "ab"}
+    view = dict.fromkeys("ab", batch.views[0]["table"])
     method.clock = clock(0)
     step(method, sgd(method), replace(batch, views=[view]))
     (norm,) = (m for m in method.modules() if isinstance(m, torch.nn.BatchNorm1d))

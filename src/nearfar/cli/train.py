@@ -36,7 +36,8 @@ DATA    a folder of images, a .tar, .parquet or .npz file, a list of paths (.txt
 
   nearfar train simclr photos/
   nearfar train supcon photos/ --labels labels.csv --epochs 50
-  nearfar train simcse reviews.csv --text-column text"""
+  nearfar train simcse reviews.csv --text-column text
+  nearfar train clip captions.csv --pair image=path,text=caption"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Place(Checked):
     recipe: str = ""
     """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
     kind: str = ""
-    """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
+    """What the samples are: image, table, text, pair, or the path of your own kind. By default recognized from DATA."""
 
 
 def train(argv: list[str]) -> int:

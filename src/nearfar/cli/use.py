@@ -102,8 +102,8 @@ class Embed(OfRun):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
-    raw pixels and the untrained encoder; or, of pairs, how well each side finds the other. A split named test is tested if the labels name one, else seeded folds are:
-    five, or as many as the labels allow."""
+    raw pixels and the untrained encoder; or, of pairs, how well each side finds the other. A split named test is tested
+    if the labels name one, else seeded folds are: five, or as many as the labels allow."""
 
     run: RunArg
     data: DataArg
@@ -215,15 +215,16 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
+    from nearfar import across
     from nearfar.data.pairs import Asked
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
-        return _tell(run, run.zero_shot(asked.data, asked.prompts, **own, seed=asked.seed, say=print))
+        return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
-        return _tell(run, run.evaluate_retrieval(asked.data, seed=asked.seed, say=print))
+        return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
     if run.kind.has_scores(asked.data, Asked(*pairs.values())):
         table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)

@@ -53,7 +53,9 @@ def chance(belongs: Tensor, gallery: int, ks: Sequence[int] = KS) -> dict[int, f
     count = belongs[:, 0].bincount()
     count = count[count > 0].tolist()
     return {
-        k: 100 * sum(1 - comb(gallery - n, min(k, gallery)) / comb(gallery, min(k, gallery)) for n in count) / len(count)
+        k: 100
+        * sum(1 - comb(gallery - n, min(k, gallery)) / comb(gallery, min(k, gallery)) for n in count)
+        / len(count)
         for k in ks
     }
 

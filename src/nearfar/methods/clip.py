@@ -30,8 +30,8 @@ class CLIP(Method):
 
         loss = -mean_i sum_j log sigmoid(y_ij (s_ij + b))
 
-    Use it for pairs of kinds, `--pair image=path,text=caption`; of more than two sides all pairs of them are contrasted.
-    On images alone it takes an encoder of several networks, such as `ycbcr:resnet18`. It costs what the networks cost.
+    Use it for pairs of kinds, `--pair image=path,text=caption`; of more than two sides each two are contrasted. On
+    images alone it takes an encoder of several networks, such as `ycbcr:resnet18`. It costs what the networks cost.
     Samples that share a side, such as one caption of two images, are no negatives of each other.
     Note: The clamp of 1 / t to at most 100 comes after each step, as in the paper; of --sigmoid there is none.
 
@@ -39,11 +39,12 @@ class CLIP(Method):
         temperature: With which training begins; 0.1 in SigLIP.
         sigmoid: Judge each pair by itself, instead of choosing among all.
         bias: With which --sigmoid begins.
-        lock: The name of a side whose network stays as it is, but for the layer into the shared space (LiT, arXiv
-            2111.07991); it brings weights, as by --sides image.from_run=RUN.
+        lock: The name of a side whose network stays as it is, but for the layer into the shared space, as in LiT; it
+            should bring weights, as by --sides image.from_run=RUN.
 
     Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020;
-    Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", arXiv 2303.15343.
+    Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", arXiv 2303.15343; Zhai et al. 2022, "LiT:
+    Zero-Shot Transfer with Locked-image text Tuning", arXiv 2111.07991.
     """
 
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision (Radford et al. 2021)"
@@ -63,8 +64,8 @@ class CLIP(Method):
         dims = [stream.dim for stream in encoder.streams()]
         if len(set(dims)) > 1:
             raise UserError(
-                f"the networks give {' and '.join(map(str, dims))} numbers, and rows of one width are compared: --joint "
-                "256 puts a layer behind each"
+                f"the networks give {' and '.join(map(str, dims))} numbers, and rows of one width are compared: "
+                "--joint 256 puts a layer behind each"
             )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias)) if sigmoid else None

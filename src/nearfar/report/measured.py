@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from nearfar.evaluation.cross import median_rank
 from nearfar.evaluation.intervals import of_answers
-from nearfar.evaluation.protocol import packed, unpacked
+from nearfar.evaluation.protocol import unpacked
 from nearfar.evaluation.similarity import closeness, cosines, similarity
 
 
@@ -136,106 +134,6 @@ def pairs_table(
         },
         "seen": {"samples": seen, "of": len(score)},
         "protocol": {"version": 1, "similarity": "cosine", "pairs": len(score), "seed": seed, "geometry": shape},
-    }
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Queries of one side among all of another. rank: of the first that belongs to each query, by what made the rows:
-    Q, from 0.  sample: Q, of which each query is.  chance: recall@k of a ranking at random.  gallery: how many."""
-
-    name: str
-    rank: Mapping[str, Tensor]
-    sample: Tensor
-    chance: Mapping[int, float]
-    gallery: int
-
-
-def retrieval_table(directions: Sequence[Direction], seen: int, samples: int, seed: int, how_seen: str) -> dict[str, Any]:
-    """Recall across the sides of pairs as the table of a report; the last row is the run's own.
-
-    seen: pairs of so many `samples` that were in training, how_seen: in what way, `Run.seen_how`.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    random: dict[str, float] = {}
-    gains: dict[str, dict[str, Any]] = {}
-    for one in directions:
-        main = list(one.rank)[-1]
-        random |= {f"{one.name}, R@{k} (%)": value for k, value in one.chance.items()}
-        for name, rank in one.rank.items():
-            own = rows.setdefault(name, {})
-            for k in one.chance:
-                title, hit = f"{one.name}, R@{k} (%)", rank < k
-                value, low, high = of_answers(hit, group=one.sample, seed=seed)
-                own[title] = {"value": value, "low": low, "high": high, "right": packed(hit)}
-                if name != main:
-                    value, low, high = of_answers(one.rank[main] < k, over=hit, group=one.sample, seed=seed)
-                    gains.setdefault(name, {})[title] = {"value": value, "low": low, "high": high}
-    main = list(rows)[-1]
-    counts = "; ".join(
-        f"{one.name}, {len(one.sample):,} queries among {one.gallery:,}, median rank "
-        f"{median_rank(one.rank[main]):,} ({median_rank(list(one.rank.values())[-2]):,} untrained)"
-        for one in directions
-    )
-    note = (
-        "R@k: the share of queries of which one that belongs to it is among the first k by cosine, with 95 % intervals "
-        f"over samples; a ranking at random has {', '.join(f'{value:.1f}' for value in random.values())} %. "
-        f"{counts[0].upper()}{counts[1:]}."
-    )
-    note += (
-        f" {seen:,} of the {samples:,} pairs were in training{how_seen}: this says how well it finds what it has seen."
-        if seen
-        else " No pair was in training."
-    )
-    return {
-        "title": "How well the sides find each other",
-        "note": note,
-        "columns": list(rows[main]),
-        "rows": [{"name": name, "main": name == main, "values": values} for name, values in rows.items()],
-        "gains": gains,
-        "chance": random,
-        "seen": {"samples": seen, "of": samples},
-        "protocol": {"version": 1, "similarity": "cosine", "ties": "the lower index first", "seed": seed},
-    }
-
-
-def zero_shot_table(
-    right: Mapping[str, Tensor], label: Tensor, classes: Sequence[str], prompts: int, seen: int, how_seen: str, seed: int
-) -> dict[str, Any]:
-    """The accuracy of classes that prompts describe as the table of a report; the last row is the run's own.
-
-    right: N, which samples are named right, by what made the rows.  label: N.  prompts: of all classes.  seen: samples
-    that were in training, how_seen: in what way, `Run.seen_how`.
-    """
-    title, main = "zero-shot (%)", list(right)[-1]
-    cells, gains = {}, {}
-    for name, hit in right.items():
-        value, low, high = of_answers(hit, seed=seed)
-        cells[name] = {title: {"value": value, "low": low, "high": high, "right": packed(hit)}}
-        if name != main:
-            value, low, high = of_answers(right[main], over=hit, seed=seed)
-            gains[name] = {title: {"value": value, "low": low, "high": high}}
-    each = {c: 100 * float(right[main][label == c].float().mean()) for c in label.unique().tolist()}
-    often = 100 * int(label.bincount().max()) / len(label)
-    note = (
-        f"Accuracy on {len(label):,} samples of the class whose {'prompts are' if prompts > len(classes) else 'prompt is'} "
-        f"nearest, of {prompts:,} for {len(classes):,} classes, with 95 % intervals; no label was learned from. Guessing "
-        f"would give {100 / len(classes):.1f} %, always naming the most frequent class {often:.1f} %. The mean over "
-        f"classes is {sum(each.values()) / len(each):.1f} %."
-    )
-    note += f" {seen:,} of the samples were in training{how_seen}." if seen else " No sample was in training."
-    return {
-        "title": "Classes named by their prompts alone",
-        "note": note,
-        "columns": [title],
-        "rows": [{"name": name, "main": name == main, "values": values} for name, values in cells.items()],
-        "gains": gains,
-        "seen": {"samples": seen, "of": len(label)},
-        "per_class": {
-            "columns": [title],
-            "rows": [{"name": classes[c], "values": {title: {"value": value}}} for c, value in sorted(each.items())],
-        },
-        "protocol": {"version": 1, "similarity": "cosine", "prompts": prompts, "seed": seed},
     }
 
 

@@ -104,8 +104,8 @@ def insist_ready(plan: Plan) -> None:
         )
     if method.needs_streams and plan.network is None and not kind.several(settings):
         raise UserError(
-            f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of kinds, "
-            "such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
+            f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
+            "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
     column = settings.label_column
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""

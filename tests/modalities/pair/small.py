@@ -18,7 +18,7 @@ SIZES = ("small", "large")
 
 
 def rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """N different pairs: a picture of 16 px, its mean color as three numbers, and a caption; the last quarter is test."""
+    """N different pairs: a picture of 16 px, its mean color as three numbers, a caption; the last quarter is test."""
     rng = np.random.default_rng(seed)
     made = []
     for i in range(n):

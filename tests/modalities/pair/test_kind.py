@@ -37,7 +37,10 @@ def test_images_and_captions_train_evaluate_embed_export_and_report(tmp_path: Pa
     assert main(["train", "clip", str(data), "--out", str(out), *PICTURES, "--sides", "text.length=12"]) == 0
     run = nearfar.load(out)
     assert run.sides == ["image", "text"]
-    assert not (run.encoder.spec["towers"]["image"].keys() ^ {"kind", "name", "channels", "size", "mean", "std", "small_stem", "joint"})
+    assert not (
+        run.encoder.spec["towers"]["image"].keys()
+        ^ {"kind", "name", "channels", "size", "mean", "std", "small_stem", "joint"}
+    )
     assert main(["evaluate", str(out), str(data)]) == 0
     made = results(out, "retrieval")
     assert made["chance"]["image to text, R@5 (%)"] == pytest.approx(100 * 5 / 8)
@@ -70,7 +73,9 @@ def test_prompts_name_classes_without_a_label_that_is_learned_from(tmp_path: Pat
     held = [",".join(map(str, (row["r"], row["g"], row["b"], row["label"], row["split"]))) for row in rows(64)]
     columns.write_text("\n".join(["r,g,b,label,split", *held]) + "\n")
     prompts = tmp_path / "prompts.csv"
-    told = [f"a {size} {color} square,{color}" for color in ("red", "green", "blue", "white") for size in ("small", "large")]
+    told = [
+        f"a {size} {color} square,{color}" for color in ("red", "green", "blue", "white") for size in ("small", "large")
+    ]
     prompts.write_text("\n".join(["text,label", *told]) + "\n")
     assert main(["evaluate", str(out), str(columns), "--tower", "table", "--prompts", str(prompts)]) == 0
     made = results(out, "zero-shot")
@@ -147,12 +152,18 @@ WRONG = [
     ("clip pairs.jsonl --pair image=path,text=caption --encoder conv4", "SIDE=NAME is wanted"),
     ("clip pairs.jsonl --pair image=path,text=caption --encoder image=conv5,text=bert", 'no encoder is called "conv5"'),
     ("clip pairs.jsonl --pair image=path,text=caption --views image=nothing", "--views 'nothing'"),
-    ("clip pairs.jsonl --pair image=path,text=caption --sides image.sice=3", "no such setting of its own; did you mean size"),
+    (
+        "clip pairs.jsonl --pair image=path,text=caption --sides image.sice=3",
+        "no such setting of its own; did you mean size",
+    ),
     ("clip pairs.jsonl --pair image=path,text=caption --sides image.epochs=3", "one for all sides"),
     ("clip pairs.jsonl --pair image=path,text=caption --sides image.size=-3", "--size -3"),
     ("clip pairs.jsonl --pair image=path,text=caption --sides size=3", "SIDE.SETTING=VALUE"),
     ("clip pairs.jsonl --pair image=path,text=caption --shared", "of several kinds"),
-    ("simclr pairs.jsonl --pair image=path,text=caption --view-count 1", "takes 2 views of each sample, and --view-count 1 makes 1"),
+    (
+        "simclr pairs.jsonl --pair image=path,text=caption --view-count 1",
+        "takes 2 views of each sample, and --view-count 1 makes 1",
+    ),
     ("rotation pairs.jsonl --pair image=path,text=caption", "views of pairs have none"),
 ]
 
@@ -176,7 +187,9 @@ def test_sides_are_named_by_their_kinds() -> None:
     assert [side.name for side in sides("text=en,text=de,table=a+b")] == ["text1", "text2", "table"]
     assert sides("table=a+b,text=c")[0].columns == ("a", "b")
     assert sides("image,text") == (Side("image", "image"), Side("text", "text"))
-    own = Settings(pair="image=x,text=y", encoder="image=0,1+2:resnet18,text=bert-2x64", sides=("text.length=7",)).each()
+    own = Settings(
+        pair="image=x,text=y", encoder="image=0,1+2:resnet18,text=bert-2x64", sides=("text.length=7",)
+    ).each()
     assert own["image"].encoder == "0,1+2:resnet18"
     assert (own["text"].encoder, own["text"].length) == ("bert-2x64", 7)  # pyright: ignore[reportAttributeAccessIssue]
 

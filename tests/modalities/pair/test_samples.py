@@ -42,7 +42,7 @@ def test_two_columns_of_a_table_are_two_sides_with_what_is_known_of_a_row(tmp_pa
     assert torch.equal(image.inputs[0][0], torch.from_numpy(made[3]["picture"]).permute(2, 0, 1))
     assert list(text.inputs[0].texts) == [made[3]["caption"], made[1]["caption"]]
     assert (samples.group == MISSING).all()
-    with pytest.raises(ValueError, match="no column 'words'.*'caption'"):
+    with pytest.raises(ValueError, match=r"no column 'words'.*'caption'"):
         opened(tmp_path / "t.jsonl", "image=path,text=words")
 
 
@@ -65,7 +65,9 @@ def test_arrays_in_order_a_mapping_an_archive_and_a_folder_hold_the_same(tmp_pat
         opened(tmp_path / "a.npz", named),
     ):
         assert captions(samples) == [[text] for text in texts]
-        assert torch.equal(samples.fetch(torch.tensor([5]))[0].inputs[0][0], torch.from_numpy(pictures[5]).permute(2, 0, 1))
+        assert torch.equal(
+            samples.fetch(torch.tensor([5]))[0].inputs[0][0], torch.from_numpy(pictures[5]).permute(2, 0, 1)
+        )
     samples = opened(folder, "image,text")
     assert sorted(captions(samples)) == sorted([text, f"second {i}"] for i, text in enumerate(texts))
     assert sorted(samples.names) == sorted(f"{row['split']}/{i}" for i, row in enumerate(made))
@@ -86,7 +88,7 @@ def test_a_list_in_a_cell_and_rows_of_one_first_side_are_several_entries_of_one_
         assert captions(samples) == several
         (_, text) = samples.fetch(torch.tensor([2, 0]))
         assert text.entries.tolist() == [2, 2]
-    with pytest.raises(ValueError, match="rows 0 and 1 .* same image, .*differ in their split"):
+    with pytest.raises(ValueError, match=r"rows 0 and 1 .* same image, .*differ in their split"):
         opened({"path": [str(tmp_path / "0.png")] * 2, "caption": ["a", "b"], "split": ["train", "test"]})
 
 

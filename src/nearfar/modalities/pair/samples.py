@@ -70,9 +70,7 @@ class PairSamples(Samples):
     def parts(self) -> list[str]:
         """The digests of all that belongs to each sample, one after the other."""
         known = [digests(side) for side in self.sides.values()]
-        return [
-            BETWEEN.join(known[k][i] for k, own in enumerate(rows) for i in own) for rows in self.rows
-        ]
+        return [BETWEEN.join(known[k][i] for k, own in enumerate(rows) for i in own) for rows in self.rows]
 
     def kind(self, side: str) -> kinds.Kind:
         """The kind of a side."""
@@ -188,7 +186,9 @@ def open_pairs(
     opened: dict[str, Samples] = {}
     places: list[list[tuple[int, ...]]] = []  # of each side, of each sample
     if shared:
-        whole, found = _side(sides[0], [own for side in entries for own in side], split * len(sides), rows.root, open_side)
+        whole, found = _side(
+            sides[0], [own for side in entries for own in side], split * len(sides), rows.root, open_side
+        )
         opened = dict.fromkeys((side.name for side in sides), whole)
         places = [found[k * len(which) : (k + 1) * len(which)] for k in range(len(sides))]
     else:
@@ -341,7 +341,7 @@ def _entries(cell: Any) -> list[Any]:
 def _is_there(entry: Any) -> bool:
     if isinstance(entry, tuple):
         return any(map(_is_there, entry))
-    nothing = isinstance(entry, str) and not entry.strip() or isinstance(entry, float) and entry != entry
+    nothing = (isinstance(entry, str) and not entry.strip()) or (isinstance(entry, float) and entry != entry)
     return entry is not None and not nothing
 
 

@@ -127,7 +127,9 @@ def _by_side(given: str, names: list[str], flag: str) -> dict[str, str]:
     marks = "|".join(map(re.escape, names))
     parts = [part.partition("=") for part in re.split(rf",(?=(?:{marks})=)", given)]
     if odd := [name for name, mark, value in parts if name not in names or not value]:
-        raise UserError(f"{flag} {given!r}: SIDE=NAME is wanted for the sides {', '.join(names)}, and {odd[0]!r} is none")
+        raise UserError(
+            f"{flag} {given!r}: SIDE=NAME is wanted for the sides {', '.join(names)}, and {odd[0]!r} is none"
+        )
     return {name: value for name, _, value in parts}
 
 

@@ -360,9 +360,7 @@ def cmc() -> Recipe:
 def clip() -> Recipe:
     """No paper has it: lightness and color are the two sides (unverified)."""
     return Recipe(
-        settings=Settings(
-            encoder="ycbcr:resnet18", views="cmc", optimizer="sgd", lr=0.03, weight_decay=1e-4, warmup=0
-        )
+        settings=Settings(encoder="ycbcr:resnet18", views="cmc", optimizer="sgd", lr=0.03, weight_decay=1e-4, warmup=0)
     )
 
 
