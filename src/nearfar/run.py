@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.labels import USUAL, meet, places, present
+from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds
@@ -37,7 +38,7 @@ from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
-from nearfar.report.verdict import Answer, answers, spoken
+from nearfar.report.verdict import Answer, answers, spoken, unhelped
 from nearfar.training import checkpoints
 from nearfar.training import job as training
 from nearfar.training import plan as plans
@@ -211,28 +212,27 @@ class Run:
         lenient: leave out what cannot be read, however much it is.
         """
         keep = (*self.settings.keep_words, *keep_words)
-        column = label_column or self.settings.label_column
+        column = LabelColumn.of(label_column, self.settings.label_column)
         self.insist_there(data, labels, label_column)
         none = isinstance(labels, str) and labels == "none"
-        wanted = USUAL if none or not label_column else label_column
         opened = self.kind.open_as(
             data,
             self.made,
-            dataclasses.replace(self.settings, keep_words=keep, label_column=wanted),
+            dataclasses.replace(self.settings, keep_words=keep),
             labels=None if none else labels,
-            label_column=column,
+            column=dataclasses.replace(column, asked=column.asked and not none),
             lenient=lenient,
         )
         opened.insist_finite()
-        return self.kind.labeled(opened, data, labels=labels, label_column=column, asked=bool(label_column), keep=keep)
+        return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
     def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
         """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
 
         wanted: what is said where no labels are known; "" where none need be.
         """
-        column = label_column or self.settings.label_column
-        self.kind.insist_there(data, labels, column, asked=bool(label_column), wanted=wanted)
+        column = LabelColumn.of(label_column, self.settings.label_column)
+        self.kind.insist_there(data, labels, column, wanted=wanted)
         _ = self.encoder
 
     def reading(self, changed: dict[str, Any]) -> Run:
@@ -304,7 +304,8 @@ class Run:
             said.append(f"{of}, and count as wrong.")
         for note in said:
             say(note)
-        seen = torch.cat([self.seen(samples) for samples in parts])[tested]
+        known = torch.cat([self.seen(samples) for samples in parts])
+        seen = known[tested]
         plain = self.kind.plain(self.encoder)
         first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
@@ -341,6 +342,7 @@ class Run:
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
         table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
+        self._place(table, known)
         contents = [fingerprint(digests(samples), samples) for samples in parts]
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
@@ -349,6 +351,12 @@ class Run:
         )
         self.write(table["name"], table)
         return table
+
+    def _place(self, table: dict[str, Any], known: Tensor) -> None:
+        """Note when a table was made, and whether of the run's own data. known: which samples were in training: N."""
+        # Of the labels of few images of many that were trained on, as of many images of which few were.
+        table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
+        table["written"] = datetime.now(UTC).isoformat()
 
     @writes
     @checked
@@ -386,7 +394,7 @@ class Run:
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
         table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
-        return self.kept(table, "pairs", data, contents)
+        return self.kept(table, "pairs", data, contents, seen)
 
     @property
     def sides(self) -> list[str]:
@@ -396,8 +404,12 @@ class Run:
             return []
         return list(encoder.of)
 
-    def kept(self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str]) -> dict[str, Any]:
-        """A table with what it was measured on, written under a name of its own.  contents: of the samples."""
+    def kept(
+        self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str], known: Tensor
+    ) -> dict[str, Any]:
+        """A table with what it was measured on, written under a name of its own.  contents: of the samples.  known:
+        which of them were in training: N."""
+        self._place(table, known)
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
         table["data"] = _named(data)
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
@@ -562,7 +574,8 @@ def fit(
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
     if training.train(plan, path, resume=resume, say=say):
-        for sentence in spoken(read(path)):
+        record = read(path)
+        for sentence in [*spoken(record), *filter(None, [unhelped(record)])]:
             say(sentence)
     run = Run(path, trust=True)  # the files of code are those that were given here
     return Run(path, network=plan.network, trust=True) if is_own(run.config["made"]["encoder"]) else run

@@ -74,8 +74,8 @@ class Settings(Checked):
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, if you like split (train, val or test) and group; or the word
     folders, or none."""
-    label_column: str = "label"
-    """The column of that file which holds the labels."""
+    label_column: str = ""
+    """The column of that file, or of DATA, which holds the labels; by default label, where there is one."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA, null, None, nan or ? that are values all the same: otherwise they say that one is missing."""
     sampler: SamplerName = "method"
@@ -94,6 +94,8 @@ class Settings(Checked):
     probe_every: Literal["auto"] | NonNegativeInt = "auto"
     """Epochs between two kNN probes, where there are labels; 0 takes none, and holds no labels back for them. auto
     takes some, closer at first, that cost a thirtieth of training at most."""
+    stop_if_worse: bool = False
+    """End the run after a probe that is seen to be below that before training, from a third of the steps on."""
     save_every: PositiveInt = 1
     """Epochs between two checkpoints."""
     keep: PositiveInt = 2

@@ -61,3 +61,21 @@ def test_wine_is_laid_out_with_a_test_part(tmp_path: Path) -> None:
     lines = (tmp_path / "wine.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 179
     assert 40 < sum(line.endswith(",test") for line in lines) < 80
+
+
+@pytest.mark.parametrize("name", sorted({*walks.SETS} - {"wine"}))  # which scikit-learn brings
+def test_a_set_that_is_not_there_is_left_out(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, part in ((walks, "SHARE"), (walks, "DATA"), (walks, "RESULTS"), (walks.tables, "DATA")):
+        monkeypatch.setattr(module, part, tmp_path / "nowhere")
+    monkeypatch.setattr(walks.tables, "find_spec", lambda name: None)
+    assert walks.main(walks.Walks((name,))) == 0
+    assert f"{name} is left out: " in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_letter_belongs_to_the_script_of_its_name() -> None:
+    assert walks._is_letter("\u0915", "Devanagari")
+    assert not walks._is_letter("\u0915", "Thai")
+    assert not walks._is_letter("\u0967", "Devanagari")  # a digit

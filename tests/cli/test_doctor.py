@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import io
 import os
 import re
 import shlex
@@ -18,15 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import nearfar
 from nearfar.cli import doctor, main
-from nearfar.cli.train import parse
+from nearfar.cli.train import named_in, parse
 from nearfar.data.csv import read_records
 from nearfar.data.digests import digests
 from nearfar.data.samples import Samples
 from nearfar.modalities import kind as kinds
-from nearfar.run import load
+from nearfar.run import Run, load
 from nearfar.training import pace as pacing
 from nearfar.training import plan as plans
+from nearfar.training.build import open_samples
 from nearfar.training.directory import read_config, read_samples
 from tests.modalities.image.test_duplicates import scene
 
@@ -45,16 +49,16 @@ class Case:
     columns: set[str]
 
 
+def pace(plan: object, samples: object) -> pacing.Pace:
+    """A step takes an eighth of a second with conv4, two with any other network of images."""
+    encoder = plan.settings.encoder  # pyright: ignore[reportAttributeAccessIssue]
+    step = 2.0 if encoder == "resnet18" else 0.125
+    return pacing.Pace(step=step, epoch=0.0, per_epoch=4, batch=8, memory=1e6, device="cpu")
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A step takes an eighth of a second with conv4, two with any other network of images."""
     monkeypatch.chdir(tmp_path)
-
-    def pace(plan: object, samples: object) -> pacing.Pace:
-        encoder = plan.settings.encoder  # pyright: ignore[reportAttributeAccessIssue]
-        step = 2.0 if encoder == "resnet18" else 0.125
-        return pacing.Pace(step=step, epoch=0.0, per_epoch=4, batch=8, memory=1e6, device="cpu")
-
     monkeypatch.setattr(pacing, "pace", pace)
 
 
@@ -177,10 +181,31 @@ def advised(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[lis
     return command[1:], said
 
 
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """What doctor's command trained, by the kind of data: to open other data as these were."""
+    runs = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacing, "pace", pace)
+        for kind, case in (("image", labeled_folder), ("table", plain_table)):
+            folder = tmp_path_factory.mktemp(kind)
+            patch.chdir(folder)
+            made, heard = case(folder), io.StringIO()
+            with contextlib.redirect_stdout(heard):
+                assert main(["doctor", *made.words]) == 0
+            command = shlex.split(heard.getvalue().strip().splitlines()[-1])
+            assert main([*command[1:], "--epochs", "1", "--out", "run"]) == 0
+            runs[kind] = load(folder / "run")
+            seen = read_samples(folder / "run", read_config(folder / "run"))
+            assert set(seen["name"].to_pylist()) == made.rows
+    return runs
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_command_trains_on_the_rows_it_should(
-    case: Callable[[Path], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: Callable[[Path], Case], tmp_path: Path, trained_on: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Two of the commands are carried out, by `trained_on`; of the others the samples are opened as training does."""
     made = case(tmp_path)
     command, said = advised(capsys, *made.words)
     assert " of the split test is in train as well" in said or "are in train as well" in said
@@ -189,12 +214,12 @@ def test_the_command_trains_on_the_rows_it_should(
     assert file == doctor.beside(made.words[0])
     place, settings, _ = parse(command[1], command[2:])
     assert (place.data, settings.labels) == (made.words[0], str(file))
-    assert main([*command, "--epochs", "1", "--out", "run"]) == 0
-    seen = read_samples(Path("run"), read_config(Path("run")))
-    assert set(seen["name"].to_pylist()) == made.rows
+    flags = {k: v for k, v in dataclasses.asdict(settings).items() if k in named_in(command)}
+    plan = plans.make(command[1], place.data, None, flags)
+    assert set(open_samples(plan, lambda text: None).names) == made.rows
     assert command[1] == "supcon"
     # The copy of the first sample that is in the test is not tested: what it is was learned.
-    run = load("run")
+    run = trained_on[plan.kind]
     opened = run.open(place.data, labels=settings.labels, label_column=settings.label_column)
     known = digests(opened)
     learned = {known[i] for i in opened.of_split("train").nonzero()[:, 0].tolist()}
@@ -328,6 +353,38 @@ def test_a_label_column_that_is_absent_is_an_error_everywhere(
     assert "no column 'breed'; it has" in said
     listed_columns = {"list.csv": "'note'", "a.npz": "'labels'", "photos.parquet": "'note'", "people.csv": "'kind'"}
     assert listed_columns.get(data, "no columns") in said
+
+
+@pytest.mark.parametrize("given", ["photos", "list.csv", "a.npz", "photos.parquet", "people.csv", "people.parquet"])
+def test_so_it_is_for_the_usual_name_once_it_is_asked_for(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not asked for, no source needs it."""
+    names = [f"photos/{i}.png" for i in range(4)]
+    images(tmp_path, names)
+    people = {"a": [1.5, 2.5, 3.5, 4.5], "kind": ["x", "y", "x", "y"]}
+    columns = {"path": names, "kind": people["kind"]}
+    table(tmp_path / "list.csv", columns)
+    table(tmp_path / "people.csv", people)
+    np.savez(tmp_path / "a.npz", images=np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), kind=np.arange(4))
+    pq.write_table(pa.table(people), tmp_path / "people.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    kind = kinds.of("table" if given.startswith("people") else "image")
+    assert main(["doctor", given, "--label-column", "label"]) == 2
+    assert f"'{given}' has no column 'label'; it has" in capsys.readouterr().err
+    asked = kind.Settings(label_column="label")
+    with pytest.raises(ValueError, match="no column 'label'"):
+        kind.open(given, asked)
+    assert kind.samples(given, kind.Settings()).classes == []
+
+
+def test_so_it_is_for_what_is_in_memory() -> None:
+    pixels = np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8)
+    numbers = {"a": [1.5, 2.5, 3.5, 4.5], "b": [1.5, 2.5, 3.5, 5.5]}
+    for data in (pixels, list(pixels), numbers, pa.table(numbers)):
+        with pytest.raises(ValueError, match="no column 'label'"):
+            nearfar.fit(data, "simclr", label_column="label", out="run")
+        assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from nearfar.cli.console import Console
 from nearfar.cli.fewlabels import Distill, Finetune, PlanLabels
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 from tests.fewlabels.conftest import Stop
-from tests.tiny import folder
-from tests.training.test_job import files
+from tests.tiny import contents, folder
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_flags_fill_the_settings_of_the_functions() -> None:
 def test_finetune_and_what_one_does_with_its_directory(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, before = tmp_path / "c", files(run)
+    out, before = tmp_path / "c", contents(run)
     given = [str(run), str(photos / "photos"), "--labels", str(photos / "labels.csv"), "--out", str(out)]
     asked = ["--train", "full", "--layer", "1", "--epochs", "1", "--batch", "16", "--lr", "0.001", "--share", "0.5"]
     assert main(["finetune", *given, *asked]) == 0
@@ -91,7 +90,7 @@ def test_finetune_and_what_one_does_with_its_directory(
     assert "20 labels of 4 classes" in output
     assert f"Probabilities: {facts(out)['calibration']}." in output
     assert f"nearfar predict {out} {photos / 'photos'}\n" in output
-    assert files(run) == before
+    assert contents(run) == before
     expected = {"train": "full", "layer": 1, "epochs": 1, "batch": 16, "lr": 0.001, "share": 0.5, "learned": 20}
     expected |= {"data": str(photos / "photos"), "labels": str(photos / "labels.csv"), "calibration_rows": 0}
     assert {name: facts(out)[name] for name in expected} == expected

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nearfar.cli import flags, main, train
+from nearfar.report.record import read
 from nearfar.settings import SYNONYMS, Settings, meant
 from tests.tiny import FLAGS, evaluated, folder
 
@@ -135,7 +136,10 @@ def test_each_data_have_a_result_of_their_own(
     names = sorted(path.name for path in (copy / "results").glob("evaluate-*.json"))
     assert [re.sub("-[0-9a-f]{8}.json$", "", name) for name in names] == ["evaluate-images.npz", "evaluate-other-one"]
     assert first.read_bytes() == content
-    assert str(copy / "results" / names[1]) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(copy / "results" / names[1]) in said
+    assert "Of 2 results this is the newest on the run's own data 'images.npz'." in said
+    assert list(read(copy).tables) == [first.stem, names[1].removesuffix(".json")]
     page = (copy / "report.html").read_text()
     assert all(f"represent{'ation'}: {name}" in page for name in ("images.npz", "other one"))
 

@@ -18,8 +18,7 @@ from benchmarks.kill import MOMENTS, Runs, child_environment
 from nearfar.cli import main
 from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.journal import Journal
-from tests.tiny import FLAGS
-from tests.training.test_job import files
+from tests.tiny import FLAGS, contents
 
 
 class ForkedRuns(Runs):
@@ -75,7 +74,7 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("SimCLR on 48 samples") == 1, "only the first process speaks"
-    assert set(files(tmp_path / "two")) == set(files(tmp_path / "one"))
+    assert set(contents(tmp_path / "two")) == set(contents(tmp_path / "one"))
     one, two = (Journal(tmp_path / name / "metrics.jsonl").read() for name in ("one", "two"))
     assert [line["step"] for line in two] == [line["step"] for line in one]
     for a, b in zip(one, two, strict=True):

@@ -25,7 +25,7 @@ COMMON = (
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
-    *("keep", "timeout"),
+    *("keep", "timeout", "stop-if-worse"),
 )
 SIMCLR = {
     "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),

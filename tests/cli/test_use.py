@@ -18,8 +18,7 @@ import torch
 from nearfar.cli import main
 from nearfar.owner import owned
 from nearfar.run import load
-from tests.tiny import FLAGS, array_file, evaluated, folder, tiny_images
-from tests.training.test_job import files
+from tests.tiny import FLAGS, array_file, contents, evaluated, folder, tiny_images
 
 
 @pytest.fixture
@@ -142,10 +141,10 @@ def test_images_of_other_channels_are_refused(copy: Path, tmp_path: Path, capsys
 
 
 def test_looking_changes_no_weight(copy: Path, data: Path) -> None:
-    before = files(copy)
+    before = contents(copy)
     for argv in (["embed"], ["evaluate"], ["report", "--data"]):
         assert main([argv[0], str(copy), *argv[1:], str(data)]) == 0
-    after = files(copy)
+    after = contents(copy)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"report.html"}
 
@@ -174,7 +173,7 @@ def test_what_writes_into_a_run_is_refused_while_it_is_trained_and_what_reads_is
     other = tmp_path / "other"
     shutil.copytree(copy, other)
     (copy / ".report.html.4711.tmp").write_text("half")
-    before = files(copy)
+    before = contents(copy)
     with at_work(copy):
         for words in (
             ["evaluate", copy, data],
@@ -189,7 +188,7 @@ def test_what_writes_into_a_run_is_refused_while_it_is_trained_and_what_reads_is
             assert f"process {os.getpid()} (" in capsys.readouterr().err, words
         assert main(["embed", str(copy), str(data), "--out", str(tmp_path / "a.npz")]) == 0
         assert main(["export", str(copy), "--out", str(tmp_path / "exported")]) == 0
-        assert {name: value for name, value in files(copy).items() if name != ".lock"} == before
+        assert {name: value for name, value in contents(copy).items() if name != ".lock"} == before
 
 
 @pytest.mark.parametrize("command", ["embed", "report", "export", "finetune", "label-plan"])

@@ -149,3 +149,11 @@ def test_keys_of_a_class_are_positives_wherever_they_stand() -> None:
     for name in ("keys", "label", "group"):
         method.get_buffer(f"queue.{name}").copy_(method.get_buffer(f"queue.{name}")[shuffle])
     torch.testing.assert_close(method(these).loss.detach(), want.mean())
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_batch_norm_keeps_the_embeddings_of_like_representations_apart(norm: bool) -> None:
+    method = form("supcon", norm=norm).build()
+    like = 1 + 1e-3 * torch.randn(32, method.encoder.dim, generator=torch.Generator().manual_seed(0))
+    z = torch.nn.functional.normalize(method.train().get_submodule("projector")(like))
+    assert bool((z @ z.mT).min() < 0) == norm

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nearfar import methods, modalities
+from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
 from nearfar.modalities.image import kind as image_kind
 from nearfar.modalities.image.samples import open_images

@@ -11,8 +11,8 @@ import torch
 
 from nearfar.evaluation.protocol import packed
 from nearfar.report import html
-from nearfar.report.record import Record
-from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken
+from nearfar.report.record import Record, in_order
+from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken, unhelped
 
 NAN = math.nan
 LONG = {"step": 400, "epoch": 9.0}
@@ -173,6 +173,11 @@ WORKING: dict[str, tuple[Record, str, str]] = {
         "own_labels",
         "unsure",
     ),
+    "supervised, evaluated on its labels, worse all the same": (
+        record(FELL, compared(three(40, 80, 40), BASE, seen={"samples": 9, "of": 9, "with labels": True}), **LABELS),
+        "worse",
+        "bad",
+    ),
     "supervised, evaluated on others": (
         record(FELL, compared(three(70, 80, 40), BASE, seen={"samples": 0, "of": 9, "with labels": True}), **LABELS),
         "better",
@@ -239,6 +244,12 @@ HELPING: dict[str, tuple[Record, str, str, dict[str, int]]] = {
         "unsure",
         {},
     ),
+    "worse on its own labels": (
+        compared(three(40, 50, 30), BASE, seen={"samples": 9, "of": 10, "with labels": True}),
+        "harms",
+        "bad",
+        {"behind": 2},
+    ),
     "seen without labels": (
         compared(three(90, 90, 90), BASE, seen={"samples": 9, "of": 10, "with labels": False}),
         "helps",
@@ -269,6 +280,9 @@ CHECKPOINT: dict[str, tuple[Record, str, str]] = {
         "accuracy_fell",
         "unsure",
     ),
+    "below untrained, few samples": (probed(60, 50, 55, samples=40), "not_above_start", "unsure"),
+    "as untrained": (answered(50, 50, 50), "not_above_start", "unsure"),
+    "below untrained, but fell": (probed(70, 69, 40), "accuracy_fell", "unsure"),
     "size unknown": (probed(40, 60, 50, samples=None), "not_told_apart", "unsure"),
     "no step 0": (probed(60, 40, begin=1), "accuracy_fell", "unsure"),
 }
@@ -280,6 +294,20 @@ def test_is_it_working(name: str) -> None:
     found = answers(made)[0]
     assert (found.finding, found.mood) == (finding, mood)
     assert words(found)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_run_in_which_nothing_helped_says_so_as_the_card_does(name: str) -> None:
+    made = WORKING[name][0]
+    found, line = answers(made)[0], unhelped(made)
+    if gain := found.facts.get("gain"):
+        assert bool(line) == (gain.judged != "ahead" and (found.mood == "bad" or gain.last <= gain.first))
+    else:
+        assert not line
+    assert line.endswith({"bad": "did not help.", "unsure": "no gain is seen.", "good": ""}[found.mood] if line else "")
+    assert (name == "neighbors worse, loss fell") <= line.endswith(
+        " 50.0 %, before training 60.0 %: training did not help."
+    )
 
 
 @pytest.mark.parametrize("name", HELPING)
@@ -340,6 +368,13 @@ def test_the_numbers_of_a_gain_are_shown() -> None:
         assert text in words(found)
 
 
+def test_of_two_gains_that_of_more_samples_is_shown() -> None:
+    for tested in (30, 500):
+        table = compared({"kNN (%)": (51.0, 47.0, 55.0)}, KNN, seen={"samples": 0, "of": tested})
+        made = record(losses(3.0, every=10), probed(50, 51, samples=40, every=10), table)
+        assert answers(made)[0].facts["gain"].samples == max(40, tested)
+
+
 def test_groups_widen_a_gain_as_they_widen_the_probe() -> None:
     one, many = (answered(50, 53, 55), answered(50, 53, 55))
     for line in many.metrics:  # as of samples ten of which belong together
@@ -373,6 +408,33 @@ def test_few_steps_are_few() -> None:
     for steps, finding in ((FEW_STEPS - 1, "too_early"), (FEW_STEPS, "cannot_tell")):
         lines = [{"step": s, "epoch": 1.0, "knn": k, "knn_samples": 200} for s, k in ((0, 50.0), (steps, 51.0))]
         assert answers(record({"metrics": [*lines, {"step": steps, "loss": 1.0}]}))[0].finding == finding
+
+
+def test_one_of_several_results_is_judged_and_named() -> None:
+    """The newest of the run's own data; one whose labels were learned from only if there is no other."""
+    better, worse = three(70, 80, 50), three(40, 50, 20)
+    learned = {"samples": 9, "of": 9, "with labels": True}
+
+    def judged(*rows: tuple[dict[str, Any], dict[str, Any]]) -> tuple[str, str, str]:
+        tables = [compared(ours, BASE, seen=own.pop("seen", None)).tables["evaluate"] | own for ours, own in rows]
+        made = in_order(record(FELL, {"tables": {f"evaluate-{i}": table for i, table in enumerate(tables)}}))
+        working, helping, _ = answers(made)
+        return working.finding, helping.finding, words(helping)
+
+    def of(data: str, day: int, own: bool = False, **more: Any) -> dict[str, Any]:
+        return {"data": data, "own": own, "written": f"2026-01-{day:02}T10:00:00+00:00", **more}
+
+    *found, said = judged((worse, of("old", 1, True)), (better, of("new", 2, True)), (worse, of("other", 3)))
+    assert found == ["better", "helps"]
+    assert "Of 3 results this is the newest on the run&#39;s own data &#39;new&#39;." in said
+    assert judged((better, of("old", 1, True)), (worse, of("new", 2, True)))[:2] == ("worse", "harms")
+    assert judged((better, of("old", 1)), (worse, of("new", 2)))[:2] == ("worse", "harms")
+    *found, said = judged((worse, of("seen", 2, True, seen=learned)), (better, of("other", 1)))
+    assert found[1] == "helps"
+    assert "newest on &#39;other&#39;" in said
+    assert judged((worse, of("seen", 2, True, seen=learned)))[1] == "harms"  # though that flatters it
+    *_, said = judged((better, of("one", 1, True)))
+    assert "results" not in said
 
 
 def test_the_terminal_says_what_the_card_says() -> None:

@@ -67,7 +67,7 @@ def test_it_goes_on_where_it_was_and_only_with_the_same(tmp_path: Path) -> None:
     assert saved["asked"]["names"] == ["a", "b", "c"]
     assert (saved["measured"], saved["summary"]) == ({"values": {"a": 1.0}}, {})
     assert not (tmp_path / "toy.html").exists()
-    with pytest.raises(ValueError, match=r"--label-column was 'label' and is 'kind'.*another --out"):
+    with pytest.raises(ValueError, match=r"--label-column was '' and is 'kind'.*another --out"):
         Toy(Question(label_column="kind"), tmp_path).answer()
     again = Toy(Question(), tmp_path, say=said.append)
     assert again.answer()
@@ -80,11 +80,11 @@ def test_it_goes_on_where_it_was_and_only_with_the_same(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_runs_are_those_that_were_asked_for() -> None:
-    assert Ask().flags() == {"labels": "", "keep_words": (), "label_column": "label"}
+    assert Ask().flags() == {"labels": "", "keep_words": (), "label_column": ""}
     assert Ask(encoder="conv4", size=32, labels="x").flags() == {
         "labels": "x",
         "keep_words": (),
-        "label_column": "label",
+        "label_column": "",
         "encoder": "conv4",
         "size": 32,
     }

@@ -37,6 +37,9 @@ def test_a_longer_run_takes_larger_probes_and_many_classes_fewer_of_them() -> No
     few, small = cadence(3, samples=1000, labeled=1000, classes=10, views=2, work=CONV)
     many, large = cadence(100, samples=1000, labeled=1000, classes=10, views=2, work=CONV)
     assert few == [0, 3]
+    halved, least = cadence(9, samples=1000, labeled=1000, classes=10, views=2, work=CONV)
+    assert halved == [0, 5, 9]  # few samples each, but one that tells before the end
+    assert LEAST <= least < 500
     assert many[:3] == [0, 1, 2]
     assert small < large == 1000
     short, wide = cadence(20, samples=13_000, labeled=13_000, classes=650, views=2, work=CONV)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import json
 import os
@@ -35,7 +34,7 @@ from nearfar.training import plan as plans
 from nearfar.training.checkpoints import Checkpoints, read
 from nearfar.training.directory import read_environment
 from nearfar.training.journal import Journal
-from tests.tiny import SETTINGS, array_file, folder, tiny_images
+from tests.tiny import SETTINGS, array_file, contents, folder, tiny_images
 from tests.training.test_checkpoints import damage
 from tests.training.test_loop import equal
 
@@ -62,14 +61,6 @@ def train(
         return training.train(plan, out, resume=resume, say=said.append, watch=watch), said
 
 
-def files(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "done"
@@ -78,7 +69,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_finished_run_holds_what_it_should(done: Path) -> None:
-    names = set(files(done))
+    names = set(contents(done))
     assert names == {
         *("config.yaml", "environment.json", "metrics.jsonl", "samples.parquet", "views.png"),
         *("encoder.safetensors", "encoder.json", "encoder.py"),
@@ -96,18 +87,18 @@ def test_a_finished_run_holds_what_it_should(done: Path) -> None:
 
 
 def test_nothing_is_ever_overwritten(data: Path, done: Path) -> None:
-    before = files(done)
+    before = contents(done)
     with pytest.raises(FileExistsError, match=r"never overwritten: go on with --resume, or name another --out"):
         train("simclr", data, done)
-    assert files(done) == before
+    assert contents(done) == before
 
 
 def test_resuming_a_finished_run_says_so_and_leaves_it(data: Path, done: Path) -> None:
-    before = files(done)
+    before = contents(done)
     finished, said = train("simclr", data, done, resume=True)
     assert finished
     assert said == [f"The run in {str(done)!r} is finished: there is nothing to go on with, and it stays as it is."]
-    assert files(done) == before
+    assert contents(done) == before
 
 
 def test_a_recipe_of_ones_own_names_arguments_that_there_are(tmp_path: Path) -> None:
@@ -147,19 +138,37 @@ def test_a_recipe_may_go_by_the_samples(tmp_path: Path, monkeypatch: pytest.Monk
     assert spelled.config["settings"] == settings | {"epochs": 4}
 
 
-def test_a_recipe_cannot_change_how_samples_were_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("few", "error", "told"),
+    [
+        ("numbers='standard'", ValueError, "numbers 'standard' for these samples, which were opened with 'quantile'"),
+        ("device='cuda'", ValueError, "device 'cuda' for these samples, which were opened with 'auto'"),
+        ("view_count=4", ValueError, "'simclr' takes 2 views of each sample, and --views corrupted --view-count 4"),
+        ("encoder='resnet18'", ValueError, 'no encoder of tables is called "resnet18"'),
+        ("method={'temprature': 0.3}", TypeError, "has a method argument 'temprature', and 'simclr' has none"),
+        ("method={'temperature': 0.0}", ValueError, r"--temperature 0\.0: a number above 0"),
+    ],
+)
+def test_a_recipe_by_the_samples_is_held_to_what_any_recipe_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: str, error: type[Exception], told: str
+) -> None:
+    """Of typical samples it is sound; what it has for these is refused before anything is built."""
     file = tmp_path / "mine.py"
     file.write_text(
         "from nearfar import Recipe\nfrom nearfar.modalities.table.settings import Settings\ndef mine(facts):\n"
-        "    few = facts.samples < 100\n"
-        "    return Recipe(settings=Settings(numbers='standard' if few else 'quantile', epochs=1, batch=8))\n"
+        "    own = {'numbers': 'quantile', 'epochs': 1, 'batch': 8, 'views': 'corrupted'}\n"
+        f"    own |= dict({few}) if facts.samples < 100 else {{}}\n"
+        "    return Recipe(method=own.pop('method', {}), settings=Settings(**own))\n"
     )
     table = {"a": [float(i) for i in range(24)], "b": [float(i % 5) for i in range(24)]}
     fit = functools.partial(nearfar.fit, table, "simclr", recipe=f"{file}:mine", say=lambda text: None)
-    with pytest.raises(ValueError, match="has numbers 'standard' for these samples, which were opened with 'quantile'"):
-        fit(out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "build", lambda *args: pytest.fail("it was built"))
+        with pytest.raises(error, match=told):
+            fit(out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert fit(out=tmp_path / "run", numbers="quantile").config["settings"]["numbers"] == "quantile"
+    if few.startswith("numbers"):
+        assert fit(out=tmp_path / "run", numbers="quantile").config["settings"]["numbers"] == "quantile"
 
 
 def test_recipes_by_measurement_are_the_default_and_those_of_papers_have_a_name(data: Path) -> None:
@@ -216,11 +225,11 @@ def change(path: Path, what: str) -> None:
 def test_other_data_are_refused(tmp_path: Path, what: str, words: str) -> None:
     data = array_file(tmp_path / "images.npz")
     assert not train("simclr", data, tmp_path / "run", stop=3)[0]
-    before = files(tmp_path / "run")
+    before = contents(tmp_path / "run")
     change(data, what)
     with pytest.raises(ValueError, match=rf"samples in '.*images.npz', or their labels, .*{words}"):
         train("simclr", data, tmp_path / "run", resume=True)
-    assert files(tmp_path / "run") == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_the_same_folder_written_otherwise_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +260,7 @@ def test_what_changes_no_mathematics_may_change(data: Path, done: Path, tmp_path
     (note,) = config["changed"]
     assert (note["step"], note["keep"], note["threads"]) == (4, [1, 3], [threads + 1, threads])
     assert json.loads((out / "environment.json").read_text())["threads"] == threads
-    assert files(out)["encoder.safetensors"] == files(done)["encoder.safetensors"]
+    assert contents(out)["encoder.safetensors"] == contents(done)["encoder.safetensors"]
 
 
 def test_the_device_that_is_written_down_is_the_machines(data: Path, tmp_path: Path) -> None:
@@ -278,7 +287,7 @@ def test_data_that_moved_are_known_by_their_contents(data: Path, done: Path, tmp
     finished, said = train("simclr", there, tmp_path / "run", resume=True)
     assert finished
     assert f"data was {str(here)!r} and is {str(there)!r}: samples are compared by their contents." in said
-    assert files(tmp_path / "run")["encoder.safetensors"] == files(done)["encoder.safetensors"]
+    assert contents(tmp_path / "run")["encoder.safetensors"] == contents(done)["encoder.safetensors"]
 
 
 def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: Path) -> None:
@@ -286,7 +295,7 @@ def test_a_finished_run_may_have_more_epochs(data: Path, done: Path, tmp_path: P
     shutil.copytree(done, out)
     with pytest.raises(ValueError, match=r"--epochs 1: 2 are done"):
         train("simclr", data, out, resume=True, epochs=1)
-    assert files(out) == files(done)
+    assert contents(out) == contents(done)
     finished, said = train("simclr", data, out, resume=True, epochs=4, stop=8)
     assert not finished
     assert any(line.startswith("epochs was 2 and is 4: from here on") for line in said)
@@ -336,7 +345,7 @@ def test_stop_and_resume_end_with_the_same_bits(data: Path, tmp_path: Path, meth
     finished, said = train(method, data, tmp_path / "cut", resume=True, **small)
     assert finished
     assert "Going on from step 4 of 6." in said
-    whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
+    whole, cut = contents(tmp_path / "whole"), contents(tmp_path / "cut")
     assert whole["encoder.safetensors"] == cut["encoder.safetensors"]
     last = [read(tmp_path / name / "checkpoints" / "step-000000006.pt") for name in ("whole", "cut")]
     assert equal(*last)
@@ -351,7 +360,7 @@ def test_a_damaged_checkpoint_falls_back(data: Path, tmp_path: Path, done: Path)
     assert finished
     assert any("step-000000004.pt' is damaged" in sentence for sentence in said)
     assert "Going on from step 3 of 6." in said
-    assert files(tmp_path / "run")["encoder.safetensors"] == files(done)["encoder.safetensors"]
+    assert contents(tmp_path / "run")["encoder.safetensors"] == contents(done)["encoder.safetensors"]
 
 
 def test_only_damaged_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
@@ -374,7 +383,7 @@ def test_resuming_nothing_starts_and_says_so(data: Path, tmp_path: Path, done: P
     assert finished
     assert said[0] == f"Nothing to resume in {str(out)!r}: starting from the beginning."
     assert not list(out.glob(".*"))
-    assert files(out)["encoder.safetensors"] == files(done)["encoder.safetensors"]
+    assert contents(out)["encoder.safetensors"] == contents(done)["encoder.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "checkpoints"])

@@ -299,6 +299,41 @@ def test_step_0_is_measured_once_and_is_no_checkpoint(before: float, tmp_path: P
     assert not torch.equal(read(tmp_path / "best.pt")["method"]["encoder.net.0.weight"], first)
 
 
+@pytest.mark.parametrize("learns", ["views", "labels", "beside what is kept"])
+def test_views_that_are_found_are_judged_where_they_are_what_is_learned(learns: str, tmp_path: Path) -> None:
+    method = make("simclr")
+    if learns == "labels":
+        method.needs_labels = True  # pyright: ignore[reportAttributeAccessIssue]
+    elif learns != "views":
+        method.encoder.keeps_inputs = True  # pyright: ignore[reportAttributeAccessIssue]
+    fit(method, Vectors(), Noise(), optimizer("sgd", method), loop(tmp_path, epochs=1))
+    zero, *_ = Journal(tmp_path / "metrics.jsonl").read()
+    assert "accuracy" in zero
+    assert ("candidates" in zero) == (learns == "views")
+
+
+def test_a_run_that_makes_neighbors_worse_may_stop_and_go_on(tmp_path: Path) -> None:
+    """By default it says so, once, and goes on; a run that goes on says nothing again, and stops at the next probe."""
+
+    def run(folder: Path, *knn: float, **options: Any) -> tuple[bool, list[str], list[float]]:
+        said: list[str] = []
+        scores = iter([{"knn": score, "knn_samples": 400} for score in knn])
+        how = loop(folder, probe=lambda: next(scores), probe_after=set(range(5)), say=said.append, **options)
+        method = make("simclr")
+        done = fit(method, Vectors(), Noise(), optimizer("sgd", method), how)
+        probes = [line["step"] / PER_EPOCH for line in Journal(folder / "metrics.jsonl").read() if "knn" in line]
+        return done, [text for text in said if "worse" in text], probes
+
+    done, said, probes = run(tmp_path / "on", 60, 40, 40, 40, 40)
+    assert (done, len(said), probes) == (True, 1, [0, 1, 2, 3, 4])
+    done, said, probes = run(tmp_path / "stop", 60, 40, 40, stop_if_worse=True)
+    assert (done, len(said), probes) == (False, 2, [0, 1, 2])
+    done, said, probes = run(tmp_path / "stop", 40, stop_if_worse=True)
+    assert (done, len(said), probes) == (False, 1, [0, 1, 2, 3])
+    assert run(tmp_path / "stop", 70, stop_if_worse=True) == (True, [], [0, 1, 2, 3, 4])
+    assert run(tmp_path / "better", 60, 40, 60, 70, 40, stop_if_worse=True)[0]  # the last probe ends no run
+
+
 def test_only_epochs_that_were_probed_say_so() -> None:
     scores = iter([{"knn": 1.0}, {"knn": 5.0}, {"knn": 7.0}])
     said: list[str] = []

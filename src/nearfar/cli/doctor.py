@@ -53,8 +53,8 @@ class Doctor(Reading):
     """A CSV or Parquet file of path (or index) and label; or the word folders."""
     kind: str = ""
     """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
-    label_column: str = "label"
-    """The column of that file, or of the table, which holds the labels."""
+    label_column: str = ""
+    """The column of that file, or of the table, which holds the labels; by default label, where there is one."""
     drop: tuple[str, ...] = ()
     """Columns of a table to leave out."""
     categorical: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ def write(out: Path, asked: Doctor, kind: Kind, plan: Plan, examination: Examina
     from nearfar.data.cells import write_labels
 
     given = kind.cells(asked.data, plan.settings, examination.samples)
-    write_labels(out, examination.samples, examination.groups(given), given, column=asked.label_column)
+    write_labels(out, examination.samples, examination.groups(given), given, column=asked.label_column or "label")
     words = {*asked.keep_words, *MISSING_WORDS.intersection(examination.samples.classes)}
     return {"labels": str(out), **({"keep_words": tuple(sorted(words))} if words else {})}
 

@@ -84,15 +84,18 @@ def train(argv: list[str]) -> int:
         return 2  # what happened is printed once for all ranks
     if console.leads and finished:
         from nearfar.report.record import read
-        from nearfar.report.verdict import spoken
+        from nearfar.report.verdict import spoken, unhelped
         from nearfar.run import load
 
         run = load(out, trust=True)  # the files of code are those that were given here
         page = run.report(print)
-        print("\n".join(spoken(read(out))))
+        record = read(out)
+        print("\n".join(spoken(record)))
         loads = " (and encoder.py, which loads it)" if (out / "encoder.py").exists() else ""
         print(f"Run:      {out}\nEncoder:  {out / 'encoder.safetensors'}{loads}")
         print(f"Report:   {page}\nGo on:    " + "\n          ".join(next_steps(run.config, out, place.data)))
+        if line := unhelped(record):
+            print(line)
     elif console.leads:
         words = shlex.join(["nearfar", "train", *argv])
         words += "" if place.out else f" --out {shlex.quote(str(out))}"
@@ -119,16 +122,13 @@ def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
             plans.insist_whole(word.partition("=")[0])
     guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    guess.add_argument("--kind", default="")
-    named = guess.parse_known_args(argv)[0].kind
-    if {"-h", "--help"} & set(argv):
-        guess = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        guess.add_argument("data", nargs="?", default="")
-        guess.add_argument("--recipe", default="")
-        guess.add_argument("--kind", default="")
-        place, _ = guess.parse_known_args(argv)
-    else:  # which word is DATA, and so the kind, is known only once all flags are
-        every = modalities.entry(named).Settings if named else _any_settings()
+    guess.add_argument("data", nargs="?", default="")
+    guess.add_argument("--recipe", nargs="?", default="", const="")
+    guess.add_argument("--kind", nargs="?", default="", const="")
+    place = guess.parse_known_args(argv)[0]
+    if not {"-h", "--help"} & set(argv) and (not argv or argv[0].startswith("-")):
+        # Which word is DATA, and so the kind, is known only once all flags are; a first word that is no flag is DATA.
+        every = modalities.entry(place.kind).Settings if place.kind else _any_settings()
         place = _parse(method, argv, every, Recipe(settings=every()), "").place
     kind = place.kind or modalities.kind_of(place.data, named_in(argv))
     entry = modalities.entry(kind)
@@ -245,8 +245,8 @@ class Sheet(Reading):
     """As in training."""
     views: str = ""
     """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
-    label_column: str = "label"
-    """The column of a table that holds the labels, and is no input."""
+    label_column: str = ""
+    """The column of a table that holds the labels, and is no input; by default label, where there is one."""
     keep_words: tuple[str, ...] = ()
     """As in training."""
     size: NonNegativeInt = 0

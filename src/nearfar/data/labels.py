@@ -41,15 +41,15 @@ USUAL = "label"
 
 @dataclass(frozen=True, slots=True)
 class LabelColumn:
-    """Which column holds the labels. asked: whether somebody named it; then it must be there."""
+    """Which column holds the labels. asked: whether somebody named it, be it the usual one; then it must be there."""
 
     name: str = USUAL
     asked: bool = False
 
     @classmethod
-    def of(cls, given: str | LabelColumn) -> LabelColumn:
-        """A name other than the usual one was asked for."""
-        return given if isinstance(given, LabelColumn) else cls(given, given != USUAL)
+    def of(cls, given: str | LabelColumn, otherwise: str = "") -> LabelColumn:
+        """As a user gives it: "" is nothing that was asked for, and means the usual column, or another one."""
+        return given if isinstance(given, LabelColumn) else cls(given or otherwise or USUAL, bool(given))
 
     def find(self, there: Sequence[str], where: str) -> str | None:
         """The column of that name among those that are there, whatever its case; None where there is none.
@@ -210,7 +210,7 @@ def given_labels(
     labels: Any,
     names: Sequence[str],
     *,
-    column: str | LabelColumn = USUAL,
+    column: str | LabelColumn = "",
     root: Path | None = None,
     files: Sequence[str] = (),
     noun: str = "sample",

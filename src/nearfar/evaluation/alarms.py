@@ -73,7 +73,8 @@ def readings(passes: Sequence[Tensor], samples: int) -> dict[str, float]:
 
     spread: 0 where all samples are alike, 1 where they are spread evenly.  effective_rank: dimensions in use.
     Of two views also accuracy: how often, in per cent, a sample's other view is the nearest of all; candidates, the
-    number of them; alignment and uniformity (arXiv 2005.10242). All of the encoder's output, not of the projector's.
+    number of them, without which no alarm says that this is too easy; alignment and uniformity (arXiv 2005.10242). All
+    of the encoder's output, not of the projector's.
     """
     whole = [h for h in passes if h.dim() == 2 and len(h) % samples == 0]
     views = [view for h in whole for view in h.float().split(samples)]

@@ -9,7 +9,7 @@ from nearfar.batch import Batch
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.memory.slow_queue import SlowQueue
 from nearfar.method import Encoder, Method, Step, equal_rows
-from nearfar.nn.heads import supcon_head
+from nearfar.nn.heads import simclr_head, supcon_head
 from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
@@ -32,6 +32,8 @@ class SupCon(Method):
         base_temperature: Scale the loss by temperature over this; 0.07 in the released code, not in the paper.
         queue: Number of earlier keys; 0 for none.
         momentum: Momentum of the copy that makes the queue's keys.
+        norm: Batch norm in the projector, as SimCLR has it. Without it, as in the paper, classes that look alike may
+            draw all embeddings into one point.
 
     Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362.
     """
@@ -50,9 +52,10 @@ class SupCon(Method):
         base_temperature: PositiveFloat | None = None,
         queue: NonNegativeInt = 0,
         momentum: UnitInterval = 0.999,
+        norm: bool = False,
     ) -> None:
         super().__init__(encoder)
-        self.projector = supcon_head(encoder.dim, out=dim)
+        self.projector = (simclr_head if norm else supcon_head)(encoder.dim, out=dim)
         self.temperature, self.base_temperature = temperature, base_temperature
         loss = supcon if mean == "outside" else supcon_in
         self.loss = partial(loss, temperature=temperature, base_temperature=base_temperature)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nearfar import modalities, settings
 from nearfar.batch import MISSING, to
 from nearfar.data.cells import LabelCells, label_cells
-from nearfar.data.labels import LabelColumn, given_labels, insist_table, split_names
+from nearfar.data.labels import USUAL, LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.pairs import Asked, ScoredPairs
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
@@ -99,21 +99,21 @@ class Kind:
         opening tells. Raises FileNotFoundError where there is nothing."""
         return None
 
-    def insist_there(self, data: Any, labels: Any, label_column: str, *, asked: bool, wanted: str = "") -> None:
+    def insist_there(self, data: Any, labels: Any, column: LabelColumn, *, wanted: str = "") -> None:
         """Raise ValueError where data or labels are not there, or have no such column. Nothing is opened for it.
 
         labels: as `given_labels` takes them; "" or None for those that the data bring.
-        asked: whether the user named the column.  wanted: what is said where none are known; "" where none need be.
+        wanted: what is said where none are known; "" where none need be.
         """
         if isinstance(data, str | os.PathLike):
             insist_samples(data)
         if isinstance(labels, str | os.PathLike) and str(labels) not in ("", "none", "folders"):
-            insist_table(str(labels), label_column)
+            insist_table(str(labels), column.name)
         columns = self.columns(data)
         none = isinstance(labels, str) and labels == "none"
         if not none and (columns is None or not (labels is None or (isinstance(labels, str) and not labels))):
             return
-        there = None if none else LabelColumn(label_column, asked).find(columns or [], f"{str(data)!r}")
+        there = None if none else column.find(columns or [], f"{str(data)!r}")
         if wanted and there is None:
             raise UserError(wanted)
 
@@ -127,48 +127,46 @@ class Kind:
         made: of a run that goes on, whose data are opened in the form in which it saw them: see `open_as`.
         Raises ValueError where inputs are not finite.
         """
-        column = settings.label_column
-        asked = column != type(settings).label_column
-        self.insist_there(data, settings.labels, column, asked=asked)
+        column = LabelColumn.of(settings.label_column)
+        self.insist_there(data, settings.labels, column)
         if made is None:
             opened = self.open(data, settings)
         else:
             labels = None if settings.labels in ("", "none") else settings.labels
-            opened = self.open_as(data, made, settings, labels=labels, label_column=column)
+            opened = self.open_as(data, made, settings, labels=labels, column=column)
         opened.insist_finite()
         return self.labeled(
             opened,
             data,
             labels=settings.labels,
-            label_column=column,
-            asked=asked,
+            column=column,
             keep=settings.keep_words,
         )
 
     def labeled(
-        self, samples: Samples, data: Any, *, labels: Any, label_column: str, asked: bool, keep: Sequence[str] = ()
+        self, samples: Samples, data: Any, *, labels: Any, column: LabelColumn, keep: Sequence[str] = ()
     ) -> Samples:
         """The samples with the labels that were asked for: none for "none"; other ones, where they were open before.
 
-        data: what they were opened from.  asked: whether the user named the column.
+        data: what they were opened from.
         Raises ValueError where samples that are open cannot have the labels of that column.
         """
         words = split_names(samples.split, where="the split of the samples")
-        samples = dataclasses.replace(samples, split=words, label_column=samples.label_column or label_column)
+        samples = dataclasses.replace(samples, split=words, label_column=samples.label_column or column.name)
         if isinstance(labels, str) and labels == "none":
             return samples.without_labels()
         if not isinstance(data, Samples):
             return samples
         if labels is None or (isinstance(labels, str) and not labels):
             unlabeled = not data.label_column and bool((data.label == MISSING).all())
-            if asked and (unlabeled or data.label_column not in ("", label_column)):
+            if column.asked and (unlabeled or data.label_column not in ("", column.name)):
                 had = f"with the labels of {data.label_column!r}" if data.label_column else "without labels"
                 raise UserError(
-                    f"the label column {label_column!r} was asked for, but the samples were opened {had}: name it "
+                    f"the label column {column.name!r} was asked for, but the samples were opened {had}: name it "
                     "where they are opened"
                 )
             return samples
-        return self.relabeled(samples, labels, label_column, keep)
+        return self.relabeled(samples, labels, column.name, keep)
 
     def relabeled(self, samples: Samples, labels: Any, column: str, keep: Sequence[str] = ()) -> Samples:
         """The samples with other labels, given as `given_labels` takes them, and what comes with these."""
@@ -187,7 +185,14 @@ class Kind:
         )
 
     def open_as(
-        self, data: Any, facts: dict[str, Any], settings: Any, *, labels: Any, label_column: str, lenient: bool = False
+        self,
+        data: Any,
+        facts: dict[str, Any],
+        settings: Any,
+        *,
+        labels: Any,
+        column: LabelColumn,
+        lenient: bool = False,
     ) -> Samples:
         """Data in the form in which the encoder of a run saw its training data.
 
@@ -196,9 +201,10 @@ class Kind:
         lenient: leave out what cannot be read, however much it is.
         """
         named = labels is None or isinstance(labels, str | Path)
-        own = dataclasses.replace(settings, labels=str(labels or "") if named else "", label_column=label_column)
+        asked = column.name if column.asked or column.name != USUAL else ""
+        own = dataclasses.replace(settings, labels=str(labels or "") if named else "", label_column=asked)
         samples = self.open(data, own)
-        return samples if named else self.relabeled(samples, labels, label_column, settings.keep_words)
+        return samples if named else self.relabeled(samples, labels, column.name, settings.keep_words)
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
         """Columns of a table that hold samples of this kind, as data that `open` takes: by default one, as a list.
@@ -348,7 +354,7 @@ class Kind:
         """What the table of labels that the settings name says of each sample, as it is written."""
         if settings.labels in ("", "none", "folders"):
             return LabelCells()
-        return label_cells(settings.labels, samples.names, column=settings.label_column, root=self.root(data))
+        return label_cells(settings.labels, samples.names, column=settings.label_column or USUAL, root=self.root(data))
 
     def root(self, data: Any) -> Path | None:
         """The folder that names of samples are relative to, where there is one."""

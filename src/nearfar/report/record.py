@@ -26,7 +26,9 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
        "confusion": {"by": "nearest neighbors", "classes": [names], "counts": [[class, taken for, samples], ...]},
        "protocol": {"version": 1, ...}}
 
-  `data` is what they were measured on, in a few words.
+  `data` is what they were measured on, in a few words; `own`, whether these are the data of the run; `written`, when it
+  was measured (ISO time). What is judged by one table goes by the first: tables are in order, those of the run's own
+  data before others, and the newest of either first.
   `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
   out, and a row may lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a
   list of texts.
@@ -139,6 +141,13 @@ def read(run_dir: str | Path) -> Record:
             record.tables[path.stem] = table
     notes = record.environment.get("notes", [])
     record.notes += [str(note) for note in (notes if isinstance(notes, list) else [notes])]
+    return in_order(record)
+
+
+def in_order(record: Record) -> Record:
+    """The record with its tables in order: those of the run's own data first, and of these the newest."""
+    newest = sorted(record.tables.items(), key=lambda item: str(item[1].get("written") or ""), reverse=True)
+    record.tables = dict(sorted(newest, key=lambda item: not item[1].get("own")))
     return record
 
 

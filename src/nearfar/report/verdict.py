@@ -16,8 +16,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from nearfar.evaluation.alarms import ROWS, Alarm, alarms
-from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged, of_answers, wilson
-from nearfar.evaluation.protocol import unpacked
+from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged
+from nearfar.evaluation.progress import binomial, gain_between
 from nearfar.report import html
 from nearfar.report.numbers import decimals
 from nearfar.report.record import Record
@@ -86,6 +86,16 @@ def spoken(record: Record) -> list[str]:
     return lines
 
 
+def unhelped(record: Record) -> str:
+    """A line on a run in which nothing helped, by what `working` finds; "" where something did, or none can tell."""
+    answer = working(record)
+    gain: Gain | None = answer.facts.get("gain")
+    if gain is None or gain.judged == "ahead" or (answer.mood != "bad" and gain.last > gain.first):
+        return ""
+    found = "training did not help." if answer.mood == "bad" else "no gain is seen."
+    return f"{gain.of} {gain.last:.1f} %, before training {gain.first:.1f} %: {found}"
+
+
 def working(record: Record) -> Answer:
     """Judged against the encoder before training: by the probe or by `evaluate`, without labels by readings.
 
@@ -111,6 +121,7 @@ def working(record: Record) -> Answer:
         since = next(line["step"] for line in lines if not finite or line["step"] > finite[-1]["step"])
         return answer("loss_not_a_number", "bad", step=since)
     gains = [gain for gain in (_probed(record), _evaluated(record)) if gain is not None]
+    gains.sort(key=lambda gain: -(gain.samples or 0))  # what rests on most samples is shown first
     loss = _loss(record, finite)
     if grave := [alarm for alarm in raised if alarm.name not in SLOW]:
         return _alarming(answer, grave, gains)
@@ -177,7 +188,7 @@ def _without_labels(answer: Any, record: Record, loss: dict[str, Any], steps: in
         return answer("loss_only", "unsure", missing=False, readings=shown, **loss)
     made = record.config.get("made") or {}
     rows = min(ROWS, int(made.get("batch") or ROWS) // int(made.get("processes") or 1))
-    found = judged(apart(*(_binomial(value, rows) for value in reversed(shown["accuracy"]))))
+    found = judged(apart(*(binomial(value, rows) for value in reversed(shown["accuracy"]))))
     before, after = shown.get("effective_rank", (1.0, 1.0))
     if found == "behind":
         return answer("task_lost", "bad", readings=shown, **loss)
@@ -187,23 +198,17 @@ def _without_labels(answer: Any, record: Record, loss: dict[str, Any], steps: in
 
 
 def helping(record: Record) -> Answer:
-    """Judged by all columns of all tables that hold this run's encoder and something to compare it with.
+    """Judged by all columns of one table that holds this run's encoder and something to compare it with: the newest of
+    the run's own data, else the newest of all; one whose labels the encoder has learned from only if there is no other.
 
     In each column against the best of the others. A gain in one and a loss in another is said as it is; where there is
     neither, doing without training is as good, or too few samples were tested to tell.
     """
-    tables = [(table, _columns(record, table)) for table in record.tables.values()]
-    tables = [(table, columns) for table, columns in tables if columns]
+    tables = [(table, columns) for table in record.tables.values() if (columns := _columns(record, table))]
     if tables:
-        several = len(tables) > 1
-        columns = [
-            column | ({"name": f"{column['name']} of {table.get('data', table['title'])}"} if several else {})
-            for table, own in tables
-            for column in own
-        ]
-        seen = [table.get("seen") or {} for table, _ in tables]
-        facts = {"columns": columns, "seen": max(seen, key=lambda of: of.get("samples", 0)) or {"samples": 0}}
-        return _weighed(columns, facts)
+        table, columns = min(tables, key=lambda item: _learned(item[0]))
+        seen = table.get("seen") or {"samples": 0}
+        return _weighed(columns, {"columns": columns, "seen": seen, "on": _on(table), "results": len(tables)})
     if probes := record.curve("knn"):
         facts = {"first": probes[0]["knn"], "last": probes[-1]["knn"], "from_start": probes[0]["step"] == 0}
         return Answer("helping", "only_knn", "unsure", facts)
@@ -219,8 +224,9 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
     def answer(finding: str, mood: Mood) -> Answer:
         return Answer("helping", finding, mood, facts)
 
-    if facts["seen"].get("samples") and facts["seen"].get("with labels"):
-        return answer("seen_labels", "unsure")
+    if facts["seen"].get("samples") and facts["seen"].get("with labels"):  # which flatters: only a loss says something
+        lost = by["behind"] and not by["ahead"]
+        return answer("harms", "bad") if lost else answer("seen_labels", "unsure")
     if not gains:
         return answer("no_intervals", "unsure")
     if by["ahead"] and by["behind"]:
@@ -231,6 +237,19 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
         return answer("harms", "bad")
     near = fmean(gain.mean for gain in gains) <= 0 and fmean(gain.high for gain in gains) <= NEAR
     return answer("as_good", "bad") if near or not by["open"] else answer("too_few", "unsure")
+
+
+def _on(table: Mapping[str, Any]) -> str:
+    """What a table was measured on, in a few words."""
+    own = "the run's own data " if table.get("own") else ""
+    best = (table.get("protocol") or {}).get("checkpoint") == "best"
+    return f"on {own}{str(table.get('data') or table['title'])!r}{', of the best checkpoint' if best else ''}"
+
+
+def _learned(table: Mapping[str, Any]) -> bool:
+    """Whether tested samples were in training with their labels."""
+    seen = table.get("seen") or {}
+    return bool(seen.get("samples") and seen.get("with labels"))
 
 
 def _columns(record: Record, table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -294,6 +313,8 @@ def checkpoint(record: Record) -> Answer:
     gain = _between(record, last, best, level)
     if gain.judged != "ahead" and working(record).finding == "worse":
         return Answer("checkpoint", "last_is_worse", "bad", facts)
+    if gain.judged != "ahead" and start is not None and best["knn"] <= start["knn"]:
+        return Answer("checkpoint", "not_above_start", "unsure", facts | {"gain": _between(record, start, last)})
     if best["knn"] == last["knn"]:
         return Answer("checkpoint", "take_last", "good", facts)
     found = {"ahead": ("accuracy_fell", "unsure"), "alike": ("take_last", "good"), "open": ("not_told_apart", "unsure")}
@@ -370,57 +391,36 @@ def _probed(record: Record) -> Gain | None:
 def _evaluated(record: Record) -> Gain | None:
     """Neighbors of the trained against those of the untrained encoder, as `evaluate` measured both.
 
-    Labels that the encoder has learned from do not count.
+    Labels that the encoder has learned from flatter it: there only a loss counts.
     """
     for table in record.tables.values():
         main = record.main_row(table)
         other = next((row for row in table["rows"] if row["name"] == UNTRAINED and row is not main), None)
         seen, column = table.get("seen") or {}, table["columns"][0]
-        if other is None or (_learns_labels(record) and seen.get("samples", 1)):
+        if other is None:
             continue
+        flattered = _learns_labels(record) and seen.get("samples", 1)
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
-            gain = _gain(table, UNTRAINED, column, ours, theirs)
-            return Gain(f"In `evaluate`, {column}", theirs["value"], ours["value"], gain, seen.get("of"))
+            interval = _gain(table, UNTRAINED, column, ours, theirs)
+            on = f" {_on(table)}" if len(record.tables) > 1 else ""
+            of = f"In `evaluate`{on}, {column}"
+            gain = Gain(of, theirs["value"], ours["value"], interval, seen.get("of"))
+            if not flattered or gain.judged == "behind":
+                return gain
     return None
 
 
 def _between(record: Record, first: Mapping[str, Any], last: Mapping[str, Any], level: float = 0.95) -> Gain:
-    """What one probe has over another: of the same samples where their answers are known, else of two binomials."""
-    before, after = (_right(line) for line in (first, last))
-    sizes = [line.get("knn_samples") or _probe_size(record) for line in (first, last)]
-    counts = [size for size in sizes if size is not None]
-    if len(counts) < len(sizes):
-        return Gain(PROBE, first["knn"], last["knn"], None)
-    if before is not None and after is not None and before.shape == after.shape:
-        interval = _wider(of_answers(after, over=before, level=level), last)
-        return Gain(PROBE, first["knn"], last["knn"], interval, after.shape[1])
-    ours, theirs = (_binomial(line["knn"], n, level) for line, n in zip((last, first), reversed(counts), strict=True))
-    interval = _wider(apart(ours, theirs), {"knn_samples": counts[1]} | dict(last))
-    return Gain(PROBE, first["knn"], last["knn"], interval, min(counts))
-
-
-def _wider(gain: Interval, line: Mapping[str, Any]) -> Interval:
-    """A gain whose interval is as much wider as groups made that of the probe itself, beside its samples one by one."""
-    own, low, high = _binomial(line["knn"], line["knn_samples"]), line.get("knn_low"), line.get("knn_high")
-    if low is None or high is None:
-        return gain
-    by = max(1.0, (high - low) / (own.high - own.low))
-    return Interval(gain.mean, gain.mean - by * (gain.mean - gain.low), gain.mean + by * (gain.high - gain.mean))
-
-
-def _right(line: Mapping[str, Any]) -> Any:
-    try:
-        return unpacked(line["knn_right"])
-    except (KeyError, ValueError, TypeError, AttributeError):  # of an earlier version, or not written by us
-        return None
+    """What one probe has over another."""
+    usual: dict[str, Any] = {"knn_samples": _probe_size(record)}
+    before, after = usual | dict(first), usual | dict(last)
+    interval = gain_between(before, after, level)
+    samples = None if interval is None else min(before["knn_samples"], after["knn_samples"])
+    return Gain(PROBE, first["knn"], last["knn"], interval, samples)
 
 
 def _probe_size(record: Record) -> int | None:
     """The samples of a probe of an earlier version, at most: a tenth of all, and no more than 1,000."""
     samples = record.config.get("samples")
     return min(1000, samples // 10) or None if isinstance(samples, int) else None
-
-
-def _binomial(percent: float, n: int, level: float = 0.95) -> Interval:
-    return Interval(percent, *wilson(round(percent / 100 * n), n, level=level))

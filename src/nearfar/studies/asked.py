@@ -33,8 +33,8 @@ class Ask(Checked):
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, with optional split (train, val or test) and group; or the
     word folders; where the data bring none."""
-    label_column: str = "label"
-    """The column of that file which holds the labels."""
+    label_column: str = ""
+    """The column of that file, or of DATA, which holds the labels; by default label, where there is one."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are values all the same."""
     seeds: AtLeastTwo = 3

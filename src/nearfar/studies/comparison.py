@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearfar import modalities
 from nearfar.batch import MISSING
+from nearfar.data.labels import LabelColumn
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.intervals import PERCENT, POINTS, Interval, Judgement, judged, of_answers, over_seeds
 from nearfar.evaluation.protocol import unpacked
@@ -49,10 +50,9 @@ class Comparison(Study[Compare]):
         for plan in self.plans.values():
             insist_ready(plan)
         (first, *_), quiet = self.plans.values(), lambda text: None
-        kind, column = kinds.of(first.kind), ask.label_column
+        kind = kinds.of(first.kind)
         unlabeled = f"methods are compared by labels, and none are known: {kind.unlabeled}"
-        asked = column != type(first.settings).label_column
-        kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        kind.insist_there(ask.data, ask.labels, LabelColumn.of(ask.label_column), wanted=unlabeled)
         if sum(map(len, self.measured.get("runs", {}).values())) == ask.seeds * len(ask.methods):
             return
         samples = open_samples(first, quiet)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import MISSING
+from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import holdout
 from nearfar.errors import UserError
@@ -62,8 +63,7 @@ class PretrainingHelps(Study[Helps]):
         self.plan = plans.make(ask.method, ask.data, ask.recipe or None, flags)
         self.kind = kinds.of(self.plan.kind)
         unlabeled, column = f"no sample has a label: {self.kind.unlabeled}", ask.label_column
-        asked = column != type(self.plan.settings).label_column
-        self.kind.insist_there(ask.data, ask.labels, column, asked=asked, wanted=unlabeled)
+        self.kind.insist_there(ask.data, ask.labels, LabelColumn.of(column), wanted=unlabeled)
         if ask.weights:
             self.kind.off_the_shelf(ask.shelf, ask.weights, None)  # or an error, before anything is decoded
         if ask.run:

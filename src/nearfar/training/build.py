@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from nearfar import distributed, methods
 from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
+from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
 from nearfar.errors import NotFound, UserError, counted
@@ -31,6 +32,9 @@ from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
 
 Say = Callable[[str], None]
+
+BEFORE = frozenset({"device", "timeout"})
+"""Settings by which processes begin, before any data are opened, besides those by which data are."""
 
 
 @dataclass(kw_only=True)
@@ -78,19 +82,24 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
 def settled(plan: Plan, samples: Samples) -> Plan:
     """The plan, now that the samples are open: a recipe may go by what they are.
 
-    Raises ValueError where it would have had them opened otherwise.
+    Raises ValueError where it would have had them opened otherwise, or chooses for them what cannot be trained.
     """
     method, kind = Path(plan.method).stem, kinds.of(plan.kind)
     if not recipes.goes_by_facts(plan.recipe, method, plan.kind):
         return plan
     facts = replace(kind.recipe_facts(samples, plan.settings, plan.given), own_encoder=plan.network is not None)
     final = settle(plan, recipes.load(plan.recipe, method, plan.kind, facts))
-    for name in sorted(kind.read):
-        if (before := getattr(plan.settings, name)) != (now := getattr(final.settings, name)):
-            raise UserError(
-                f"the recipe {plan.recipe!r} has {name} {now!r} for these samples, which were opened with {before!r}: "
-                f"by {name} data are opened, so that it cannot depend on them"
-            )
+    changed = {
+        f.name for f in fields(final.settings) if getattr(plan.settings, f.name) != getattr(final.settings, f.name)
+    }
+    for name in sorted(changed & (kind.read | BEFORE)):
+        raise UserError(
+            f"the recipe {plan.recipe!r} has {name} {getattr(final.settings, name)!r} for these samples, which were "
+            f"opened with {getattr(plan.settings, name)!r}: {name} is used before the samples are known, so that it "
+            "cannot depend on them"
+        )
+    if changed & {"views", "view_count"}:
+        insist_possible(final)
     return final
 
 
@@ -107,16 +116,20 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
-    column = settings.label_column
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
-    asked = column != type(settings).label_column
-    kind.insist_there(plan.data, settings.labels, column, asked=asked, wanted=wanted)
+    kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
+    insist_possible(plan)
+
+
+def insist_possible(plan: Plan) -> None:
+    """Raise ValueError for an encoder or views that cannot be, or are not for the method, whatever the data."""
+    settings, kind = plan.settings, kinds.of(plan.kind)
     if plan.network is None:
         kind.insist_settings(settings)
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
     if (count := kind.view_count(settings)) is not None:
-        insist_views(plan, method, count)
+        insist_views(plan, methods.load(plan.method), count)
 
 
 def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:

@@ -31,16 +31,17 @@ def cadence(
 ) -> tuple[list[int], int]:
     """The epochs after which the probe is taken, 0 before the first; and how many samples it takes.
 
-    They are spaced as powers: 0, 1, ... and the last. There are fewer of them, down to 0 and the last, where each would
-    have too few samples.
+    They are spaced as powers: 0, 1, ... and the last. There are fewer of them, down to 0, half and the last, where each
+    would have too few samples; and 0 and the last, where even so it would.
     work: of one sample in a pass, in multiplications; and the width of the representation.
     """
     budget = SHARE * 3 * views * samples * epochs * work[0]
     wanted = min(labeled, max(WANTED, 10 * classes))
-    count = next((n for n in range(2 + math.ceil(math.log2(epochs)), 2, -1) if _taking(budget / n, work) >= wanted), 2)
+    most, least = 2 + math.ceil(math.log2(epochs)), 3 if _taking(budget / 3, work) >= LEAST and epochs > 1 else 2
+    count = next((n for n in range(most, 3, -1) if _taking(budget / n, work) >= wanted), least)
     rows = min(labeled, MOST, max(LEAST, _taking(budget / count, work)))
-    spaced = {round(epochs ** (i / max(1, count - 2))) for i in range(count - 1)} if count > 2 else {epochs}
-    return sorted({0, *spaced, epochs}), rows
+    spaced = {round(epochs ** (i / (count - 2))) for i in range(count - 1)} if count > 3 else {-(-epochs // 2)}
+    return sorted({0, *(spaced if count > 2 else ()), epochs}), rows
 
 
 def _taking(budget: float, work: tuple[float, int]) -> int:

@@ -31,6 +31,7 @@ FREE = {
     "data": "samples are compared by their contents",
     "labels": "samples are compared by their contents",
     "probe_every": "the best checkpoint is chosen among other epochs",
+    "stop_if_worse": "",
     "save_every": "",
     "keep": "",
     "max_bad": "",

@@ -169,6 +169,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
         probe=None if queries is None else lambda: probe(encoder, plain, bank, queries, settings.seed),
         probe_after=probe_epochs(built, settings),
+        stop_if_worse=settings.stop_if_worse,
         watch=watch,
         say=say,
     )

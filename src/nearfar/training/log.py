@@ -15,6 +15,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.errors import UserError
 from nearfar.evaluation.alarms import STARVED, Judge, drift, finite, readings
+from nearfar.evaluation.progress import Progress
 from nearfar.method import Method
 from nearfar.training.options import Loop, StepResult
 
@@ -41,12 +42,17 @@ class Log:
         self.input_seconds = self.reported_seconds = 0.0
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
         self.judge = Judge()
+        self.progress = Progress(steps)
         self.raised: set[str] = set()
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
         self.begun = False  # whether step 0 is measured
+        # Where labels are the task, or inputs are kept as they are, views that are found are no sign of an easy task.
+        kept = any(getattr(module, "keeps_inputs", False) for module in method.modules())
+        self.searches = not (method.needs_labels or kept)
         for line in loop.journal.read() if loop.journal is not None else []:
             self.note(line)
+        self.progress.news = ""  # said before
 
     @property
     def full(self) -> bool:
@@ -88,6 +94,7 @@ class Log:
         )
 
     def note(self, line: Mapping[str, float | None]) -> None:
+        self.progress.see(line)
         line = finite(line)
         self.newest.append(line)
         self.judge.see(line)
@@ -165,6 +172,8 @@ class Log:
     def _readings(self, inspected: StepResult) -> dict[str, float]:
         """What the representation of one batch and the loss say of the health of training."""
         numbers = readings(inspected.representations or [], self.loop.batch // distributed.world())
+        if not self.searches:
+            numbers.pop("candidates", None)
         negatives = inspected.negatives
         if self.alike:
             numbers.pop("candidates", None)
@@ -192,6 +201,8 @@ class Log:
         for alarm in new:
             self.raised.add(alarm.name)
             self.loop.say(f"Warning, {alarm.name}: {alarm.text}")
+        if probed and self.progress.news:
+            self.loop.say(self.progress.news)
 
 
 def _quality(numbers: Mapping[str, float]) -> list[str]:

@@ -82,12 +82,15 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 log.begin(result, before)
             if reads:
                 log.drain(done, result)
-            improved = False
+            improved = worse = False
             if ends and loop.probe is not None and epoch + 1 in loop.probe_after:
                 improved = _improves(_probe(loop.probe, method), log, state, done)
+                worse = loop.stop_if_worse and distributed.anywhere(log.progress.worse)
             if ends and not loop.quiet:
                 log.tell(epoch + 1)
-            stopping = ends and batches.stand_ins.agree() and done < steps
+            if worse:
+                loop.say("Stopping, as --stop-if-worse asks: neighbors are worse than before training.")
+            stopping = worse or (ends and batches.stand_ins.agree() and done < steps)
             if reads and (news := batches.stand_ins.news()):
                 loop.say(news)
             if distributed.world() == 1 or done % 10 == 0:

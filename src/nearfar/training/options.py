@@ -65,6 +65,7 @@ class Loop(StepOptions):
     look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder; the highest "knn" after a step marks the best checkpoint.
     probe_after: the epochs after which the probe is taken; after 0 is before the first step.
+    stop_if_worse: whether to stop after a probe that is worse than the first one.
     watch: called with (step, steps, numbers) whenever numbers are read.
     lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
     beside: what checkpoints keep besides the method, the optimizer and the scaler.
@@ -82,6 +83,7 @@ class Loop(StepOptions):
     look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
     probe_after: Collection[int] = ()
+    stop_if_worse: bool = False
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)

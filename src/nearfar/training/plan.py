@@ -75,10 +75,6 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
             raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
-    if ".py:" in recipe and (strange := sorted(set(base.method) - set(own))):
-        raise WrongType(
-            f"the recipe {recipe!r} has a method argument {strange[0]!r}, and {method!r} has none of that name"
-        )
     flags = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in flags.items()}
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
@@ -87,20 +83,17 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
-    settings, arguments = _laid_over(base, flags, own)
-    if network is None:
-        modalities.entry(kind).insist_encoder(settings.encoder)
-    return Plan(
+    plan = Plan(
         method=method,
         data=data,
         recipe=recipe,
         kind=kind,
-        settings=settings,
-        arguments=arguments,
+        settings=base.settings,
+        arguments=base.method,
         given=flags,
-        reasons=base.reasons,
         network=network,
     )
+    return settle(plan, base)
 
 
 def with_flags(plan: Plan, flags: dict[str, Any]) -> Plan:
@@ -111,8 +104,19 @@ def with_flags(plan: Plan, flags: dict[str, Any]) -> Plan:
 
 
 def settle(plan: Plan, recipe: Recipe) -> Plan:
-    """The plan with another recipe below what the user set."""
-    settings, arguments = _laid_over(recipe, plan.given, own_flags(plan.method))
+    """The plan with another recipe below what the user set.
+
+    Raises TypeError for an argument that the method does not have, ValueError for a value out of its range.
+    """
+    own = own_flags(plan.method)
+    if ".py:" in plan.recipe and (strange := sorted(set(recipe.method) - set(own))):
+        raise WrongType(
+            f"the recipe {plan.recipe!r} has a method argument {strange[0]!r}, and {plan.method!r} has none of that "
+            "name"
+        )
+    settings, arguments = _laid_over(recipe, plan.given, own)
+    if plan.network is None:
+        modalities.entry(plan.kind).insist_encoder(settings.encoder)
     return dataclasses.replace(plan, settings=settings, arguments=arguments, reasons=recipe.reasons)
 
 

@@ -159,6 +159,9 @@ def test_a_dataset_of_hugging_face(tmp_path):
     assert same(open_images(data.select([2, 1])), open_images([images_of()[2], images_of()[1]]))
     with pytest.raises(ValueError, match=r"wanted: one of the type datasets\.Image"):
         open_images(data.remove_columns("photo"))
+    assert open_images(data.remove_columns("label")).classes == []
+    with pytest.raises(ValueError, match="the dataset has no column 'label'; it has 'photo', 'split'"):
+        open_images(data.remove_columns("label"), label_column="label")
     with pytest.raises(TypeError, match="give one of them"):
         open_images(datasets.DatasetDict({"train": data}))
 

@@ -198,6 +198,8 @@ def test_photographs_in_color_and_gray(shared_data: Path) -> None:
     color = np.stack([np.asarray(image) for image in _jpegs(shared_data / "cifar10_test.npz", 400)])
     assert nature(open_images(color)).name == "photo"
     assert nature(open_images(color.mean(3).round().astype(np.uint8))).name == "gray_photo"
+    for part in color[:150], color[150:300], color[300:]:  # fewer, of which an upright is told less well
+        assert nature(open_images(part)).name != "turned"
 
 
 def test_fields_of_a_microscope_have_no_upright(shared_data: Path) -> None:
@@ -208,3 +210,4 @@ def test_fields_of_a_microscope_have_no_upright(shared_data: Path) -> None:
         images = [Image.open(io.BytesIO(tar.extractfile(f"nuclei/{row['path']}").read())) for row in rows]  # pyright: ignore[reportOptionalMemberAccess]
         pixels = np.stack([np.asarray(image.convert("RGB").resize((64, 64))) for image in images])
     assert nature(open_images(pixels)).name == "turned"
+    assert nature(open_images(pixels[::2])).name == "turned"

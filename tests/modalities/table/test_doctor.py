@@ -88,8 +88,8 @@ def test_a_number_that_is_a_code_of_the_label_tells_it() -> None:
 def test_a_target_among_the_inputs_is_suspected() -> None:
     table = rows(300)
     label, kind = np.array([k == "yes" for k in table["kind"]]), table.pop("kind")
-    found = dict(targets(open_table(table | {"Income": kind})))
-    assert list(found) == ["Income"]  # by its name
+    for name in "Income", "target?", "_class_":
+        assert list(dict(targets(open_table({name: kind} | table | {"z": table["size"]})))) == [name]
     found = dict(targets(open_table({"a": label * 2.0 + table["size"], **table, "b": kind})))
     assert list(found) == ["b"]  # the last, which the others tell
     assert "2 values" in found["b"]
@@ -104,6 +104,12 @@ def test_a_target_among_the_inputs_is_suspected() -> None:
     assert list(found) == ["target"]
 
 
+def test_one_column_is_said_as_one() -> None:
+    table = rows(300)
+    facts = dict(examine(open_table({"size": table["size"], "kind": table["kind"]})).facts)
+    assert facts["columns"] == "1 number, 1 category, of 2 values"
+
+
 def test_what_needs_no_encoder_is_told_before_training() -> None:
     """A label by the product of two signs is for trees alone; one by a sum for both; test rows do not count."""
     random = np.random.default_rng(0)
@@ -114,11 +120,11 @@ def test_what_needs_no_encoder_is_told_before_training() -> None:
     for name, label in (("sum", x + y > 0), ("product", x * y > 0)):
         own = np.where(np.arange(900) < 100, random.integers(0, 2, 900), label)  # of the test rows by chance
         found[name] = to_beat(open_table({"x": x, "y": y, "kind": kind, "label": own, "split": split}))
-    linear, trees, held = found["sum"]
-    assert held == 200
+    linear, trees, learned, held = found["sum"]
+    assert (learned, held) == (600, 200)
     assert linear > 0.9
     assert trees > 0.9
-    linear, trees, _ = found["product"]
+    linear, trees, *_ = found["product"]
     assert linear < 0.65
     assert trees > 0.85
     assert to_beat(open_table({"x": x[:60], "y": y[:60], "label": (x + y)[:60] > 0})) is None

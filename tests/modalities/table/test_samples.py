@@ -182,9 +182,9 @@ def test_a_stray_word_among_numbers_is_missing_and_named(tmp_path: Path) -> None
 @pytest.mark.parametrize("odd", ["1,5", "1,234.5", "1.234.567", "1 234", "1'234"])
 def test_decimal_commas_and_thousands_are_refused(tmp_path: Path, odd: str) -> None:
     path = write(
-        tmp_path, "a.csv", rows(f"{odd},x,0", head="a;b;label").replace(",", ";").replace(odd.replace(",", ";"), odd)
+        tmp_path, "a.csv", rows(f"{odd},x,0", head="a b;b;label").replace(",", ";").replace(odd.replace(",", ";"), odd)
     )
-    with pytest.raises(ValueError, match=rf"'a' holds numbers such as .{odd}.: .*--categorical a"):
+    with pytest.raises(ValueError, match=rf"'a b' holds numbers such as .{odd}.: .*--categorical 'a b'"):
         open_table(path)
 
 

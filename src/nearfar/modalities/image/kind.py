@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nearfar.data import csv
 from nearfar.data.cells import LabelCells
-from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import NotFound, UserError
@@ -43,6 +43,7 @@ from nearfar.modalities.image.sources import (
     root_of,
 )
 from nearfar.modalities.image.views import Draws, Views
+from nearfar.nn.weights import read_weights
 
 
 class ImageKind(kind.Kind):
@@ -145,18 +146,18 @@ class ImageKind(kind.Kind):
         settings: Settings,
         *,
         labels: Any,
-        label_column: str,
+        column: LabelColumn,
         lenient: bool = False,
     ) -> Images:
         if isinstance(data, Images):
             return data
         if isinstance(data, str) and data == DRAWINGS:
-            LabelColumn.of(settings.label_column).find((), f"'{data}'")
+            column.find((), f"'{data}'")
             return drawings("train")
         images = open_images(
             data,
             labels=labels,
-            label_column=LabelColumn(label_column, settings.label_column != USUAL),
+            label_column=column,
             side=facts["side"],
             max_bad=1.0 if lenient else settings.max_bad,
             white=facts["whites"],
@@ -266,6 +267,7 @@ class ImageKind(kind.Kind):
         if not Path(weights).is_file():
             raise NotFound(f"--weights {weights!r}: there is no such file")
         settings.insist_encoder(network)
+        read_weights(Path(weights))  # or an error, before timm is imported
         from timm import get_pretrained_cfg
 
         if samples is not None and samples.channels not in (1, 3):

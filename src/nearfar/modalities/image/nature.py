@@ -30,8 +30,10 @@ TOLD = 0.67
 lit from one side, 0.66, and packages with writing on them, mirrored, 0.65; above it traffic signs, mirrored, 0.69, and
 photographs of objects, turned, 0.70."""
 
-TOLD_STROKES = 0.62
-"""The same for strokes on empty paper, which few examples of many characters tell less well: 0.65 to 0.69."""
+TOLD_LESS, SOME = 0.62, 300
+"""The same for strokes on empty paper, of which few examples of many characters tell less well, 0.65 to 0.69; and for
+all images where there are fewer than so many: of 150 to 200, photographs and pictures of objects, turned, 0.62 to 0.72,
+and cells at most 0.63."""
 
 COLOR, COLORFUL = 0.04, 1.0
 """Mean distance of the highest channel from the lowest, in [0, 1], from which images are in color; and how many times
@@ -103,16 +105,16 @@ def nature(images: Images, seed: int = 0) -> Nature:
         "stroke": strokes.width,
         "abrupt": max(abs(across), abs(down)),
     }
-    name = _judged(numbers)
+    name = _judged(numbers, len(x))
     views, why = SUITED[name]
     numbers["found"] = found_by_pixels(images.subset(some[:256]), views, seed)
     return Nature(name, views, [why, *_sentences(name, numbers)], numbers)
 
 
-def _judged(m: dict[str, float]) -> Name:
+def _judged(m: dict[str, float], images: int) -> Name:
     gray = m["color"] < COLOR
     drawn = gray and m["paper"] >= PAPER and m["stroke"] <= STROKE and not 0.2 < m["ground"] < 0.8
-    if max(m["turn_told"], m["mirror_told"]) < (TOLD_STROKES if drawn else TOLD):
+    if max(m["turn_told"], m["mirror_told"]) < (TOLD_LESS if drawn or images < SOME else TOLD):
         return "turned"
     if gray and m["mirror_told"] >= TOLD and m["abrupt"] >= ABRUPT:
         return "spectrogram"

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nearfar.data.labels import USUAL, LabelColumn, Labels, given_labels, no_labels
+from nearfar.data.labels import LabelColumn, Labels, given_labels, no_labels
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.machine import cores, free_memory
@@ -104,7 +104,7 @@ def open_images(
     data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
-    label_column: str | LabelColumn = USUAL,
+    label_column: str | LabelColumn = "",
     side: PositiveInt | None = None,
     size: PositiveInt = 224,
     max_bad: UnitInterval = 0.05,

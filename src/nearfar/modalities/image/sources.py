@@ -249,8 +249,11 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
             "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
         )
-    own = column.find([name for name in file if name not in IMAGES], f"'{path}'")
-    values, classes = (first(own), None) if column.asked and own else (first(*LABELS), first("names"))
+    there = [name for name in file if name not in IMAGES]
+    known = ANY_LABEL.name not in there and any(name in LABELS for name in there)  # by another name
+    own = column.find([*there, *([ANY_LABEL.name] if known else [])], f"'{path}'")
+    asked = own if column.asked and own in there else None
+    values, classes = (first(*LABELS), first("names")) if asked is None else (first(asked), None)
     group, split, attribute = first("group"), first("split"), first("attribute")
     if values is None and group is None and split is None and attribute is None:
         return opened

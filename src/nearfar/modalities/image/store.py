@@ -237,11 +237,11 @@ def _notes(opened: Opened, heads: dict[int, decode.Head], channels: int) -> list
     notes = []
     gray = sum(head.channels == 1 for head in heads.values())
     if channels == 3 and gray:
-        notes.append(f"{gray} of {len(heads)} images are gray; they are read as color, like the others.")
+        notes.append(f"{gray:,} of {len(heads):,} images are gray; they are read as color, like the others.")
     if several := [f"{opened.names[i]!r}: {head.frames}" for i, head in heads.items() if head.frames > 1]:
         notes.append(
-            f"{len(several)} of {len(heads)} files hold more than one frame ({some(several)}): only the first of each "
-            "is read. --frames all makes each a sample."
+            f"{len(several):,} of {len(heads):,} files hold more than one frame ({some(several)}): only the first of "
+            "each is read. --frames all makes each a sample."
         )
     return notes
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.labels import LabelColumn
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
 from nearfar.method import Encoder
@@ -74,7 +74,7 @@ class PairKind(kind.Kind):
         settings: Settings,
         *,
         labels: Any,
-        label_column: str,
+        column: LabelColumn,
         lenient: bool = False,
     ) -> PairSamples:
         own, towers = settings.each(), facts["encoder"]["towers"]
@@ -82,7 +82,7 @@ class PairKind(kind.Kind):
         def open_side(side: Side, held: Any) -> Any:
             seen = facts["sides"][side.name] | {"encoder": _spec(towers, side.name)}
             return kind.of(side.kind).open_as(
-                held, seen, own[side.name], labels=None, label_column=USUAL, lenient=lenient
+                held, seen, own[side.name], labels=None, column=LabelColumn(), lenient=lenient
             )
 
         return open_pairs(
@@ -91,7 +91,7 @@ class PairKind(kind.Kind):
             open_side,
             shared=settings.shared,
             labels=labels,
-            label_column=LabelColumn(label_column, settings.label_column != USUAL),
+            label_column=column,
             keep=settings.keep_words,
         )
 

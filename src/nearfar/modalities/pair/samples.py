@@ -19,7 +19,7 @@ from nearfar.batch import MISSING
 from nearfar.data import csv, tables
 from nearfar.data.digests import digests
 from nearfar.data.folders import files_below
-from nearfar.data.labels import USUAL, LabelColumn, Labels, no_labels, some
+from nearfar.data.labels import LabelColumn, Labels, no_labels, some
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import Lost, NotFound, UserError, WrongType, counted
 from nearfar.files import name_text
@@ -154,7 +154,7 @@ def open_pairs(
     *,
     shared: bool = False,
     labels: Any = None,
-    label_column: str | LabelColumn = USUAL,
+    label_column: str | LabelColumn = "",
     keep: Sequence[str] = (),
 ) -> PairSamples:
     """Open pairs for training, or for an encoder that was trained.

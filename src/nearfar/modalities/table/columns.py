@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -265,7 +266,7 @@ class Columns:
                 insist_plain(column.name, values.filter(pa.array(strange)))
                 notes.append(
                     f"{_of(column.name, strange)} not {was}, such as {example}, and count as missing; trained with "
-                    f"--categorical {column.name}, the column is one of categories."
+                    f"--categorical {shlex.quote(column.name)}, the column is one of categories."
                 )
             if np.isinf(known).any():
                 notes.append(f"{_of(column.name, np.isinf(known))} infinite, and count as missing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ TARGETS = frozenset(
         *("diagnosis", "income", "survived", "churn", "species", "default", "fraud", "quality"),
     )
 )
-"""Names of columns that tables mostly give to what is to be told, in any case."""
+"""Names of columns that tables mostly give to what is to be told, in any case and with any marks about them."""
 
 TOLD = 0.95
 """Of the way from chance to certainty: a column that alone tells the label so well is named."""
@@ -46,18 +47,19 @@ def examine(rows: TableSamples, *, seed: int = 0) -> Examination:
     columns, gaps = rows.columns, missing(rows)
     most = sorted(((share, name) for name, share in gaps.items() if share), reverse=True)
     kinds = [len(column.values or ()) for column in columns.categories]
-    spread = f", of {min(kinds)} to {max(kinds)} values" if kinds else ""
+    spread = f", of {' to '.join(map(str, dict.fromkeys((min(kinds), max(kinds)))))} values" if kinds else ""
+    numbers, categories = counted(len(columns.numbers), "numbers"), counted(len(columns.categories), "categories")
     facts = [
         ("rows", f"{len(rows):,}" + parts(rows)),
-        ("columns", f"{len(columns.numbers)} numbers, {len(columns.categories)} categories{spread}"),
+        ("columns", f"{numbers}, {categories}{spread}"),
         ("missing", ", ".join(f"{name} {_percent(share)}" for share, name in most[:6]) or "nothing"),
         ("copies", f"{counted(copies.exact, 'rows')} the same as one before"),
         ("labeled", labeled(rows)),
     ]
     if (known := to_beat(rows, seed)) is not None:
-        linear, trees, held = known
-        text = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right: what to beat"
-        facts.append(("raw columns", text))
+        linear, trees, learned, held = known
+        right = f"ridge regression {linear:.0%}, boosted trees {trees:.0%} of {held:,} labeled rows right"
+        facts.append(("raw columns", f"{right}, learned from {learned:,} others: what to beat"))
     if len(most) > 6:
         facts[2] = ("missing", f"{facts[2][1]}, and in {len(most) - 6} more columns")
     sound = "no copies, no uneven classes, no empty columns, none that gives the label away or looks like a label"
@@ -117,7 +119,7 @@ def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[t
     labeled = bool((rows.label != MISSING).any())
     given = [name for name in rows.order if name in columns.names]
     for c, name in enumerate(columns.names):
-        if name.casefold() in TARGETS | known:
+        if re.sub(r"[\W_]", "", name.casefold()) in TARGETS or name.casefold() in known:
             yield name, f"it is called {name!r}"
             continue
         code = _codes(rows, c)
@@ -136,8 +138,9 @@ def targets(rows: TableSamples, seed: int = 0, most: int = 10_000) -> Iterator[t
             yield name, f"the {at} column, of {values} values, which the others tell: {_percent(accuracy)} right"
 
 
-def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int] | None:
-    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns, and on how many rows.
+def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float, float, int, int] | None:
+    """What needs no encoder: the accuracy of a linear classifier and of trees on the columns; and from how many rows
+    they learned, and on how many they were tested.
 
     Learned from three quarters of the labeled training rows, `most` at most, and told on the rest; None where classes
     of `FEWEST` rows are not at least two, or hold fewer than a hundred.
@@ -160,7 +163,7 @@ def to_beat(rows: TableSamples, seed: int = 0, most: int = 2000) -> tuple[float,
     given: dict[str, Any] = {"categorical_features": kinds or None}  # of which the type that is declared knows nothing
     trees = HistGradientBoostingClassifier(max_iter=30, random_state=seed, **given)
     right = trees.fit(table[rest], label[rest]).predict(table[held]) == label[held].numpy()
-    return float(told), float(right.mean()), len(held)
+    return float(told), float(right.mean()), len(rest), len(held)
 
 
 def _codes(rows: TableSamples, c: int) -> Tensor:

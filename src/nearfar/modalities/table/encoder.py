@@ -45,6 +45,8 @@ class Kept(nn.Module):
     So neighbors go mostly by what the row says, and a linear classifier, which scales its inputs, has both alike.
     """
 
+    keeps_inputs = True
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net

@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from nearfar.data.labels import USUAL, LabelColumn
+from nearfar.data.labels import LabelColumn
 from nearfar.data.tables import header
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.files import load_function
@@ -87,7 +87,7 @@ class TableKind(kind.Kind):
         settings: Settings,
         *,
         labels: Any,
-        label_column: str,
+        column: LabelColumn,
         lenient: bool = False,
     ) -> TableSamples:
         if isinstance(data, TableSamples):
@@ -96,7 +96,7 @@ class TableKind(kind.Kind):
         return open_table(
             data,
             labels=labels,
-            label_column=LabelColumn(label_column, settings.label_column != USUAL),
+            label_column=column,
             drop=settings.drop,
             keep=settings.keep_words,
             columns=columns,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.data.labels import USUAL, LabelColumn, Labels, array_labels, given_labels, split_names
+from nearfar.data.labels import LabelColumn, Labels, array_labels, given_labels, split_names
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.tables import read
 from nearfar.errors import UserError
@@ -64,7 +64,7 @@ def open_table(
     data: Any,
     *,
     labels: str | Path | Sequence | np.ndarray | Tensor | None = None,
-    label_column: str | LabelColumn = USUAL,
+    label_column: str | LabelColumn = "",
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     keep: Sequence[str] = (),
@@ -78,8 +78,8 @@ def open_table(
         datasets.Dataset, or a mapping of column names to values. Text is read as `nearfar.data.csv` says. The columns
         split and group are no inputs. Columns are found by name, whatever its case.
     labels: a table of index and label (see `table_labels`), an array, or None for the column `label_column`, which must
-        be there, if it is another than label; that column is no input in any case. What a table of labels says of
-        split and group goes before what the columns of the data say.  drop: columns to leave out.
+        be there, or by default label, if there is one; that column is no input in any case. What a table of labels
+        says of split and group goes before what the columns of the data say.  drop: columns to leave out.
     categorical: columns whose numbers are codes.  keep: words that are values, though they usually say that one is
         missing.
     Columns are learned from the rows whose split is train, or unknown.  every: from all rows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -84,7 +85,7 @@ def meaning(name: str, texts: pa.Array, typed: bool) -> tuple[bool, bool, list[s
         insist_plain(name, known)
         if numbers == len(known) and typed:
             said = f"The column {name!r} is text and holds numbers only: it is read as numbers"
-            return False, False, [f"{said}; --categorical {name} keeps it as categories."]
+            return False, False, [f"{said}; --categorical {shlex.quote(name)} keeps it as categories."]
         return False, False, []
     commas = int(pc.sum(pc.match_substring_regex(known, COMMAS)).as_py())
     if numbers + commas >= NUMBERS * len(known):
@@ -101,10 +102,11 @@ def insist_plain(name: str, texts: pa.Array) -> None:
     plain = _matches(texts, csv.NUMBER)
     odd = texts.filter(pc.and_not(pc.match_substring_regex(texts, COMMAS), plain))
     if len(odd):
+        quoted = shlex.quote(name)
         raise UserError(
             f"the column {name!r} holds numbers such as {odd[0].as_py()!r}: write them with a decimal point and "
-            f"nothing between thousands, or take the column as categories by --categorical {name}, or leave it out by "
-            f"--drop {name}"
+            f"nothing between thousands, or take the column as categories by --categorical {quoted}, or leave it out "
+            f"by --drop {quoted}"
         )
 
 

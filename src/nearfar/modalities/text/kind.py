@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from nearfar.data import csv, tables
-from nearfar.data.labels import USUAL, LabelColumn, some
+from nearfar.data.labels import LabelColumn, some
 from nearfar.data.pairs import COLUMNS, Asked, ScoredPairs, read_scores
 from nearfar.data.samples import LEARNED
 from nearfar.data.tiles import Excerpts, Tiles
@@ -94,7 +94,7 @@ class TextKind(kind.Kind):
         settings: Settings,
         *,
         labels: Any,
-        label_column: str,
+        column: LabelColumn,
         lenient: bool = False,
     ) -> TextSamples:
         """Where the run learned from a column, or from pairs, lines and sentences without partners are read as well."""
@@ -103,7 +103,7 @@ class TextKind(kind.Kind):
             data,
             columns=("",) if has_lines(data) else columns,
             labels=labels,
-            label_column=LabelColumn(label_column, settings.label_column != USUAL),
+            label_column=column,
             keep=settings.keep_words,
         )
         return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))

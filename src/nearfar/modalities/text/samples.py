@@ -63,7 +63,7 @@ def open_texts(
     *,
     columns: Sequence[str] = ("",),
     labels: Any = None,
-    label_column: str | LabelColumn = "label",
+    label_column: str | LabelColumn = "",
     keep: Sequence[str] = (),
 ) -> TextSamples:
     """Open sentences for training, or for an encoder that was trained.
@@ -71,7 +71,8 @@ def open_texts(
     data: see `WANTED`. Of a table, the columns split, group and attribute are read where they are there. Sentences that
     hold nothing but white space are left out and counted, and so are pairs and triplets of which one is empty.
     columns: of the sentences; "" is the one called text or sentence; the second and third pair with the first.
-    labels: a table of index and label, an array, or None for the column `label_column`.
+    labels: a table of index and label, an array, or None for the column `label_column`, which must be there, or by
+        default label, if there is one.
     keep: words that are labels, though they usually say that nothing is known.
 
     Raises FileNotFoundError where there is nothing, ValueError where a column is absent or holds no sentences, or bytes

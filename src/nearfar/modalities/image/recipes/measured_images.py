@@ -82,4 +82,4 @@ def barlow(facts: Facts) -> Recipe:
 
 def supcon(facts: Facts) -> Recipe:
     """The default, as simclr; tried on two data sets."""
-    return _recipe(facts, {"temperature": 0.1})
+    return _recipe(facts, {"temperature": 0.1, "norm": True})
