@@ -70,8 +70,8 @@ class Run:
         network: nn.Module | None = None,
         trust: bool = False,
     ) -> None:
-        self.path, self.checkpoint, self.tower, self.network = Path(path), checkpoint, tower, network
-        self.trust = trust
+        self.path, self.tower, self.network, self.trust = Path(path), tower, network, trust
+        self.checkpoint: Which = checkpoint
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
@@ -410,6 +410,7 @@ class Run:
         """A table with what it was measured on, written under a name of its own.  contents: of the samples.  known:
         which of them were in training: N."""
         self._place(table, known)
+        table["seen"] |= {"with labels": self.config["made"]["needs_labels"]}
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
         table["data"] = _named(data)
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]

@@ -112,10 +112,10 @@ class Settings(settings.Settings):
             if strange := [name for name in given[side.name] if name not in able]:
                 hint = meant(strange[0], able) if strange[0] not in own else ": it is one for all sides"
                 raise UserError(f"--sides {side.name}.{strange[0]}: {side.name} has no such setting of its own{hint}")
-            values = {name: _value(text, hints[name]) for name, text in given[side.name].items()}
+            values: dict[str, Any] = {name: _value(text, hints[name]) for name, text in given[side.name].items()}
             if faithful := getattr(modalities.entry(side.kind), "FAITHFUL", ""):
                 values = {"views": faithful} | values
-            common = {name: getattr(self, name) for name in ("seed", "device", "keep_words", "split", "view_count")}
+            common: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "device", "keep_words", "split", "view_count")}
             made[side.name] = kind(**common | {"labels": "none"} | values)
         return made
 
