@@ -174,7 +174,7 @@ class ImageKind(kind.Kind):
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
         """Paths, relative to the table's folder; or encoded images, arrays or images of PIL."""
-        items = super().from_columns(columns, split, root)
+        items: list[Any] = super().from_columns(columns, split, root)
         # As the datasets library writes them, an image is its bytes, or else its path.
         items = [item.get("bytes") or item.get("path") if isinstance(item, Mapping) else item for item in items]
         paths = all(isinstance(item, str | os.PathLike) for item in items)

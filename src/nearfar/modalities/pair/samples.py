@@ -109,7 +109,7 @@ class PairSamples(Samples):
 
     def subset(self, index: Tensor | Sequence[int]) -> Self:
         """Some of the samples, and of each side what these hold: whatever is learned of a side is learned of that."""
-        return Samples.subset(self, index).compact()
+        return super(PairSamples, self).subset(index).compact()
 
     def compact(self) -> Self:
         """The same samples, with sides that hold no more than they do. Sides that are one stay one."""
@@ -246,9 +246,10 @@ def columns(data: Any) -> list[str] | None:
 def _read(data: Any, sides: Sequence[Side]) -> Rows:
     """The rows of the data. Raises ValueError where they lack a column, or hold sides of unequal length."""
     given = f"'{data}'" if isinstance(data, str | os.PathLike) else f"the {type(data).__name__}"
-    columns = [name for side in sides for name in side.columns]
+    columns, root = [name for side in sides for name in side.columns], None
     if isinstance(data, str | os.PathLike):
         path = Path(data)
+        root = path.parent
         if not path.exists():
             raise NotFound(f"There is nothing at '{path}'. Wanted: {WANTED}.")
         if path.is_dir():
@@ -267,27 +268,27 @@ def _read(data: Any, sides: Sequence[Side]) -> Rows:
         data = {side.name: part for side, part in zip(sides, data, strict=True)}
     elif not columns:
         raise UserError(f"{given}: --pair must name the column of each side, such as image=path,text=caption")
-    table = None if isinstance(data, Mapping) else tables.read(data)[0]
-    there = list(map(str, data)) if table is None else table.column_names
+    held: Any = data if isinstance(data, Mapping) else None
+    table = tables.read(data)[0] if held is None else None
+    there = list(map(str, held)) if table is None else table.column_names
     found: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for side in sides for name in side.columns):
         real = csv.column(there, name)
         if real is None:
             raise UserError(f"{given} has no column {name!r}, which --pair names; it has {', '.join(map(repr, there))}")
-        found[name] = _values(data[real]) if table is None else table[real].to_pylist()
+        found[name] = _values(held[real]) if table is None else table[real].to_pylist()
     counts = {name: len(values) for name, values in found.items()}
     if len(set(counts.values())) > 1:
         shown = " and ".join(f"{count:,} of {name!r}" for name, count in counts.items())
         raise UserError(f"{given} has sides of unequal length, {shown}: each entry belongs to one of the other side")
     n = next(iter(counts.values()))
     if table is None:
-        plain = {str(name): v for name, v in data.items() if name not in found and len(v) == n and _is_plain(v)}
+        plain = {str(name): v for name, v in held.items() if name not in found and len(v) == n and _is_plain(v)}
         table = tables.read(plain)[0] if plain else None
     cells = []
     for side in sides:
         rows = zip(*(found[name] for name in side.columns), strict=True)
         cells.append([_entries(row[0] if len(row) == 1 else row) for row in rows])
-    root = Path(given.strip("'")).parent if given.startswith("'") else None
     return Rows(given=given, names=list(map(str, range(n))), cells=cells, root=root, known=table)
 
 
