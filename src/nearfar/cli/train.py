@@ -281,7 +281,8 @@ def views(argv: list[str]) -> int:
     path = replace(Path(asked.out), lambda temporary: sheet.save(temporary, format="PNG"))
     for note in samples.notes:
         print(note)
-    print(f"{len(some)} of {len(samples)} samples and their views ({plan.settings.views}): {path}")
+    named = f" ({plan.settings.views})" if plan.settings.views else ""
+    print(f"{len(some)} of {len(samples)} samples and their views{named}: {path}")
     if suited:
         print(f"Views that suit these {kind.noun}: --views {suited}")
     for reason in reasons:

@@ -268,8 +268,8 @@ def _read(data: Any, sides: Sequence[Side]) -> Rows:
         data = {side.name: part for side, part in zip(sides, data, strict=True)}
     elif not columns:
         raise UserError(f"{given}: --pair must name the column of each side, such as image=path,text=caption")
-    held: Any = data if isinstance(data, Mapping) else None
-    table = tables.read(data)[0] if held is None else None
+    held: dict[Any, Any] = dict(data) if isinstance(data, Mapping) else {}
+    table = None if isinstance(data, Mapping) else tables.read(data)[0]
     there = list(map(str, held)) if table is None else table.column_names
     found: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for side in sides for name in side.columns):

@@ -106,7 +106,7 @@ class Settings(settings.Settings):
             given[name][setting] = value
         made = {}
         for side in named:
-            kind = modalities.entry(side.kind).Settings
+            kind: Any = modalities.entry(side.kind).Settings
             hints, own = get_type_hints(kind), {f.name for f in dataclasses.fields(kind)}
             able = own - {f.name for f in dataclasses.fields(settings.Settings)} | set(OF_SIDE)
             if strange := [name for name in given[side.name] if name not in able]:
@@ -115,7 +115,8 @@ class Settings(settings.Settings):
             values: dict[str, Any] = {name: _value(text, hints[name]) for name, text in given[side.name].items()}
             if faithful := getattr(modalities.entry(side.kind), "FAITHFUL", ""):
                 values = {"views": faithful} | values
-            common: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "device", "keep_words", "split", "view_count")}
+            of_all = ("seed", "device", "keep_words", "split", "view_count")
+            common = {name: getattr(self, name) for name in of_all}
             made[side.name] = kind(**common | {"labels": "none"} | values)
         return made
 
