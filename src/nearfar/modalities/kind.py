@@ -360,6 +360,10 @@ class Kind:
         """The folder that names of samples are relative to, where there is one."""
         return None
 
+    def method_advice(self, samples: Samples) -> Advice:
+        """The method that suits the samples, and why."""
+        return method_advice(samples, self.noun)
+
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""
         return common_examination(samples, self.copies(samples), self.noun)

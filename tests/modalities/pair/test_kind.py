@@ -54,6 +54,7 @@ def test_images_and_captions_train_evaluate_embed_export_and_report(tmp_path: Pa
     held = np.load(tmp_path / "image.npz")
     order = [held["names"].tolist().index(f"{i}.png") for i in range(32)]
     np.testing.assert_allclose(held["features"][order], both[:, :8], atol=1e-5)
+    assert run.kind.method_advice(run.open(str(data))).value == "clip"
     named = run.kind.baselines([run.open(str(data))], run.encoder)
     assert {name.partition(":")[0]: len(rows) for name, rows in named.items()} == {"image": 32, "text": 32}
     for tower in ("image", "text"):

@@ -11,11 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from nearfar.data.labels import LabelColumn
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities import kind
 from nearfar.modalities.encoder import from_spec
+from nearfar.modalities.examination import Advice
 from nearfar.modalities.pair import settings
 from nearfar.modalities.pair.samples import PairSamples, columns, open_pairs
 from nearfar.modalities.pair.settings import Settings, Side, sides
@@ -176,6 +178,9 @@ class PairKind(kind.Kind):
             rows = torch.tensor([samples.rows[i][k][0] for i in index.tolist()])
             parts.append(samples.kind(name).grid(side, rows, captions if k == 0 else [""] * len(captions)))
         return _stacked(parts)
+
+    def method_advice(self, samples: Samples) -> Advice:
+        return Advice("method", "clip", "each side is what the other one says of it")
 
     def tiles(self, samples: PairSamples) -> Tiles:
         """The face of the first side that is looked at, or else of the first; the others are told in words."""
