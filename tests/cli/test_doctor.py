@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +61,7 @@ def pace(plan: object, samples: object) -> pacing.Pace:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pacing, "pace", pace)
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # nothing takes time to open
 
 
 def images(folder: Path, names: list[str], *, copy: int = 3, side: int = 32) -> Path:
@@ -235,10 +237,18 @@ def test_the_advice_is_what_training_does_by_default(tmp_path: Path, capsys: pyt
     """No flag is printed that training would not need; what it would take is shown with both times."""
     images(tmp_path / "photos", NAMES, copy=0)
     command, said = advised(capsys, "photos")
-    assert command == ["train", "moco", "photos"]
+    assert command == ["train", "simclr", "photos"]
     assert re.search(r"encoder +conv4 .*125 ms a step; resnet18 takes 2 s", said)
     command, said = advised(capsys, "photos", "--encoder", "resnet18", "--size", "16")
-    assert command == ["train", "moco", "photos", "--size", "16", "--encoder", "resnet18", "--epochs", "225"]
+    assert command == ["train", "simclr", "photos", "--size", "16", "--encoder", "resnet18", "--epochs", "225"]
+
+
+def test_it_is_said_where_no_label_is_left_to_test_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, parts in (("photos", [""]), ("parted", ["train/", "test/"])):
+        images(tmp_path / name, [f"{parts[i % len(parts)]}{'ab'[i // 6]}/{i}.png" for i in range(12)], copy=0)
+        command, said = advised(capsys, name, "--labels", "folders")
+        assert command[1] == "supcon"
+        assert ("none are left to test with" in said) == (parts == [""])
 
 
 def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,12 +258,13 @@ def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFix
     assert re.search(r"in 5 min +300 epochs", said)
     command, said = advised(capsys, "photos", "--minutes", "1")
     assert command[-2:] == ["--epochs", "120"]
-    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps; ", said)
+    assert re.search(r"whole run +about 60 s: 120 epochs, 480 steps, ", said)
     assert re.search(r"in 5 min +600 epochs, 2,400 steps", said)
     assert advised(capsys, "photos", "--minutes", "60")[0][-2:] == ["--epochs", "1000"]
     slow, said = advised(capsys, "photos", "--encoder", "resnet18", "--minutes", "0.1")
     assert slow[-2:] == ["--epochs", "1"]
     assert re.search(r"whole run +about 8 s: 1 epoch, 4 steps", said)
+    assert "4 steps are too few to gain much: give --minutes 7 or more" in said  # 200 steps of 2 s
 
 
 @pytest.mark.parametrize(("words", "size"), [(["90"], []), (["30"], ["32"]), (["0.01", "--size", "96"], ["96"])])

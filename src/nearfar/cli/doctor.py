@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ BUDGETS = (5, 30, 120)
 
 USUAL = 30.0
 """Minutes that training may take, if nobody says how many."""
+
+FEW = 200
+"""Steps below which no gain was seen on several data sets."""
 
 STEPS, EPOCHS = 10_000, 1000
 """Of a run for which minutes were named, at most: more teach little."""
@@ -123,6 +127,8 @@ def doctor(argv: list[str]) -> int:
     print()
     for choice in advised.choices:
         print(f"  {choice.name:<14} {_shown(choice.value):<10} {choice.reason}".rstrip())
+    for caution in cautions(advised, examination):
+        print(f"\n- {caution}")
     print(f"\n{shell(advised.words)}")
     return 0
 
@@ -172,7 +178,7 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
         choice = kind.cheaper(plan.settings, samples)
         if choice is None or choice.name in asked_for:
             break
-        cheaper[choice.name] = f"{choice.reason}, so that {FEWEST:,} steps may fit in {minutes:g} min"
+        cheaper[choice.name] = f"{choice.reason}, as less than {FEWEST:,} steps of that would fit in {minutes:g} min"
         given = given | {choice.name: choice.value}
         plan = planned(given)
         speed = pace(plan, samples)
@@ -213,10 +219,7 @@ def times(advised: Advised, opened: float) -> list[tuple[str, str]]:
     facts = [
         ("memory", f"about {pace.memory / 2**30:.1f} GiB for a batch of {pace.batch}"),
         ("one step", f"{spell(pace.step)}: {advised.plan.settings.encoder}, batch {pace.batch}, {pace.device}"),
-        (
-            "whole run",
-            f"about {spell(pace.seconds(epochs))}: {length(epochs)}; {spell(opened)} more to start, as much to end",
-        ),
+        ("whole run", f"about {spell(pace.seconds(epochs) + 2 * opened)}: {length(epochs)}, from start to end"),
     ]
     for budget in BUDGETS:
         fit = min(advised.most, pace.epochs(60 * budget))
@@ -224,6 +227,22 @@ def times(advised: Advised, opened: float) -> list[tuple[str, str]]:
             (f"in {budget} min", length(fit) if fit else f"not one epoch, which takes {spell(pace.seconds(1))}")
         )
     return facts
+
+
+def cautions(advised: Advised, examination: Examination) -> Iterator[str]:
+    """What makes the advice worth less than it looks."""
+    from nearfar import methods
+
+    pace, epochs = advised.pace, advised.plan.settings.epochs
+    if (steps := epochs * pace.per_epoch) < min(FEW, advised.most * pace.per_epoch):
+        enough = pace.seconds(math.ceil(FEW / pace.per_epoch)) / 60
+        yield f"{counted(steps, 'steps')} are too few to gain much: give --minutes {math.ceil(enough)} or more."
+    samples = examination.samples
+    if methods.load(advised.plan.method).needs_labels and len(examination.to_train()) == len(samples):
+        yield (
+            f"All labels are learned from, so that none are left to test with: name some {examination.noun} test in a "
+            "column split of --labels, or measure on others by `nearfar evaluate RUN DATA --test OTHERS`."
+        )
 
 
 def shell(words: list[str]) -> str:

@@ -193,12 +193,12 @@ def _across(samples: Samples, copies: Copies, noun: str) -> list[str]:
 
 
 def method_advice(samples: Samples, noun: str) -> Advice:
-    """By the labels and the number of the samples to train on."""
+    """By the labels of the samples to train on."""
     rows = samples.of_split(*LEARNED)
     n, label = int(rows.sum()), samples.label[rows]
     share = float((label != MISSING).float().mean()) if n else 0.0
     if share >= 0.5 and len(label[label != MISSING].unique()) > 1:
         return Advice("method", "supcon", f"{share:.0%} of the {noun} have labels, which it learns from")
-    if n < 1024:
-        return Advice("method", "moco", f"{n:,} {noun} make small batches; its queue gives negatives all the same")
-    return Advice("method", "simclr", "few labels or none: the simplest method, and a strong one")
+    return Advice(
+        "method", "simclr", "few labels or none: the simplest method, and the best of those that were measured"
+    )

@@ -28,7 +28,14 @@ from nearfar.files import run_file
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
-from nearfar.modalities.examination import Advice, Copies, Examination, common_examination, equal_samples
+from nearfar.modalities.examination import (
+    Advice,
+    Copies,
+    Examination,
+    common_examination,
+    equal_samples,
+    method_advice,
+)
 from nearfar.settings import Facts
 
 
