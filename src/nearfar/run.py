@@ -337,7 +337,6 @@ class Run:
             self.seen_how,
             group[tested] if bool((group != MISSING).any()) else None,
         )
-        table["seen"]["with labels"] = self.config["made"]["needs_labels"]
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
         if test is not None:
             table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
@@ -353,7 +352,11 @@ class Run:
         return table
 
     def _place(self, table: dict[str, Any], known: Tensor) -> None:
-        """Note when a table was made, and whether of the run's own data. known: which samples were in training: N."""
+        """Note when a table was made, whether of the run's own data, and whether training saw labels.
+
+        known: which samples were in training: N.
+        """
+        table["seen"]["with labels"] = self.config["made"]["needs_labels"]
         # Of the labels of few images of many that were trained on, as of many images of which few were.
         table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
         table["written"] = datetime.now(UTC).isoformat()

@@ -30,6 +30,10 @@ COMMON = (
 SIMCLR = {
     "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
+    "text": (
+        *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),
+        *("strength", "pooler", "encoder-dropout"),
+    ),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def holds_sentences(data: Any) -> bool:
     if isinstance(features, Mapping) and any(type(kind).__name__ == "Image" for kind in features.values()):
         return False
     columns = features or (data if isinstance(data, Mapping) else getattr(data, "columns", ()))
-    return bool(sentence_column([str(name) for name in columns]))
+    return isinstance(columns, Iterable) and bool(sentence_column([str(name) for name in columns]))
 
 
 def looks_like_path(text: str, folder: Path = Path()) -> bool:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from nearfar import modalities
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests
 from nearfar.errors import NotFound, UserError, WrongType
@@ -91,7 +92,7 @@ def test_pairs_and_triplets_are_samples_of_several_sentences() -> None:
     data = {"sent0": ["a", "b", "c"], "sent1": ["p", "", "q"], "hard": ["n", "m", "o"], "label": [0, 1, 1]}
     samples = open_texts(data, columns=("sent0", "sent1", "HARD"))
     assert samples.texts == [("a", "p", "n"), ("c", "q", "o")]
-    assert samples.columns == 3
+    assert samples.sides == 3
     assert [list(column.texts) for column in samples.fetch(torch.tensor([1, 0]))] == [
         ["c", "a"],
         ["q", "p"],
@@ -137,3 +138,7 @@ def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         open_texts(["a b", 3])
     with pytest.raises(UserError, match="2 and 3 values"):
         open_texts({"text": ["a", "b"], "label": [1, 2, 3]})
+
+
+def test_sentences_that_are_open_are_known_as_such() -> None:
+    assert modalities.kind_of(open_texts(TEXTS)) == "text"

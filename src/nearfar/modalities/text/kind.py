@@ -52,7 +52,7 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return Facts(columns=samples.columns, **self.common_facts(samples, settings, given))
+        return Facts(columns=samples.sides, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -147,12 +147,14 @@ class TextKind(kind.Kind):
     def facts(self, samples: TextSamples, settings: Settings) -> dict[str, Any]:
         """What describes the input in words; a method that asks for channels gets 0."""
         tokenizer = self.tokenizer(samples, settings)
-        return {"channels": 0, "tokens": tokenizer.size, "length": settings.length, "columns": samples.columns}
+        return {"channels": 0, "tokens": tokenizer.size, "length": settings.length, "columns": samples.sides}
 
     def encoder(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> TextEncoder:
         name, tokenizer = settings.encoder, self.tokenizer(samples, settings)
         if sizes(name):
-            return fresh(name, tokenizer, pooler=settings.pooler, length=settings.length, dropout=settings.dropout)
+            return fresh(
+                name, tokenizer, pooler=settings.pooler, length=settings.length, dropout=settings.encoder_dropout
+            )
         return from_folder(name, tokenizer, pooler=settings.pooler, length=settings.length)
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> TextEncoder:
@@ -176,7 +178,7 @@ class TextKind(kind.Kind):
             length=settings.length,
             strength=settings.strength,
             count=settings.view_count,
-            columns=samples.columns,
+            columns=samples.sides,
         )
 
     def insist_fitting(self, encoder: Any, views: Any) -> None:
@@ -186,7 +188,7 @@ class TextKind(kind.Kind):
         if idle and len(views) > 1 and not any(rates):
             raise UserError(
                 "--views dropout: the encoder has no dropout, so that both views of a sentence are the same: give "
-                "--dropout 0.1, or other --views"
+                "--encoder-dropout 0.1, or other --views"
             )
 
     def plain(self, encoder: Any) -> Views:

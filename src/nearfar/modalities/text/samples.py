@@ -42,7 +42,7 @@ class TextSamples(Samples):
     tokenizer: Tokenizer | None = None
 
     @property
-    def columns(self) -> int:
+    def sides(self) -> int:
         """Sentences of a sample: 1, or 2 of pairs and 3 of triplets."""
         return len(self.texts[0]) if self.texts else 1
 

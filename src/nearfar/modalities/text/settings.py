@@ -49,7 +49,7 @@ class Settings(settings.Settings):
     pooler: Pooler = "avg"
     """What represents a sentence: the first token (cls_before_pooler; cls has a layer behind it that stays), or the
     mean over the tokens of the last layer (avg), of the last two, or of the first and the last."""
-    dropout: ShareBelowOne = 0.1
+    encoder_dropout: ShareBelowOne = 0.1
     """Of a network with random weights, in training."""
 
     def check(self) -> None:
@@ -123,8 +123,8 @@ def insist_tokenizer(folder: str | os.PathLike[str]) -> Path:
 
 
 def recognizes(data: Any) -> bool:
-    """Whether data are sentences, or a table that may have a column of them: see `holds_sentences`, `is_columns`."""
-    return holds_sentences(data) or is_columns(data)
+    """Whether data are sentences, open or not, or a table that may have a column of them: see `holds_sentences`."""
+    return hasattr(data, "texts") or holds_sentences(data) or is_columns(data)
 
 
 @dataclass(frozen=True, kw_only=True)
