@@ -116,6 +116,8 @@ def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
     takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
+    if kind.needs_streams:
+        takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
     rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():

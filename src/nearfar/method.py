@@ -133,8 +133,8 @@ class Encoder(nn.Module):
         What they give, side by side, is what the encoder gives. Raises ValueError where there is one network.
         """
         raise UserError(
-            f"{self._name} is one network, and several are wanted, each for some channels: name an encoder such as "
-            "ycbcr:resnet18, or 0+1,2:resnet18 with the numbers of the channels"
+            f"{self._name} is one network, and several are wanted: pairs of kinds have them (--pair "
+            "image=path,text=caption), or for images an encoder such as ycbcr:resnet18"
         )
 
     def restorer(self) -> nn.Module:
@@ -192,6 +192,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    needs_streams: ClassVar[bool] = False
+    """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     fewest_views: int = 1
@@ -286,6 +288,21 @@ class Method(nn.Module):
             with nullcontext() if number == turn else frozen_statistics(self):
                 out.append(network(view))
         return out
+
+    def embed_streams(self, views: Sequence[Any]) -> list[Tensor]:
+        """What each network of an encoder that has several makes of a view, the next one for each in turn: N x its dim.
+
+        Of one that stands for several streams running statistics move in one of its passes, another one each step.
+        """
+        streams, known = self.encoder.streams(), []
+        keys = [[id(p) for p in stream.parameters()] for stream in streams]
+        for a, stream in enumerate(streams):
+            turn = self.clock.step % keys.count(keys[a]) == keys[:a].count(keys[a])
+            with nullcontext() if turn else frozen_statistics(stream):
+                known.append(self.embed(views[a % len(views)], stream))
+        if self.representations is not None:
+            self.representations.append(torch.cat(known, 1).detach())
+        return known
 
     def before_epoch(self, look: Look) -> None:
         """Write state from all training samples (an E-step, a clustering), before the first step of an epoch.

@@ -31,7 +31,7 @@ from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
-from nearfar.nn.towers import pick_tower
+from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.measured import pairs_table, results_table
@@ -70,8 +70,8 @@ class Run:
         network: nn.Module | None = None,
         trust: bool = False,
     ) -> None:
-        self.path, self.checkpoint, self.tower, self.network = Path(path), checkpoint, tower, network
-        self.trust = trust
+        self.path, self.tower, self.network, self.trust = Path(path), tower, network, trust
+        self.checkpoint: Which = checkpoint
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
@@ -80,7 +80,10 @@ class Run:
         settings: dict[str, Any] = self.config["settings"]
         for name in (self.config["kind"], *kinds_of(self.config["made"]["encoder"])):
             self.insist_trusted(name)
-        self.kind = kinds.of(self._tower_spec()["kind"] if tower else self.config["kind"])
+        self.kind, self.made = kinds.of(self.config["kind"]), self.config["made"]
+        if tower:
+            self._tower_spec()
+            self.kind, settings, self.made = self.kind.side(tower, self.config)
         if unknown := sorted(
             map(str, settings.keys() - {field.name for field in dataclasses.fields(self.kind.Settings)})
         ):
@@ -214,7 +217,7 @@ class Run:
         none = isinstance(labels, str) and labels == "none"
         opened = self.kind.open_as(
             data,
-            self.config["made"],
+            self.made,
             dataclasses.replace(self.settings, keep_words=keep),
             labels=None if none else labels,
             column=dataclasses.replace(column, asked=column.asked and not none),
@@ -250,7 +253,8 @@ class Run:
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
-        known = set(read_samples(self.path, self.config)["digest"].to_pylist())
+        whole = read_samples(self.path, self.config)["digest"].to_pylist()
+        known = {*whole, *(part for one in whole for part in one.split("+"))}
         return torch.tensor([one in known for one in digests(samples)])
 
     @writes
@@ -379,7 +383,7 @@ class Run:
         """
         asked = Asked(columns=tuple(pair_columns), score=score_column, part=part_column)
         _ = self.encoder
-        pairs = self.kind.scored_pairs(data, asked, self.config["made"], self.settings)
+        pairs = self.kind.scored_pairs(data, asked, self.made, self.settings)
         for note in pairs.notes:
             say(note)
         sides, plain, first = [pairs.first, pairs.second], self.kind.plain(self.encoder), self.untrained()
@@ -391,13 +395,30 @@ class Run:
         rows["trained encoder"] = tuple(probing.embed(self.encoder, plain, side) for side in sides)
         seen = self.seen(pairs.first) | self.seen(pairs.second)
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
-        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "scores": asked.score or SCORE}
-        self._place(table, seen)
-        table["data"] = _named(data)
+        table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
+        return self.kept(table, "pairs", data, contents, seen)
+
+    @property
+    def sides(self) -> list[str]:
+        """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
+        encoder = self.encoder
+        if not isinstance(encoder, Towers) or len({encoder.tower(name).dim for name in encoder.of}) > 1:
+            return []
+        return list(encoder.of)
+
+    def kept(
+        self, table: dict[str, Any], name: str, data: Any, contents: Sequence[str], known: Tensor
+    ) -> dict[str, Any]:
+        """A table with what it was measured on, written under a name of its own.  contents: of the samples.  known:
+        which of them were in training: N."""
+        self._place(table, known)
+        table["seen"] |= {"with labels": self.config["made"]["needs_labels"]}
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
+        table["data"] = _named(data)
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
-        table["name"] = f"pairs-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
+        table["name"] = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
         self.write(table["name"], table)
         return table
 

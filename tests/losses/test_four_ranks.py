@@ -48,7 +48,7 @@ from nearfar.losses.mixed import mixed_byol, mixed_info_nce
 from nearfar.losses.mixture import mixture_nce
 from nearfar.losses.negatives import hcl, renyi
 from nearfar.losses.open_world import divergence, unfamiliar, unlabeled_shares
-from nearfar.losses.pairwise import clip, dcl, hard_info_nce, info_nce, info_nce_batch, nt_xent
+from nearfar.losses.pairwise import clip, dcl, hard_info_nce, info_nce, info_nce_batch, nt_xent, siglip
 from nearfar.losses.parametric import parametric
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.losses.positives import chosen, info_nce_chosen
@@ -150,6 +150,7 @@ LOSSES: dict[str, Loss] = {
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
     "clip": lambda a, b, i, g: clip(a, b, temperature=T, group=g),
+    "siglip": lambda a, b, i, g: siglip(a, b, temperature=T, bias=-2.0, group=g),
     "info_nce_chosen": lambda a, b, i, g: info_nce_chosen(
         a, b, QUEUE, chosen(LABEL[i], OF_QUEUE, 1, DRAWS[i, 0]), (LABEL[i], OF_QUEUE), temperature=T, groups=_of(g)
     ),
@@ -364,7 +365,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),
         "nt_xent_found": (v * n * d + v * n * d + v * n, W * v * n * d),
-        "info_nce_batch, mixed_info_nce, mixed_byol, leave_one_out (batch)": (n * d, W * n * d),
+        "info_nce_batch, siglip, mixed_info_nce, mixed_byol, leave_one_out (batch)": (n * d, W * n * d),
         "info_nce_parts": (s * n * d, W * s * n * d),
         "uniform": (n * d + n, W * (n * d + n)),
         "renyi": (n * d + 2 * v * n, W * 2 * v * n),

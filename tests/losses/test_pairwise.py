@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.distributed import normalize
-from nearfar.losses.pairwise import clip, hard_info_nce, info_nce, info_nce_batch, nt_xent
+from nearfar.losses import pairwise
+from nearfar.losses.pairwise import clip, hard_info_nce, info_nce, info_nce_batch, nt_xent, siglip
 from tests.losses.ranks import hold_ranks_to_one, unit
 from tests.two_ranks import Pool
 
@@ -203,6 +204,47 @@ def test_clip_takes_both_directions(n: int, temperature: float) -> None:
     assert float(clip(equal, equal, temperature=temperature)) == pytest.approx(math.log(8))
 
 
+def test_clip_does_not_feel_which_side_is_first_nor_the_order_of_pairs_and_a_larger_scale_helps_what_is_right() -> None:
+    q, k = unit(7, 4, 0), unit(7, 4, 1)
+    want, order = clip(q, k, temperature=0.2), torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(clip(k, q, temperature=0.2), want)
+    torch.testing.assert_close(clip(q[order], k[order], temperature=0.2), want)
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(clip(q, q, temperature=(-scale).exp()), scale)
+    assert slope < 0
+
+
+def slow_siglip(q: Tensor, k: Tensor, temperature: float, bias: float, group: list[int]) -> float:
+    total = 0.0
+    for i, query in enumerate(q):
+        for j, key in enumerate(k):
+            if i != j and group[i] == group[j] != MISSING:
+                continue
+            sign = 1 if i == j else -1
+            total -= math.log(1 / (1 + math.exp(-sign * (float(query @ key) / temperature + bias))))
+    return total / len(q)
+
+
+@pytest.mark.parametrize("block", [4, 2**22])
+@pytest.mark.parametrize("group", [[MISSING] * 5, [0, 0, 1, MISSING, MISSING]])
+def test_siglip_judges_each_pair_by_itself(group: list[int], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairwise, "BLOCK", block)
+    q, k = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1).requires_grad_()
+    bias = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    known = None if group[0] == MISSING else torch.tensor(group)
+    got = siglip(q, k, temperature=0.2, bias=bias, group=known)
+    assert got.item() == pytest.approx(slow_siglip(q.detach(), k.detach(), 0.2, -1.0, group))
+    assert torch.autograd.gradcheck(
+        lambda q, k, bias: siglip(q, k, temperature=0.2, bias=bias, group=known), (q, k, bias)
+    )
+
+
+def test_with_a_very_low_bias_siglip_is_its_positive_terms_alone() -> None:
+    q, k = unit(5, 4, 0), unit(5, 4, 1)
+    want = F.softplus(40 - (q * k).sum(1) / 0.2).mean()
+    torch.testing.assert_close(siglip(q, k, temperature=0.2, bias=-40.0), want)
+
+
 def test_half_precision_and_small_temperatures_stay_finite() -> None:
     z1, z2 = (unit(9, 8, s).to(torch.bfloat16).requires_grad_() for s in (0, 1))
     for temperature in (0.01, 10.0):
@@ -211,6 +253,7 @@ def test_half_precision_and_small_temperatures_stay_finite() -> None:
             info_nce(z1, z2, z2.detach(), temperature=temperature),
             info_nce_batch(z1, z2, temperature=temperature),
             clip(z1, z2, temperature=temperature),
+            siglip(z1, z2, temperature=temperature, bias=-10.0),
         ):
             assert value.isfinite()
             assert torch.autograd.grad(value, z1)[0].isfinite().all()

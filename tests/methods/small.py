@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -20,6 +20,8 @@ from nearfar.modalities import recipes
 from nearfar.modalities.image import views as image
 from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
+from nearfar.nn.towers import Towers
+from nearfar.nn.wrapped import Wrapped
 from nearfar.training import loop
 
 SIDE = 8  # pixels
@@ -63,6 +65,15 @@ class TinyStreams(nn.Module):
         return [Stage(net, dim=24) for net in self.nets]
 
 
+SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
+"""Of pairs in small."""
+
+
+def each(view: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A view with each of its tensors changed."""
+    return {name: change(part) for name, part in view.items()} if isinstance(view, dict) else change(view)
+
+
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
 """Of the rows in small: ten inputs."""
 
@@ -88,20 +99,20 @@ class Form:
     name: str
     arguments: dict[str, Any]
     changed: str = ""
-    kind: Literal["image", "table"] = "image"
+    kind: Literal["image", "table", "pair"] = "image"
 
     def __str__(self) -> str:
-        return f"{self.name}{self.changed and '-'}{self.changed}{'-table' if self.kind == 'table' else ''}"
+        return f"{self.name}{self.changed and '-'}{self.changed}{'' if self.kind == 'image' else f'-{self.kind}'}"
 
     def build(self, *, seed: int = 0, **arguments: Any) -> Method:
         """The method on a tiny encoder, in training mode, at epoch 0."""
         torch.manual_seed(seed)
         kind = methods.load(self.name)
-        # A recipe whose encoder has a name such as ycbcr:resnet18 is for a method that wants several networks.
-        several = ":" in recipes.load("small_images", self.name, "image").settings.encoder
-        encoder, channels = (TinyStreams() if several else TinyEncoder()), 3
+        encoder, channels = (TinyStreams() if kind.needs_streams else TinyEncoder()), 3
         if self.kind == "table":
             encoder, channels = TinyRows(), COLUMNS.width
+        if self.kind == "pair":
+            encoder, channels = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Wrapped(TinyRows(), {})}), 0
         known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
@@ -109,11 +120,17 @@ class Form:
 
     def look(self, method: Method) -> Look:
         """A pass over the 40 samples of a training set."""
-        plain = image.plain(SIDE) if self.kind == "image" else table.plain(COLUMNS)
-        (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
-        view = view.to(next(method.parameters()).dtype)
+        view = each(self.plain_view(), lambda part: part.to(next(method.parameters()).dtype))
         index = torch.arange(40)
         return Look(lambda network: network(view), torch.where(index < 30, index % 3, MISSING), index % 2)
+
+    def plain_view(self) -> Any:
+        """Of the 40 samples."""
+        if self.kind == "pair":
+            return {side: replace(self, kind=side).plain_view() for side in SIDES}
+        plain = image.plain(SIDE) if self.kind == "image" else table.plain(COLUMNS)
+        (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
+        return view
 
     def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or N rows."""
@@ -130,6 +147,10 @@ class Form:
 
         grouped: in threes, and every fifth alone.
         """
+        if self.kind == "pair":
+            made = {side: replace(self, kind=side).batch(n, seed=seed, dtype=dtype, grouped=grouped) for side in SIDES}
+            views = zip(*(batch.views for batch in made.values()), strict=True)
+            return replace(made["image"], views=[dict(zip(SIDES, view, strict=True)) for view in views])
         generator = torch.Generator().manual_seed(seed)
         given = self.samples(n, generator)
         if self.kind == "table":
@@ -163,7 +184,9 @@ def _forms(name: str) -> Iterator[Form]:
     flags = methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
     yield Form(name, plain)
-    if not methods.load(name).needs_pixels:
+    if methods.load(name).needs_streams:
+        yield Form(name, plain, kind="pair")
+    elif not methods.load(name).needs_pixels:
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
@@ -246,4 +269,4 @@ def freeze_norms(method: Method) -> None:
 
 def rows_of_rank(batch: Batch) -> Batch:
     known = [None if known is None else local(known) for known in (batch.group, batch.attribute)]
-    return Batch([local(view) for view in batch.views], local(batch.index), local(batch.label), *known)
+    return Batch([each(view, local) for view in batch.views], local(batch.index), local(batch.label), *known)

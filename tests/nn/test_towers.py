@@ -9,7 +9,7 @@ from nearfar.modalities.encoder import from_spec
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.table.columns import Column, Columns
 from nearfar.modalities.table.encoder import TableEncoder
-from nearfar.nn.towers import Towers, pick_tower
+from nearfar.nn.towers import Joint, Towers, pick_tower, trunk
 
 
 def towers() -> Towers:
@@ -49,3 +49,25 @@ def test_a_tower_is_had_by_its_name() -> None:
         both({"scan": torch.rand(2, 1, 16, 16)})
     with pytest.raises(ValueError, match="got 0"):
         Towers({})
+
+
+def test_two_names_may_share_a_tower() -> None:
+    one = image_encoder("conv4", channels=1, size=16).eval()
+    both = Towers({"left": one, "right": "left"})
+    assert len(list(both.parameters())) == len(list(one.parameters()))
+    assert both.spec["towers"] == {"left": one.spec, "right": "left"}
+    again = from_spec(both.spec).eval()
+    again.load_state_dict(both.state_dict())
+    view = both.example(3, torch.Generator().manual_seed(0))
+    assert torch.equal(again(view), torch.cat([one(view["left"]), one(view["right"])], 1))
+
+
+def test_a_layer_into_a_shared_space_goes_with_its_tower() -> None:
+    joint = Joint(image_encoder("conv4", channels=1, size=16), 8).eval()
+    assert trunk(joint) is joint.trunk
+    assert trunk(joint.trunk) is joint.trunk
+    again = from_spec(joint.spec).eval()
+    again.load_state_dict(joint.state_dict())
+    view = joint.example(3, torch.Generator().manual_seed(0))
+    assert again(view).shape == (3, 8)
+    assert torch.equal(again(view), joint(view))

@@ -159,13 +159,13 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
 
     given: flags that training gets in any case.
     """
-    from nearfar.modalities.examination import Advice, method_advice
+    from nearfar.modalities.examination import Advice
     from nearfar.training import plan as plans
     from nearfar.training.build import settled
     from nearfar.training.pace import pace
 
     samples = examination.to_train()
-    method = method_advice(samples, examination.noun)
+    method = kind.method_advice(samples)
 
     def planned(flags: dict[str, Any]) -> Plan:
         """As `nearfar train` has it once the samples are open."""

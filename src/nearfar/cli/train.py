@@ -36,7 +36,8 @@ DATA    a folder of images, a .tar, .parquet or .npz file, a list of paths (.txt
 
   nearfar train simclr photos/
   nearfar train supcon photos/ --labels labels.csv --epochs 50
-  nearfar train simcse reviews.csv --text-column text"""
+  nearfar train simcse reviews.csv --text-column text
+  nearfar train clip captions.csv --pair image=path,text=caption"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Place(Checked):
     recipe: str = ""
     """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
     kind: str = ""
-    """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
+    """What the samples are: image, table, text, pair, or the path of your own kind. By default recognized from DATA."""
 
 
 def train(argv: list[str]) -> int:
@@ -280,7 +281,8 @@ def views(argv: list[str]) -> int:
     path = replace(Path(asked.out), lambda temporary: sheet.save(temporary, format="PNG"))
     for note in samples.notes:
         print(note)
-    print(f"{len(some)} of {len(samples)} samples and their views ({plan.settings.views}): {path}")
+    named = f" ({plan.settings.views})" if plan.settings.views else ""
+    print(f"{len(some)} of {len(samples)} samples and their views{named}: {path}")
     if suited:
         print(f"Views that suit these {kind.noun}: --views {suited}")
     for reason in reasons:

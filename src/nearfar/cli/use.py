@@ -44,6 +44,10 @@ class Reading(Checked):
 
     text_column: str = ""
     """The column of a table that holds sentences; where it is named, DATA are sentences."""
+    pair: str = ""
+    """The sides of pairs, such as image=path,text=caption; where it is named, DATA are pairs."""
+    sides: tuple[str, ...] = ()
+    """What is set of a side of pairs, such as image.size=32."""
 
     white: NonNegativeFloat | Literal["measured"] = 0.0
     """Of images: the number that is white, where it has more than 8 bits or is a float; 0 as training decides."""
@@ -65,10 +69,12 @@ class OfRun(Checked):
     """Pixels that an image may have; 0 takes the limit of training."""
     text_column: str = ""
     """The column of a table that holds sentences; that of training if none is named."""
+    pair: str = ""
+    """The sides of pairs, such as image=path,text=caption; those of training if none are named."""
 
     def given(self) -> dict[str, Any]:
         """What `Run.reading` takes."""
-        return {"max_pixels": self.max_pixels, "text_column": self.text_column}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(OfRun)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,8 @@ class Embed(OfRun):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
-    raw pixels and the untrained encoder. A split named test is tested if the labels name one, else seeded folds are:
-    five, or as many as the labels allow."""
+    raw pixels and the untrained encoder; or, of pairs, how well each side finds the other. A split named test is tested
+    if the labels name one, else seeded folds are: five, or as many as the labels allow."""
 
     run: RunArg
     data: DataArg
@@ -123,6 +129,12 @@ class Evaluate(OfRun):
     """The column of the scores, by default score."""
     part_column: str = ""
     """The column of the subset of each pair, over which correlations are averaged as well."""
+    tower: str = ""
+    """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
+    pairs are measured by how well each side finds the other."""
+    prompts: str = ""
+    """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
+    by the nearest, and no label is learned from."""
     trust: TrustArg = False
 
 
@@ -203,10 +215,16 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
+    from nearfar import across
     from nearfar.data.pairs import Asked
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, trust=asked.trust).reading(asked.given())
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    if asked.prompts:
+        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
+    if run.sides and not (asked.labels or asked.label_column):
+        return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
     if run.kind.has_scores(asked.data, Asked(*pairs.values())):
         table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.data import csv
-from nearfar.data.labels import some
+from nearfar.data.labels import LabelColumn, Labels, array_labels, given_labels, some, split_names
 from nearfar.errors import NotFound, UserError, WrongType
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq", ".jsonl", ".jsonl.gz")
@@ -133,3 +135,43 @@ def _read_json(path: Path) -> pa.Table:
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _assembled(f"'{path}'", names, [[row.get(name) for row in rows] for name in names])
+
+
+def known(
+    table: pa.Table | None,
+    names: list[str],
+    given: str,
+    labels: Any,
+    wanted: LabelColumn,
+    keep: Sequence[str],
+    *,
+    noun: str,
+) -> Labels:
+    """What is known of each row, by the table itself (its columns split, group and attribute, and that of the labels)
+    and by other labels, which go before it.
+
+    given: what the table is called in messages.  labels, wanted, keep, noun: as for `given_labels`.
+    """
+    missing = torch.full((len(names),), MISSING)
+    own = {name: _cells(table, name) for name in ("split", "group", "attribute")}
+    if labels is not None:
+        made = given_labels(labels, names, column=wanted, noun=noun, keep=keep)
+    else:
+        found = None if table is None else wanted.find(table.column_names, given)
+        values = None if found is None or table is None else csv.arrow_values(table[found])
+        made = Labels(missing, [], missing.clone(), [""] * len(names))
+        if values is not None:
+            made = array_labels(values, len(names), noun=noun, keep=keep)
+    group, attribute = (
+        missing if cells is None else array_labels(cells, len(names)).label
+        for cells in (own["group"], own["attribute"])
+    )
+    split = made.split
+    if own["split"] is not None:
+        split = split_names(own["split"], where=f"the column split of {given}")
+    return made.beside(group, attribute, split)
+
+
+def _cells(table: pa.Table | None, name: str) -> list[Any] | None:
+    found = None if table is None else csv.column(table.column_names, name)
+    return None if found is None or table is None else csv.arrow_values(table[found])

@@ -43,6 +43,10 @@ class Face(Protocol):
         """The same of all these samples at once, for the map: as small as it can be."""
         ...
 
+    def words(self, i: int) -> str:
+        """A sample in words; "" where it is looked at."""
+        ...
+
     @staticmethod
     def check_head(head: dict[str, Any]) -> None:
         """Bring what `head` gave, read from a file, into the form that templates take; ValueError where it has none."""
@@ -85,6 +89,9 @@ class Thumbnails:
         tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
         sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
         return {"sprite": _data_uri(sprite), "across": across, "side": side}
+
+    def words(self, i: int) -> str:
+        return ""
 
     def _cut(self, index: Tensor, side: int) -> Tensor:
         """Square cuts from the middle of the images, in their true proportions: uint8, n x 1 or 3 x side x side."""
@@ -138,6 +145,9 @@ class Cells:
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
         return [{"cells": [_cut(cell, LONGEST_CELL) for cell in self.cells(i)]} for i in index.tolist()]
 
+    def words(self, i: int) -> str:
+        return ", ".join(_cut(cell, LONGEST_CELL) for cell in self.cells(i) if cell)
+
     def every(self, index: Tensor, side: int) -> dict[str, Any]:
         return {"cells": [row["cells"] for row in self.each(index, side)]}
 
@@ -175,7 +185,10 @@ class Excerpts:
         return {}
 
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
-        return [{"excerpt": _cut(" ".join(self.text(i).split()), LONGEST_EXCERPT)} for i in index.tolist()]
+        return [{"excerpt": self.words(i)} for i in index.tolist()]
+
+    def words(self, i: int) -> str:
+        return _cut(" ".join(self.text(i).split()), LONGEST_EXCERPT)
 
     def every(self, index: Tensor, side: int) -> dict[str, Any]:
         return {"excerpts": [tile["excerpt"] for tile in self.each(index, side)]}

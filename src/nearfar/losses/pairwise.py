@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from nearfar.contrast import far, far_both, near
+from nearfar.batch import MISSING
+from nearfar.contrast import far, far_both, near, products
 from nearfar.distributed import columns, gather, share, world
+
+BLOCK = 2**22
+"""Pairs that are held at a time where each is judged by itself."""
 
 
 def nt_xent(
@@ -154,6 +159,35 @@ def clip(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | N
     pull = near(q, k, torch.arange(len(q), device=q.device))
     rows, columns = far_both(q, k)
     return (share(rows - pull) + share(columns - pull)) / 2
+
+
+def siglip(
+    q: Tensor, k: Tensor, *, temperature: float | Tensor, bias: float | Tensor, group: Tensor | None = None
+) -> Tensor:
+    """Each pair of a query and a key is judged by itself, whether they belong together: SigLIP.
+
+        loss_i = -sum_j log sigmoid(y_ij (q_i . k_j / temperature + bias)),    y_ij = 1 for i = j, else -1
+
+    q, k: N x D.  The mean over N rows. A block of rows at a time is held, and made again for the gradient.
+    Zhai et al. 2023, arXiv 2303.15343.
+    """
+    q, keys = q / temperature, gather(k)
+    own, apart = columns(q), None if group is None else _both(group)
+    bias = torch.as_tensor(bias, dtype=q.dtype, device=q.device)
+
+    def judged(rows: Tensor, own: Tensor, groups: Tensor | None, keys: Tensor, bias: Tensor) -> Tensor:
+        logit = products(rows, keys) + bias
+        place = torch.arange(len(keys), device=own.device) == own[:, None]
+        cost = torch.nn.functional.softplus(torch.where(place, -logit, logit))
+        if groups is not None and apart is not None:
+            same = (groups[:, None] == apart[1]) & (groups != MISSING)[:, None]
+            cost = cost.masked_fill(same & ~place, 0.0)
+        return cost.sum(1)
+
+    size = max(1, BLOCK // len(keys))
+    groups = [None] * len(q) if apart is None else apart[0].split(size)
+    parts = zip(q.split(size), own.split(size), groups, strict=False)
+    return share(torch.cat([checkpoint(judged, *part, keys, bias, use_reentrant=False) for part in parts]))
 
 
 def _both(group: Tensor) -> tuple[Tensor, Tensor]:

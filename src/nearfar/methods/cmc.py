@@ -44,7 +44,7 @@ class CMC(Method):
 
     title = "CMC: Contrastive Multiview Coding (Tian et al. 2019)"
     family = "augmentations and views"
-    needs_pixels = True
+    needs_streams = True
     log_z: Tensor  # one for each pair
 
     def __init__(
@@ -74,10 +74,7 @@ class CMC(Method):
         return [bank for bank in self.banks if isinstance(bank, Bank)]
 
     def parts(self, views: list[Tensor]) -> list[Tensor]:
-        streams = self.encoder.streams()
-        h = [self.embed(views[a % len(views)], stream) for a, stream in enumerate(streams)]  # N x widths of the streams
-        if self.representations is not None:
-            self.representations.append(torch.cat(h, 1).detach())
+        h = self.embed_streams(views)  # N x widths of the streams
         return [normalize(project(x)) for project, x in zip(self.projectors, h, strict=True)]  # N x dim each
 
     def before_epoch(self, look: Look) -> None:

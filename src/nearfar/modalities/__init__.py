@@ -69,9 +69,11 @@ def insist_samples(data: str | os.PathLike[str]) -> None:
 
 def kind_of(data: Any, given: Collection[str] = ()) -> str:
     """The kind of the library that recognizes the data; of several the one that has a setting of its own among those
-    given, or else the first."""
+    given, or else the first. A kind that has ASKED is taken only where a setting of its own is given."""
     able = [name for name in names() if entry(name).recognizes(data)]
-    return next((name for name in able if own_settings(name).intersection(given)), [*able, UNKNOWN][0])
+    named = [name for name in able if own_settings(name).intersection(given)]
+    asked = [name for name in named if getattr(entry(name), "ASKED", False)]
+    return [*asked, *named, *(name for name in able if not getattr(entry(name), "ASKED", False)), UNKNOWN][0]
 
 
 def own_settings(name: str) -> set[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import UserError
 from nearfar.method import Encoder
 from nearfar.modalities import kind as kinds
-from nearfar.nn.towers import TOWERS, Towers
+from nearfar.nn.towers import TOWERS, Joint, Towers
 from nearfar.nn.wrapped import Wrapped
 
 
@@ -34,13 +34,17 @@ def from_spec(spec: dict[str, Any], network: nn.Module | None = None) -> Encoder
     if "kind" not in spec:
         raise UserError(f"the spec of an encoder names its kind, got the keys {sorted(spec)}")
     if spec["kind"] == TOWERS:
-        return Towers({name: from_spec(tower) for name, tower in spec["towers"].items()})
+        towers = spec["towers"].items()
+        return Towers({name: tower if isinstance(tower, str) else from_spec(tower) for name, tower in towers})
+    if "joint" in spec:
+        return Joint(from_spec({key: value for key, value in spec.items() if key != "joint"}), int(spec["joint"]))
     return kinds.of(spec["kind"]).encoder_from_spec(spec)
 
 
 def is_own(spec: dict[str, Any]) -> bool:
     """Whether code of the user's is needed to build what a spec describes, or a tower of it."""
-    return "kind" not in spec or bool(spec.get("own")) or any(map(is_own, spec.get("towers", {}).values()))
+    towers = [tower for tower in spec.get("towers", {}).values() if not isinstance(tower, str)]
+    return "kind" not in spec or bool(spec.get("own")) or any(map(is_own, towers))
 
 
 def kinds_of(spec: dict[str, Any]) -> list[str]:

@@ -28,7 +28,14 @@ from nearfar.files import run_file
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
-from nearfar.modalities.examination import Advice, Copies, Examination, common_examination, equal_samples
+from nearfar.modalities.examination import (
+    Advice,
+    Copies,
+    Examination,
+    common_examination,
+    equal_samples,
+    method_advice,
+)
 from nearfar.settings import Facts
 
 
@@ -206,6 +213,41 @@ class Kind:
         samples = self.open(data, own)
         return samples if named else self.relabeled(samples, labels, column.name, settings.keep_words)
 
+    def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
+        """Columns of a table that hold samples of this kind, as data that `open` takes: by default one, as a list.
+
+        columns: by name.  split: of each row.  root: the folder that paths in them are relative to.
+        """
+        if len(columns) > 1:
+            raise UserError(f"{self.noun} are in one column, and {len(columns)} are named: {', '.join(columns)}")
+        return list(*columns.values())
+
+    def entries(self, samples: Samples, data: Any) -> list[int]:
+        """From which entry of what `from_columns` gave each sample was made: by default its name is the position."""
+        return list(map(int, samples.names))
+
+    def beside(self, path: Path) -> list[Any] | None:
+        """What a file holds whose neighbors of the same stem hold the other sides of a sample, as entries of a column;
+        None where it is no file of this kind."""
+        return [str(path)] if self.is_sample(path) else None
+
+    def several(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
+        return False
+
+    def side(self, tower: str, config: dict[str, Any]) -> tuple[Kind, dict[str, Any], dict[str, Any]]:
+        """Of a run of this kind the kind of a tower alone, its settings, and what config.yaml keeps of its samples.
+
+        config: of the run.
+        """
+        spec = config["made"]["encoder"]["towers"][tower]
+        return of(spec["kind"]), config["settings"], config["made"] | {"encoder": spec}
+
+    def starts(self, settings: Any) -> dict[str, tuple[str, str]]:
+        """The run whose encoder training begins with, and the network that this must be, by the name of a tower; "" is
+        the whole encoder."""
+        return {"": (settings.from_run, settings.encoder)} if settings.from_run else {}
+
     def has_scores(self, data: Any, asked: Asked) -> bool:
         """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""
         return False
@@ -324,6 +366,10 @@ class Kind:
     def root(self, data: Any) -> Path | None:
         """The folder that names of samples are relative to, where there is one."""
         return None
+
+    def method_advice(self, samples: Samples) -> Advice:
+        """The method that suits the samples, and why."""
+        return method_advice(samples, self.noun)
 
     def examine(self, samples: Any, settings: Any) -> Examination:
         """What `nearfar doctor` says of the samples before training."""

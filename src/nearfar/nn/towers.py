@@ -20,38 +20,84 @@ TOWERS = "towers"
 class Towers(Encoder):
     """Encoders side by side: a view is a dict with an entry for each tower, and what they give stands in one row.
 
-    towers: the encoders by name.  dim: the sum of their widths.
+    towers: the encoders by name; in the place of one the name of another tower, which the two names then share.
+    dim: the sum of their widths.
     """
 
-    def __init__(self, towers: Mapping[str, Encoder]) -> None:
+    def __init__(self, towers: Mapping[str, Encoder | str]) -> None:
         super().__init__()
         if not towers:
             raise UserError("towers are one encoder or more, by name, such as Towers({'left': a, 'right': b}): got 0")
-        self.towers = nn.ModuleDict(towers)
-        self.dim = sum(encoder.dim for encoder in towers.values())
-        self.spec = {"kind": TOWERS, "towers": {name: encoder.spec for name, encoder in towers.items()}}
-        self.notes = [f"{name}: {note}" for name, encoder in towers.items() for note in encoder.notes]
+        own = {name: encoder for name, encoder in towers.items() if not isinstance(encoder, str)}
+        self.towers = nn.ModuleDict(own)
+        self.of = {name: encoder if isinstance(encoder, str) else name for name, encoder in towers.items()}
+        self.dim = sum(self.tower(name).dim for name in self.of)
+        self.spec = {
+            "kind": TOWERS,
+            "towers": {name: own[name].spec if name in own else self.of[name] for name in self.of},
+        }
+        self.notes = [f"{name}: {note}" for name, encoder in own.items() for note in encoder.notes]
 
     def tower(self, name: str) -> Encoder:
         """One of the encoders. Raises ValueError where none has that name."""
-        if name not in self.towers:
-            raise UserError(f"there is no tower {name!r}: the towers are {', '.join(self.towers)}")
-        return self.towers[name]  # pyright: ignore[reportReturnType] (all of them are encoders)
+        if name not in self.of:
+            raise UserError(f"there is no tower {name!r}: the towers are {', '.join(self.of)}")
+        return self.towers[self.of[name]]  # pyright: ignore[reportReturnType] (all of them are encoders)
 
     def forward(self, view: Mapping[str, Any]) -> Tensor:
-        if missing := [name for name in self.towers if name not in view]:
-            raise UserError(f"a view for each of {', '.join(self.towers)} is wanted, and {missing[0]!r} is missing")
-        return torch.cat([encoder(view[name]) for name, encoder in self.towers.items()], 1)  # N x dim
+        if missing := [name for name in self.of if name not in view]:
+            raise UserError(f"a view for each of {', '.join(self.of)} is wanted, and {missing[0]!r} is missing")
+        return torch.cat([self.tower(name)(view[name]) for name in self.of], 1)  # N x dim
 
     def example(self, n: int, generator: torch.Generator | None = None) -> dict[str, Any]:
-        return {name: self.tower(name).example(n, generator) for name in self.towers}
+        return {name: self.tower(name).example(n, generator) for name in self.of}
 
     def streams(self) -> list[Stage]:
         """The towers, each of which takes the whole view and sees its part."""
-        return [Stage(Apply(itemgetter(name)), self.tower(name), dim=self.tower(name).dim) for name in self.towers]
+        return [Stage(Apply(itemgetter(name)), self.tower(name), dim=self.tower(name).dim) for name in self.of]
 
     def preparation(self) -> dict[str, Any]:
-        return {name: self.tower(name).preparation() for name in self.towers}
+        return {name: self.tower(name).preparation() for name in self.of}
+
+
+class Joint(Encoder):
+    """An encoder and a linear layer behind it, into a space that it shares with others: N x dim.
+
+    Its spec is that of the encoder, with the width of that space as "joint".
+    """
+
+    def __init__(self, trunk: Encoder, dim: int) -> None:
+        super().__init__()
+        self.trunk, self.joint = trunk, nn.Linear(trunk.dim, dim, bias=False)
+        self.dim, self.spec, self.notes = dim, {**trunk.spec, "joint": dim}, trunk.notes
+
+    def forward(self, view: Any) -> Tensor:
+        return self.joint(self.trunk(view))
+
+    def example(self, n: int, generator: torch.Generator | None = None) -> Any:
+        return self.trunk.example(n, generator)
+
+    def network(self) -> nn.Module:
+        return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
+
+    def source(self) -> tuple[list[str], bool] | None:
+        known = self.trunk.source()
+        if known is None:
+            return None
+        layer = f"torch.nn.Linear({self.trunk.dim}, {self.dim}, bias=False)"
+        return [*known[0], f'net = torch.nn.ModuleDict({{"trunk": net, "joint": {layer}}})'], False
+
+    def encode_lines(self) -> list[str]:
+        behind = ["", "", "encode_trunk = encode", "", "", "def encode(x):", "    return joint(encode_trunk(x))"]
+        return ['net, joint = net["trunk"], net["joint"]', *self.trunk.encode_lines(), *behind]
+
+    def preparation(self) -> dict[str, Any]:
+        return self.trunk.preparation()
+
+
+def trunk(encoder: Encoder) -> Encoder:
+    """An encoder without the layer into a space that it shares with others, if it has one."""
+    return encoder.trunk if isinstance(encoder, Joint) else encoder
 
 
 def pick_tower(encoder: Encoder, name: str) -> Encoder:

@@ -57,8 +57,15 @@ class Gallery:
 
 def neighbors(record: Record) -> Gallery | None:
     """A group for each query: it, and what is nearest to it by cosine."""
-    if (grid := record.neighbors) is None:
-        return None
+    return None if record.neighbors is None else _grid(record.neighbors)
+
+
+def found(record: Record) -> list[tuple[str, Gallery]]:
+    """For each direction, "image to text", a group for each query: it, and what it finds on the other side."""
+    return [(grid["name"], _grid(grid)) for grid in record.found]
+
+
+def _grid(grid: Mapping[str, Any]) -> Gallery:
     groups = [
         Group([_tile(query), *(_tile(near, query) for near in query["neighbors"])], 1 + len(query["neighbors"]))
         for query in grid["queries"]

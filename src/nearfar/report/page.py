@@ -12,7 +12,7 @@ from typing import Any
 from nearfar.errors import counted
 from nearfar.owner import owned
 from nearfar.report.confusion import Confusion, confusions
-from nearfar.report.gallery import Gallery, copies, neighbors, outliers
+from nearfar.report.gallery import Gallery, copies, found, neighbors, outliers
 from nearfar.report.html import render, write
 from nearfar.report.numbers import duration, flat
 from nearfar.report.record import Record, read
@@ -48,6 +48,7 @@ class RunPage:
     curves: list[dict[str, Any]]
     map: dict[str, Any] | None
     neighbors: Gallery | None
+    found: list[tuple[str, Gallery]]
     outliers: Gallery | None
     copies: Gallery | None
     views: str | None
@@ -98,6 +99,7 @@ def page_data(record: Record) -> RunPage:
         curves=curves(record),
         map=record.map,
         neighbors=neighbors(record),
+        found=found(record),
         outliers=outliers(record),
         copies=copies(record),
         views=f"data:image/png;base64,{base64.b64encode(record.views).decode()}" if record.views else None,

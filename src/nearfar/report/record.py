@@ -14,7 +14,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 - `classifier.json`: of a classifier: `classes`, and `facts` with `run`, `data`, `train`, `learned`, `calibration`.
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
-  `copy_sets` and `outliers`.
+  `copy_sets` and `outliers`.   - `results/found.json`: `directions`, each a `name` and what `found_grid` gives.
 - `results/NAME.json`, all others: a table,
 
       {"title": "Does it help?", "note": "One sentence.", "columns": ["kNN (%)", "linear (%)"],
@@ -52,8 +52,9 @@ from nearfar.files import read_json, read_yaml
 from nearfar.training.directory import read_environment, read_skipped, unchanged
 from nearfar.training.journal import Journal
 
-SPECIAL = ("map", "neighbors", "copies", "outliers")
+SPECIAL = ("map", "neighbors", "copies", "outliers", "found")
 REMEDIES = dict.fromkeys(SPECIAL, "`nearfar report RUN --data DATA` writes it again") | {
+    "found": "`nearfar evaluate RUN DATA` writes it again",
     "finetune": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
     "classifier": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
 }
@@ -78,6 +79,7 @@ class Record:
     neighbors: dict[str, Any] | None = None
     copies: dict[str, Any] | None = None
     outliers: dict[str, Any] | None = None
+    found: list[dict[str, Any]] = field(default_factory=list)
     classifier: dict[str, Any] | None = None
     views: bytes | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -133,6 +135,7 @@ def read(run_dir: str | Path) -> Record:
     record.neighbors = attempt("results/neighbors.json", _neighbors, None)
     record.copies = attempt("results/copies.json", _copies, None)
     record.outliers = attempt("results/outliers.json", _outliers, None)
+    record.found = attempt("results/found.json", _found, [])
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
             record.tables[path.stem] = table
@@ -229,6 +232,17 @@ def _neighbors(path: Path) -> dict[str, Any]:
     for query in grid["queries"]:
         _check_tiles([query, *query["neighbors"]], grid, face)
     return grid
+
+
+def _found(path: Path) -> list[dict[str, Any]]:
+    """Grids of what one side of pairs finds in another, each with its name."""
+    grids = _json(path)["directions"]
+    for grid in grids:
+        grid["name"] = str(grid["name"])
+        face = _face(grid)
+        for query in grid["queries"]:
+            _check_tiles([query, *query["neighbors"]], grid, face)
+    return grids
 
 
 def _copies(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,6 +51,38 @@ def neighbor_grid(
             for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
         ],
         "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
+    }
+
+
+def found_grid(
+    query: Tensor,
+    gallery: Tensor,
+    samples: tuple[Tensor, Tensor],
+    tiles: Tiles,
+    *,
+    queries: int = 8,
+    found: int = 6,
+    side: int = 72,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What some entries of one side of pairs find among those of another: as `neighbor_grid`, with the samples that
+    hold them as tiles, which are labeled by what they say.
+
+    query: Q x D.  gallery: N x D.  samples: of which each of these is, Q and N.  tiles: of the samples.  found: how
+    many for each query.
+    """
+    unit, others = _unit(query), _unit(gallery)
+    chosen = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:queries].sort().values
+    cosine, near = (unit[chosen] @ others.T).topk(min(found, len(others)), dim=1)
+    told = replace(tiles, label=torch.arange(len(tiles.names)), classes=tiles.names)
+    asked, held = samples[0][chosen].tolist(), samples[1][near].tolist()
+    tile = told.each(torch.tensor([*asked, *(i for own in held for i in own)]), side)
+    return told.head() | {
+        "queries": [
+            tile[i] | {"neighbors": [tile[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
+            for i, js, ss in zip(asked, held, cosine.tolist(), strict=True)
+        ],
+        "protocol": {"version": 1, "similarity": "cosine", "gallery": len(others), "seed": seed},
     }
 
 

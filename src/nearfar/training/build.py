@@ -26,6 +26,7 @@ from nearfar.modalities import recipes
 from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
+from nearfar.nn.towers import pick_tower, trunk
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
@@ -110,6 +111,11 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
             "`nearfar methods` lists the others"
         )
+    if method.needs_streams and plan.network is None and not kind.several(settings):
+        raise UserError(
+            f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
+            "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
+        )
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
@@ -120,8 +126,8 @@ def insist_possible(plan: Plan) -> None:
     settings, kind = plan.settings, kinds.of(plan.kind)
     if plan.network is None:
         kind.insist_settings(settings)
-    if settings.from_run:
-        _insist_same_network(settings.from_run, settings.encoder)
+    for run, network in kind.starts(settings).values():
+        _insist_same_network(run, network)
     if (count := kind.view_count(settings)) is not None:
         insist_views(plan, methods.load(plan.method), count)
 
@@ -132,9 +138,10 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     if fewest <= count <= (most or count):
         return
     wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"{fewest} or more"
-    of = plan.settings.views + (f" --view-count {plan.settings.view_count}" if plan.settings.view_count else "")
+    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
+    of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
     raise UserError(
-        f"{plan.method!r} takes {wanted} views of each sample, and --views {of} makes {count}: give --view-count "
+        f"{plan.method!r} takes {wanted} views of each sample, and {of} makes {count}: give --view-count "
         f"{most or fewest}, or other --views"
     )
 
@@ -168,8 +175,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         if (out / "config.yaml").exists():  # whatever the module holds now
             encoder.load_state_dict(load_file(unchanged(out, UNTRAINED, read_config(out))))
         first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-    if settings.from_run:
-        start_from(settings.from_run, encoder, plan.kind)
+    for tower, (run, _) in kind.starts(settings).items():
+        start_from(run, pick_tower(encoder, tower), plan.kind)
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
     method = methods.build(
         methods.load(plan.method),
@@ -220,8 +227,9 @@ def start_from(run: str, encoder: Encoder, kind: str) -> None:
     """
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
+    wanted = encoder if "joint" in given.spec else trunk(encoder)
     try:
-        encoder.load_state_dict(given.state_dict())
+        wanted.load_state_dict(given.state_dict())
     except RuntimeError as error:
         raise _other_network(run, given.spec, encoder.spec.get("name")) from error
 

@@ -27,8 +27,9 @@ def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
         f"{device}."
     )
     heat = f"temperature {plan.arguments['temperature']:g}, " if "temperature" in plan.arguments else ""
+    seen = f"views {settings.views}, " if settings.views else ""
     yield (
-        f"By the recipe {plan.recipe or 'of the kind'} and the flags: {heat}views {settings.views}, "
+        f"By the recipe {plan.recipe or 'of the kind'} and the flags: {heat}{seen}"
         f"{settings.optimizer} with a learning rate of {facts['lr']:.3g} (--lr {settings.lr:g}, for a batch of "
         f"256) and a weight decay of {settings.weight_decay:g}."
     )

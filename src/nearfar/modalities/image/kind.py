@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,24 @@ class ImageKind(kind.Kind):
                 f"have {images.channels}: convert them first"
             )
         return images
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
+        """Paths, relative to the table's folder; or encoded images, arrays or images of PIL."""
+        items: list[Any] = super().from_columns(columns, split, root)
+        # As the datasets library writes them, an image is its bytes, or else its path.
+        items = [item.get("bytes") or item.get("path") if isinstance(item, Mapping) else item for item in items]
+        paths = all(isinstance(item, str | os.PathLike) for item in items)
+        return [str(Path(root or "", item)) for item in items] if paths else items
+
+    def entries(self, samples: Samples, data: Any) -> list[int]:
+        """A page of a file is of the entry that names the file."""
+        if not isinstance(data[0], str):
+            return super().entries(samples, data)
+        place = {name: i for i, name in enumerate(listed_names(data))}
+        return [place[name if name in place else name.rpartition("#")[0]] for name in samples.names]
+
+    def several(self, settings: Settings) -> bool:
+        return ":" in settings.encoder
 
     def is_sample(self, path: str | Path) -> bool:
         return Path(path).suffix.lower() in SUFFIXES

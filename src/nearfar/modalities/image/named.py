@@ -287,3 +287,9 @@ def _chance(blur: float | None, size: int) -> float:
 def _tenth(size: int) -> int:
     """The width of SimCLR's blur: a tenth of the side, made odd."""
     return 2 * (size // 10 // 2) + 1
+
+
+def clip(size: int) -> Views:
+    """The view of CLIP: a crop that takes off a tenth of the image at most (Radford et al. 2021, arXiv 2103.00020)."""
+    view = View(size=size, area=(0.9, 1.0))
+    return Views([view, view])

@@ -27,9 +27,12 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
     *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
-    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing"),
+    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip"),
 )
 """The names of `nearfar.modalities.image.named`."""
+
+FAITHFUL = "clip"
+"""The views of which what is said of an image stays true, for images that are a side of a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Settings(settings.Settings):
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
-    drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing,
+    drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
     or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,10 @@ class TableKind(kind.Kind):
             keep=settings.keep_words,
             columns=columns,
         )
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
+        """Any number of them; what a column holds is learned from rows that are not in another split."""
+        return {**columns, "split": list(split)}
 
     def facts(self, samples: TableSamples, settings: Settings) -> dict[str, Any]:
         """How many inputs a row makes; a method that asks for channels gets that."""

@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from nearfar.data import tables
+from nearfar.data import csv, tables
 from nearfar.data.labels import LabelColumn, some
 from nearfar.data.pairs import COLUMNS, Asked, ScoredPairs, read_scores
 from nearfar.data.samples import LEARNED
@@ -107,6 +107,10 @@ class TextKind(kind.Kind):
             keep=settings.keep_words,
         )
         return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
+
+    def beside(self, path: Path) -> list[str] | None:
+        """The lines of a .txt file: each is a sentence on the same."""
+        return csv.read_text(path).splitlines() if path.suffix.lower() == ".txt" else None
 
     def has_scores(self, data: Any, asked: Asked) -> bool:
         return asked.named or asked.there(self.columns(data) or [])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data import csv, tables
-from nearfar.data.labels import LabelColumn, Labels, array_labels, given_labels, some, split_names
+from nearfar.data.labels import LabelColumn, some
 from nearfar.data.samples import Samples
 from nearfar.errors import NotFound, UserError, WrongType, counted
 from nearfar.modalities.recognize import sentence_column
@@ -95,7 +95,7 @@ def open_texts(
         rows = list(zip(*(_column(table, name, given) for name in columns), strict=True))
     _insist_text(rows, given)
     names = [str(i) for i in range(len(rows))]
-    known = _labels(table, names, given, labels, wanted, keep)
+    known = tables.known(table, names, given, labels, wanted, keep, noun="sentence")
     full = [i for i, row in enumerate(rows) if all(not text.isspace() and text for text in row)]
     if not full:
         raise UserError(f"{given} has no sentence that is not empty")
@@ -172,32 +172,3 @@ def _insist_text(rows: list[tuple[str, ...]], given: str) -> None:
             "".join(row).encode()
         except UnicodeEncodeError as error:
             raise UserError(f"sentence {i} of {given} is no text that can be written as UTF-8 ({error})") from error
-
-
-def _labels(
-    table: pa.Table | None, names: list[str], given: str, labels: Any, wanted: LabelColumn, keep: Sequence[str]
-) -> Labels:
-    """What is known of each row, by the table itself and by other labels, which go before it."""
-    missing = torch.full((len(names),), MISSING)
-    own = {name: _cells(table, name) for name in ("split", "group", "attribute")}
-    if labels is not None:
-        known = given_labels(labels, names, column=wanted, noun="sentence", keep=keep)
-    else:
-        found = None if table is None else wanted.find(table.column_names, given)
-        values = None if found is None or table is None else csv.arrow_values(table[found])
-        known = Labels(missing, [], missing.clone(), [""] * len(names))
-        if values is not None:
-            known = array_labels(values, len(names), noun="sentence", keep=keep)
-    group, attribute = (
-        missing if cells is None else array_labels(cells, len(names)).label
-        for cells in (own["group"], own["attribute"])
-    )
-    split = known.split
-    if own["split"] is not None:
-        split = split_names(own["split"], where=f"the column split of {given}")
-    return known.beside(group, attribute, split)
-
-
-def _cells(table: pa.Table | None, name: str) -> list[Any] | None:
-    found = None if table is None else csv.column(table.column_names, name)
-    return None if found is None or table is None else csv.arrow_values(table[found])

@@ -43,6 +43,9 @@ class Sentences:
     def to(self, device: torch.device) -> Sentences:
         return replace(self, device=device)
 
+    def select(self, index: Tensor) -> Sentences:
+        return replace(self, texts=[self.texts[i] for i in index.tolist()])
+
     def pin(self) -> Sentences:
         return self
 

@@ -202,6 +202,12 @@ def cmc() -> Recipe:
     return replace(recipe, settings=replace(recipe.settings, encoder="0+0:conv4"))
 
 
+def clip() -> Recipe:
+    """As for CMC: two networks, each of which sees a view of its own."""
+    recipe = _of(small_images.clip())
+    return replace(recipe, settings=replace(recipe.settings, encoder="0+0:conv4"))
+
+
 def excon() -> Recipe:
     """Two views of a drawing, and the drawing as it is."""
     recipe = _of(small_images.excon())

@@ -56,6 +56,11 @@ def cmc() -> Recipe:
     return replace(recipe, settings=replace(recipe.settings, encoder="ycbcr:resnet18"))
 
 
+def clip() -> Recipe:
+    recipe = _of(small_images.clip())
+    return replace(recipe, settings=replace(recipe.settings, encoder="ycbcr:resnet18"))
+
+
 def instdisc() -> Recipe:
     return replace(_of(small_images.instdisc()), method=_BANK | {"proximal": 0.0})
 

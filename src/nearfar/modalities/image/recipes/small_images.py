@@ -357,6 +357,13 @@ def cmc() -> Recipe:
     )
 
 
+def clip() -> Recipe:
+    """No paper has it: lightness and color are the two sides (unverified)."""
+    return Recipe(
+        settings=Settings(encoder="ycbcr:resnet18", views="cmc", optimizer="sgd", lr=0.03, weight_decay=1e-4, warmup=0)
+    )
+
+
 def excon() -> Recipe:
     """The authors' command for CIFAR-100, without its background (ExConB), on ResNet-18."""
     return Recipe(

@@ -1,0 +1,106 @@
+"""What the sides of a run on pairs make of each other: retrieval, and classes that prompts describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.data.digests import digests, fingerprint
+from nearfar.data.samples import Samples
+from nearfar.errors import UserError, counted
+from nearfar.evaluation.cross import class_weights
+from nearfar.modalities import kind as kinds
+from nearfar.owner import writes
+from nearfar.ranges import Seed, checked
+from nearfar.report.across import directions, retrieval_table, told_classes, zero_shot_table
+from nearfar.run import Run
+from nearfar.training import probe as probing
+
+Say = Callable[[str], None]
+
+
+@writes
+@checked
+def retrieval(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: None) -> dict[str, Any]:
+    """How well each side of pairs finds the others: recall@1, 5 and 10 by cosine, beside chance and the untrained
+    encoder. Of several that belong to a query any one counts; those of the split test are measured where one is named.
+
+    Raises ValueError for a run without sides that share a space.
+    Writes results/retrieval-DATA-DIGEST.json, and what some queries find to results/found.json; returns the first.
+    """
+    if not run.sides:
+        raise UserError(f"{str(run.path)!r} has no sides that share a space, as clip makes one of pairs")
+    samples: Any = run.open(data, labels="none")
+    for note in samples.notes:
+        say(note)
+    if bool((tested := samples.of_split("test")).any()) and not bool(tested.all()):
+        say(f"{int(tested.sum()):,} of {len(samples):,} pairs are of the split test: these are measured.")
+        samples = samples.subset(tested.nonzero()[:, 0])
+    if len(samples) < 2:
+        raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
+    encoders: dict[str, Any] = {"untrained encoder": run.untrained(), "trained encoder": run.encoder}
+    rows = {
+        name: {side: _rows(encoder.tower(side), samples.sides[side]) for side in run.sides}
+        for name, encoder in encoders.items()
+    }
+    made, shown = directions(rows, samples, run.kind.tiles(samples), seed)
+    run.write("found", {"directions": shown})
+    known = run.seen(samples)
+    table = retrieval_table(made, int(known.sum()), len(samples), seed, run.seen_how)
+    return run.kept(table, "retrieval", data, [fingerprint(digests(samples), samples)], known)
+
+
+@writes
+@checked
+def zero_shot(
+    run: Run,
+    data: Any,
+    prompts: Any,
+    *,
+    labels: Any = None,
+    label_column: str = "",
+    seed: Seed = 0,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """How well samples of a tower are told apart by what the other tower makes of prompts; no label is learned from.
+
+    run: opened by the tower.  prompts: for the other one, a table of prompt and label, one or more for each class; the
+    column of the prompts is the one that its kind takes. Rows of the split test are measured where one is named.
+    Raises ValueError for a run without a tower and another one beside it, and for classes without prompts.
+    Writes results/zero-shot-DATA-DIGEST.json and returns what it holds.
+    """
+    sides = Run(run.path, run.checkpoint, trust=run.trust).sides
+    others = [name for name in sides if name != run.tower]
+    if not run.tower or len(others) != 1:
+        known = f"name one of {', '.join(sides)} by --tower" if sides else "it has none"
+        raise UserError(f"prompts are of one of two sides that share a space, and the samples of the other: {known}")
+    samples = run.open(data, labels=labels, label_column=label_column)
+    other = Run(run.path, run.checkpoint, tower=others[0], trust=run.trust)
+    told = other.open(prompts)
+    for note in [*samples.notes, *told.notes]:
+        say(note)
+    tested = samples.of_split("test") if "test" in samples.split else torch.ones(len(samples), dtype=torch.bool)
+    samples = samples.subset((tested & (samples.label != MISSING)).nonzero()[:, 0])
+    if not len(samples):
+        raise UserError(f"zero-shot accuracy takes labels, and none are known: {run.kind.unlabeled}")
+    label = told_classes(samples, told, str(prompts))
+    right = {}
+    for name, one, two in (
+        ("untrained encoder", run.untrained(), other.untrained()),
+        ("trained encoder", run.encoder, other.encoder),
+    ):
+        weights = class_weights(_rows(two, told), told.label, len(told.classes))
+        right[name] = (_rows(one, samples) @ weights.T).argmax(1) == label
+    known = run.seen(samples)
+    table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
+    table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
+    return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)], known)
+
+
+def _rows(tower: Any, samples: Samples) -> Tensor:
+    """What a tower makes of its own samples, which it knows how to see plainly."""
+    return probing.passed(tower, kinds.of(tower.spec["kind"]).plain(tower), samples)

@@ -1,0 +1,164 @@
+"""What the sides of pairs find of each other, as the tables and the groups of tiles of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.data.labels import some
+from nearfar.data.samples import Samples
+from nearfar.data.tiles import Tiles
+from nearfar.errors import UserError
+from nearfar.evaluation.cross import chance, median_rank, ranks
+from nearfar.evaluation.intervals import of_answers
+from nearfar.evaluation.protocol import packed
+from nearfar.report.samples import found_grid
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Queries of one side among all of another. rank: of the first that belongs to each query, by what made the rows:
+    Q, from 0.  sample: Q, of which each query is.  chance: recall@k of a ranking at random.  gallery: how many."""
+
+    name: str
+    rank: Mapping[str, Tensor]
+    sample: Tensor
+    chance: Mapping[int, float]
+    gallery: int
+
+
+def retrieval_table(
+    directions: Sequence[Direction], seen: int, samples: int, seed: int, how_seen: str
+) -> dict[str, Any]:
+    """Recall across the sides of pairs as the table of a report; the last row is the run's own.
+
+    seen: pairs of so many `samples` that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    random: dict[str, float] = {}
+    gains: dict[str, dict[str, Any]] = {}
+    for one in directions:
+        main = list(one.rank)[-1]
+        random |= {f"{one.name}, R@{k} (%)": value for k, value in one.chance.items()}
+        for name, rank in one.rank.items():
+            own = rows.setdefault(name, {})
+            for k in one.chance:
+                title, hit = f"{one.name}, R@{k} (%)", rank < k
+                value, low, high = of_answers(hit, group=one.sample, seed=seed)
+                own[title] = {"value": value, "low": low, "high": high, "right": packed(hit)}
+                if name != main:
+                    value, low, high = of_answers(one.rank[main] < k, over=hit, group=one.sample, seed=seed)
+                    gains.setdefault(name, {})[title] = {"value": value, "low": low, "high": high}
+    main = list(rows)[-1]
+    counts = "; ".join(
+        f"{one.name}, {len(one.sample):,} queries among {one.gallery:,}, median rank "
+        f"{median_rank(one.rank[main]):,} ({median_rank(list(one.rank.values())[-2]):,} untrained)"
+        for one in directions
+    )
+    note = (
+        "R@k: the share of queries of which one that belongs to it is among the first k by cosine, with 95 % intervals "
+        f"over samples; a ranking at random has {', '.join(f'{value:.1f}' for value in random.values())} %. "
+        f"{counts[0].upper()}{counts[1:]}."
+    )
+    note += (
+        f" {seen:,} of the {samples:,} pairs were in training{how_seen}: this says how well it finds what it has seen."
+        if seen
+        else " No pair was in training."
+    )
+    return {
+        "title": "How well the sides find each other",
+        "note": note,
+        "columns": list(rows[main]),
+        "rows": [{"name": name, "main": name == main, "values": values} for name, values in rows.items()],
+        "gains": gains,
+        "chance": random,
+        "seen": {"samples": seen, "of": samples},
+        "protocol": {"version": 1, "similarity": "cosine", "ties": "the lower index first", "seed": seed},
+    }
+
+
+def zero_shot_table(
+    right: Mapping[str, Tensor],
+    label: Tensor,
+    classes: Sequence[str],
+    prompts: int,
+    seen: int,
+    how_seen: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The accuracy of classes that prompts describe as the table of a report; the last row is the run's own.
+
+    right: N, which samples are named right, by what made the rows.  label: N.  prompts: of all classes.  seen: samples
+    that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    title, main = "zero-shot (%)", list(right)[-1]
+    cells, gains = {}, {}
+    for name, hit in right.items():
+        value, low, high = of_answers(hit, seed=seed)
+        cells[name] = {title: {"value": value, "low": low, "high": high, "right": packed(hit)}}
+        if name != main:
+            value, low, high = of_answers(right[main], over=hit, seed=seed)
+            gains[name] = {title: {"value": value, "low": low, "high": high}}
+    each = {c: 100 * float(right[main][label == c].float().mean()) for c in label.unique().tolist()}
+    often = 100 * int(label.bincount().max()) / len(label)
+    note = (
+        f"Accuracy on {len(label):,} samples, each named by the nearest of {len(classes):,} classes that {prompts:,} "
+        f"prompts describe, with 95 % intervals; no label was learned from. Guessing would give "
+        f"{100 / len(classes):.1f} %, always naming the most frequent class {often:.1f} %. The mean over classes is "
+        f"{sum(each.values()) / len(each):.1f} %."
+    )
+    note += f" {seen:,} of the samples were in training{how_seen}." if seen else " No sample was in training."
+    return {
+        "title": "Classes named by their prompts alone",
+        "note": note,
+        "columns": [title],
+        "rows": [{"name": name, "main": name == main, "values": values} for name, values in cells.items()],
+        "gains": gains,
+        "seen": {"samples": seen, "of": len(label)},
+        "per_class": {
+            "columns": [title],
+            "rows": [{"name": classes[c], "values": {title: {"value": value}}} for c, value in sorted(each.items())],
+        },
+        "protocol": {"version": 1, "similarity": "cosine", "prompts": prompts, "seed": seed},
+    }
+
+
+def directions(
+    rows: Mapping[str, Mapping[str, Tensor]], samples: Any, tiles: Tiles, seed: int
+) -> tuple[list[Direction], list[dict[str, Any]]]:
+    """Each side looking among all of another: the ranks, and for the report what some queries find.
+
+    rows: of all entries of each side, by what made them, the run's own last.  samples: pairs, which say by `across`
+    what belongs together, and by `of_entries` whose an entry is.  tiles: of the pairs.
+    """
+    made, shown = [], []
+    ours = list(rows.values())[-1]
+    for a, b in permutations(ours, 2):
+        belongs, same = samples.across(a, b)
+        whose, of = samples.of_entries(a), samples.of_entries(b)
+        asked = belongs[:, 0].unique()  # a caption that is alone has no other one to find
+        place = torch.full((len(whose),), MISSING)
+        place[asked] = torch.arange(len(asked))
+        belongs[:, 0], same[:, 0] = place[belongs[:, 0]], place[same[:, 0]]
+        without = same[same[:, 0] != MISSING]
+        found = {name: ranks(one[a][asked], one[b], belongs, without) for name, one in rows.items()}
+        size = len(of) - bool(len(without))
+        made.append(Direction(f"{a} to {b}", found, whose[asked], chance(belongs, size), size))
+        shown.append({"name": f"{a} to {b}"} | found_grid(ours[a], ours[b], (whose, of), tiles, seed=seed))
+    return made, shown
+
+
+def told_classes(samples: Samples, told: Samples, prompts: str) -> Tensor:
+    """The class of each sample, as prompts number the classes: N. Raises ValueError where a class has no prompt."""
+    if bool((told.label == MISSING).any()):
+        raise UserError(f"{prompts!r} names no class for some of its prompts: give it a column label")
+    if lacking := sorted({samples.classes[c] for c in samples.label.tolist()} - set(told.classes)):
+        raise UserError(f"the classes {some(list(map(repr, lacking)))} have no prompt in {prompts!r}")
+    place = [told.classes.index(name) if name in told.classes else MISSING for name in samples.classes]
+    return torch.tensor(place)[samples.label]
