@@ -17,7 +17,7 @@ from nearfar.modalities.pair.settings import Settings, Side, sides
 from nearfar.nn.towers import Joint, Towers
 from tests.modalities.pair.small import rows, table
 
-TINY = ("--epochs", "2", "--batch", "8", "--joint", "8", "--optimizer", "adamw", "--lr", "0.1")
+TINY = ("--epochs", "2", "--batch", "8", "--space", "8", "--optimizer", "adamw", "--lr", "0.1")
 PICTURES = ("--pair", "image=path,text=caption", "--encoder", "image=conv4,text=bert-1x16", *TINY)
 NUMBERS = ("--pair", "table=r+g+b,text=caption", "--encoder", "table=mlp-16x1,text=bert-1x16", *TINY)
 
