@@ -74,7 +74,7 @@ def test_of_a_locked_side_only_the_layer_into_the_shared_space_learns() -> None:
 
 def test_sides_of_two_widths_and_a_lock_on_nothing_are_refused() -> None:
     towers = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Joint(Wrapped(TinyRows(), {}), 8)})
-    with pytest.raises(ValueError, match=r"24 and 8 numbers.*--joint"):
+    with pytest.raises(ValueError, match=r"24 and 8 numbers.*--space"):
         CLIP(towers)
     with pytest.raises(ValueError, match="no tower 'sound'"):
         CLIP(Towers({"a": Wrapped(TinyRows(), {}), "b": Wrapped(TinyRows(), {})}), lock="sound")

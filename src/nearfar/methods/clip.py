@@ -65,7 +65,7 @@ class CLIP(Method):
         if len(set(dims)) > 1:
             raise UserError(
                 f"the networks give {' and '.join(map(str, dims))} numbers, and rows of one width are compared: "
-                "--joint 256 puts a layer behind each"
+                "--space 256 puts a layer behind each"
             )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias)) if sigmoid else None

@@ -120,7 +120,7 @@ class PairKind(kind.Kind):
                 towers[name] = next(iter(towers))
                 continue
             encoder = of.encoder(held, own, facts["sides"][name])
-            towers[name] = Joint(encoder, settings.joint) if settings.joint else encoder
+            towers[name] = Joint(encoder, settings.space) if settings.space else encoder
         return Towers(towers)
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> Encoder:

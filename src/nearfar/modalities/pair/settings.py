@@ -78,7 +78,7 @@ class Settings(settings.Settings):
     """Views of each sample, and of each of its sides."""
     sides: tuple[str, ...] = ()
     """What else is set of a side, SIDE.SETTING=VALUE, such as image.size=32 text.length=16 image.from_run=runs/one."""
-    joint: NonNegativeInt = 256
+    space: NonNegativeInt = 256
     """Width of the space that all sides share, by a linear layer behind each network; 0 leaves each network its own."""
     shared: bool = False
     """One network for all sides, which must be of one kind."""
