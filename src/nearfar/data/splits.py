@@ -49,6 +49,22 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
         return [(rows[torch.from_numpy(train)], rows[torch.from_numpy(test)]) for train, test in splits if len(test)]
 
 
+def given_folds(label: Tensor, group: Tensor, fold: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Folds that are given, as `folds` gives its own; labeled samples in no fold are learned from in each.
+
+    fold: N, int64, or MISSING.  Raises ValueError where there are fewer than two, or a group is in several.
+    """
+    rows = (label != MISSING).nonzero().flatten()
+    own = fold[rows]
+    names = own[own != MISSING].unique().tolist()
+    if len(names) < 2:
+        raise UserError(f"{len(names)} folds with labels are given, and two or more are wanted: leave the folds out")
+    parts = [(rows[own != name], rows[own == name]) for name in names]
+    if any(len(apart(group, train, test)) < len(test) for train, test in parts):
+        raise UserError("samples of one group are in several of the folds that are given: leave the folds out")
+    return parts
+
+
 def _dealt(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each sample, the same as that of scikit-learn's StratifiedKFold, which takes a second or two to load.
 
