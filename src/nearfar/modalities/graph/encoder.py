@@ -87,7 +87,7 @@ class GraphEncoder(Encoder):
         sums = []
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = norm(layer(x, view).relu())
-            sums.append(view.sums(x.float()))
+            sums.append(view.sums(x.to(torch.promote_types(x.dtype, torch.float32))))
         return torch.cat(sums, 1)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Graphs:

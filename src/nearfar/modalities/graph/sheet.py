@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nearfar.errors import NotInstalled
 from nearfar.modalities.graph.graphs import Graphs
 from nearfar.modalities.graph.samples import GraphSamples
 from nearfar.modalities.graph.views import Draws, Views
@@ -23,8 +24,10 @@ SPRINGS = 100
 
 def layout(nodes: int, edges: np.ndarray) -> np.ndarray:
     """Where to draw the nodes of a graph, by networkx: nodes x 2, each from 0 to 1.  edges: E x 2."""
-    import networkx as nx
-
+    try:
+        import networkx as nx
+    except ModuleNotFoundError as error:
+        raise NotInstalled("graphs are drawn by networkx, which is not installed: pip install 'nearfar[graphs]'") from error
     graph = nx.Graph()
     graph.add_nodes_from(range(nodes))
     graph.add_edges_from(edges.tolist())

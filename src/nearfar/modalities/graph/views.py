@@ -69,7 +69,7 @@ class Change:
         if "attribute_mask" in on:
             made = self._masked(made, seed, batch, on["attribute_mask"])
         if "node_drop" in on:
-            gone = (graphs.nodes * self.strength).floor() * on["node_drop"]
+            gone = torch.minimum((graphs.nodes * self.strength).floor(), graphs.nodes - 1) * on["node_drop"]
             rank, _ = _rank_of(uniform(seed[batch], _place(graphs, batch), NODES), batch, len(gone))
             keep = rank >= gone[batch]
         if "subgraph" in on:

@@ -8,10 +8,10 @@ from nearfar.modalities.graph.settings import Facts, Settings
 from nearfar.settings import Recipe
 
 
-def _recipe(method: dict[str, Any] | None = None, **changed: Any) -> Recipe:
+def _recipe(facts: Facts, method: dict[str, Any] | None = None, **changed: Any) -> Recipe:
     settings: dict[str, Any] = {
         "epochs": 20,
-        "batch": 128,
+        "batch": facts.batch or min(128, max(2, facts.samples // 2)),  # two steps an epoch at least
         "optimizer": "adam",
         "lr": 2e-2,  # 0.01 at a batch of 128
         "weight_decay": 0.0,
@@ -21,38 +21,38 @@ def _recipe(method: dict[str, Any] | None = None, **changed: Any) -> Recipe:
     return Recipe(settings=Settings(**settings | changed), method=method or {})
 
 
-def default() -> Recipe:
-    return _recipe()
+def default(facts: Facts) -> Recipe:
+    return _recipe(facts)
 
 
-def graphcl() -> Recipe:
+def graphcl(facts: Facts) -> Recipe:
     """The first view is the graph as it is."""
-    return _recipe(changed="second")
+    return _recipe(facts, changed="second")
 
 
-def simclr() -> Recipe:
-    return _recipe({"temperature": 0.2})
+def simclr(facts: Facts) -> Recipe:
+    return _recipe(facts, {"temperature": 0.2})
 
 
-def dcl() -> Recipe:
-    return _recipe({"temperature": 0.2})
+def dcl(facts: Facts) -> Recipe:
+    return _recipe(facts, {"temperature": 0.2})
 
 
-def hcl() -> Recipe:
-    return _recipe({"temperature": 0.2})
+def hcl(facts: Facts) -> Recipe:
+    return _recipe(facts, {"temperature": 0.2})
 
 
 def moco(facts: Facts) -> Recipe:
-    return _recipe({"queue": facts.queue(1024), "momentum": 0.99, "temperature": 0.2})
+    return _recipe(facts, {"queue": facts.queue(1024), "momentum": 0.99, "temperature": 0.2})
 
 
-def byol() -> Recipe:
-    return _recipe({"hidden": 256, "momentum": 0.99})
+def byol(facts: Facts) -> Recipe:
+    return _recipe(facts, {"hidden": 256, "momentum": 0.99})
 
 
-def barlow() -> Recipe:
-    return _recipe({"dim": 256})
+def barlow(facts: Facts) -> Recipe:
+    return _recipe(facts, {"dim": 256})
 
 
-def supcon() -> Recipe:
-    return _recipe({"temperature": 0.2})
+def supcon(facts: Facts) -> Recipe:
+    return _recipe(facts, {"temperature": 0.2})
