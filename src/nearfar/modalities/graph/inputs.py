@@ -73,6 +73,7 @@ class Inputs:
         names = [node.names[i] for i in there] if labels and (len(there) > 1 or form != "auto") else []
         count = node.numbers if numbers else 0
         rows = graphs.x[:, bool(node.names) :].double()
+        rows = rows[rows.isfinite().all(1)]  # others are refused, with their count, by whoever opens them
         degrees = form == "degrees" or (form == "auto" and not names and not count)
         most = int(graphs.degrees().clamp(max=MOST_DEGREE).max()) if degrees and len(graphs.x) else 0
         attr = graphs.edge_attr

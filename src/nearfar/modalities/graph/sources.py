@@ -246,9 +246,10 @@ def _of_geometric(data: Any) -> One:
     known = {name: getattr(data, name, None) for name in ("label", "group", "split", "fold")}
     y = getattr(data, "y", None)
     if known["label"] is None and y is not None:
-        if np.size(y) != 1:
-            raise UserError(f"y of a graph is to be one label, and has {np.size(y)}: leave it out, or give --labels")
-        known["label"] = np.asarray(y).reshape(-1)[0].item()
+        values = np.asarray(y.cpu() if hasattr(y, "cpu") else y).reshape(-1)
+        if len(values) != 1:
+            raise UserError(f"y of a graph is to be one label, and has {len(values)} numbers: leave it out, or give labels")
+        known["label"] = values[0].item()
     return {name: value for name, value in known.items() if value is not None}, edges, own
 
 
