@@ -1,8 +1,8 @@
 """GraphCL and SupCon on graphs: `python -m benchmarks.graphs DATA`, where DATA hold MUTAG, PROTEINS, NCI1, IMDB-BINARY.
 
-Each is measured by a support vector machine in the ten folds that the data bring, after the last epoch: graphcl, trained
-on all graphs without labels, as its paper does; supcon, trained for each fold anew on the labels of the other nine; the
-untrained encoder; and counts of node labels and of neighborhoods. What was measured is kept, a file a piece.
+Each is measured by a support vector machine in the ten folds that the data bring, after the last epoch: graphcl,
+trained on all graphs without labels, as its paper does; supcon, trained for each fold anew on the labels of the other
+nine; the untrained encoder; and counts of node labels and of neighborhoods. What was measured is kept, a file a piece.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def table() -> str:
         cells = []
         for name in SETS:
             values = [one for one in own if one[0] == name]
-            cells.append(", ".join(_shown([value[k] for _, value in values]) for k in ("svm", "linear")) if values else "")
+            cells.append(
+                ", ".join(_shown([value[k] for _, value in values]) for k in ("svm", "linear")) if values else ""
+            )
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -48,6 +48,7 @@ from nearfar.training.directory import UNTRAINED, read_config, read_samples, unc
 
 Which = Literal["last", "best"]
 
+
 class Run:
     """An encoder and the directory it came from.
 
@@ -452,13 +453,13 @@ class Run:
         if given is not None:
             parts = given_folds(samples.label, samples.group, given)
             if out := int((known & (given == MISSING)).sum()):
-                say(f"{out:,} labeled {self.kind.noun} are in no fold of those that are given: they are only learned from.")
+                say(f"{out:,} labeled {self.kind.noun} are in no fold of those given: they are only learned from.")
             return parts, torch.cat([tested for _, tested in parts])
         parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
         if len(parts) < self.kind.folds:
             say(
-                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more labeled "
-                f"{self.kind.noun}, or there are no more groups."
+                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more "
+                f"labeled {self.kind.noun}, or there are no more groups."
             )
         return parts, torch.cat([tested for _, tested in parts])
 

@@ -51,9 +51,7 @@ class GraphCL(Method):
         return Step(self.loss(z1, z2, batch.group))
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
-        return info_nce_batch(
-            z1, z2, temperature=self.temperature, group=group, positive_below=self.positive_below
-        )
+        return info_nce_batch(z1, z2, temperature=self.temperature, group=group, positive_below=self.positive_below)
 
     def chance(self, batch: Batch) -> Tensor:
         z = equal_rows(batch)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nearfar import methods
 from nearfar.batch import Batch, cat, select
 from nearfar.distributed import local
 from nearfar.errors import UserError
 from nearfar.method import Method
-from nearfar import methods
 from nearfar.modalities.graph.encoder import GCNLayer, GINLayer, GraphEncoder, from_spec
 from nearfar.modalities.graph.graphs import Graphs
 from nearfar.modalities.graph.inputs import Inputs
@@ -93,11 +93,15 @@ def test_a_spec_builds_it_again_and_its_example_passes() -> None:
     assert encoder("gcn").notes
     with pytest.raises(UserError, match="3 numbers of each node"):
         net(graphs(3, width=5))
-    with pytest.raises(UserError, match='"gat".*gin-LAYERSxWIDTH'):
+    with pytest.raises(UserError, match=r'"gat".*gin-LAYERSxWIDTH'):
         encoder("gat")
 
 
-SMALL: dict[str, dict[str, Any]] = {"moco": {"queue": 16, "dim": 8}, "byol": {"hidden": 8, "dim": 8}, "barlow": {"dim": 8}}
+SMALL: dict[str, dict[str, Any]] = {
+    "moco": {"queue": 16, "dim": 8},
+    "byol": {"hidden": 8, "dim": 8},
+    "barlow": {"dim": 8},
+}
 NAMES = ["graphcl", "simclr", "byol", "barlow", "supcon", "moco", "dcl", "hcl"]
 
 
@@ -111,9 +115,7 @@ def build(name: str) -> Method:
 
 def batch() -> Batch:
     views = [graphs(8, seed=seed) for seed in (3, 4)]
-    return Batch(
-        [Graphs(v.x.double(), v.edge_index, v.nodes) for v in views], torch.arange(8), torch.arange(8) % 2
-    )
+    return Batch([Graphs(v.x.double(), v.edge_index, v.nodes) for v in views], torch.arange(8), torch.arange(8) % 2)
 
 
 def stepped(name: str) -> tuple[Tensor, dict[str, Tensor]]:

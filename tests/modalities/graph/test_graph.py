@@ -30,7 +30,11 @@ def test_from_a_folder_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture
     data, out = texts(tmp_path / "SMALL"), tmp_path / "run"
     assert main(["train", "graphcl", str(data), "--out", str(out), *FLAGS]) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
-    assert (config["kind"], config["settings"]["changed"], config["settings"]["views"]) == ("graph", "second", "random4")
+    assert (config["kind"], config["settings"]["changed"], config["settings"]["views"]) == (
+        "graph",
+        "second",
+        "random4",
+    )
     assert main(["evaluate", str(out), str(data), "--svm"]) == 0
     result = json.loads(evaluated(out).read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}
@@ -55,7 +59,10 @@ def test_from_a_folder_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_methods_take_steps_on_graphs(method: str, tmp_path: Path) -> None:
     data, out = array_file(tmp_path / "a.npz", 32), tmp_path / "run"
     small = {"moco": ("--queue", "16"), "byol": ("--hidden", "16"), "barlow": ("--dim", "16")}.get(method, ())
-    assert main(["train", method, str(data), "--out", str(out), *FLAGS[:4], "--probe-every", "0", *FLAGS[4:6], *small]) == 0
+    assert (
+        main(["train", method, str(data), "--out", str(out), *FLAGS[:4], "--probe-every", "0", *FLAGS[4:6], *small])
+        == 0
+    )
     features = nearfar.load(out).embed(str(data))
     assert features.isfinite().all()
     assert features.std(0).max() > 0
@@ -65,7 +72,9 @@ def test_the_folds_of_the_data_are_taken(tmp_path: Path, capsys: pytest.CaptureF
     held = arrays(40, fold=True)
     held["fold"][:4] = -1
     np.savez(tmp_path / "a.npz", **held)
-    run = nearfar.fit(tmp_path / "a.npz", "graphcl", out=tmp_path / "run", encoder="gin-2x8", epochs=1, say=lambda t: None)
+    run = nearfar.fit(
+        tmp_path / "a.npz", "graphcl", out=tmp_path / "run", encoder="gin-2x8", epochs=1, say=lambda t: None
+    )
     samples = run.open(tmp_path / "a.npz")
     parts, tested = run.splits(samples, 0, print)
     assert [test.tolist() for _, test in parts] == [[i for i in range(4, 40) if i // 2 % 5 == f] for f in range(5)]
@@ -122,7 +131,9 @@ def test_counts_do_not_feel_the_order_of_nodes_and_are_counts() -> None:
     place = torch.arange(6)
     ring = torch.stack([place, (place + 1) % 6])
     path = ring[:, :5]
-    both = Graphs(torch.ones(12, 1), torch.cat([ring, ring.flip(0), path + 6, path.flip(0) + 6], 1), torch.tensor([6, 6]))
+    both = Graphs(
+        torch.ones(12, 1), torch.cat([ring, ring.flip(0), path + 6, path.flip(0) + 6], 1), torch.tensor([6, 6])
+    )
     made = counts.counted(both)
     assert torch.equal(made["node counts"][0], made["node counts"][1])
     assert not torch.equal(made["WL counts"][0], made["WL counts"][1])

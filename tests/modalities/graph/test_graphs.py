@@ -20,7 +20,8 @@ def test_select_cat_and_split_give_the_same_graphs() -> None:
     chosen = select(given, index)
     for place, i in enumerate(index.tolist()):
         one, own = select(given, torch.tensor([i])), select(chosen, torch.tensor([place]))
-        assert torch.equal(one.x, own.x) and torch.equal(one.edge_index, own.edge_index)
+        assert torch.equal(one.x, own.x)
+        assert torch.equal(one.edge_index, own.edge_index)
         assert torch.equal(one.x, given.x[given.batch == i])
         assert int(one.edge_index.max()) < len(one.x)
     assert torch.equal(to(given, "cpu").nodes, given.nodes)

@@ -25,9 +25,11 @@ TU = Path("/work/shared/data")
 def same(one: GraphSamples, other: GraphSamples) -> None:
     index = torch.arange(len(one))
     assert digests(one) == digests(other)
-    assert torch.equal(one.label, other.label) and one.classes == other.classes
+    assert torch.equal(one.label, other.label)
+    assert one.classes == other.classes
     (a,), (b,) = one.fetch(index), other.fetch(index)
-    assert torch.equal(a.x, b.x) and torch.equal(a.nodes, b.nodes)
+    assert torch.equal(a.x, b.x)
+    assert torch.equal(a.nodes, b.nodes)
     assert {tuple(e) for e in a.edge_index.T.tolist()} == {tuple(e) for e in b.edge_index.T.tolist()}
 
 
@@ -93,7 +95,8 @@ def test_inputs_are_labels_numbers_or_degrees(tmp_path: Path) -> None:
     (view,) = both.fetch(torch.arange(10))
     assert torch.equal(view.x[:, :3].sum(1), torch.ones(size))
     torch.testing.assert_close(view.x[:, 3:].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
-    assert view.edge_attr is not None and view.edge_attr.shape[1] == 1
+    assert view.edge_attr is not None
+    assert view.edge_attr.shape[1] == 1
     held["node_label"][:] = 0
     np.savez(tmp_path / "b.npz", **held)
     degrees = open_graphs(tmp_path / "b.npz")
@@ -133,7 +136,9 @@ def test_graphs_that_cannot_be_are_left_out_and_counted(tmp_path: Path) -> None:
     assert [name for name, _ in samples.skipped] == ["0", "1", "4", "6"]
     reasons = dict(samples.skipped)
     assert "node 1000, which is not there" in reasons["0"]
-    assert "another graph" in reasons["1"] and "another graph" in reasons["6"] and reasons["4"] == "it has no nodes"
+    assert "another graph" in reasons["1"]
+    assert "another graph" in reasons["6"]
+    assert reasons["4"] == "it has no nodes"
     assert "4 graphs of 7 left out" in samples.notes[0]
     assert [samples.classes[i] for i in samples.label.tolist()] == ["0", "1", "0"]
     assert samples.fold.tolist() == [0, 1, 1]
@@ -156,7 +161,8 @@ def test_odd_graphs_in_memory(tmp_path: Path) -> None:
     broken = data.Data(edge_index=torch.tensor([[0, 1], [1, 7]]), num_nodes=3)
     good = data.Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
     samples = open_graphs([good, broken])
-    assert samples.skipped[0][0] == "1" and "node 7" in samples.skipped[0][1]
+    assert samples.skipped[0][0] == "1"
+    assert "node 7" in samples.skipped[0][1]
     assert bool((samples.label == MISSING).all())
     with pytest.raises(UserError, match="no graph that can be used: edge 1 goes to node 7"):
         open_graphs([broken])

@@ -62,7 +62,8 @@ def test_perturbed_edges_stay_as_many_and_go_both_ways() -> None:
     given = graphs(8, edges=2)
     view = Change(("edge_perturb",), 0.3)(given, seeds(8))
     whole(view)
-    assert torch.equal(view.x, given.x) and torch.equal(view.edges(), given.edges())
+    assert torch.equal(view.x, given.x)
+    assert torch.equal(view.edges(), given.edges())
     moved = (view.edge_index != given.edge_index).any(0)
     both = given.edges() // 2
     changed = torch.bincount(given.batch[given.edge_index[0]][moved], minlength=8) // 2
@@ -187,7 +188,8 @@ def test_a_graph_alone_has_the_view_that_it_has_in_a_batch(name: str, official: 
         index = torch.arange(10)[rows]
         for whole_view, part in zip(together, made(given.select(index), draws=draws.rows(rows)), strict=True):
             wanted = whole_view.select(index)
-            assert torch.equal(wanted.edge_index, part.edge_index) and torch.equal(wanted.nodes, part.nodes)
+            assert torch.equal(wanted.edge_index, part.edge_index)
+            assert torch.equal(wanted.nodes, part.nodes)
             torch.testing.assert_close(wanted.x, part.x)
             torch.testing.assert_close(wanted.edge_attr, part.edge_attr)
 
@@ -200,7 +202,8 @@ def test_graphs_of_one_node_or_without_edges_pass_all_views(official: bool) -> N
         made = views(name, official=official, strength=0.5)
         for view in made(given, draws=made.draw(2, torch.Generator().manual_seed(1))):
             whole(view)
-            assert view.count() == 2 and int(view.nodes.min()) >= 1
+            assert view.count() == 2
+            assert int(view.nodes.min()) >= 1
 
 
 def test_the_first_view_can_stay_as_it_is() -> None:
@@ -219,10 +222,13 @@ def test_unknown_views_are_named() -> None:
 
 def test_uniform_numbers_are_uniform_and_of_their_seed() -> None:
     rows = uniform(seeds(4)[:, None], torch.arange(20000), 1)
-    assert 0 <= float(rows.min()) and float(rows.max()) < 1
+    assert float(rows.min()) >= 0
+    assert float(rows.max()) < 1
     assert torch.allclose(rows.mean(1), torch.tensor(0.5).double(), atol=0.01)
     assert torch.allclose(rows.var(1), torch.tensor(1 / 12).double(), atol=0.003)
-    assert torch.corrcoef(torch.cat([rows, uniform(seeds(4)[:, None], torch.arange(20000), 2)])).triu(1).abs().max() < 0.03
+    assert (
+        torch.corrcoef(torch.cat([rows, uniform(seeds(4)[:, None], torch.arange(20000), 2)])).triu(1).abs().max() < 0.03
+    )
     # splitmix64's first number for a state of 0, as published: 0xE220A8397B1DCDAF
     from nearfar.modalities.graph.views import mixed
 

@@ -162,7 +162,7 @@ class GraphKind(kind.Kind):
             classes=samples.classes,
             noun="graph",
             plural="graphs",
-            copies="Graphs count as copies where they are alike but for the order of their nodes, as far as can be told.",
+            copies="Graphs count as copies where they are alike but for the order of their nodes, as far as is told.",
         )
 
     def copies(self, samples: GraphSamples) -> Copies:
@@ -171,7 +171,9 @@ class GraphKind(kind.Kind):
     def method_advice(self, samples: GraphSamples) -> Advice:
         """GraphCL, where labels do not say otherwise."""
         advice = super().method_advice(samples)
-        return advice if advice.value == "supcon" else Advice("method", "graphcl", "few labels or none: it is for graphs")
+        return (
+            advice if advice.value == "supcon" else Advice("method", "graphcl", "few labels or none: it is for graphs")
+        )
 
     def examine(self, samples: GraphSamples, settings: Settings) -> Examination:
         return doctor.examine(samples, settings.strength)

@@ -16,7 +16,7 @@ from nearfar.data import csv, tables
 from nearfar.data.labels import LabelColumn, number, some
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import UserError, counted
-from nearfar.modalities.graph.graphs import Graphs, spans
+from nearfar.modalities.graph.graphs import Graphs
 from nearfar.modalities.graph.inputs import Inputs, Known
 from nearfar.modalities.graph.sources import Raw, read
 
@@ -65,9 +65,7 @@ class GraphSamples(Samples):
     def to(self, device: torch.device | str) -> Self:
         from nearfar.batch import to
 
-        return replace(
-            self, graphs=to(self.graphs, device), edges=self.edges.to(device), row=self.row.to(device)
-        )
+        return replace(self, graphs=to(self.graphs, device), edges=self.edges.to(device), row=self.row.to(device))
 
 
 def _rows(values: Tensor, known: Known) -> list[bytes]:

@@ -67,8 +67,8 @@ def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so."""
     if sizes(name) is None:
         raise UserError(
-            f'no encoder of graphs is called "{name}": gin (3 layers of 32), gin-LAYERSxWIDTH such as gin-5x64, gcn, or '
-            "gcn-LAYERSxWIDTH"
+            f'no encoder of graphs is called "{name}": gin (3 layers of 32), gin-LAYERSxWIDTH such as gin-5x64, gcn, '
+            "or gcn-LAYERSxWIDTH"
         )
 
 

@@ -27,7 +27,9 @@ def layout(nodes: int, edges: np.ndarray) -> np.ndarray:
     try:
         import networkx as nx
     except ModuleNotFoundError as error:
-        raise NotInstalled("graphs are drawn by networkx, which is not installed: pip install 'nearfar[graphs]'") from error
+        raise NotInstalled(
+            "graphs are drawn by networkx, which is not installed: pip install 'nearfar[graphs]'"
+        ) from error
     graph = nx.Graph()
     graph.add_nodes_from(range(nodes))
     graph.add_edges_from(edges.tolist())
@@ -38,7 +40,11 @@ def layout(nodes: int, edges: np.ndarray) -> np.ndarray:
 
 
 def drawn(
-    place: np.ndarray, edges: np.ndarray, colors: Sequence[tuple[int, int, int]], side: int, shown: np.ndarray | None = None
+    place: np.ndarray,
+    edges: np.ndarray,
+    colors: Sequence[tuple[int, int, int]],
+    side: int,
+    shown: np.ndarray | None = None,
 ) -> Image.Image:
     """A graph as a picture of side x side.  place: see `layout`.  colors: of the nodes.  shown: which are drawn."""
     wide = 3 * side  # drawn larger and made smaller, for smooth lines

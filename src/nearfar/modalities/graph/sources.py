@@ -248,7 +248,9 @@ def _of_geometric(data: Any) -> One:
     if known["label"] is None and y is not None:
         values = np.asarray(y.cpu() if hasattr(y, "cpu") else y).reshape(-1)
         if len(values) != 1:
-            raise UserError(f"y of a graph is to be one label, and has {len(values)} numbers: leave it out, or give labels")
+            raise UserError(
+                f"y of a graph is to be one label, and has {len(values)} numbers: leave it out, or give labels"
+            )
         known["label"] = values[0].item()
     return {name: value for name, value in known.items() if value is not None}, edges, own
 
