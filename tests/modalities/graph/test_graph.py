@@ -14,14 +14,10 @@ from PIL import Image
 
 import nearfar
 from nearfar.cli import main
-from nearfar.modalities.graph import counts, doctor
-from nearfar.modalities.graph.graphs import Graphs
-from nearfar.modalities.graph.samples import open_graphs
 from nearfar.modalities.graph.views import PLAIN
 from tests.tiny import evaluated
 
 from .small import FLAGS, array_file, arrays, graphs, texts
-from .test_encoder import renumbered
 
 METHODS = ["simclr", "byol", "barlow", "supcon", "moco", "dcl", "hcl"]
 
@@ -81,62 +77,6 @@ def test_the_folds_of_the_data_are_taken(tmp_path: Path, capsys: pytest.CaptureF
     assert all(set(range(4)) <= set(learn.tolist()) for learn, _ in parts)
     assert sorted(tested.tolist()) == list(range(4, 40))
     assert "4 labeled graphs are in no fold" in capsys.readouterr().out
-
-
-def test_views_and_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    held = arrays(20)
-    size = len(held["graph_id"])
-    held["graph_id"] = np.append(held["graph_id"], [20, 21, 21])  # one of a single node, one without edges
-    held["graph_label"] = np.append(held["graph_label"], [0, 1])
-    held["node_label"] = np.append(held["node_label"], [0, 0, 0])
-    held["edge_index"] = np.concatenate([held["edge_index"], [[0], [2]]], 1)  # one way only
-    assert size + 3 == len(held["graph_id"])
-    np.savez(tmp_path / "a.npz", **held)
-    out = tmp_path / "views.png"
-    for name in ("random4", "subgraph"):
-        assert main(["views", str(tmp_path / "a.npz"), "--views", name, "--out", str(out), "--force"]) == 0
-    with Image.open(out) as sheet:
-        assert sheet.width > 400
-    assert main(["doctor", str(tmp_path / "a.npz"), "--out", str(tmp_path / "labels.csv")]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "1 graph has one node (20)" in shown
-    assert "1 graph has no edge (21)" in shown
-    assert "listed one way only" in shown
-    assert "nearfar train" in shown
-
-
-def test_copies_are_known_whatever_the_order_of_their_nodes() -> None:
-    nx = pytest.importorskip("networkx")
-    one, other = nx.path_graph(6), nx.relabel_nodes(nx.path_graph(6), dict(enumerate([3, 1, 5, 0, 2, 4])))
-    mixed = nx.Graph()
-    mixed.add_nodes_from(range(6))
-    mixed.add_edges_from(other.edges)
-    found = doctor.copies(open_graphs([one, mixed, nx.star_graph(5), one.copy()]))
-    assert found.group.tolist() == [0, 0, -1, 0]
-    assert found.same.tolist()[0] == found.same.tolist()[3] != -1
-    assert (found.exact, found.near) == (1, 1)
-
-
-def test_counts_do_not_feel_the_order_of_nodes_and_are_counts() -> None:
-    given = graphs(6, edges=1)
-    order = torch.cat([torch.arange(len(given.x))[given.batch == i].flip(0) for i in range(6)])
-    plain = Graphs((given.x > 0.5).float(), given.edge_index, given.nodes)
-    for name, rows in counts.counted(plain).items():
-        assert torch.equal(rows, counts.counted(renumbered(plain, order))[name])
-        rounds = 1 if name == "node counts" else counts.ROUNDS + 1
-        assert rows.sum(1).tolist() == [rounds * n for n in plain.nodes.tolist()]
-    kinds = len(plain.x.unique(dim=0))
-    assert counts.counted(plain)["node counts"].shape[1] == kinds
-    # A path and a ring of equal labels differ after a round, and not before.
-    place = torch.arange(6)
-    ring = torch.stack([place, (place + 1) % 6])
-    path = ring[:, :5]
-    both = Graphs(
-        torch.ones(12, 1), torch.cat([ring, ring.flip(0), path + 6, path.flip(0) + 6], 1), torch.tensor([6, 6])
-    )
-    made = counts.counted(both)
-    assert torch.equal(made["node counts"][0], made["node counts"][1])
-    assert not torch.equal(made["WL counts"][0], made["WL counts"][1])
 
 
 def test_plain_graphs_are_as_they_are() -> None:
