@@ -124,7 +124,7 @@ def _changed(x: Tensor, edge_index: Tensor, batch: Tensor) -> tuple[Tensor, Tens
     if kind == 2:
         edge_index, _ = dropout_edge(edge_index, 0.1)
         edge_index, _ = add_random_edge(edge_index, 0.1, num_nodes=len(x))
-        return x, edge_index, batch
+        return x, edge_index.long(), batch  # where there is none to add, it gives floats
     return mask_feature(x, 0.1, mode="row")[0], edge_index, batch
 
 

@@ -452,9 +452,13 @@ class Run:
         given = self.kind.given_folds(samples)
         if given is not None:
             parts = given_folds(samples.label, samples.group, given)
-            if out := int((known & (given == MISSING)).sum()):
-                say(f"{out:,} labeled {self.kind.noun} are in no fold of those given: they are only learned from.")
-            return parts, torch.cat([tested for _, tested in parts])
+            tested = torch.cat([test for _, test in parts])
+            if out := int(known.sum()) - len(tested):
+                say(
+                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: they "
+                    "are only learned from."
+                )
+            return parts, tested
         parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
         if len(parts) < self.kind.folds:
             say(

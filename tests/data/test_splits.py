@@ -164,5 +164,7 @@ def test_given_folds_are_taken_as_they_are() -> None:
     assert [(learn.tolist(), test.tolist()) for learn, test in parts] == [([0, 1, 4], [2, 3]), ([2, 3, 4], [0, 1])]
     with pytest.raises(ValueError, match="1 folds with labels"):
         given_folds(label, alone, torch.zeros(6, dtype=torch.int64))
-    with pytest.raises(ValueError, match="one group"):
-        given_folds(label, torch.tensor([3, 1, 3, 2, 4, 5]), fold)
+    parts = given_folds(label, torch.tensor([3, 1, 3, 2, 4, 5]), fold)  # 0 and 2 are of one group
+    assert [test.tolist() for _, test in parts] == [[3], [1]]
+    with pytest.raises(ValueError, match="0 with samples of groups"):
+        given_folds(label, torch.zeros(6, dtype=torch.int64), fold)

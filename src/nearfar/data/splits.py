@@ -50,18 +50,21 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
 
 
 def given_folds(label: Tensor, group: Tensor, fold: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Folds that are given, as `folds` gives its own; labeled samples in no fold are learned from in each.
+    """Folds that are given, as `folds` gives its own; labeled samples in no fold are learned from in each, and those of
+    a group that is in another fold too are not tested.
 
-    fold: N, int64, or MISSING.  Raises ValueError where there are fewer than two, or a group is in several.
+    fold: N, int64, or MISSING.  Raises ValueError where fewer than two have a sample to test.
     """
     rows = (label != MISSING).nonzero().flatten()
     own = fold[rows]
     names = own[own != MISSING].unique().tolist()
-    if len(names) < 2:
-        raise UserError(f"{len(names)} folds with labels are given, and two or more are wanted: leave the folds out")
-    parts = [(rows[own != name], rows[own == name]) for name in names]
-    if any(len(apart(group, train, test)) < len(test) for train, test in parts):
-        raise UserError("samples of one group are in several of the folds that are given: leave the folds out")
+    parts = [(rows[own != name], apart(group, rows[own != name], rows[own == name])) for name in names]
+    parts = [part for part in parts if len(part[1])]
+    if len(parts) < 2:
+        raise UserError(
+            f"{len(names)} folds with labels are given, {len(parts)} with samples of groups that are in no other fold, and "
+            "two or more are wanted: give data without folds, or --labels without groups"
+        )
     return parts
 
 

@@ -19,8 +19,6 @@ from nearfar.modalities.graph.graphs import Graphs
 from nearfar.modalities.graph.samples import GraphSamples, open_graphs
 from tests.modalities.graph.small import array_file, arrays, texts
 
-TU = Path("/work/shared/data")
-
 
 def same(one: GraphSamples, other: GraphSamples) -> None:
     index = torch.arange(len(one))
@@ -215,13 +213,17 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
         open_graphs(tmp_path / "a.npz").insist_finite()
 
 
-@pytest.mark.skipif(not (TU / "tu_graphs.npz").exists(), reason="the TU sets are not here")
 @pytest.mark.parametrize(
     ("name", "graphs", "nodes", "edges", "width"),
     [("MUTAG", 188, 3371, 7442, 7), ("IMDB-BINARY", 1000, 19773, 193062, 129)],
 )
-def test_benchmark_sets_have_their_published_sizes(name: str, graphs: int, nodes: int, edges: int, width: int) -> None:
-    one, other = open_graphs(TU / "tu_graphs.npz", dataset=name), open_graphs(TU / "tu_graphs_raw.zip", dataset=name)
+def test_benchmark_sets_have_their_published_sizes(
+    name: str, graphs: int, nodes: int, edges: int, width: int, real_data: Path
+) -> None:
+    one, other = (
+        open_graphs(real_data / "tu_graphs.npz", dataset=name),
+        open_graphs(real_data / "tu_graphs_raw.zip", dataset=name),
+    )
     for samples in (one, other):
         assert isinstance(samples.graphs, Graphs)
         assert (len(samples), len(samples.graphs.x), samples.graphs.edge_index.shape[1]) == (graphs, nodes, edges)

@@ -42,5 +42,6 @@ def test_a_sheet_has_each_graph_and_its_views(tmp_path: Path) -> None:
     sheet = graph_sheet(samples, made, index, made.draw(3, torch.Generator().manual_seed(0)))
     wide = graph_sheet(samples, None, index, None, ["a\nb", "c", "d"])
     assert sheet.height > 3 * 150
-    assert sheet.width < wide.width < 4 * sheet.width
+    assert sheet.width == 3 * 162 + 40  # each beside its two views
+    assert wide.size == (3 * 162 + 40, 150 + 26 + 2 * 18 + 40)  # side by side, with two lines below
     assert len(pictures(samples, index, 48)) == 3
