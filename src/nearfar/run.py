@@ -455,8 +455,8 @@ class Run:
             tested = torch.cat([test for _, test in parts])
             if out := int(known.sum()) - len(tested):
                 say(
-                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: they "
-                    "are only learned from."
+                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: "
+                    "they are only learned from."
                 )
             return parts, tested
         parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)

@@ -62,8 +62,8 @@ def given_folds(label: Tensor, group: Tensor, fold: Tensor) -> list[tuple[Tensor
     parts = [part for part in parts if len(part[1])]
     if len(parts) < 2:
         raise UserError(
-            f"{len(names)} folds with labels are given, {len(parts)} with samples of groups that are in no other fold, and "
-            "two or more are wanted: give data without folds, or --labels without groups"
+            f"{len(names)} folds with labels are given, {len(parts)} with samples of groups that are in no other fold, "
+            "and two or more are wanted: give data without folds, or --labels without groups"
         )
     return parts
 

@@ -218,11 +218,11 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
     [("MUTAG", 188, 3371, 7442, 7), ("IMDB-BINARY", 1000, 19773, 193062, 129)],
 )
 def test_benchmark_sets_have_their_published_sizes(
-    name: str, graphs: int, nodes: int, edges: int, width: int, real_data: Path
+    name: str, graphs: int, nodes: int, edges: int, width: int, shared_data: Path
 ) -> None:
     one, other = (
-        open_graphs(real_data / "tu_graphs.npz", dataset=name),
-        open_graphs(real_data / "tu_graphs_raw.zip", dataset=name),
+        open_graphs(shared_data / "tu_graphs.npz", dataset=name),
+        open_graphs(shared_data / "tu_graphs_raw.zip", dataset=name),
     )
     for samples in (one, other):
         assert isinstance(samples.graphs, Graphs)
