@@ -146,7 +146,7 @@ def _theirs(samples: GraphSamples, index: tuple[Tensor, ...], *, each: bool) -> 
 
     def run() -> None:
         for rows in index:
-            graphs = [known[i] for i in rows.tolist()]
+            graphs: list[Any] = [known[i] for i in rows.tolist()]
             whole: Any = Together.from_data_list(graphs)
             if each:
                 other: Any = Together.from_data_list([one(data) for data in graphs])

@@ -62,7 +62,8 @@ class Inputs:
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> Inputs:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()})
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
+        return cls(**known)
 
     @classmethod
     def learn(cls, graphs: Graphs, node: Known, edge: Known, form: str) -> Inputs:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.labels import LabelColumn
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.files import load_function
 from nearfar.modalities import kind
@@ -168,7 +169,7 @@ class GraphKind(kind.Kind):
     def copies(self, samples: GraphSamples) -> Copies:
         return doctor.copies(samples)
 
-    def method_advice(self, samples: GraphSamples) -> Advice:
+    def method_advice(self, samples: Samples) -> Advice:
         """GraphCL, where labels do not say otherwise."""
         advice = super().method_advice(samples)
         return (

@@ -296,8 +296,8 @@ def _joined(graphs: Sequence[One]) -> Raw:
     for part in ("node_label", "node_number", "edge_label", "edge_number"):
         # A graph without edges knows nothing of these, and is no reason to leave out what others know.
         asked = [n for n in full if part.startswith("node") or len(graphs[n][1])]
-        held = [graphs[n][2].get(part) for n in asked]
-        if held and all(values is not None for values in held):
+        held = [values for n in asked if (values := graphs[n][2].get(part)) is not None]
+        if held and len(held) == len(asked):
             if len({np.shape(values)[1:] for values in held}) > 1:
                 raise UserError(f"graphs have {some(sorted({str(np.shape(v)[1]) for v in held}))} of {part} a row")
             rows[part] = np.concatenate(held)

@@ -61,85 +61,88 @@ class Change:
         """seed: N, int64."""
         drawn = (uniform(seed, CHOICE) * len(self.kinds)).long()  # N
         on = {kind: drawn == number for number, kind in enumerate(self.kinds)}
-        batch = graphs.batch
-        keep, made = None, graphs
-        edge = None
+        batch, made = graphs.batch, graphs
+        node = edge = None
         if "edge_perturb" in on:
             made, edge = self._perturbed(made, seed, batch, on["edge_perturb"])
         if "attribute_mask" in on:
             made = self._masked(made, seed, batch, on["attribute_mask"])
-        if "node_drop" in on:
-            gone = torch.minimum((graphs.nodes * self.strength).floor(), graphs.nodes - 1) * on["node_drop"]
-            rank, _ = _rank_of(uniform(seed[batch], _place(graphs, batch), NODES), batch, len(gone))
-            keep = rank >= gone[batch]
-        if "subgraph" in on:
-            inside = self._subgraph(graphs, seed, batch, on["subgraph"]) | ~on["subgraph"][batch]
-            keep = inside if keep is None else keep & inside
-        if self.official and keep is not None:
-            keep, edge = self._cut(made, keep, edge, on.get("subgraph"), batch)
-        if keep is None and edge is None:
+        if on.keys() & {"node_drop", "subgraph"}:
+            node = torch.ones_like(batch, dtype=torch.bool)
+        if node is not None and "node_drop" in on:
+            rows, of, place = _nodes(graphs, batch, on["node_drop"])
+            gone = torch.minimum((graphs.nodes * self.strength).floor(), graphs.nodes - 1)
+            rank, _ = _rank_of(uniform(seed[of], place, NODES), of, len(gone))
+            node[rows] = rank >= gone[of]
+        if node is not None and "subgraph" in on:
+            self._subgraph(graphs, seed, batch, on["subgraph"], node)
+        if self.official and node is not None:
+            node, edge = self._cut(made, node, edge, on.get("subgraph"), batch)
+        if node is None and edge is None:
             return made
-        return made.kept(torch.ones_like(batch, dtype=torch.bool) if keep is None else keep, edge)
+        return made.kept(torch.ones_like(batch, dtype=torch.bool) if node is None else node, edge)
 
     def _perturbed(self, graphs: Graphs, seed: Tensor, batch: Tensor, on: Tensor) -> tuple[Graphs, Tensor | None]:
         """A share of the edges goes elsewhere: as many are removed as random ones are added. Of an edge that goes both
         ways both go.  official: some are removed, each way by itself; which stay is told: edges, bool."""
-        start, end = graphs.edge_index
+        rows = on[batch[graphs.edge_index[0]]].nonzero()[:, 0]
+        start, end = graphs.edge_index[:, rows]
         of = batch[start]
-        size, first = graphs.nodes[of], graphs.first[of]
         if self.official:
-            count = graphs.edges()
+            count = torch.bincount(of, minlength=len(on))
             place = torch.arange(len(of), device=of.device) - (count.cumsum(0) - count)[of]
-            rank, _ = _rank_of(uniform(seed[of], place, EDGES), of, len(graphs.nodes))
-            return graphs, rank >= ((count * self.strength).floor() * on)[of]
-        low, high = torch.minimum(start, end) - first, torch.maximum(start, end) - first
-        pair = low * size + high
-        chance = uniform(seed[of], pair, EDGES)  # the same both ways
-        rank, count = _rank_of(chance, of, len(graphs.nodes))
-        moved = (rank < ((count * self.strength).floor() * on)[of]) & (size > 1)
+            rank, _ = _rank_of(uniform(seed[of], place, EDGES), of, len(on))
+            stays = torch.ones_like(graphs.edge_index[0], dtype=torch.bool)
+            stays[rows] = rank >= (count * self.strength).floor()[of]
+            return graphs, stays
+        size, first = graphs.nodes[of], graphs.first[of]
+        pair = _pair(start, end, first, size)
+        rank, count = _rank_of(uniform(seed[of], pair, EDGES), of, len(on))  # the same both ways
+        moved = (rank < (count * self.strength).floor()[of]) & (size > 1)
+        rows, forth, of, pair, size, first = (x[moved] for x in (rows, start <= end, of, pair, size, first))
         here = (uniform(seed[of], pair, ENDS, 0) * size).long()
         there = (here + 1 + (uniform(seed[of], pair, ENDS, 1) * (size - 1)).long()) % size
-        forth = start <= end
-        new = torch.stack([torch.where(forth, here, there), torch.where(forth, there, here)]) + first
-        index = torch.where(moved, new, graphs.edge_index)
+        index = graphs.edge_index.clone()
+        index[:, rows] = torch.stack([torch.where(forth, here, there), torch.where(forth, there, here)]) + first
         return Graphs(graphs.x, index, graphs.nodes, graphs.edge_attr), None
 
     def _masked(self, graphs: Graphs, seed: Tensor, batch: Tensor, on: Tensor) -> Graphs:
         """The attributes of some nodes are the mean of their graph's.  official: noise about 1/2."""
-        place = _place(graphs, batch)
-        hidden = (graphs.nodes * self.strength).floor() * on
-        rank, _ = _rank_of(uniform(seed[batch], place, MASK), batch, len(hidden))
-        rows = (rank < hidden[batch]).nonzero()[:, 0]
+        rows, of, place = _nodes(graphs, batch, on)
+        rank, _ = _rank_of(uniform(seed[of], place, MASK), of, len(on))
+        hidden = rank < (graphs.nodes * self.strength).floor()[of]
+        rows, of, place = rows[hidden], of[hidden], place[hidden]
         if self.official:
-            entry = place[rows, None] * graphs.x.shape[1] + torch.arange(graphs.x.shape[1], device=batch.device)
-            one, two = (uniform(seed[batch[rows], None], entry, NOISE, k) for k in (0, 1))
+            entry = place[:, None] * graphs.x.shape[1] + torch.arange(graphs.x.shape[1], device=batch.device)
+            one, two = (uniform(seed[of, None], entry, NOISE, k) for k in (0, 1))
             normal = (-2 * (1 - one).log()).sqrt() * (2 * math.pi * two).cos()
             new = (0.5 + 0.5 * normal).to(graphs.x.dtype)
         else:
-            new = (graphs.sums(graphs.x) / graphs.nodes.clamp(min=1)[:, None])[batch[rows]]
+            new = (graphs.sums(graphs.x) / graphs.nodes.clamp(min=1)[:, None])[of]
         return graphs.with_x(graphs.x.index_put((rows,), new))
 
-    def _subgraph(self, graphs: Graphs, seed: Tensor, batch: Tensor, on: Tensor) -> Tensor:
-        """Which nodes a subgraph keeps: nodes, bool. It begins at one node and grows along edges, of which any at its
-        border is as likely to be the next (first passage, with an exponential time for each edge).  official: it does
-        not grow beyond the neighbors of the first node."""
-        start, end = graphs.edge_index
+    def _subgraph(self, graphs: Graphs, seed: Tensor, batch: Tensor, on: Tensor, node: Tensor) -> None:
+        """Mark the nodes that a subgraph keeps, of the graphs that are `on`. It begins at one node and grows along
+        edges, of which any at its border is as likely to be the next (first passage, with an exponential time for each
+        edge).  official: it does not grow beyond the neighbors of the first node.  node: nodes, bool, written."""
+        edges = on[batch[graphs.edge_index[0]]].nonzero()[:, 0]
+        start, end = graphs.edge_index[:, edges]
         of, first = batch[start], graphs.first
-        root = first + (uniform(seed, SEED) * graphs.nodes).long()
-        root = root[on & (graphs.nodes > 0)]
-        size = graphs.nodes[of]
-        low, high = torch.minimum(start, end) - first[of], torch.maximum(start, end) - first[of]
-        wait = -(1 - uniform(seed[of], low * size + high, WAY)).log()
+        wait = -(1 - uniform(seed[of], _pair(start, end, first[of], graphs.nodes[of]), WAY)).log()
         time = wait.new_full((len(batch),), math.inf)
-        time[root] = 0
+        root = first + (uniform(seed, SEED) * graphs.nodes).long()
+        time[root[on & (graphs.nodes > 0)]] = 0
         for step in range(len(batch)):
             before = time
             time = time.scatter_reduce(0, end, time[start] + wait, "amin")
-            if (self.official and step == 0) or bool((time == before).all()):
+            # Whether nothing is nearer than before is asked now and then: on a GPU the answer must be waited for.
+            if (self.official and step == 0) or (step % 4 == 3 and torch.equal(time, before)):
                 break
-        most = (graphs.nodes * self.subgraph).floor() + 1
-        rank, _ = _rank_of(torch.where(time.isfinite(), time / (1 + time), 1.0), batch, len(most))
-        return (rank < most[batch]) & time.isfinite()
+        rows, of, _ = _nodes(graphs, batch, on)
+        time = time[rows]
+        near = time.isfinite()
+        rank, _ = _rank_of(torch.where(near, time / (1 + time), 1.0), of, len(on))
+        node[rows] = near & (rank <= (graphs.nodes * self.subgraph).floor()[of])
 
     def _cut(
         self, graphs: Graphs, keep: Tensor, edge: Tensor | None, subgraph: Tensor | None, batch: Tensor
@@ -160,9 +163,16 @@ class Change:
         return left, stays & (start != end)
 
 
-def _place(graphs: Graphs, batch: Tensor) -> Tensor:
-    """The number of each node in its graph, from 0."""
-    return torch.arange(len(batch), device=batch.device) - graphs.first[batch]
+def _nodes(graphs: Graphs, batch: Tensor, on: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The nodes of the graphs that are `on`, the graph of each, and its number there, from 0."""
+    rows = on[batch].nonzero()[:, 0]
+    of = batch[rows]
+    return rows, of, rows - graphs.first[of]
+
+
+def _pair(start: Tensor, end: Tensor, first: Tensor, size: Tensor) -> Tensor:
+    """A number for each edge in its graph, the same both ways."""
+    return (torch.minimum(start, end) - first) * size + torch.maximum(start, end) - first
 
 
 def _rank_of(value: Tensor, of: Tensor, graphs: int) -> tuple[Tensor, Tensor]:
