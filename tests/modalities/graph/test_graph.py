@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from nearfar.modalities.graph.views import PLAIN
 from tests.tiny import evaluated
 
 from .small import FLAGS, array_file, arrays, graphs, texts
+from .test_samples import geometric
 
 METHODS = ["simclr", "byol", "barlow", "supcon", "moco", "dcl", "hcl"]
 
@@ -40,6 +42,10 @@ def test_from_a_folder_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert result["protocol"]["svm"]["splits"] == 10
     assert main(["embed", str(out), str(data)]) == 0
     assert main(["export", str(out)]) == 0
+    together = pytest.importorskip("torch_geometric.data").Batch.from_data_list(geometric())
+    encode = runpy.run_path(str(out / "export" / "encoder.py"))["encode"]
+    with torch.no_grad():
+        torch.testing.assert_close(encode(together), nearfar.load(out).embed(str(data)), rtol=1e-4, atol=1e-4)
     assert main(["report", str(out), "--data", str(data)]) == 0
     assert "data:image/jpeg" in (out / "report.html").read_text()
     with Image.open(out / "views.png") as sheet:

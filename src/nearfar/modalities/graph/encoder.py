@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -93,6 +94,48 @@ class GraphEncoder(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Graphs:
         """Rings of 3 to 6 nodes of noise."""
         return example(self.spec, n, generator)
+
+    def source(self) -> tuple[list[str], bool]:
+        """Layers as they stand in this file, and what stacks them."""
+        family, layers, width = sizes(self.spec["name"]) or ("", 0, 0)
+        layer = LAYERS[family]
+        return [
+            "from torch import Tensor, nn",
+            "",
+            "Graphs = object",
+            "",
+            "",
+            *inspect.getsource(layer).splitlines(),
+            "",
+            "",
+            "class Net(nn.Module):",
+            "    def __init__(self, befores, width, edges):",
+            "        super().__init__()",
+            f"        self.layers = nn.ModuleList({layer.__name__}(before, width, edges) for before in befores)",
+            "        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in befores)",
+            "",
+            "    def forward(self, view):",
+            '        nodes = view.nodes if hasattr(view, "nodes") else view.ptr.diff()',
+            "        batch = torch.arange(len(nodes)).repeat_interleave(nodes)",
+            "        x, sums = view.x, []",
+            "        for layer, norm in zip(self.layers, self.norms):",
+            "            x = norm(layer(x, view).relu())",
+            "            sums.append(x.new_zeros(len(nodes), x.shape[1]).index_add(0, batch, x))",
+            "        return torch.cat(sums, 1)",
+            "",
+            "",
+            f"net = Net({[self.inputs.width, *[width] * (layers - 1)]}, {width}, {self.inputs.edge_width})",
+        ], False
+
+    def encode_lines(self) -> list[str]:
+        return [
+            "",
+            "",
+            "def encode(view):",
+            f'    """A batch of PyTorch Geometric, or what has its x (nodes x {self.inputs.width}), edge_index, edge_attr and '
+            f'ptr -> N x {self.dim}."""',
+            "    return net(view)",
+        ]
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "x, edge_index and nodes, as the inputs of its spec say", "inputs": self.inputs.spec()}
