@@ -132,8 +132,8 @@ class GraphEncoder(Encoder):
             "",
             "",
             "def encode(view):",
-            f'    """A batch of N graphs of PyTorch Geometric, or what has its x (nodes x {self.inputs.width}), edge_index,',
-            f'    edge_attr and ptr -> N x {self.dim}."""',
+            f'    """A batch of N graphs of PyTorch Geometric, or what has its x (nodes x {self.inputs.width}),',
+            f'    edge_index, edge_attr and ptr -> N x {self.dim}."""',
             "    return net(view)",
         ]
 
