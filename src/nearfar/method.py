@@ -327,6 +327,12 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
+    def insist_view(self, view: Any) -> None:
+        """Raise ValueError where it cannot do with such a view what it does with views, besides encoding them.
+
+        view: of two samples of noise, as the encoder takes it. It is asked before training.
+        """
+
     def before_step(self) -> None:
         """Change gradients, between the backward pass and the optimizer."""
 

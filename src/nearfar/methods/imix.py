@@ -15,7 +15,7 @@ from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
-from nearfar.ops.mixing import cutmix, input_mix, mixup
+from nearfar.ops.mixing import cutmix, input_mix, insist_mixable, insist_numbers, mixup
 from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
@@ -83,6 +83,11 @@ class IMix(Method):
     @torch.no_grad()
     def key(self, view: Any, slow: MomentumPair) -> Tensor:
         return shuffled(partial(slow, self), view, self.clock.generator())  # N x dim
+
+    def insist_view(self, view: Any) -> None:
+        insist_mixable(view, box=self.mix is cutmix)
+        if self.extra:
+            insist_numbers(view, "InputMix (--extra)")
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.extra_alpha, generator=self.clock.generator(1))

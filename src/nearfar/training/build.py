@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -190,6 +191,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
+    with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
+        method.insist_view(encoder.example(2))
     for note in encoder.notes:
         say(note)
     known = digests(samples)
