@@ -139,7 +139,8 @@ class Encoder(nn.Module):
 
     def restorer(self) -> nn.Module:
         """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
-        with the encoder, a view and a generator that all ranks share, it gives this rank's share of the loss.
+        with the encoder, a view, a generator that all ranks share and the micro-batch, it gives this rank's share of
+        the loss.
 
         Raises ValueError where views have no parts that could be hidden.
         """

@@ -66,7 +66,7 @@ class SimCSE(Method):
             return Step(contrast)
         if not (warm or self.mlm):
             return Step(contrast + _idle(self.restorer))
-        restored = self.restorer(self.encoder, batch.views[0], self.clock.generator())
+        restored = self.restorer(self.encoder, batch.views[0], self.clock.generator(), self.micro_batch)
         return Step(contrast + (1.0 if warm else self.mlm) * restored, {"mlm": restored.detach()})
 
     def loss(self, z: list[Tensor], group: Tensor | None) -> Tensor:

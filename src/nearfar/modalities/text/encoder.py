@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from nearfar.distributed import local, world
+from nearfar.batch import split
+from nearfar.distributed import local, share, world
 from nearfar.errors import UserError
-from nearfar.losses.classification import cross_entropy
+from nearfar.losses.classification import single
 from nearfar.method import Encoder
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
@@ -160,11 +162,14 @@ class Restorer(nn.Module):
         self.hidden, self.size = tokenizer.mask, tokenizer.size
         self.kept = [*tokenizer.first, *tokenizer.last]
 
-    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
-        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability."""
+    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator, most: int = 0) -> Tensor:
+        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability.
+
+        most: sentences that pass at a time, and once more in the backward pass; 0 for all at once.
+        """
         ids, which = self.hide(view, local(torch.rand(world() * len(view.ids), 3, encoder.length, generator=generator)))
-        logits = self._logits(encoder, Tokens(ids, view.length), which)
-        return cross_entropy(logits, view.ids[which])
+        cost = self._costs(encoder, Tokens(ids, view.length), view.ids, which, most)
+        return share(cost, torch.ones_like(cost, dtype=torch.bool))
 
     def hide(self, view: Tokens, chance: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of which some are hidden or exchanged, and which are to be named: N x L each.
@@ -179,10 +184,19 @@ class Restorer(nn.Module):
         return ids, which
 
     @network
-    def _logits(self, encoder: TextEncoder, view: Tokens, which: Tensor) -> Tensor:
-        states = encoder.states(view.ids, view.length)[-1]  # N x L x H
+    def _costs(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor, most: int) -> Tensor:
+        """Of each hidden token minus the log-probability, a part of the sentences after the other."""
+        if not 0 < most < len(ids):
+            return self._cost(encoder, shown, ids, which)
+        count = -(-len(ids) // most)
+        parts = zip(split(shown, count), split(ids, count), split(which, count), strict=True)
+        return torch.cat([checkpoint(self._cost, encoder, *part, use_reentrant=False) for part in parts])
+
+    def _cost(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor) -> Tensor:
+        states = encoder.states(shown.ids, shown.length)[-1]  # N x L x H
         table = encoder.net.get_input_embeddings().weight
-        return nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        logits = nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        return nn.functional.cross_entropy(single(logits), ids[which], reduction="none")
 
 
 def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tokens:
