@@ -87,6 +87,22 @@ def derive_seed(*numbers: int) -> int:
     return state >> 1
 
 
+@dataclass(frozen=True)
+class Traced:
+    """An encoder as a function of tensors alone, for formats that know nothing else.
+
+    net: of the tensors, in that order.  behind: layers on what it gives, up to N x dim.  axes: by the name of each tensor, what its dimensions are called
+    that may be of any size, such as {0: "batch"}.  tensors: of a view.  views: of some sizes, on which the two are
+    compared.
+    """
+
+    net: nn.Module
+    axes: dict[str, dict[int, str]]
+    tensors: Callable[[Any], tuple[Tensor, ...]]
+    views: Callable[[torch.Generator], list[Any]]
+    behind: tuple[nn.Module, ...] = ()
+
+
 class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim.
 
@@ -162,6 +178,19 @@ class Encoder(nn.Module):
     def encode_lines(self) -> list[str]:
         """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
         return ["", "", "def encode(x):", "    return net(x)"]
+
+    def traced(self) -> Traced:
+        """It as a function of tensors alone. Raises ValueError where its views are more than one tensor."""
+
+        def one(view: Any) -> tuple[Tensor]:
+            if not isinstance(view, Tensor):
+                raise UserError(
+                    f"ONNX export is for encoders that take one tensor, and {self._name} takes a "
+                    f"{type(view).__name__}: export without --onnx, or one of its towers (--tower NAME)"
+                )
+            return (view,)
+
+        return Traced(self, {"input": {0: "batch"}}, one, lambda draw: [self.example(n, draw) for n in (3, 1, 5)])
 
     def publish(self, folder: Path) -> list[Path]:
         """Write, to a folder that is there, what other libraries load besides what every export holds: the files.

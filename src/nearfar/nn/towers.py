@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import UserError
-from nearfar.method import Encoder, Stage
+from nearfar.method import Encoder, Stage, Traced
 from nearfar.nn.apply import Apply
 
 TOWERS = "towers"
@@ -76,6 +77,10 @@ class Joint(Encoder):
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
+
+    def traced(self) -> Traced:
+        inner = self.trunk.traced()
+        return replace(inner, behind=(*inner.behind, self.joint))
 
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})

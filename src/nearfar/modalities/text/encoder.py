@@ -16,7 +16,7 @@ from nearfar.batch import split
 from nearfar.distributed import local, share, world
 from nearfar.errors import UserError
 from nearfar.losses.classification import single
-from nearfar.method import Encoder
+from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.precision import network
@@ -132,6 +132,21 @@ class TextEncoder(Encoder):
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
 
+    def traced(self) -> Traced:
+        """Of the ids of tokens and where there are any, N x L each, for any N and L."""
+
+        def views(draw: torch.Generator) -> list[Tokens]:
+            made = []
+            for n, width in ((3, self.length), (1, self.length), (5, max(2, self.length // 2))):
+                length = torch.randint(1, width + 1, (n,), generator=draw)
+                length[0] = width
+                made.append(Tokens(torch.randint(self.tokenizer.size, (n, width), generator=draw), length))
+            return made
+
+        axes = {0: "batch", 1: "tokens"}
+        names = {"input_ids": axes, "attention_mask": axes}
+        return Traced(_Rows(self), names, lambda view: (view.ids, view.mask.long()), views)
+
     def publish(self, folder: Path) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
@@ -140,6 +155,20 @@ class TextEncoder(Encoder):
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
+
+
+class _Rows(nn.Module):
+    """An encoder on tensors: the ids of tokens, and where there are any, N x L each -> N x dim."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        own = self.encoder
+        out = own.net(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        row = pool(out.hidden_states, mask, own.pooler)
+        return row if own.dense is None else own.dense(row).tanh()
 
 
 class Restorer(nn.Module):
