@@ -163,7 +163,9 @@ def read(name: str) -> list[dict[str, Any]]:
 @cache
 def scored(part: str) -> tuple[list[list[str]], Tensor]:
     rows = [row for row in read("stsb_en.jsonl.gz") if row["split"] == part]
-    return [[row[side] for row in rows] for side in ("sentence1", "sentence2")], torch.tensor([r["score"] for r in rows])
+    return [[row[side] for row in rows] for side in ("sentence1", "sentence2")], torch.tensor(
+        [r["score"] for r in rows]
+    )
 
 
 @cache

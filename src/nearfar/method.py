@@ -91,9 +91,9 @@ def derive_seed(*numbers: int) -> int:
 class Traced:
     """An encoder as a function of tensors alone, for formats that know nothing else.
 
-    net: of the tensors, in that order.  behind: layers on what it gives, up to N x dim.  axes: by the name of each tensor, what its dimensions are called
-    that may be of any size, such as {0: "batch"}.  tensors: of a view.  views: of some sizes, on which the two are
-    compared.
+    net: of the tensors, in that order.  behind: layers on what it gives, up to N x dim.  axes: by the name of each
+    tensor, what its dimensions are called that may be of any size, such as {0: "batch"}.  tensors: of a view.
+    views: of some sizes: at the first the file is made, and on the others the two are compared.
     """
 
     net: nn.Module
@@ -192,10 +192,10 @@ class Encoder(nn.Module):
 
         return Traced(self, {"input": {0: "batch"}}, one, lambda draw: [self.example(n, draw) for n in (3, 1, 5)])
 
-    def publish(self, folder: Path) -> list[Path]:
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         """Write, to a folder that is there, what other libraries load besides what every export holds: the files.
 
-        They are compared with the encoder first.
+        behind: a layer behind the encoder, which belongs to it.  They are compared with the encoder first.
         """
         return []
 

@@ -19,7 +19,7 @@ import torch
 from nearfar import methods, modalities
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError
-from nearfar.method import Look, Method
+from nearfar.method import Look
 from nearfar.modalities import kind as kinds
 from nearfar.training import plan as plans
 from nearfar.training.build import Built, build, insist_ready, open_samples, settled
@@ -51,8 +51,15 @@ def few(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     return import_module(where).few(folder)
 
 
+def attempted(name: str, kind: str, samples: Samples, given: dict[str, Any]) -> tuple[plans.Plan, Built] | str:
+    """What a run comes to before its first step, or why it is refused."""
+    try:
+        return made(name, kind, samples, given)
+    except UserError as error:
+        return str(error)
+
+
 def made(name: str, kind: str, samples: Samples, given: dict[str, Any]) -> tuple[plans.Plan, Built]:
-    """What a run comes to before its first step."""
     flags = methods.flags(methods.load(name))
     less = {key: small(flag.default) for key, flag in flags.items() if small(flag.default) != flag.default}
     shape = {"epochs": 1, "batch": len(samples) // STEPS}
@@ -67,12 +74,12 @@ def made(name: str, kind: str, samples: Samples, given: dict[str, Any]) -> tuple
 @pytest.mark.parametrize("name", methods.names())
 def test_a_method_trains_or_says_why_not(name: str, kind: str, opened: Any) -> None:
     samples, given = opened(kind)
-    try:
-        plan, built = made(name, kind, samples, given)
-    except UserError as error:
-        assert re.search("'.+'|--\\w", str(error)), error
-        assert len(str(error).split()) > 8, error
+    cell = attempted(name, kind, samples, given)
+    if isinstance(cell, str):
+        assert re.search(r"'.+'|--\w", cell), cell
+        assert len(cell.split()) > 8, cell
         return
+    plan, built = cell
     method, data, plain = built.method.train(), built.samples, built.kind.plain(built.encoder)
     before = {key: value.clone() for key, value in built.encoder.state_dict().items()}
     losses: list[float] = []

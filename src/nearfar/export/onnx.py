@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
 from nearfar.errors import NotInstalled, UserError
 from nearfar.export.encoder import TOLERANCE
 from nearfar.files import replace, staging

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,6 +96,9 @@ class Joint(Encoder):
     def encode_lines(self) -> list[str]:
         behind = ["", "", "encode_trunk = encode", "", "", "def encode(x):", "    return joint(encode_trunk(x))"]
         return ['net, joint = net["trunk"], net["joint"]', *self.trunk.encode_lines(), *behind]
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
+        return self.trunk.publish(folder, self.joint)
 
     def preparation(self) -> dict[str, Any]:
         return self.trunk.preparation()

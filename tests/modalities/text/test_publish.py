@@ -36,6 +36,17 @@ def test_other_libraries_load_the_folder_and_give_the_same_rows(pooler: str, tmp
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("pooler", ["avg", "cls"])
+def test_the_layer_into_a_space_that_is_shared_goes_with_a_tower(pooler: str, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    torch.manual_seed(0)
+    encoder = Joint(tiny(pooler=pooler), 8).eval()
+    encoder.publish(tmp_path)
+    model = library.SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
+    got = torch.as_tensor(model.encode(TEXTS))
+    torch.testing.assert_close(got, encoder(TOKENIZER(TEXTS, 16)).detach(), rtol=1e-3, atol=1e-4)
+
+
 def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_difference", lambda encoder, folder: 0.1)
     with pytest.raises(UserError, match=r"differs by 0\.1"):

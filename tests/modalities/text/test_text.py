@@ -83,14 +83,14 @@ def test_a_run_goes_on_bit_for_bit_with_the_tokenizer_that_it_learned(
 def test_triplets_are_trained_with_hard_negatives_and_read_singly_afterward(tmp_path: Path) -> None:
     data, out = tmp_path / "nli.csv", tmp_path / "run"
     texts = sentences(96)
-    rows = [f'"{a}","{b}","{c}"' for a, b, c in zip(texts[:32], texts[32:64], texts[64:], strict=True)]
-    data.write_text("\n".join(["sent0,sent1,hard_neg", *rows]) + "\n")
-    columns = ["--text-column", "sent0", "--positive-column", "sent1", "--negative-column", "hard_neg"]
+    rows = [f'"{a}","{b}","{c}","no {a}"' for a, b, c in zip(texts[:32], texts[32:64], texts[64:], strict=True)]
+    data.write_text("\n".join(["sent0,sent1,hard_neg,other", *rows]) + "\n")
+    columns = ["--text-column", "sent0", "--positive-column", "sent1", "--negative-column", "hard_neg+other"]
     pooler = ["--pooler", "cls", "--no-mlp"]
     assert main(["train", "simcse", str(data), *columns, *pooler, "--out", str(out), *TINY]) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["arguments"]["hard_negatives"] is True
-    assert config["made"]["views"] == 3
+    assert config["made"]["views"] == 4
     run = nearfar.load(out)
     assert run.embed(str(data)).shape == (32, 16)
     (tmp_path / "single.csv").write_text('sent0\n"' + '"\n"'.join(texts[:5]) + '"\n')

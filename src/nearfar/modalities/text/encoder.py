@@ -147,11 +147,11 @@ class TextEncoder(Encoder):
         names = {"input_ids": axes, "attention_mask": axes}
         return Traced(_Rows(self), names, lambda view: (view.ids, view.mask.long()), views)
 
-    def publish(self, folder: Path) -> list[Path]:
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
-        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
-        return publish(encoder, folder)
+        encoder, behind = (copy.deepcopy(part) for part in (self, behind))
+        return publish(encoder.to("cpu", torch.float32).eval(), folder, behind and behind.to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}

@@ -38,7 +38,8 @@ class Settings(settings.Settings):
     positive_column: str = ""
     """The column with another sentence of the same meaning: the two are the views of a sample."""
     negative_column: str = ""
-    """The column with a sentence that is near but means something else: a third view, for methods that take one."""
+    """The column with a sentence that is near but means something else: a third view, for methods that take one;
+    several are joined by +, such as wrong1+wrong2."""
     tokenizer: str = ""
     """A folder with the tokenizer.json to use; by default one is learned from the training sentences, or is that of the
     encoder's folder."""
@@ -57,14 +58,15 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
         if self.negative_column and not self.positive_column:
             raise UserError(f"--negative-column {self.negative_column!r} takes a --positive-column as well")
-        named = [name for name in (self.text_column, self.positive_column, self.negative_column) if name]
-        if len({name.casefold() for name in named}) < len(named):
+        named = [name.casefold() for name in self.columns if name]
+        if len(set(named)) < len(named):
             raise UserError(f"two of the columns of sentences are {named[-1]!r}: each must be another one")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of sentences: that of the anchors, "" where none is named, and those that pair with it."""
-        return (self.text_column, *filter(None, (self.positive_column, self.negative_column)))
+        negative = (name.strip() for name in self.negative_column.split("+"))
+        return (self.text_column, *filter(None, (self.positive_column, *negative)))
 
 
 def insist_installed() -> None:
