@@ -3,8 +3,8 @@
 Each row of `ROWS` trains a small BERT, for as many steps on as many sentences, drawn with the seed from `sentences`, or
 on triplets made of SNLI; one tokenizer, learned from `sentences`, is that of all. Measured is Spearman's correlation of
 cosines with the scores of STS-B. Beside it: the same network untrained, the mean of its words' embeddings alone, and
-TF-IDF. One file a run; a stopped series goes on. `--dev` measures on the dev part, where settings were chosen, and keeps
-nothing; `--write` makes the table of docs/results.md of what is there.
+TF-IDF. One file a run; a stopped series goes on. `--dev` measures on the dev part, where settings were chosen, and
+keeps nothing; `--write` makes the table of docs/results.md of what is there.
 """
 
 from __future__ import annotations

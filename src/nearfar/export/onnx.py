@@ -1,4 +1,4 @@
-"""An encoder as an ONNX file, for any batch, and any length of sentences, compared with onnxruntime before success is reported."""
+"""An encoder as an ONNX file, for any batch and any length of sentences, compared with onnxruntime first."""
 
 from __future__ import annotations
 

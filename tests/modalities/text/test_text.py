@@ -26,7 +26,7 @@ def test_from_a_table_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     data, out = reviews(tmp_path / "reviews.csv", 60), tmp_path / "run"
     assert main(["train", "simcse", str(data), "--text-column", "text", "--out", str(out), *TINY]) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
-    assert (config["kind"], config["settings"]["views"]) == ("text", "dropout")
+    assert (config["kind"], config["settings"]["views"]) == ("text", "deletion")
     assert main(["evaluate", str(out), str(data)]) == 0
     rows = {row["name"]: row["values"] for row in json.loads(evaluated(out).read_text())["rows"]}
     assert list(rows) == ["bag of words", "TF-IDF", "untrained encoder", "trained encoder"]

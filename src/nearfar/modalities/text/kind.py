@@ -52,7 +52,8 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return Facts(columns=samples.sides, **self.common_facts(samples, settings, given))
+        fresh = sizes(settings.encoder) is not None and not settings.from_run
+        return Facts(columns=samples.sides, fresh=fresh, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()

@@ -141,8 +141,8 @@ def _grouped(rows: Sequence[tuple[str, ...]], group: Tensor) -> tuple[Tensor, in
     links, common = [], Counter[int]()
     for i, (row, own) in enumerate(zip(rows, group.tolist(), strict=True)):
         texts = {" ".join(text.casefold().split()) for text in row[:2]}
-        for key in (*texts, *([own] if own != MISSING else [])):
-            links.append((i, len(rows) + number.setdefault(key, len(number))))
+        keys = [*texts, own] if own != MISSING else [*texts]
+        links.extend((i, len(rows) + number.setdefault(key, len(number))) for key in keys)
         common.update(number[text] for text in texts)
     shared = {i for i, key in links if common[key - len(rows)] > 1}
     size = len(rows) + len(number)

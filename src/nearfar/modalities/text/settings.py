@@ -131,9 +131,13 @@ def recognizes(data: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(settings.Facts):
-    """What a recipe for sentences may go by. columns: of sentences, those of pairs or triplets among them."""
+    """What a recipe for sentences may go by.
+
+    columns: of sentences, those of pairs or triplets among them.  fresh: whether the network has random weights.
+    """
 
     columns: int = 1
+    fresh: bool = True
 
 
 def study_encoder() -> str:
