@@ -21,7 +21,8 @@ class SimCSE(Method):
 
     Use it for sentences: of single ones the paper's views differ by dropout alone, which a network from random weights
     finds too easy, so that words are deleted there; columns of pairs or triplets, as of NLI, are better. It costs what
-    SimCLR costs. Copies in a batch are false negatives: `nearfar doctor` finds them. With --both, --no-mlp and temperature 0.05 it is the loss that others call multiple negatives ranking.
+    SimCLR costs. Copies in a batch are false negatives: `nearfar doctor` finds them. With --both, --no-mlp and
+    temperature 0.05 it is the loss that others call multiple negatives ranking.
     Note: With pairs or triplets the paper keeps the layer behind the first token: --pooler cls --no-mlp.
 
     Args:

@@ -138,7 +138,7 @@ def test_views_and_doctor_take_the_column(tmp_path: Path, capsys: pytest.Capture
         (["--text-column", "id"], r"'id'.*holds '0' and no sentences"),
         (["--encoder", "bert-base-uncased"], "Nothing is downloaded"),
         (["--tokenizer", "."], r"no tokenizer\.json"),
-        (["--encoder-dropout", "0"], "--views dropout: the encoder has no dropout"),
+        (["--views", "dropout", "--encoder-dropout", "0"], "--views dropout: the encoder has no dropout"),
         (["--views", "blur"], "none of dropout, deletion"),
         (["--negative-column", "label"], "takes a --positive-column"),
         (["--view-count", "3"], "takes 2 views"),

@@ -34,7 +34,7 @@ def simcse(facts: Facts) -> Recipe:
     """Of triplets the third sentence is a hard negative. Pairs, and networks from a folder, have dropout alone."""
     if facts.columns > 1 or not facts.fresh:
         return _recipe({"hard_negatives": facts.columns > 2}, views="dropout")
-    # Chosen on the dev part of STS-B by `benchmarks/sentences.py`: with weaker deletion, or a layer behind, less is learned.
+    # On the dev part of STS-B less was learned with weaker deletion, or with a layer behind.
     return _recipe({"hard_negatives": False, "mlp": False}, strength=0.7, lr=2e-3)
 
 
