@@ -130,7 +130,7 @@ def measure(setting: Setting) -> Found:
             {"Batch": batch},
             simcse_contenders(texts[: batch * steps], tokenizer, batch, Path(name)),
             clock=clock,
-            seconds=1 if setting.quick else 60,
+            seconds=1 if setting.quick else 40,
             rate=(batch * steps, "sentences/s"),
         )
     found.add(row, "SimCSE step")
@@ -148,7 +148,7 @@ def measure(setting: Setting) -> Found:
 
 def stream(encoder: encoders.TextEncoder, tokenizer: Tokenizer, texts: list[str], quick: bool) -> float:
     """MiB by which the peak of encoding ten times the sentences is higher, without the rows that come out."""
-    few = 200 if quick else 10_000
+    few = 200 if quick else 4_000
     peaks = []
     for count in (few, 10 * few):
         data = open_texts([texts[i % len(texts)] for i in range(count)])
