@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from nearfar import settings
 from nearfar.errors import NotFound, NotInstalled, UserError
-from nearfar.modalities.recognize import holds_sentences, is_columns
+from nearfar.modalities.recognize import holds_sentences, is_columns, lists_files
 from nearfar.ranges import AtLeastTwo, Range, ShareBelowOne, UnitInterval
 
 VIEWS = ("dropout", "deletion", "reorder", "mask", "crop")
@@ -126,6 +126,8 @@ def insist_tokenizer(folder: str | os.PathLike[str]) -> Path:
 
 def recognizes(data: Any) -> bool:
     """Whether data are sentences, open or not, or a table that may have a column of them: see `holds_sentences`."""
+    if isinstance(data, str | os.PathLike) and str(data).lower().endswith(".csv") and Path(data).is_file():
+        return not lists_files(Path(data))  # of one column too, which others take for a list of images
     return hasattr(data, "texts") or holds_sentences(data) or is_columns(data)
 
 
