@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -226,6 +226,9 @@ class Method(nn.Module):
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    changes: Literal["", "mixed", "numbers", "images"] = ""
+    """What it does with views besides encoding them, for which not all are fit: it mixes samples, changes the numbers
+    of views that are one tensor, or cuts images out; "" for nothing."""
     fewest_views: int = 1
     """Views of each sample that a step takes, at least."""
     most_views: int = 0
@@ -356,12 +359,6 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
-
-    def insist_view(self, view: Any) -> None:
-        """Raise ValueError where it cannot do with such a view what it does with views, besides encoding them.
-
-        view: of two samples of noise, as the encoder takes it. It is asked before training.
-        """
 
     def before_step(self) -> None:
         """Change gradients, between the backward pass and the optimizer."""

@@ -13,7 +13,6 @@ from nearfar.method import Encoder, Step, frozen_statistics
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.norms import twin_norms
 from nearfar.ops.attacks import ascend
-from nearfar.ops.mixing import insist_numbers
 from nearfar.precision import without_float16
 from nearfar.ranges import NonNegativeFloat, PositiveFloat
 
@@ -40,6 +39,7 @@ class CLAE(SimCLR):
 
     title = "CLAE: Contrastive Learning with Adversarial Examples (Ho and Vasconcelos 2020)"
     family = "augmentations and views"
+    changes = "numbers"
 
     def __init__(
         self,
@@ -55,9 +55,6 @@ class CLAE(SimCLR):
         self.twin_projector = twin_norms(self.projector)
         self.eps, self.alpha = eps, alpha
         self.form = {"nt_xent": nt_xent, "plain": info_nce_batch, "spreading": spreading}[loss]
-
-    def insist_view(self, view: Any) -> None:
-        insist_numbers(view, "the adversarial step of 'clae'")
 
     def loss(self, z1: Tensor, z2: Tensor, group: Tensor | None) -> Tensor:
         return self.form(z1, z2, temperature=self.temperature, group=group)

@@ -15,7 +15,7 @@ from nearfar.method import Encoder, Method, Step, equal_rows
 from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.nn.norms import shuffled, split_norms
-from nearfar.ops.mixing import cutmix, input_mix, insist_mixable, insist_numbers, mixup
+from nearfar.ops.mixing import cutmix, input_mix, mixup
 from nearfar.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
@@ -27,8 +27,7 @@ class IMix(Method):
         q = f(lam x_i + (1 - lam) x_p)        loss_i = lam loss(q, k_i) + (1 - lam) loss(q, k_p)
 
     Use it when augmentations are weak or unknown, as for tables, or data are few. It costs what its base costs.
-    Note: Decided here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process;
-    only one direction is computed; "npair" alone has a norm behind the projector, as in the paper for images.
+    Note: Decided here: "barlow" mixes targets as "byol" does; one direction is computed; "npair" alone has a last norm.
 
     Args:
         base: Loss: "npair" (keys of the batch), "moco" (of a queue too), "byol" or "barlow" (needs a larger dim).
@@ -75,6 +74,7 @@ class IMix(Method):
         self.slow = MomentumPair(self.encoder, split_norms(self.projector, splits)) if slow else None
         self.queue = Queue(queue, dim) if base == "moco" else None
         self.base, self.mix, self.temperature = base, mixup if mix == "mixup" else cutmix, temperature
+        self.changes = "images" if mix == "cutmix" else "numbers" if extra else "mixed"
         self.alpha, self.extra, self.extra_alpha, self.momentum = alpha, extra, extra_alpha, momentum
 
     def query(self, view: Any) -> Tensor:
@@ -83,11 +83,6 @@ class IMix(Method):
     @torch.no_grad()
     def key(self, view: Any, slow: MomentumPair) -> Tensor:
         return shuffled(partial(slow, self), view, self.clock.generator())  # N x dim
-
-    def insist_view(self, view: Any) -> None:
-        insist_mixable(view, box=self.mix is cutmix)
-        if self.extra:
-            insist_numbers(view, "InputMix (--extra)")
 
     def forward(self, batch: Batch) -> Step:
         v1, v2 = input_mix(batch.views, self.extra, alpha=self.extra_alpha, generator=self.clock.generator(1))

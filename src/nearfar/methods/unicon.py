@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from nearfar.losses.supervised import identity, share_with_positive
 from nearfar.losses.universum import universum
 from nearfar.method import Encoder, Step, equal_rows
 from nearfar.methods.supcon import SupCon
-from nearfar.ops.mixing import insist_mixable, insist_numbers, strangers
+from nearfar.ops.mixing import strangers
 from nearfar.ops.mixing import universum as halves
 from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
@@ -51,10 +51,7 @@ class UniCon(SupCon):
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
         self.pull, self.box, self.lam = pull, mix == "cutmix", lam
-
-    def insist_view(self, view: Any) -> None:
-        insist_numbers(view, "'unicon'")
-        insist_mixable(view, box=self.box)
+        self.changes = "images" if self.box else "numbers"
 
     def embedded(self, x: Tensor) -> Tensor:
         return normalize(self.projector(self.embed(x)))  # VN x dim

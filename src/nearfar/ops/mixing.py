@@ -50,28 +50,39 @@ def _mixed(x: Any, partner: Tensor, lam: Tensor) -> Any:
     return x.mixed(partner, lam.float())
 
 
-def insist_mixable(view: Any, *, box: bool = False) -> None:
-    """Raise ValueError where `mixup`, or with a box `cutmix`, cannot mix such views."""
-    if box:
-        insist_images(view, "cutmix")
-    elif isinstance(view, Mapping):
+def insist_fit(view: Any, how: str, who: str) -> None:
+    """Raise ValueError where a view is not fit for what a method does with it: see `Method.changes`."""
+    if how:
+        {"mixed": insist_mixable, "numbers": insist_numbers, "images": insist_images}[how](view, who)
+
+
+def insist_mixable(view: Any, who: str = "mixup") -> None:
+    """Raise ValueError where samples cannot be mixed."""
+    if isinstance(view, Mapping):
         for part in view.values():
-            insist_mixable(part)
+            insist_mixable(part, who)
     elif not (isinstance(view, Tensor) or callable(getattr(type(view), "mixed", None))):
-        raise UserError(f"samples are mixed as numbers, and a {type(view).__name__} is none: give it a method `mixed`")
+        raise UserError(
+            f"{who!r} mixes samples as numbers, and a {type(view).__name__} is none: give it a method `mixed`"
+        )
 
 
-def insist_images(view: Any, what: str) -> None:
+def insist_images(view: Any, who: str) -> None:
     """Raise ValueError where a view holds no images."""
     if not (isinstance(view, Tensor) and view.dim() == 4):
         given = tuple(view.shape) if isinstance(view, Tensor) else f"a {type(view).__name__}"
-        raise UserError(f"{what} pastes boxes of images, N x C x H x W, not {given}: give --mix mixup")
+        raise UserError(
+            f"{who!r} pastes boxes of images, N x C x H x W, into each other, not {given}: give --mix mixup"
+        )
 
 
-def insist_numbers(view: Any, what: str) -> None:
-    """Raise ValueError where a view is no single tensor, so that what a method does with it cannot be done."""
+def insist_numbers(view: Any, who: str) -> None:
+    """Raise ValueError where a view is no single tensor, whose numbers can be changed."""
     if not isinstance(view, Tensor):
-        raise UserError(f"{what} takes samples of one tensor each, such as images or rows, not a {type(view).__name__}")
+        raise UserError(
+            f"{who!r} changes the numbers of samples that are one tensor each, such as images or rows, and a "
+            f"{type(view).__name__} is none: choose another method"
+        )
 
 
 def cutmix(x: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
@@ -102,7 +113,7 @@ def input_mix(views: list[Tensor], others: int, *, alpha: float, generator: torc
     """
     if not others:
         return views
-    insist_numbers(views[0], "InputMix (--extra)")
+    insist_numbers(views[0], "InputMix")
     rows = torch.cat([gather(view) for view in views])  # VWN x ...
     if others == 1:
         own = _larger_shares(len(rows), alpha, generator)

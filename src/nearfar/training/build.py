@@ -28,6 +28,7 @@ from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
+from nearfar.ops.mixing import insist_fit
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
@@ -192,7 +193,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
     with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
-        method.insist_view(encoder.example(2))
+        insist_fit(encoder.example(2), method.changes, plan.method)
     for note in encoder.notes:
         say(note)
     known = digests(samples)

@@ -54,7 +54,7 @@ def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("pooler", ["avg", "cls", "avg_first_last"])
+@pytest.mark.parametrize("pooler", ["avg", "cls"])
 def test_onnx_takes_any_number_of_sentences_of_any_length(pooler: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra export)")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed (the extra export)")
