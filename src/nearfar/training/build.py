@@ -116,6 +116,11 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
+    if method.needs_writer and plan.network is None and not kind.writes(settings):
+        raise UserError(
+            f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
+            "and --encoder t5, or a folder with a T5"
+        )
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
