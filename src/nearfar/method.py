@@ -211,6 +211,10 @@ class Writer(nn.Module):
         """What a view says: N."""
         raise NotImplementedError
 
+    def lemmas(self, view: Any) -> list[list[str]]:
+        """The base forms of the words that it says: N."""
+        raise NotImplementedError
+
 
 class Method(nn.Module):
     """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""

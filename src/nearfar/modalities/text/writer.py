@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from nearfar import method
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
 from nearfar.losses.classification import per_token
+from nearfar.modalities.text.tagger import lemma
 from nearfar.modalities.text.tokenizer import Tokens
 from nearfar.precision import network
 
@@ -88,6 +90,9 @@ class Writer(method.Writer):
     def texts(self, view: Tokens) -> list[str]:
         rows = [ids[:n] for ids, n in zip(view.ids.tolist(), view.length.tolist(), strict=True)]
         return self.encoder.tokenizer.net.decode_batch(rows, skip_special_tokens=True)
+
+    def lemmas(self, view: Tokens) -> list[list[str]]:
+        return [[lemma(word) for word in re.findall(r"\w+", text.lower())] for text in self.texts(view)]
 
     def _padded(self, view: Tokens) -> tuple[Tensor, Tensor]:
         """Numbers of tokens, and where there is one: N x L each, L being the longest of these."""
