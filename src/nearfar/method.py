@@ -192,7 +192,7 @@ class Stage(Encoder):
 
 class Writer(nn.Module):
     """An encoder with its decoder: called with {"source": view, "target": view} of N texts, it gives minus the
-    log-probability of each target, summed over its tokens: N. See `Encoder.writer`."""
+    log-probability of each target, summed over its tokens: N x 1. See `Encoder.writer`."""
 
     def filled(self, prompt: str, *views: Any) -> Any:
         """A view of the texts that a prompt becomes when the texts of views take the place of each "{}"."""

@@ -82,7 +82,7 @@ def measured(method: CALM, parts: list[Any], seed: int) -> Written:
         method.clock = dataclasses.replace(clock, seed=seed, step=step)
         keep = differing(words, shuffled)
         prompt = method.choice(words, shuffled)
-        true, other = (writer({"source": prompt, "target": view}) for view in (words, shuffled))
+        true, other = (writer({"source": prompt, "target": view})[:, 0] for view in (words, shuffled))
         right.append((true < other)[keep])
         repaired = _words(writer.texts(writer.write(writer.filled(ORDER, shuffled), method.beams)))
         same = [a == b for a, b in zip(repaired, _words(writer.texts(words)), strict=True)]

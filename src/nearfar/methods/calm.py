@@ -97,7 +97,7 @@ class CALM(Method):
     def tell(self, source: Any, target: Any, keep: Tensor) -> Tensor:
         """Minus the log-probability of targets per token."""
         lost = self.embed({"source": source, "target": target}, self.encoder.writer())  # pyright: ignore[reportArgumentType]
-        return per_token(lost, target.length, keep)
+        return per_token(lost[:, 0], target.length, keep)
 
 
 def differing(one: Any, other: Any) -> Tensor:

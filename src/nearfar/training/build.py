@@ -233,6 +233,11 @@ def start_from(run: str, encoder: Encoder, kind: str) -> None:
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
     wanted = encoder if "joint" in given.spec else trunk(encoder)
+    if given.spec.get("tokenizer") != wanted.spec.get("tokenizer"):
+        raise UserError(
+            f"--from-run {run!r} has another tokenizer than is learned here, so that its weights would take one token "
+            f"for another: `nearfar export {run}` writes it, and --tokenizer {run}/export takes it"
+        )
     try:
         wanted.load_state_dict(given.state_dict())
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nearfar import method
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
-from nearfar.losses.classification import per_token
+from nearfar.losses.classification import per_token, single
 from nearfar.modalities.text.tagger import lemma
 from nearfar.modalities.text.tokenizer import Tokens
 from nearfar.precision import network
@@ -42,8 +42,8 @@ class Writer(method.Writer):
         net = self.encoder.net
         given = net.prepare_decoder_input_ids_from_labels(label)
         logits = net(input_ids=ids, attention_mask=seen.long(), decoder_input_ids=given).logits  # N x L x tokens
-        lost = F.cross_entropy(logits.transpose(1, 2).float(), label, reduction="none")  # 0 where the label is -100
-        return lost.sum(1)
+        lost = F.cross_entropy(single(logits).transpose(1, 2), label, reduction="none")  # 0 where the label is -100
+        return lost.sum(1, keepdim=True)
 
     def filled(self, prompt: str, *views: Tokens) -> Tokens:
         tokenizer, n = self.encoder.tokenizer, len(views[0].ids)
@@ -114,7 +114,7 @@ class SpanRestorer(torch.nn.Module):
         """This rank's share of the mean, over the tokens to be written on all ranks, of minus the log-probability."""
         chance = local(torch.rand(world() * len(view.ids), 2, encoder.length, generator=generator))
         source, target = self.hide(encoder, view, chance)
-        return per_token(self._lost(encoder, {"source": source, "target": target}), target.length)
+        return per_token(self._lost(encoder, {"source": source, "target": target})[:, 0], target.length)
 
     @network
     def _lost(self, encoder: TextEncoder, view: dict[str, Tokens]) -> Tensor:
