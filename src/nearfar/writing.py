@@ -60,8 +60,6 @@ def writing(
         views(*samples.fetch(part), draws=draws.rows(slice(int(part[0]), int(part[-1]) + 1)))
         for part in torch.arange(len(samples)).split(PART)
     ]
-    if not any(bool(differing(words, shuffled).any()) for _, words, shuffled, _ in parts):
-        raise UserError(f"no sentence of {str(data)!r} has two nouns or two verbs that could change places")
     made = {
         name: measured(method.eval(), parts, seed)
         for name, method in (("untrained encoder", CALM(run.untrained())), ("trained encoder", trained))

@@ -24,6 +24,7 @@ from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.text import doctor, settings, words
 from nearfar.modalities.text import views as text_views
+from nearfar.modalities.text.concepts import eligible
 from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
 from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
 from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder, writes
@@ -35,6 +36,9 @@ from nearfar.modalities.text.views import Draws, Views
 
 SPANS = 16
 """Tokens that stand for hidden spans, in a tokenizer that is learned for a network with a decoder."""
+
+TRIED = 1000
+"""Sentences in which concepts are looked for before training begins."""
 
 RARE = 100
 """Sentences for each time that a tokenizer for such a network sees the prompts, so that their words are whole tokens."""
@@ -194,6 +198,13 @@ class TextKind(kind.Kind):
     def views(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> Views:
         """The views that the settings name. A function of the user's own gets tokenizer and length, gives `Views`."""
         tokenizer = self.tokenizer(samples, settings)
+        if settings.views == "concepts":
+            words = tagger(settings.tagger)
+            if not any(eligible(words(row[0])) for row in samples.texts[:TRIED]):
+                raise UserError(
+                    f"of the first {counted(min(TRIED, len(samples)), 'sentences')} none has two nouns or two verbs that "
+                    f"could change places, as --tagger {settings.tagger} finds them: name another --tagger"
+                )
         if ".py" in settings.views:
             return load_function(settings.views, "--views")(tokenizer, settings.length)
         return text_views.views(
