@@ -1,11 +1,11 @@
 """What does CALM teach a model that writes? `python -m benchmarks.calm`, on CommonGen.
 
 A T5 with random weights (t5-2x64, a vocabulary of 3,000, 24 tokens) learns by span corruption first, on sentences of
-CommonGen's training sets; then by the three tasks of CALM, then in the joint stage. Beside it the same model goes on with
-span corruption for as many steps. Concepts are CommonGen's own for sentences that are written; for the shuffling the
-tagger of rules finds them. Measured on all sentences of some sets of CommonGen's dev part, which took part in nothing
-else: the last step counts. Rates and lengths were chosen with --tune, which measures on training sets that were held
-out instead. One file a row and seed, so that a stopped series goes on where it was.
+CommonGen's training sets; then by the three tasks of CALM, then in the joint stage. Beside it the same model goes on
+with span corruption for as many steps. Concepts are CommonGen's own for sentences that are written; those that are
+shuffled are found by the tagger of rules. Measured on all sentences of some sets of CommonGen's dev part, which took
+part in nothing else; the last step counts, and nothing was tuned (--tune measures on training sets instead). One file a
+row and seed, so that a stopped series goes on where it was.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def path(row: str, seed: int) -> Path:
 
 def ensure(seed: int, asked: Calm) -> None:
     """Train and measure all rows with one seed."""
-    rows = [json.loads(line) for line in gzip.open(DATA / "commongen.jsonl.gz", "rt", encoding="utf-8")]
+    with gzip.open(DATA / "commongen.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
     learned = [row for row in rows if row["split"] == "train"]
     draw = random.Random(seed)
     draw.shuffle(learned)
@@ -102,9 +103,7 @@ def ensure(seed: int, asked: Calm) -> None:
     try:
         taken = pairs(learned[: -asked.sets])
         draw.shuffle(taken)
-        parts: list[list[dict[str, Any]]] = []
-        for steps in asked.steps:
-            parts.append([taken.pop() for _ in range(steps * BATCH)])
+        parts = [[taken.pop() for _ in range(steps * BATCH)] for steps in asked.steps]
         files = [write(folder / f"{k}.jsonl", part) for k, part in enumerate(parts)]
         test = write(folder / "test.jsonl", pairs(tested))
         texts = [row["sentence"] for part in parts for row in part]
@@ -164,9 +163,14 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
 def table() -> str:
     """What there is, in Markdown: means over seeds with their 95 % intervals."""
     lines = ["| row | seeds | " + " | ".join(MEASURES) + " |", "|---|---|" + "---|" * len(MEASURES)]
-    kept = {row: [json.loads(p.read_text()) for p in sorted(RESULTS.glob(path(row, 0).name[:-6] + "*.json"))] for row in ROWS}
+    kept = {
+        row: [json.loads(p.read_text()) for p in sorted(RESULTS.glob(path(row, 0).name[:-6] + "*.json"))]
+        for row in ROWS
+    }
     untrained = [one["results"]["untrained encoder"] for one in kept["span corruption only"]]
-    found = {"random weights": untrained} | {row: [r["results"]["trained encoder"] for r in of] for row, of in kept.items()}
+    found = {"random weights": untrained} | {
+        row: [r["results"]["trained encoder"] for r in of] for row, of in kept.items()
+    }
     for row, results in found.items():
         cells = []
         for measure in MEASURES:

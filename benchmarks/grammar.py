@@ -1,4 +1,4 @@
-"""Sentences of a small grammar, in which who does what to what is not left to chance: what a method that writes learns."""
+"""Sentences of a small grammar, in which who does what to what is not left to chance: what one that writes learns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.writing import writing
 
-AGENTS = "dog cat boy girl horse man woman farmer nurse child".split()
+AGENTS = ["dog", "cat", "boy", "girl", "horse", "man", "woman", "farmer", "nurse", "child"]
 ACTS = {
-    "eating": "apple bread cake soup carrot".split(),
-    "driving": "car truck bus taxi train".split(),
-    "reading": "book letter map poem menu".split(),
-    "washing": "shirt window plate towel spoon".split(),
+    "eating": ["apple", "bread", "cake", "soup", "carrot"],
+    "driving": ["car", "truck", "bus", "taxi", "train"],
+    "reading": ["book", "letter", "map", "poem", "menu"],
+    "washing": ["shirt", "window", "plate", "towel", "spoon"],
 }
-PLACES = "house tree lake bridge school church river garden".split()
+PLACES = ["house", "tree", "lake", "bridge", "school", "church", "river", "garden"]
 FLAGS: dict[str, Any] = {"epochs": 3, "batch": 32, "encoder": "t5-1x64", "length": 16, "lr": 0.024, "probe_every": 0}
 
 
@@ -56,8 +56,8 @@ def check(name: str, *, seed: int = 0) -> dict[str, Any]:
         "trained": round(after, 2),
         "gain": f"{gain['value']:+.2f} (95 % interval {gain['low']:+.2f} to {gain['high']:+.2f})",
         "learned": gain["low"] > 0 and gain["value"] >= 5,
-        "what": "How often the true sentence is likelier than the same with its nouns shuffled (50 % by chance), on 200 "
-        "sentences of a small grammar, after 3 passes over 1,300 others",
+        "what": "How often the true sentence is likelier than the same with its nouns shuffled (50 % by chance), on "
+        "200 sentences of a small grammar, after 3 passes over 1,300 others",
         "over": "sentences",
         "seconds": round(seconds, 1),
         "seed": seed,

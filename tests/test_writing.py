@@ -52,9 +52,9 @@ def test_from_a_table_with_concepts_to_a_report(tmp_path: Path, capsys: pytest.C
     page = (out / "report.html").read_text()
     assert "Written for concepts" in page
     assert all(cell in page for cell in rows[0])
-    assert {tuple(row[0].split()) for row in rows} <= {tuple(text.split()[k] for k in (1, -1)) for text in captions(48, 5)} | {
-        tuple(text.split()[k] for k in (-1, 1)) for text in captions(48, 5)
-    }
+    assert {tuple(row[0].split()) for row in rows} <= {
+        tuple(text.split()[k] for k in (1, -1)) for text in captions(48, 5)
+    } | {tuple(text.split()[k] for k in (-1, 1)) for text in captions(48, 5)}
     run = nearfar.load(out)
     assert run.embed(["a dog runs near the lake"]).shape == (1, 16)  # without a column of concepts
     assert main(["export", str(out)]) == 0

@@ -36,8 +36,8 @@ def writing(
     the choice; how often the order of a shuffled sentence is recovered exactly; and of sentences that are written for
     concepts the share of concepts that they hold, and BLEU against all sentences of the same concepts.
 
-    Rows of the split test are measured where one is named.  most: sentences that are looked at; of more, some are drawn.
-    Raises ValueError where no sentence has concepts that could change places.
+    Rows of the split test are measured where one is named.  most: sentences that are looked at; of more some are drawn.
+    Raises ValueError for a run of another method, and where no sentence has concepts that could change places.
     Writes results/writing-DATA-DIGEST.json, and some of what was written to results/written.json; returns the first.
     """
     trained = run.method
@@ -103,7 +103,9 @@ def measured(method: CALM, parts: list[Any], seed: int) -> Written:
     stats = [
         counts(words, [sentences[i] for i in own]) for words, own in zip(_words(texts), sets.values(), strict=True)
     ]
-    examples = [(name, text, " ".join(sentences[own[0]])) for (name, own), text in zip(sets.items(), texts, strict=True)]
+    examples = [
+        (name, text, " ".join(sentences[own[0]])) for (name, own), text in zip(sets.items(), texts, strict=True)
+    ]
     return Written(
         right=torch.cat(right), exact=torch.cat(exact), held=torch.tensor(held), counts=_rows(stats), examples=examples
     )
@@ -116,5 +118,3 @@ def _words(texts: list[str]) -> list[list[str]]:
 
 def _rows(rows: list[Tensor]) -> Tensor:
     return torch.stack(rows) if rows else torch.zeros(0, 10, dtype=torch.float64)
-
-

@@ -182,7 +182,8 @@ class Form:
         generator = torch.Generator().manual_seed(seed)
         given = () if self.kind == "text" else self.samples(n, generator)
         if self.kind == "text":
-            from nearfar.modalities.text.views import Sentences, views as text_views
+            from nearfar.modalities.text.views import Sentences
+            from nearfar.modalities.text.views import views as text_views
 
             views = text_views("concepts", tiny_writer().tokenizer, length=16)
             given = (Sentences(captions(n, seed)),)

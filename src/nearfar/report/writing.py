@@ -32,9 +32,7 @@ class Written:
     examples: list[tuple[str, str, str]]
 
 
-def writing_table(
-    made: Mapping[str, Written], seen: int, samples: int, seed: int, how_seen: str
-) -> dict[str, Any]:
+def writing_table(made: Mapping[str, Written], seen: int, samples: int, seed: int, how_seen: str) -> dict[str, Any]:
     """The last row is the run's own.
 
     seen: sentences of so many `samples` that were in training, how_seen: in what way, `Run.seen_how`.
@@ -48,12 +46,12 @@ def writing_table(
     ours = made[main]
     note = (
         f"Of {len(ours.right):,} sentences whose nouns or verbs were shuffled: how often the true one is likelier than "
-        "the shuffled one, where both are offered (50 % by chance), and how often it is written again word for word. Of "
-        f"{len(ours.held):,} sets of concepts: the share of concepts that what is written for them holds, in any form, "
+        "the shuffled one, where both are offered (50 % by chance), and how often it is written again word for word. "
+        f"Of {len(ours.held):,} sets of concepts: the share that what is written for them holds, in any form, "
         "and BLEU against all sentences of the same set. All with 95 % intervals."
     )
     note += (
-        f" {seen:,} of the {samples:,} sentences were in training{how_seen}: this says how well it knows what it has seen."
+        f" {seen:,} of the {samples:,} sentences were in training{how_seen}: this says how well it knows what it saw."
         if seen
         else " No sentence was in training."
     )

@@ -32,7 +32,9 @@ def test_nouns_and_verbs_of_captions(text: str, wanted: str) -> None:
 
 
 def test_base_forms() -> None:
-    told = {w: verb_base(w)[0] for w in ("running", "carries", "carried", "washed", "grabbed", "biting", "tiled", "dog")}
+    told = {
+        w: verb_base(w)[0] for w in ("running", "carries", "carried", "washed", "grabbed", "biting", "tiled", "dog")
+    }
     assert list(told.values()) == ["run", "carry", "carry", "wash", "grab", "bite", "tile", ""]
     assert list(map(singular, ("women", "ladies", "boxes", "glass", "dogs", "bus"))) == (
         ["woman", "lady", "box", "glass", "dog", "bus"]
@@ -60,7 +62,9 @@ def test_a_tagger_of_ones_own_and_a_model_of_spacy(tmp_path: Path, monkeypatch: 
         def noun_chunks(self) -> list[types.SimpleNamespace]:
             return [types.SimpleNamespace(root=self[0])]
 
-    made = Doc([token(0, "dogs", "NOUN"), token(1, "are", "VERB"), token(2, "barking", "VERB"), token(3, "tail", "NOUN")])
+    made = Doc(
+        [token(0, "dogs", "NOUN"), token(1, "are", "VERB"), token(2, "barking", "VERB"), token(3, "tail", "NOUN")]
+    )
     monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=lambda model: lambda text: made))
     assert [word.kind for word in tagger("spacy:model")("")] == ["noun", "", "verb", ""]
     assert tagger("spacy:model")("")[2] == Word("barking", "bar", "verb")

@@ -1,4 +1,4 @@
-"""What an encoder with a decoder writes: prompts, likelihoods, texts of its own, hidden spans; and folders with a T5."""
+"""What an encoder with a decoder writes: prompts, likelihoods, texts of its own, hidden spans; folders with a T5."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_hidden_spans_and_what_restores_them() -> None:
     restorer = encoder.restorer()
     assert isinstance(restorer, SpanRestorer)
     view = TOKENIZER(TEXTS, 32)
-    source, target = restorer.hide(encoder, view, torch.rand(len(TEXTS), 2, 32, generator=torch.Generator().manual_seed(1)))
+    source, target = restorer.hide(
+        encoder, view, torch.rand(len(TEXTS), 2, 32, generator=torch.Generator().manual_seed(1))
+    )
     last = set()
     for i in range(len(TEXTS)):
         ids, told = source.ids[i, : source.length[i]].tolist(), target.ids[i, : target.length[i]].tolist()

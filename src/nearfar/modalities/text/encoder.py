@@ -75,7 +75,9 @@ class TextEncoder(Encoder):
         self.net = _network(config)
         self.writes = bool(self.net.config.is_encoder_decoder)
         if self.writes and pooler in ("cls", "cls_before_pooler"):
-            raise UserError(f"--pooler {pooler}: {name!r} has no first token that stands for a sentence: give --pooler avg")
+            raise UserError(
+                f"--pooler {pooler}: {name!r} has no first token that stands for a sentence: give --pooler avg"
+            )
         self.dim = int(self.net.config.hidden_size)
         self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
         self.tokenizer, self.length = tokenizer, length
@@ -215,7 +217,7 @@ def from_spec(spec: dict[str, Any]) -> TextEncoder:
 
 
 def fresh(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int, dropout: float) -> TextEncoder:
-    """A BERT with random weights (arXiv 1810.04805), or a T5 (1910.10683), of the layers and width that its name tells."""
+    """A BERT (arXiv 1810.04805) or T5 (1910.10683) with random weights, of the layers and width that its name tells."""
     known = sizes(name)
     if known is None:
         raise UserError(f"{name!r} is no network with random weights")
@@ -263,7 +265,9 @@ def from_folder(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--encoder {name!r}: its config.json cannot be used ({error})") from error
     if known.is_encoder_decoder and known.model_type not in WRITING:
-        raise UserError(f"--encoder {name!r} is a {known.model_type} of encoder and decoder: of these only T5 can be used")
+        raise UserError(
+            f"--encoder {name!r} is a {known.model_type} of encoder and decoder: of these only T5 can be used"
+        )
     config: dict[str, Any] = json.loads(known.to_json_string())
     for field in ("architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
         config.pop(field, None)

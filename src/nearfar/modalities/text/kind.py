@@ -33,7 +33,6 @@ from nearfar.modalities.text.tagger import tagger
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.views import Draws, Views
 
-
 SPANS = 16
 """Tokens that stand for hidden spans, in a tokenizer that is learned for a network with a decoder."""
 
@@ -41,7 +40,7 @@ TRIED = 1000
 """Sentences in which concepts are looked for before training begins."""
 
 RARE = 100
-"""Sentences for each time that a tokenizer for such a network sees the prompts, so that their words are whole tokens."""
+"""Sentences for each time that such a tokenizer sees the prompts, so that their words are whole tokens."""
 
 
 class TextKind(kind.Kind):
@@ -51,7 +50,7 @@ class TextKind(kind.Kind):
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     read = kind.Kind.read | {
         "concept_column",
-        *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length")
+        *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length"),
     }
     Settings = Settings
     Facts = Facts
@@ -202,8 +201,8 @@ class TextKind(kind.Kind):
             words = tagger(settings.tagger)
             if not any(eligible(words(row[0])) for row in samples.texts[:TRIED]):
                 raise UserError(
-                    f"of the first {counted(min(TRIED, len(samples)), 'sentences')} none has two nouns or two verbs that "
-                    f"could change places, as --tagger {settings.tagger} finds them: name another --tagger"
+                    f"of the first {counted(min(TRIED, len(samples)), 'sentences')} none has two nouns or two verbs "
+                    f"that could change places, as --tagger {settings.tagger} finds them: name another --tagger"
                 )
         if ".py" in settings.views:
             return load_function(settings.views, "--views")(tokenizer, settings.length)

@@ -94,7 +94,9 @@ def open_texts(
             wanted.find((), given)
     else:
         table, _ = tables.read(data)
-        rows = list(zip(*(_column(table, name, given, bool(name) and name == concepts) for name in columns), strict=True))
+        rows = list(
+            zip(*(_column(table, name, given, bool(name) and name == concepts) for name in columns), strict=True)
+        )
     _insist_text(rows, given)
     names = [str(i) for i in range(len(rows))]
     known = tables.known(table, names, given, labels, wanted, keep, noun="sentence")

@@ -26,9 +26,9 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "bert"
-    """bert (4 layers of 256), bert-LAYERSxWIDTH such as bert-2x128, with random weights; t5 or t5-LAYERSxWIDTH, which has
-    a decoder besides; or a folder that transformers or sentence-transformers wrote, which brings weights and tokenizer.
-    Nothing is downloaded."""
+    """bert (4 layers of 256), bert-LAYERSxWIDTH such as bert-2x128, with random weights; t5 or t5-LAYERSxWIDTH, which
+    has a decoder besides; or a folder that transformers or sentence-transformers wrote, which brings weights and
+    tokenizer. Nothing is downloaded."""
     views: str = "dropout"
     """What random views are made of each sentence, besides the encoder's dropout: dropout (none: the same sentence
     twice), deletion, reorder, mask, crop, concepts (of CALM), or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
@@ -42,8 +42,8 @@ class Settings(settings.Settings):
     negative_column: str = ""
     """The column with a sentence that is near but means something else: a third view, for methods that take one."""
     concept_column: str = ""
-    """For --views concepts: the column with the concepts of each sentence, words with blanks between or a list of words;
-    by default the tagger finds them."""
+    """For --views concepts: the column with the concepts of each sentence, words with blanks between or a list of
+    words; by default the tagger finds them."""
     tagger: str = "rules"
     """For --views concepts: what finds nouns and verbs. rules (of English), spacy:MODEL for a model of spaCy that is
     installed or lies in a folder, or FILE.py:FUNCTION, which makes `Word`s of a text."""
@@ -106,8 +106,8 @@ def insist_encoder(name: str) -> None:
     if not Path(name).is_dir():
         raise UserError(
             f'no encoder of sentences is called "{name}", and there is no such folder: bert (4 layers of 256), '
-            "bert-LAYERSxWIDTH such as bert-2x128, t5 or t5-LAYERSxWIDTH, or a folder that transformers or sentence-transformers wrote. "
-            "Nothing is downloaded: of a published network, name the folder that holds it"
+            "bert-LAYERSxWIDTH such as bert-2x128, t5 or t5-LAYERSxWIDTH, or a folder that transformers or "
+            "sentence-transformers wrote. Nothing is downloaded: of a published network, name the folder that holds it"
         )
     home = transformer_folder(Path(name))
     for file, of in (("config.json", "the network's description"), ("model.safetensors", "its weights")):

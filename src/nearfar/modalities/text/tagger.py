@@ -18,81 +18,86 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BEFORE_NOUN = _set(
-    "a an the this that these those my your his her its our their some any each every no another one two three four "
-    "five six seven eight nine ten several many few both all other of in on at by with from for into onto over under "
-    "near behind beside between through across along around against above below"
-)
+def _pairs(text: str) -> dict[str, str]:
+    """Of base:form,form the base by each form."""
+    bases = (part.split(":") for part in text.split())
+    return {form: base for base, forms in bases for form in forms.split(",")}
+
+
+BEFORE_NOUN = _set("""
+a an the this that these those my your his her its our their some any each every no another one two three four
+five six seven eight nine ten several many few both all other of in on at by with from for into onto over
+under near behind beside between through across along around against above below
+""")
 """Behind these, a word that may be either is a noun."""
 
-BEFORE_VERB = _set("to i you he she it we they who which can could will would shall should may might must not don't and")
+BEFORE_VERB = _set("""
+to i you he she it we they who which can could will would shall should may might must not don't and
+""")
 """Behind these it is a verb."""
 
-OTHERS = BEFORE_NOUN | BEFORE_VERB | _set(
-    "up down out off away back as about after before during until while when where why how what than then there here "
-    "or but if because so nor yet be am is are was were been being do does did done doing have has had having get gets "
-    "got getting him them me us himself herself itself themselves someone something everyone everything nothing "
-    "very too also just only still even more most much such own same again once now always never often outside inside "
-    "together next top upon toward towards without within like via per versus s t "
-    "big small large little old young new long short high low good bad great best better black white red green blue "
-    "yellow brown grey gray pink purple orange dark bright hot cold warm cool wet dry full empty open different "
-    "beautiful pretty happy sad nice clean dirty clear deep fast slow early late busy free wooden ready first second "
-    "third last right left main left-hand several whole huge tiny heavy rich poor fresh hard soft strong sunny snowy"
+OTHERS = (
+    BEFORE_NOUN
+    | BEFORE_VERB
+    | _set("""
+up down out off away back as about after before during until while when where why how what than then there
+here or but if because so nor yet be am is are was were been being do does did done doing have has had having
+get gets got getting him them me us himself herself itself themselves someone something everyone everything
+nothing very too also just only still even more most much such own same again once now always never often
+outside inside together next top upon toward towards without within like via per versus s t big small large
+little old young new long short high low good bad great best better black white red green blue yellow brown
+grey gray pink purple orange dark bright hot cold warm cool wet dry full empty open different beautiful pretty
+happy sad nice clean dirty clear deep fast slow early late busy free wooden ready first second third last
+right left main left-hand several whole huge tiny heavy rich poor fresh hard soft strong sunny snowy
+""")
 )
 """Words that are neither nouns nor verbs, and auxiliary verbs, which are stop words."""
 
-VERBS = _set(
-    "look eat grow walk leave come work add move fly rise cover sit build take stand visit travel feature arrive "
-    "surround hang dress hold lead pass smile celebrate decorate reflect live cross float fall graze wait rest serve "
-    "pull include turn create run bring burn gather paint sleep break buy watch carry win meet help lay talk give "
-    "perform form flow spend load follow enter contain collect depict overlook bloom feed drive deliver protect block "
-    "wave provide say use study reach moor receive raise shine change share relax practice begin fight harvest "
-    "approach pay wear offer carve hide lift race learn catch write drink shoot roll explore wrap read pray remain "
-    "listen lean choose perch orbit discuss call battle produce launch grab return dance think stare push glow tell "
-    "save pose circle prepare lose swim cut ride let laugh connect wash unload browse throw shout put miss await punch "
-    "participate graduate fit check cause set operate jump bake reveal hit fry feel dip cook send rotate pack hug "
-    "spread search finish crawl stay bend stick pour observe hike examine ski repair inspect allow arrange welcome "
-    "slide mix drift conduct aim sway knit keep explain demonstrate skateboard descend ask announce splash smash "
-    "progress extend embrace describe cry breathe test melt depart blow balance select strike smell record join "
-    "indicate gesture engrave dine climb bind teach stroll steal soar replace knock dig curl crash snowboard sing "
-    "measure increase shift paddle forage enjoy divide poke peer peek kneel haul chase adjust update repeat order lick "
-    "hear draw decide compete bathe whisper snap skate kick glance dive bite weigh warn wade toss tend shake sell "
-    "recover purchase polish lounge exercise engage chew charge boil apply navigate interact groom glide dissolve "
-    "weave wag sweep struggle split spill sparkle sip remove pick jog hover grind gallop drain wrestle swirl surf "
-    "sunbathe stretch stir steer soak sniff involve drip disappear go make see play want know try find show start stop "
-    "need love fix tie trim shave brush play sit attach rub pet juggle bounce vacuum rinse mow ring"
-)
+VERBS = _set("""
+look eat grow walk leave come work add move fly rise cover sit build take stand visit travel feature arrive
+surround hang dress hold lead pass smile celebrate decorate reflect live cross float fall graze wait rest
+serve pull include turn create run bring burn gather paint sleep break buy watch carry win meet help lay talk
+give perform form flow spend load follow enter contain collect depict overlook bloom feed drive deliver
+protect block wave provide say use study reach moor receive raise shine change share relax practice begin
+fight harvest approach pay wear offer carve hide lift race learn catch write drink shoot roll explore wrap
+read pray remain listen lean choose perch orbit discuss call battle produce launch grab return dance think
+stare push glow tell save pose circle prepare lose swim cut ride let laugh connect wash unload browse throw
+shout put miss await punch participate graduate fit check cause set operate jump bake reveal hit fry feel dip
+cook send rotate pack hug spread search finish crawl stay bend stick pour observe hike examine ski repair
+inspect allow arrange welcome slide mix drift conduct aim sway knit keep explain demonstrate skateboard
+descend ask announce splash smash progress extend embrace describe cry breathe test melt depart blow balance
+select strike smell record join indicate gesture engrave dine climb bind teach stroll steal soar replace knock
+dig curl crash snowboard sing measure increase shift paddle forage enjoy divide poke peer peek kneel haul
+chase adjust update repeat order lick hear draw decide compete bathe whisper snap skate kick glance dive bite
+weigh warn wade toss tend shake sell recover purchase polish lounge exercise engage chew charge boil apply
+navigate interact groom glide dissolve weave wag sweep struggle split spill sparkle sip remove pick jog hover
+grind gallop drain wrestle swirl surf sunbathe stretch stir steer soak sniff involve drip disappear go make
+see play want know try find show start stop need love fix tie trim shave brush attach rub pet juggle bounce
+vacuum rinse mow ring
+""")
 """Verbs whose base form, or whose form on -s, can be told by no ending."""
 
-IRREGULAR = {
-    form: base
-    for base, forms in (
-        part.split(":")
-        for part in (
-            "eat:ate,eaten grow:grew,grown leave:left come:came fly:flew,flown rise:rose,risen sit:sat build:built "
-            "take:took,taken stand:stood hang:hung hold:held lead:led fall:fell,fallen run:ran bring:brought sleep:slept "
-            "break:broke,broken buy:bought win:won meet:met lay:laid give:gave,given spend:spent feed:fed drive:drove,"
-            "driven say:said shine:shone begin:began,begun fight:fought pay:paid wear:wore,worn hide:hid,hidden "
-            "catch:caught write:wrote,written drink:drank,drunk shoot:shot choose:chose,chosen think:thought tell:told "
-            "lose:lost swim:swam,swum ride:rode,ridden throw:threw,thrown feel:felt send:sent bend:bent stick:stuck "
-            "slide:slid keep:kept blow:blew,blown strike:struck bind:bound teach:taught steal:stole,stolen dig:dug "
-            "sing:sang,sung kneel:knelt hear:heard draw:drew,drawn dive:dove bite:bit,bitten shake:shook,shaken "
-            "sell:sold weave:wove,woven sweep:swept go:went,gone make:made see:saw,seen know:knew,known find:found "
-            "tie:tying lie:lying die:dying"
-        ).split()
-    )
-    for form in forms.split(",")
-}
+IRREGULAR = _pairs("""
+eat:ate,eaten grow:grew,grown leave:left come:came fly:flew,flown rise:rose,risen sit:sat build:built
+take:took,taken stand:stood hang:hung hold:held lead:led fall:fell,fallen run:ran bring:brought sleep:slept
+break:broke,broken buy:bought win:won meet:met lay:laid give:gave,given spend:spent feed:fed
+drive:drove,driven say:said shine:shone begin:began,begun fight:fought pay:paid wear:wore,worn hide:hid,hidden
+catch:caught write:wrote,written drink:drank,drunk shoot:shot choose:chose,chosen think:thought tell:told
+lose:lost swim:swam,swum ride:rode,ridden throw:threw,thrown feel:felt send:sent bend:bent stick:stuck
+slide:slid keep:kept blow:blew,blown strike:struck bind:bound teach:taught steal:stole,stolen dig:dug
+sing:sang,sung kneel:knelt hear:heard draw:drew,drawn dive:dove bite:bit,bitten shake:shook,shaken sell:sold
+weave:wove,woven sweep:swept go:went,gone make:made see:saw,seen know:knew,known find:found tie:tying
+lie:lying die:dying
+""")
+"""The base of forms that no rule gives."""
 
-PLURAL = dict(
-    pair.split(":")
-    for pair in (
-        "men:man women:woman children:child people:people feet:foot teeth:tooth mice:mouse geese:goose knives:knife "
-        "wives:wife lives:life leaves:leaf wolves:wolf shelves:shelf halves:half loaves:loaf skies:sky ties:tie "
-        "shoes:shoe buses:bus gas:gas glasses:glass pants:pants clothes:clothes species:species horses:horse "
-        "houses:house noses:nose roses:rose"
-    ).split()
-)
+PLURAL = _pairs("""
+man:men woman:women child:children people:people foot:feet tooth:teeth mouse:mice goose:geese knife:knives
+wife:wives life:lives leaf:leaves wolf:wolves shelf:shelves half:halves loaf:loaves sky:skies tie:ties
+shoe:shoes bus:buses gas:gas glass:glasses pants:pants clothes:clothes species:species horse:horses
+house:houses nose:noses rose:roses
+""")
+"""Likewise of nouns."""
 
 NO_NOUN = re.compile(r"..+(?:ly|ful|ous|ive|able|ible|less|ish|ic|est)")
 NOUNS_ON_ING = _set("thing something nothing building ceiling morning evening wedding clothing string ring king spring")
@@ -203,7 +208,9 @@ def _spacy(model: str) -> Tagger:
     try:
         import spacy  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise NotInstalled(f"--tagger spacy:{model}: spaCy is not installed: pip install spacy, or --tagger rules") from error
+        raise NotInstalled(
+            f"--tagger spacy:{model}: spaCy is not installed: pip install spacy, or --tagger rules"
+        ) from error
     try:
         read: Any = spacy.load(model)
     except OSError as error:

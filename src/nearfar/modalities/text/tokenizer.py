@@ -161,7 +161,8 @@ class Tokenizer:
         net.add_special_tokens([*SPECIAL.values(), *marks])
         first, last = SPECIAL["first"], SPECIAL["last"]
         net.post_processor = processors.TemplateProcessing(
-            single=f"$0 {last}" if marks else f"{first} $0 {last}", special_tokens=[(word, net.token_to_id(word)) for word in (first, last)]
+            single=f"$0 {last}" if marks else f"{first} $0 {last}",
+            special_tokens=[(word, net.token_to_id(word)) for word in (first, last)],
         )
         return cls(net.to_str())
 

@@ -1,4 +1,4 @@
-"""What an encoder with a decoder writes: how likely it is to write a text, texts of its own, and hidden spans restored."""
+"""What an encoder with a decoder writes: the likelihood of texts, texts of its own, and hidden spans restored."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ class Writer(method.Writer):
 
 
 class SpanRestorer(torch.nn.Module):
-    """Span corruption (T5, arXiv 1910.10683): spans are hidden, a token of its own in the place of each, and the decoder
-    writes these tokens, each followed by what it hides. It has no weights of its own."""
+    """Span corruption (T5, arXiv 1910.10683): spans are hidden, a token of its own in the place of each, and the
+    decoder writes these tokens, each followed by what it hides. It has no weights of its own."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
@@ -142,8 +142,8 @@ class SpanRestorer(torch.nn.Module):
 def spans(n: int, cuts: Sequence[float], gaps: Sequence[float]) -> list[tuple[slice, slice]]:
     """A sentence of n tokens as stretches that are kept, each with the one behind it that is hidden.
 
-    Hidden are `HIDDEN` of the tokens, one at least, in spans of `SPAN` on average. cuts, gaps: uniform numbers, by which
-    hidden and kept tokens are divided.
+    Hidden are `HIDDEN` of the tokens, one at least, in spans of `SPAN` on average. cuts, gaps: uniform numbers, by
+    which hidden and kept tokens are divided.
     """
     hidden = min(n - 1, max(1, round(HIDDEN * n))) if n > 1 else 0
     if not hidden:
