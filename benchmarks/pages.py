@@ -211,8 +211,8 @@ def index() -> str:
     lines = [
         f"{MADE}# The methods\n",
         "A gain is of 20-way 1-shot accuracy on drawings of alphabets never seen, in points over the same network",
-        "untrained, after three passes over other drawings (`python -m benchmarks.learn`); of one that writes, what its",
-        "page says.",
+        "untrained, after three passes over other drawings (`python -m benchmarks.learn`); of one that writes, what",
+        "its page says.",
     ]
     for family, pages in methods.by_family().items():
         lines += [f"\n## {family[0].upper()}{family[1:]}\n"]

@@ -26,7 +26,7 @@ from nearfar.contrast import products
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.losses.classification import cross_entropy, log_prior, per_token
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
