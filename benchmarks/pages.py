@@ -166,6 +166,8 @@ def result(name: str) -> str:
 
 def costs(name: str) -> str:
     """What was measured of a method's step."""
+    if name not in cost.timed():
+        return "Not compared with SimCLR's: it takes no images."
     if not (path := cost.RESULTS / f"{name}.json").exists():
         return f"Not measured yet (`python -m benchmarks.cost {name}`)."
     known = read(path)

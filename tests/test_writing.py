@@ -47,7 +47,9 @@ def test_from_a_table_with_concepts_to_a_report(tmp_path: Path, capsys: pytest.C
         gain = made["gains"]["untrained encoder"][name]
         assert gain["value"] == pytest.approx(cell["value"] - untrained[name]["value"])
         assert cell["low"] <= cell["value"] <= cell["high"]
-    assert made["seen"]["samples"] == 0
+    learned, looked = (set(path.read_text(encoding="utf-8").splitlines()[1:]) for path in (data, other))
+    assert made["seen"]["samples"] == len([row for row in other.read_text().splitlines()[1:] if row in learned]) > 0
+    assert looked - learned
     rows = json.loads((out / "results" / "written.json").read_text())["rows"]
     page = (out / "report.html").read_text()
     assert "Written for concepts" in page

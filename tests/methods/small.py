@@ -180,7 +180,8 @@ class Form:
             views = zip(*(batch.views for batch in made.values()), strict=True)
             return replace(made["image"], views=[dict(zip(SIDES, view, strict=True)) for view in views])
         generator = torch.Generator().manual_seed(seed)
-        given = () if self.kind == "text" else self.samples(n, generator)
+        views: Any = None
+        given: tuple[Any, ...] = () if self.kind == "text" else self.samples(n, generator)
         if self.kind == "text":
             from nearfar.modalities.text.views import Sentences
             from nearfar.modalities.text.views import views as text_views

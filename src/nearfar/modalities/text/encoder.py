@@ -138,7 +138,7 @@ class TextEncoder(Encoder):
         row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
         return row if self.dense is None else self.dense(row).tanh()
 
-    def restorer(self) -> nn.Module:
+    def restorer(self) -> Restorer | SpanRestorer:
         return SpanRestorer(self) if self.writes else Restorer(self)
 
     def writer(self) -> Writer:

@@ -61,6 +61,7 @@ def _write(encoder: TextEncoder, folder: Path) -> None:
         **named,
     )
     wrapped.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")  # as it is in the run, to the letter
     if encoder.pooler not in POOLINGS:
         return
     modes = {f"pooling_mode_{mode}": mode.startswith(POOLINGS[encoder.pooler]) for mode in ("cls_token", "mean_tokens")}
