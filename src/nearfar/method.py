@@ -194,6 +194,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
+    locks: ClassVar[str] = ""
+    """The argument that names a tower whose weights stay as they are; one with random weights is refused."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     fewest_views: int = 1

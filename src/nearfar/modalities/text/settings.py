@@ -41,7 +41,7 @@ class Settings(settings.Settings):
     """The column with a sentence that is near but means something else: a third view, for methods that take one."""
     tokenizer: str = ""
     """A folder with the tokenizer.json to use; by default one is learned from the training sentences, or is that of the
-    encoder's folder."""
+    encoder's folder, or of --from-run."""
     vocabulary: Annotated[int, Range(ge=100)] = 8000
     """Pieces of words that a tokenizer which is learned knows, at most."""
     length: AtLeastTwo = 32
@@ -57,6 +57,8 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
         if self.negative_column and not self.positive_column:
             raise UserError(f"--negative-column {self.negative_column!r} takes a --positive-column as well")
+        if self.tokenizer and self.from_run:
+            raise UserError(f"--tokenizer {self.tokenizer!r}: the run of --from-run brings its own; leave it out")
         named = [name for name in (self.text_column, self.positive_column, self.negative_column) if name]
         if len({name.casefold() for name in named}) < len(named):
             raise UserError(f"two of the columns of sentences are {named[-1]!r}: each must be another one")
