@@ -108,7 +108,7 @@ def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
     settings, made = config["settings"], config["made"]
     trust, labels = {"trust": bool(config["code"])}, settings["labels"] and from_here(settings["labels"])
     steps = [command("embed", out, data, flags=trust), command("export", out, flags=trust)]
-    if len(made["encoder"].get("towers", {})) > 1 and settings.get(
+    if len(made.get("encoder", {}).get("towers", {})) > 1 and settings.get(
         "space"
     ):  # each side finds the other, without labels
         return [command("evaluate", out, data, flags=trust), *steps]

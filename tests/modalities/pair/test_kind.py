@@ -83,6 +83,16 @@ def test_prompts_name_classes_without_a_label_that_is_learned_from(tmp_path: Pat
     assert values(made, "trained encoder")["zero-shot (%)"] > 60
     assert made["protocol"]["prompts"] == 8
     assert {row["name"] for row in made["per_class"]["rows"]} == {"red", "green", "blue", "white"}
+    named, lines = tmp_path / "named.csv", tmp_path / "prompts.txt"
+    lines.write_text("a large red square\na large green square\na large blue square\na large white square\n")
+    held = columns.read_text().splitlines()
+    columns.write_text("\n".join([held[0], *held[-16:]]) + "\n")
+    words = ["predict", str(out), str(columns), "--prompts", str(lines), "--out", str(named)]
+    assert main(words) == 2  # a table may hold sentences as well
+    assert main([*words, "--tower", "table"]) == 0
+    told = [row.split(",") for row in named.read_text().splitlines()[1:-1]]
+    assert sum(own[1].split()[2] == row["label"] for own, row in zip(told, rows(64)[-16:], strict=True)) > 9
+    assert all(own[1] == own[2] and own[4] >= own[7] for own in told)  # each prompt is a class, the nearest the first
     prompts.write_text("text,label\na red square,red\na blue square,blue\n")
     assert main(["evaluate", str(out), str(columns), "--tower", "table", "--prompts", str(prompts)]) == 2
 
@@ -99,11 +109,23 @@ def test_other_kinds_are_pairs_just_as_well_and_a_run_goes_on(tmp_path: Path) ->
     np.testing.assert_allclose(np.load(tmp_path / "text.npz")["features"], run.embed(str(data))[:, 8:], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["simclr", "cmc"])
-def test_methods_of_views_and_of_sensors_take_pairs_too(method: str, tmp_path: Path) -> None:
+def test_methods_of_views_take_pairs_too(tmp_path: Path) -> None:
     data, out = table(tmp_path / "pairs.jsonl", rows(16)), tmp_path / "run"
-    assert main(["train", method, str(data), "--out", str(out), *NUMBERS, "--epochs", "1"]) == 0
+    assert main(["train", "simclr", str(data), "--out", str(out), *NUMBERS, "--epochs", "1"]) == 0
     assert nearfar.load(out).embed(str(data)).isfinite().all()
+
+
+def test_three_sides_of_which_two_are_sensors_of_one_kind_find_each_other(tmp_path: Path) -> None:
+    data, out = table(tmp_path / "sensors.jsonl", rows(16)), tmp_path / "run"
+    sides = ["--pair", "table=r+g,table=b,text=caption", "--encoder", "table1=mlp-8x1,table2=mlp-8x1,text=bert-1x16"]
+    assert main(["train", "cmc", str(data), "--out", str(out), *sides, *TINY, "--epochs", "1"]) == 0
+    assert main(["evaluate", str(out), str(data)]) == 0
+    run = nearfar.load(out)
+    assert run.sides == ["table1", "table2", "text"]
+    assert {name.partition(",")[0] for name in results(out, "retrieval")["chance"]} == {
+        f"{one} to {other}" for one in run.sides for other in run.sides if one != other
+    }
+    assert nearfar.load(out, tower="table2").embed(str(data)).shape == (16, 8)
 
 
 def test_two_captions_of_one_picture_pass_one_network_and_find_each_other(tmp_path: Path) -> None:

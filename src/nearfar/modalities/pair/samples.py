@@ -415,8 +415,12 @@ def _side(
         raise UserError(f"there is nothing of the side {side.name!r} in any row")
     names = side.columns or (side.name,)
     values = zip(*distinct, strict=True) if len(names) > 1 else [distinct]
-    data = kind.from_columns(dict(zip(names, map(list, values), strict=True)), parts, root)
-    samples = open_side(side, data)
+    try:
+        data = kind.from_columns(dict(zip(names, map(list, values), strict=True)), parts, root)
+        samples = open_side(side, data)
+    except UserError as error:
+        flag = f" (of this side, --sides {side.name}.SETTING=VALUE)" if " --" in str(error) else ""
+        raise UserError(f"the side {side.name!r}: {error}{flag}") from error
     made: dict[int, list[int]] = {}
     of = kind.entries(samples, data)
     for row, entry in enumerate(of):
