@@ -40,12 +40,11 @@ def sentence_sheet(
             (f"sentence {samples.names[i]}" if k == 0 else "", text, _INK) for k, text in enumerate(samples.texts[i])
         ]
         blocks.append([*own, *below[place]])
-    lines = [(head, _cut(text), color) for block in blocks for head, text, color in block]
-    font, lost = _font({sign for _, text, _ in lines for sign in text if not sign.isspace()})
+    font, lost = _font({sign for block in blocks for _, text, _ in block for sign in _cut(text) if not sign.isspace()})
     if lost:
         blocks.append([("", f"{lost} signs have no font here and are drawn as boxes; a report shows them.", _FAINT)])
     width = max(font.getlength(_cut(text)) for block in blocks for _, text, _ in block)
-    height = 2 * _MARGIN + _LINE * len(lines) + 12 * len(blocks)
+    height = 2 * _MARGIN + _LINE * sum(map(len, blocks)) + 12 * len(blocks)
     sheet = Image.new("RGB", (2 * _MARGIN + _INDENT + round(width), height), "white")
     pen, top = ImageDraw.Draw(sheet), _MARGIN
     for block in blocks:
