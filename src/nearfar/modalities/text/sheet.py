@@ -75,7 +75,7 @@ def _font(signs: set[str]) -> tuple[Any, int]:
     best: tuple[Any, int] = ImageFont.load_default(14), len(signs) + 1
     for name in ("", *FONTS):
         try:
-            font = ImageFont.truetype(name, 14) if name else best[0]
+            font: Any = ImageFont.truetype(name, 14) if name else best[0]
         except OSError:
             continue
         none = bytes(font.getmask(NO_SIGN))
