@@ -162,6 +162,11 @@ class Encoder(nn.Module):
         """
         raise UserError(f"{self._name} restores nothing that is hidden: masked language modeling is for sentences")
 
+    def writer(self) -> Writer:
+        """What writes texts, for methods from text to text: it shares the encoder's weights, and is looked up anew at
+        each call. Raises ValueError where there is no decoder."""
+        raise UserError(f"{self._name} writes nothing: give an encoder with a decoder, for sentences --encoder t5")
+
     @property
     def _name(self) -> str:
         return str(self.spec.get("name", type(self).__name__))
@@ -215,6 +220,32 @@ class Stage(Encoder):
         return self.layers(x)
 
 
+class Writer(nn.Module):
+    """An encoder with its decoder: called with {"source": view, "target": view} of N texts, it gives minus the
+    log-probability of each target, summed over its tokens: N x 1. See `Encoder.writer`."""
+
+    def filled(self, prompt: str, *views: Any) -> Any:
+        """A view of the texts that a prompt becomes when the texts of views take the place of each "{}"."""
+        raise NotImplementedError
+
+    def bare(self, view: Any) -> Any:
+        """A view without what stands at the ends of each text: `length`, N, is then 0 for an empty one."""
+        raise NotImplementedError
+
+    def write(self, view: Any, beams: int = 1) -> Any:
+        """A view of the texts that it writes for those of a view, without gradient: the likeliest token at a time, or
+        by beam search; no three tokens are repeated."""
+        raise NotImplementedError
+
+    def texts(self, view: Any) -> list[str]:
+        """What a view says: N."""
+        raise NotImplementedError
+
+    def lemmas(self, view: Any) -> list[list[str]]:
+        """The base forms of the words that it says: N."""
+        raise NotImplementedError
+
+
 class Method(nn.Module):
     """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""
 
@@ -224,6 +255,10 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
+    needs_writer: ClassVar[bool] = False
+    """Whether it learns from text to text: see `Encoder.writer`."""
+    locks: ClassVar[str] = ""
+    """The argument that names a tower whose weights stay as they are; one with random weights is refused."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     changes: Literal["", "mixed", "numbers", "images"] = ""

@@ -118,6 +118,11 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
+    if method.needs_writer and plan.network is None and not kind.writes(settings):
+        raise UserError(
+            f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
+            "and --encoder t5, or a folder with a T5"
+        )
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
@@ -130,8 +135,15 @@ def insist_possible(plan: Plan) -> None:
         kind.insist_settings(settings)
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
+    method = methods.load(plan.method)
+    locked = plan.arguments.get(method.locks, "")
+    if locked and plan.network is None and not kind.begins_trained(settings, locked):
+        raise UserError(
+            f"--{method.locks} {locked!r}: its network would keep the random weights it begins with, which know "
+            f"nothing: give it those of a run by --sides {locked}.from_run=RUN, or leave it free to learn"
+        )
     if (count := kind.view_count(settings)) is not None:
-        insist_views(plan, methods.load(plan.method), count)
+        insist_views(plan, method, count)
 
 
 def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
@@ -251,7 +263,7 @@ def _insist_same_network(run: str, name: str) -> None:
 def _other_network(run: str, spec: dict[str, Any], name: str | None) -> UserError:
     return UserError(
         f"--from-run {run!r} has the encoder {spec.get('name')!r} for {spec.get('channels', 'other')} channels, "
-        f"whose weights do not fit {name!r} here: give the same --encoder, for the same kind of data"
+        f"whose weights do not fit {name!r} here: give the same --encoder, and inputs of the same kind and form"
     )
 
 

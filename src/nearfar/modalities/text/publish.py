@@ -51,6 +51,8 @@ def _write(encoder: TextEncoder, folder: Path, behind: nn.Linear | None) -> None
     encoder.net.save_pretrained(folder)
     tokenizer = encoder.tokenizer
     ends = {"cls_token": tokenizer.first, "sep_token": tokenizer.last}
+    if encoder.writes:
+        ends["eos_token"] = tokenizer.last
     numbers = {name: ids[0] for name, ids in ends.items() if len(ids) == 1}
     numbers |= {"mask_token": tokenizer.mask, "unk_token": tokenizer.unknown, "pad_token": encoder.pad}
     named = {name: tokenizer.net.id_to_token(i) for name, i in numbers.items() if i is not None}
@@ -61,6 +63,7 @@ def _write(encoder: TextEncoder, folder: Path, behind: nn.Linear | None) -> None
         **named,
     )
     wrapped.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")  # as it is in the run, to the letter
     if encoder.pooler not in POOLINGS:
         return
     modes = {f"pooling_mode_{mode}": mode.startswith(POOLINGS[encoder.pooler]) for mode in ("cls_token", "mean_tokens")}
@@ -90,6 +93,7 @@ def _difference(encoder: TextEncoder, folder: Path) -> float:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     net: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    net = net.get_encoder() if encoder.writes else net
     given = tokenizer(list(TRIED), padding=True, truncation=True, max_length=encoder.length, return_tensors="pt")
     states = net(**given, output_hidden_states=True).hidden_states
     other = pool(states, given["attention_mask"], encoder.pooler)

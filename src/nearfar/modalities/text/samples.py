@@ -69,6 +69,7 @@ def open_texts(
     labels: Any = None,
     label_column: str | LabelColumn = "",
     keep: Sequence[str] = (),
+    concepts: str = "",
 ) -> TextSamples:
     """Open sentences for training, or for an encoder that was trained.
 
@@ -78,6 +79,7 @@ def open_texts(
     labels: a table of index and label, an array, or None for the column `label_column`, which must be there, or by
         default label, if there is one.
     keep: words that are labels, though they usually say that nothing is known.
+    concepts: which of the columns may hold lists of words.
 
     Raises FileNotFoundError where there is nothing, ValueError where a column is absent or holds no sentences, or bytes
     are no UTF-8.
@@ -96,7 +98,9 @@ def open_texts(
             wanted.find((), given)
     else:
         table, _ = tables.read(data)
-        rows = list(zip(*(_column(table, name, given) for name in columns), strict=True))
+        rows = list(
+            zip(*(_column(table, name, given, bool(name) and name == concepts) for name in columns), strict=True)
+        )
     _insist_text(rows, given)
     names = [str(i) for i in range(len(rows))]
     known = tables.known(table, names, given, labels, wanted, keep, noun="sentence")
@@ -104,14 +108,17 @@ def open_texts(
     if not full:
         raise UserError(f"{given} has no sentence that is not empty")
     which = torch.tensor(full)
-    part = "sentence" if len(columns) == 1 else "pair" if len(columns) == 2 else "triplet"
-    reason = "it is empty" if len(columns) == 1 else "a sentence of it is empty"
-    plural = "they are empty" if len(columns) == 1 else "a sentence of each is empty"
+    part = "sentence" if len(columns) == 1 or concepts else "pair" if len(columns) == 2 else "triplet"
+    reason, plural = "a sentence of it is empty", "a sentence of each is empty"
+    if len(columns) == 1:
+        reason, plural = "it is empty", "they are empty"
+    elif concepts:
+        reason, plural = "it or its list is empty", "they or their lists are empty"
     empty = sorted(set(range(len(rows))) - set(full))
     notes = list(known.notes)
     kept = [rows[i] for i in full]
     group = known.group[which]
-    if len(columns) > 1:
+    if len(columns) > 1 and not concepts:
         group, again = _grouped(kept, group)
         if again:
             notes.append(
@@ -119,7 +126,8 @@ def open_texts(
                 "other's negatives (--groups ignore makes them so)."
             )
     if empty:
-        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {plural} ({some(empty)}).")
+        why = reason if len(empty) == 1 else plural
+        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {why} ({some(empty)}).")
     return TextSamples(
         names=[names[i] for i in full],
         label=known.label[which],
@@ -178,7 +186,7 @@ def _lines(data: Any) -> list[str] | None:
     return None
 
 
-def _column(table: pa.Table, name: str, given: str) -> list[str]:
+def _column(table: pa.Table, name: str, given: str, lists: bool) -> list[str]:
     """The sentences of a column, "" where there is none. Raises ValueError where it is absent, or holds no text."""
     there = table.column_names
     found = csv.column(there, name) if name else sentence_column(there)
@@ -188,6 +196,8 @@ def _column(table: pa.Table, name: str, given: str) -> list[str]:
             f"{given} has {wanted}; it has {', '.join(map(repr, there))}: name the sentences' by --text-column"
         )
     values = table[found].to_pylist()
+    if lists:
+        values = [" ".join(map(str, value)) if isinstance(value, list) else value for value in values]
     odd = next((value for value in values if not isinstance(value, str | None)), None)
     texts = [value for value in values if isinstance(value, str) and value.strip()]
     numbers = bool(texts) and all(not isinstance(csv.value(text.strip()), str) for text in texts)
