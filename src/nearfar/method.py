@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,22 @@ def derive_seed(*numbers: int) -> int:
     return state >> 1
 
 
+@dataclass(frozen=True)
+class Traced:
+    """An encoder as a function of tensors alone, for formats that know nothing else.
+
+    net: of the tensors, in that order.  behind: layers on what it gives, up to N x dim.  axes: by the name of each
+    tensor, what its dimensions are called that may be of any size, such as {0: "batch"}.  tensors: of a view.
+    views: of some sizes: at the first the file is made, and on the others the two are compared.
+    """
+
+    net: nn.Module
+    axes: dict[str, dict[int, str]]
+    tensors: Callable[[Any], tuple[Tensor, ...]]
+    views: Callable[[torch.Generator], list[Any]]
+    behind: tuple[nn.Module, ...] = ()
+
+
 class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim.
 
@@ -139,7 +155,8 @@ class Encoder(nn.Module):
 
     def restorer(self) -> nn.Module:
         """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
-        with the encoder, a view and a generator that all ranks share, it gives this rank's share of the loss.
+        with the encoder, a view, a generator that all ranks share and the micro-batch, it gives this rank's share of
+        the loss.
 
         Raises ValueError where views have no parts that could be hidden.
         """
@@ -167,10 +184,23 @@ class Encoder(nn.Module):
         """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
         return ["", "", "def encode(x):", "    return net(x)"]
 
-    def publish(self, folder: Path) -> list[Path]:
+    def traced(self) -> Traced:
+        """It as a function of tensors alone. Raises ValueError where its views are more than one tensor."""
+
+        def one(view: Any) -> tuple[Tensor]:
+            if not isinstance(view, Tensor):
+                raise UserError(
+                    f"ONNX export is for encoders that take one tensor, and {self._name} takes a "
+                    f"{type(view).__name__}: export without --onnx, or one of its towers (--tower NAME)"
+                )
+            return (view,)
+
+        return Traced(self, {"input": {0: "batch"}}, one, lambda draw: [self.example(n, draw) for n in (3, 1, 5)])
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         """Write, to a folder that is there, what other libraries load besides what every export holds: the files.
 
-        They are compared with the encoder first.
+        behind: a layer behind the encoder, which belongs to it.  They are compared with the encoder first.
         """
         return []
 
@@ -227,8 +257,13 @@ class Method(nn.Module):
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_writer: ClassVar[bool] = False
     """Whether it learns from text to text: see `Encoder.writer`."""
+    locks: ClassVar[str] = ""
+    """The argument that names a tower whose weights stay as they are; one with random weights is refused."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    changes: Literal["", "mixed", "numbers", "images"] = ""
+    """What it does with views besides encoding them, for which not all are fit: it mixes samples, changes the numbers
+    of views that are one tensor, or cuts images out; "" for nothing."""
     fewest_views: int = 1
     """Views of each sample that a step takes, at least."""
     most_views: int = 0

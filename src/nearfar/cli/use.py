@@ -303,11 +303,10 @@ def export(argv: list[str]) -> int:
     for file in done.files:
         print(f"  {file}")
     if asked.onnx:
-        from nearfar.export.onnx import BATCHES, export_onnx
+        from nearfar.export.onnx import export_onnx
 
-        path, difference = export_onnx(run.encoder, done.folder)
-        sizes = " and ".join(map(str, BATCHES))
-        print(f"  {path} (onnxruntime differs by {difference:.1e}, at batches of {sizes})")
+        path, difference, shapes = export_onnx(run.encoder, done.folder)
+        print(f"  {path} (onnxruntime differs by {difference:.1e}, on inputs of {' and '.join(shapes)})")
     if (done.folder / "modules.json") in done.files:
         print("sentence-transformers loads this folder as it is, and so does transformers.")
         return 0

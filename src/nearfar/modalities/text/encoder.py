@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from nearfar.distributed import local, world
+from nearfar.batch import split
+from nearfar.distributed import local, share, world
 from nearfar.errors import UserError
-from nearfar.losses.classification import cross_entropy
-from nearfar.method import Encoder
+from nearfar.losses.classification import single
+from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.modalities.text.writer import SpanRestorer, Writer
@@ -162,14 +164,43 @@ class TextEncoder(Encoder):
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
 
-    def publish(self, folder: Path) -> list[Path]:
+    def traced(self) -> Traced:
+        """Of the ids of tokens and where there are any, N x L each, for any N and L."""
+
+        def views(draw: torch.Generator) -> list[Tokens]:
+            made = []
+            for n, width in ((3, self.length), (1, self.length), (5, max(2, self.length // 2))):
+                length = torch.randint(1, width + 1, (n,), generator=draw)
+                length[0] = width
+                made.append(Tokens(torch.randint(self.tokenizer.size, (n, width), generator=draw), length))
+            return made
+
+        axes = {0: "batch", 1: "tokens"}
+        names = {"input_ids": axes, "attention_mask": axes}
+        return Traced(_Rows(self), names, lambda view: (view.ids, view.mask.long()), views)
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
-        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
-        return publish(encoder, folder)
+        encoder, behind = (copy.deepcopy(part) for part in (self, behind))
+        return publish(encoder.to("cpu", torch.float32).eval(), folder, behind and behind.to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
+
+
+class _Rows(nn.Module):
+    """An encoder on tensors: the ids of tokens, and where there are any, N x L each -> N x dim."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        own = self.encoder
+        out = own.net(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        row = pool(out.hidden_states, mask, own.pooler)
+        return row if own.dense is None else own.dense(row).tanh()
 
 
 class Restorer(nn.Module):
@@ -192,11 +223,14 @@ class Restorer(nn.Module):
         self.hidden, self.size = tokenizer.mask, tokenizer.size
         self.kept = [*tokenizer.first, *tokenizer.last]
 
-    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
-        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability."""
+    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator, most: int = 0) -> Tensor:
+        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability.
+
+        most: sentences that pass at a time, and once more in the backward pass; 0 for all at once.
+        """
         ids, which = self.hide(view, local(torch.rand(world() * len(view.ids), 3, encoder.length, generator=generator)))
-        logits = self._logits(encoder, Tokens(ids, view.length), which)
-        return cross_entropy(logits, view.ids[which])
+        cost = self._costs(encoder, Tokens(ids, view.length), view.ids, which, most)
+        return share(cost, torch.ones_like(cost, dtype=torch.bool))
 
     def hide(self, view: Tokens, chance: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of which some are hidden or exchanged, and which are to be named: N x L each.
@@ -211,10 +245,19 @@ class Restorer(nn.Module):
         return ids, which
 
     @network
-    def _logits(self, encoder: TextEncoder, view: Tokens, which: Tensor) -> Tensor:
-        states = encoder.states(view.ids, view.length)[-1]  # N x L x H
+    def _costs(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor, most: int) -> Tensor:
+        """Of each hidden token minus the log-probability, a part of the sentences after the other."""
+        if not 0 < most < len(ids):
+            return self._cost(encoder, shown, ids, which)
+        count = -(-len(ids) // most)
+        parts = zip(split(shown, count), split(ids, count), split(which, count), strict=True)
+        return torch.cat([checkpoint(self._cost, encoder, *part, use_reentrant=False) for part in parts])
+
+    def _cost(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor) -> Tensor:
+        states = encoder.states(shown.ids, shown.length)[-1]  # N x L x H
         table = encoder.net.get_input_embeddings().weight
-        return nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        logits = nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        return nn.functional.cross_entropy(single(logits), ids[which], reduction="none")
 
 
 def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tokens:

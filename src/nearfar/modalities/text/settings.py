@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from nearfar import settings
 from nearfar.errors import NotFound, NotInstalled, UserError
-from nearfar.modalities.recognize import holds_sentences, is_columns
+from nearfar.modalities.recognize import holds_sentences, is_columns, lists_files
 from nearfar.ranges import AtLeastTwo, Range, ShareBelowOne, UnitInterval
 
 VIEWS = ("dropout", "deletion", "reorder", "mask", "crop", "concepts")
@@ -40,7 +40,8 @@ class Settings(settings.Settings):
     positive_column: str = ""
     """The column with another sentence of the same meaning: the two are the views of a sample."""
     negative_column: str = ""
-    """The column with a sentence that is near but means something else: a third view, for methods that take one."""
+    """The column with a sentence that is near but means something else: a third view, for methods that take one;
+    several are joined by +, such as wrong1+wrong2."""
     concept_column: str = ""
     """For --views concepts: the column with the concepts of each sentence, words with blanks between or a list of
     words; by default the tagger finds them."""
@@ -49,7 +50,7 @@ class Settings(settings.Settings):
     installed or lies in a folder, or FILE.py:FUNCTION, which makes `Word`s of a text."""
     tokenizer: str = ""
     """A folder with the tokenizer.json to use; by default one is learned from the training sentences, or is that of the
-    encoder's folder."""
+    encoder's folder, or of --from-run."""
     vocabulary: Annotated[int, Range(ge=100)] = 8000
     """Pieces of words that a tokenizer which is learned knows, at most."""
     length: AtLeastTwo = 32
@@ -68,15 +69,18 @@ class Settings(settings.Settings):
         if self.concept_column and (self.positive_column or (self.views in VIEWS and self.views != "concepts")):
             beside = f"--positive-column {self.positive_column!r}" if self.positive_column else f"--views {self.views}"
             raise UserError(f"--concept-column {self.concept_column!r} is for --views concepts, and not with {beside}")
-        named = list(filter(None, (self.text_column, *self.columns[1:])))
-        if len({name.casefold() for name in named}) < len(named):
+        if self.tokenizer and self.from_run:
+            raise UserError(f"--tokenizer {self.tokenizer!r}: the run of --from-run brings its own; leave it out")
+        named = [name.casefold() for name in self.columns if name]
+        if len(set(named)) < len(named):
             raise UserError(f"two of the columns of sentences are {named[-1]!r}: each must be another one")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of sentences: that of the anchors, "" where none is named, and those that pair with it; or that
         of their concepts."""
-        return (self.text_column, *filter(None, (self.positive_column, self.negative_column, self.concept_column)))
+        negative = (name.strip() for name in self.negative_column.split("+"))
+        return (self.text_column, *filter(None, (self.positive_column, *negative, self.concept_column)))
 
 
 def insist_installed() -> None:
@@ -144,14 +148,20 @@ def insist_tokenizer(folder: str | os.PathLike[str]) -> Path:
 
 def recognizes(data: Any) -> bool:
     """Whether data are sentences, open or not, or a table that may have a column of them: see `holds_sentences`."""
+    if isinstance(data, str | os.PathLike) and str(data).lower().endswith(".csv") and Path(data).is_file():
+        return not lists_files(Path(data))  # of one column too, which others take for a list of images
     return hasattr(data, "texts") or holds_sentences(data) or is_columns(data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(settings.Facts):
-    """What a recipe for sentences may go by. columns: of sentences, those of pairs or triplets among them."""
+    """What a recipe for sentences may go by.
+
+    columns: of sentences, those of pairs or triplets among them.  fresh: whether the network has random weights.
+    """
 
     columns: int = 1
+    fresh: bool = True
 
 
 def study_encoder() -> str:

@@ -22,6 +22,9 @@ from nearfar.modalities.text.settings import insist_installed, insist_tokenizer
 CHARACTERS = 64
 """Of a text for each token that is wanted: the rest is not even divided into tokens."""
 
+LONGEST = 8192
+"""Characters of a text, at most, from which a tokenizer is learned: one word of a megabyte would take minutes."""
+
 SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "first": "[CLS]", "last": "[SEP]", "mask": "[MASK]"}
 MASKS = ("[MASK]", "<mask>", "[mask]")
 SENTINEL = "<extra_id_{}>"
@@ -136,6 +139,7 @@ class Tokenizer:
         insist_installed()
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+        texts = [text[:LONGEST] for text in texts]
         lower, divided = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
         often: Counter[str] = Counter()
         for text in texts:
