@@ -182,8 +182,8 @@ class TextEncoder(Encoder):
     def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
-        encoder, behind = (copy.deepcopy(part) for part in (self, behind))
-        return publish(encoder.to("cpu", torch.float32).eval(), folder, behind and behind.to("cpu", torch.float32))
+        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
+        return publish(encoder, folder, behind and copy.deepcopy(behind).to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
