@@ -22,6 +22,7 @@ from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
 from nearfar.nn.towers import Towers
 from nearfar.nn.wrapped import Wrapped
+from nearfar.nn.writer import Writer
 from nearfar.training import loop
 
 SIDE = 8  # pixels
@@ -90,6 +91,16 @@ class TinyRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.line(x)).relu()
+
+    def writer(self, reads: int, **sizes: int) -> Signs:
+        return Signs(2, reads, COLUMNS.width, **sizes)
+
+
+class Signs(Writer):
+    """Writes which numbers of a row are above 0, as words; every other row ends a word early."""
+
+    def written(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        return (view > 0).long(), view.shape[1] - torch.arange(len(view)) % 2
 
 
 @dataclass(frozen=True)
@@ -177,20 +188,21 @@ def forms() -> list[Form]:
 def form(name: str, **arguments: Any) -> Form:
     """One method in small, with some arguments of one's own."""
     plain = next(_forms(name))
-    return Form(name, plain.arguments | arguments)
+    return replace(plain, arguments=plain.arguments | arguments)
 
 
 def _forms(name: str) -> Iterator[Form]:
-    flags = methods.flags(methods.load(name))
+    method, flags = methods.load(name), methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
-    yield Form(name, plain)
-    if methods.load(name).needs_streams:
+    kind: Literal["image", "pair"] = "pair" if method.needs_words else "image"
+    yield Form(name, plain, kind=kind)
+    if method.needs_streams and not method.needs_words:
         yield Form(name, plain, kind="pair")
-    elif not methods.load(name).needs_pixels:
+    elif not (method.needs_streams or method.needs_pixels):
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
-            yield Form(name, plain | {flag: value}, f"{flag}={value}")
+            yield Form(name, plain | {flag: value}, f"{flag}={value}", kind)
 
 
 def small(value: Any) -> Any:

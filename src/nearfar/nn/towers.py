@@ -77,6 +77,9 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
+    def writer(self, reads: int, **sizes: int) -> nn.Module:
+        return self.trunk.writer(reads, **sizes)
+
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
 
@@ -93,6 +96,25 @@ class Joint(Encoder):
 
     def preparation(self) -> dict[str, Any]:
         return self.trunk.preparation()
+
+
+class WithMaps(Encoder):
+    """An encoder that gives behind its row what the last maps of its network show, place by place: N x (dim + M C).
+
+    reads: C, the width of a map. Raises ValueError where the network has no stages.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.reads = encoder, encoder.dim, trunk(encoder).stages()[-2].dim
+
+    def forward(self, view: Any) -> Tensor:
+        *blocks, last = trunk(self.encoder).stages()
+        for block in blocks:
+            view = block(view)
+        row = last(view)
+        row = self.encoder.joint(row) if isinstance(self.encoder, Joint) else row
+        return torch.cat([row, view.flatten(2).transpose(1, 2).flatten(1)], 1)
 
 
 def trunk(encoder: Encoder) -> Encoder:

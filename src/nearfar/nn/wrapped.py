@@ -46,5 +46,10 @@ class Wrapped(Encoder):
         own = getattr(self.net, "streams", None)
         return super().streams() if own is None else own()
 
+    def writer(self, reads: int, **sizes: int) -> nn.Module:
+        """That of the module, where it has one."""
+        own = getattr(self.net, "writer", None)
+        return super().writer(reads, **sizes) if own is None else own(reads, **sizes)
+
     def network(self) -> nn.Module:
         return self.net

@@ -17,6 +17,7 @@ from nearfar.losses.classification import cross_entropy
 from nearfar.method import Encoder
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
+from nearfar.nn.writer import Writer
 from nearfar.precision import network
 
 BUCKET = 32
@@ -125,6 +126,10 @@ class TextEncoder(Encoder):
 
     def restorer(self) -> Restorer:
         return Restorer(self)
+
+    def writer(self, reads: int, **sizes: int) -> Writer:
+        known = self.tokenizer
+        return Writer(known.size, reads, self.length, skip=len(known.first), **sizes)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""

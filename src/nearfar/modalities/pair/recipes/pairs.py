@@ -36,3 +36,8 @@ def clip() -> Recipe:
 
 def cmc() -> Recipe:
     return _recipe()
+
+
+def supportset() -> Recipe:
+    """Contrast as CLIP has it: on little data the hinge of the hardest negative learns less."""
+    return _recipe()
