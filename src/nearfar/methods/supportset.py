@@ -106,17 +106,17 @@ class SupportSet(CLIP):
                     setattr(self, name, value.detach())
 
     def forward(self, batch: Batch) -> Step:
-        names = list(self._towers)
-        made = dict(zip(names, self.embed_streams(batch.views, self._streams()), strict=True))
-        rows = {name: normalize(out[:, : self._towers[name].dim]) for name, out in made.items()}
+        streams = self._streams()
+        names = list(streams)
+        made = dict(zip(names, self.embed_streams(batch.views, list(streams.values())), strict=True))
+        rows = {name: normalize(out[:, : streams[name].dim]) for name, out in made.items()}
         ids, length = self.writer.written(batch.views[names.index(self.write) % len(batch.views)][self.write])
         dropped = self._dropped(len(ids)).to(ids.device) if self.word_dropout else None
         costs = []
         for name in (name for name in names if name != self.write):
             maps = made[name][:, rows[name].shape[1] :].unflatten(1, (-1, self.reads)) if self.maps else None
-            read, weight = self.support(
-                batch, rows[self.write], rows[name], maps, self.banks[name] if self.banks else None
-            )
+            bank = self.banks[name] if self.banks else None
+            read, weight = self.support(batch, rows[self.write], rows[name], maps, bank)
             costs.append(captioning(self.writer(ids, read, dropped), ids, length, weight.any(1)))
         written = torch.stack(costs).mean()
         log = {"captioning": written.detach()}
@@ -157,22 +157,18 @@ class SupportSet(CLIP):
         super().after_step(step)
         rows, index, group = step.carry
         for name, row in rows.items():
-            self.banks[name].enqueue(row, group, index)
+            bank: Any = self.banks[name]
+            bank.enqueue(row, group, index)
 
     def chance(self, batch: Batch) -> None:
         """What writing costs without reading depends on the sentences."""
 
-    def _streams(self) -> list[Stage] | None:
-        """The towers, those that are read with their maps; None for the encoder's own."""
-        if not self.maps:
-            return None
-        seen = {name: tower if name == self.write else WithMaps(tower) for name, tower in self._towers.items()}
-        return [Stage(Apply(itemgetter(name)), tower, dim=tower.dim) for name, tower in seen.items()]
-
-    @property
-    def _towers(self) -> dict[str, Encoder]:
+    def _streams(self) -> dict[str, Stage]:
+        """The towers by their names, those that are read with their maps, if these are wanted."""
         encoder: Any = self.encoder
-        return {name: encoder.tower(name) for name in encoder.of}
+        towers = {name: encoder.tower(name) for name in encoder.of}
+        seen = {name: WithMaps(one) if self.maps and name != self.write else one for name, one in towers.items()}
+        return {name: Stage(Apply(itemgetter(name)), one, dim=one.dim) for name, one in seen.items()}
 
     def _dropped(self, n: int) -> Tensor:
         """Which words are not told, drawn for the batch of all ranks: N x most, bool."""
