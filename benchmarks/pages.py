@@ -118,6 +118,8 @@ def training(name: str) -> str:
     takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
     if kind.needs_streams:
         takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
+    if kind.needs_words:
+        takes = "Pairs of kinds of which one is sentences, such as images and captions."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
     rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():

@@ -145,10 +145,10 @@ class Encoder(nn.Module):
         """
         raise UserError(f"{self._name} restores nothing that is hidden: masked language modeling is for sentences")
 
-    def writer(self, reads: int, **sizes: int) -> nn.Module:
+    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
         """A decoder, such as `nearfar.nn.writer.Writer`, that writes a view word by word, of rows that it reads.
 
-        reads: their width.  sizes: the width and layers of the decoder.
+        reads: their width.  width, layers: of the decoder.
         Raises ValueError where views are no words.
         """
         raise UserError(f"{self._name} sees no words, and what is to be written are sentences")

@@ -92,8 +92,8 @@ class TinyRows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.line(x)).relu()
 
-    def writer(self, reads: int, **sizes: int) -> Signs:
-        return Signs(2, reads, COLUMNS.width, **sizes)
+    def writer(self, reads: int, *, width: int, layers: int) -> Signs:
+        return Signs(2, reads, COLUMNS.width, width=width, layers=layers)
 
 
 class Signs(Writer):

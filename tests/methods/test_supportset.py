@@ -69,7 +69,7 @@ def test_samples_of_one_group_are_no_support_of_each_other_and_a_batch_of_one_gr
     method = built()
     given = batch(group=torch.tensor([0, 0, 1, MISSING, MISSING, 1]))
     v, t, _ = sides(method, given)
-    _, weight = method.support(given, t, v)
+    _, weight = method.support["image"](t, v, given)
     assert (weight == 0).nonzero().tolist() == [
         [0, 0],
         [0, 1],
@@ -88,27 +88,16 @@ def test_samples_of_one_group_are_no_support_of_each_other_and_a_batch_of_one_gr
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_the_bank_holds_the_newest_samples_as_constants_and_a_sample_does_not_read_its_own_past() -> None:
+def test_what_was_seen_in_a_step_is_read_in_the_next() -> None:
     method = built(bank=8)
-    bank: Any = method.banks["image"]
     first, second = batch(6), batch(4, index=torch.tensor([0, 20, 21, 22]))
-    _, weight = method.support(first, *sides(method, first)[1::-1], bank=bank)
-    assert weight.shape == (6, 6)  # nothing was put in yet
-    v = sides(method, first)[0].detach()
+    past = sides(method, first)[0].detach()
     method.after_step(method(first))
-    torch.testing.assert_close(bank.keys[:6], v)
     v, t, (ids, length) = sides(method, second)
-    read, weight = method.support(second, t, v, bank=bank)
-    assert weight.shape == (4, 4 + 6)
-    assert (weight == 0).nonzero().tolist() == [[0, 0], [0, 4], [1, 1], [2, 2], [3, 3]]
-    keys = torch.cat([v, bank.keys[:6]])
-    torch.testing.assert_close(read[:, 0], weight @ keys)
-    assert not bank.keys.requires_grad
-    torch.testing.assert_close(
-        method(second).log["captioning"], captioning(method.writer(ids, read), ids, length).detach()
-    )
-    method.after_step(method(second))
-    assert bank.label.tolist() == [21, 22, 2, 3, 4, 5, 0, 20]
+    s = (t @ torch.cat([v, past]).T / 0.1).fill_diagonal_(-torch.inf)
+    s[0, 4] = -torch.inf  # its own past
+    want = captioning(method.writer(ids, (s.softmax(1) @ torch.cat([v, past]))[:, None]), ids, length)
+    torch.testing.assert_close(method(second).log["captioning"], want.detach())
 
 
 def test_with_maps_it_reads_each_place() -> None:
@@ -161,7 +150,7 @@ def test_of_three_sides_one_is_written_of_each_of_the_others() -> None:
         w = (b @ v.T / 0.1).fill_diagonal_(-torch.inf).softmax(1)
         costs.append(captioning(method.writer(ids, (w @ v)[:, None]), ids, length))
     torch.testing.assert_close(out.log["captioning"], torch.stack(costs).mean().detach())
-    assert list(method.banks) == ["a", "c"]
+    assert list(method.support) == ["a", "c"]
 
 
 def test_it_learns_to_write_samples_of_others() -> None:
@@ -178,7 +167,7 @@ WRONG = [
     ({"write": "image"}, "--write, of image, table"),
     ({"write": "sound"}, "no tower 'sound'"),
     ({"bank": 8, "maps": True}, "--bank 8"),
-    ({"bank": 8, "mode": "identity"}, "no support set"),
+    ({"bank": 8, "mode": "identity"}, "no use to mode identity"),
 ]
 
 

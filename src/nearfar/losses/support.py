@@ -59,8 +59,8 @@ def support_weights(
     hidden = itself.bool()
     for mine, theirs in apart:
         hidden = hidden | equal_ids(mine[:, None], theirs)
-    # A row of -inf alone would be NaN; its gradient is 0 either way.
-    return s.masked_fill(hidden & ~hidden.all(1, keepdim=True), -torch.inf).softmax(1).masked_fill(hidden, 0)
+    # A row that is hidden as a whole is NaN in between, and so would its gradient be, which the masks stop.
+    return s.masked_fill(hidden, -torch.inf).softmax(1).masked_fill(hidden, 0)
 
 
 def captioning(logits: Tensor, ids: Tensor, length: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.distributed import normalize
 from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
 from nearfar.nn.apply import Apply
@@ -77,8 +78,8 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
-    def writer(self, reads: int, **sizes: int) -> nn.Module:
-        return self.trunk.writer(reads, **sizes)
+    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        return self.trunk.writer(reads, width=width, layers=layers)
 
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
@@ -101,7 +102,7 @@ class Joint(Encoder):
 class WithMaps(Encoder):
     """An encoder that gives behind its row what the last maps of its network show, place by place: N x (dim + M C).
 
-    reads: C, the width of a map. Raises ValueError where the network has no stages.
+    reads: C, the channels of a map. Raises ValueError where the network has no stages.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -115,6 +116,51 @@ class WithMaps(Encoder):
         row = last(view)
         row = self.encoder.joint(row) if isinstance(self.encoder, Joint) else row
         return torch.cat([row, view.flatten(2).transpose(1, 2).flatten(1)], 1)
+
+
+class Reading:
+    """The networks of towers of which one is written, word by word, of what the others give.
+
+    write: the name of that one, by default the last.  maps: of the others, see `WithMaps`.  width: of what is read.
+    Raises ValueError for an encoder without towers, a name that none has, and maps of several widths.
+    """
+
+    def __init__(self, encoder: Encoder, write: str, *, maps: bool) -> None:
+        if not isinstance(encoder, Towers):
+            raise UserError("sentences are written of another side: give pairs, such as --pair image=path,text=caption")
+        self.names, self.maps, self.write = list(encoder.of), maps, write or list(encoder.of)[-1]
+        self.others = [name for name in self.names if name != self.write]
+        self.dim = encoder.tower(self.write).dim
+        widths = {WithMaps(encoder.tower(name)).reads for name in self.others} if maps else {self.dim}
+        if len(widths) > 1:
+            raise UserError(f"--maps: they have {' and '.join(map(str, widths))} channels, and one decoder reads them")
+        self.width = widths.pop()
+
+    def writer(self, encoder: Any, *, width: int, layers: int) -> nn.Module:
+        """The decoder. Raises ValueError where the side that is to be written sees no words."""
+        try:
+            return encoder.tower(self.write).writer(self.width, width=width, layers=layers)
+        except UserError as error:
+            raise UserError(f"{error}: name the side that holds them by --write, of {', '.join(self.names)}") from error
+
+    def streams(self, encoder: Any) -> list[Stage]:
+        """The towers, for `Method.embed_streams`, those that are read with their maps, if these are wanted."""
+        towers = [encoder.tower(name) for name in self.names]
+        if self.maps:
+            towers = [t if n == self.write else WithMaps(t) for n, t in zip(self.names, towers, strict=True)]
+        return [Stage(Apply(itemgetter(n)), t, dim=t.dim) for n, t in zip(self.names, towers, strict=True)]
+
+    def apart(self, made: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        """What the streams gave, by name: unit rows, N x dim, and maps, N x M x width, None where none are wanted."""
+        rows = {name: normalize(out[:, : self.dim]) for name, out in zip(self.names, made, strict=True)}
+        maps = dict(zip(self.names, made, strict=True)) if self.maps else {}
+        return rows, {
+            name: maps[name][:, self.dim :].unflatten(1, (-1, self.width)) if maps else None for name in self.others
+        }
+
+    def seen(self, views: Sequence[Any]) -> Any:
+        """The view of the side that is written, which `embed_streams` lets it see."""
+        return views[self.names.index(self.write) % len(views)][self.write]
 
 
 def trunk(encoder: Encoder) -> Encoder:

@@ -46,10 +46,12 @@ class Wrapped(Encoder):
         own = getattr(self.net, "streams", None)
         return super().streams() if own is None else own()
 
-    def writer(self, reads: int, **sizes: int) -> nn.Module:
+    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
         """That of the module, where it has one."""
         own = getattr(self.net, "writer", None)
-        return super().writer(reads, **sizes) if own is None else own(reads, **sizes)
+        return (
+            super().writer(reads, width=width, layers=layers) if own is None else own(reads, width=width, layers=layers)
+        )
 
     def network(self) -> nn.Module:
         return self.net

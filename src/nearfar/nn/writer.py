@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.distributed import local, world
 from nearfar.precision import network
 
 
@@ -35,6 +36,13 @@ class Writer(nn.Module):
         """The words of N sentences, and how many each has: N x L, int64, and N. view: it has `ids` and `length`."""
         length = (view.length - self.skip).clamp(min=0)
         return view.ids[:, self.skip :][:, : max(1, int(length.max()))], length
+
+    def dropped(self, ids: Tensor, share: float, generator: torch.Generator) -> Tensor | None:
+        """Which words are not told, drawn for the sentences of all ranks: N x most, bool; None where all are told."""
+        if not share:
+            return None
+        chance = torch.rand(world() * len(ids), self.most, generator=generator)
+        return (local(chance) < share).to(ids.device)
 
     @network
     def forward(self, ids: Tensor, rows: Tensor, dropped: Tensor | None = None) -> Tensor:

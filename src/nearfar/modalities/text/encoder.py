@@ -127,9 +127,9 @@ class TextEncoder(Encoder):
     def restorer(self) -> Restorer:
         return Restorer(self)
 
-    def writer(self, reads: int, **sizes: int) -> Writer:
+    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> Writer:
         known = self.tokenizer
-        return Writer(known.size, reads, self.length, skip=len(known.first), **sizes)
+        return Writer(known.size, reads, self.length, skip=len(known.first), width=width, layers=layers)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""

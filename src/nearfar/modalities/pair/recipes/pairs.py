@@ -39,5 +39,4 @@ def cmc() -> Recipe:
 
 
 def supportset() -> Recipe:
-    """Contrast as CLIP has it: on little data the hinge of the hardest negative learns less."""
     return _recipe()
