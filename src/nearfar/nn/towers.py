@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
-from nearfar.method import Encoder, Stage
+from nearfar.method import Encoder, Stage, Traced
 from nearfar.nn.apply import Apply
 
 TOWERS = "towers"
@@ -78,8 +80,12 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
-    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
-        return self.trunk.writer(reads, width=width, layers=layers)
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        return self.trunk.captioner(reads, width=width, layers=layers)
+
+    def traced(self) -> Traced:
+        inner = self.trunk.traced()
+        return replace(inner, behind=(*inner.behind, self.joint))
 
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
@@ -94,6 +100,9 @@ class Joint(Encoder):
     def encode_lines(self) -> list[str]:
         behind = ["", "", "encode_trunk = encode", "", "", "def encode(x):", "    return joint(encode_trunk(x))"]
         return ['net, joint = net["trunk"], net["joint"]', *self.trunk.encode_lines(), *behind]
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
+        return self.trunk.publish(folder, self.joint)
 
     def preparation(self) -> dict[str, Any]:
         return self.trunk.preparation()
@@ -139,7 +148,7 @@ class Reading:
     def writer(self, encoder: Any, *, width: int, layers: int) -> nn.Module:
         """The decoder. Raises ValueError where the side that is to be written sees no words."""
         try:
-            return encoder.tower(self.write).writer(self.width, width=width, layers=layers)
+            return encoder.tower(self.write).captioner(self.width, width=width, layers=layers)
         except UserError as error:
             raise UserError(f"{error}: name the side that holds them by --write, of {', '.join(self.names)}") from error
 

@@ -46,11 +46,13 @@ class Wrapped(Encoder):
         own = getattr(self.net, "streams", None)
         return super().streams() if own is None else own()
 
-    def writer(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
         """That of the module, where it has one."""
-        own = getattr(self.net, "writer", None)
+        own = getattr(self.net, "captioner", None)
         return (
-            super().writer(reads, width=width, layers=layers) if own is None else own(reads, width=width, layers=layers)
+            super().captioner(reads, width=width, layers=layers)
+            if own is None
+            else own(reads, width=width, layers=layers)
         )
 
     def network(self) -> nn.Module:

@@ -12,7 +12,7 @@ from nearfar.distributed import local, world
 from nearfar.precision import network
 
 
-class Writer(nn.Module):
+class Captioner(nn.Module):
     """A Transformer decoder: of the words before it and of M rows that it reads, the logits of each word.
 
     size: of the vocabulary.  reads: the width of the rows.  most: words of a sentence.  skip: words at the start of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearfar.nn.writer import Writer
+from nearfar.nn.captioner import Captioner
 
 
 @dataclass
@@ -14,9 +14,9 @@ class Words:
     length: Tensor
 
 
-def writer(**sizes: int) -> Writer:
+def writer(**sizes: int) -> Captioner:
     torch.manual_seed(0)
-    return Writer(11, 6, 8, **({"width": 16, "layers": 2} | sizes)).double()
+    return Captioner(11, 6, 8, **({"width": 16, "layers": 2} | sizes)).double()
 
 
 def given(n: int = 3, words: int = 5) -> tuple[Tensor, Tensor]:
