@@ -19,18 +19,18 @@ from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 class SupportSet(CLIP):
     """Contrasts clips with their captions, and writes each caption from what other clips show.
 
-    Contrast pushes away what shows the same thing. So captions c are written of rows v of other samples, the support
-    set S. With t the rows of captions, and w_ij the softmax of t_i . v_j / support_temperature over S_i,
+    Contrast pushes apart what shows the same thing. So a decoder writes each caption c from a mixture of other samples'
+    rows v, the support set S. With t the rows of captions, and w_ij the softmax of t_i . v_j / support_temperature,
 
         loss = contrast + weight * mean_i (-1/|c_i|) sum_k log p(c_i[k] | c_i[< k], sum_j w_ij v_j)
 
-    S_i is all but i (cross), all (full), or i alone (identity); hybrid takes the mean of the weights of the last two.
+    S_i is all but i (cross), all (full), or i alone (identity); hybrid has the mean of the weights of the last two.
     Contrast is the hinge of the hardest negative, max_j max(0, margin - s_ii + s_ij) in both directions, or CLIP's.
     With --mode identity --discrimination infonce it is captioning beside contrast, as CoCa has it.
     Use it for pairs of which one side is sentences, where samples show the same things in other combinations.
     Note: The paper's decoder is a T5 with weights; this one begins with none, and is small so that it has to read.
-    What shares a side is no negative, nor under cross support, as the sample's own past in a bank is not. Not verified
-    by the paper: weight, support_temperature, hybrid. Of more than two sides one is written.
+    Samples that share a side are no negatives, nor, under cross, support; nor is a sample's own past in a bank. Weight,
+    support_temperature and hybrid are not verified by the paper. Of more than two sides one is written.
 
     Args:
         mode: Of which samples a caption is written.
