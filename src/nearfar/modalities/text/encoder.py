@@ -20,6 +20,7 @@ from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.modalities.text.writer import SpanRestorer, Writer
+from nearfar.nn.captioner import Captioner
 from nearfar.precision import network
 
 BUCKET = 32
@@ -159,6 +160,10 @@ class TextEncoder(Encoder):
         for p in self.net.parameters():
             if id(p) not in reads:
                 p.requires_grad_(trained)
+
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> Captioner:
+        known = self.tokenizer
+        return Captioner(known.size, reads, self.length, skip=len(known.first), width=width, layers=layers)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
