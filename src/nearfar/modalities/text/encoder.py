@@ -20,6 +20,7 @@ from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.modalities.text.writer import SpanRestorer, Writer
+from nearfar.nn.captioner import Captioner
 from nearfar.precision import network
 
 BUCKET = 32
@@ -160,6 +161,10 @@ class TextEncoder(Encoder):
             if id(p) not in reads:
                 p.requires_grad_(trained)
 
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> Captioner:
+        known = self.tokenizer
+        return Captioner(known.size, reads, self.length, skip=len(known.first), width=width, layers=layers)
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
@@ -182,8 +187,8 @@ class TextEncoder(Encoder):
     def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
-        encoder, behind = (copy.deepcopy(part) for part in (self, behind))
-        return publish(encoder.to("cpu", torch.float32).eval(), folder, behind and behind.to("cpu", torch.float32))
+        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
+        return publish(encoder, folder, behind and copy.deepcopy(behind).to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
