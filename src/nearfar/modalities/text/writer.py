@@ -161,9 +161,9 @@ def spans(n: int, cuts: Sequence[float], gaps: Sequence[float]) -> list[tuple[sl
     sizes, kept = _parts(hidden, count, cuts), _parts(n - hidden + 2, count + 1, gaps)
     kept[0], kept[-1] = kept[0] - 1, kept[-1] - 1  # none need be kept before the first span, and behind the last
     made, start = [], 0
-    for before, size in zip(kept, [*sizes, 0], strict=True):
-        made.append((slice(start, start + before), slice(start + before, start + before + size)))
-        start += before + size
+    for before, span in zip(kept, [*sizes, 0], strict=True):
+        made.append((slice(start, start + before), slice(start + before, start + before + span)))
+        start += before + span
     return made
 
 
