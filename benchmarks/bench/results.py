@@ -30,6 +30,9 @@ PACKAGES = [
     "opencv-python-headless",
     "simplejpeg",
     "pillow",
+    "sentence-transformers",
+    "tokenizers",
+    "transformers",
 ]
 
 

@@ -223,6 +223,16 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
+    def open_new(self, data: Any) -> Samples:
+        """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
+
+        data: what `open` takes, or one file or several, where the kind of data has them.
+        """
+        files = [data] if isinstance(data, str | Path) and self.kind.is_sample(data) else data
+        if isinstance(files, list | tuple) and files and all(isinstance(file, str | Path) for file in files):
+            return self.kind.open_files([str(file) for file in files], self)
+        return self.open(data, lenient=True)
+
     def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
         """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
 
@@ -245,7 +255,10 @@ class Run:
         return self
 
     def embed(self, data: Any) -> Tensor:
-        """The representation of every sample, in order: N x dim, float32."""
+        """The representation of every sample, in order: N x dim, float32.
+
+        What cannot be read, and sentences that are empty, are left out: `open(data).names` says what rows are of.
+        """
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
 
     def seen(self, samples: Samples) -> Tensor:
@@ -398,6 +411,11 @@ class Run:
         table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
         return self.kept(table, "pairs", data, contents, seen)
+
+    @property
+    def learned_to_write(self) -> bool:
+        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
+        return self.config["method"] in methods.names() and methods.load(self.config["method"]).needs_writer
 
     @property
     def sides(self) -> list[str]:
