@@ -21,8 +21,8 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
-from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import apart, folds, given_folds
+from nearfar.data.samples import Samples
+from nearfar.data.splits import evaluated
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
@@ -448,42 +448,15 @@ class Run:
 
         Raises ValueError where no labels are known, or only those of rows of the split test.
         """
-        known = samples.label != MISSING
-        if not known.any():
-            raise UserError(f"evaluating takes labels, and none are known: {self.kind.unlabeled}")
-        test = samples.of_split("test") & known
-        train = samples.of_split(*LEARNED) & known
-        if test.any() and train.any():
-            learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
-            kept = apart(samples.group, learned, tested)
-            of = f"{len(tested) - len(kept):,} of {len(tested):,} {self.kind.noun} of the split test"
-            if not len(kept):
-                raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
-            if len(kept) < len(tested):
-                say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
-            return [(learned, kept)], kept
-        if test.any():
-            raise UserError(
-                f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
-                "labels in the split train, and these as --test"
-            )
-        given = self.kind.given_folds(samples)
-        if given is not None:
-            parts = given_folds(samples.label, samples.group, given)
-            tested = torch.cat([test for _, test in parts])
-            if out := int(known.sum()) - len(tested):
-                say(
-                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: "
-                    "they are only learned from."
-                )
-            return parts, tested
-        parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
-        if len(parts) < self.kind.folds:
-            say(
-                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more "
-                f"labeled {self.kind.noun}, or there are no more groups."
-            )
-        return parts, torch.cat([tested for _, tested in parts])
+        return evaluated(
+            samples,
+            self.kind.given_folds(samples),
+            most=self.kind.folds,
+            noun=self.kind.noun,
+            unlabeled=self.kind.unlabeled,
+            seed=seed,
+            say=say,
+        )
 
     @writes
     @checked
