@@ -46,5 +46,14 @@ class Wrapped(Encoder):
         own = getattr(self.net, "streams", None)
         return super().streams() if own is None else own()
 
+    @property
+    def sequential(self) -> bool:
+        return callable(getattr(self.net, "steps", None))
+
+    def steps(self) -> tuple[Stage, Stage]:
+        """Those of the module, where it has any."""
+        own = getattr(self.net, "steps", None)
+        return super().steps() if own is None else own()
+
     def network(self) -> nn.Module:
         return self.net
