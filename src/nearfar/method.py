@@ -206,6 +206,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    takes_steps: ClassVar[bool] = False
+    """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_color: ClassVar[bool] = False

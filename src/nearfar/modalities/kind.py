@@ -235,6 +235,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def sequential(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
+        return False
+
     def side(self, tower: str, config: dict[str, Any]) -> tuple[Kind, dict[str, Any], dict[str, Any]]:
         """Of a run of this kind the kind of a tower alone, its settings, and what config.yaml keeps of its samples.
 

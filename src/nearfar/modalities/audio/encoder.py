@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from nearfar.method import Encoder, Stage
 from nearfar.modalities import timm_nets
 from nearfar.modalities.audio import networks
 from nearfar.modalities.audio.mel import log_mel
-from nearfar.modalities.audio.settings import GRU, insist_encoder
+from nearfar.modalities.audio.settings import insist_encoder, own_network
 
 FRAMES = ((4, 2), (1, 1))
 """Kernels over frames of log-mel, and their strides."""
@@ -98,11 +97,11 @@ class AudioEncoder(Encoder):
 def _layers(spec: dict[str, Any]) -> list[nn.Module]:
     name = spec["name"]
     mel = [spec[key] for key in ("rate", "window", "hop", "bands", "mean", "std")]
-    if name == "melconv":
-        return [log_mel(*mel), networks.MelConv(spec["bands"]), networks.MeanMax()]
-    if gru := re.fullmatch(GRU, name):
-        on_mel = gru[1] == "mel"
-        width = int(gru[2] or (256 if on_mel else 512))
+    if own := own_network(name):
+        kind, width = own
+        if kind == "melconv":
+            return [log_mel(*mel), networks.MelConv(width), networks.MeanMax()]
+        on_mel = kind == "melgru"
         front = log_mel(*mel) if on_mel else networks.Wave(spec["std"])
         local = networks.Steps(spec["bands"] if on_mel else 1, width, FRAMES if on_mel else PAPER)
         return [front, local, networks.Context(width, min(width, 256)), networks.MeanMax()]
@@ -136,7 +135,7 @@ def _call(layer: nn.Module, spec: dict[str, Any]) -> str:
     if isinstance(layer, networks.LogMel):
         return f"LogMel({', '.join(str(spec[key]) for key in ('window', 'hop', 'bands', 'mean', 'std'))})"
     if isinstance(layer, networks.MelConv):
-        return f"MelConv({spec['bands']})"
+        return f"MelConv({own_network(spec['name'])[1]})"
     if isinstance(layer, networks.Steps):
         kernels = tuple((conv.kernel_size[0], conv.stride[0]) for conv in layer.convs)
         return f"Steps({layer.convs[0].in_channels}, {layer.convs[0].out_channels}, {kernels})"

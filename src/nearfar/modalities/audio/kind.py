@@ -23,7 +23,7 @@ from nearfar.modalities.audio import views as audio_views
 from nearfar.modalities.audio.encoder import AudioEncoder, example, from_spec
 from nearfar.modalities.audio.mel import log_mel
 from nearfar.modalities.audio.samples import AudioSamples, blocks, open_audio, view_seconds
-from nearfar.modalities.audio.settings import Facts, Settings
+from nearfar.modalities.audio.settings import Facts, Settings, own_network
 from nearfar.modalities.audio.sheet import recording_grid, spectrograms, view_sheet
 from nearfar.modalities.audio.sources import insist_path, listed_names
 from nearfar.modalities.audio.views import Draws, Views, plain
@@ -68,6 +68,10 @@ class AudioKind(kind.Kind):
         self.insist_encoder(settings.encoder)
         if ".py" in settings.views:
             load_function(settings.views, "--views")
+
+    def sequential(self, settings: Settings) -> bool:
+        own = own_network(settings.encoder)
+        return own is not None and own[0].endswith("gru")
 
     def view_count(self, settings: Settings) -> int | None:
         return None if ".py" in settings.views else settings.view_count or 2
@@ -153,7 +157,7 @@ class AudioKind(kind.Kind):
             "window": max(8, round(settings.window * facts["rate"])),
             "hop": max(1, round(settings.hop * facts["rate"])),
         }
-        mean, std = statistics(samples, spec, wave=settings.encoder.startswith("wave"))
+        mean, std = statistics(samples, spec, wave=(own_network(settings.encoder) or ("",))[0] == "wavegru")
         return AudioEncoder(spec | {"mean": mean, "std": std})
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> AudioEncoder:

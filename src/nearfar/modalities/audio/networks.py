@@ -46,18 +46,17 @@ class Image(nn.Module):
 class MelConv(nn.Module):
     """Four blocks of 3x3 convolution, max-pool, batch norm and ReLU: N x bands x T -> N x T/8 x dim.
 
-    Pooling comes before norm and ReLU, and the first blocks are narrow: quick on a CPU.
+    Pooling comes before norm and ReLU, and the first blocks are narrow: quick on a CPU.  width: channels of the last.
     """
 
-    def __init__(self, bands: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         layers, before = [], 1
-        for after, pool in ((32, (2, 2)), (64, (2, 2)), (128, (2, 2)), (128, (2, 1))):
+        for after, pool in ((width // 4, (2, 2)), (width // 2, (2, 2)), (width, (2, 2)), (width, (2, 1))):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(pool, ceil_mode=True)]
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
             before = after
-            bands = -(-bands // 2)
-        self.layers, self.dim = nn.Sequential(*layers), 128 * bands
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.layers(mel[:, None]).flatten(1, 2).mT

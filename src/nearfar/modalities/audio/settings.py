@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from nearfar import settings
 from nearfar.data import csv
-from nearfar.errors import NotInstalled
+from nearfar.errors import NotInstalled, UserError
 from nearfar.modalities.recognize import LISTS
 from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveFloat, Range, UnitInterval
@@ -27,11 +27,14 @@ SUFFIXES = frozenset(
 VIEWS = ("sound", "speech", "masks", "crop")
 """The names that `nearfar.modalities.audio.views.NAMED` knows."""
 
-OWN = ("melconv", "melgru", "wavegru")
-"""Networks of ours; all others are those of timm."""
+OWN = {"melconv": 64, "melgru": 256, "wavegru": 512}
+"""Networks of ours, each with its usual width; all others are those of timm."""
 
-GRU = r"(mel|wave)gru(?:-0*([1-9][0-9]*))?"
-"""Names of those with a GRU: what it goes over, and the width."""
+
+def own_network(name: str) -> tuple[str, int] | None:
+    """Which network of ours is called so, and its width, such as 32 of melconv-32; None for any other name."""
+    found = re.fullmatch(rf"({'|'.join(OWN)})(?:-0*([1-9][0-9]*))?", name)
+    return (found[1], int(found[2] or OWN[found[1]])) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,9 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "melconv"
-    """melconv (convolutions on log-mel), melgru (a GRU over log-mel frames, 256 wide), wavegru (convolutions on the
-    wave and a GRU, 512 wide, as in CPC; wavegru-64 is narrower), or the name of any timm model, which sees log-mel as
-    an image of one channel."""
+    """melconv (convolutions on log-mel, 64 wide), melgru (a GRU over log-mel frames, 256 wide), wavegru (convolutions
+    on the wave and a GRU, 512 wide, as in CPC), of another width by a number, such as melconv-128; or the name of any
+    timm model, which sees log-mel as an image of one channel."""
     views: str = "sound"
     """What random views are made of each recording: sound (crop, shift, gain, noise, another recording mixed in,
     masks), speech (the same with changes of speed and without mixing), masks (crop, masks), crop, or FILE.py:FUNCTION.
@@ -78,8 +81,11 @@ def insist_installed() -> None:
 
 def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so."""
-    if not re.fullmatch(GRU, name):
-        insist_network(name, OWN)
+    own = own_network(name)
+    if own is None:
+        insist_network(name, list(OWN))
+    elif own[1] % 4:
+        raise UserError(f"--encoder {name!r}: the width must be a multiple of 4")
 
 
 def is_recording(name: str | os.PathLike[str]) -> bool:

@@ -43,4 +43,4 @@ def supcon() -> Recipe:
 
 def cpc() -> Recipe:
     """Recordings as they are but for their place and loudness; later steps are predicted."""
-    return _recipe({"skip": 2, "steps": 6}, encoder="melgru", views="crop", batch=64, lr=1e-3)
+    return _recipe({"skip": 2, "steps": 6}, encoder="melgru-128", views="crop", view_count=1, batch=64, lr=4e-3)
