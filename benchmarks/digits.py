@@ -69,6 +69,8 @@ def main(asked: Digits) -> int:
             for name, numbers in found["results"].items():
                 if name != "mel statistics" or method == asked.methods[0]:
                     rows.setdefault(name, []).append(numbers)
+    if asked.seeds < 2:  # nothing to be said of the spread
+        return 0
     print(f"\n{'':<20}" + "".join(name.ljust(26) for name in MEASURES.values()))
     for name, runs in rows.items():
         means = (over_seeds([run[key] for run in runs]) for key in MEASURES)

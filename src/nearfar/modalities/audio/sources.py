@@ -64,7 +64,7 @@ def find(data: Any, *, labels: Any, column: LabelColumn, keep: Sequence[str], ar
         opened = _open_path(Path(data), own, keep, array_rate)
     elif isinstance(data, list) and data and all(isinstance(item, str | os.PathLike) for item in data):
         own.find((), "the list")
-        opened = _files("the list", [os.path.abspath(item) for item in data], None)
+        opened = _files("the list", list(map(os.fspath, data)), None)
     elif isinstance(data, list):
         own.find((), "the list")
         opened = _arrays(data, array_rate)
