@@ -17,7 +17,7 @@ def odd(path: Path) -> Path:
     """A folder of sound recordings beside a few of every fault."""
     folder(path, 12)
     waves = tones(12)
-    soundfile.write(path / "same.flac", (waves[0] * 32768).round() / 32768, RATE)
+    soundfile.write(path / "same.flac", soundfile.read(path / "class0" / "000.wav", dtype="int16")[0], RATE)
     (path / "twin.wav").write_bytes((path / "class1" / "001.wav").read_bytes())
     soundfile.write(path / "silent.wav", np.zeros(900), RATE)
     soundfile.write(path / "loud.wav", np.clip(8 * waves[2], -1, 1), RATE)

@@ -9,7 +9,7 @@ from nearfar.settings import Recipe
 
 
 def _recipe(method: dict[str, Any] | None = None, **changed: Any) -> Recipe:
-    settings: dict[str, Any] = {"epochs": 30, "batch": 128, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2}
+    settings: dict[str, Any] = {"epochs": 20, "batch": 128, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2}
     return Recipe(settings=Settings(**settings | changed), method=method or {})
 
 
