@@ -240,6 +240,8 @@ ELSEWHERE = {
     "modalities/kind.py": "modalities/test_own_kind.py",
     "modalities/timm_names.py": "modalities/image/test_encoder.py",
     "modalities/timm_nets.py": "modalities/image/test_encoder.py",
+    "modalities/audio/kind.py": "modalities/audio/test_audio.py",
+    "modalities/audio/networks.py": "modalities/audio/test_encoder.py",
     "modalities/image/color.py": "modalities/image/test_views.py",
     "modalities/image/kind.py": "modalities/image/test_views.py",
     "modalities/image/pixels.py": "modalities/image/test_decode.py",

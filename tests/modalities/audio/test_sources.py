@@ -41,7 +41,11 @@ def test_every_form_is_recognized_and_holds_the_same(form: str, tmp_path: Path) 
     assert modalities.kind_of(data) == "audio"
     samples = open_audio(data)
     assert len(samples) == 8
-    assert [Path(name).name for name in samples.names] == ["000.wav", "004.wav", *(f"00{i}.wav" for i in (1, 5, 2, 6, 3, 7))]
+    assert [Path(name).name for name in samples.names] == [
+        "000.wav",
+        "004.wav",
+        *(f"00{i}.wav" for i in (1, 5, 2, 6, 3, 7)),
+    ]
     assert samples.rate == RATE
     np.testing.assert_allclose(samples.heard(2, 0, 500), tones(8)[1][:500], atol=1e-4)
     assert samples.digest == open_audio(forms(tmp_path)["folder"]).digest
@@ -113,7 +117,9 @@ def test_arrays_end_to_end_with_what_is_known_of_them(tmp_path: Path) -> None:
         ({"file": ["x.wav"]}, "no column 'path'; it has 'file'"),
     ],
 )
-def test_what_holds_no_recordings_is_refused(data: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_holds_no_recordings_is_refused(
+    data: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         open_audio(data, array_rate=8000)

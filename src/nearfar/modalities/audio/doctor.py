@@ -58,22 +58,33 @@ def examine(samples: AudioSamples, settings: Settings) -> Examination:
     if samples.skipped:
         first = ", ".join(f"{name!r} ({why})" for name, why in samples.skipped[:3])
         more = ", ..." if len(samples.skipped) > 3 else ""
-        said.append(f"{counted(len(samples.skipped), 'files')} cannot be read: {first}{more}. Training leaves them out.")
+        said.append(
+            f"{counted(len(samples.skipped), 'files')} cannot be read: {first}{more}. Training leaves them out."
+        )
         share = len(samples.skipped) / (len(samples) + len(samples.skipped))
         if share > Settings().max_bad:
             reason = f"{share:.1%} of the files cannot be read"
             examination.flags.append(Advice("max_bad", math.ceil(100 * share) / 100, reason))
     for names, words in (
-        (_named(samples, [one.peak < SILENT for one in each]), "silent: views of them are all alike, and as negatives "
-         "they would be pushed apart from each other. Leave them out"),
-        (_named(samples, [one.full >= CLIPPED for one in each]), "clipped: what is above full scale is lost, and sounds "
-         "harsh. Record them more softly, if that can be had"),
-        (_named(samples, [one.form in COARSE for one in each]), "of 8 bits a number, and hiss: where that goes with a "
-         "class, it gives the class away"),
+        (
+            _named(samples, [one.peak < SILENT for one in each]),
+            "silent: views of them are all alike, and as negatives "
+            "they would be pushed apart from each other. Leave them out",
+        ),
+        (
+            _named(samples, [one.full >= CLIPPED for one in each]),
+            "clipped: what is above full scale is lost, and sounds harsh. Record them more softly, if that can be had",
+        ),
+        (
+            _named(samples, [one.form in COARSE for one in each]),
+            "of 8 bits a number, and hiss: where that goes with a class, it gives the class away",
+        ),
     ):
         if names:
-            said.append(f"{counted(len(names), 'recordings')} {'is' if len(names) == 1 else 'are'} {words} "
-                        f"({some(list(map(repr, names)))}).")
+            said.append(
+                f"{counted(len(names), 'recordings')} {'is' if len(names) == 1 else 'are'} {words} "
+                f"({some(list(map(repr, names)))})."
+            )
     said.extend(common_warnings(samples, found, examination.noun))
     if middle > LONG * view and not settings.cut:
         examination.flags.append(
@@ -105,4 +116,10 @@ def _counts(counts: Counter[str]) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -8,6 +8,7 @@ from torch import Tensor
 from nearfar.errors import UserError
 from nearfar.modalities.audio.networks import LogMel
 
+
 def hertz_to_mel(hertz: Tensor) -> Tensor:
     """Slaney's scale: linear up to 1000 Hz, which is 15 mel, then 27 mel for each factor of 6.4."""
     return torch.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * (hertz.clamp(min=1000) / 1000).log() / 1.8562979904)

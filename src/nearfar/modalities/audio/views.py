@@ -141,7 +141,9 @@ class Views:
         samples, index = recordings.samples, recordings.index
         low, high = view.speed
         speed = low * (high / low) ** drawn["speed"].double()
-        count = (self.length * speed).round().long().clamp(min=2) if low != high else torch.full_like(index, self.length)
+        count = (
+            (self.length * speed).round().long().clamp(min=2) if low != high else torch.full_like(index, self.length)
+        )
         room = samples.lengths[index] - count  # below 0 where a recording is shorter than the view
         reach = (view.shift * count).long()
         first, last = room.clamp(max=0) - reach, room.clamp(min=0) + reach
@@ -247,9 +249,7 @@ def _quick(length: int) -> int:
     return min(size for size in sizes if size >= length)
 
 
-SPEECH = View(
-    crop=True, shift=0.1, speed=(0.85, 1.18), gain=(-6, 6), noise=0.5, ratio=(5, 30), time=0.15, band=0.25
-)
+SPEECH = View(crop=True, shift=0.1, speed=(0.85, 1.18), gain=(-6, 6), noise=0.5, ratio=(5, 30), time=0.15, band=0.25)
 NAMED: dict[str, View] = {
     "sound": View(crop=True, shift=0.1, gain=(-6, 6), noise=0.3, ratio=(5, 30), mix=0.3, time=0.15, band=0.2),
     "speech": SPEECH,
