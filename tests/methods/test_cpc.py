@@ -51,5 +51,5 @@ def test_chance_counts_all_patches_of_the_batch() -> None:
 def test_steps_reach_no_farther_than_the_grid() -> None:
     assert list(build(grid=7).steps) == [2, 3, 4, 5]
     assert list(build(grid=3).steps) == [2]
-    with pytest.raises(ValueError, match="nothing is left to predict from 2 to 1 behind"):
+    with pytest.raises(ValueError, match="nothing is left to predict in 2 rows or steps from 2 to"):
         build(grid=2)

@@ -33,7 +33,10 @@ def render(template: str, page: object, script_data: object) -> str:
     """A page as text. page: what the template shows.  script_data: JSON that page.js reads: {"curves", "map"}."""
     scripts = _scripts()
     # Eval is what Plotly's WebGL plots are made with.
-    policy = f"default-src 'none'; img-src data: blob:; media-src data:; style-src 'unsafe-inline'; script-src {scripts.hashes} 'unsafe-eval'"
+    policy = (
+        "default-src 'none'; img-src data: blob:; media-src data:; style-src 'unsafe-inline'; "
+        f"script-src {scripts.hashes} 'unsafe-eval'"
+    )
     return environment().get_template(template).render(page=page, policy=policy, scripts=scripts, data=script_data)
 
 

@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-soundfile: Any = pytest.importorskip("soundfile", reason="soundfile is not installed (the extra audio)")
-
 from nearfar.modalities.audio.encoder import AudioEncoder
 from nearfar.modalities.audio.samples import AudioSamples, open_audio
+
+soundfile: Any = pytest.importorskip("soundfile", reason="soundfile is not installed (the extra audio)")
 
 RATE = 4000
 TINY = (
     *("--encoder", "melconv-8", "--bands", "12", "--seconds", "0.25"),
     *("--epochs", "1", "--batch", "16", "--probe-every", "0"),
 )
-SPEC = {
-    **{"kind": "audio", "name": "melconv-8", "rate": RATE, "length": 1000, "bands": 12, "window": 160, "hop": 64},
-    **{"mean": -5.0, "std": 3.0},
-}
+SPEC = {"kind": "audio", "name": "melconv-8", "rate": RATE, "length": 1000, "bands": 12, "window": 160, "hop": 64}
+SPEC |= {"mean": -5.0, "std": 3.0}
 
 
 def tones(n: int, classes: int = 4, seed: int = 0) -> list[np.ndarray]:

@@ -65,7 +65,7 @@ def test_a_step_knows_nothing_of_later_ones_and_its_latent_nothing_of_others(nam
 
 def test_networks_without_steps_say_who_has_them() -> None:
     assert not tiny().sequential
-    with pytest.raises(ValueError, match="melconv-8 sees no sequence of steps; .*melgru"):
+    with pytest.raises(ValueError, match=r"melconv-8 sees no sequence of steps; .*melgru"):
         tiny().steps()
 
 

@@ -1,4 +1,4 @@
-"""Encoders of recordings: convolutions on log-mel, networks of timm on it, and GRUs over its frames or over the wave."""
+"""Encoders of recordings: convolutions or networks of timm on log-mel, and GRUs over its frames or over the wave."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class AudioKind(kind.Kind):
         return {"channels": 1, "rate": samples.rate, "length": max(2, round(seconds * samples.rate))}
 
     def encoder(self, samples: AudioSamples, settings: Settings, facts: dict[str, Any]) -> AudioEncoder:
-        """The network that the settings name, behind a spectrogram whose mean and deviation are measured on the data."""
+        """The network that the settings name, behind a spectrogram that is standardized as the data are."""
         spec = {
             "kind": "audio",
             "name": settings.encoder,

@@ -71,12 +71,12 @@ class Steps(nn.Module):
 
     def __init__(self, channels: int, width: int, kernels: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
-        sizes = zip((channels, *[width] * len(kernels)), kernels)
+        sizes = zip((channels, *[width] * (len(kernels) - 1)), kernels, strict=True)
         self.convs = nn.ModuleList(nn.Conv1d(c, width, k, stride=s, padding=(k - s + 1) // 2) for c, (k, s) in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in kernels)
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv, norm in zip(self.convs, self.norms):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x).mT).relu().mT
         return x.mT
 

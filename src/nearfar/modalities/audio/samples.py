@@ -131,14 +131,15 @@ def open_audio(
 
     data: see `nearfar.modalities.audio.sources.WANTED`. Of a table the columns label, group, attribute and split are
     read where they are there, and start and end, in seconds: then each row is a piece of a recording.
-    labels: the word folders, a table, an array, or None for those that the data bring.  label_column: see `LabelColumn`.
+    labels: the word folders, a table, an array, or None for those that the data bring.
+    label_column: as in `LabelColumn`.
     keep: words that are labels, though they usually say that nothing is known.
     rate: samples a second at which all are heard; 0 takes that of most, `MOST_RATE` at most.
     array_rate: of arrays that do not tell.  cut: seconds of the pieces that longer recordings are cut into; 0 for none.
     max_bad: the share of the recordings that may be unreadable; they are skipped and listed.
 
-    Raises FileNotFoundError where there is nothing, TypeError where it is nothing of these, ValueError where it holds no
-    recordings, or too many bad ones, ModuleNotFoundError where soundfile is wanted and missing.
+    Raises FileNotFoundError where there is nothing, TypeError where it is nothing of these, ValueError where it holds
+    no recordings, or too many bad ones, ModuleNotFoundError where soundfile is wanted and missing.
     """
     if isinstance(data, AudioSamples):
         return data

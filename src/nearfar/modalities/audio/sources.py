@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def _open_npz(path: Path, column: LabelColumn, keep: Sequence[str], array_rate: 
     if audio.ndim != 1 or not rising or offsets[-1] > len(audio):
         raise UserError(f"{given}: offsets must rise, N + 1 for N recordings, up to the {audio.size} samples of audio.")
     rate = next((int(held[name]) for name in RATES if name in held and held[name].ndim == 0), array_rate)
-    opened = _arrays([audio[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)], rate, given)
+    opened = _arrays([audio[a:b] for a, b in pairwise(offsets)], rate, given)
     n = len(opened.names)
     each = {name: values for name, values in held.items() if values.shape[:1] == (n,) and name != "audio"}
     usual = next((name for name in ("labels", "y") if name in each), None)
