@@ -81,6 +81,7 @@ TARGETS = (
     Target("linear", "linear 10: accuracy above SGD, points", "at least", 0),
     _faster("linear", "linear 100", "SGD, DataLoader", 10),
     Target("linear", "linear 100: accuracy above SGD, points", "at least", 0),
+    _faster("mel", "log-mel of 1,000 recordings", "librosa", 5),
     Target("start", "CPU seconds, nearfar --help", "at most", 0.5),
     Target("start", "CPU seconds, nearfar.losses above torch", "at most", 0.2),
     Target("gpu", "GiB beyond the inputs, NT-Xent of 65536 rows", "at most", 1, "all"),
