@@ -7,6 +7,7 @@ import io
 import json
 import re
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nearfar.methods.cpc import CPC
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.audio import settings as audio_settings
 from nearfar.modalities.audio import views as audio_views
+from nearfar.training import loop as loops
 from tests.tiny import evaluated
 from tests.two_ranks import Pool
 
@@ -147,6 +149,65 @@ def test_two_ranks_are_one_on_sequences(two_ranks: Pool) -> None:
     ranks = two_ranks.run(_loss_and_gradient, method, whole)
     torch.testing.assert_close(torch.stack([one[0] for one in ranks]).mean(), loss)
     torch.testing.assert_close(torch.stack([one[1] for one in ranks]).mean(0), gradient)
+
+
+def test_cpc_in_parts_has_the_loss_of_the_whole() -> None:
+    method, view = build(), waves(6)
+    whole = method(batch(view)).loss
+    method.micro_batch = 2
+    torch.testing.assert_close(method(batch(view)).loss, whole)
+
+
+def halting(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> None:
+    """Do something before a step is made."""
+    step, made = loops.step, []
+
+    def watched(*args: object, **more: object) -> object:
+        made.append(1)
+        if len(made) == at:
+            act()
+        return step(*args, **more)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    monkeypatch.setattr(loops, "step", watched)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path / "tones")
+    words = ["train", "simclr", str(data), *TINY, "--epochs", "2"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patched:
+        halting(patched, 4, interrupt)
+        assert main([*words, "--out", str(tmp_path / "parts")]) == 130
+    assert main([*words, "--out", str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = (nearfar.load(tmp_path / name).encoder for name in ("whole", "parts"))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("allowed", [0.1, 0.0])
+def test_files_that_vanish_in_the_middle_are_counted(
+    allowed: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder(tmp_path / "tones", 40)
+    halting(monkeypatch, 1, (data / "class1" / "001.wav").unlink)
+    words = ["train", "simclr", str(data), *TINY, "--epochs", "3", "--max-bad", str(allowed), "--views", "crop"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == (0 if allowed else 2)
+    heard = capsys.readouterr()
+    assert "'class1/001.wav'" in heard.out + heard.err
+    assert ("others stand in" in heard.out) == bool(allowed)
+
+
+def test_few_labels_name_new_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run, tuned = folder(tmp_path / "tones"), tmp_path / "run", tmp_path / "tuned"
+    assert main(["train", "simclr", str(data), *TINY, "--out", str(run)]) == 0
+    assert main(["finetune", str(run), str(data), "--labels", "folders", "--epochs", "1", "--out", str(tuned)]) == 0
+    new = [str(data / "class0" / "000.wav"), str(data / "class2" / "002.wav")]
+    assert main(["predict", str(tuned), *new, "--out", str(tmp_path / "found.csv")]) == 0
+    assert all(name in (tmp_path / "found.csv").read_text() for name in new)
 
 
 def test_mel_statistics_are_mean_and_deviation_of_each_band() -> None:

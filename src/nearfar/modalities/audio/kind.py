@@ -16,7 +16,7 @@ from nearfar.data import tables
 from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.tiles import Sounds, Tiles
-from nearfar.files import load_function
+from nearfar.files import load_function, name_text
 from nearfar.modalities import kind
 from nearfar.modalities.audio import doctor, settings
 from nearfar.modalities.audio import views as audio_views
@@ -139,7 +139,19 @@ class AudioKind(kind.Kind):
         return settings.is_recording(path)
 
     def open_files(self, files: list[str], run: Any) -> AudioSamples:
-        return run.open(files, lenient=True)
+        """Recordings, named as the files are given; a piece of a file has its place behind the file's name."""
+        given = dict(zip(listed_names(files), map(name_text, files), strict=True))
+        samples = run.open(files, lenient=True)
+
+        def as_given(name: str) -> str:
+            file, mark, piece = (name, "", "") if name in given else name.rpartition("@")
+            return given[file] + mark + piece
+
+        return replace(
+            samples,
+            names=[as_given(name) for name in samples.names],
+            skipped=[(as_given(name), why) for name, why in samples.skipped],
+        )
 
     def facts(self, samples: AudioSamples, settings: Settings) -> dict[str, Any]:
         """One channel; samples a second, and samples of a view."""
