@@ -222,7 +222,8 @@ class Sounds(Thumbnails):
     rate: int
 
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
-        sounds = [_wav_uri(wave, self.rate) for some in index.split(256) for wave in self.waves(some)]
+        parts = index.split(256) if len(index) else ()
+        sounds = [_wav_uri(wave, self.rate) for some in parts for wave in self.waves(some)]
         return [tile | {"sound": sound} for tile, sound in zip(super().each(index, side), sounds, strict=True)]
 
     @staticmethod

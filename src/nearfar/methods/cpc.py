@@ -25,9 +25,9 @@ class CPC(Method):
 
     Use it for recordings (--encoder melgru or wavegru), which c represents; and for images where neighboring parts
     predict each other and color changes would harm: a grid of 7 with half overlap has the pixels of twelve images.
-    Note: There is no released code; what the paper leaves open was decided here, and its numbers are not reproduced. As
-    there, nothing is normalized, and there is no temperature. Only the first view is used. Parts that overlap are too
-    easy to predict: see --skip. Batch norm in the encoder sees all parts together, so that some information leaks.
+    Note: There is no released code; what the paper leaves open was decided here. As there, nothing is normalized, and
+    there is no temperature. Only the first view is used. Parts that overlap are too easy to predict: see --skip. Batch
+    norm in the encoder sees all parts together, so that some information leaks.
 
     Args:
         grid: Patches along a side of an image.
@@ -65,7 +65,8 @@ class CPC(Method):
         norm: bool = False,
     ) -> None:
         super().__init__(encoder)
-        if encoder.sequential:
+        self.sequential = getattr(encoder, "sequential", False)  # any module may stand for one
+        if self.sequential:
             local, context = encoder.steps()
             dim, width = local.dim, context.dim
             count = local(to(encoder.example(1), next(encoder.parameters()).device)).shape[1]
@@ -83,7 +84,7 @@ class CPC(Method):
         self.grid, self.overlap, self.share, self.side = grid, overlap, share, side
 
     def forward(self, batch: Batch) -> Step:
-        z, c = self.sequence(batch.views[0]) if self.encoder.sequential else self.patches(batch.views[0])
+        z, c = self.sequence(batch.views[0]) if self.sequential else self.patches(batch.views[0])
         place = torch.arange(z.shape[:3].numel(), device=z.device).view(z.shape[:3])
         p = torch.cat([w(c[:, :-k]).flatten(1, 2) for k, w in zip(self.steps, self.maps, strict=True)], 1)
         positive = torch.cat([place[:, k:].flatten(1) for k in self.steps], 1)  # N x R
@@ -100,8 +101,7 @@ class CPC(Method):
         """What steps hold, and the context of each: N x T x 1 x dim, and x width."""
         local, context = self.encoder.steps()
         c = self.embed(z := self.norm(self.embed(view, local)), context)  # N x all steps x width
-        if self.representations is not None:
-            self.representations.append(c.mean(1).detach())
+        (self.representations if self.representations is not None else []).append(c.mean(1).detach())
         first = int(torch.randint(z.shape[1] - self.parts + 1, (), generator=self.clock.generator()))
         return z[:, first : first + self.parts, None], c[:, first : first + self.parts, None]
 

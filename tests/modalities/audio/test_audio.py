@@ -26,6 +26,7 @@ from nearfar.methods.cpc import CPC
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.audio import settings as audio_settings
 from nearfar.modalities.audio import views as audio_views
+from nearfar.modalities.audio.views import plain
 from nearfar.training import loop as loops
 from tests.tiny import evaluated
 from tests.two_ranks import Pool
@@ -120,7 +121,7 @@ def test_the_loss_on_a_sequence_is_that_of_a_loop() -> None:
 
 
 def test_cpc_learns_to_predict_and_trains_every_weight() -> None:
-    method, view = build(stretch=0), torch.from_numpy(np.stack([tone[:800] for tone in tones(16)]))
+    method, view = build(stretch=0), plain(1000, RATE)(*samples(16).fetch(torch.arange(16)))[0]
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
     losses = []
     for _ in range(25):
