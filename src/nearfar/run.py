@@ -400,6 +400,12 @@ class Run:
         return self.kept(table, "pairs", data, contents, seen)
 
     @property
+    def learned_to_write(self) -> bool:
+        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
+        name = self.config["method"]
+        return name in methods.names() and methods.load(name).needs_writer
+
+    @property
     def sides(self) -> list[str]:
         """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
         encoder = self.encoder

@@ -10,6 +10,7 @@ import os
 import shlex
 from collections.abc import Collection
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,7 +37,12 @@ class Entry(Protocol):
 
 def names() -> list[str]:
     """The kinds of the library."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py")))
 
 
 def is_own(name: str) -> bool:

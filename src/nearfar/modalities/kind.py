@@ -239,6 +239,10 @@ class Kind:
         """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
         return False
 
+    def writes(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name has a decoder, for methods from text to text."""
+        return False
+
     def side(self, tower: str, config: dict[str, Any]) -> tuple[Kind, dict[str, Any], dict[str, Any]]:
         """Of a run of this kind the kind of a tower alone, its settings, and what config.yaml keeps of its samples.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
+from nearfar.ops.mixing import insist_fit
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
@@ -118,6 +120,11 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
+    if method.needs_writer and plan.network is None and not kind.writes(settings):
+        raise UserError(
+            f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
+            "and --encoder t5, or a folder with a T5"
+        )
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
@@ -192,6 +199,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
+    with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
+        insist_fit(encoder.example(2), method.changes, plan.method)
     for note in encoder.notes:
         say(note)
     known = digests(samples)
@@ -230,6 +239,11 @@ def start_from(run: str, encoder: Encoder, kind: str) -> None:
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
     wanted = encoder if "joint" in given.spec else trunk(encoder)
+    if given.spec.get("tokenizer") != wanted.spec.get("tokenizer"):
+        raise UserError(
+            f"--from-run {run!r} has another tokenizer than is learned here, so that its weights would take one token "
+            f"for another: `nearfar export {run}` writes it, and --tokenizer {run}/export takes it"
+        )
     try:
         wanted.load_state_dict(given.state_dict())
     except RuntimeError as error:
