@@ -25,6 +25,11 @@ def test_long_recordings_are_cut_into_pieces_of_one_group(tmp_path: Path) -> Non
     assert known.group.tolist()[10] == -1
     np.testing.assert_array_equal(known.heard(3, -1, 3) * 32768, [0, 300, 301])
     assert len(set(known.digest or [])) == 11
+    alone = open_audio(tmp_path / "long.wav", cut=1.0)
+    assert alone.group.tolist() == [-1] * 10  # else nothing would be a negative
+    assert not alone.notes
+    (note,) = open_audio([wave[:900]] * 3, array_rate=10).notes
+    assert "longer than 90 s, and each is one sample: --cut" in note
 
 
 def test_a_crop_reads_its_own_place_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

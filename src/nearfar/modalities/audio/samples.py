@@ -23,6 +23,9 @@ from nearfar.modalities.audio.sources import Opened, find
 MOST_RATE, MOST_SECONDS = 16_000, 4.0
 """Samples a second, and seconds of a view, that are taken at most where none are set."""
 
+LONG = 30.0
+"""Seconds of recordings of which it is told that they can be cut."""
+
 CPU = torch.device("cpu")
 
 
@@ -152,7 +155,7 @@ def open_audio(
     entry = torch.tensor([piece[0] for piece in pieces])
     known, several = opened.labels, Counter(entry.tolist())
     group = known.group[entry]
-    if any(count > 1 for count in several.values()):  # the pieces of a recording belong together
+    if len(several) > 1 < max(several.values()):  # the pieces of a recording belong together, unless it is the only one
         own = torch.tensor([several[e] > 1 for e in entry.tolist()]) & (group == MISSING)
         group = torch.where(own, int(known.group.max()) + 1 + entry, group)
     rate = rate or min(MOST_RATE, Counter(one.rate for one in good.values()).most_common(1)[0][0])
@@ -176,6 +179,11 @@ def open_audio(
     )
     kept.digest = [content.decode() if len(content) == 16 else digest(content) for content in kept.contents()]
     kept.notes += _notes(opened, list(good.values()), rate)
+    if not cut and (long := float(kept.seconds.median())) > LONG:
+        kept.notes.append(
+            f"Half of the recordings are longer than {long:.0f} s, and each is one sample: --cut {2 * MOST_SECONDS:g} makes "
+            "pieces, each of them a sample."
+        )
     return kept
 
 
