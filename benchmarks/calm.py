@@ -144,7 +144,8 @@ def step(out: Path, stage: str, data: Path, before: str, rate: float, seed: int)
     """A stage, from the run before; CPU seconds."""
     began = time.process_time()
     start = {"from_run": before} if before else {}
-    flags = SHARED | start | {"stage": stage, "tokenizer": str(data.parent), "lr": rate * 256 / BATCH, "seed": seed}
+    tokenizer = start or {"tokenizer": str(data.parent)}  # a run that begins with another takes that one's
+    flags = SHARED | tokenizer | {"stage": stage, "lr": rate * 256 / BATCH, "seed": seed}
     if not training.train(plans.make("calm", str(data), None, flags), out, say=lambda text: None):
         raise KeyboardInterrupt("stopped before the end: nothing was measured")
     return time.process_time() - began

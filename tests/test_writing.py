@@ -96,10 +96,11 @@ def test_stages_follow_each_other_by_one_tokenizer(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     other = tmp_path / "other.jsonl"
     other.write_text("\n".join(json.dumps({"sentence": f"{t} today", "concepts": "dog"}) for t in captions(32, 9)))
-    assert main([*words, str(other), "--out", str(tmp_path / "no")]) == 2
-    assert f"--tokenizer {first}/export" in " ".join(capsys.readouterr().err.split())
-    assert main(["export", str(first)]) == 0
-    assert main([*words, str(other), "--tokenizer", str(first / "export"), "--out", str(tmp_path / "yes")]) == 0
+    assert main([*words, str(other), "--out", str(tmp_path / "yes")]) == 0
+    of = [nearfar.load(tmp_path / name).encoder.spec["tokenizer"] for name in ("span", "yes")]
+    assert of[0] == of[1]
+    assert main([*words, str(other), "--tokenizer", str(first), "--out", str(tmp_path / "no")]) == 2
+    assert "--from-run brings its own" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_cannot_be_learned_is_refused_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -273,6 +273,8 @@ class Method(nn.Module):
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_writer: ClassVar[bool] = False
     """Whether it learns from text to text: see `Encoder.writer`."""
+    locks: ClassVar[str] = ""
+    """The argument that names a tower whose weights stay as they are; one with random weights is refused."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     changes: Literal["", "mixed", "numbers", "images"] = ""

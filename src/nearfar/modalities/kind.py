@@ -256,6 +256,15 @@ class Kind:
         the whole encoder."""
         return {"": (settings.from_run, settings.encoder)} if settings.from_run else {}
 
+    def begins_trained(self, settings: Any, tower: str = "") -> bool:
+        """Whether a network, "" or a tower by its name, begins with weights that are not random.
+
+        Raises ValueError where there is no such tower.
+        """
+        if tower:
+            raise UserError(f"there is no tower {tower!r}: the encoder is a single network; leave it out")
+        return bool(self.starts(settings))
+
     def has_scores(self, data: Any, asked: Asked) -> bool:
         """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""
         return False

@@ -138,8 +138,15 @@ def insist_possible(plan: Plan) -> None:
         kind.insist_settings(settings)
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
+    method = methods.load(plan.method)
+    locked = plan.arguments.get(method.locks, "")
+    if locked and plan.network is None and not kind.begins_trained(settings, locked):
+        raise UserError(
+            f"--{method.locks} {locked!r}: its network would keep the random weights it begins with, which know "
+            f"nothing: give it those of a run by --sides {locked}.from_run=RUN, or leave it free to learn"
+        )
     if (count := kind.view_count(settings)) is not None:
-        insist_views(plan, methods.load(plan.method), count)
+        insist_views(plan, method, count)
 
 
 def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
@@ -240,11 +247,6 @@ def start_from(run: str, encoder: Encoder, kind: str) -> None:
     given = load_encoder(run, network=encoder.network() if is_own(encoder.spec) else None, trust=kind)
     insist_alive(given, run)
     wanted = encoder if "joint" in given.spec else trunk(encoder)
-    if given.spec.get("tokenizer") != wanted.spec.get("tokenizer"):
-        raise UserError(
-            f"--from-run {run!r} has another tokenizer than is learned here, so that its weights would take one token "
-            f"for another: `nearfar export {run}` writes it, and --tokenizer {run}/export takes it"
-        )
     try:
         wanted.load_state_dict(given.state_dict())
     except RuntimeError as error:
@@ -263,7 +265,7 @@ def _insist_same_network(run: str, name: str) -> None:
 def _other_network(run: str, spec: dict[str, Any], name: str | None) -> UserError:
     return UserError(
         f"--from-run {run!r} has the encoder {spec.get('name')!r} for {spec.get('channels', 'other')} channels, "
-        f"whose weights do not fit {name!r} here: give the same --encoder, for the same kind of data"
+        f"whose weights do not fit {name!r} here: give the same --encoder, and inputs of the same kind and form"
     )
 
 

@@ -116,7 +116,7 @@ def test_hidden_spans_and_what_restores_them() -> None:
     assert last == set(TOKENIZER.last)
     loss = restorer(encoder, view, torch.Generator().manual_seed(0))
     loss.backward()
-    assert 4 < float(loss) < 8
+    assert 4 < loss.item() < 8
     with pytest.raises(UserError, match="extra_id_0"):
         SpanRestorer(writing(Tokenizer.learn(sentences(50), 200)))
 

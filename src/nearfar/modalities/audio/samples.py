@@ -179,10 +179,10 @@ def open_audio(
     )
     kept.digest = [content.decode() if len(content) == 16 else digest(content) for content in kept.contents()]
     kept.notes += _notes(opened, list(good.values()), rate)
-    if not cut and (long := float(kept.seconds.median())) > LONG:
+    if not cut and (long := float(kept.seconds.median())) >= LONG:
         kept.notes.append(
-            f"Half of the recordings are longer than {long:.0f} s, and each is one sample: --cut {2 * MOST_SECONDS:g} makes "
-            "pieces, each of them a sample."
+            f"Half of the recordings are longer than {long:.0f} s, and each is one sample: --cut {2 * MOST_SECONDS:g} "
+            "makes pieces, each of them a sample."
         )
     return kept
 

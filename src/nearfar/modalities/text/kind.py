@@ -18,7 +18,7 @@ from nearfar.data.pairs import COLUMNS, Asked, ScoredPairs, read_scores
 from nearfar.data.samples import LEARNED
 from nearfar.data.tiles import Excerpts, Tiles
 from nearfar.errors import UserError, counted
-from nearfar.files import load_function
+from nearfar.files import load_function, read_json
 from nearfar.methods.calm import PROMPTS
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -155,11 +155,19 @@ class TextKind(kind.Kind):
         there = [name.casefold() for name in self.columns(data) or []]
         return all(name.casefold() in there for name in columns if name)
 
+    def begins_trained(self, settings: Settings, tower: str = "") -> bool:
+        return super().begins_trained(settings, tower) or sizes(settings.encoder) is None
+
     def tokenizer(self, samples: TextSamples, settings: Settings) -> Tokenizer:
-        """That of the run the samples were opened for; else that of a folder, or one learned from those that may be
-        learned from, which is then kept with them."""
+        """That of the run the samples were opened for, or whose weights the encoder begins with; else that of a folder,
+        or one learned from those that may be learned from, which is then kept with them."""
         if samples.tokenizer is None:
-            if settings.tokenizer or not sizes(settings.encoder):
+            remedy, known = "write it again by nearfar export", {}
+            if settings.from_run:
+                known = read_json(Path(settings.from_run) / "encoder.json", remedy)["encoder"]
+            if "tokenizer" in known:  # by another one tokens would have other numbers than its weights know
+                samples.tokenizer = Tokenizer.from_spec(known["tokenizer"])
+            elif settings.tokenizer or not sizes(settings.encoder):
                 folder = settings.tokenizer or transformer_folder(Path(settings.encoder))
                 samples.tokenizer = Tokenizer.from_folder(folder)
             else:

@@ -126,7 +126,8 @@ def open_texts(
                 "other's negatives (--groups ignore makes them so)."
             )
     if empty:
-        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {plural} ({some(empty)}).")
+        why = reason if len(empty) == 1 else plural
+        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {why} ({some(empty)}).")
     return TextSamples(
         names=[names[i] for i in full],
         label=known.label[which],

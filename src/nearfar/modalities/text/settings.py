@@ -50,7 +50,7 @@ class Settings(settings.Settings):
     installed or lies in a folder, or FILE.py:FUNCTION, which makes `Word`s of a text."""
     tokenizer: str = ""
     """A folder with the tokenizer.json to use; by default one is learned from the training sentences, or is that of the
-    encoder's folder."""
+    encoder's folder, or of --from-run."""
     vocabulary: Annotated[int, Range(ge=100)] = 8000
     """Pieces of words that a tokenizer which is learned knows, at most."""
     length: AtLeastTwo = 32
@@ -69,6 +69,8 @@ class Settings(settings.Settings):
         if self.concept_column and (self.positive_column or (self.views in VIEWS and self.views != "concepts")):
             beside = f"--positive-column {self.positive_column!r}" if self.positive_column else f"--views {self.views}"
             raise UserError(f"--concept-column {self.concept_column!r} is for --views concepts, and not with {beside}")
+        if self.tokenizer and self.from_run:
+            raise UserError(f"--tokenizer {self.tokenizer!r}: the run of --from-run brings its own; leave it out")
         named = [name.casefold() for name in self.columns if name]
         if len(set(named)) < len(named):
             raise UserError(f"two of the columns of sentences are {named[-1]!r}: each must be another one")
