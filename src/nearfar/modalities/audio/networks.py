@@ -57,6 +57,8 @@ class MelConv(nn.Module):
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
             before = after
         self.layers = nn.Sequential(*layers)
+        for conv in layers[::4]:  # so that norms begin near the deviation of what they see, and few steps are enough
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.layers(mel[:, None]).flatten(1, 2).mT

@@ -42,5 +42,5 @@ def supcon() -> Recipe:
 
 
 def cpc() -> Recipe:
-    """Recordings as they are but for their place and loudness; later steps are predicted."""
+    """Recordings as they are but for their place; later steps are predicted."""
     return _recipe({"skip": 2, "steps": 6}, encoder="melgru-128", views="crop", view_count=1, batch=64, lr=4e-3)
