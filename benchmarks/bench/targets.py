@@ -86,6 +86,7 @@ TARGETS = (
     _faster("text", "SimCSE step", "sentence-transformers", 1.3),
     Target("text", "seconds, tokens of 186,225 sentences", "at most", 10),
     Target("text", "MiB more for ten times the sentences, rows apart", "at most", 50),
+    _faster("mel", "log-mel of 1,000 recordings", "librosa", 5),
     Target("start", "CPU seconds, nearfar --help", "at most", 0.5),
     Target("start", "CPU seconds, nearfar.losses above torch", "at most", 0.2),
     Target("gpu", "GiB beyond the inputs, NT-Xent of 65536 rows", "at most", 1, "all"),

@@ -237,6 +237,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def sequential(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
+        return False
+
     def writes(self, settings: Any) -> bool:
         """Whether the encoder that the settings name has a decoder, for methods from text to text."""
         return False
