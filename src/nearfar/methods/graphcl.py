@@ -23,8 +23,7 @@ class GraphCL(Method):
     changed is a setting of the data: the first stays as it is in the unsupervised recipe.
 
     Args:
-        temperature: Divides the similarities; 0.2 in the released code for unsupervised learning, 0.5 for
-            semi-supervised, 0.1 for molecules and proteins.
+        temperature: Divides the similarities; 0.2 in the released code without labels, 0.1 for molecules and proteins.
         positive_below: Have the positive below the fraction as well, as InfoNCE does.
 
     You et al. 2020, "Graph Contrastive Learning with Augmentations", arXiv 2010.13902.
