@@ -7,7 +7,7 @@ import math
 import random
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -74,10 +74,12 @@ SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
 
 def each(view: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A view with each of its tensors changed."""
-    if is_dataclass(view) and not isinstance(view, type):
-        parts = {field.name: getattr(view, field.name) for field in fields(view)}
-        return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
-    return {name: change(part) for name, part in view.items()} if isinstance(view, dict) else change(view)
+    if isinstance(view, Tensor):
+        return change(view)
+    if isinstance(view, dict):
+        return {name: change(part) for name, part in view.items()}
+    parts = {field.name: getattr(view, field.name) for field in fields(view)}
+    return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
 
 
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
