@@ -28,7 +28,6 @@ from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.similarity import correlations, cosines
 from nearfar.files import file_digest, replace_text
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.text.encoder import TextEncoder
 from nearfar.modalities.text.samples import open_texts
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.words import counted
@@ -92,14 +91,19 @@ def table() -> str:
     if files:
         for name in ("TF-IDF", "bag of words", "words of the untrained network", "untrained"):
             runs = {found["seed"]: found["results"][name] for found in files}
-            lines.append(f"| {name} | {len(runs)} | {over_seeds(list(runs.values())):.1f} | |")
+            lines.append(f"| {name} | {len(runs)} | {told(list(runs.values()))} | |")
     for name in ROWS:
         own = [found["results"] for found in files if found["row"] == name]
         if own:
-            mean = over_seeds([found["trained"] for found in own])
-            gain = over_seeds([found["trained"] - found["untrained"] for found in own])
-            lines.append(f"| {name} | {len(own)} | {mean:.1f} | {gain:+.1f} |")
+            mean = told([found["trained"] for found in own])
+            gain = told([found["trained"] - found["untrained"] for found in own], "+.1f")
+            lines.append(f"| {name} | {len(own)} | {mean} | {gain} |")
     return "\n".join(lines)
+
+
+def told(values: list[float], form: str = ".1f") -> str:
+    """The mean over seeds, with its interval where there are several."""
+    return format(over_seeds(values) if len(values) > 1 else values[0], form)
 
 
 def measured(row: str, seed: int, part: str, flags: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def embedded(encoder: Any, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def of_words(encoder: TextEncoder, texts: list[str]) -> Tensor:
+def of_words(encoder: Any, texts: list[str]) -> Tensor:
     """The mean of the embeddings of a sentence's tokens, those at its ends apart."""
     words = encoder.tokenizer.words(texts, encoder.length, told=False)
     rows = encoder.net.get_input_embeddings()(words.ids) * words.inside[..., None]

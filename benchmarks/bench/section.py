@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mel": ("mel", "measure", ("one",)),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
+    "graphs": ("graphs", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }
 """The module and the function of each section, and on how many threads it runs unless told."""

@@ -46,7 +46,8 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  folds: of an evaluation, where no split is named and the
+    labels allow.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -55,6 +56,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
@@ -280,6 +282,9 @@ class Kind:
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
         raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")
+
+    def given_folds(self, samples: Any) -> Tensor | None:
+        """The fold of each sample in a cross-validation that the data bring, N int64, or MISSING; None without one."""
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""
