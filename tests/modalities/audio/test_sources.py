@@ -63,6 +63,8 @@ def test_what_other_kinds_take_is_left_to_them(tmp_path: Path) -> None:
     assert modalities.kind_of(["a.png"]) == "image"
     assert modalities.kind_of(["a.wav"]) == "audio"
     assert modalities.kind_of(tones(2)) == "audio"
+    assert modalities.kind_of(pa.table({"path": ["a.wav"]})) == "audio"
+    assert modalities.kind_of(pa.table({"a": [1]})) == "table"
     assert modalities.kind_of(tmp_path / "one.flac") == "audio"
 
 

@@ -52,8 +52,8 @@ class AudioEncoder(Encoder):
         if not self.sequential:
             return super().steps()
         front, local, context, _ = self.net
-        width = local.norms[-1].weight.shape[0]
-        return Stage(front, local, dim=width), Stage(context, dim=self.dim // 2)
+        assert isinstance(context, networks.Context)
+        return Stage(front, local, dim=context.gru.input_size), Stage(context, dim=context.gru.hidden_size)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise: n x length."""
@@ -135,10 +135,10 @@ def _call(layer: nn.Module, spec: dict[str, Any]) -> str:
     if isinstance(layer, networks.LogMel):
         return f"LogMel({', '.join(str(spec[key]) for key in ('window', 'hop', 'bands', 'mean', 'std'))})"
     if isinstance(layer, networks.MelConv):
-        return f"MelConv({own_network(spec['name'])[1]})"
+        return f"MelConv({layer.width})"
     if isinstance(layer, networks.Steps):
-        kernels = tuple((conv.kernel_size[0], conv.stride[0]) for conv in layer.convs)
-        return f"Steps({layer.convs[0].in_channels}, {layer.convs[0].out_channels}, {kernels})"
+        kernels = FRAMES if layer.channels > 1 else PAPER
+        return f"Steps({layer.channels}, {layer.width}, {kernels})"
     if isinstance(layer, networks.Context):
         return f"Context({layer.gru.input_size}, {layer.gru.hidden_size})"
     if isinstance(layer, networks.Image):

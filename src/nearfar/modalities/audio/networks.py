@@ -56,7 +56,7 @@ class MelConv(nn.Module):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(pool, ceil_mode=True)]
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
             before = after
-        self.layers = nn.Sequential(*layers)
+        self.layers, self.width = nn.Sequential(*layers), width
         for conv in layers[::4]:  # so that norms begin near the deviation of what they see, and few steps are enough
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
@@ -73,6 +73,7 @@ class Steps(nn.Module):
 
     def __init__(self, channels: int, width: int, kernels: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
+        self.channels, self.width = channels, width
         sizes = zip((channels, *[width] * (len(kernels) - 1)), kernels, strict=True)
         self.convs = nn.ModuleList(nn.Conv1d(c, width, k, stride=s, padding=(k - s + 1) // 2) for c, (k, s) in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in kernels)

@@ -184,7 +184,8 @@ def _filter(up: int, down: int) -> np.ndarray:
     from scipy.signal import firwin
 
     widest = max(up, down)
-    return firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0)).astype(np.float32)
+    taps: Any = firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))  # pyright: ignore[reportArgumentType]
+    return taps.astype(np.float32)
 
 
 def heard(store: Store, row: int, known: Recording, first: int, last: int, start: int, count: int, rate: int) -> Any:

@@ -107,9 +107,11 @@ def recognizes(data: Any) -> bool:
         if all(isinstance(item, str | os.PathLike) for item in some):
             return bool(some) and all(map(is_recording, some))
         return all(_is_wave(item) for item in some)
-    columns = data if isinstance(data, Mapping) or hasattr(data, "columns") else {}
-    name = csv.column([str(name) for name in getattr(columns, "columns", columns)], "path") if len(columns) else None
-    return name is not None and len(columns[name]) > 0 and all(map(is_recording, map(str, list(columns[name][:100]))))
+    columns: Any = data if isinstance(data, Mapping) or hasattr(data, "columns") else {}
+    there = getattr(columns, "column_names", getattr(columns, "columns", columns))  # of Arrow, of a frame, of a mapping
+    names = {str(name).strip().casefold(): name for name in there}
+    some = list(columns[names["path"]][:100]) if "path" in names else []
+    return bool(some) and all(map(is_recording, map(str, some)))
 
 
 def _is_wave(item: Any) -> bool:
