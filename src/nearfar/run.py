@@ -413,11 +413,6 @@ class Run:
         return self.kept(table, "pairs", data, contents, seen)
 
     @property
-    def learned_to_write(self) -> bool:
-        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
-        return self.config["method"] in methods.names() and methods.load(self.config["method"]).needs_writer
-
-    @property
     def sides(self) -> list[str]:
         """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
         encoder = self.encoder

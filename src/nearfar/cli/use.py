@@ -227,7 +227,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar import across
     from nearfar.data.pairs import Asked
     from nearfar.run import load
-    from nearfar.writing import writing
+    from nearfar.writing import learned_to_write, writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if asked.prompts:
@@ -242,7 +242,7 @@ def evaluate(argv: list[str]) -> int:
     if named := [name for name, value in pairs.items() if value]:
         flag = named[0].replace("_", "-")
         raise UserError(f"--{flag}: {asked.data!r} holds no pairs of {run.kind.noun} with scores that can be read")
-    if run.learned_to_write and not (asked.labels or asked.label_column or asked.test):
+    if learned_to_write(run) and not (asked.labels or asked.label_column or asked.test):
         return _tell(run, writing(run, asked.data, seed=asked.seed, say=print))
     table = run.evaluate(
         asked.data,
