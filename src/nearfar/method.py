@@ -192,6 +192,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    needs_frames: ClassVar[bool] = False
+    """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_color: ClassVar[bool] = False

@@ -21,7 +21,7 @@ from nearfar.data.cells import LabelCells, label_cells
 from nearfar.data.labels import USUAL, LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.pairs import Asked, ScoredPairs
 from nearfar.data.samples import Samples
-from nearfar.data.source import Views
+from nearfar.data.source import Views, taken
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
@@ -46,7 +46,7 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -55,6 +55,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    frames: ClassVar[bool] = False
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
@@ -412,5 +413,5 @@ def _only(module: Any) -> Kind:
 @torch.no_grad()
 def plain_view(plain: Views, samples: Any, index: Tensor, device: torch.device) -> Any:
     """The plain view of some samples."""
-    (view,) = plain(*(to(part, device) for part in samples.fetch(index)))
+    (view,) = plain(*(to(part, device) for part in taken(plain, samples, index)))
     return view

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nearfar import distributed
 from nearfar.batch import MISSING, Batch, tensors, to
 from nearfar.data import samplers
-from nearfar.data.source import Source, Views
+from nearfar.data.source import Source, Views, taken
 from nearfar.errors import UserError
 from nearfar.method import Method, derive_seed
 from nearfar.training.feeder import Feeder
@@ -42,6 +44,7 @@ class Batches:
             mine=self.mine,
             device=self.device,
             order=self._order,
+            take=lambda rows, step: taken(views, data, rows, self._draws(step)),
             lost=loop.lost,
         )
         self.stand_ins = self.feeder.stand_ins
@@ -59,8 +62,7 @@ class Batches:
         more = done < self.steps and (self.ahead_across_epochs or done % self.per_epoch != 0)
         rows, inputs, twice = self.feeder(step, more=more)
         inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
-        draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
-        views = self.views(*inputs, draws=draws.rows(self.mine))
+        views = self.views(*inputs, draws=self._draws(step))
         if not self.tried and not all(part.isfinite().all() for view in views for part in tensors(view)):
             raise UserError("the views of the first batch hold NaN or infinite numbers: look at what makes them")
         self.tried = True
@@ -70,6 +72,10 @@ class Batches:
         group = None if group is None else group.to(self.device)
         attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
         return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
+
+    def _draws(self, step: int) -> Any:
+        generator = torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1))
+        return self.views.draw(self.loop.batch, generator).rows(self.mine)
 
     def _order(self, generator: torch.Generator) -> Tensor:
         identities = self.method.identities()

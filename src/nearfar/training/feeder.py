@@ -34,7 +34,7 @@ class Feeder:
     model. What lies in memory is quicker to take than a thread to wake.
 
     order: from an epoch's generator, the samples of all its steps.  mine: the rows of the global batch that are this
-    rank's.  lost: samples that can be read no more: see `StandIns`.
+    rank's.  take: the inputs of some samples in a step; by default all that they hold.  lost: samples that can be read no more: see `StandIns`.
     """
 
     def __init__(
@@ -46,11 +46,13 @@ class Feeder:
         mine: slice,
         device: torch.device,
         order: Callable[[torch.Generator], Tensor],
+        take: Callable[[Tensor, int], tuple[Any, ...]] | None = None,
         lost: dict[int, tuple[str, str]] | None = None,
     ) -> None:
         self.data, self.batch, self.seed = data, batch, seed
         self.stand_ins = StandIns(data, {} if lost is None else lost, seed=seed, mine=mine)
         self.draw = order
+        self.take = take or (lambda rows, step: data.fetch(rows))
         self.pin = device.type == "cuda"  # a copy from pinned memory does not wait for the device
         self.order: tuple[int, Tensor] | None = None
         self.ahead: tuple[int, Future[Fed]] | None = None
@@ -76,7 +78,7 @@ class Feeder:
         while True:
             mine, twice = self.stand_ins.filled(rows, step)
             try:
-                inputs = self.data.fetch(mine)
+                inputs = self.take(mine, step)
                 break
             except Lost as lost:
                 self.stand_ins.note({int(mine[k]): what for k, what in lost.at.items()})
