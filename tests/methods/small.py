@@ -166,14 +166,13 @@ class Form:
         return view
 
     def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or as many clips of such; or N
-        rows."""
+        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or clips of such, or N rows."""
         if self.kind == "table":
             numbers = torch.randn(n, 6, generator=generator)
             numbers[::7, 0] = math.nan
             return numbers, torch.randint(-1, 3, (n, 1), generator=generator)
         times = (FRAMES,) if self.kind == "video" else ()
-        pixels = torch.randint(0, 200, (n, *(1 for _ in times), 3, 1, 1), generator=generator)
+        pixels = torch.randint(0, 200, (n, *times, 3, 1, 1), generator=generator)
         pixels = (pixels + torch.randint(0, 56, (n, *times, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
         return pixels, torch.ones(n, *(1 for _ in times))
 

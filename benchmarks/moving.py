@@ -1,0 +1,71 @@
+"""Clips of pictures that move: which way and how fast is the class, what moves is not. For learning checks and results.
+
+A picture of 2 n px crosses a square on a ground of another color, and comes in again where it leaves. Of each clip are
+known the direction (4), the speed (2), and by both the motion (8).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
+SPEEDS = {"slow": 1, "fast": 3}
+
+
+class Clips(NamedTuple):
+    """videos: N x T x S x S x 3, uint8.  motion: N words such as "left slow".  picture: N, of which picture each is."""
+
+    videos: np.ndarray
+    motion: list[str]
+    picture: np.ndarray
+
+
+def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32, seed: int = 0) -> Clips:
+    """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency, smaller than side."""
+    random = np.random.default_rng(seed)
+    videos = np.empty((count, frames, side, side, 3), np.uint8)
+    motion, picture = [], np.arange(count) % len(pictures)
+    for i in range(count):
+        way, speed = random.choice(list(DIRECTIONS)), random.choice(list(SPEEDS))
+        motion.append(f"{way} {speed}")
+        shape = pictures[picture[i]].astype(np.float32)
+        cover, ground = shape[..., 3:] / 255, random.integers(0, 256, 3)
+        still = np.empty((side, side, 3), np.float32)
+        still[:] = ground
+        h, w = shape.shape[:2]
+        still[:h, :w] = shape[..., :3] * cover + ground * (1 - cover)
+        still = still.round().astype(np.uint8)
+        start, step = random.integers(0, side, 2), SPEEDS[speed]
+        for t in range(frames):
+            shift = start + t * step * np.array(DIRECTIONS[way])
+            videos[i, t] = np.roll(still, tuple(shift), (0, 1))
+    return Clips(videos, motion, picture)
+
+
+def emoji(path: Path, side: int = 14) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Pictures of emoji, P x side x side x 4, and the group of each, by split: no base is in both."""
+    held = dict(np.load(path))
+    png, offsets = held["png"], held["offsets"]
+    plain = held["skin_tone"] == ""
+    pictures, groups = {}, {}
+    for split in ("train", "test"):
+        rows = np.flatnonzero(plain & (held["split"] == split))
+        images = [Image.open(io.BytesIO(png[offsets[i] : offsets[i + 1]].tobytes())).convert("RGBA") for i in rows]
+        pictures[split] = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BOX)) for image in images])
+        groups[split] = held["group"][rows]
+    return pictures, groups
+
+
+def inked(drawings: torch.Tensor, side: int = 14, seed: int = 0) -> np.ndarray:
+    """Drawings, P x 1 x S x S with ink high, as pictures with transparency, each in a color of its own."""
+    random = np.random.default_rng(seed)
+    small = torch.nn.functional.interpolate(drawings.float(), (side, side), mode="bilinear", antialias=True)
+    alpha = (2 * small[:, 0]).clamp(0, 255).byte().numpy()
+    color = np.broadcast_to(random.integers(0, 256, (len(alpha), 1, 1, 3)), (*alpha.shape, 3))
+    return np.concatenate([color.astype(np.uint8), alpha[..., None]], 3)
