@@ -69,3 +69,45 @@ def inked(drawings: torch.Tensor, side: int = 14, seed: int = 0) -> np.ndarray:
     alpha = (2 * small[:, 0]).clamp(0, 255).byte().numpy()
     color = np.broadcast_to(random.integers(0, 256, (len(alpha), 1, 1, 3)), (*alpha.shape, 3))
     return np.concatenate([color.astype(np.uint8), alpha[..., None]], 3)
+
+
+def two_cameras(scenes: int, *, frames: int = 32, side: int = 32, angle: float = 60.0, seed: int = 0) -> np.ndarray:
+    """Three balls that wander, as two cameras see them: scenes x 2 x frames x side x side x 3, uint8.
+
+    Each ball has a color of its own, in all scenes. The cameras look from the side, so many degrees apart, so that what
+    they share are heights, and nearer balls hide others; grounds are of two colors, and differ from scene to scene.
+    """
+    random = np.random.default_rng(seed)
+    colors = np.array([[230, 60, 50], [60, 200, 80], [70, 90, 235]], np.float32)
+    y, x = np.mgrid[:side, :side] / (side / 2) - 1
+    out = np.empty((scenes, 2, frames, side, side, 3), np.uint8)
+    time = np.linspace(0, 1, frames)[:, None, None]
+    for scene in range(scenes):
+        rate, phase = random.uniform(0.3, 1.2, (2, 1, 3, 3)), random.uniform(0, 2 * np.pi, (2, 1, 3, 3))
+        place = 0.35 * sum(np.sin(2 * np.pi * rate[k] * time + phase[k]) for k in range(2))  # frames x balls x 3
+        for camera, turn in enumerate((0.0, np.radians(angle))):
+            across = np.cos(turn) * place[..., 0] + np.sin(turn) * place[..., 1]
+            away = np.cos(turn) * place[..., 1] - np.sin(turn) * place[..., 0]
+            ground = np.array([40, 40, 60], np.float32) if camera == 0 else np.array([190, 180, 150], np.float32)
+            ground += random.uniform(-25, 25, 3).astype(np.float32)
+            for t in range(frames):
+                picture = np.broadcast_to(ground, (side, side, 3)).copy()
+                for ball in np.argsort(-away[t]):
+                    inside = (x - across[t, ball]) ** 2 + (y + place[t, ball, 2]) ** 2 < 0.06
+                    picture[inside] = colors[ball]
+                out[scene, camera, t] = picture.clip(0, 255)
+    return out
+
+
+def write_cameras(folder: Path, videos: np.ndarray, split: list[str]) -> Path:
+    """Such scenes as folders of frames, and the list of them: columns path, sequence, camera, split."""
+    lines = ["path,sequence,camera,split"]
+    for scene, cameras in enumerate(videos):
+        for camera, frames in zip("ab", cameras, strict=True):
+            home = folder / f"{scene:03d}{camera}"
+            home.mkdir(parents=True)
+            for t, picture in enumerate(frames):
+                Image.fromarray(picture).save(home / f"{t:03d}.png", compress_level=1)
+            lines.append(f"{home.name},{scene},{camera},{split[scene]}")
+    (folder / "cameras.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "cameras.csv"

@@ -323,6 +323,14 @@ class Kind:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""
 
+    def events(self, samples: Any) -> list[list[int]]:
+        """Which samples are recordings of one event, moment by moment: the positions of those of each; none by default."""
+        return []
+
+    def moments(self, samples: Any, i: int, encoder: Any) -> Any:
+        """A view that holds each moment of such a recording, in their order."""
+        raise NotImplementedError
+
     def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
         """A network with weights from a file, and the plain view that it takes. samples: None while none are open."""
         raise UserError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from nearfar.batch import MISSING
 from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
@@ -27,10 +28,13 @@ from nearfar.modalities.recognize import VIDEOS
 from nearfar.modalities.video import doctor, named, settings
 from nearfar.modalities.video import views as clips
 from nearfar.modalities.video.encoder import VideoEncoder, example, from_spec, video_encoder
-from nearfar.modalities.video.films import Coded
 from nearfar.modalities.video.samples import Videos, open_videos
 from nearfar.modalities.video.settings import Facts, Settings, network_of_clips
 from nearfar.modalities.video.views import ClipViews, Draws
+
+
+MOMENTS = 300
+"""Frames of a video, at most, that are aligned with those of another camera."""
 
 
 class VideoKind(kind.Kind):
@@ -203,6 +207,23 @@ class VideoKind(kind.Kind):
         """Pixels of the clip in the middle, at 16 px at most."""
         plain = clips.plain(min(16, encoder.spec["size"]), encoder.spec["frames"], encoder.spec["stride"])
         return kind.plain_view(plain, samples, index, torch.device("cpu")).flatten(1)
+
+    def events(self, samples: Videos) -> list[list[int]]:
+        """The cameras of each sequence that has several."""
+        numbers = samples.sequence[samples.sequence != MISSING].unique().tolist()
+        rows = [(samples.sequence == number).nonzero()[:, 0].tolist() for number in numbers]
+        return [cameras for cameras in rows if len(cameras) > 1]
+
+    def moments(self, samples: Videos, i: int, encoder: Any) -> Tensor:
+        """Each frame as a clip of its own, or as many as MOMENTS, evenly apart: T x 1 x 3 x size x size."""
+        same = min(samples.films[k].length for k in self._event(samples, i))
+        which = torch.linspace(0, same - 1, min(same, MOMENTS)).round().long().tolist()
+        one = clips.plain(encoder.spec["size"], 1, 1)
+        frames = samples.read([(i, [t]) for t in which])
+        return one(frames, samples.aspect[[i] * len(which)][:, None])[0]
+
+    def _event(self, samples: Videos, i: int) -> list[int]:
+        return (samples.sequence == samples.sequence[i]).nonzero()[:, 0].tolist()
 
     def describe(self, facts: dict[str, Any]) -> str:
         return f"of {facts['frames']} frames at {facts['size']} px"
