@@ -4,6 +4,10 @@ conv4, three passes over 13,180 drawings without their labels (with them where a
 accuracy on alphabets that were never seen, against the same network untrained. A method has learned if the gain is at
 least 5 points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its
 source.
+
+Methods that take clips learn from drawings that cross a square, by the encoder and the views of `benchmarks.videos`, and
+the classes of the episodes are their motions; TCN learns from two cameras of one scene, and is measured by how well
+these agree on time in scenes that were never seen.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +29,24 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks import moving
 from benchmarks.bench.results import keep
-from nearfar import methods
-from nearfar.evaluation.intervals import bootstrap
+from nearfar import across, methods
+from nearfar.evaluation.intervals import Interval, bootstrap
 from nearfar.evaluation.kshot import episodes
 from nearfar.modalities.image.drawings import alphabets, drawings
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS
 from nearfar.modalities.image.views import plain
 from nearfar.ops.lab import lab_to_rgb
-from nearfar.run import load
+from nearfar.run import Run, load
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
-DECLARED = {"family", "title", "needs_pixels", "needs_streams", "fewest_views", "most_views"}
+DECLARED = {"family", "title", "needs_pixels", "needs_frames", "needs_streams", "fewest_views", "most_views"}
 """What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
@@ -79,6 +86,10 @@ def main(asked: Learn) -> int:
 
 def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     """Train one method on the drawings, and compare 1-shot accuracy with the untrained encoder."""
+    if name == "tcn":
+        return known(name, on_scenes(seed))
+    if methods.load(name).needs_frames:
+        return known(name, on_clips(name, seed))
     flags: dict[str, Any] = {"epochs": epochs, "seed": seed, "probe_every": 1000}
     if not methods.load(name).needs_labels:
         flags["labels"] = "none"
@@ -86,38 +97,132 @@ def check(name: str, *, epochs: int = 3, seed: int = 0) -> dict[str, Any]:
     data = inked(drawings("train"), chroma=40) if colored else DRAWINGS
     test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        began = time.perf_counter()
-        plan = plans.make(name, data, "drawings", flags)
-        if not training.train(plan, folder / "run", say=lambda text: None):
-            raise KeyboardInterrupt("stopped before the end: nothing was measured")
-        seconds = time.perf_counter() - began
-        run = load(folder / "run")
+    with trained(plans.make(name, data, "drawings", flags)) as (run, seconds):
         before, after = (
             episodes(probing.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
             for encoder in (run.untrained(), run.encoder)
         )
-    finally:
-        shutil.rmtree(folder)
     pairs = zip(before["per_unit"].values(), after["per_unit"].values(), strict=True)
     gain = bootstrap([b - a for a, b in pairs], seed=seed)
+    return known(
+        name,
+        {
+            "untrained": round(before["accuracy"], 2),
+            "trained": round(after["accuracy"], 2),
+            "gain": gain,
+            "seconds": seconds,
+            "seed": seed,
+            "flags": flags,
+            "recipe": "drawings",
+            "data": "drawings, inked in a hue for each alphabet" if colored else "drawings",
+            "protocol": after["protocol"],
+        },
+    )
+
+
+def known(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a check."""
+    gain = found["gain"]
     return {
         "method": name,
         "source": source(name),
-        "untrained": round(before["accuracy"], 2),
-        "trained": round(after["accuracy"], 2),
+        **found,
         "gain": f"{gain.mean:+.2f} (95 % interval {gain.low:+.2f} to {gain.high:+.2f})",
         "learned": gain.low > 0 and gain.mean >= LEAST,
-        "seconds": round(seconds, 1),
-        "seed": seed,
-        "flags": flags,
-        "recipe": "drawings",
-        "data": "drawings, inked in a hue for each alphabet" if colored else "drawings",
-        "protocol": after["protocol"],
+        "seconds": round(found["seconds"], 1),
         "command": f"python -m benchmarks.learn {name}",
         "threads": torch.get_num_threads(),
     }
+
+
+CLIPS: dict[str, Any] = {
+    **{"encoder": "slow18x8", "size": 16, "clip_frames": 8, "stride": 1, "views": "motion", "batch": 64, "epochs": 8},
+    **{"optimizer": "adamw", "lr": 8e-3, "weight_decay": 1e-2, "warmup": 1, "labels": "none", "probe_every": 1000},
+}
+OF_CLIPS: dict[str, dict[str, Any]] = {
+    "cvrl": {"hidden": 256},
+    "dpc": {"blocks": 4, "steps": 1, "width": 64},
+}
+"""Flags of methods on clips, besides CLIPS."""
+
+
+def on_clips(name: str, seed: int) -> dict[str, Any]:
+    """Train on clips of drawings that move; 8-way 1-shot accuracy of motions, within alphabets that were never seen."""
+    flags = CLIPS | OF_CLIPS.get(name, {}) | {"seed": seed}
+    shown = drawings("test").subset(range(0, 4840, 4))
+    test = moving.render(moving.inked(shown.pixels(torch.arange(len(shown))), 9), 1200, side=20, seed=seed + 1)
+    some = drawings("train").subset(range(0, 13_180, 10))
+    train = moving.render(moving.inked(some.pixels(torch.arange(len(some))), 9), 1024, side=20, seed=seed)
+    alphabet = numbered_alphabets(shown)[torch.from_numpy(test.picture)]
+    with trained(plans.make(name, train.videos, "clips:default", flags)) as (run, seconds):
+        samples = run.open((test.videos, test.motion))
+        before, after = (
+            episodes(
+                probing.embed(encoder, run.kind.plain(run.encoder), samples),
+                samples.label,
+                within=alphabet,
+                ways=8,
+                seed=seed,
+            )
+            for encoder in (run.untrained(), run.encoder)
+        )
+    pairs = zip(before["per_unit"].values(), after["per_unit"].values(), strict=True)
+    return {
+        "untrained": round(before["accuracy"], 2),
+        "trained": round(after["accuracy"], 2),
+        "gain": bootstrap([b - a for a, b in pairs], seed=seed),
+        "seconds": seconds,
+        "seed": seed,
+        "flags": flags,
+        "recipe": "clips:default",
+        "data": "drawings that move",
+        "measure": "8-way 1-shot accuracy on the motions of drawings of alphabets never seen, of slow18x8 after "
+        f"{flags['epochs']} passes over 1,024 clips of 8 frames at 16 px, without labels",
+        "protocol": after["protocol"],
+    }
+
+
+def on_scenes(seed: int) -> dict[str, Any]:
+    """Train on two cameras of 24 scenes; how well these agree on time, in 12 others."""
+    from benchmarks.videos import TCN  # which takes `source` from here
+
+    flags = TCN | {"seed": seed}
+    folder = Path(tempfile.mkdtemp())
+    try:
+        scenes = moving.two_cameras(36, seed=seed)
+        data = str(moving.write_cameras(folder / "scenes", scenes, ["train"] * 24 + ["test"] * 12))
+        with trained(plans.make("tcn", data, "clips:default", flags, kind="video")) as (run, seconds):
+            table = across.align(run, data, seed=seed)
+    finally:
+        shutil.rmtree(folder)
+    made = {row["name"]: row["values"]["aligned (%)"]["value"] for row in table["rows"]}
+    gain = table["gains"]["untrained encoder"]["aligned (%)"]
+    return {
+        "untrained": round(made["untrained encoder"], 2),
+        "trained": round(made["trained encoder"], 2),
+        "gain": Interval(gain["value"], gain["low"], gain["high"]),
+        "seconds": seconds,
+        "seed": seed,
+        "flags": flags,
+        "recipe": "clips:default",
+        "data": "two cameras of rendered scenes",
+        "measure": "100 less the alignment error of two cameras, in 12 scenes never seen, of conv4 with a spatial "
+        f"soft-argmax after {flags['epochs']} passes over 24 scenes",
+        "protocol": table["protocol"],
+    }
+
+
+@contextmanager
+def trained(plan: plans.Plan) -> Iterator[tuple[Run, float]]:
+    """A plan carried out, in a directory that is gone afterward, and the seconds it took."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        began = time.perf_counter()
+        if not training.train(plan, folder / "run", say=lambda text: None):
+            raise KeyboardInterrupt("stopped before the end: nothing was measured")
+        yield load(folder / "run"), time.perf_counter() - began
+    finally:
+        shutil.rmtree(folder)
 
 
 def inked(images: Images, *, chroma: float) -> Images:

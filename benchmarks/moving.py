@@ -30,7 +30,7 @@ def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32
     """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency, smaller than side."""
     random = np.random.default_rng(seed)
     videos = np.empty((count, frames, side, side, 3), np.uint8)
-    motion, picture = [], np.arange(count) % len(pictures)
+    motion, picture = [], random.permutation(len(pictures))[np.arange(count) % len(pictures)]
     for i in range(count):
         way, speed = random.choice(list(DIRECTIONS)), random.choice(list(SPEEDS))
         motion.append(f"{way} {speed}")

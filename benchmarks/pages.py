@@ -115,7 +115,9 @@ def origin(name: str, flag: str) -> str:
 def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
-    takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
+    takes = "Images only." if kind.needs_pixels else "Images, rows of tables, sentences, or videos."
+    if kind.needs_frames:
+        takes = "Videos only."
     if kind.needs_streams:
         takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
@@ -140,9 +142,12 @@ def result(name: str) -> str:
         known = read(path)
         asked, epochs = known["protocol"], known["flags"]["epochs"]
         labels = "without" if known["flags"].get("labels") == "none" else "with"
-        text = (
+        measure = known.get("measure") or (
             f"{asked['ways']}-way {asked['shots']}-shot accuracy on drawings of alphabets never seen, of conv4 after "
-            f"{epochs} passes over 13,180 drawings {labels} labels: **{known['trained']:.1f} %**, against "
+            f"{epochs} passes over 13,180 drawings {labels} labels"
+        )
+        text = (
+            f"{measure}: **{known['trained']:.1f} %**, against "
             f"{known['untrained']:.1f} % untrained. Gain in points: {known['gain']}, over alphabets; seed "
             f"{known['seed']}.{'' if known['learned'] else ' **It has not learned.**'} "
             f"{origins(known, learn.stale(name))}"

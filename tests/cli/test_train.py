@@ -34,6 +34,10 @@ SIMCLR = {
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),
         *("strength", "pooler", "encoder-dropout"),
     ),
+    "video": (
+        *(*COMMON, "over-time", "pooling", "consistent", "clip-frames", "stride", "power", "fps", "size", "max-bad"),
+        "no-consistent",
+    ),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 

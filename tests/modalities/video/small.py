@@ -42,12 +42,14 @@ def write(
     times: list[int] | None = None,
     turned: int = 0,
     rate: int = 25,
+    faststart: bool = False,
 ) -> Path:
-    """A file of video.  times: of each frame, in units of 1 / rate seconds.  turned: degrees, in its metadata."""
+    """A file of video.  times: of each frame, in units of 1 / rate seconds.  turned: degrees, in its metadata.
+    faststart: with its index at the beginning."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options=dict(options))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -115,14 +115,15 @@ class Stills:
 class Coded:
     """A file of video.
 
-    times: of each frame in the order in which they are shown, in units of the stream's `unit` seconds; None in a file
-    that tells none, whose frames are counted from the first each time.  keys: which of them are key frames.
-    shown: which frame of the file each frame of the video is.
+    times: of each frame in the order in which they are shown, in units of the stream; None in a file that tells none,
+    whose frames are counted from the first each time.  keys: which of them are key frames.  origin: where decoding
+    begins.  shown: which frame of the file each frame of the video is.  uneven: whether frames last unequally long.
     """
 
     path: Path
     times: np.ndarray | None = None
     keys: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    origin: int = 0
     shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     shape: tuple[int, int] = (0, 0)
     stamp: Stamp = None
@@ -157,6 +158,7 @@ class Coded:
             # What lies before the first key frame cannot be decoded. A stream may do without: see `_from`.
             self.times = times[times >= keys[0]] if len(keys) else times
             self.keys = np.searchsorted(self.times, keys) if len(keys) else self.keys
+            self.origin = min(told if p.dts is None else p.dts for p, told in zip(packets, told, strict=True))
         first, count = None, 0
         with self._opened() as (container, stream):
             for first in container.decode(stream):
@@ -209,14 +211,15 @@ class Coded:
                 place = int(np.searchsorted(self.keys, number, side="right")) - 1
                 back, found = 0, None
                 while found is None:
-                    key = int(self.keys[max(0, place - back)])
+                    key = int(self.keys[place - back]) if place >= back else -1
                     if run is None or key > at or back:
-                        container.seek(int(self.times[key]), stream=stream, backward=True)
+                        begin = self.origin if key < 0 else int(self.times[key])
+                        container.seek(begin, stream=stream, backward=True)
                         run = container.decode(stream)
                     found = next((f for f in run if f.pts is not None and f.pts >= self.times[number]), None)
                     if found is None or found.pts != self.times[number]:
                         # Containers seek by the time of decoding, which may lie a key frame too far.
-                        if place - back <= 0:
+                        if place < back:
                             raise UserError(f"its frame {number} cannot be decoded any more")
                         back, found = 2 * back + 1, None
                 at = number
