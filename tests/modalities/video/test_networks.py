@@ -37,7 +37,7 @@ def test_slow_only_reaches_over_time_in_its_stem_and_last_stages(
 def test_r3d_50_of_the_paper_has_its_size() -> None:
     with torch.device("meta"):
         count = sum(p.numel() for stage, _ in slow_only(50, 64, small_stem=False) for p in stage.parameters())
-    assert round(count / 1e6, 1) == 31.6
+    assert round(count / 1e6, 1) == 31.7
 
 
 @pytest.mark.parametrize(("over", "ordered"), [("mean", False), ("attention", True), ("conv", True)])

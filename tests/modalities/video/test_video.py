@@ -14,7 +14,7 @@ from nearfar import across, modalities
 
 from nearfar.cli import main
 from tests.modalities.video.small import FLAGS, array_file, files, moving, stills, write
-from tests.tiny import contents, evaluated
+from tests.tiny import evaluated
 
 
 def test_a_folder_of_files_trains_evaluates_embeds_and_reports(tmp_path: Path) -> None:
@@ -34,21 +34,19 @@ def test_a_folder_of_files_trains_evaluates_embeds_and_reports(tmp_path: Path) -
     assert main(["doctor", str(data), "--encoder", "slow18x4", "--size", "16", "--minutes", "0.01"]) == 0
 
 
-def test_files_that_go_missing_are_stood_in_for_and_a_run_resumes_alike(tmp_path: Path) -> None:
-    data, out, whole = files(tmp_path / "videos"), tmp_path / "run", tmp_path / "whole"
-    words = ["train", "simclr", str(data), *FLAGS, "--max-bad", "0.2", "--dim", "16"]
-    assert main([*words, "--out", str(out), "--epochs", "1"]) == 0
-    assert main([*words, "--out", str(whole), "--epochs", "3"]) == 0
-    assert main([*words, "--out", str(out), "--epochs", "3", "--resume"]) == 0
-    assert contents(out)["encoder.safetensors"] == contents(whole)["encoder.safetensors"]
+def test_files_that_go_missing_are_stood_in_for(tmp_path: Path) -> None:
+    data, out = files(tmp_path / "videos"), tmp_path / "run"
+    words = ["train", "arrowoftime", str(data), *FLAGS, "--max-bad", "0.2", "--out", str(out)]
+    assert main([*words, "--epochs", "1"]) == 0
     (data / "class1" / "05.mp4").unlink()
-    assert main([*words, "--out", str(out), "--epochs", "4", "--resume"]) == 0
+    assert main([*words, "--epochs", "2", "--resume"]) == 0
+    assert main([*words, "--epochs", "3", "--resume", "--max-bad", "0.01"]) == 2
 
 
-@pytest.mark.parametrize("method", ["moco", "byol", "supcon"])
+@pytest.mark.parametrize("method", ["moco", "supcon"])
 def test_image_methods_run_on_clips(method: str, tmp_path: Path) -> None:
     data = array_file(tmp_path / "a.npz")
-    sizes = {"moco": ["--queue", "8"], "byol": ["--hidden", "16"], "supcon": []}[method]
+    sizes = {"moco": ["--queue", "8"], "supcon": []}[method]
     words = ["train", method, str(data), "--out", str(tmp_path / "run"), "--no-consistent", *FLAGS, *sizes]
     assert main(words) == 0
 
@@ -91,7 +89,7 @@ def test_two_cameras_are_trained_on_and_aligned(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (["--encoder", "slow18x4", "--over-time", "conv"], "--over-time and --pooling"),
-        (["--encoder", "vit_tiny_patch16_224", "--pooling", "softargmax", "--size", "32"], "in stages"),
+        (["--encoder", "mobilenetv3_small_050", "--pooling", "softargmax", "--size", "32"], "in stages"),
         (["--views", "simclr"], "cvrl, cvrl_released, motion, tcn"),
         (["--fps", "5"], "--fps 5"),
     ],

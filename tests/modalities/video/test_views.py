@@ -7,6 +7,7 @@ from scipy import stats
 
 from nearfar.errors import Lost
 from nearfar.modalities.video import named, views
+from nearfar.modalities.video.films import Held
 from nearfar.modalities.video.samples import open_videos
 from nearfar.modalities.video.views import ClipViews
 from tests.modalities.video.small import moving, numbered
@@ -107,10 +108,11 @@ def test_moments_are_the_same_frames_of_another_camera() -> None:
 def test_lost_videos_are_those_of_their_places() -> None:
     videos = open_videos(list(moving(3, 8)))
 
-    def broken(which: object, side: int) -> np.ndarray:
-        raise ValueError("gone")
+    class Gone(Held):
+        def frames(self, which: object, side: int) -> np.ndarray:
+            raise ValueError("gone")
 
-    videos.films[1].frames = broken  # pyright: ignore[reportAttributeAccessIssue]
+    videos.films[1] = Gone(moving(1, 8)[0])
     with pytest.raises(Lost) as lost:
         views.plain(8, 4, 1).fetch(videos, torch.tensor([2, 1]), None)
     assert lost.value.at == {1: ("1", "gone")}
