@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import products
-from nearfar.distributed import columns, gather, rank, total, world
+from nearfar.distributed import columns, gather, total, world
 from nearfar.losses.groups import equal_ids
 
 
@@ -28,12 +28,13 @@ def time_contrast(
     """
     n, t = views[0].shape[:2]
     z = torch.cat([view.flatten(0, 1) for view in views])  # VNT x D
-    video = (rank() * n + torch.arange(n, device=z.device)).repeat_interleave(t).repeat(len(views))
-    moment = torch.arange(t, device=z.device).repeat(n * len(views))
-    keys, videos, moments = gather(z), gather(video), gather(moment)
+    keys, own = gather(z), columns(z)
+    # Of the rows of all ranks, in their order: rank by rank, view by view, video by video.
+    place = torch.arange(world() * n, device=z.device).view(world(), 1, n, 1).expand(-1, len(views), -1, t)
+    videos, moments = place.flatten(), torch.arange(t, device=z.device).expand_as(place).flatten()
     d = z.square().sum(1)[:, None] + keys.square().sum(1) - 2 * products(z, keys)  # VNT x WVNT
-    same, apart = video[:, None] == videos, (moment[:, None] - moments).abs()
-    positive = (same & (apart <= near)).scatter(1, columns(z)[:, None], False)
+    same, apart = videos[own][:, None] == videos, (moments[own][:, None] - moments).abs()
+    positive = (same & (apart <= near)).scatter(1, own[:, None], False)
     negative = ~same
     if group is not None:
         of = group.repeat_interleave(t).repeat(len(views))

@@ -74,7 +74,7 @@ class TCN(Method):
     def loss(self, a: Tensor, p: Tensor, group: Tensor | None) -> Tensor:
         """a, p: the frames of the two views, N x T x dim."""
         if self.margin is not None:
-            units = [normalize(a), normalize(p)]
+            units = [normalize(z.flatten(0, 1)).view_as(z) for z in (a, p)]
             return time_contrast(units, margin=self.margin, near=self.near, far=self.far, group=group)
         a, p = a.flatten(0, 1), p.flatten(0, 1)
         length = (a.square().sum(1) + p.square().sum(1)) / 2
