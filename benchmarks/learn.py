@@ -5,8 +5,8 @@ accuracy on alphabets that were never seen, against the same network untrained. 
 least 5 points and its 95 % interval over alphabets lies above 0. One result file per method, with a fingerprint of its
 source.
 
-Methods that take clips learn from drawings that cross a square, by the encoder and the views of `benchmarks.videos`, and
-the classes of the episodes are their motions; TCN learns from two cameras of one scene, and is measured by how well
+Methods that take clips learn from drawings that cross a square, by the encoder and the views of `benchmarks.videos`,
+and the classes of the episodes are their motions; TCN learns from two cameras of one scene, and is measured by how well
 these agree on time in scenes that were never seen.
 """
 
@@ -138,8 +138,19 @@ def known(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 CLIPS: dict[str, Any] = {
-    **{"encoder": "slow18x8", "size": 16, "clip_frames": 8, "stride": 1, "views": "motion", "batch": 64, "epochs": 8},
-    **{"optimizer": "adamw", "lr": 8e-3, "weight_decay": 1e-2, "warmup": 1, "labels": "none", "probe_every": 1000},
+    "encoder": "slow18x8",
+    "size": 16,
+    "clip_frames": 8,
+    "stride": 1,
+    "views": "motion",
+    "batch": 64,
+    "epochs": 8,
+    "optimizer": "adamw",
+    "lr": 8e-3,
+    "weight_decay": 1e-2,
+    "warmup": 1,
+    "labels": "none",
+    "probe_every": 1000,
 }
 OF_CLIPS: dict[str, dict[str, Any]] = {
     "cvrl": {"hidden": 256},

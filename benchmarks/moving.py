@@ -1,6 +1,6 @@
 """Clips of pictures that move: which way and how fast is the class, what moves is not. For learning checks and results.
 
-A picture of 2 n px crosses a square on a ground of another color, and comes in again where it leaves. Of each clip are
+A picture crosses a dark square, and comes in again where it leaves. Of each clip are
 known the direction (4), the speed (2), and by both the motion (8).
 """
 
@@ -27,7 +27,7 @@ class Clips(NamedTuple):
 
 
 def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32, seed: int = 0) -> Clips:
-    """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency, smaller than side."""
+    """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency."""
     random = np.random.default_rng(seed)
     videos = np.empty((count, frames, side, side, 3), np.uint8)
     motion, picture = [], random.permutation(len(pictures))[np.arange(count) % len(pictures)]
@@ -35,9 +35,8 @@ def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32
         way, speed = random.choice(list(DIRECTIONS)), random.choice(list(SPEEDS))
         motion.append(f"{way} {speed}")
         shape = pictures[picture[i]].astype(np.float32)
-        cover, ground = shape[..., 3:] / 255, random.integers(0, 256, 3)
-        still = np.empty((side, side, 3), np.float32)
-        still[:] = ground
+        cover, ground = shape[..., 3:] / 255, random.integers(0, 60)
+        still = np.full((side, side, 3), ground, np.float32)
         h, w = shape.shape[:2]
         still[:h, :w] = shape[..., :3] * cover + ground * (1 - cover)
         still = still.round().astype(np.uint8)
@@ -62,13 +61,11 @@ def emoji(path: Path, side: int = 14) -> tuple[dict[str, np.ndarray], dict[str, 
     return pictures, groups
 
 
-def inked(drawings: torch.Tensor, side: int = 14, seed: int = 0) -> np.ndarray:
-    """Drawings, P x 1 x S x S with ink high, as pictures with transparency, each in a color of its own."""
-    random = np.random.default_rng(seed)
+def inked(drawings: torch.Tensor, side: int = 14) -> np.ndarray:
+    """Drawings, P x 1 x S x S with ink high, as white pictures with transparency."""
     small = torch.nn.functional.interpolate(drawings.float(), (side, side), mode="bilinear", antialias=True)
-    alpha = (2 * small[:, 0]).clamp(0, 255).byte().numpy()
-    color = np.broadcast_to(random.integers(0, 256, (len(alpha), 1, 1, 3)), (*alpha.shape, 3))
-    return np.concatenate([color.astype(np.uint8), alpha[..., None]], 3)
+    alpha = (2 * small).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return np.concatenate([np.full_like(alpha, 255)] * 3 + [alpha], 3)
 
 
 def two_cameras(scenes: int, *, frames: int = 32, side: int = 32, angle: float = 60.0, seed: int = 0) -> np.ndarray:

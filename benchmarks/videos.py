@@ -37,8 +37,18 @@ from nearfar.training import probe as probing
 RESULTS = Path(__file__).parent / "results" / "videos"
 CLIPS, EPOCHS = 1024, 8
 SHARED: dict[str, Any] = {
-    **{"encoder": "slow18x8", "size": 16, "clip_frames": 8, "stride": 1, "views": "motion", "probe_every": 0},
-    **{"batch": 64, "optimizer": "adamw", "lr": 8e-3, "weight_decay": 1e-2, "warmup": 1, "labels": "none"},
+    "encoder": "slow18x8",
+    "size": 16,
+    "clip_frames": 8,
+    "stride": 1,
+    "views": "motion",
+    "probe_every": 0,
+    "batch": 64,
+    "optimizer": "adamw",
+    "lr": 8e-3,
+    "weight_decay": 1e-2,
+    "warmup": 1,
+    "labels": "none",
 }
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "cvrl": ("cvrl", {"hidden": 256}),
@@ -51,9 +61,20 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 """Names of rows, their methods and flags."""
 SCENES, MOMENTS = 48, 32
 TCN: dict[str, Any] = {
-    **{"encoder": "conv4", "pooling": "softargmax", "size": 32, "clip_frames": 16, "stride": 1, "views": "tcn"},
-    **{"batch": 8, "optimizer": "adam", "lr": 3.2e-2, "weight_decay": 1e-6, "warmup": 0, "hidden": 128},
-    **{"probe_every": 0, "epochs": 60},
+    "encoder": "conv4",
+    "pooling": "softargmax",
+    "size": 32,
+    "clip_frames": 16,
+    "stride": 1,
+    "views": "tcn",
+    "batch": 8,
+    "optimizer": "adam",
+    "lr": 3.2e-2,
+    "weight_decay": 1e-6,
+    "warmup": 0,
+    "hidden": 128,
+    "probe_every": 0,
+    "epochs": 60,
 }
 FORMS: dict[str, dict[str, Any]] = {
     "two cameras, triplets": {},
@@ -129,7 +150,7 @@ def one(row: str, seed: int) -> dict[str, Any]:
 
 
 def measured(run: Run, encoders: dict[str, Any], data: str, what: str, seed: int) -> dict[str, dict[str, float]]:
-    """Linear and kNN accuracy of what a column of the clips says, of each encoder; of the first row of raw pixels too."""
+    """Linear and kNN accuracy of a column of the clips, of each encoder; of the first row of raw pixels too."""
     samples = run.open(data, label_column=what)
     plain, parts = run.kind.plain(run.encoder), [samples.of_split(part).nonzero()[:, 0] for part in ("train", "test")]
     rows = {name: probing.embed(encoder, plain, samples) for name, encoder in encoders.items()}

@@ -20,6 +20,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "linear": ("linear", "measure", ("one", "all")),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
+    "video": ("video", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }
 """The module and the function of each section, and on how many threads it runs unless told."""

@@ -11,9 +11,7 @@ from tests.two_ranks import Pool
 
 
 def slow(views: list[Tensor], margin: float, near: int, far: int, group: list[int]) -> float:
-    rows = [
-        (row, n, t) for view in views for n, video in enumerate(view.tolist()) for t, row in enumerate(video)
-    ]
+    rows = [(row, n, t) for view in views for n, video in enumerate(view.tolist()) for t, row in enumerate(video)]
     d = lambda i, j: sum((a - b) ** 2 for a, b in zip(rows[i][0], rows[j][0], strict=True))
     losses = []
     for a, (_, n, t) in enumerate(rows):

@@ -132,7 +132,8 @@ class Form:
     kind: Literal["image", "table", "pair", "video"] = "image"
 
     def __str__(self) -> str:
-        return f"{self.name}{self.changed and '-'}{self.changed}{f'-{self.kind}' if self.kind in ('table', 'pair') else ''}"
+        kind = f"-{self.kind}" if self.kind in ("table", "pair") else ""
+        return f"{self.name}{self.changed and '-'}{self.changed}{kind}"
 
     def build(self, *, seed: int = 0, **arguments: Any) -> Method:
         """The method on a tiny encoder, in training mode, at epoch 0."""
@@ -166,7 +167,7 @@ class Form:
         return view
 
     def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or clips of such, or N rows."""
+        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or clips of such, or rows."""
         if self.kind == "table":
             numbers = torch.randn(n, 6, generator=generator)
             numbers[::7, 0] = math.nan

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 import torch
 
-from nearfar.methods.dpc import DPC, Forecast
+from nearfar.methods.dpc import DPC
 
 from .small import form, freeze_norms
 
@@ -38,12 +38,6 @@ def test_the_loss_is_that_of_a_loop_over_predicted_cells() -> None:
     want = torch.nn.functional.cross_entropy(rows @ keys.T, torch.arange(24))
     torch.testing.assert_close(method(batch).loss, want)
     assert float(method.chance(batch)) == pytest.approx(math.log(24))
-
-
-def test_the_forecast_is_orthogonal_at_first() -> None:
-    state = Forecast(8, 2).state
-    for gates in (state.weight_ih, state.weight_hh):
-        torch.testing.assert_close(gates.T @ gates, torch.eye(8), atol=1e-5, rtol=0)
 
 
 def test_what_cannot_be_predicted_is_refused() -> None:

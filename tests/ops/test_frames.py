@@ -9,12 +9,17 @@ from nearfar.ops.frames import at_speed, cut_in_time, moving
 
 def clip(n: int, frames: int) -> torch.Tensor:
     """N x T x 1 x 2 x 2, whose values are 100 n + t."""
-    return (100 * torch.arange(n)[:, None] + torch.arange(frames))[:, :, None, None, None].expand(-1, -1, 1, 2, 2).float()
+    return (
+        (100 * torch.arange(n)[:, None] + torch.arange(frames))[:, :, None, None, None].expand(-1, -1, 1, 2, 2).float()
+    )
 
 
 def test_parts_lie_side_by_side_or_apart() -> None:
     times = lambda parts: parts[:, :, :, 0, 0, 0].int().tolist()
-    assert times(cut_in_time(clip(2, 9), 3)) == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[100, 101, 102], [103, 104, 105], [106, 107, 108]]]
+    assert times(cut_in_time(clip(2, 9), 3)) == [
+        [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
+        [[100, 101, 102], [103, 104, 105], [106, 107, 108]],
+    ]
     assert times(cut_in_time(clip(1, 9), 4)) == [[[0, 1], [2, 3], [4, 5], [6, 7]]]
     assert times(cut_in_time(clip(1, 8), 2, gap=0.5)) == [[[0, 1], [4, 5]]]
     assert times(cut_in_time(clip(1, 3), 3, gap=0.9)) == [[[0], [1], [2]]]

@@ -17,9 +17,9 @@ class ArrowOfTime(Method):
 
         L = mean of  -log softmax(W f(x))_forward  and  -log softmax(W f(reversed x))_backward
 
-    Use it on videos whose motions have a direction in time. It costs two passes of one view, as SimCLR does of two. What
-    looks the same backward, such as a walk seen from the side or whatever moves evenly, teaches it nothing. Clips in
-    which nothing moves count for nothing. Only the first view is used.
+    Use it on videos whose motions have a direction in time. It costs two passes of one view, as SimCLR does of two.
+    What looks the same backward, such as a walk seen from the side or whatever moves evenly, teaches it nothing. Clips
+    in which nothing moves count for nothing. Only the first view is used.
     Note: The paper takes optical flow, so that compression tells nothing; here the frames themselves are shown. Motion
     of the camera is not taken out.
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nearfar.batch import Batch
 from nearfar.method import Encoder
 from nearfar.methods.simclr import SimCLR
 from nearfar.nn.heads import mlp

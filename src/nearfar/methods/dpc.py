@@ -8,51 +8,26 @@ from nearfar.batch import Batch
 from nearfar.errors import UserError
 from nearfar.losses.patchwise import info_nce_parts
 from nearfar.method import Encoder, Method, Stage, Step, equal_rows, frozen_statistics
-from nearfar.nn.heads import mlp
+from nearfar.nn.forecast import Forecast
 from nearfar.ops.frames import cut_in_time
 from nearfar.ops.patches import each_patch
-from nearfar.precision import network
 from nearfar.ranges import AtLeastTwo, PositiveInt
-
-
-class Forecast(nn.Module):
-    """From the cells of what was seen to those of what comes: N x B x S x width -> N x steps x S x width.
-
-    A GRU sums up each cell over time; from its state two layers predict the next block, which it then takes as if it
-    had been seen.
-    """
-
-    def __init__(self, width: int, steps: int) -> None:
-        super().__init__()
-        self.state, self.steps = nn.GRUCell(width, width), steps
-        self.predictor = mlp((width, width, width), norm=False, bias=True, last_bias=True)
-        for p in self.parameters():
-            nn.init.orthogonal_(p) if p.dim() > 1 else nn.init.zeros_(p)
-
-    @network
-    def forward(self, seen: Tensor) -> Tensor:
-        n, cells, state, ahead = len(seen), seen.shape[2], None, []
-        for block in seen.unbind(1):
-            state = self.state(block.flatten(0, 1).relu(), state)
-        for _ in range(self.steps):
-            ahead.append(self.predictor(state))
-            state = self.state(ahead[-1].relu(), state)
-        return torch.stack([row.unflatten(0, (n, cells)) for row in ahead], 1)
 
 
 class DPC(Method):
     """Predicts what comes next in a video, at each place, against all places and times of the batch.
 
-    A clip is cut into blocks of frames, whose maps pass through the encoder separately; z are their cells. From the first
-    blocks a recurrent network predicts the cells of the last ones, p, one after the other. j runs over the cells of all
-    blocks that are predicted, of all videos:
+    A clip is cut into blocks of frames, whose maps pass through the encoder separately; z are their cells. From the
+    first blocks a recurrent network predicts the cells of the last ones, p, one after the other. j runs over the cells
+    of all blocks that are predicted, of all videos:
 
         L = mean over cells and blocks of  -p_i . z_i + log sum_j exp(p_i . z_j)
 
     Use it on videos in which motion goes on for some seconds, when it matters where things are. All blocks together
-    cost one view of SimCLR's two. `--clip-frames` should be some times the number of blocks. Only the first view is used.
-    Note: As in the paper there is no temperature and nothing is normalized. The map of a block is its mean over time, of
-    so many cells a side at most, and a linear layer stands where the paper takes the last features before their ReLU.
+    cost one view of SimCLR's two. `--clip-frames` should be some times the number of blocks. Only the first view is
+    used. Note: As in the paper there is no temperature and nothing is normalized. The map of a block is its mean over
+    time, of so many cells a side at most, and a linear layer stands where the paper takes the last features before
+    their ReLU.
 
     Args:
         blocks: Blocks of a clip.

@@ -32,8 +32,8 @@ class PairHead(nn.Module):
 class FrameSorting(Method):
     """Predicts in which order the parts of a clip were shown.
 
-    To sort them, the encoder must know how things move. Of P parts x_1 ... x_P, each seen alone, one of the P! orders is
-    drawn, and a head sees all their codes, two by two:
+    To sort them, the encoder must know how things move. Of P parts x_1 ... x_P, each seen alone, one of the P! orders
+    is drawn, and a head sees all their codes, two by two:
 
         L = -log softmax(head[f(x_order(1)), ..., f(x_order(P))])_order
 

@@ -15,8 +15,8 @@ from nearfar.ranges import AtLeastTwo, NonNegativeFloat
 class Speed(Method):
     """Predicts how fast a clip is played.
 
-    To know what is too fast, the encoder must know what moves and how. With g_k the frames of a clip, each 2^k after the
-    one before, and as many of them for all k,
+    To know what is too fast, the encoder must know what moves and how. With g_k the frames of a clip, each 2^k after
+    the one before, and as many of them for all k,
 
         L = mean over k of  -log softmax(W f(g_k(x)))_k
 

@@ -24,9 +24,9 @@ class TCN(Method):
         L = mean over a, p of  max(0, margin + d_ap - d_an)
 
     Use it where what happens matters and who looks on does not: to align videos, or to read the state of a task. It
-    takes `--views tcn`, and a list of videos with columns sequence, camera and path. A step costs what SimCLR costs on as
-    many frames. The published network ends in a spatial soft-argmax: a network of images with `--pooling softargmax`.
-    With one camera, frames that are near in time are positives too, by `--near 1 --far 2`.
+    takes `--views tcn`, and a list of videos with columns sequence, camera and path. A step costs what SimCLR costs on
+    as many frames. The published network ends in a spatial soft-argmax: a network of images with `--pooling
+    softargmax`. With one camera, frames that are near in time are positives too, by `--near 1 --far 2`.
     Note: Frames follow each other at the stride of the clips, and are not drawn at random from a window. A pair for
     which the batch has no negative counts for nothing. Other videos of a sequence, at other moments, are no negatives.
 

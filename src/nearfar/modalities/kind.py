@@ -46,8 +46,9 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  Settings: what can be set, a dataclass that extends
-    `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.
+    Settings: what can be set, a dataclass that extends `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass
+    that extends `nearfar.settings.Facts`.
     """
 
     name: str = ""
@@ -324,7 +325,7 @@ class Kind:
         return ""
 
     def events(self, samples: Any) -> list[list[int]]:
-        """Which samples are recordings of one event, moment by moment: the positions of those of each; none by default."""
+        """Which samples are recordings of one event, moment by moment: positions, event by event; none by default."""
         return []
 
     def moments(self, samples: Any, i: int, encoder: Any) -> Any:

@@ -145,7 +145,7 @@ def moments_table(
     recording.  seen: how many of them were in training, how_seen: in what way, `Run.seen_how`.
     """
     title, main = "aligned (%)", list(rows)[-1]
-    pairs = [[pair for pair in permutations(event, 2)] for event in events]
+    pairs = [list(permutations(event, 2)) for event in events]
     errors = {
         name: torch.stack(
             [torch.cat([nearest_moments(own[a], own[b]).error for a, b in pair]).mean() for pair in pairs]
@@ -181,7 +181,7 @@ def moments_table(
 
 
 def diagonals(nearest: Sequence[Tensor], side: int = 180) -> str:
-    """Time against nearest time, a square for each, side by side, as an image in a data URI.  nearest: T, int64 each."""
+    """Time against nearest time, a square for each, as one image in a data URI.  nearest: T, int64 each."""
     picture = torch.full((side, len(nearest) * (side + 12) - 12), 255, dtype=torch.uint8)
     for k, found in enumerate(nearest):
         left, length = k * (side + 12), max(1, len(found) - 1)

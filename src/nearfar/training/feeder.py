@@ -34,7 +34,8 @@ class Feeder:
     model. What lies in memory is quicker to take than a thread to wake.
 
     order: from an epoch's generator, the samples of all its steps.  mine: the rows of the global batch that are this
-    rank's.  take: the inputs of some samples in a step; by default all that they hold.  lost: samples that can be read no more: see `StandIns`.
+    rank's.  take: the inputs of some samples in a step; by default all that they hold.  lost: samples that can be read
+    no more: see `StandIns`.
     """
 
     def __init__(

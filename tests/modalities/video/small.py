@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-FLAGS = ("--encoder", "slow18x4", "--size", "16", "--clip-frames", "4", "--stride", "1", "--epochs", "2", "--batch", "8")
+FLAGS = (
+    "--encoder",
+    "slow18x4",
+    "--size",
+    "16",
+    "--clip-frames",
+    "4",
+    "--stride",
+    "1",
+    "--epochs",
+    "2",
+    "--batch",
+    "8",
+)
 FLAGS += ("--views", "motion")
 
 
@@ -38,7 +51,7 @@ def write(
     frames: np.ndarray,
     *,
     codec: str = "libx264",
-    options: Mapping[str, str] = {},  # noqa: B006
+    options: Mapping[str, str] = {},
     times: list[int] | None = None,
     turned: int = 0,
     rate: int = 25,

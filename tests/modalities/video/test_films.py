@@ -43,9 +43,7 @@ def test_any_frames_are_those_of_the_whole_video(
         np.testing.assert_array_equal(film.frames(which, 32), wanted[which])
 
 
-def test_eight_of_three_hundred_frames_take_few_to_be_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_eight_of_three_hundred_frames_take_few_to_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = Coded(write(tmp_path / "a.mp4", numbered(300, 32), options=BFRAMES)).open()
     assert len(film.keys) == 25
     decoded = []

@@ -18,7 +18,11 @@ def test_the_soft_argmax_of_a_bright_place_is_that_place() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "small", "stem", "maps"),
-    [(18, True, (5, 3, 3), (4, 2, 16, 16)), (18, False, (5, 7, 7), (4, 2, 4, 4)), (50, True, (5, 3, 3), (16, 2, 16, 16))],
+    [
+        (18, True, (5, 3, 3), (4, 2, 16, 16)),
+        (18, False, (5, 7, 7), (4, 2, 4, 4)),
+        (50, True, (5, 3, 3), (16, 2, 16, 16)),
+    ],
 )
 def test_slow_only_reaches_over_time_in_its_stem_and_last_stages(
     layers: int, small: bool, stem: tuple[int, ...], maps: tuple[int, ...]

@@ -85,9 +85,7 @@ def test_what_holds_no_videos_says_so(make: object, words: str, tmp_path: Path) 
         open_videos(make(tmp_path), fps=5)  # pyright: ignore[reportCallIssue]
 
 
-def test_without_av_files_name_the_extra_and_arrays_do_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_av_files_name_the_extra_and_arrays_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = files(tmp_path / "v", 2)
     found = importlib.util.find_spec
     hidden = lambda name, *rest: None if name == "av" else found(name, *rest)

@@ -11,7 +11,6 @@ import torch
 
 import nearfar
 from nearfar import across, modalities
-
 from nearfar.cli import main
 from tests.modalities.video.small import FLAGS, array_file, files, moving, stills, write
 from tests.tiny import evaluated

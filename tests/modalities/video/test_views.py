@@ -47,7 +47,6 @@ def test_short_videos_begin_again() -> None:
     frames, _, _ = clip.fetch(videos, torch.tensor([0]), clip.draw(1, torch.Generator().manual_seed(1)))
     levels = frames[0, :, 0, 0, 0].tolist()
     order = [levels.index(level) for level in levels]
-    assert [b - a for a, b in zip(levels, levels[1:], strict=False)] != [0] * 7
     assert order[:3] == order[3:6] == [0, 1, 2]
     assert open_videos([numbered(2, 8)[:1]]).lengths.tolist() == [1]
 

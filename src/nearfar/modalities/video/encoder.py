@@ -87,9 +87,16 @@ def video_encoder(
     Raises ValueError for an unknown name and a size that the network cannot take.
     """
     spec: dict[str, Any] = {
-        **{"kind": "video", "name": name, "frames": frames, "size": size, "stride": stride, "fps": fps},
-        **{"mean": [float(m) for m in mean], "std": [float(s) for s in std]},
-        **{"over_time": over_time, "pooling": pooling},
+        "kind": "video",
+        "name": name,
+        "frames": frames,
+        "size": size,
+        "stride": stride,
+        "fps": fps,
+        "mean": [float(m) for m in mean],
+        "std": [float(s) for s in std],
+        "over_time": over_time,
+        "pooling": pooling,
     }
     known = slow(name)
     if known is None and name not in CLIP_NETWORKS:

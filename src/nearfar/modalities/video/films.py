@@ -161,8 +161,8 @@ class Coded:
             self.origin = min(told if p.dts is None else p.dts for p, told in zip(packets, told, strict=True))
         first, count = None, 0
         with self._opened() as (container, stream):
-            for first in container.decode(stream):
-                count += 1
+            for frame in container.decode(stream):
+                first, count = first or frame, count + 1
                 if self.times is not None:
                     break
             ratio = stream.sample_aspect_ratio

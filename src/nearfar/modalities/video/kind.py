@@ -29,9 +29,8 @@ from nearfar.modalities.video import doctor, named, settings
 from nearfar.modalities.video import views as clips
 from nearfar.modalities.video.encoder import VideoEncoder, example, from_spec, video_encoder
 from nearfar.modalities.video.samples import Videos, open_videos
-from nearfar.modalities.video.settings import Facts, Settings, network_of_clips
+from nearfar.modalities.video.settings import Facts, Settings
 from nearfar.modalities.video.views import ClipViews, Draws
-
 
 MOMENTS = 300
 """Frames of a video, at most, that are aligned with those of another camera."""
@@ -138,8 +137,12 @@ class VideoKind(kind.Kind):
     def facts(self, samples: Videos, settings: Settings) -> dict[str, Any]:
         """The side of the stored squares and of the views, and which frames a clip has."""
         return {
-            **{"channels": 3, "side": samples.side, "size": view_size(settings, samples.side)},
-            **{"frames": settings.clip_frames, "stride": settings.stride, "fps": settings.fps},
+            "channels": 3,
+            "side": samples.side,
+            "size": view_size(settings, samples.side),
+            "frames": settings.clip_frames,
+            "stride": settings.stride,
+            "fps": settings.fps,
         }
 
     def encoder(self, samples: Videos, settings: Settings, facts: dict[str, Any]) -> VideoEncoder:
@@ -171,7 +174,9 @@ class VideoKind(kind.Kind):
     def views(self, samples: Videos, settings: Settings, facts: dict[str, Any]) -> ClipViews:
         """The clips that the settings name. A function of the user's own gets the side, and gives views of images."""
         own = ".py" in settings.views
-        space: Views = (load_function(settings.views, "--views") if own else getattr(named, settings.views))(facts["size"])
+        space: Views = (load_function(settings.views, "--views") if own else getattr(named, settings.views))(
+            facts["size"]
+        )
         return ClipViews(
             space.repeated(settings.view_count) if settings.view_count else space,
             frames=facts["frames"],

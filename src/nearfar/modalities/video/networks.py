@@ -91,7 +91,7 @@ class SpatialSoftArgmax(nn.Module):
 
 
 class Attention(nn.Module):
-    """A layer of a transformer over the frames, each with a place that is learned, and their mean: N x T x D -> N x D."""
+    """A layer of a transformer over frames, whose places are learned, and their mean: N x T x D -> N x D."""
 
     def __init__(self, dim: int, frames: int) -> None:
         super().__init__()

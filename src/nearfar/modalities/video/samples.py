@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
@@ -104,8 +104,8 @@ def open_videos(
 ) -> Videos:
     """Open videos for training.
 
-    data: see `WANTED`. A list (.csv) may have columns label, group, attribute, split, and sequence and camera: videos of
-    one sequence were taken at the same time, and are one group. A .npz file may have labels as one of images may.
+    data: see `WANTED`. A list (.csv) may have columns label, group, attribute, split, and sequence and camera: videos
+    of one sequence were taken at the same time, and are one group. A .npz file may have labels as one of images may.
     labels: the word folders, a table, an array, or None for those that the data bring.  label_column: of these.
     side: S of the squares that frames become. Default: the median short side, at most 2 x size.
     size: of the views to be cut from them.  max_bad: the share of videos that may fail to be read; they are skipped and

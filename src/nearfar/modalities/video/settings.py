@@ -29,7 +29,8 @@ class Settings(settings.Settings):
 
     encoder: str = "r3d_18"
     """r3d_18, mc3_18 or r2plus1d_18 of torchvision; slow18 or slow50, the slow-only network of CVRL, slow18x16 with
-    another width than 64; or a network of images for each frame, conv4 or the name of any timm model: see --over-time."""
+    another width than 64; or a network of images for each frame, conv4 or the name of any timm model, with
+    --over-time."""
     over_time: OverTime = "mean"
     """How what a network of images makes of the frames becomes one row: their mean, which knows no order; attention, a
     layer of a transformer; or conv, convolutions over time."""

@@ -42,8 +42,17 @@ def tcn() -> Recipe:
     with the spatial soft-argmax, is an Inception with weights of ImageNet; here it is trained from the start."""
     return _recipe(
         {"hidden": 256},
-        **{"encoder": "resnet18", "pooling": "softargmax", "views": "tcn", "batch": 16, "stride": 4, "clip_frames": 16},
-        **{"optimizer": "adam", "lr": 1.6e-2, "weight_decay": 1e-6, "warmup": 0, "floor": 1.0},
+        encoder="resnet18",
+        pooling="softargmax",
+        views="tcn",
+        batch=16,
+        stride=4,
+        clip_frames=16,
+        optimizer="adam",
+        lr=1.6e-2,
+        weight_decay=1e-6,
+        warmup=0,
+        floor=1.0,
     )
 
 
@@ -51,8 +60,14 @@ def dpc() -> Recipe:
     """The paper, with Adam at 1e-3 and a decay of 1e-5; it has 8 blocks of 5 frames, every third of the video."""
     return _recipe(
         {"blocks": 4, "steps": 1},
-        **{"views": "motion", "batch": 32, "clip_frames": 16, "stride": 1},
-        **{"optimizer": "adam", "lr": 8e-3, "weight_decay": 1e-5, "warmup": 0},
+        views="motion",
+        batch=32,
+        clip_frames=16,
+        stride=1,
+        optimizer="adam",
+        lr=8e-3,
+        weight_decay=1e-5,
+        warmup=0,
     )
 
 
