@@ -17,7 +17,7 @@ def build(**arguments: object) -> FrameSorting:
     return cast(FrameSorting, sorting.build(**arguments))
 
 
-@pytest.mark.parametrize(("parts", "classes"), [(2, 1), (3, 3), (4, 12)])
+@pytest.mark.parametrize(("parts", "classes"), [(3, 3), (4, 12)])
 def test_an_order_and_its_reverse_are_one_class(parts: int, classes: int) -> None:
     method = build(parts=parts)
     of = dict(zip(map(tuple, method.permutations.tolist()), method.classes.tolist(), strict=True))
@@ -46,3 +46,10 @@ def test_still_clips_count_for_nothing() -> None:
     method, batch = build(), sorting.batch(4)
     batch.views[0] = batch.views[0][:, :1].expand(-1, 8, -1, -1, -1).contiguous()
     assert float(method(batch).loss.detach()) == float(method.chance(batch)) == 0
+
+
+def test_one_order_alone_is_refused() -> None:
+    for parts in (1, 2):
+        with pytest.raises(ValueError, match=f"{parts} parts have one order.*--no-both-ways"):
+            build(parts=parts)
+    assert build(parts=2, both_ways=False).count == 2

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.batch import Batch
+from nearfar.errors import UserError
 from nearfar.losses.prediction import classify, solved
 from nearfar.method import Encoder, Method, Step
 from nearfar.ops.frames import cut_in_time, moving
@@ -43,7 +44,7 @@ class FrameSorting(Method):
     order a class of its own, that of Xu et al. 2019. The paper's choice of frames by optical flow is not there.
 
     Args:
-        parts: Number P of parts, 2 to 5.
+        parts: Number P of parts; of more than 5, 120 orders that are far from each other.
         gap: Share of the frames of a part that is left out before the next, so that they do not join.
         both_ways: An order and its reverse are one class, as many motions look alike backward.
         least_motion: Mean difference of frames, 0 to 1, below which a clip counts as still.
@@ -73,6 +74,8 @@ class FrameSorting(Method):
         orders = permutations(parts, 120)
         names = [min(o, o[::-1]) if both_ways else o for o in map(tuple, orders.tolist())]
         known = sorted(set(names))
+        if len(known) < 2:
+            raise UserError(f"{parts} parts have one order to be told: more --parts, or --no-both-ways with 2")
         self.register_buffer("permutations", orders.clone(), persistent=False)
         self.register_buffer("classes", torch.tensor([known.index(name) for name in names]), persistent=False)
         self.head = PairHead(encoder.dim, parts, width, len(known))

@@ -135,7 +135,8 @@ def has_folders(data: Any) -> bool:
     """Whether data are a folder with folders in it, each of which may hold the frames of a video."""
     if not isinstance(data, str | os.PathLike) or not Path(data).is_dir():
         return False
-    return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(data))
+    with os.scandir(data) as entries:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
 
 
 def _names_below(root: Path, most: int = 10_000) -> Iterable[str]:

@@ -58,7 +58,7 @@ def test_folders_of_frames_are_videos_where_they_are_asked_for(
     assert modalities.kind_of(data, ["clip_frames"]) == "video"
     assert main(["train", "framesorting", str(data), "--out", str(tmp_path / "no")]) == 2
     assert "--kind video" in capsys.readouterr().err
-    words = ["train", "framesorting", str(data), "--parts", "2", "--out", str(tmp_path / "run"), *FLAGS]
+    words = ["train", "framesorting", str(data), "--parts", "3", "--out", str(tmp_path / "run"), *FLAGS]
     assert main(words) == 0
     assert nearfar.load(tmp_path / "run").kind.name == "video"
 
