@@ -29,6 +29,9 @@ PACKAGES = [
     "opencv-python-headless",
     "simplejpeg",
     "pillow",
+    "sentence-transformers",
+    "tokenizers",
+    "transformers",
 ]
 
 

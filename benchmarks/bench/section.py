@@ -18,6 +18,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "step": ("step", "measure", ("one", "all")),
     "knn": ("knn", "measure", ("one", "all")),
     "linear": ("linear", "measure", ("one", "all")),
+    "text": ("text", "measure", ("one",)),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
     "video": ("video", "measure", ("one",)),

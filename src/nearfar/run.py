@@ -226,6 +226,16 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
+    def open_new(self, data: Any) -> Samples:
+        """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
+
+        data: what `open` takes, or one file or several, where the kind of data has them.
+        """
+        files = [data] if isinstance(data, str | Path) and self.kind.is_sample(data) else data
+        if isinstance(files, list | tuple) and files and all(isinstance(file, str | Path) for file in files):
+            return self.kind.open_files([str(file) for file in files], self)
+        return self.open(data, lenient=True)
+
     def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
         """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
 
@@ -398,6 +408,11 @@ class Run:
         table["protocol"] |= {"scores": asked.score or SCORE}
         contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
         return self.kept(table, "pairs", data, contents, seen)
+
+    @property
+    def learned_to_write(self) -> bool:
+        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
+        return self.config["method"] in methods.names() and methods.load(self.config["method"]).needs_writer
 
     @property
     def sides(self) -> list[str]:

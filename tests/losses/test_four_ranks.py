@@ -26,7 +26,7 @@ from nearfar.contrast import products
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.losses.classification import cross_entropy, log_prior, per_token
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
@@ -194,6 +194,7 @@ LOSSES: dict[str, Loss] = {
         [a, b], same_class(LABEL[i], 2), temperature=T, attract=True, group=g
     ),
     "pairs": lambda a, b, i, g: pairs([a, b], LABEL[i], margin=1.2, positive_margin=0.2, active=True, group=g),
+    "per_token": lambda a, b, i, g: per_token(-(a + b).sum(1), 1 + i % 5, LABEL[i] >= 0),
     "parametric": lambda a, b, i, g: parametric(
         a, a + b, LABEL[i], b, (QUEUE, OF_QUEUE - 1, GROUP_OF_QUEUE), temperature=T, alpha=0.5, smoothing=0.1, group=g
     ),
@@ -382,7 +383,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "centers": (v * n * d + v * n, W * v * n * d),
         "n_pairs": (n * d + n, W * n * d),
         "fairkl, fairkl_released": (n * d + 2 * n + 12, W * n * d + 12),
-        "cross_entropy, classify, distillation, nce": (1, 0),
+        "cross_entropy, classify, distillation, nce, per_token": (1, 0),
         "unified": (2, 0),
         "divergence": (d + 1, d),
         "proto_nce": (n, 0),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -101,6 +103,9 @@ SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
 
 def each(view: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A view with each of its tensors changed."""
+    if is_dataclass(view) and not isinstance(view, type):
+        parts = {field.name: getattr(view, field.name) for field in fields(view)}
+        return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
     return {name: change(part) for name, part in view.items()} if isinstance(view, dict) else change(view)
 
 
@@ -122,6 +127,24 @@ class TinyRows(nn.Module):
         return self.norm(self.line(x)).relu()
 
 
+def captions(n: int, seed: int) -> list[str]:
+    """N sentences with two nouns or more."""
+    draw = random.Random(seed)
+    nouns = ["dog", "boy", "hill", "boat", "lake", "car"]
+    verbs = ["runs near", "jumps over", "sits by"]
+    return [" ".join(["a", a, draw.choice(verbs), "the", b]) for a, b in (draw.sample(nouns, 2) for _ in range(n))]
+
+
+def tiny_writer() -> Any:
+    """A T5 of one layer of 16 without dropout, whose tokenizer knows these."""
+    from nearfar.methods.calm import PROMPTS  # not at the top: transformers is an extra
+    from nearfar.modalities.text.encoder import fresh
+    from nearfar.modalities.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.learn([*captions(40, 0), *PROMPTS], 150, sentinels=4)
+    return fresh("t5-1x16", tokenizer, pooler="avg", length=16, dropout=0.0)
+
+
 @dataclass(frozen=True)
 class Form:
     """A method with arguments small enough for a test, on one kind of data."""
@@ -129,7 +152,7 @@ class Form:
     name: str
     arguments: dict[str, Any]
     changed: str = ""
-    kind: Literal["image", "table", "pair", "video"] = "image"
+    kind: Literal["image", "table", "pair", "text", "video"] = "image"
 
     def __str__(self) -> str:
         kind = f"-{self.kind}" if self.kind in ("table", "pair") else ""
@@ -146,6 +169,8 @@ class Form:
             encoder = TinyClips()
         if self.kind == "pair":
             encoder, channels = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Wrapped(TinyRows(), {})}), 0
+        if self.kind == "text":
+            encoder, channels = tiny_writer(), 0
         known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
@@ -153,7 +178,8 @@ class Form:
 
     def look(self, method: Method) -> Look:
         """A pass over the 40 samples of a training set."""
-        view = each(self.plain_view(), lambda part: part.to(next(method.parameters()).dtype))
+        dtype = next(method.parameters()).dtype
+        view = each(self.plain_view(), lambda part: part.to(dtype) if part.is_floating_point() else part)
         index = torch.arange(40)
         return Look(lambda network: network(view), torch.where(index < 30, index % 3, MISSING), index % 2)
 
@@ -161,6 +187,8 @@ class Form:
         """Of the 40 samples."""
         if self.kind == "pair":
             return {side: replace(self, kind=side).plain_view() for side in SIDES}
+        if self.kind == "text":
+            return self.batch(40).views[0]
         of = {"image": image.plain(SIDE), "table": table.plain(COLUMNS), "video": video.plain(SIDE, FRAMES, 1)}
         plain = of[self.kind]
         (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
@@ -187,8 +215,15 @@ class Form:
             views = zip(*(batch.views for batch in made.values()), strict=True)
             return replace(made["image"], views=[dict(zip(SIDES, view, strict=True)) for view in views])
         generator = torch.Generator().manual_seed(seed)
-        given = self.samples(n, generator)
-        if self.kind == "table":
+        views: Any = None
+        given: tuple[Any, ...] = () if self.kind == "text" else self.samples(n, generator)
+        if self.kind == "text":
+            from nearfar.modalities.text.views import Sentences
+            from nearfar.modalities.text.views import views as text_views
+
+            views = text_views("concepts", tiny_writer().tokenizer, length=16)
+            given = (Sentences(captions(n, seed)),)
+        elif self.kind == "table":
             views = table.views("scarf", COLUMNS, self.samples(40, torch.Generator().manual_seed(50)))
         elif self.kind == "video":
             space = getattr(video_named, recipes.load("clips", self.name, "video").settings.views)(SIDE)
@@ -205,7 +240,8 @@ class Form:
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
-        return Batch([view.to(dtype) for view in seen], index, label, group, attribute=index % 2)
+        seen = [view.to(dtype) if isinstance(view, Tensor) else view for view in seen]
+        return Batch(seen, index, label, group, attribute=index % 2)
 
 
 def forms() -> list[Form]:
@@ -216,21 +252,25 @@ def forms() -> list[Form]:
 def form(name: str, **arguments: Any) -> Form:
     """One method in small, with some arguments of one's own."""
     plain = next(_forms(name))
-    return Form(name, plain.arguments | arguments, kind=plain.kind)
+    return replace(plain, arguments=plain.arguments | arguments)
 
 
 def _forms(name: str) -> Iterator[Form]:
     flags = methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
-    kind: Literal["image", "video"] = "video" if methods.load(name).needs_frames else "image"
-    yield Form(name, plain, kind=kind)
+    writes = methods.load(name).needs_writer
+    if writes and not (find_spec("tokenizers") and find_spec("transformers")):
+        return
+    clips = methods.load(name).needs_frames
+    usual: Literal["image", "text", "video"] = "text" if writes else "video" if clips else "image"
+    yield Form(name, plain, kind=usual)
     if methods.load(name).needs_streams:
         yield Form(name, plain, kind="pair")
-    elif not (methods.load(name).needs_pixels or methods.load(name).needs_frames):
+    elif not (writes or clips or methods.load(name).needs_pixels):
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
-            yield Form(name, plain | {flag: value}, f"{flag}={value}", kind)
+            yield Form(name, plain | {flag: value}, f"{flag}={value}", usual)
 
 
 def small(value: Any) -> Any:

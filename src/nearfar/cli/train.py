@@ -108,6 +108,10 @@ def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
     settings, made = config["settings"], config["made"]
     trust, labels = {"trust": bool(config["code"])}, settings["labels"] and from_here(settings["labels"])
     steps = [command("embed", out, data, flags=trust), command("export", out, flags=trust)]
+    if len(made.get("encoder", {}).get("towers", {})) > 1 and settings.get(
+        "space"
+    ):  # each side finds the other, without labels
+        return [command("evaluate", out, data, flags=trust), *steps]
     if max(made["counts"], default=0) > 1 and len(made["classes"]) > 1:
         return [command("evaluate", out, data, flags={"labels": labels} | trust), *steps]
     if free := made["samples"] - made["labeled"]:

@@ -102,7 +102,8 @@ class Embed(OfRun):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
-    raw pixels and the untrained encoder; or, of pairs, how well each side finds the other. A split named test is tested
+    raw pixels and the untrained encoder; or, of pairs, how well each side finds the other; or, of calm, how well it
+    writes and tells true sentences from shuffled ones. A split named test is tested
     if the labels name one, else seeded folds are: five, or as many as the labels allow."""
 
     run: RunArg
@@ -221,6 +222,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar import across
     from nearfar.data.pairs import Asked
     from nearfar.run import load
+    from nearfar.writing import writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if asked.prompts:
@@ -237,6 +239,8 @@ def evaluate(argv: list[str]) -> int:
     if named := [name for name, value in pairs.items() if value]:
         flag = named[0].replace("_", "-")
         raise UserError(f"--{flag}: {asked.data!r} holds no pairs of {run.kind.noun} with scores that can be read")
+    if run.learned_to_write and not (asked.labels or asked.label_column or asked.test):
+        return _tell(run, writing(run, asked.data, seed=asked.seed, say=print))
     table = run.evaluate(
         asked.data,
         labels=asked.labels or None,
@@ -304,11 +308,10 @@ def export(argv: list[str]) -> int:
     for file in done.files:
         print(f"  {file}")
     if asked.onnx:
-        from nearfar.export.onnx import BATCHES, export_onnx
+        from nearfar.export.onnx import export_onnx
 
-        path, difference = export_onnx(run.encoder, done.folder)
-        sizes = " and ".join(map(str, BATCHES))
-        print(f"  {path} (onnxruntime differs by {difference:.1e}, at batches of {sizes})")
+        path, difference, shapes = export_onnx(run.encoder, done.folder)
+        print(f"  {path} (onnxruntime differs by {difference:.1e}, on inputs of {' and '.join(shapes)})")
     if (done.folder / "modules.json") in done.files:
         print("sentence-transformers loads this folder as it is, and so does transformers.")
         return 0

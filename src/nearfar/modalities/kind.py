@@ -237,6 +237,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def writes(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name has a decoder, for methods from text to text."""
+        return False
+
     def side(self, tower: str, config: dict[str, Any]) -> tuple[Kind, dict[str, Any], dict[str, Any]]:
         """Of a run of this kind the kind of a tower alone, its settings, and what config.yaml keeps of its samples.
 
@@ -249,6 +253,15 @@ class Kind:
         """The run whose encoder training begins with, and the network that this must be, by the name of a tower; "" is
         the whole encoder."""
         return {"": (settings.from_run, settings.encoder)} if settings.from_run else {}
+
+    def begins_trained(self, settings: Any, tower: str = "") -> bool:
+        """Whether a network, "" or a tower by its name, begins with weights that are not random.
+
+        Raises ValueError where there is no such tower.
+        """
+        if tower:
+            raise UserError(f"there is no tower {tower!r}: the encoder is a single network; leave it out")
+        return bool(self.starts(settings))
 
     def has_scores(self, data: Any, asked: Asked) -> bool:
         """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""

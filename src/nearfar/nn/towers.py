@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.errors import UserError
-from nearfar.method import Encoder, Stage
+from nearfar.method import Encoder, Stage, Traced
 from nearfar.nn.apply import Apply
 
 TOWERS = "towers"
@@ -77,6 +79,10 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
+    def traced(self) -> Traced:
+        inner = self.trunk.traced()
+        return replace(inner, behind=(*inner.behind, self.joint))
+
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
 
@@ -90,6 +96,9 @@ class Joint(Encoder):
     def encode_lines(self) -> list[str]:
         behind = ["", "", "encode_trunk = encode", "", "", "def encode(x):", "    return joint(encode_trunk(x))"]
         return ['net, joint = net["trunk"], net["joint"]', *self.trunk.encode_lines(), *behind]
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
+        return self.trunk.publish(folder, self.joint)
 
     def preparation(self) -> dict[str, Any]:
         return self.trunk.preparation()

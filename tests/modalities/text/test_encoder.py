@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nearfar.batch import cat, select
 from nearfar.errors import NotFound, UserError
-from nearfar.modalities.text.encoder import TextEncoder, buckets, from_folder, from_spec, pool
+from nearfar.modalities.text.encoder import Restorer, TextEncoder, buckets, from_folder, from_spec, pool
 from nearfar.modalities.text.settings import insist_encoder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 
@@ -137,6 +137,7 @@ def test_masked_tokens_are_hidden_as_bert_has_it_and_named() -> None:
     torch.manual_seed(0)
     encoder = tiny()
     restorer = encoder.restorer()
+    assert isinstance(restorer, Restorer)
     tokens = TOKENIZER(sentences(400), 16)
     drawn = torch.rand(400, 3, 16, generator=torch.Generator().manual_seed(0))
     ids, which = restorer.hide(tokens, drawn)
