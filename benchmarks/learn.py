@@ -150,7 +150,7 @@ CLIPS: dict[str, Any] = {
     "stride": 1,
     "views": "motion",
     "batch": 64,
-    "epochs": 8,
+    "epochs": 5,
     "optimizer": "adamw",
     "lr": 8e-3,
     "weight_decay": 1e-2,
@@ -159,7 +159,7 @@ CLIPS: dict[str, Any] = {
     "probe_every": 1000,
 }
 OF_CLIPS: dict[str, dict[str, Any]] = {
-    "cvrl": {"hidden": 256, "encoder": "conv4", "size": 20},
+    "cvrl": {"hidden": 256, "encoder": "conv4", "size": 20, "epochs": 8},
     "dpc": {"blocks": 4, "steps": 1, "width": 64},
     "framesorting": {"parts": 3},
 }

@@ -240,6 +240,9 @@ def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFix
     if methods.load(method).needs_writer:
         assert (status, "has no decoder: give sentences and --encoder t5" in err) == (2, True)
         return
+    if methods.load(method).needs_frames:
+        assert (status, "give videos" in err) == (2, True)
+        return
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said
 
