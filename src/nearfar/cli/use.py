@@ -25,7 +25,8 @@ DataArg = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="DATA",
-        help="A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or sentences.",
+        help="A folder of images or videos, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or "
+        "sentences.",
     ),
 ]
 

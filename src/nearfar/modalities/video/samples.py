@@ -75,6 +75,9 @@ class Videos(Samples):
     def pin(self) -> Self:
         return self
 
+    def select(self, index: Tensor) -> Self:
+        return self.subset(index)
+
     def read(self, wanted: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
         """Frames of some videos, which may be named twice: n x T x 3 x side x side, uint8, on the CPU.
 

@@ -16,6 +16,9 @@ from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIn
 VIEWS = ("cvrl", "cvrl_released", "motion", "tcn")
 """The names of `nearfar.modalities.video.named`."""
 
+FAITHFUL = "motion"
+"""The views of which what is said of a video stays true, for videos that are a side of a pair."""
+
 CLIP_NETWORKS = ("r3d_18", "mc3_18", "r2plus1d_18")
 """Networks of torchvision that take clips."""
 
