@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -166,7 +166,9 @@ OF_CLIPS: dict[str, dict[str, Any]] = {
 """Flags of methods on clips, besides CLIPS."""
 
 
-def drawn_clips(part: str, every: int, count: int, side: int, seed: int) -> tuple[moving.Clips, Images]:
+def drawn_clips(
+    part: Literal["train", "test"], every: int, count: int, side: int, seed: int
+) -> tuple[moving.Clips, Images]:
     """Clips of some of the packaged drawings, so many pixels wide, and these."""
     all_of = drawings(part)
     some = all_of.subset(range(0, len(all_of), every))

@@ -80,8 +80,8 @@ def two_cameras(scenes: int, *, frames: int = 32, side: int = 32, angle: float =
     out = np.empty((scenes, 2, frames, side, side, 3), np.uint8)
     time = np.linspace(0, 1, frames)[:, None, None]
     for scene in range(scenes):
-        rate, phase = random.uniform(0.3, 1.2, (2, 1, 3, 3)), random.uniform(0, 2 * np.pi, (2, 1, 3, 3))
-        place = 0.35 * sum(np.sin(2 * np.pi * rate[k] * time + phase[k]) for k in range(2))  # frames x balls x 3
+        rate, phase = (random.uniform(*ends, (2, 1, 3, 3)) for ends in ((0.3, 1.2), (0, 2 * np.pi)))
+        place = 0.35 * np.sin(2 * np.pi * rate * time + phase).sum(0)  # frames x balls x 3
         for camera, turn in enumerate((0.0, np.radians(angle))):
             across = np.cos(turn) * place[..., 0] + np.sin(turn) * place[..., 1]
             away = np.cos(turn) * place[..., 1] - np.sin(turn) * place[..., 0]

@@ -78,7 +78,7 @@ class DPC(Method):
 
         def cells(block: Tensor) -> Tensor:
             maps = self.embed(block, trunk).mean(2)  # n x C x H x W
-            small = F.adaptive_avg_pool2d(maps, [min(self.cells, side) for side in maps.shape[2:]])
+            small = F.adaptive_avg_pool2d(maps, (min(self.cells, maps.shape[2]), min(self.cells, maps.shape[3])))
             return small.flatten(1)
 
         flat = each_patch(cells, cut_in_time(view, self.blocks))  # N x B x CS

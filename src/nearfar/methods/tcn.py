@@ -69,7 +69,7 @@ class TCN(Method):
         v1, v2 = batch.views
         alone = [view.flatten(0, 1)[:, None] for view in (v1, v2)]  # NT x 1 x C x H x W
         z = self.projector(torch.cat(self.embed_all(alone)))
-        return Step(self.loss(*z.unflatten(0, (2, *v1.shape[:2])), batch.group))
+        return Step(self.loss(*z.unflatten(0, (2, *v1.shape[:2])), batch.group))  # pyright: ignore[reportCallIssue]
 
     def loss(self, a: Tensor, p: Tensor, group: Tensor | None) -> Tensor:
         """a, p: the frames of the two views, N x T x dim."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,8 +237,7 @@ class _Opened:
         self.path = path
 
     def __enter__(self) -> tuple[Any, Any]:
-        import av
-
+        av = _av()
         av.logging.set_level(None)
         try:
             self.container = av.open(str(self.path))
@@ -251,11 +251,14 @@ class _Opened:
         return self.container, streams[0]
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import av
-
         self.container.close()
-        if isinstance(error, av.error.FFmpegError):
-            raise UserError(f"it is damaged or cut off ({error.strerror or error})") from error
+        if error is not None and isinstance(error, _av().error.FFmpegError):
+            raise UserError(f"it is damaged or cut off ({getattr(error, 'strerror', '') or error})") from error
+
+
+def _av() -> Any:
+    """PyAV, which may not be installed: see `nearfar.modalities.video.settings.insist_av`."""
+    return import_module("av")
 
 
 def _square(frame: Any, side: int) -> np.ndarray:

@@ -27,9 +27,10 @@ class Block(nn.Module):
         for number, (side, step) in enumerate(sizes):
             reach = time if number == 0 else 1
             layers.append(_conv(widths[number], widths[number + 1], (reach, side, side), (1, step, step)))
-            layers += [nn.BatchNorm3d(widths[number + 1]), nn.ReLU()]
+            norm = nn.BatchNorm3d(widths[number + 1])
+            layers += [norm, nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        nn.init.zeros_(self.layers[-1].weight)  # each block begins as what is passed around it
+        nn.init.zeros_(norm.weight)  # each block begins as what is passed around it
         same = inside == out and stride == 1
         self.around = nn.Identity() if same else _conv(inside, out, (1, 1, 1), (1, stride, stride))
 

@@ -139,7 +139,7 @@ def open_videos(
         )
     notes = [*opened.notes, *known.notes]
     kept = [i for i, reason in enumerate(why) if not reason]
-    if uneven := sum(isinstance(films[i], Coded) and films[i].uneven for i in kept):
+    if uneven := sum(film.uneven for i in kept if isinstance(film := films[i], Coded)):
         notes.append(f"{uneven} of {len(kept)} videos have frames at uneven times: --fps takes them at even ones.")
     videos = Videos(
         names=opened.names,
@@ -169,6 +169,7 @@ def _ready(film: Film, fps: float) -> None:
 
 def _found(data: Any, column: LabelColumn, keep: Sequence[str]) -> tuple[Opened, list[Film], Tensor]:
     """What there is at DATA, a film for each, not yet opened, and which were taken at the same time."""
+    films: list[Film]
     if isinstance(data, str | os.PathLike) and Path(data).is_dir():
         column.find((), f"'{data}'")
         opened, films = _folder(Path(data))
@@ -214,7 +215,8 @@ def _folder(root: Path) -> tuple[Opened, list[Film]]:
         for name in stills:
             folders.setdefault(str(PurePosixPath(name).parent), []).append(root / name)
         loose = folders.pop(".", [])
-        names, films = list(folders), [Stills(paths) for paths in folders.values()]
+        names = list(folders)
+        films = [Stills(paths) for paths in folders.values()]
         others = [*(path.name for path in loose), *(name for name in below if not _is_still(name))]
     if not names:
         raise UserError(f"'{root}' {nothing_wanted(others, 'video')}. Wanted: {WANTED}.")
