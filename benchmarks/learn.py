@@ -97,15 +97,21 @@ def check(name: str, *, epochs: int = 3, seed: int = 0, every: int = 1) -> dict[
     if methods.load(name).needs_frames:
         return known(name, on_clips(name, seed))
     flags: dict[str, Any] = {"epochs": epochs, "seed": seed, "probe_every": 1000}
-    if not methods.load(name).needs_labels:
+    colored, words = methods.load(name).needs_color, methods.load(name).needs_words
+    if not (methods.load(name).needs_labels or words):
         flags["labels"] = "none"
-    colored = methods.load(name).needs_color
-    data = inked(drawings("train"), chroma=40) if colored else DRAWINGS
+    data: Any = inked(drawings("train"), chroma=40) if colored else DRAWINGS
     if every > 1:  # of the drawings only each third, or so
         data = drawings("train").subset(range(0, len(drawings("train")), every))
+    told = "drawings, inked in a hue for each alphabet" if colored else "drawings"
+    if words:
+        data, told = captioned(drawings("train")), "drawings, and of each the words that name its character"
+        flags |= {"pair": "image,text", "encoder": "image=conv4,text=bert-1x64", "views": "image=drawing", "lr": 2e-3}
     test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
-    with trained(plans.make(name, data, "drawings", flags)) as (run, seconds):
+    plan = plans.make(name, data, "pairs" if words else "drawings", flags)
+    with trained(plan) as (run, seconds):
+        run = load(run.path, tower="image") if words else run
         before, after = (
             episodes(probing.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
             for encoder in (run.untrained(), run.encoder)
@@ -121,8 +127,8 @@ def check(name: str, *, epochs: int = 3, seed: int = 0, every: int = 1) -> dict[
             "seconds": seconds,
             "seed": seed,
             "flags": flags,
-            "recipe": "drawings",
-            "data": "drawings, inked in a hue for each alphabet" if colored else "drawings",
+            "recipe": plan.recipe,
+            "data": told,
             "protocol": after["protocol"],
         },
     )
@@ -281,6 +287,12 @@ def inked(images: Images, *, chroma: float) -> Images:
     made = open_images(pixels.permute(0, 2, 3, 1).numpy())
     made.label, made.classes, made.names, made.split = images.label, images.classes, images.names, images.split
     return made
+
+
+def captioned(images: Images) -> tuple[Any, list[str]]:
+    """The drawings, and of each in words what character of which alphabet it is, for methods of images and captions."""
+    named = [images.classes[i].replace("/", " ").replace("character", "character ") for i in images.label.tolist()]
+    return images.pixels(torch.arange(len(images)))[:, 0].numpy(), named
 
 
 def numbered_alphabets(images: Images) -> torch.Tensor:

@@ -122,6 +122,8 @@ def training(name: str) -> str:
         takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
     if kind.needs_writer:
         takes = "Sentences only, and an encoder with a decoder."
+    if kind.needs_words:
+        takes = "Pairs of kinds of which one is sentences, such as images and captions."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
     rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():

@@ -28,7 +28,6 @@ from nearfar.evaluation.intervals import over_seeds
 from nearfar.evaluation.similarity import correlations, cosines
 from nearfar.files import file_digest, replace_text
 from nearfar.modalities import kind as kinds
-from nearfar.modalities.text.encoder import TextEncoder
 from nearfar.modalities.text.samples import open_texts
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.words import counted
@@ -148,7 +147,7 @@ def embedded(encoder: Any, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def of_words(encoder: TextEncoder, texts: list[str]) -> Tensor:
+def of_words(encoder: Any, texts: list[str]) -> Tensor:
     """The mean of the embeddings of a sentence's tokens, those at its ends apart."""
     words = encoder.tokenizer.words(texts, encoder.length, told=False)
     rows = encoder.net.get_input_embeddings()(words.ids) * words.inside[..., None]

@@ -69,7 +69,9 @@ def simcse_contenders(texts: list[str], tokenizer: Tokenizer, batch: int, folder
 
     def loss() -> Run:
         """The loop by hand, the rest by the library."""
-        from sentence_transformers.losses import MultipleNegativesRankingLoss
+        from sentence_transformers.losses import (  # pyright: ignore[reportMissingImports]
+            MultipleNegativesRankingLoss,
+        )
 
         net = model()
         judge = MultipleNegativesRankingLoss(net, scale=20)
@@ -88,10 +90,12 @@ def simcse_contenders(texts: list[str], tokenizer: Tokenizer, batch: int, folder
         return run
 
     def trainer() -> Run:
-        import accelerate  # noqa: F401 (the trainer needs it)
+        import accelerate  # noqa: F401  # pyright: ignore[reportMissingImports] (the trainer needs it)
         from datasets import Dataset
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-        from sentence_transformers.losses import MultipleNegativesRankingLoss
+        from sentence_transformers.losses import (  # pyright: ignore[reportMissingImports]
+            MultipleNegativesRankingLoss,
+        )
 
         net = model()
         asked = SentenceTransformerTrainingArguments(

@@ -167,6 +167,14 @@ class Encoder(nn.Module):
         each call. Raises ValueError where there is no decoder."""
         raise UserError(f"{self._name} writes nothing: give an encoder with a decoder, for sentences --encoder t5")
 
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        """A decoder, such as `nearfar.nn.captioner.Captioner`, that writes a view word by word, of rows that it reads.
+
+        reads: their width.  width, layers: of the decoder.
+        Raises ValueError where views are no words.
+        """
+        raise UserError(f"{self._name} sees no words, and what is to be written are sentences")
+
     @property
     def _name(self) -> str:
         return str(self.spec.get("name", type(self).__name__))
@@ -257,6 +265,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
+    needs_words: ClassVar[bool] = False
+    """Whether one of these must see sentences, or what else can be written word by word: see `Encoder.captioner`."""
     needs_writer: ClassVar[bool] = False
     """Whether it learns from text to text: see `Encoder.writer`."""
     locks: ClassVar[str] = ""
@@ -359,19 +369,21 @@ class Method(nn.Module):
                 out.append(network(view))
         return out
 
-    def embed_streams(self, views: Sequence[Any]) -> list[Tensor]:
+    def embed_streams(self, views: Sequence[Any], streams: Sequence[Stage] | None = None) -> list[Tensor]:
         """What each network of an encoder that has several makes of a view, the next one for each in turn: N x its dim.
 
+        streams: these in the place of the encoder's own; what they give behind their dim is not looked at.
         Of one that stands for several streams running statistics move in one of its passes, another one each step.
         """
-        streams, known = self.encoder.streams(), []
+        streams, known = self.encoder.streams() if streams is None else streams, []
         keys = [[id(p) for p in stream.parameters()] for stream in streams]
         for a, stream in enumerate(streams):
             turn = self.clock.step % keys.count(keys[a]) == keys[:a].count(keys[a])
             with nullcontext() if turn else frozen_statistics(stream):
                 known.append(self.embed(views[a % len(views)], stream))
         if self.representations is not None:
-            self.representations.append(torch.cat(known, 1).detach())
+            rows = [row[:, : stream.dim] for row, stream in zip(known, streams, strict=True)]
+            self.representations.append(torch.cat(rows, 1).detach())
         return known
 
     def before_epoch(self, look: Look) -> None:

@@ -258,7 +258,10 @@ class Run:
         return self
 
     def embed(self, data: Any) -> Tensor:
-        """The representation of every sample, in order: N x dim, float32."""
+        """The representation of every sample, in order: N x dim, float32.
+
+        What cannot be read, and sentences that are empty, are left out: `open(data).names` says what rows are of.
+        """
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
 
     def seen(self, samples: Samples) -> Tensor:

@@ -60,6 +60,7 @@ from nearfar.losses.relational import sce
 from nearfar.losses.relic import relic
 from nearfar.losses.spreading import spreading
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
+from nearfar.losses.support import captioning, hardest_hinge, support_weights
 from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
 from nearfar.losses.temporal import time_contrast
 from nearfar.losses.unified import unified
@@ -127,12 +128,20 @@ def _opencon(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
     return supcon([a, b], i % 3, temperature=T, group=g, among=new | (i % 4 == 0), anchors=new)
 
 
+def _captioning(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
+    keys, own = distributed.gather(b), distributed.columns(a)
+    apart = [] if g is None else [(g, distributed.gather(g))]
+    weight = support_weights(a, keys, mode="cross", temperature=T, own=own, apart=apart)
+    return captioning((weight @ keys)[:, None], (i % D)[:, None], torch.ones_like(i), weight.any(1))
+
+
 LOSSES: dict[str, Loss] = {
     "align": lambda a, b, i, g: align(a, b),
     "barlow": lambda a, b, i, g: barlow(a, b),
     "barlow (wide)": lambda a, b, i, g: barlow(*(torch.cat([x, x**2, x**3], 1) for x in (a, b))),
     "bregman": lambda a, b, i, g: bregman(a, b, temperature=T, group=g),
     "byol": lambda a, b, i, g: byol(a, b),
+    "captioning": _captioning,
     "centers": lambda a, b, i, g: centers(QUEUE, [a, b], LABEL[i], temperature=T),
     "centers (learned)": lambda a, b, i, g: centers(distributed.gather(a)[:4], [a, b], LABEL[i], temperature=T),
     "classify": lambda a, b, i, g: classify(a + b, i % D),
@@ -147,6 +156,7 @@ LOSSES: dict[str, Loss] = {
     "fairkl": lambda a, b, i, g: fairkl(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "fairkl_released": lambda a, b, i, g: fairkl_released(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "hard_info_nce": lambda a, b, i, g: hard_info_nce(a, b, a + b, temperature=T, weight=0.3, group=g),
+    "hardest_hinge": lambda a, b, i, g: hardest_hinge(a, b, margin=0.5, group=g),
     "hcl": lambda a, b, i, g: hcl(a, b, temperature=T, group=g),
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
@@ -365,7 +375,7 @@ def _sent(names: list[str]) -> dict[str, tuple[int, int, int]]:
 def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     n, d, v, s, k = N // W, D, 2, 2, D  # samples a rank, embeddings, views, parts of a sample, kinds or prototypes
     rows = {
-        "nt_xent, nt_xent (queue), dcl, hcl, clip, hard_info_nce": (2 * n * d, W * 2 * n * d),
+        "nt_xent, nt_xent (queue), dcl, hcl, clip, hard_info_nce, hardest_hinge": (2 * n * d, W * 2 * n * d),
         "dcl (sigma)": (2 * n * d + 2 * n, W * (2 * n * d + 2 * n)),
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),
@@ -380,6 +390,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "universum (push)": (2 * v * n * d + v * n + 1, W * 2 * v * n * d),
         "parametric": (v * n * d + v * n + 1, W * v * n * d),
         "pairs": (v * n * d + v * n + 2, W * v * n * d),
+        "captioning": (n * d + 1, W * n * d),
         "centers": (v * n * d + v * n, W * v * n * d),
         "n_pairs": (n * d + n, W * n * d),
         "fairkl, fairkl_released": (n * d + 2 * n + 12, W * n * d + 12),

@@ -7,7 +7,7 @@ import math
 import random
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -25,6 +25,7 @@ from nearfar.modalities.table.columns import Column, Columns
 from nearfar.modalities.video import named as video_named
 from nearfar.modalities.video import views as video
 from nearfar.nn.apply import Apply
+from nearfar.nn.captioner import Captioner
 from nearfar.nn.towers import Towers
 from nearfar.nn.wrapped import Wrapped
 from nearfar.training import loop
@@ -103,10 +104,12 @@ SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
 
 def each(view: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A view with each of its tensors changed."""
-    if is_dataclass(view) and not isinstance(view, type):
-        parts = {field.name: getattr(view, field.name) for field in fields(view)}
-        return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
-    return {name: change(part) for name, part in view.items()} if isinstance(view, dict) else change(view)
+    if isinstance(view, Tensor):
+        return change(view)
+    if isinstance(view, dict):
+        return {name: change(part) for name, part in view.items()}
+    parts = {field.name: getattr(view, field.name) for field in fields(view)}
+    return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
 
 
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
@@ -125,6 +128,16 @@ class TinyRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.line(x)).relu()
+
+    def captioner(self, reads: int, *, width: int, layers: int) -> Signs:
+        return Signs(2, reads, COLUMNS.width, width=width, layers=layers)
+
+
+class Signs(Captioner):
+    """Writes which numbers of a row are above 0, as words; every other row ends a word early."""
+
+    def written(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        return (view > 0).long(), view.shape[1] - torch.arange(len(view)) % 2
 
 
 def captions(n: int, seed: int) -> list[str]:
@@ -256,17 +269,17 @@ def form(name: str, **arguments: Any) -> Form:
 
 
 def _forms(name: str) -> Iterator[Form]:
-    flags = methods.flags(methods.load(name))
+    method, flags = methods.load(name), methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
-    writes = methods.load(name).needs_writer
-    if writes and not (find_spec("tokenizers") and find_spec("transformers")):
+    if method.needs_writer and not (find_spec("tokenizers") and find_spec("transformers")):
         return
-    clips = methods.load(name).needs_frames
-    usual: Literal["image", "text", "video"] = "text" if writes else "video" if clips else "image"
+    usual: Literal["image", "text", "pair", "video"] = "image"
+    if method.needs_writer or method.needs_words or method.needs_frames:
+        usual = "text" if method.needs_writer else "pair" if method.needs_words else "video"
     yield Form(name, plain, kind=usual)
-    if methods.load(name).needs_streams:
+    if method.needs_streams and not method.needs_words:
         yield Form(name, plain, kind="pair")
-    elif not (writes or clips or methods.load(name).needs_pixels):
+    elif not (method.needs_writer or method.needs_frames or method.needs_streams or method.needs_pixels):
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):

@@ -326,6 +326,7 @@ NO_CHANCE = {
     *("alignuniform", "byol", "npairs", "opencon", "renyicl", "triplet", "margin"),  # no softmax of similarities
     "calm",  # likelihoods of texts
     *("paco", "gpaco", "rescom", "colorization"),  # logits and similarities side by side; weighted classes
+    "supportset",  # what writing costs depends on the words
     *("cmc", "instdisc", "interclr"),  # by default: a constant Z; negatives chosen by similarity
 }
 """Methods that have no chance level as they come."""

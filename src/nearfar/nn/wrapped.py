@@ -46,5 +46,14 @@ class Wrapped(Encoder):
         own = getattr(self.net, "streams", None)
         return super().streams() if own is None else own()
 
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        """That of the module, where it has one."""
+        own = getattr(self.net, "captioner", None)
+        return (
+            super().captioner(reads, width=width, layers=layers)
+            if own is None
+            else own(reads, width=width, layers=layers)
+        )
+
     def network(self) -> nn.Module:
         return self.net

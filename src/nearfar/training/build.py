@@ -209,8 +209,9 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
-    with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
-        insist_fit(encoder.example(2), method.changes, plan.method)
+    if method.changes:
+        with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
+            insist_fit(encoder.example(2), method.changes, plan.method)
     for note in encoder.notes:
         say(note)
     known = digests(samples)

@@ -109,6 +109,23 @@ def test_other_kinds_are_pairs_just_as_well_and_a_run_goes_on(tmp_path: Path) ->
     np.testing.assert_allclose(np.load(tmp_path / "text.npz")["features"], run.embed(str(data))[:, 8:], atol=1e-5)
 
 
+def test_captions_are_written_of_images_and_clips_and_a_run_goes_on(tmp_path: Path) -> None:
+    """A clip is an image whose channels are frames; the words are those of the side that is named."""
+    rng, out = np.random.default_rng(0), tmp_path / "run"
+    frames = rng.integers(0, 255, (16, 16, 16, 5), dtype=np.uint8)
+    np.savez(tmp_path / "clips.npz", frames=frames, caption=np.array([row["caption"] for row in rows(16)]))
+    words = ["train", "supportset", str(tmp_path / "clips.npz"), "--pair", "text=caption,image=frames", *TINY]
+    words += ["--encoder", "image=conv4,text=bert-1x16", "--width", "16", "--layers", "1", "--out", str(out)]
+    assert main(words) == 2  # the last side is none of words
+    assert main([*words, "--write", "text", "--bank", "20", "--word-dropout", "0.2", "--epochs", "1"]) == 0
+    resumed = [*words, "--write", "text", "--bank", "20", "--word-dropout", "0.2", "--resume"]
+    assert main(resumed) == 0
+    run = nearfar.load(out)
+    assert (run.sides, run.config["settings"]["epochs"]) == (["text", "image"], 2)
+    assert main(["evaluate", str(out), str(tmp_path / "clips.npz")]) == 0
+    assert values(results(out, "retrieval"), "trained encoder")["text to image, R@10 (%)"] > 0
+
+
 def test_methods_of_views_take_pairs_too(tmp_path: Path) -> None:
     data, out = table(tmp_path / "pairs.jsonl", rows(16)), tmp_path / "run"
     assert main(["train", "simclr", str(data), "--out", str(out), *NUMBERS, "--epochs", "1"]) == 0
@@ -183,6 +200,7 @@ WRONG = [
         "simclr pairs.jsonl --pair image=path,text=caption --view-count 1",
         "takes 2 views of each sample, and --view-count 1 makes 1",
     ),
+    ("supportset pairs.jsonl --pair text=caption,image=path", "holds them by --write, of text, image"),
     ("rotation pairs.jsonl --pair image=path,text=caption", "views of pairs have none"),
 ]
 

@@ -162,6 +162,15 @@ def test_masked_tokens_are_hidden_as_bert_has_it_and_named() -> None:
     assert float(loss) == pytest.approx(float(want), rel=1e-4)
 
 
+def test_a_writer_writes_the_words_of_a_sentence_and_its_end() -> None:
+    writer, tokens = tiny().captioner(6, width=8, layers=1), TOKENIZER(TEXTS, 16)
+    ids, length = writer.written(tokens)
+    assert torch.equal(ids, tokens.ids[:, 1:])
+    assert torch.equal(length, tokens.length - 1)
+    assert (ids[torch.arange(len(ids)), length - 1] == TOKENIZER.last[0]).all()
+    assert writer(ids, torch.randn(len(ids), 2, 6)).shape == (*ids.shape, TOKENIZER.size)
+
+
 def test_mixed_sentences_are_mixed_in_the_embeddings_of_their_words() -> None:
     torch.manual_seed(0)
     encoder, tokens = tiny().eval(), TOKENIZER(TEXTS, 16)

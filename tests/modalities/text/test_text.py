@@ -14,6 +14,9 @@ from PIL import Image
 import nearfar
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
+from nearfar.modalities import recipes
+from nearfar.modalities.text.samples import open_texts
+from nearfar.modalities.text.settings import Facts, Settings
 from nearfar.training import loop as loops
 from tests.tiny import evaluated
 
@@ -97,6 +100,25 @@ def test_triplets_are_trained_with_hard_negatives_and_read_singly_afterward(tmp_
     torch.testing.assert_close(run.embed(str(tmp_path / "single.csv")), run.embed(str(data))[:5], rtol=1e-3, atol=1e-4)
     assert main(["train", "simclr", str(data), *columns[:4], "--out", str(tmp_path / "two"), *TINY]) == 0
     assert main(["train", "simclr", str(data), *columns, "--out", str(tmp_path / "three"), *TINY]) == 2
+
+
+def test_words_are_deleted_where_a_network_begins_with_random_weights_and_sentences_are_single() -> None:
+    made = {
+        (columns, fresh): recipes.load("sentences", "simcse", "text", Facts(columns=columns, fresh=fresh))
+        for columns in (1, 2, 3)
+        for fresh in (True, False)
+    }
+    views = {key: (recipe.settings.views, recipe.method["hard_negatives"]) for key, recipe in made.items()}
+    assert views.pop((1, True)) == ("deletion", False)
+    assert views == {(c, fresh): ("dropout", c > 2) for c, fresh in views}
+    for given, fresh in (
+        ({"encoder": "bert-1x16"}, True),
+        ({"encoder": "folder"}, False),
+        ({"from_run": "run"}, False),
+    ):
+        settings = Settings(**given)
+        facts = kinds.of("text").recipe_facts(open_texts(["a b", "c d"]), settings, {})
+        assert facts.fresh == fresh
 
 
 def test_pairs_with_scores_are_measured_by_correlation(tmp_path: Path) -> None:

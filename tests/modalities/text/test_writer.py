@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.batch import Batch
 from nearfar.errors import UserError
-from nearfar.methods.calm import PROMPTS
+from nearfar.methods.calm import CALM, PROMPTS
+from nearfar.methods.simcse import SimCSE
 from nearfar.modalities.text.encoder import TextEncoder, fresh, from_folder, from_spec, pool
 from nearfar.modalities.text.tokenizer import Tokenizer
+from nearfar.modalities.text.views import Sentences
+from nearfar.modalities.text.views import views as text_views
 from nearfar.modalities.text.writer import SpanRestorer, spans
 
 from .small import sentences, tiny
@@ -135,6 +140,28 @@ def test_the_states_of_the_encoder_are_the_representation_and_other_libraries_lo
     library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     model = library.SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
     torch.testing.assert_close(torch.as_tensor(model.encode(TEXTS)), encoder(view).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_decoder_is_trained_only_where_a_method_asks_for_it() -> None:
+    for built, trained in (
+        (SimCSE, False),
+        (CALM, True),
+        (partial(SimCSE, mlm=0.1), True),
+        (partial(CALM, stage="span"), True),
+    ):
+        encoder = writing().train()
+        method = built(encoder)
+        apart = [p for name, p in encoder.named_parameters() if ".decoder." in name]
+        assert {p.requires_grad for p in apart} == {trained}
+        view = TOKENIZER(sentences(4), 32)
+        method(Batch([view, view], torch.arange(4), torch.zeros(4)) if built is not CALM else words(4)).loss.backward()
+        assert all((p.grad is not None) == p.requires_grad for p in method.parameters())
+
+
+def words(n: int) -> Batch:
+    """What CALM takes of some sentences."""
+    seen = text_views("concepts", TOKENIZER, length=32)(Sentences(sentences(n)))
+    return Batch(seen, torch.arange(n), torch.zeros(n))
 
 
 def test_what_cannot_write_says_so(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.modalities.text.writer import SpanRestorer, Writer
+from nearfar.nn.captioner import Captioner
 from nearfar.precision import network
 
 BUCKET = 32
@@ -66,7 +67,7 @@ def buckets(length: Tensor) -> list[Tensor]:
 
 class TextEncoder(Encoder):
     """A network of transformers for sentences: Tokens of N -> N x dim. Of one with a decoder besides, such as T5, the
-    states of the encoder represent a sentence.
+    states of the encoder represent a sentence, and the decoder is trained only where a method asks for what writes.
 
     config: of the network, in plain JSON types.  tokenizer: that makes its tokens.  length: those of a sentence that it
     sees.  pooler: see `pool`; cls has a linear layer and tanh behind the first token, which stay after training.
@@ -80,6 +81,7 @@ class TextEncoder(Encoder):
             raise UserError(
                 f"--pooler {pooler}: {name!r} has no first token that stands for a sentence: give --pooler avg"
             )
+        self._train_decoder(False)
         self.dim = int(self.net.config.hidden_size)
         self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
         self.tokenizer, self.length = tokenizer, length
@@ -141,10 +143,27 @@ class TextEncoder(Encoder):
         return row if self.dense is None else self.dense(row).tanh()
 
     def restorer(self) -> Restorer | SpanRestorer:
-        return SpanRestorer(self) if self.writes else Restorer(self)
+        if not self.writes:
+            return Restorer(self)
+        self._train_decoder(True)
+        return SpanRestorer(self)
 
     def writer(self) -> Writer:
-        return Writer(self) if self.writes else super().writer()  # pyright: ignore[reportReturnType]
+        if not self.writes:
+            return super().writer()  # pyright: ignore[reportReturnType]
+        self._train_decoder(True)
+        return Writer(self)
+
+    def _train_decoder(self, trained: bool) -> None:
+        """Of many processes, all wait for a gradient of what is trained."""
+        reads = {id(p) for p in self.reads.parameters()}
+        for p in self.net.parameters():
+            if id(p) not in reads:
+                p.requires_grad_(trained)
+
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> Captioner:
+        known = self.tokenizer
+        return Captioner(known.size, reads, self.length, skip=len(known.first), width=width, layers=layers)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
@@ -168,8 +187,8 @@ class TextEncoder(Encoder):
     def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
-        encoder, behind = (copy.deepcopy(part) for part in (self, behind))
-        return publish(encoder.to("cpu", torch.float32).eval(), folder, behind and behind.to("cpu", torch.float32))
+        encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
+        return publish(encoder, folder, behind and copy.deepcopy(behind).to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}

@@ -103,12 +103,13 @@ class Writer(method.Writer):
 
 class SpanRestorer(torch.nn.Module):
     """Span corruption (T5, arXiv 1910.10683): spans are hidden, a token of its own in the place of each, and the
-    decoder writes these tokens, each followed by what it hides. It has no weights of its own."""
+    decoder writes these tokens, each followed by what it hides. Its weights are the encoder's."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         if not encoder.tokenizer.sentinels:
             raise UserError("span corruption takes a tokenizer with tokens such as <extra_id_0>, and it has none")
+        self.decoder, self.head = encoder.net.get_decoder(), encoder.net.get_output_embeddings()
 
     def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
         """This rank's share of the mean, over the tokens to be written on all ranks, of minus the log-probability."""
