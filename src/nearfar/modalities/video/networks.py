@@ -24,13 +24,13 @@ class Block(nn.Module):
         out = 4 * width if bottleneck else width
         sizes = [(1, 1), (3, stride), (1, 1)] if bottleneck else [(3, stride), (3, 1)]
         widths, layers = [inside, *[width] * (len(sizes) - 1), out], []
+        norms = [nn.BatchNorm3d(given) for given in widths[1:]]
         for number, (side, step) in enumerate(sizes):
             reach = time if number == 0 else 1
-            layers.append(_conv(widths[number], widths[number + 1], (reach, side, side), (1, step, step)))
-            norm = nn.BatchNorm3d(widths[number + 1])
-            layers += [norm, nn.ReLU()]
+            conv = _conv(widths[number], widths[number + 1], (reach, side, side), (1, step, step))
+            layers += [conv, norms[number], nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        nn.init.zeros_(norm.weight)  # each block begins as what is passed around it
+        nn.init.zeros_(norms[-1].weight)  # each block begins as what is passed around it
         same = inside == out and stride == 1
         self.around = nn.Identity() if same else _conv(inside, out, (1, 1, 1), (1, stride, stride))
 
