@@ -91,14 +91,19 @@ def table() -> str:
     if files:
         for name in ("TF-IDF", "bag of words", "words of the untrained network", "untrained"):
             runs = {found["seed"]: found["results"][name] for found in files}
-            lines.append(f"| {name} | {len(runs)} | {over_seeds(list(runs.values())):.1f} | |")
+            lines.append(f"| {name} | {len(runs)} | {told(list(runs.values()))} | |")
     for name in ROWS:
         own = [found["results"] for found in files if found["row"] == name]
         if own:
-            mean = over_seeds([found["trained"] for found in own])
-            gain = over_seeds([found["trained"] - found["untrained"] for found in own])
-            lines.append(f"| {name} | {len(own)} | {mean:.1f} | {gain:+.1f} |")
+            mean = told([found["trained"] for found in own])
+            gain = told([found["trained"] - found["untrained"] for found in own], "+.1f")
+            lines.append(f"| {name} | {len(own)} | {mean} | {gain} |")
     return "\n".join(lines)
+
+
+def told(values: list[float], form: str = ".1f") -> str:
+    """The mean over seeds, with its interval where there are several."""
+    return format(over_seeds(values) if len(values) > 1 else values[0], form)
 
 
 def measured(row: str, seed: int, part: str, flags: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ PACKAGES = [
     "scikit-learn",
     "lightly",
     "pytorch-metric-learning",
+    "torch-geometric",
     "kornia",
     "albumentations",
     "opencv-python-headless",

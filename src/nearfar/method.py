@@ -153,6 +153,20 @@ class Encoder(nn.Module):
             "image=path,text=caption), or for images an encoder such as ycbcr:resnet18"
         )
 
+    @property
+    def sequential(self) -> bool:
+        """Whether it sees a sample as a sequence of steps: see `steps`."""
+        return False
+
+    def steps(self) -> tuple[Stage, Stage]:
+        """The network in front of its last pooling, for methods that predict later steps of a sequence from earlier
+        ones: what it makes of each step alone, a view -> N x T x dim; and of all steps up to each, N x T x the dim of
+        the former -> N x T x dim.
+
+        The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
+        """
+        raise UserError(f"{self._name} sees no sequence of steps; for recordings melgru and wavegru do")
+
     def restorer(self) -> nn.Module:
         """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
         with the encoder, a view, a generator that all ranks share and the micro-batch, it gives this rank's share of
@@ -263,6 +277,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_frames: ClassVar[bool] = False
     """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
+    takes_steps: ClassVar[bool] = False
+    """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     needs_words: ClassVar[bool] = False

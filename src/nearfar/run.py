@@ -22,7 +22,7 @@ from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import apart, folds
+from nearfar.data.splits import apart, folds, given_folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
@@ -47,9 +47,6 @@ from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
-
-FOLDS = 5
-"""Of an evaluation, where no split is named and the labels allow."""
 
 
 class Run:
@@ -281,14 +278,16 @@ class Run:
         test: Any = None,
         test_labels: Any = None,
         keep_words: Sequence[str] = (),
+        svm: bool = False,
         seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
         test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
-        Without them, a split named test in the labels is tested and the rest learned from; else five seeded stratified
-        folds, or as many as the labels allow.  keep_words: as in `open`.
+        Without them, a split named test in the labels is tested and the rest learned from; else the folds that the data
+        bring; else seeded stratified folds, as many as `Kind.folds` says, or as the labels allow.
+        keep_words: as in `open`.  svm: have a support vector machine as well, which takes minutes on thousands of rows.
         Raises ValueError where no class is common to what is learned from and what is tested.
         Writes results/evaluate-DATA-DIGEST.json and returns what it holds: other samples, labels or another checkpoint
         have a file of their own, and the same the same.
@@ -333,6 +332,7 @@ class Run:
                 solver=ridge,
                 strengths=RIDGE_STRENGTHS,
                 shots=(1, 5),
+                svm=svm,
                 seed=seed,
             )
             for name, features in (
@@ -443,7 +443,8 @@ class Run:
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The split that the data name, or stratified folds, five or as many as can be; and the positions tested.
+        """The split that the data name, or the folds that they bring, or stratified folds, as many as are usual for
+        the kind or as can be; and the positions tested.
 
         Raises ValueError where no labels are known, or only those of rows of the split test.
         """
@@ -466,11 +467,21 @@ class Run:
                 f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
                 "labels in the split train, and these as --test"
             )
-        parts = folds(samples.label, samples.group, folds=FOLDS, seed=seed)
-        if len(parts) < FOLDS:
+        given = self.kind.given_folds(samples)
+        if given is not None:
+            parts = given_folds(samples.label, samples.group, given)
+            tested = torch.cat([test for _, test in parts])
+            if out := int(known.sum()) - len(tested):
+                say(
+                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: "
+                    "they are only learned from."
+                )
+            return parts, tested
+        parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
+        if len(parts) < self.kind.folds:
             say(
-                f"{len(parts)} folds instead of {FOLDS}: the labels allow no more, as no class has more labeled "
-                f"{self.kind.noun}, or there are no more groups."
+                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more "
+                f"labeled {self.kind.noun}, or there are no more groups."
             )
         return parts, torch.cat([tested for _, tested in parts])
 

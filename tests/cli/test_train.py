@@ -28,6 +28,7 @@ COMMON = (
     *("keep", "timeout", "stop-if-worse"),
 )
 SIMCLR = {
+    "audio": (*COMMON, "rate", "array-rate", "seconds", "cut", "bands", "window", "hop", "max-bad"),
     "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
     "text": (

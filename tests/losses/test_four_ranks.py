@@ -185,6 +185,9 @@ LOSSES: dict[str, Loss] = {
     "mixture_nce": _mixture_nce,
     "n_pairs": lambda a, b, i, g: n_pairs(a, b, LABEL[i], ORDER, penalty=0.1, group=g),
     "nce": _nce,
+    "info_nce_batch (positive not below)": lambda a, b, i, g: info_nce_batch(
+        a, b, temperature=T, group=g, positive_below=False
+    ),
     "nt_xent": lambda a, b, i, g: nt_xent(a, b, temperature=T, group=g),
     "nt_xent (queue)": lambda a, b, i, g: nt_xent(a, b, temperature=T, group=g, queue=(QUEUE, GROUP_OF_QUEUE)),
     "nt_xent_found": lambda a, b, i, g: nt_xent_found(
@@ -380,7 +383,8 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),
         "nt_xent_found": (v * n * d + v * n * d + v * n, W * v * n * d),
-        "info_nce_batch, siglip, mixed_info_nce, mixed_byol, leave_one_out (batch)": (n * d, W * n * d),
+        "info_nce_batch, info_nce_batch (positive not below), siglip, mixed_info_nce, mixed_byol, "
+        "leave_one_out (batch)": (n * d, W * n * d),
         "info_nce_parts": (s * n * d, W * s * n * d),
         "time_contrast": (v * s * n * d + 1, W * v * s * n * d),
         "uniform": (n * d + n, W * (n * d + n)),
@@ -410,7 +414,12 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     table = page.split("| losses |")[1].split("\n\n")[0].splitlines()[2:]
     assert [line.split("|")[1].strip() for line in table] == list(rows)
 
-    more = {"dcl": 2 * n + 1, "dcl (sigma)": 2 * n + 1, "bregman": 2 * n * (k + 1)}
+    more = {
+        "dcl": 2 * n + 1,
+        "dcl (sigma)": 2 * n + 1,
+        "bregman": 2 * n * (k + 1),
+        "info_nce_batch (positive not below)": n + 1,
+    }
     more |= {"universum": 5 * n, "universum (push)": 5 * n}
     names = [name for row in rows for name in row.split(", ")]
     assert {name.split(" ")[0] for name in LOSSES} <= set(names)

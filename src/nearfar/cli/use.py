@@ -25,8 +25,8 @@ DataArg = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="DATA",
-        help="A folder of images or videos, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, or "
-        "sentences.",
+        help="A folder of images or videos, a .tar, .parquet or .npz file, a list (.txt, .csv), a table, sentences, "
+        "graphs.",
     ),
 ]
 
@@ -45,6 +45,8 @@ class Reading(Checked):
 
     text_column: str = ""
     """The column of a table that holds sentences; where it is named, DATA are sentences."""
+    dataset: str = ""
+    """Of a file or folder that holds several sets, as of graphs, the one to take."""
     pair: str = ""
     """The sides of pairs, such as image=path,text=caption; where it is named, DATA are pairs."""
     sides: tuple[str, ...] = ()
@@ -70,6 +72,8 @@ class OfRun(Checked):
     """Pixels that an image may have; 0 takes the limit of training."""
     text_column: str = ""
     """The column of a table that holds sentences; that of training if none is named."""
+    dataset: str = ""
+    """Of a file or folder that holds several sets, as of graphs, the one to take; that of training if none is named."""
     pair: str = ""
     """The sides of pairs, such as image=path,text=caption; those of training if none are named."""
 
@@ -104,8 +108,8 @@ class Embed(OfRun):
 class Evaluate(OfRun):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
     raw pixels and the untrained encoder; or, of pairs, how well each side finds the other; or, of calm, how well it
-    writes and tells true sentences from shuffled ones. A split named test is tested
-    if the labels name one, else seeded folds are: five, or as many as the labels allow."""
+    writes and tells true sentences from shuffled ones. A split named test is tested if the labels name one, else folds
+    are: those that the data bring, or seeded ones, five, of graphs ten, or as many as the labels allow."""
 
     run: RunArg
     data: DataArg
@@ -122,6 +126,9 @@ class Evaluate(OfRun):
     """Their labels, if they bring none."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the run."""
+    svm: bool = False
+    """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
+    there are thousands of labels."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -249,6 +256,7 @@ def evaluate(argv: list[str]) -> int:
         test=asked.test or None,
         test_labels=asked.test_labels or None,
         keep_words=asked.keep_words,
+        svm=asked.svm,
         seed=asked.seed,
         say=print,
     )

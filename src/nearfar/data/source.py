@@ -36,10 +36,11 @@ class Draws(Protocol):
 class Views(Protocol):
     """What turns inputs into a list of views. All chance is in the draws."""
 
+    # read: where it is there, (*inputs, draws=Draws) -> inputs, what these views want of inputs that were not read yet,
+    # such as a crop of a long recording. Training calls it in the thread that fetches; `__call__` takes either. Raises
+    # Lost, as `Source.fetch` does.
     # alike: bool, where it is there and true, views of a sample are so alike by nature that even an untrained network
     # finds them, as of sentences, most of whose words are the same.
-    # fetch(samples, index, draws): where it is there, what the views take of some samples, in place of all that these
-    # hold: see `taken`.
 
     def __len__(self) -> int:
         """How many views are made of a sample."""
@@ -50,10 +51,3 @@ class Views(Protocol):
         ...
 
     __call__: Callable[..., list[Any]]  # (*inputs, draws=Draws) -> V views
-
-
-def taken(views: Views, samples: Source, index: Tensor, draws: Any = None) -> tuple[Any, ...]:
-    """What views take of some samples: all that these hold, or, where views have a `fetch` of their own, the parts that
-    the draws ask for, such as a few frames of a video. Raises as `Source.fetch` does."""
-    own = getattr(views, "fetch", None)
-    return samples.fetch(index) if own is None else own(samples, index, draws)

@@ -60,7 +60,7 @@ class CALM(Method):
     def forward(self, batch: Batch) -> Step:
         sentence, *_ = batch.views
         if self.restorer is not None:
-            losses = {"span": self.restorer(self.encoder, sentence, self.clock.generator())}
+            losses = {"span": self.restorer(self.encoder, sentence, self.clock.generator(), self.micro_batch)}
         else:
             losses = self.joint(*batch.views) if self.stage == "joint" else self.mix(*batch.views)
         if self.representations is not None:  # last, as it draws dropout

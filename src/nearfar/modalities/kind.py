@@ -21,7 +21,7 @@ from nearfar.data.cells import LabelCells, label_cells
 from nearfar.data.labels import USUAL, LabelColumn, given_labels, insist_table, split_names
 from nearfar.data.pairs import Asked, ScoredPairs
 from nearfar.data.samples import Samples
-from nearfar.data.source import Views, taken
+from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
@@ -46,9 +46,9 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.
-    Settings: what can be set, a dataclass that extends `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass
-    that extends `nearfar.settings.Facts`.
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  folds:
+    of an evaluation, where no split is named and the labels allow.  Settings: what can be set, a dataclass that extends
+    `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
     name: str = ""
@@ -57,6 +57,7 @@ class Kind:
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
     frames: ClassVar[bool] = False
+    folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
@@ -237,6 +238,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def sequential(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
+        return False
+
     def writes(self, settings: Any) -> bool:
         """Whether the encoder that the settings name has a decoder, for methods from text to text."""
         return False
@@ -278,6 +283,9 @@ class Kind:
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
         raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")
+
+    def given_folds(self, samples: Any) -> Tensor | None:
+        """The fold of each sample in a cross-validation that the data bring, N int64, or MISSING; None without one."""
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""
@@ -435,5 +443,5 @@ def _only(module: Any) -> Kind:
 @torch.no_grad()
 def plain_view(plain: Views, samples: Any, index: Tensor, device: torch.device) -> Any:
     """The plain view of some samples."""
-    (view,) = plain(*(to(part, device) for part in taken(plain, samples, index)))
+    (view,) = plain(*(to(part, device) for part in samples.fetch(index)))
     return view

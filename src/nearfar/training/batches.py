@@ -10,7 +10,7 @@ from torch import Tensor
 from nearfar import distributed
 from nearfar.batch import MISSING, Batch, tensors, to
 from nearfar.data import samplers
-from nearfar.data.source import Source, Views, taken
+from nearfar.data.source import Source, Views
 from nearfar.errors import UserError
 from nearfar.method import Method, derive_seed
 from nearfar.training.feeder import Feeder
@@ -44,8 +44,8 @@ class Batches:
             mine=self.mine,
             device=self.device,
             order=self._order,
-            take=lambda rows, step: taken(views, data, rows, self._draws(step)),
             lost=loop.lost,
+            read=self._read if hasattr(views, "read") else None,
         )
         self.stand_ins = self.feeder.stand_ins
 
@@ -74,8 +74,12 @@ class Batches:
         return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
 
     def _draws(self, step: int) -> Any:
+        """Those behind the views of a step, of this rank's samples."""
         generator = torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1))
         return self.views.draw(self.loop.batch, generator).rows(self.mine)
+
+    def _read(self, inputs: tuple[Any, ...], step: int) -> tuple[Any, ...]:
+        return self.views.read(*inputs, draws=self._draws(step))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         identities = self.method.identities()

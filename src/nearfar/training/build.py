@@ -28,6 +28,7 @@ from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
+from nearfar.nn.wrapped import sees_steps
 from nearfar.ops.mixing import insist_fit
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
@@ -108,10 +109,12 @@ def settled(plan: Plan, samples: Samples) -> Plan:
 def insist_ready(plan: Plan) -> None:
     """Raise ValueError for what cannot be trained, as far as that is known before the data are opened."""
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    if method.needs_pixels and not kind.pixels:
+    steps = kind.sequential(settings) if plan.network is None else sees_steps(plan.network)
+    if method.needs_pixels and not kind.pixels and not (method.takes_steps and steps):
+        own = f", nor does {settings.encoder!r} see steps of a sequence" if method.takes_steps else ""
         raise UserError(
-            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
-            "`nearfar methods` lists the others"
+            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none{own}: "
+            "`nearfar methods` lists the others" + (", and --encoder melgru does" if method.takes_steps else "")
         )
     if method.needs_frames and not kind.frames:
         raise UserError(

@@ -122,6 +122,8 @@ def test_hidden_spans_and_what_restores_them() -> None:
     loss = restorer(encoder, view, torch.Generator().manual_seed(0))
     loss.backward()
     assert 4 < loss.item() < 8
+    parts = restorer(encoder, view, torch.Generator().manual_seed(0), 3)
+    torch.testing.assert_close(parts, loss)
     with pytest.raises(UserError, match="extra_id_0"):
         SpanRestorer(writing(Tokenizer.learn(sentences(50), 200)))
 

@@ -44,7 +44,7 @@ def test_short_videos_begin_again() -> None:
     assert float(torch.corrcoef(begin.T.float())[0, 1].abs()) < 0.05
     videos = open_videos([numbered(3, 8)])
     clip = ClipViews(named.cvrl(8), frames=8, stride=2)
-    frames, _, _ = clip.fetch(videos, torch.tensor([0]), clip.draw(1, torch.Generator().manual_seed(1)))
+    frames, _, _ = clip.read(*videos.fetch(torch.tensor([0])), clip.draw(1, torch.Generator().manual_seed(1)))
     levels = frames[0, :, 0, 0, 0].tolist()
     order = [levels.index(level) for level in levels]
     assert order[:3] == order[3:6] == [0, 1, 2]
@@ -56,11 +56,11 @@ def test_frames_follow_each_other_at_the_stride_and_the_plain_clip_is_in_the_mid
     clip = ClipViews(named.cvrl(8), frames=4, stride=3)
     draws = clip.draw(1, torch.Generator().manual_seed(0))
     begin = clip.starts(videos.lengths, draws)[0].tolist()
-    *made, _ = clip.fetch(videos, torch.tensor([0]), draws)
+    *made, _ = clip.read(*videos.fetch(torch.tensor([0])), draws)
     for first, frames in zip(begin, made, strict=True):
         want = [round((first + 3 * t) * 255 / 50) for t in range(4)]
         assert frames[0, :, 0, 4, 4].tolist() == want
-    frames, aspect = views.plain(8, 4, 3).fetch(videos, torch.tensor([0]), None)
+    frames, aspect = views.plain(8, 4, 3).read(*videos.fetch(torch.tensor([0])), None)
     assert frames[0, :, 0, 0, 0].tolist() == [round((20 + 3 * t) * 255 / 50) for t in range(4)]
     assert aspect.tolist() == [[1.0]]
 
@@ -71,7 +71,7 @@ def test_a_video_in_which_nothing_moves_stays_still_unless_frames_are_drawn_apar
     for consistent in (True, False):
         clip = ClipViews(named.cvrl_released(16), frames=5, stride=2, consistent=consistent)
         draws = clip.draw(6, torch.Generator().manual_seed(0))
-        for view in clip(*clip.fetch(videos, torch.arange(6), draws), draws=draws):
+        for view in clip(*clip.read(*videos.fetch(torch.arange(6)), draws), draws=draws):
             still = (view == view[:, :1]).flatten(1).all(1)
             assert bool(still.all()) == consistent
             assert not torch.equal(view[0], view[1])
@@ -82,9 +82,9 @@ def test_the_views_of_a_video_do_not_depend_on_its_batch() -> None:
     for moments in (False, True):
         clip = ClipViews(named.tcn(8), frames=4, stride=1, moments=moments)
         few, many = (clip.draw(n, torch.Generator().manual_seed(3)) for n in (3, 6))
-        whole = clip(*clip.fetch(videos, torch.arange(6), many), draws=many)
-        part = clip(*clip.fetch(videos, torch.arange(3), few), draws=few)
-        rows = clip(*clip.fetch(videos, torch.arange(2, 4), many.rows(slice(2, 4))), draws=many.rows(slice(2, 4)))
+        whole = clip(*clip.read(*videos.fetch(torch.arange(6)), many), draws=many)
+        part = clip(*clip.read(*videos.fetch(torch.arange(3)), few), draws=few)
+        rows = clip(*videos.fetch(torch.arange(2, 4)), draws=many.rows(slice(2, 4)))
         for v in range(2):
             torch.testing.assert_close(part[v], whole[v][:3])
             torch.testing.assert_close(rows[v], whole[v][2:4])
@@ -98,7 +98,7 @@ def test_moments_are_the_same_frames_of_another_camera() -> None:
     videos.sequence = torch.tensor([4, 4, -1])
     clip = ClipViews(named.tcn(8), frames=4, stride=2, moments=True)
     draws = clip.draw(3, torch.Generator().manual_seed(0))
-    a, b, _ = clip.fetch(videos, torch.arange(3), draws)
+    a, b, _ = clip.read(*videos.fetch(torch.arange(3)), draws)
     levels = [part[:, :, 0, 0, 0].int() for part in (a, b)]
     assert torch.equal(levels[0][:2] + levels[1][:2], torch.full((2, 4), 255))
     assert torch.equal(levels[0][2], levels[1][2])  # it has no other
@@ -113,5 +113,5 @@ def test_lost_videos_are_those_of_their_places() -> None:
 
     videos.films[1] = Gone(moving(1, 8)[0])
     with pytest.raises(Lost) as lost:
-        views.plain(8, 4, 1).fetch(videos, torch.tensor([2, 1]), None)
+        views.plain(8, 4, 1).read(*videos.fetch(torch.tensor([2, 1])), None)
     assert lost.value.at == {1: ("1", "gone")}

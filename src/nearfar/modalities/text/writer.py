@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nearfar import method
+from nearfar.batch import size, split
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
 from nearfar.losses.classification import per_token, single
@@ -111,15 +113,21 @@ class SpanRestorer(torch.nn.Module):
             raise UserError("span corruption takes a tokenizer with tokens such as <extra_id_0>, and it has none")
         self.decoder, self.head = encoder.net.get_decoder(), encoder.net.get_output_embeddings()
 
-    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
-        """This rank's share of the mean, over the tokens to be written on all ranks, of minus the log-probability."""
+    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator, most: int = 0) -> Tensor:
+        """This rank's share of the mean, over the tokens to be written on all ranks, of minus the log-probability.
+
+        most: sentences that pass at a time, and once more in the backward pass; 0 for all at once.
+        """
         chance = local(torch.rand(world() * len(view.ids), 2, encoder.length, generator=generator))
         source, target = self.hide(encoder, view, chance)
-        return per_token(self._lost(encoder, {"source": source, "target": target})[:, 0], target.length)
+        return per_token(self._lost(encoder, {"source": source, "target": target}, most)[:, 0], target.length)
 
     @network
-    def _lost(self, encoder: TextEncoder, view: dict[str, Tokens]) -> Tensor:
-        return Writer(encoder)(view)
+    def _lost(self, encoder: TextEncoder, view: dict[str, Tokens], most: int) -> Tensor:
+        writer, n = Writer(encoder), size(view)
+        if not 0 < most < n:
+            return writer(view)
+        return torch.cat([checkpoint(writer, part, use_reentrant=False) for part in split(view, -(-n // most))])
 
     def hide(self, encoder: TextEncoder, view: Tokens, chance: Tensor) -> tuple[Tokens, Tokens]:
         """Sentences with hidden spans, and what restores them.  chance: N x 2 x at least L, uniform numbers."""
@@ -153,9 +161,9 @@ def spans(n: int, cuts: Sequence[float], gaps: Sequence[float]) -> list[tuple[sl
     sizes, kept = _parts(hidden, count, cuts), _parts(n - hidden + 2, count + 1, gaps)
     kept[0], kept[-1] = kept[0] - 1, kept[-1] - 1  # none need be kept before the first span, and behind the last
     made, start = [], 0
-    for before, size in zip(kept, [*sizes, 0], strict=True):
-        made.append((slice(start, start + before), slice(start + before, start + before + size)))
-        start += before + size
+    for before, span in zip(kept, [*sizes, 0], strict=True):
+        made.append((slice(start, start + before), slice(start + before, start + before + span)))
+        start += before + span
     return made
 
 

@@ -236,7 +236,7 @@ class VideoKind(kind.Kind):
     def sheet(self, samples: Videos, views: ClipViews, index: Tensor, draws: Draws) -> Image:
         """A contact sheet: of each video the frame in the middle, and four frames of each of its clips."""
         names = [samples.names[i] for i in index.tolist()]
-        shown = _Mosaics(views, views.fetch(samples, index, draws))
+        shown = _Mosaics(views, views.read(*samples.fetch(index), draws))
         return contact_sheet(samples.middle(index), samples.aspect[index], shown, draws, names)  # pyright: ignore[reportArgumentType]
 
     def grid(self, samples: Videos, index: Tensor, captions: list[str]) -> Image:

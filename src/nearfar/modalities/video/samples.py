@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
@@ -37,6 +37,26 @@ WANTED = (
 )
 
 
+@dataclass(frozen=True)
+class Unread:
+    """Some videos of which views are yet to say what is read.  index: N, int64, positions in `samples`."""
+
+    samples: Videos
+    index: Tensor
+
+    def count(self) -> int:
+        return len(self.index)
+
+    def select(self, index: Tensor) -> Unread:
+        return replace(self, index=self.index[index])
+
+    def to(self, device: torch.device) -> Unread:
+        return self
+
+    def pin(self) -> Unread:
+        return self
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Videos(Samples):
     """N videos, each of any length and shape, in color.
@@ -62,21 +82,12 @@ class Videos(Samples):
         """Width over height of each: N."""
         return torch.tensor([film.shape[0] / film.shape[1] for film in self.films])
 
-    def fetch(self, index: Tensor) -> tuple[Videos]:
-        """The videos themselves: views that ask for no frames before (see `taken`) read theirs."""
-        return (self.subset(index),)
-
-    def count(self) -> int:
-        return len(self)
+    def fetch(self, index: Tensor) -> tuple[Unread]:
+        """The videos, of which views read what they show."""
+        return (Unread(self, index.cpu()),)
 
     def to(self, device: torch.device | str) -> Self:
         return self
-
-    def pin(self) -> Self:
-        return self
-
-    def select(self, index: Tensor) -> Self:
-        return self.subset(index)
 
     def read(self, wanted: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
         """Frames of some videos, which may be named twice: n x T x 3 x side x side, uint8, on the CPU.

@@ -16,7 +16,7 @@ from nearfar.batch import MISSING
 from nearfar.modalities.image import views as images
 from nearfar.modalities.image.plan import FIELDS
 from nearfar.modalities.image.plan import Draws as FrameDraws
-from nearfar.modalities.video.samples import Videos
+from nearfar.modalities.video.samples import Unread, Videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class ClipViews:
                 own[i, 1:] = others[(turn + torch.arange(len(self) - 1)) % len(others)]
         return own
 
-    def fetch(self, samples: Videos, index: Tensor, draws: Draws | None) -> tuple[Tensor, ...]:
+    def read(self, unread: Unread, draws: Draws | None = None) -> tuple[Tensor, ...]:
         """The frames that these draws ask for: V of N x T x 3 x S x S, uint8, and the aspects of each, N x V."""
-        index = index.cpu()
+        samples, index = unread.samples, unread.index
         cameras = self.cameras(samples, index, draws)
         lengths = samples.lengths
         starts = self.starts(lengths[cameras].amin(1), draws)
@@ -116,13 +116,13 @@ class ClipViews:
         return *clips, samples.aspect[cameras]
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor | Videos, draws: Draws | None = None) -> list[Tensor]:
+    def __call__(self, *inputs: Tensor | Unread, draws: Draws | None = None) -> list[Tensor]:
         """V clips, N x T x 3 x size x size, float32 in [0, 1], on the device of the frames.
 
-        inputs: as `fetch` gives them; or videos, of which the frames are read now.
+        inputs: as `read` gives them; or as the videos are fetched, of which the frames are read now.
         """
-        if isinstance(inputs[0], Videos):
-            inputs = self.fetch(inputs[0], torch.arange(len(inputs[0])), draws)
+        if isinstance(inputs[0], Unread):
+            inputs = self.read(inputs[0], draws)
         *clips, aspect = (part for part in inputs if isinstance(part, Tensor))
         return [self._seen(v, frames, aspect[:, v], draws) for v, frames in enumerate(clips)]
 
