@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mel": ("mel", "measure", ("one",)),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
+    "video": ("video", "measure", ("one",)),
     "graphs": ("graphs", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }

@@ -75,6 +75,7 @@ TARGETS = (
     Target("step", "share of the input in a step, %", "at most", 5),
     Target("step", f"loop: {OURS} / bare loop by hand", "at most", 1.3),
     _faster("job", "job", "lightly's parts, plain loop", 2.2),
+    _faster("video", "clips from an mp4", "whole file decoded", 5),
     _faster("graphs", "GraphCL step", "PyG, a change for each graph", 3),
     _faster("knn", "kNN", "lightly", 3),
     Target("knn", "GiB of the whole process, kNN by a bank of 1,000,000 x 128", "at most", 2, "all"),

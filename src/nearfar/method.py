@@ -275,6 +275,8 @@ class Method(nn.Module):
     """Whether training without a single label would be another method."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    needs_frames: ClassVar[bool] = False
+    """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
     takes_steps: ClassVar[bool] = False
     """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False

@@ -35,6 +35,10 @@ SIMCLR = {
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),
         *("strength", "pooler", "encoder-dropout"),
     ),
+    "video": (
+        *(*COMMON, "over-time", "pooling", "consistent", "clip-frames", "stride", "power", "fps", "size", "max-bad"),
+        "no-consistent",
+    ),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
 
@@ -236,6 +240,9 @@ def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFix
         return
     if methods.load(method).needs_writer:
         assert (status, "has no decoder: give sentences and --encoder t5" in err) == (2, True)
+        return
+    if methods.load(method).needs_frames:
+        assert (status, "give videos" in err) == (2, True)
         return
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said

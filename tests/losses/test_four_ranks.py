@@ -62,6 +62,7 @@ from nearfar.losses.spreading import spreading
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.losses.support import captioning, hardest_hinge, support_weights
 from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
+from nearfar.losses.temporal import time_contrast
 from nearfar.losses.unified import unified
 from nearfar.losses.universum import universum
 from nearfar.memory.prototypes import Prototypes
@@ -235,6 +236,9 @@ LOSSES: dict[str, Loss] = {
     "swapped_assignment (logarithms)": lambda a, b, i, g: swapped_assignment(
         [a, b, a + b], [sinkhorn(x.detach(), epsilon=0.01, iterations=3) for x in (a, b)], temperature=T
     ),
+    "time_contrast": lambda a, b, i, g: time_contrast(
+        [torch.stack([x, x.roll(1, 1)], 1) for x in (a, b)], margin=0.5, near=1, group=g
+    ),
     "told_apart": lambda a, b, i, g: told_apart(a, b, QUEUE, temperature=T, groups=_of(g)),
     "triplet": lambda a, b, i, g: triplet([a, b], LABEL[i], margin=0.5, group=g),
     "triplet (batch hard)": lambda a, b, i, g: triplet([a + b], LABEL[i], margin=1, mining="batch_hard", group=g),
@@ -382,6 +386,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "info_nce_batch, info_nce_batch (positive not below), siglip, mixed_info_nce, mixed_byol, "
         "leave_one_out (batch)": (n * d, W * n * d),
         "info_nce_parts": (s * n * d, W * s * n * d),
+        "time_contrast": (v * s * n * d + 1, W * v * s * n * d),
         "uniform": (n * d + n, W * (n * d + n)),
         "renyi": (n * d + 2 * v * n, W * 2 * v * n),
         "supcon, supcon (queue), supcon_in, supcon_mined, sup_info_nce, sup_info_nce_in, epsilon_supcon, triplet, "

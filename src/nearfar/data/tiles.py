@@ -83,14 +83,14 @@ class Thumbnails:
         return {}
 
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
-        return [{"thumbnail": _data_uri(tile)} for tile in self._cut(index, side)] if len(index) else []
+        return [{"thumbnail": data_uri(tile)} for tile in self._cut(index, side)] if len(index) else []
 
     def every(self, index: Tensor, side: int) -> dict[str, Any]:
         tiles = self._cut(index, side)  # n x C x side x side
         across = math.ceil(math.sqrt(len(tiles)))
         tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
         sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-        return {"sprite": _data_uri(sprite), "across": across, "side": side}
+        return {"sprite": data_uri(sprite), "across": across, "side": side}
 
     def words(self, i: int) -> str:
         return ""
@@ -117,11 +117,11 @@ class Thumbnails:
 
     @staticmethod
     def check_tile(tile: dict[str, Any], head: Mapping[str, Any]) -> None:
-        tile["thumbnail"] = _contained(tile.get("thumbnail"))
+        tile["thumbnail"] = contained(tile.get("thumbnail"))
 
     @staticmethod
     def check_map(content: dict[str, Any], points: int) -> None:
-        content["sprite"] = _contained(content.get("sprite"))
+        content["sprite"] = contained(content.get("sprite"))
         if not all(isinstance(content[key], int) and content[key] > 0 for key in ("across", "side")):
             raise UserError("`across` or `side` is not a number of thumbnails or pixels")
 
@@ -279,12 +279,12 @@ def _as_many(values: list[Any], points: int) -> list[Any]:
     return values
 
 
-def _contained(uri: object) -> str | None:
+def contained(uri: object) -> str | None:
     """The URI, if the image is inside it: nothing else is ever shown."""
     return uri if isinstance(uri, str) and DATA_URI.fullmatch(uri) else None
 
 
-def _data_uri(image: Tensor) -> str:
+def data_uri(image: Tensor) -> str:
     """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
     array = image.permute(1, 2, 0).numpy()
     file = io.BytesIO()

@@ -46,8 +46,8 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  folds: of an evaluation, where no split is named and the
-    labels allow.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  folds:
+    of an evaluation, where no split is named and the labels allow.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -56,6 +56,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    frames: ClassVar[bool] = False
     folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
@@ -343,6 +344,14 @@ class Kind:
     def describe(self, facts: dict[str, Any]) -> str:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""
+
+    def events(self, samples: Any) -> list[list[int]]:
+        """Which samples are recordings of one event, moment by moment: positions, event by event; none by default."""
+        return []
+
+    def moments(self, samples: Any, i: int, encoder: Any) -> Any:
+        """A view that holds each moment of such a recording, in their order."""
+        raise NotImplementedError
 
     def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
         """A network with weights from a file, and the plain view that it takes. samples: None while none are open."""

@@ -116,6 +116,11 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none{own}: "
             "`nearfar methods` lists the others" + (", and --encoder melgru does" if method.takes_steps else "")
         )
+    if method.needs_frames and not kind.frames:
+        raise UserError(
+            f"{plan.method!r} takes views apart as frames, and views of {kind.noun} have none: give videos; folders "
+            "of which each holds the frames of one are videos by --kind video"
+        )
     if method.needs_streams and plan.network is None and not kind.several(settings):
         raise UserError(
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
-from nearfar.modalities.recognize import holds_sentences, looks_like_table
+from nearfar.modalities.recognize import holds_sentences, holds_videos, looks_like_table
 from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
@@ -85,7 +85,9 @@ class Facts(settings.Facts):
 
 def recognizes(data: Any) -> bool:
     """Whether data are images: the drawings of the package, a folder, an archive, a list of paths, arrays, a list of
-    images, a data set of images; no table and no sentences."""
+    images, a data set of images; no table, no sentences and no videos."""
+    if holds_videos(data):
+        return False
     if isinstance(data, tuple) and len(data) == 2:
         return recognizes(data[0])
     if isinstance(data, str | os.PathLike):
