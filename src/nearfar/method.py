@@ -6,7 +6,7 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -194,6 +194,8 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
+    takes_turns: ClassVar[bool] = False
+    """Whether it has several players, of which a step moves one: see `turn`."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     fewest_views: int = 1
@@ -225,6 +227,11 @@ class Method(nn.Module):
         self.clock = Clock()
         self.micro_batch = 0
         self.representations: list[Tensor] | None = None
+
+    @classmethod
+    def learns_from_labels(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether it `needs_labels`, with these arguments of its constructor."""
+        return cls.needs_labels
 
     def __call__(self, batch: Batch) -> Step:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What `forward` gives. Of autocast around it only networks know: `embed`, and what `nn.heads` makes."""
@@ -327,6 +334,14 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
+    def turn(self) -> Sequence[nn.Module] | None:
+        """Of a method that `takes_turns`, who moves in the step at `clock.step`: parts of it, or None for all.
+
+        The loop holds all else still: no gradient reaches the parameters of other parts, so that the optimizer leaves
+        them alone, and their norm layers keep their running statistics.
+        """
+        return None
+
     def before_step(self) -> None:
         """Change gradients, between the backward pass and the optimizer."""
 
@@ -391,9 +406,13 @@ def _statistics_aside(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Within: norm layers use the batch as ever, but their running statistics do not move."""
-    moved = _tracking(module)
+def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Within: norm layers use the batch as ever, but their running statistics do not move.
+
+    but: parts of the module in which they do.
+    """
+    kept = {part for whole in but for part in whole.modules()}
+    moved = [norm for norm in _tracking(module) if norm not in kept]
     for norm in moved:
         norm.__dict__["track_running_stats"] = False
     try:
@@ -401,3 +420,22 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in moved:
             norm.__dict__["track_running_stats"] = True
+
+
+@contextmanager
+def in_turn(method: Method) -> Iterator[None]:
+    """Within: all that is not of the method's `turn` stands still, its parameters as if they were not trained."""
+    moving = method.turn()
+    if moving is None:
+        yield
+        return
+    own = {p for part in moving for p in part.parameters()}
+    held = [p for p in method.parameters() if p.requires_grad and p not in own]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        with frozen_statistics(method, moving):
+            yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)

@@ -74,7 +74,7 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         raise UserError(
             f"{counted(len(samples), 'samples')} to train on in {str(plan.data)!r}: contrast needs at least 2"
         )
-    if method.needs_labels and not (samples.label != MISSING).any():
+    if method.learns_from_labels(plan.arguments) and not (samples.label != MISSING).any():
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     return samples
 
@@ -116,7 +116,8 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
         )
-    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
+    labels = method.learns_from_labels(plan.arguments)
+    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
 
@@ -186,6 +187,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         classes=len(samples.classes),
         counts=tuple(counts),
         channels=own["channels"],
+        size=own.get("size", 0),
     )
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
@@ -199,7 +201,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "groups": len(torch.unique(samples.group[samples.group != MISSING])),
         "classes": len(samples.classes),
         "counts": counts,
-        "needs_labels": method.needs_labels,
+        "needs_labels": method.learns_from_labels(plan.arguments),
         "batch": batch,
         "steps": settings.epochs * (len(samples) // batch),
         "lr": settings.lr * batch / 256,

@@ -27,7 +27,7 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
     *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
-    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip"),
+    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip", "plain", "mirrored"),
 )
 """The names of `nearfar.modalities.image.named`."""
 
@@ -40,12 +40,12 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "resnet18"
-    """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
+    """conv4, or the name of any timm model; biggan32, of that or another width, is BigGAN's discriminator. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
     each part of an image's channels, as CMC wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
-    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    plain, mirrored, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
@@ -68,6 +68,11 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
 
 
+def biggan_width(name: str) -> int:
+    """N of a network called bigganN, such as biggan32; 0 where it is called otherwise."""
+    return int(name.removeprefix("biggan")) if re.fullmatch(r"biggan[1-9]\d{0,3}", name) else 0
+
+
 @cache
 def timm_names() -> frozenset[str]:
     """The networks of timm, those of older names too, as they stand in its sources: importing it takes seconds."""
@@ -86,11 +91,19 @@ def insist_encoder(name: str) -> None:
     network = name.rpartition(":")[2]
     names = timm_names()
     own = sys.modules.get("timm")  # which may know more, of the user's own
-    if network == "conv4" or not names or network.partition(".")[0] in names or (own and own.is_model(network)):
+    if (
+        network == "conv4"
+        or biggan_width(network)
+        or not names
+        or network.partition(".")[0] in names
+        or (own and own.is_model(network))
+    ):
         return
     close = get_close_matches(network, ["conv4", *sorted(names)], n=4, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
-    raise UserError(f'no encoder is called "{network}" (conv4 and the {len(names)} networks of timm are): {hint}')
+    raise UserError(
+        f'no encoder is called "{network}" (conv4, biggan32 and other widths, and the {len(names)} networks of timm are): {hint}'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -238,3 +238,9 @@ def rescom() -> Recipe:
 
 def esupcon() -> Recipe:
     return _of(small_images.esupcon())
+
+
+def contragan() -> Recipe:
+    recipe = small_images.contragan()
+    settings = replace(recipe.settings, encoder="biggan16", views="plain", epochs=3)
+    return replace(recipe, settings=settings, method={"width": 16, "dim": 128, "ema": 0.999})
