@@ -30,7 +30,19 @@ ROOMS = [
         "method",
     ),
     *("losses", "optim", "nn", "clustering", "memory", "ops", "methods"),
-    *("data", "evaluation", "modalities", "export", "training", "report", "run", "across", "fewlabels", "studies"),
+    *(
+        "data",
+        "evaluation",
+        "modalities",
+        "export",
+        "training",
+        "report",
+        "run",
+        "across",
+        "generation",
+        "fewlabels",
+        "studies",
+    ),
     "cli",
 ]
 """From the ground up: a room imports only from rooms before it. The list is whole: a room that is not in it fails."""

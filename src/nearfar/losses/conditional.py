@@ -47,7 +47,8 @@ def data_to_data(
         p_i = min(0, z_i . proxy_i - margin) / temperature,    n_ij = max(0, z_i . z_j - 1 + margin) / temperature
 
     Arguments as in `conditional_contrastive`.  margin: 0 to 1.  released: take the largest of a row's
-    (z_i . z_j - 1 + margin) / temperature off all n_ij without adding it again, as the authors' code does.  Kang et al. 2021 (ReACGAN), arXiv 2111.01118.
+    (z_i . z_j - 1 + margin) / temperature off all n_ij without adding it again, as the authors' code does.
+    Kang et al. 2021 (ReACGAN), arXiv 2111.01118.
     """
     ids = identity(label)
     pull = ((z * proxy).sum(1) - margin).clamp(max=0) / temperature

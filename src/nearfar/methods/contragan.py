@@ -12,7 +12,7 @@ from nearfar.errors import UserError
 from nearfar.losses.classification import cross_entropy
 from nearfar.losses.conditional import conditional_contrastive, data_to_data, hinge
 from nearfar.method import Encoder, Method, Step, frozen_statistics
-from nearfar.nn.biggan import Generator
+from nearfar.nn.biggan import Generator, measure
 from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import follow, momentum_copy
 from nearfar.nn.spectral import spectral
@@ -147,6 +147,15 @@ class ContraGAN(Method):
         """Noise of n images, n x latent, and a class of each, all as likely; 0 where there are none."""
         z = torch.randn(n, self.generator.latent, generator=generator)
         return z, torch.randint(max(1, self.classes), (n,), generator=generator)
+
+    def measure(self, generator: torch.Generator, images: int = 1000) -> None:
+        """Prepare to generate: batch norm takes the statistics of so many images."""
+        measure(self.slow, *self.draw(images, generator))
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, label: Tensor) -> Tensor:
+        """Images of noise and classes, or of shares of these, after `measure`: N x channels x size x size in [0, 1]."""
+        return self.slow(z, label)
 
     def score(self, h: Tensor, label: Tensor) -> Tensor:
         """D, of images that are of these classes: N."""

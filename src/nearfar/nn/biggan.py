@@ -58,6 +58,8 @@ class Up(nn.Module):
 class Generator(nn.Module):
     """Images from noise and classes: N x latent, N int64 -> N x channels x size x size in [0, 1].
 
+    In place of the classes may stand shares of them, N x classes.
+
     classes: how many; 0 for images without a class.  width: 4 times as many channels at 32 px.  class_dim: width of the
     embedding of classes.  The noise is cut in parts, one for the first map and one for each block.
     Raises ValueError for a size that blocks which double the side do not reach.
@@ -81,12 +83,28 @@ class Generator(nn.Module):
         parts = z.split(self.part, 1)
         x = self.start(parts[0]).view(len(z), self.first, self.base, self.base)
         x = x.contiguous(memory_format=torch.channels_last)
-        known = [] if self.classes is None else [self.classes(label)]
+        known = []
+        if self.classes is not None:
+            known = [self.classes(label) if label.dim() == 1 else label @ self.classes.weight]
         for i, block in enumerate(self.blocks):
             x = block(x, torch.cat([parts[i + 1], *known], 1))
             if self.attention is not None and i == len(self.blocks) - 2:
                 x = self.attention(x)
         return 0.5 + 0.5 * self.last(self.norm(x).relu()).tanh()
+
+
+@torch.no_grad()
+def measure(generator: Generator, z: Tensor, label: Tensor, batch: int = 50) -> None:
+    """Let the batch norms of a generator take the statistics of the images that it makes of z and label; leave it in
+    eval mode."""
+    for norm in generator.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+    generator.train()
+    for part in torch.arange(len(z)).split(batch):
+        generator(z[part], label[part])
+    generator.eval()
 
 
 def halvings(size: int) -> tuple[int, int]:

@@ -40,8 +40,9 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "resnet18"
-    """conv4, or the name of any timm model; biggan32, of that or another width, is BigGAN's discriminator. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
-    each part of an image's channels, as CMC wants."""
+    """conv4, or the name of any timm model; biggan32, of that or another width, is the discriminator of BigGAN.
+    ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC
+    wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
@@ -102,7 +103,7 @@ def insist_encoder(name: str) -> None:
     close = get_close_matches(network, ["conv4", *sorted(names)], n=4, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
     raise UserError(
-        f'no encoder is called "{network}" (conv4, biggan32 and other widths, and the {len(names)} networks of timm are): {hint}'
+        f'no encoder is called "{network}" (conv4, biggan32 and the {len(names)} networks of timm are): {hint}'
     )
 
 
