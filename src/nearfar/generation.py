@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,6 +142,7 @@ def generate(run: Run, names: Sequence[str] = (), *, count: PositiveInt = 16, se
     return Made(torch.cat(parts), label, run.made["classes"] if method.classes else [""])
 
 
+@lru_cache(maxsize=1)
 def _ready(run: Run) -> Generates:
     """The method, whose generator has taken its statistics, always by the same noise."""
     method: Any = run.method
@@ -220,7 +222,7 @@ def write(run: Run, made: Made, drawn: Image.Image, folder: Path) -> None:
     Images of an earlier call, which generated.json lists, are removed first.
     """
     if (folder / LISTED).exists():
-        for name in read_json(folder / LISTED)["files"]:
+        for name in read_json(folder / LISTED, "name another --out")["files"]:
             (folder / name).unlink(missing_ok=True)
     folders = _folder_names(made.classes)
     files: list[str] = []
