@@ -30,7 +30,7 @@ ALPHABETS = ("Angelic", "Aurek-Besh", "Ge_ez", "Malayalam")
 FORMS = ("2c", "projection", "none", "d2dce", "classifier")
 JUDGE = {"epochs": 30, "batch": 128, "encoder": "conv4", "optimizer": "adamw", "lr": 2e-3, "views": "drawing"}
 GAN = {"encoder": "biggan8", "views": "plain", "batch": 32, "lr": 0.0016}
-METHOD = {"width": 8, "dim": 128, "temperature": 0.5, "discriminator_steps": 1, "ema": 0.99, "ema_start": 100}
+METHOD = {"width": 8, "dim": 128, "temperature": 0.5, "discriminator_steps": 1}
 
 
 @dataclass(frozen=True)

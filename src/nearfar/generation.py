@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -24,6 +24,7 @@ from nearfar.evaluation.evaluate import evaluate_knn
 from nearfar.evaluation.generated import frechet, precision_recall
 from nearfar.evaluation.knn import neighbors
 from nearfar.files import read_json, replace, replace_json
+from nearfar.nn.biggan import Generator
 from nearfar.owner import writes
 from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.run import Run
@@ -37,18 +38,6 @@ ACROSS, CLASSES = 10, 8
 
 NEIGHBORS = 3
 """Of precision and recall."""
-
-
-class Generates(Protocol):
-    """What is asked of a method that generates; `nearfar.methods.contragan` has it."""
-
-    classes: int
-
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
-
-    def measure(self, generator: torch.Generator) -> None: ...
-
-    def generate(self, z: Tensor, label: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Made:
 def insist_generates(run: Run) -> None:
     """Raise ValueError for a run of a method that makes nothing."""
     run.insist_trusted(run.config["method"])
-    if not hasattr(methods.load(run.config["method"]), "generate"):
+    if not methods.load(run.config["method"]).generates:
         raise UserError(
             f"{str(run.path)!r} was trained with {run.config['method']!r}, which generates nothing: train contragan"
         )
@@ -106,8 +95,7 @@ def insist_generates(run: Run) -> None:
 
 def chosen(run: Run, names: Sequence[str]) -> list[int]:
     """The numbers of the classes of these names, all of them for none. Raises ValueError for one that is not known."""
-    method: Any = run.method
-    classes = run.made["classes"] if method.classes else []
+    classes = _classes(run)
     if names and not classes:
         raise UserError(f"--class {names[0]!r}: {str(run.path)!r} was trained without classes; leave it out")
     for name in names:
@@ -135,19 +123,32 @@ def generate(run: Run, names: Sequence[str] = (), *, count: PositiveInt = 16, se
     Raises ValueError for a run that generates nothing, and for classes that it does not know.
     """
     insist_generates(run)
-    wanted, method = chosen(run, names), _ready(run)
-    label = torch.tensor(wanted).repeat_interleave(count)
-    z, _ = method.draw(len(label), torch.Generator().manual_seed(seed))
-    parts = [_bytes(method.generate(*part)) for part in zip(z.split(100), label.split(100), strict=True)]
-    return Made(torch.cat(parts), label, run.made["classes"] if method.classes else [""])
+    label, generator = torch.tensor(chosen(run, names)).repeat_interleave(count), _ready(run)
+    z, _ = generator.draw(len(label), torch.Generator().manual_seed(seed))
+    parts = [_made(generator, *part) for part in zip(z.split(100), label.split(100), strict=True)]
+    return Made(torch.cat(parts), label, _classes(run) or [""])
+
+
+def _classes(run: Run) -> list[str]:
+    """The classes of which it makes images; none, where they have none."""
+    return [] if _generator(run).classes is None else run.made["classes"]
+
+
+def _generator(run: Run) -> Generator:
+    return cast(Generator, run.method.get_submodule("slow"))
 
 
 @lru_cache(maxsize=1)
-def _ready(run: Run) -> Generates:
-    """The method, whose generator has taken its statistics, always by the same noise."""
-    method: Any = run.method
-    method.measure(torch.Generator().manual_seed(0))
-    return method
+def _ready(run: Run) -> Generator:
+    """The generator, which has taken its statistics, always by the same noise."""
+    generator = _generator(run)
+    generator.measure(torch.Generator().manual_seed(0))
+    return generator
+
+
+@torch.no_grad()
+def _made(generator: Generator, z: Tensor, label: Tensor) -> Tensor:
+    return _bytes(generator(z, label))
 
 
 def _bytes(images: Tensor) -> Tensor:
@@ -187,20 +188,20 @@ def _pixels(run: Run, data: Samples, index: Tensor) -> Tensor:
     return _bytes(view)
 
 
-def _between(method: Generates, made: Made, classes: list[int], seed: int) -> Iterator[tuple[str, Tensor]]:
+def _between(generator: Generator, made: Made, classes: list[int], seed: int) -> Iterator[tuple[str, Tensor]]:
     """Rows of images from one noise to another, and from one class to another."""
     part = torch.linspace(0, 1, ACROSS)[:, None]
-    z, _ = method.draw(2, torch.Generator().manual_seed(seed))
+    z, _ = generator.draw(2, torch.Generator().manual_seed(seed))
     # Of sums with these weights noise has the variance that the generator knows.
     across = (part * math.pi / 2).cos() * z[:1] + (part * math.pi / 2).sin() * z[1:]
     for number in classes[:2]:
         name = made.classes[number] and f": {made.classes[number]}"
-        yield f"from one image to another{name}", _bytes(method.generate(across, torch.full((ACROSS,), number)))
+        yield f"from one image to another{name}", _made(generator, across, torch.full((ACROSS,), number))
     for one, other in pairwise(classes[:3]):
         label = torch.zeros(ACROSS, len(made.classes))
         label[:, one], label[:, other] = 1 - part[:, 0], part[:, 0]
-        images = method.generate(z[:1].expand(ACROSS, -1), label)
-        yield f"from {made.classes[one]} to {made.classes[other]}, of one noise", _bytes(images)
+        images = _made(generator, z[:1].expand(ACROSS, -1), label)
+        yield f"from {made.classes[one]} to {made.classes[other]}, of one noise", images
 
 
 def insist_room(folder: Path, *, force: bool) -> None:

@@ -190,12 +190,16 @@ class Method(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
+    without_labels: ClassVar[tuple[str, Any]] = "", None
+    """An argument and its value with which it does without, if there is one."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     takes_turns: ClassVar[bool] = False
     """Whether it has several players, of which a step moves one: see `turn`."""
+    generates: ClassVar[bool] = False
+    """Whether its module `slow`, a `nearfar.nn.biggan.Generator`, learns to make images."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     fewest_views: int = 1
@@ -231,7 +235,8 @@ class Method(nn.Module):
     @classmethod
     def learns_from_labels(cls, arguments: Mapping[str, Any]) -> bool:
         """Whether it `needs_labels`, with these arguments of its constructor."""
-        return cls.needs_labels
+        name, value = cls.without_labels
+        return cls.needs_labels and not (name and arguments.get(name) == value)
 
     def __call__(self, batch: Batch) -> Step:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What `forward` gives. Of autocast around it only networks know: `embed`, and what `nn.heads` makes."""

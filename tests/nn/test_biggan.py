@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nearfar.nn.biggan import Attention, Generator, measure
+from nearfar.nn.biggan import Attention, Generator
 
 
 def generator(size: int, *, classes: int = 3, channels: int = 3) -> Generator:
@@ -37,8 +37,9 @@ def test_a_size_that_no_block_doubles_to_is_refused(size: int) -> None:
 
 def test_shares_of_classes_stand_for_classes_and_measured_norms_make_an_image_alone() -> None:
     net = generator(16)
-    z, label = torch.randn(60, 12), torch.arange(60) % 3
-    measure(net, z, label, batch=20)
+    net.measure(torch.Generator().manual_seed(0), images=60, batch=20)
+    same = torch.Generator().manual_seed(0)
+    z, label = map(torch.cat, zip(*(net.draw(20, same) for _ in range(3)), strict=True))
     net.train()
     with torch.no_grad():
         x = net.start(z.split(net.part, 1)[0]).view(60, net.first, net.base, net.base)

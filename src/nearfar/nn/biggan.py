@@ -65,7 +65,9 @@ class Generator(nn.Module):
     Raises ValueError for a size that blocks which double the side do not reach.
     """
 
-    def __init__(self, *, classes: int, channels: int, size: int, width: int, latent: int, class_dim: int) -> None:
+    def __init__(
+        self, *, classes: int, channels: int, size: int, width: int, latent: int, class_dim: int = 128
+    ) -> None:
         super().__init__()
         self.base, blocks = halvings(size)
         widths = [4 * width] * (blocks + 1) if blocks <= 3 else [width * min(2**i, 16) for i in range(blocks, -1, -1)]
@@ -92,19 +94,22 @@ class Generator(nn.Module):
                 x = self.attention(x)
         return 0.5 + 0.5 * self.last(self.norm(x).relu()).tanh()
 
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise of n images, n x latent, and a class of each, all as likely; 0 where there are none."""
+        z = torch.randn(n, self.latent, generator=generator)
+        return z, torch.randint(1 if self.classes is None else self.classes.num_embeddings, (n,), generator=generator)
 
-@torch.no_grad()
-def measure(generator: Generator, z: Tensor, label: Tensor, batch: int = 50) -> None:
-    """Let the batch norms of a generator take the statistics of the images that it makes of z and label; leave it in
-    eval mode."""
-    for norm in generator.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
-    generator.train()
-    for part in torch.arange(len(z)).split(batch):
-        generator(z[part], label[part])
-    generator.eval()
+    @torch.no_grad()
+    def measure(self, generator: torch.Generator, images: int = 1000, batch: int = 50) -> None:
+        """Let the batch norms take the statistics of so many images, and go to eval mode: now images are made alone."""
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
+        self.train()
+        for _ in range(images // batch):
+            self(*self.draw(batch, generator))
+        self.eval()
 
 
 def halvings(size: int) -> tuple[int, int]:

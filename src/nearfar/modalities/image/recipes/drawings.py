@@ -244,5 +244,5 @@ def contragan() -> Recipe:
     """What a minute allows: conv4 learns, and images take a hundred times as many steps."""
     recipe = small_images.contragan()
     settings = replace(recipe.settings, encoder="conv4", views="plain", epochs=3)
-    method = {"width": 8, "dim": 128, "temperature": 0.2, "discriminator_steps": 4, "ema": 0.99, "ema_start": 0}
+    method = {"width": 8, "dim": 128, "temperature": 0.2, "discriminator_steps": 4}
     return replace(recipe, settings=settings, method=method)

@@ -102,5 +102,5 @@ def contragan(facts: Facts) -> Recipe:
         epochs=epochs,
         lr=0.0512 / batch,  # whatever the batch is, 2e-4
     )
-    method = {"width": 16 if small else 64, "dim": 128 if small else 512, "ema": 0.999}
+    method = {"width": 16 if small else 64, "dim": 128 if small else 512}
     return Recipe(settings=settings, method=method, reasons={"views": facts.why_views} if facts.why_views else {})
