@@ -12,7 +12,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +42,13 @@ class Ask:
     """So many of each."""
     epochs: int = 16
     """Passes over the training drawings."""
-    sheets: str = ""
-    """A folder for the sheet of each run."""
+    runs: str = ""
+    """A folder for the runs and their sheets, in which a call that was stopped goes on; none keeps none."""
 
 
 def main(asked: Ask) -> int:
     """Train, judge, keep and print."""
-    data, folder = classes(), Path(tempfile.mkdtemp())
+    data, folder = classes(), Path(asked.runs or tempfile.mkdtemp())
     for seed in range(asked.seeds):
         for form in asked.forms:
             path = RESULTS / f"{form}-{seed}.json"
@@ -57,7 +56,8 @@ def main(asked: Ask) -> int:
                 keep(path, run(data, folder, form, seed, asked))
             known = json.loads(path.read_text())
             print(f"{form:<10} seed {seed}  {known['values']}", flush=True)
-    shutil.rmtree(folder)
+    if not asked.runs:
+        shutil.rmtree(folder)
     return 0
 
 
@@ -76,29 +76,26 @@ def classes() -> Images:
 def run(data: Images, folder: Path, form: str, seed: int, asked: Ask) -> dict[str, object]:
     """Train one form, and judge what it makes; the judge is trained once."""
     quiet = {"say": lambda text: None, "probe_every": 0, "label_column": "alphabet"}
-    of = folder / "classifier of alphabets"
-    judge = Run(of) if of.exists() else fit(data, "crossentropy", out=of, seed=0, **quiet, **JUDGE)
-    began, out = time.process_time(), folder / f"{form}-{seed}"
-    one = fit(data, "contragan", out=out, condition=form, seed=seed, epochs=asked.epochs, **quiet, **GAN, **METHOD)
-    seconds = time.process_time() - began
-    table = judged(one, judge, data, f"{asked.sheets}/{form}-{seed}.png" if asked.sheets else "")
+    of, out = folder / "classifier of alphabets", folder / f"{form}-{seed}"
+    judge = fit(data, "crossentropy", out=of, resume=of.exists(), seed=0, **quiet, **JUDGE)
+    wanted = GAN | METHOD | {"condition": form, "seed": seed, "epochs": asked.epochs}
+    one = fit(data, "contragan", out=out, resume=out.exists(), **quiet, **wanted)
+    table = judged(one, judge, data, out / "sheet.png")
     return {
         "form": form, "seed": seed, "epochs": asked.epochs, "steps": one.made["steps"], "settings": GAN | METHOD,
-        "judge": JUDGE, "classes": data.classes, "cpu_seconds": round(seconds), "protocol": table["protocol"],
+        "judge": JUDGE, "classes": data.classes, "protocol": table["protocol"],
         "values": {name: round(cell["value"], 2) for name, cell in table["rows"][0]["values"].items()},
         "command": "python -m benchmarks.generation", "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 
-def judged(made_by: Run, judge: Run, data: Images, sheet: str) -> dict[str, object]:
+def judged(made_by: Run, judge: Run, data: Images, sheet: Path) -> dict[str, object]:
     """The numbers of a run: of as many images as there are test drawings, as many of each class."""
     count = -(-data.split.count("test") // len(made_by.made["classes"]))
     names = [] if made_by.config["arguments"]["condition"] == "none" else data.classes
     made = generation.generate(made_by, names, count=count if names else data.split.count("test"), seed=1)
     by = generation.Judge.of(judge)
-    if sheet:
-        Path(sheet).parent.mkdir(parents=True, exist_ok=True)
-        generation.sheet(made_by, made, by, data).save(sheet)
+    generation.sheet(made_by, made, by, data).save(sheet)
     return generation.quality(made_by, made, data, by, seed=0)
 
 

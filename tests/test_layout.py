@@ -244,6 +244,7 @@ ELSEWHERE = {
     "data/folders.py": "modalities/image/test_sources.py",
     "data/tables.py": "modalities/table/test_samples.py",
     "data/source.py": "training/test_loop.py",
+    "nn/critic.py": "methods/test_contragan.py",
     "memory/bank_contrast.py": "methods/test_instdisc.py",
     "report/measured.py": "test_run.py",
     "modalities/encoder.py": "modalities/image/test_encoder.py",

@@ -251,6 +251,29 @@ def test_it_is_said_where_no_label_is_left_to_test_with(tmp_path: Path, capsys: 
         assert ("none are left to test with" in said) == (parts == [""])
 
 
+def test_a_fifth_of_the_labels_is_held_out_where_all_would_be_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each class alike, a copy on the side of its like; and the command that is printed trains on the others."""
+    images(tmp_path / "photos", [f"{'ab'[i // 30]}/{i}.png" for i in range(60)], copy=7)
+    command, said = advised(capsys, "photos", "--labels", "folders")
+    assert "none are left to test with" not in said
+    rows = [row for _, row in read_records(tmp_path / "photos-labels.csv")[1]]
+    test = [row for row in rows if row["split"] == "test"]
+    assert 10 <= len(test) <= 14
+    assert {row["label"] for row in test} == {"a", "b"}
+    copies = [row["split"] for row in rows if row["group"]]
+    assert len(copies) == 2
+    assert len(set(copies)) == 1
+    place, settings, _ = parse(command[1], command[2:])
+    plan = plans.make("supcon", place.data, None, {"labels": settings.labels})
+    assert len(open_samples(plan, lambda text: None)) == 60 - len(test)
+    command, said = advised(capsys, "photos", "--labels", "folders", "--hold-out", "0", "--force")
+    assert "none are left to test with" in said
+    command, said = advised(capsys, "photos")
+    assert command[1] == "simclr", "without labels nothing is held out"
+
+
 def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images(tmp_path / "photos", NAMES, copy=0)
     _, said = advised(capsys, "photos")  # 300 epochs of 4 steps of 1/8 s

@@ -80,3 +80,4 @@ def test_a_setting_of_one_kind_alone_says_what_a_table_holds(tmp_path: Path) -> 
 def test_columns_in_memory_are_a_table() -> None:
     assert modalities.kind_of({"a": [1, 2]}) == "table"
     assert modalities.kind_of("not-there.csv.gz") == "table"
+    assert modalities.kind_of("not-there.csv", ["views", "text_column"]) == "text"

@@ -19,7 +19,7 @@ from nearfar.cli.use import DataArg, Reading
 from nearfar.data.csv import MISSING_WORDS
 from nearfar.errors import AlreadyThere, UserError, counted, printable
 from nearfar.files import insist_free, is_checked, name_text
-from nearfar.ranges import NonNegativeFloat, NonNegativeInt
+from nearfar.ranges import AtMostHalf, NonNegativeFloat, NonNegativeInt
 
 if TYPE_CHECKING:
     from nearfar.modalities.examination import Advice, Examination
@@ -32,6 +32,9 @@ SHOWN = ("encoder", "views", "batch", "epochs")
 
 BUDGETS = (5, 30, 120)
 """Minutes for which it is said how far training comes."""
+
+FEWEST_TESTED = 10
+"""Samples below which a test says nothing, so that none are held out for it."""
 
 USUAL = 30.0
 """Minutes that training may take, if nobody says how many."""
@@ -72,8 +75,12 @@ class Doctor(Reading):
     minutes: NonNegativeFloat = 0.0
     """The time that training may take, from which the number of epochs follows; 0 takes the epochs of the recipe, or
     what of them fits in 30 minutes."""
+    hold_out: AtMostHalf = 0.2
+    """The share of the labeled samples to be named test where the method learns from labels and no split is known; 0
+    lets it learn from all."""
     out: str = ""
-    """Where the table of labels and copies goes, if there are copies; DATA-labels.csv beside DATA by default."""
+    """Where the table of labels, splits and copies goes, if there is one to write; DATA-labels.csv beside DATA by
+    default."""
     force: ForceArg = False
 
 
@@ -114,7 +121,10 @@ def doctor(argv: list[str]) -> int:
     if not examination.warnings:
         print(f"Nothing to mend: {examination.sound}.")
     given: dict[str, Any] = _given(asked, kind)
-    if (examination.copies.group >= 0).any():
+    examination, held = hold_out(asked.hold_out, kind, examination)
+    if held:
+        print(f"{counted(held, examination.noun)} with labels named test; --hold-out 0 lets all be learned from.")
+    if held or (examination.copies.group >= 0).any():
         given |= write(out, asked, kind, looking, examination)
         print(f"Labels, splits and the sets of copies as groups: {out}")
     if examination.too_little:
@@ -131,6 +141,29 @@ def doctor(argv: list[str]) -> int:
         print(f"\n- {caution}")
     print(f"\n{shell(advised.words)}")
     return 0
+
+
+def hold_out(share: float, kind: Kind, examination: Examination) -> tuple[Examination, int]:
+    """The same with a share of the labeled samples named test, copies together, and how many these are: 0 where the
+    method that is advised needs no labels, where something is held out already, or there is too little to test with.
+    """
+    from nearfar import methods
+    from nearfar.batch import MISSING
+    from nearfar.data.cells import LabelCells
+    from nearfar.data.labels import number
+    from nearfar.data.splits import holdout
+
+    samples = examination.samples
+    few = share * int((samples.label != MISSING).sum()) < FEWEST_TESTED
+    if few or len(examination.to_train()) < len(samples):
+        return examination, 0
+    if not methods.load(kind.method_advice(examination.to_train()).value).needs_labels:
+        return examination, 0
+    tested = holdout(samples.label, number(examination.groups(LabelCells()))[0], share=share)[1].tolist()
+    split = list(samples.split)
+    for row in tested:
+        split[row] = "test"
+    return dataclasses.replace(examination, samples=dataclasses.replace(samples, split=split)), len(tested)
 
 
 def beside(data: str) -> Path:
@@ -197,7 +230,7 @@ def advise(asked: Doctor, kind: Kind, examination: Examination, given: dict[str,
         reasons["epochs"] = f"what fits in {minutes:g} min" if epochs < most else f"{STEPS:,} steps are plenty"
     reasons |= {choice.name: choice.reason for choice in examination.flags}
     if given.get("labels", asked.labels) != asked.labels:
-        reasons["labels"] = "keeps copies out of each other's negatives, and out of tests on what was learned"
+        reasons["labels"] = "says which are copies, and which are there to test with: these are not learned from"
     chosen = dataclasses.asdict(plan.settings) | plan.arguments | {"batch": speed.batch}
     named = list(dict.fromkeys((*SHOWN, *reasons, *given)))
     choices = [method, *(Advice(name, chosen[name], reasons.get(name, "")) for name in named if name in chosen)]

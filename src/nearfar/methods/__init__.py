@@ -13,6 +13,7 @@ import re
 import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -75,16 +76,18 @@ class Page:
 
 def names() -> list[str]:
     """Every method of the library, by file."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py")))
 
 
 def page(name: str) -> Page:
     """The page of a method, by name or by path of a file, without importing it."""
     path = _path(name)
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"the method file {str(path)!r} is no Python: {error}") from error
+    tree = _tree(path)
     methods = _methods(tree)
     if not methods:
         raise UserError(f"{str(path)!r} holds no public class that extends nearfar.Method")
@@ -135,6 +138,11 @@ def read_flags(name: str) -> dict[str, inspect.Parameter]:
     seconds to load, and a file of the user's own is run."""
     if _path(name).parent != Path(__file__).parent:
         return flags(load(name))
+    return dict(_library_flags(name))
+
+
+@cache
+def _library_flags(name: str) -> dict[str, inspect.Parameter]:
     known = vars(typing) | vars(ranges)
 
     def value(node: ast.expr) -> Any:
@@ -146,11 +154,25 @@ def read_flags(name: str) -> dict[str, inspect.Parameter]:
     }
 
 
+def _tree(path: Path) -> ast.Module:
+    """The source of a file, parsed once while it stays as it is."""
+    known = path.stat()
+    return _parsed(path, known.st_mtime_ns, known.st_size)
+
+
+@cache
+def _parsed(path: Path, changed: int, size: int) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"the method file {str(path)!r} is no Python: {error}") from error
+
+
 def _written(name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
     """The type and the default of each flag, as they stand in the sources of a method and of those it extends."""
     path, known = _path(name), page(name)
     taken = _written(known.base) if known.base else {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ClassDef) and node.name == known.class_name:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and part.name == "__init__":

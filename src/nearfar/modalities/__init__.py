@@ -10,6 +10,7 @@ import os
 import shlex
 from collections.abc import Collection
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,7 +37,12 @@ class Entry(Protocol):
 
 def names() -> list[str]:
     """The kinds of the library."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py")))
 
 
 def is_own(name: str) -> bool:
@@ -69,7 +75,12 @@ def insist_samples(data: str | os.PathLike[str]) -> None:
 
 def kind_of(data: Any, given: Collection[str] = ()) -> str:
     """The kind of the library that recognizes the data; of several the one that has a setting of its own among those
-    given, or else the first. A kind that has ASKED is taken only where a setting of its own is given."""
+    given, or else the first. A kind that has ASKED is taken only where a setting of its own is given. A path where
+    nothing is belongs to the kind that alone has a setting among those given: it says what is wrong with it."""
+    if isinstance(data, str | os.PathLike) and data and not Path(data).exists():
+        owners = [[name for name in names() if setting in own_settings(name)] for setting in given]
+        if alone := [of[0] for of in owners if len(of) == 1]:
+            return alone[0]
     able = [name for name in names() if entry(name).recognizes(data)]
     named = [name for name in able if own_settings(name).intersection(given)]
     asked = [name for name in named if getattr(entry(name), "ASKED", False)]
