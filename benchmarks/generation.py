@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -73,7 +74,7 @@ def classes() -> Images:
     return some
 
 
-def run(data: Images, folder: Path, form: str, seed: int, asked: Ask) -> dict[str, object]:
+def run(data: Images, folder: Path, form: str, seed: int, asked: Ask) -> dict[str, Any]:
     """Train one form, and judge what it makes; the judge is trained once."""
     quiet = {"say": lambda text: None, "probe_every": 0, "label_column": "alphabet"}
     of, out = folder / "classifier of alphabets", folder / f"{form}-{seed}"
@@ -89,7 +90,7 @@ def run(data: Images, folder: Path, form: str, seed: int, asked: Ask) -> dict[st
     }  # fmt: skip
 
 
-def judged(made_by: Run, judge: Run, data: Images, sheet: Path) -> dict[str, object]:
+def judged(made_by: Run, judge: Run, data: Images, sheet: Path) -> dict[str, Any]:
     """The numbers of a run: of as many images as there are test drawings, as many of each class."""
     count = -(-data.split.count("test") // len(made_by.made["classes"]))
     names = [] if made_by.config["arguments"]["condition"] == "none" else data.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,10 +113,20 @@ def test_images_are_judged_in_an_encoder_that_is_named(run: Path, data: Path, tm
     assert "FID in run" in (run / "report.html").read_text(encoding="utf-8")
 
 
+def test_weights_off_the_shelf_judge_too(run: Path, tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    words = ["--network", "test_resnet", "--weights", str(tmp_path / "weights.pth"), "--count", "4"]
+    assert main(["generate", str(run), *words, "--out", str(tmp_path / "made")]) == 0
+    table = json.loads((run / "results" / "generated-test_resnet-with-weights.pth.json").read_text())
+    assert table["rows"][0]["values"]["FID in test_resnet with weights.pth"]["value"] > 0
+
+
 def test_a_generator_that_copies_is_found_out(run: Path, data: Path) -> None:
     """Real images in the place of made ones: nothing is nearer, and the row below shows them again."""
     opened = load(run)
-    samples = opened.open(data, labels="folders")
+    samples: Any = opened.open(data, labels="folders")
     order = samples.label.argsort(stable=True)
     pixels = samples.pixels(order)
     made = generation.Made(pixels, samples.label[order], samples.classes)

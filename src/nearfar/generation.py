@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.samples import LEARNED, Samples
+from nearfar.data.source import Views
 from nearfar.errors import AlreadyThere, UserError, counted
 from nearfar.evaluation.evaluate import evaluate_knn
 from nearfar.evaluation.generated import frechet, precision_recall
@@ -50,7 +51,9 @@ class Judge:
 
     @staticmethod
     def of(run: Run) -> Judge:
-        """The encoder of a run."""
+        """The encoder of a run. Raises ValueError where it takes no images."""
+        if not run.kind.pixels:
+            raise UserError(f"--judge {str(run.path)!r} takes {run.kind.noun}, and compares no images")
         plain = run.kind.plain(run.encoder)
         return Judge(run.path.name, run.open, lambda samples: probing.embed(run.encoder, plain, samples))
 
@@ -58,11 +61,11 @@ class Judge:
     def off_the_shelf(run: Run, network: str, weights: str) -> Judge:
         """A network of timm with weights from a file, for images as `run` opens them."""
         run.kind.off_the_shelf(network, weights, None)  # or an error, before anything is decoded
-        held: list[Any] = []
+        held: list[tuple[nn.Module, Views]] = []
 
         def rows(samples: Samples) -> Tensor:
-            held[:] = held or run.kind.off_the_shelf(network, weights, samples)
-            return probing.passed(*held, samples)
+            held[:] = held or [run.kind.off_the_shelf(network, weights, samples)]
+            return probing.passed(*held[0], samples)
 
         return Judge(f"{network} with {Path(weights).name}", run.open, rows)
 

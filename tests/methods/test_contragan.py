@@ -63,7 +63,8 @@ def test_a_step_moves_one_player_and_nothing_else(optimizer: str, steps: int) ->
 
 def condition(method: ContraGAN, h: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """D of what the encoder gives, and the loss of the condition, by hand."""
-    critic, weights = method.critic, method.critic.state_dict()
+    critic: Any = method.critic
+    weights = critic.state_dict()
     score = h @ critic.real[0].weight.T + weights["real.0.bias"]
     if critic.condition in ("none", "projection"):
         known = 0 if critic.proxies is None else (h * critic.proxies.weight[label.clamp(min=0)]).sum(1)
@@ -99,7 +100,8 @@ def test_the_losses_of_both_players(name: str) -> None:
 
 
 def test_only_the_direction_of_an_embedding_and_of_a_proxy_counts() -> None:
-    critic, label = built().critic, batch().label
+    critic: Any = built().critic
+    label = batch().label
     with torch.no_grad():
         critic.projector[0].bias.zero_()
     h = torch.randn(8, 24, dtype=torch.float64)

@@ -21,7 +21,8 @@ def test_the_weights_come_to_have_the_norm_1_and_only_iterate_moves_the_vectors(
     for _ in range(200):
         iterate(net)
     for layer in (net[0], net[2]):
-        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-5)
+        weight = layer.get_submodule("parametrizations.weight")()  # divided
+        assert float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-5)
 
 
 def test_state_and_gradient_are_those_of_torch() -> None:

@@ -34,5 +34,5 @@ def spectral(layer: M) -> M:
 def iterate(module: nn.Module) -> None:
     """Bring each spectral norm inside a module up to its weights, by one iteration of the power method."""
     for part in module.modules():
-        if isinstance(part, ParametrizationList) and isinstance(part[0], Spectral):
-            part[0].iterate(part.original)
+        if isinstance(part, ParametrizationList) and isinstance(norm := part[0], Spectral):
+            norm.iterate(part.get_parameter("original"))
