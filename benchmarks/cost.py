@@ -77,10 +77,15 @@ def main(asked: Ask) -> None:
     if asked.peak:
         memory.answer(lambda: peak(asked.methods[0], Size(batch=asked.batch, encoder=asked.encoder)))
         return
-    for name in asked.methods or [name for name in methods.names() if asked.everything or stale(name)]:
+    for name in asked.methods or [name for name in timed() if asked.everything or stale(name)]:
         result = cost(name, Size()) | {"MiB": {"method": fresh_peak(name), "simclr": fresh_peak("simclr")}}
         keep(RESULTS / f"{name}.json", result | {"command": f"python -m benchmarks.cost {name}"})
         print(f"    peak MiB {result['MiB']}, of an epoch {result['epoch_ms_per_sample']}", flush=True)
+
+
+def timed() -> list[str]:
+    """The methods that can be compared with SimCLR: those that take images."""
+    return [name for name in methods.names() if not methods.load(name).needs_writer]
 
 
 def stale(name: str) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks import grammar
 from benchmarks.bench.results import keep
 from nearfar import methods
 from nearfar.evaluation.intervals import bootstrap
@@ -39,7 +40,10 @@ from nearfar.training import probe as probing
 
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
-DECLARED = {"family", "title", "needs_pixels", "needs_streams", "fewest_views", "most_views"}
+DECLARED = {
+    *("family", "title", "changes", "needs_pixels", "needs_streams", "needs_writer", "takes_steps", "locks"),
+    *("fewest_views", "most_views"),
+}
 """What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
@@ -78,24 +82,31 @@ def main(asked: Learn) -> int:
 
 
 def check(name: str, *, epochs: int = 3, seed: int = 0, every: int = 1) -> dict[str, Any]:
-    """Train one method on the drawings, and compare 1-shot accuracy with the untrained encoder."""
+    """Train one method on the drawings, and compare 1-shot accuracy with the untrained encoder; one that writes, on
+    sentences."""
+    if methods.load(name).needs_writer:
+        return {"method": name, "source": source(name)} | grammar.check(name, seed=seed)
     flags: dict[str, Any] = {"epochs": epochs, "seed": seed, "probe_every": 1000}
-    if not methods.load(name).needs_labels:
+    colored, words = methods.load(name).needs_color, methods.load(name).needs_words
+    if not (methods.load(name).needs_labels or words):
         flags["labels"] = "none"
-    colored = methods.load(name).needs_color
-    data = inked(drawings("train"), chroma=40) if colored else DRAWINGS
+    data: Any = inked(drawings("train"), chroma=40) if colored else DRAWINGS
     if every > 1:  # of the drawings only each third, or so
         data = drawings("train").subset(range(0, len(drawings("train")), every))
+    told = "drawings, inked in a hue for each alphabet" if colored else "drawings"
+    if words:
+        data, told = captioned(drawings("train")), "drawings, and of each the words that name its character"
+        flags |= {"pair": "image,text", "encoder": "image=conv4,text=bert-1x64", "views": "image=drawing", "lr": 2e-3}
     test = inked(drawings("test"), chroma=0) if colored else drawings("test")
     alphabet = numbered_alphabets(test)
     folder = Path(tempfile.mkdtemp())
     try:
         began = time.perf_counter()
-        plan = plans.make(name, data, "drawings", flags)
+        plan = plans.make(name, data, "pairs" if words else "drawings", flags)
         if not training.train(plan, folder / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         seconds = time.perf_counter() - began
-        run = load(folder / "run")
+        run = load(folder / "run", tower="image" if words else "")
         before, after = (
             episodes(probing.embed(encoder, plain(32), test), test.label, within=alphabet, seed=seed)
             for encoder in (run.untrained(), run.encoder)
@@ -114,8 +125,8 @@ def check(name: str, *, epochs: int = 3, seed: int = 0, every: int = 1) -> dict[
         "seconds": round(seconds, 1),
         "seed": seed,
         "flags": flags,
-        "recipe": "drawings",
-        "data": "drawings, inked in a hue for each alphabet" if colored else "drawings",
+        "recipe": plan.recipe,
+        "data": told,
         "protocol": after["protocol"],
         "command": f"python -m benchmarks.learn {name}",
         "threads": torch.get_num_threads(),
@@ -135,6 +146,12 @@ def inked(images: Images, *, chroma: float) -> Images:
     made = open_images(pixels.permute(0, 2, 3, 1).numpy())
     made.label, made.classes, made.names, made.split = images.label, images.classes, images.names, images.split
     return made
+
+
+def captioned(images: Images) -> tuple[Any, list[str]]:
+    """The drawings, and of each in words what character of which alphabet it is, for methods of images and captions."""
+    named = [images.classes[i].replace("/", " ").replace("character", "character ") for i in images.label.tolist()]
+    return images.pixels(torch.arange(len(images)))[:, 0].numpy(), named
 
 
 def numbered_alphabets(images: Images) -> torch.Tensor:

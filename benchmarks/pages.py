@@ -115,9 +115,15 @@ def origin(name: str, flag: str) -> str:
 def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
-    takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
+    takes = "Images only." if kind.needs_pixels else "Images, recordings, rows of tables, or sentences."
+    if kind.takes_steps:
+        takes = "Images, or recordings by an encoder that sees steps (melgru, wavegru)."
     if kind.needs_streams:
         takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
+    if kind.needs_writer:
+        takes = "Sentences only, and an encoder with a decoder."
+    if kind.needs_words:
+        takes = "Pairs of kinds of which one is sentences, such as images and captions."
     takes += " Needs labels, if only for a part of the data." if kind.needs_labels else ""
     rows = [row("recipe", "views", "optimizer, rate", "batch", "flags", "notes"), "|---|---|---|---|---|---|"]
     for file in recipes.names():
@@ -140,10 +146,13 @@ def result(name: str) -> str:
         known = read(path)
         asked, epochs = known["protocol"], known["flags"]["epochs"]
         labels = "without" if known["flags"].get("labels") == "none" else "with"
-        text = (
+        what = known.get("what") or (
             f"{asked['ways']}-way {asked['shots']}-shot accuracy on drawings of alphabets never seen, of conv4 after "
-            f"{epochs} passes over 13,180 drawings {labels} labels: **{known['trained']:.1f} %**, against "
-            f"{known['untrained']:.1f} % untrained. Gain in points: {known['gain']}, over alphabets; seed "
+            f"{epochs} passes over 13,180 drawings {labels} labels"
+        )
+        text = (
+            f"{what}: **{known['trained']:.1f} %**, against {known['untrained']:.1f} % untrained. Gain in points: "
+            f"{known['gain']}, over {known.get('over', 'alphabets')}; seed "
             f"{known['seed']}.{'' if known['learned'] else ' **It has not learned.**'} "
             f"{origins(known, learn.stale(name))}"
         )
@@ -161,6 +170,8 @@ def result(name: str) -> str:
 
 def costs(name: str) -> str:
     """What was measured of a method's step."""
+    if name not in cost.timed():
+        return "Not compared with SimCLR's: it takes no images."
     if not (path := cost.RESULTS / f"{name}.json").exists():
         return f"Not measured yet (`python -m benchmarks.cost {name}`)."
     known = read(path)
@@ -206,7 +217,8 @@ def index() -> str:
     lines = [
         f"{MADE}# The methods\n",
         "A gain is of 20-way 1-shot accuracy on drawings of alphabets never seen, in points over the same network",
-        "untrained, after three passes over other drawings (`python -m benchmarks.learn`).",
+        "untrained, after three passes over other drawings (`python -m benchmarks.learn`); of one that writes, what",
+        "its page says.",
     ]
     for family, pages in methods.by_family().items():
         lines += [f"\n## {family[0].upper()}{family[1:]}\n"]

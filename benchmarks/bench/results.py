@@ -24,11 +24,15 @@ PACKAGES = [
     "scikit-learn",
     "lightly",
     "pytorch-metric-learning",
+    "torch-geometric",
     "kornia",
     "albumentations",
     "opencv-python-headless",
     "simplejpeg",
     "pillow",
+    "sentence-transformers",
+    "tokenizers",
+    "transformers",
 ]
 
 

@@ -18,8 +18,11 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "step": ("step", "measure", ("one", "all")),
     "knn": ("knn", "measure", ("one", "all")),
     "linear": ("linear", "measure", ("one", "all")),
+    "text": ("text", "measure", ("one",)),
+    "mel": ("mel", "measure", ("one",)),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
+    "graphs": ("graphs", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }
 """The module and the function of each section, and on how many threads it runs unless told."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.cross import class_weights
+from nearfar.files import replace_csv
 from nearfar.modalities import kind as kinds
+from nearfar.nn.towers import pick_tower
 from nearfar.owner import writes
-from nearfar.ranges import Seed, checked
+from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.across import directions, retrieval_table, told_classes, zero_shot_table
 from nearfar.run import Run
 from nearfar.training import probe as probing
@@ -73,13 +78,8 @@ def zero_shot(
     Raises ValueError for a run without a tower and another one beside it, and for classes without prompts.
     Writes results/zero-shot-DATA-DIGEST.json and returns what it holds.
     """
-    sides = Run(run.path, run.checkpoint, trust=run.trust).sides
-    others = [name for name in sides if name != run.tower]
-    if not run.tower or len(others) != 1:
-        known = f"name one of {', '.join(sides)} by --tower" if sides else "it has none"
-        raise UserError(f"prompts are of one of two sides that share a space, and the samples of the other: {known}")
+    other = _prompted(run)
     samples = run.open(data, labels=labels, label_column=label_column)
-    other = Run(run.path, run.checkpoint, tower=others[0], trust=run.trust)
     told = other.open(prompts)
     for note in [*samples.notes, *told.notes]:
         say(note)
@@ -99,6 +99,87 @@ def zero_shot(
     table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
     table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
     return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)], known)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What prompts say of N samples. label: of the nearest class, by name.  near: the nearest prompts of each, as
+    (prompt, its class, cosine), nearest first."""
+
+    names: list[str]
+    label: list[str]
+    near: list[list[tuple[str, str, float]]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def write(self, path: str | Path) -> Path:
+        """As a CSV: path, label, and prompt_1, prompt_1_label, prompt_1_similarity, and so on."""
+        most = max(map(len, self.near), default=0)
+        heads = [f"prompt_{i}{part}" for i in range(1, most + 1) for part in ("", "_label", "_similarity")]
+        rows = [
+            [name, label, *(cell for prompt, own, s in near for cell in (prompt, own, f"{s:.3f}"))]
+            for name, label, near in zip(self.names, self.label, self.near, strict=True)
+        ]
+        return replace_csv(Path(path), iter([["path", "label", *heads], *rows]))
+
+
+@checked
+def name(run: Run, data: Any, prompts: Any, *, near: PositiveInt = 3, say: Say = lambda text: None) -> Named:
+    """Name samples of a tower by the nearest class that prompts for the other one describe.
+
+    run: opened by the tower.  data: what `Run.open_new` takes.  prompts: a table of prompt and label, or prompts alone,
+    each of which is a class then.  near: prompts to give beside each.
+    Raises ValueError for a run without a tower and another one beside it, and where some prompts alone have a label.
+    """
+    other = _prompted(run)
+    told, samples = other.open(prompts), run.open_new(data)
+    for note in [*told.notes, *samples.notes]:
+        say(note)
+    tiles = other.kind.tiles(told)
+    texts = [tiles.face.words(i) or told.names[i] for i in range(len(told))]
+    label, classes = told.label, told.classes
+    if not classes:
+        label, classes = torch.arange(len(told)), texts
+    elif bool((label == MISSING).any()):
+        raise UserError(f"{str(prompts)!r} has a label for some prompts and none for others: give all, or leave it out")
+    if not len(samples):
+        return Named([], [], [])
+    prompt, rows = (F.normalize(part, dim=1) for part in (_rows(other.encoder, told), _rows(run.encoder, samples)))
+    best = (rows @ class_weights(prompt, label, len(classes)).T).argmax(1)
+    cosine, index = (rows @ prompt.T).topk(min(near, len(told)))
+    return Named(
+        names=samples.names,
+        label=[classes[c] for c in best.tolist()],
+        near=[
+            [(texts[i], classes[int(label[i])], s) for i, s in zip(places, values, strict=True)]
+            for places, values in zip(index.tolist(), cosine.tolist(), strict=True)
+        ],
+    )
+
+
+def side_of(run: Run, data: Any) -> str:
+    """The side of a run whose kind data are of. Raises ValueError where none is, or several."""
+    towers = {side: kinds.of(pick_tower(run.encoder, side).spec["kind"]) for side in run.sides}
+    fits = [side for side, kind in towers.items() if kind.recognizes(data) or _is_sample(kind, data)]
+    if len(fits) != 1:
+        known = f"name one of {', '.join(fits or towers)} by --tower" if towers else "the run has no sides"
+        raise UserError(f"of which side {str(data)!r} is cannot be told: {known}")
+    return fits[0]
+
+
+def _is_sample(kind: kinds.Kind, data: Any) -> bool:
+    return isinstance(data, str | Path) and kind.is_sample(data)
+
+
+def _prompted(run: Run) -> Run:
+    """The run, opened by the one side that is not its tower."""
+    sides = Run(run.path, run.checkpoint, trust=run.trust).sides
+    others = [side for side in sides if side != run.tower]
+    if not run.tower or len(others) != 1:
+        known = f"name one of {', '.join(sides)} by --tower" if sides else "it has none"
+        raise UserError(f"prompts are of one of two sides that share a space, and the samples of the other: {known}")
+    return Run(run.path, run.checkpoint, tower=others[0], trust=run.trust)
 
 
 def _rows(tower: Any, samples: Samples) -> Tensor:

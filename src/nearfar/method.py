@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,22 @@ def derive_seed(*numbers: int) -> int:
     return state >> 1
 
 
+@dataclass(frozen=True)
+class Traced:
+    """An encoder as a function of tensors alone, for formats that know nothing else.
+
+    net: of the tensors, in that order.  behind: layers on what it gives, up to N x dim.  axes: by the name of each
+    tensor, what its dimensions are called that may be of any size, such as {0: "batch"}.  tensors: of a view.
+    views: of some sizes: at the first the file is made, and on the others the two are compared.
+    """
+
+    net: nn.Module
+    axes: dict[str, dict[int, str]]
+    tensors: Callable[[Any], tuple[Tensor, ...]]
+    views: Callable[[torch.Generator], list[Any]]
+    behind: tuple[nn.Module, ...] = ()
+
+
 class Encoder(nn.Module):
     """What a method is built on: a module that turns a view of N samples into N x dim.
 
@@ -137,13 +153,41 @@ class Encoder(nn.Module):
             "image=path,text=caption), or for images an encoder such as ycbcr:resnet18"
         )
 
+    @property
+    def sequential(self) -> bool:
+        """Whether it sees a sample as a sequence of steps: see `steps`."""
+        return False
+
+    def steps(self) -> tuple[Stage, Stage]:
+        """The network in front of its last pooling, for methods that predict later steps of a sequence from earlier
+        ones: what it makes of each step alone, a view -> N x T x dim; and of all steps up to each, N x T x the dim of
+        the former -> N x T x dim.
+
+        The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
+        """
+        raise UserError(f"{self._name} sees no sequence of steps; for recordings melgru and wavegru do")
+
     def restorer(self) -> nn.Module:
         """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
-        with the encoder, a view and a generator that all ranks share, it gives this rank's share of the loss.
+        with the encoder, a view, a generator that all ranks share and the micro-batch, it gives this rank's share of
+        the loss.
 
         Raises ValueError where views have no parts that could be hidden.
         """
         raise UserError(f"{self._name} restores nothing that is hidden: masked language modeling is for sentences")
+
+    def writer(self) -> Writer:
+        """What writes texts, for methods from text to text: it shares the encoder's weights, and is looked up anew at
+        each call. Raises ValueError where there is no decoder."""
+        raise UserError(f"{self._name} writes nothing: give an encoder with a decoder, for sentences --encoder t5")
+
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        """A decoder, such as `nearfar.nn.captioner.Captioner`, that writes a view word by word, of rows that it reads.
+
+        reads: their width.  width, layers: of the decoder.
+        Raises ValueError where views are no words.
+        """
+        raise UserError(f"{self._name} sees no words, and what is to be written are sentences")
 
     @property
     def _name(self) -> str:
@@ -162,10 +206,23 @@ class Encoder(nn.Module):
         """The lines of Python that define `encode` by `net`: from the inputs of N samples to N x dim."""
         return ["", "", "def encode(x):", "    return net(x)"]
 
-    def publish(self, folder: Path) -> list[Path]:
+    def traced(self) -> Traced:
+        """It as a function of tensors alone. Raises ValueError where its views are more than one tensor."""
+
+        def one(view: Any) -> tuple[Tensor]:
+            if not isinstance(view, Tensor):
+                raise UserError(
+                    f"ONNX export is for encoders that take one tensor, and {self._name} takes a "
+                    f"{type(view).__name__}: export without --onnx, or one of its towers (--tower NAME)"
+                )
+            return (view,)
+
+        return Traced(self, {"input": {0: "batch"}}, one, lambda draw: [self.example(n, draw) for n in (3, 1, 5)])
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         """Write, to a folder that is there, what other libraries load besides what every export holds: the files.
 
-        They are compared with the encoder first.
+        behind: a layer behind the encoder, which belongs to it.  They are compared with the encoder first.
         """
         return []
 
@@ -185,6 +242,32 @@ class Stage(Encoder):
         return self.layers(x)
 
 
+class Writer(nn.Module):
+    """An encoder with its decoder: called with {"source": view, "target": view} of N texts, it gives minus the
+    log-probability of each target, summed over its tokens: N x 1. See `Encoder.writer`."""
+
+    def filled(self, prompt: str, *views: Any) -> Any:
+        """A view of the texts that a prompt becomes when the texts of views take the place of each "{}"."""
+        raise NotImplementedError
+
+    def bare(self, view: Any) -> Any:
+        """A view without what stands at the ends of each text: `length`, N, is then 0 for an empty one."""
+        raise NotImplementedError
+
+    def write(self, view: Any, beams: int = 1) -> Any:
+        """A view of the texts that it writes for those of a view, without gradient: the likeliest token at a time, or
+        by beam search; no three tokens are repeated."""
+        raise NotImplementedError
+
+    def texts(self, view: Any) -> list[str]:
+        """What a view says: N."""
+        raise NotImplementedError
+
+    def lemmas(self, view: Any) -> list[list[str]]:
+        """The base forms of the words that it says: N."""
+        raise NotImplementedError
+
+
 class Method(nn.Module):
     """The base of all methods: an encoder, a clock, and the three moments at which a method acts."""
 
@@ -194,14 +277,25 @@ class Method(nn.Module):
     """An argument and its value with which it does without, if there is one."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    takes_steps: ClassVar[bool] = False
+    """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     takes_turns: ClassVar[bool] = False
     """Whether it has several players, of which a step moves one: see `turn`."""
     generates: ClassVar[bool] = False
     """Whether its module `slow`, a `nearfar.nn.biggan.Generator`, learns to make images."""
+    needs_words: ClassVar[bool] = False
+    """Whether one of these must see sentences, or what else can be written word by word: see `Encoder.captioner`."""
+    needs_writer: ClassVar[bool] = False
+    """Whether it learns from text to text: see `Encoder.writer`."""
+    locks: ClassVar[str] = ""
+    """The argument that names a tower whose weights stay as they are; one with random weights is refused."""
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
+    changes: Literal["", "mixed", "numbers", "images"] = ""
+    """What it does with views besides encoding them, for which not all are fit: it mixes samples, changes the numbers
+    of views that are one tensor, or cuts images out; "" for nothing."""
     fewest_views: int = 1
     """Views of each sample that a step takes, at least."""
     most_views: int = 0
@@ -301,19 +395,21 @@ class Method(nn.Module):
                 out.append(network(view))
         return out
 
-    def embed_streams(self, views: Sequence[Any]) -> list[Tensor]:
+    def embed_streams(self, views: Sequence[Any], streams: Sequence[Stage] | None = None) -> list[Tensor]:
         """What each network of an encoder that has several makes of a view, the next one for each in turn: N x its dim.
 
+        streams: these in the place of the encoder's own; what they give behind their dim is not looked at.
         Of one that stands for several streams running statistics move in one of its passes, another one each step.
         """
-        streams, known = self.encoder.streams(), []
+        streams, known = self.encoder.streams() if streams is None else streams, []
         keys = [[id(p) for p in stream.parameters()] for stream in streams]
         for a, stream in enumerate(streams):
             turn = self.clock.step % keys.count(keys[a]) == keys[:a].count(keys[a])
             with nullcontext() if turn else frozen_statistics(stream):
                 known.append(self.embed(views[a % len(views)], stream))
         if self.representations is not None:
-            self.representations.append(torch.cat(known, 1).detach())
+            rows = [row[:, : stream.dim] for row, stream in zip(known, streams, strict=True)]
+            self.representations.append(torch.cat(rows, 1).detach())
         return known
 
     def before_epoch(self, look: Look) -> None:

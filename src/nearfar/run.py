@@ -22,7 +22,7 @@ from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import apart, folds
+from nearfar.data.splits import apart, folds, given_folds
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
@@ -47,9 +47,6 @@ from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
 
 Which = Literal["last", "best"]
-
-FOLDS = 5
-"""Of an evaluation, where no split is named and the labels allow."""
 
 
 class Run:
@@ -227,6 +224,16 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
+    def open_new(self, data: Any) -> Samples:
+        """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
+
+        data: what `open` takes, or one file or several, where the kind of data has them.
+        """
+        files = [data] if isinstance(data, str | Path) and self.kind.is_sample(data) else data
+        if isinstance(files, list | tuple) and files and all(isinstance(file, str | Path) for file in files):
+            return self.kind.open_files([str(file) for file in files], self)
+        return self.open(data, lenient=True)
+
     def insist_there(self, data: Any, labels: Any, label_column: str, wanted: str = "") -> None:
         """Raise ValueError, before anything is decoded, where data, labels or the encoder are not there.
 
@@ -249,7 +256,10 @@ class Run:
         return self
 
     def embed(self, data: Any) -> Tensor:
-        """The representation of every sample, in order: N x dim, float32."""
+        """The representation of every sample, in order: N x dim, float32.
+
+        What cannot be read, and sentences that are empty, are left out: `open(data).names` says what rows are of.
+        """
         return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
 
     def seen(self, samples: Samples) -> Tensor:
@@ -269,14 +279,16 @@ class Run:
         test: Any = None,
         test_labels: Any = None,
         keep_words: Sequence[str] = (),
+        svm: bool = False,
         seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
         """How well labels can be told from the representation, against raw pixels and the untrained encoder.
 
         test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
-        Without them, a split named test in the labels is tested and the rest learned from; else five seeded stratified
-        folds, or as many as the labels allow.  keep_words: as in `open`.
+        Without them, a split named test in the labels is tested and the rest learned from; else the folds that the data
+        bring; else seeded stratified folds, as many as `Kind.folds` says, or as the labels allow.
+        keep_words: as in `open`.  svm: have a support vector machine as well, which takes minutes on thousands of rows.
         Raises ValueError where no class is common to what is learned from and what is tested.
         Writes results/evaluate-DATA-DIGEST.json and returns what it holds: other samples, labels or another checkpoint
         have a file of their own, and the same the same.
@@ -321,6 +333,7 @@ class Run:
                 solver=ridge,
                 strengths=RIDGE_STRENGTHS,
                 shots=(1, 5),
+                svm=svm,
                 seed=seed,
             )
             for name, features in (
@@ -401,6 +414,11 @@ class Run:
         return self.kept(table, "pairs", data, contents, seen)
 
     @property
+    def learned_to_write(self) -> bool:
+        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
+        return self.config["method"] in methods.names() and methods.load(self.config["method"]).needs_writer
+
+    @property
     def sides(self) -> list[str]:
         """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
         encoder = self.encoder
@@ -426,7 +444,8 @@ class Run:
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The split that the data name, or stratified folds, five or as many as can be; and the positions tested.
+        """The split that the data name, or the folds that they bring, or stratified folds, as many as are usual for
+        the kind or as can be; and the positions tested.
 
         Raises ValueError where no labels are known, or only those of rows of the split test.
         """
@@ -449,11 +468,21 @@ class Run:
                 f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
                 "labels in the split train, and these as --test"
             )
-        parts = folds(samples.label, samples.group, folds=FOLDS, seed=seed)
-        if len(parts) < FOLDS:
+        given = self.kind.given_folds(samples)
+        if given is not None:
+            parts = given_folds(samples.label, samples.group, given)
+            tested = torch.cat([test for _, test in parts])
+            if out := int(known.sum()) - len(tested):
+                say(
+                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: "
+                    "they are only learned from."
+                )
+            return parts, tested
+        parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
+        if len(parts) < self.kind.folds:
             say(
-                f"{len(parts)} folds instead of {FOLDS}: the labels allow no more, as no class has more labeled "
-                f"{self.kind.noun}, or there are no more groups."
+                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more "
+                f"labeled {self.kind.noun}, or there are no more groups."
             )
         return parts, torch.cat([tested for _, tested in parts])
 

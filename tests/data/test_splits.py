@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.data.splits import as_many_of_each, folds, holdout, long_tail
+from nearfar.data.splits import as_many_of_each, folds, given_folds, holdout, long_tail
 
 
 def some_labels(n: int, classes: int) -> torch.Tensor:
@@ -154,3 +154,17 @@ def test_folds_are_those_of_scikit_learn(n: int, classes: int, number: int, seed
     for (train, test), (wanted_train, wanted_test) in zip(folds(label, folds=number, seed=seed), wanted, strict=True):
         assert train.tolist() == wanted_train.tolist()
         assert test.tolist() == wanted_test.tolist()
+
+
+def test_given_folds_are_taken_as_they_are() -> None:
+    label = torch.tensor([0, 1, 0, 1, 0, MISSING])
+    fold = torch.tensor([2, 2, 0, 0, MISSING, 0])
+    alone = torch.full((6,), MISSING)
+    parts = given_folds(label, alone, fold)
+    assert [(learn.tolist(), test.tolist()) for learn, test in parts] == [([0, 1, 4], [2, 3]), ([2, 3, 4], [0, 1])]
+    with pytest.raises(ValueError, match="1 folds with labels"):
+        given_folds(label, alone, torch.zeros(6, dtype=torch.int64))
+    parts = given_folds(label, torch.tensor([3, 1, 3, 2, 4, 5]), fold)  # 0 and 2 are of one group
+    assert [test.tolist() for _, test in parts] == [[3], [1]]
+    with pytest.raises(ValueError, match="0 with samples of groups"):
+        given_folds(label, torch.zeros(6, dtype=torch.int64), fold)

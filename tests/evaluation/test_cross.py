@@ -36,6 +36,7 @@ def test_identity_finds_all_and_recall_at_random_is_what_counting_says() -> None
     rank = cross.ranks(eye, eye, torch.tensor([(i, i) for i in range(20)]))
     assert not rank.any()
     assert cross.median_rank(rank) == 1
+    assert cross.median_rank(torch.tensor([9, 0, 4, 1])) == 3  # floor(2.5) + 1
     one = torch.tensor([(i, i) for i in range(20)])
     assert cross.chance(one, 20) == pytest.approx({1: 5, 5: 25, 10: 50})
     two = torch.cat([one, torch.tensor([(i, (i + 1) % 20) for i in range(20)])])

@@ -18,7 +18,7 @@ def test_any_batch_gives_the_features_of_the_encoder(name: str, tmp_path: Path) 
     torch.manual_seed(0)
     encoder = image_encoder(name, size=32)
     encoder.train()(torch.rand(8, 3, 32, 32))  # statistics of its own
-    path, difference = export_onnx(encoder, tmp_path)
+    path, difference, _ = export_onnx(encoder, tmp_path)
     assert difference < 1e-4
     assert [file.name for file in tmp_path.iterdir()] == ["encoder.onnx"]
     session = onnxruntime.InferenceSession(path)

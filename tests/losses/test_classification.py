@@ -5,7 +5,7 @@ import math
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.losses.classification import cross_entropy, log_prior, per_token
 
 LOGITS = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 2.0, 2.0]], dtype=torch.float64)
 LABEL = torch.tensor([0, MISSING, 2])
@@ -45,3 +45,10 @@ def test_without_a_label_there_is_nothing_to_learn_and_no_nan() -> None:
 def test_a_class_without_samples_has_a_finite_prior() -> None:
     assert log_prior([5, 0]).isfinite().all()
     assert log_prior([0, 0]).isfinite().all()
+
+
+def test_per_token_is_the_mean_over_the_tokens_of_the_texts_that_are_kept() -> None:
+    lost, tokens = torch.tensor([6.0, math.inf, 1.0]), torch.tensor([3, 5, 2])
+    torch.testing.assert_close(per_token(lost, tokens, tokens != 5), torch.tensor(7 / 5))
+    torch.testing.assert_close(per_token(lost[[0, 2]], tokens[[0, 2]]), torch.tensor(7 / 5))
+    assert per_token(lost, tokens, tokens > 9) == 0

@@ -26,7 +26,7 @@ from nearfar.contrast import products
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
-from nearfar.losses.classification import cross_entropy, log_prior
+from nearfar.losses.classification import cross_entropy, log_prior, per_token
 from nearfar.losses.conditional import conditional_contrastive, data_to_data, hinge
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
@@ -61,6 +61,7 @@ from nearfar.losses.relational import sce
 from nearfar.losses.relic import relic
 from nearfar.losses.spreading import spreading
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
+from nearfar.losses.support import captioning, hardest_hinge, support_weights
 from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
 from nearfar.losses.unified import unified
 from nearfar.losses.universum import universum
@@ -127,12 +128,20 @@ def _opencon(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
     return supcon([a, b], i % 3, temperature=T, group=g, among=new | (i % 4 == 0), anchors=new)
 
 
+def _captioning(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
+    keys, own = distributed.gather(b), distributed.columns(a)
+    apart = [] if g is None else [(g, distributed.gather(g))]
+    weight = support_weights(a, keys, mode="cross", temperature=T, own=own, apart=apart)
+    return captioning((weight @ keys)[:, None], (i % D)[:, None], torch.ones_like(i), weight.any(1))
+
+
 LOSSES: dict[str, Loss] = {
     "align": lambda a, b, i, g: align(a, b),
     "barlow": lambda a, b, i, g: barlow(a, b),
     "barlow (wide)": lambda a, b, i, g: barlow(*(torch.cat([x, x**2, x**3], 1) for x in (a, b))),
     "bregman": lambda a, b, i, g: bregman(a, b, temperature=T, group=g),
     "byol": lambda a, b, i, g: byol(a, b),
+    "captioning": _captioning,
     "centers": lambda a, b, i, g: centers(QUEUE, [a, b], LABEL[i], temperature=T),
     "centers (learned)": lambda a, b, i, g: centers(distributed.gather(a)[:4], [a, b], LABEL[i], temperature=T),
     "classify": lambda a, b, i, g: classify(a + b, i % D),
@@ -152,6 +161,7 @@ LOSSES: dict[str, Loss] = {
     "fairkl": lambda a, b, i, g: fairkl(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "fairkl_released": lambda a, b, i, g: fairkl_released(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "hard_info_nce": lambda a, b, i, g: hard_info_nce(a, b, a + b, temperature=T, weight=0.3, group=g),
+    "hardest_hinge": lambda a, b, i, g: hardest_hinge(a, b, margin=0.5, group=g),
     "hinge": lambda a, b, i, g: hinge(a[:, 0], b[:, 1]),
     "hcl": lambda a, b, i, g: hcl(a, b, temperature=T, group=g),
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
@@ -181,6 +191,9 @@ LOSSES: dict[str, Loss] = {
     "mixture_nce": _mixture_nce,
     "n_pairs": lambda a, b, i, g: n_pairs(a, b, LABEL[i], ORDER, penalty=0.1, group=g),
     "nce": _nce,
+    "info_nce_batch (positive not below)": lambda a, b, i, g: info_nce_batch(
+        a, b, temperature=T, group=g, positive_below=False
+    ),
     "nt_xent": lambda a, b, i, g: nt_xent(a, b, temperature=T, group=g),
     "nt_xent (queue)": lambda a, b, i, g: nt_xent(a, b, temperature=T, group=g, queue=(QUEUE, GROUP_OF_QUEUE)),
     "nt_xent_found": lambda a, b, i, g: nt_xent_found(
@@ -200,6 +213,7 @@ LOSSES: dict[str, Loss] = {
         [a, b], same_class(LABEL[i], 2), temperature=T, attract=True, group=g
     ),
     "pairs": lambda a, b, i, g: pairs([a, b], LABEL[i], margin=1.2, positive_margin=0.2, active=True, group=g),
+    "per_token": lambda a, b, i, g: per_token(-(a + b).sum(1), 1 + i % 5, LABEL[i] >= 0),
     "parametric": lambda a, b, i, g: parametric(
         a, a + b, LABEL[i], b, (QUEUE, OF_QUEUE - 1, GROUP_OF_QUEUE), temperature=T, alpha=0.5, smoothing=0.1, group=g
     ),
@@ -367,12 +381,13 @@ def _sent(names: list[str]) -> dict[str, tuple[int, int, int]]:
 def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     n, d, v, s, k = N // W, D, 2, 2, D  # samples a rank, embeddings, views, parts of a sample, kinds or prototypes
     rows = {
-        "nt_xent, nt_xent (queue), dcl, hcl, clip, hard_info_nce": (2 * n * d, W * 2 * n * d),
+        "nt_xent, nt_xent (queue), dcl, hcl, clip, hard_info_nce, hardest_hinge": (2 * n * d, W * 2 * n * d),
         "dcl (sigma)": (2 * n * d + 2 * n, W * (2 * n * d + 2 * n)),
         "spreading": (2 * n * d, 0),
         "bregman": (k, 0),
         "nt_xent_found": (v * n * d + v * n * d + v * n, W * v * n * d),
-        "info_nce_batch, siglip, mixed_info_nce, mixed_byol, leave_one_out (batch)": (n * d, W * n * d),
+        "info_nce_batch, info_nce_batch (positive not below), siglip, mixed_info_nce, mixed_byol, "
+        "leave_one_out (batch)": (n * d, W * n * d),
         "info_nce_parts": (s * n * d, W * s * n * d),
         "uniform": (n * d + n, W * (n * d + n)),
         "renyi": (n * d + 2 * v * n, W * 2 * v * n),
@@ -381,11 +396,12 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "universum (push)": (2 * v * n * d + v * n + 1, W * 2 * v * n * d),
         "parametric": (v * n * d + v * n + 1, W * v * n * d),
         "pairs": (v * n * d + v * n + 2, W * v * n * d),
+        "captioning": (n * d + 1, W * n * d),
         "centers": (v * n * d + v * n, W * v * n * d),
         "n_pairs": (n * d + n, W * n * d),
         "fairkl, fairkl_released": (n * d + 2 * n + 12, W * n * d + 12),
         "conditional_contrastive, data_to_data, data_to_data (released)": (n * d + n + 1, W * n * d),
-        "cross_entropy, classify, distillation, nce": (1, 0),
+        "cross_entropy, classify, distillation, nce, per_token": (1, 0),
         "unified": (2, 0),
         "divergence": (d + 1, d),
         "proto_nce": (n, 0),
@@ -401,7 +417,12 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
     table = page.split("| losses |")[1].split("\n\n")[0].splitlines()[2:]
     assert [line.split("|")[1].strip() for line in table] == list(rows)
 
-    more = {"dcl": 2 * n + 1, "dcl (sigma)": 2 * n + 1, "bregman": 2 * n * (k + 1)}
+    more = {
+        "dcl": 2 * n + 1,
+        "dcl (sigma)": 2 * n + 1,
+        "bregman": 2 * n * (k + 1),
+        "info_nce_batch (positive not below)": n + 1,
+    }
     more |= {"universum": 5 * n, "universum (push)": 5 * n}
     names = [name for row in rows for name in row.split(", ")]
     assert {name.split(" ")[0] for name in LOSSES} <= set(names)

@@ -152,6 +152,32 @@ def test_info_nce_batch() -> None:
     assert float(info_nce_batch(equal, equal, temperature=0.1)) == pytest.approx(math.log(8))
 
 
+@pytest.mark.parametrize("temperature", [0.1, 0.2])
+def test_without_the_positive_below(temperature: float) -> None:
+    q, k = unit(6, 4, 0).requires_grad_(), unit(6, 4, 1).requires_grad_()
+    losses = []
+    for i in range(6):
+        push = sum(math.exp(float(q[i].detach() @ k[j].detach()) / temperature) for j in range(6) if j != i)
+        losses.append(math.log(push) - float(q[i].detach() @ k[i].detach()) / temperature)
+    got = info_nce_batch(q, k, temperature=temperature, positive_below=False)
+    assert float(got.detach()) == pytest.approx(sum(losses) / 6)
+    # With the positive it is the softplus, row by row.
+    want = info_nce_batch(q, k, temperature=temperature)
+    assert sum(math.log1p(math.exp(loss)) for loss in losses) / 6 == pytest.approx(float(want.detach()))
+    eye = torch.eye(8, dtype=torch.float64)
+    same = info_nce_batch(eye, eye, temperature=0.2, positive_below=False)
+    assert float(same) == pytest.approx(math.log(7) - 5)
+    group = torch.tensor([0, 0, MISSING, 1, 1, 1])
+    free = torch.tensor([[i != j and not (group[i] == group[j] != MISSING) for j in range(6)] for i in range(6)])
+    logits = q.detach() @ k.detach().T / temperature
+    want = (logits.masked_fill(~free, -math.inf).logsumexp(1) - logits.diagonal()).mean()
+    torch.testing.assert_close(
+        info_nce_batch(q, k, temperature=temperature, group=group, positive_below=False).detach(), want
+    )
+    with pytest.raises(ValueError, match="1 sample"):
+        info_nce_batch(q[:1], k[:1], temperature=temperature, positive_below=False)
+
+
 def slow_hard_info_nce(q: Tensor, k: Tensor, hard: list[Tensor], temperature: float, weight: float) -> float:
     losses = []
     for i, query in enumerate(q):

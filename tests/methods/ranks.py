@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar import distributed
-from nearfar.batch import Batch, tensors
+from nearfar.batch import Batch
 from nearfar.method import Method
 from nearfar.nn.norms import SplitBatchNorm, synchronize_norms
 from nearfar.training.parallel import parallel
@@ -30,7 +30,7 @@ class Trace:
 
 def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int, *, live: bool) -> Trace:
     """Some steps of a method from a saved state, on this rank's rows of each batch, in DDP as `fit` has it."""
-    method = form.build().to(next(tensors(batches[0].views[0])).dtype)
+    method = form.build().to(next(value.dtype for value in state.values() if value.is_floating_point()))
     method.load_state_dict(state)
     if live:
         synchronize_norms(method, torch.device("cpu"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -20,6 +22,7 @@ from nearfar.modalities import recipes
 from nearfar.modalities.image import views as image
 from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
+from nearfar.nn.captioner import Captioner
 from nearfar.nn.towers import Towers
 from nearfar.nn.wrapped import Wrapped
 from nearfar.training import loop
@@ -71,7 +74,12 @@ SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
 
 def each(view: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A view with each of its tensors changed."""
-    return {name: change(part) for name, part in view.items()} if isinstance(view, dict) else change(view)
+    if isinstance(view, Tensor):
+        return change(view)
+    if isinstance(view, dict):
+        return {name: change(part) for name, part in view.items()}
+    parts = {field.name: getattr(view, field.name) for field in fields(view)}
+    return replace(view, **{name: change(part) for name, part in parts.items() if part is not None})
 
 
 COLUMNS = Columns([*(Column(f"number {i}", gaps=i == 0) for i in range(6)), Column("kind", ("a", "b", "c"))])
@@ -91,6 +99,34 @@ class TinyRows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.line(x)).relu()
 
+    def captioner(self, reads: int, *, width: int, layers: int) -> Signs:
+        return Signs(2, reads, COLUMNS.width, width=width, layers=layers)
+
+
+class Signs(Captioner):
+    """Writes which numbers of a row are above 0, as words; every other row ends a word early."""
+
+    def written(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        return (view > 0).long(), view.shape[1] - torch.arange(len(view)) % 2
+
+
+def captions(n: int, seed: int) -> list[str]:
+    """N sentences with two nouns or more."""
+    draw = random.Random(seed)
+    nouns = ["dog", "boy", "hill", "boat", "lake", "car"]
+    verbs = ["runs near", "jumps over", "sits by"]
+    return [" ".join(["a", a, draw.choice(verbs), "the", b]) for a, b in (draw.sample(nouns, 2) for _ in range(n))]
+
+
+def tiny_writer() -> Any:
+    """A T5 of one layer of 16 without dropout, whose tokenizer knows these."""
+    from nearfar.methods.calm import PROMPTS  # not at the top: transformers is an extra
+    from nearfar.modalities.text.encoder import fresh
+    from nearfar.modalities.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.learn([*captions(40, 0), *PROMPTS], 150, sentinels=4)
+    return fresh("t5-1x16", tokenizer, pooler="avg", length=16, dropout=0.0)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -99,7 +135,7 @@ class Form:
     name: str
     arguments: dict[str, Any]
     changed: str = ""
-    kind: Literal["image", "table", "pair"] = "image"
+    kind: Literal["image", "table", "pair", "text"] = "image"
 
     def __str__(self) -> str:
         return f"{self.name}{self.changed and '-'}{self.changed}{'' if self.kind == 'image' else f'-{self.kind}'}"
@@ -113,6 +149,8 @@ class Form:
             encoder, channels = TinyRows(), COLUMNS.width
         if self.kind == "pair":
             encoder, channels = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Wrapped(TinyRows(), {})}), 0
+        if self.kind == "text":
+            encoder, channels = tiny_writer(), 0
         known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels, "size": SIDE}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
@@ -120,7 +158,8 @@ class Form:
 
     def look(self, method: Method) -> Look:
         """A pass over the 40 samples of a training set."""
-        view = each(self.plain_view(), lambda part: part.to(next(method.parameters()).dtype))
+        dtype = next(method.parameters()).dtype
+        view = each(self.plain_view(), lambda part: part.to(dtype) if part.is_floating_point() else part)
         index = torch.arange(40)
         return Look(lambda network: network(view), torch.where(index < 30, index % 3, MISSING), index % 2)
 
@@ -128,6 +167,8 @@ class Form:
         """Of the 40 samples."""
         if self.kind == "pair":
             return {side: replace(self, kind=side).plain_view() for side in SIDES}
+        if self.kind == "text":
+            return self.batch(40).views[0]
         plain = image.plain(SIDE) if self.kind == "image" else table.plain(COLUMNS)
         (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
         return view
@@ -152,8 +193,15 @@ class Form:
             views = zip(*(batch.views for batch in made.values()), strict=True)
             return replace(made["image"], views=[dict(zip(SIDES, view, strict=True)) for view in views])
         generator = torch.Generator().manual_seed(seed)
-        given = self.samples(n, generator)
-        if self.kind == "table":
+        views: Any = None
+        given: tuple[Any, ...] = () if self.kind == "text" else self.samples(n, generator)
+        if self.kind == "text":
+            from nearfar.modalities.text.views import Sentences
+            from nearfar.modalities.text.views import views as text_views
+
+            views = text_views("concepts", tiny_writer().tokenizer, length=16)
+            given = (Sentences(captions(n, seed)),)
+        elif self.kind == "table":
             views = table.views("scarf", COLUMNS, self.samples(40, torch.Generator().manual_seed(50)))
         else:
             from nearfar.modalities.image.kind import (
@@ -166,7 +214,8 @@ class Form:
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
-        return Batch([view.to(dtype) for view in seen], index, label, group, attribute=index % 2)
+        seen = [view.to(dtype) if isinstance(view, Tensor) else view for view in seen]
+        return Batch(seen, index, label, group, attribute=index % 2)
 
 
 def forms() -> list[Form]:
@@ -177,20 +226,25 @@ def forms() -> list[Form]:
 def form(name: str, **arguments: Any) -> Form:
     """One method in small, with some arguments of one's own."""
     plain = next(_forms(name))
-    return Form(name, plain.arguments | arguments)
+    return replace(plain, arguments=plain.arguments | arguments)
 
 
 def _forms(name: str) -> Iterator[Form]:
-    flags = methods.flags(methods.load(name))
+    method, flags = methods.load(name), methods.flags(methods.load(name))
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
-    yield Form(name, plain)
-    if methods.load(name).needs_streams:
+    if method.needs_writer and not (find_spec("tokenizers") and find_spec("transformers")):
+        return
+    usual: Literal["image", "text", "pair"] = (
+        "text" if method.needs_writer else "pair" if method.needs_words else "image"
+    )
+    yield Form(name, plain, kind=usual)
+    if method.needs_streams and not method.needs_words:
         yield Form(name, plain, kind="pair")
-    elif not methods.load(name).needs_pixels:
+    elif not (method.needs_writer or method.needs_streams or method.needs_pixels):
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):
-            yield Form(name, plain | {flag: value}, f"{flag}={value}")
+            yield Form(name, plain | {flag: value}, f"{flag}={value}", usual)
 
 
 def small(value: Any) -> Any:

@@ -259,7 +259,8 @@ def test_two_ranks_are_one(two_ranks: Pool, form: Form, age: int) -> None:
     method = of_age(form, age, dtype=torch.float64)
     seeds = (0,) if form.changed else (0, 2)
     batches = [form.batch(16, seed=seed, dtype=torch.float64, grouped=seed == 2 or not age) for seed in seeds]
-    hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=1e-10, live=bool(age))
+    tolerance = 1e-6 if form.kind == "text" else 1e-10  # T5 takes its norms and softmax in single precision
+    hold_two_ranks_to_one(two_ranks, form, method, batches, tolerance=tolerance, live=bool(age))
 
 
 FEWER = {"fnc": {"top": 2}}
@@ -326,8 +327,10 @@ def test_any_number_of_rows_and_labels(form: Form) -> None:
 
 NO_CHANCE = {
     *("alignuniform", "byol", "npairs", "opencon", "renyicl", "triplet", "margin"),  # no softmax of similarities
+    "calm",  # likelihoods of texts
     *("paco", "gpaco", "rescom", "colorization"),  # logits and similarities side by side; weighted classes
     "contragan",  # two players: neither's loss says how far it is from knowing nothing
+    "supportset",  # what writing costs depends on the words
     *("cmc", "instdisc", "interclr"),  # by default: a constant Z; negatives chosen by similarity
 }
 """Methods that have no chance level as they come."""

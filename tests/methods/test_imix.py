@@ -183,5 +183,7 @@ def test_rows_of_a_table_are_mixed_as_images_are(base: Any, extra: int) -> None:
 
 def test_tables_have_no_boxes_to_paste() -> None:
     table = torch.randn(4, 5)
-    with pytest.raises(ValueError, match="mixup takes anything"):
+    with pytest.raises(ValueError, match="--mix mixup"):
         IMix(Rows(), mix="cutmix", dim=8)(Batch([table, table], torch.arange(4), torch.arange(4)))
+    assert IMix(Rows(), mix="cutmix", dim=8).changes == "images"
+    assert [IMix(Rows(), extra=extra, dim=8).changes for extra in (0, 1)] == ["mixed", "numbers"]

@@ -89,7 +89,7 @@ class Head(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, encoder: nn.Module, view: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, encoder: nn.Module, view: Tensor, generator: torch.Generator, most: int = 0) -> Tensor:
         return self.weight.sum() * encoder(view).square().mean() * torch.rand((), generator=generator)
 
 

@@ -16,6 +16,7 @@ from nearfar.batch import MISSING
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
+from tests.modalities.graph.small import array_file
 from tests.tiny import evaluated, folder
 
 RAGGED = str(Path(__file__).parent / "ragged")
@@ -90,7 +91,9 @@ def test_kinds_are_recognized_and_named(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("One line.\nAnother line.\n")
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
     known = {"image": [folder(tmp_path / "photos", 2), "drawings", np.zeros((2, 8, 8), np.uint8)]}
+    known |= {"graph": [array_file(tmp_path / "graphs.npz", 4)]}
     known |= {"table": [tmp_path / "rows.csv", {"a": [1, 2]}], "text": [tmp_path / "lines.txt", ["a b", "c d"]]}
+    known |= {"audio": [["a.wav", "b.FLAC"], [np.zeros(9)]]}
     assert sorted(known) == [name for name in modalities.names() if not getattr(modalities.entry(name), "ASKED", False)]
     for name, examples in known.items():
         assert [modalities.kind_of(data) for data in examples] == [name] * len(examples)

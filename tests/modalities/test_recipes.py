@@ -71,7 +71,8 @@ def hold_existing(file: str, function: str) -> None:
     assert plan.settings == recipe.settings
     assert plan.arguments.items() >= recipe.method.items()
     if not kinds.of(kind).pixels:
-        assert kinds.of(kind).view_count(plan.settings) in (1, 2)
+        count, known = kinds.of(kind).view_count(plan.settings), methods.load(method)
+        assert known.fewest_views <= count <= (known.most_views or 2)
     if kind == "table":
         rows = torch.zeros(4, 1), torch.zeros(4, 0, dtype=torch.int64)
         assert len(table.views(plan.settings.views, Columns([Column("x")]), rows)) == 2

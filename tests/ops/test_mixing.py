@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nearfar.distributed import local
-from nearfar.ops.mixing import cutmix, input_mix, mixup, universum
+from nearfar.errors import UserError
+from nearfar.ops.mixing import cutmix, input_mix, insist_fit, mixup, universum
 from tests.two_ranks import Pool
 
 
@@ -53,6 +54,32 @@ def test_cutmix_pastes_one_box_and_tells_how_large_it_is() -> None:
         torch.testing.assert_close(mixed.lam, 1 - moved[0, 0].double().mean().expand(6))
         sizes.append(float(mixed.lam[0]))
     assert 0.5 <= min(sizes) < max(sizes)
+
+
+def test_the_sides_of_a_pair_are_mixed_with_those_of_one_partner_in_one_proportion() -> None:
+    pair = {"a": torch.randn(6, 3), "b": torch.randn(6, 2, 4)}
+    x, partner, lam = mixup(pair, alpha=1.0, generator=torch.Generator().manual_seed(0))
+    for name, part in pair.items():
+        alone = mixup(part, alpha=1.0, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(alone.partner, partner)
+        torch.testing.assert_close(x[name], alone.x)
+        torch.testing.assert_close(alone.lam, lam)
+
+
+def test_what_does_not_fit_is_refused_by_what_a_method_does_with_it() -> None:
+    class Graph:
+        pass
+
+    rows, images = torch.zeros(2, 3), torch.zeros(2, 3, 4, 4)
+    fit = {"": [rows, Graph()], "mixed": [rows, {"a": rows}], "numbers": [rows, images], "images": [images]}
+    unfit = {"mixed": [Graph(), {"a": Graph()}], "numbers": [{"a": rows}, Graph()], "images": [rows, {"a": images}]}
+    for how, views in fit.items():
+        for view in views:
+            insist_fit(view, how, "it")
+    for how, views in unfit.items():
+        for view in views:
+            with pytest.raises(UserError, match="'it'"):
+                insist_fit(view, how, "it")
 
 
 def test_cutmix_is_for_images() -> None:

@@ -96,21 +96,31 @@ def measure(run: Any, test: Any, seed: int = 0) -> dict[str, Any]:
     }
 
 
+WIDE = 5
+"""Columns that fit into a terminal side by side."""
+
+
 def print_table(table: dict[str, Any]) -> None:
-    """Print a report's table."""
+    """Print a report's table; one of many columns with a line for each of these."""
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(title=table["title"], title_justify="left", title_style="bold")
+    names, columns = [row["name"] for row in table["rows"]], table["columns"]
+    cells = {(row["name"], c): _shown(row["values"].get(c)) for row in table["rows"] for c in columns}
+    turned = len(columns) > max(WIDE, len(names))
     drawn.add_column("")
-    for column in table["columns"]:
+    for column in names if turned else columns:
         drawn.add_column(column, justify="right")
-    for row in table["rows"]:
-        cells = [row["values"].get(column) for column in table["columns"]]
-        shown = ["" if c is None else f"{c['value']:.1f}" + _interval(c) for c in cells]
+    for column in columns if turned else ():
+        drawn.add_row(column, *(cells[name, column] for name in names), end_section=True)
+    for row in () if turned else table["rows"]:
+        shown = [cells[row["name"], column] for column in columns]
         drawn.add_row(row["name"], *shown, style="bold" if row.get("main") else "", end_section=True)
     Console().print(drawn)
 
 
-def _interval(cell: dict[str, float]) -> str:
-    return f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else ""
+def _shown(cell: dict[str, float] | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell['value']:.1f}" + (f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else "")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 ClassifierArg = Annotated[
     str,
     tyro.conf.Positional,
-    tyro.conf.arg(metavar="CLASSIFIER", help="A directory that `nearfar finetune` or distill made."),
+    tyro.conf.arg(
+        metavar="CLASSIFIER", help="A directory that `nearfar finetune` or distill made; with --prompts a run."
+    ),
 ]
 SHOWN = 20
 """Samples whose predictions are shown in the terminal; those of more go to a file."""
@@ -54,10 +56,12 @@ class Finetune(OfRun):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(OfRun):
-    """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made.
+    """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made;
+    or, with --prompts, the nearest class that words describe, by a run on pairs.
 
     Up to 20 are shown here; more, or with --out, go to a CSV of path, label, probability, calibrated (yes or no),
-    near_1, near_1_label, near_1_similarity, and so on."""
+    near_1, near_1_label, near_1_similarity, and so on; with --prompts, of path, label, prompt_1, prompt_1_label,
+    prompt_1_similarity, and so on."""
 
     classifier: ClassifierArg
     data: Annotated[
@@ -73,7 +77,12 @@ class Predict(OfRun):
     """Where the CSV goes; predictions.csv by default."""
     force: ForceArg = False
     near: NonNegativeInt = 3
-    """Labeled samples to name beside each."""
+    """Labeled samples, or prompts, to name beside each."""
+    prompts: str = ""
+    """For a run on pairs: prompts for the other side, one a line, or a table of them and of the label that each stands
+    for."""
+    tower: str = ""
+    """With --prompts: the side that DATA are of; by default the one whose kind they are."""
     trust: TrustArg = False
 
 
@@ -181,11 +190,13 @@ def predict(argv: list[str]) -> int:
     out = Path(call.out or "predictions.csv")
     if call.out:
         insist_free(out, force=call.force)
+    (first, *others) = call.data
+    if call.prompts:
+        return _by_prompts(call, list(call.data) if others else first, out)
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
     classifier.run.reading(call.given())
-    (first, *others) = call.data
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
         print(note)
@@ -204,12 +215,34 @@ def predict(argv: list[str]) -> int:
     return 0
 
 
+def _by_prompts(call: Predict, data: str | list[str], out: Path) -> int:
+    """Name new samples by words alone."""
+    from nearfar import across
+    from nearfar.run import load
+
+    tower = call.tower or across.side_of(load(call.classifier, trust=call.trust), data)
+    run = load(call.classifier, tower=tower, trust=call.trust).reading(call.given())
+    named = across.name(run, data, call.prompts, near=max(1, call.near), say=print)
+    if len(named) > SHOWN:
+        insist_free(out, force=call.force)
+    else:
+        _show_each(named.names, named.label, named.near)
+    if len(named) > SHOWN or call.out:
+        print(f"{counted(len(named), 'predictions')}: {named.write(out)}")
+    print("Similarities are cosines: of one sample they can be compared, and they are no probabilities.")
+    return 0
+
+
 def _show(predictions: Predictions) -> None:
-    rows = zip(predictions.names, predictions.label, predictions.probability.tolist(), predictions.near, strict=True)
-    for name, label, p, near in rows:
-        print(f"{printable(name)}\n  {label}  {100 * p:.0f} %")
-        for other, own, cosine in near:
-            print(f"    {cosine:.2f} like {printable(other)}, which is {own}")
+    rows = zip(predictions.label, predictions.probability.tolist(), strict=True)
+    _show_each(predictions.names, [f"{label}  {100 * p:.0f} %" for label, p in rows], predictions.near)
+
+
+def _show_each(names: list[str], said: list[str], near: list[list[tuple[str, str, float]]]) -> None:
+    for name, label, others in zip(names, said, near, strict=True):
+        print(f"{printable(name)}\n  {label}")
+        for other, own, cosine in others:
+            print(f"    {cosine:.2f} like {printable(other)}" + (f", which is {own}" if own != other else ""))
 
 
 def label_plan(argv: list[str]) -> int:

@@ -80,11 +80,11 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"'{path}', line {line}: not UTF-8 (the byte 0x{content[error.start]:02x}). Save it as CSV UTF-8."
+            f"'{path}', line {line}: not UTF-8 (the byte 0x{content[error.start]:02x}). Save it as UTF-8."
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"'{path}', line {line}: not UTF-8 (the byte 0x00). Save it as CSV UTF-8.")
+        raise UserError(f"'{path}', line {line}: the byte 0x00, which no text holds. Save it as UTF-8.")
     end = CHECKSUM.search(text, max(0, len(text) - 200))
     return text[: end.start()] if end else text
 

@@ -49,6 +49,25 @@ def folds(label: Tensor, group: Tensor | None = None, *, folds: int = 5, seed: i
         return [(rows[torch.from_numpy(train)], rows[torch.from_numpy(test)]) for train, test in splits if len(test)]
 
 
+def given_folds(label: Tensor, group: Tensor, fold: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Folds that are given, as `folds` gives its own; labeled samples in no fold are learned from in each, and those of
+    a group that is in another fold too are not tested.
+
+    fold: N, int64, or MISSING.  Raises ValueError where fewer than two have a sample to test.
+    """
+    rows = (label != MISSING).nonzero().flatten()
+    own = fold[rows]
+    names = own[own != MISSING].unique().tolist()
+    parts = [(rows[own != name], apart(group, rows[own != name], rows[own == name])) for name in names]
+    parts = [part for part in parts if len(part[1])]
+    if len(parts) < 2:
+        raise UserError(
+            f"{len(names)} folds with labels are given, {len(parts)} with samples of groups that are in no other fold, "
+            "and two or more are wanted: give data without folds, or --labels without groups"
+        )
+    return parts
+
+
 def _dealt(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each sample, the same as that of scikit-learn's StratifiedKFold, which takes a second or two to load.
 

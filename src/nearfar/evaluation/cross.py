@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,8 +62,8 @@ def chance(belongs: Tensor, gallery: int, ks: Sequence[int] = KS) -> dict[int, f
 
 
 def median_rank(rank: Tensor) -> int:
-    """The median rank, counted from 1, the lower of two."""
-    return int(rank.median()) + 1
+    """The median rank, counted from 1; between two it is cut off to a whole number."""
+    return int(np.median(rank.numpy())) + 1
 
 
 def class_weights(prompt: Tensor, label: Tensor, classes: int) -> Tensor:

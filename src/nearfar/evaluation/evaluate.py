@@ -17,6 +17,7 @@ from nearfar.evaluation.knn import KS, knn_chosen
 from nearfar.evaluation.kshot import few_labels_in_folds
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
 from nearfar.evaluation.protocol import Result, labeled, packed, per_class, result
+from nearfar.evaluation.svm import svm_answers
 
 _WAYS = ("as they are", "standardized")
 
@@ -39,10 +40,11 @@ def evaluate(
     solver: Solver = logistic,
     strengths: Sequence[float] = STRENGTHS,
     shots: Sequence[int] = (),
+    svm: bool = False,
     draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Result]:
-    """Results by name: "knn", "linear", and for each of `shots` "few_labels_<shots>".
+    """Results by name: "knn", "linear", with `svm` "svm", and for each of `shots` "few_labels_<shots>".
 
     feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
     of each fold; every sample is tested at most once, and the answers of all folds are judged together.
@@ -82,6 +84,17 @@ def evaluate(
         **common,
     }
     results["linear"] = summary("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
+
+    if svm:
+        named, chosen, caution = [], [], []
+        for train, test in parts:
+            inner = None if own is None else own[train]
+            answer, config, said = svm_answers(x[train], y[train], x[test], group=inner, seed=seed)
+            named.append(answer.to(x.device))
+            chosen.append(config)
+            caution += [note for note in said if note not in caution]
+        svm_config = {"chosen": _counts([f"C {one['C']:g}" for one in chosen]), "choices": chosen, **common}
+        results["svm"] = summary("svm", torch.cat(named), y, own, tested, svm_config, notes + caution, seed)
 
     folds = [(x[train], y[train], x[test], y[test]) for train, test in parts] if shots else []
     groups = None if own is None else own[tested]

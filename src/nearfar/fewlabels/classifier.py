@@ -88,15 +88,8 @@ class Classifier:
         return nn.Sequential(self.run.encoder, *self.layers[:-1]).eval()
 
     def open(self, data: Any) -> Samples:
-        """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
-
-        data: what `nearfar.Run.open` takes, or one file or several, where the kind of data has them.
-        """
-        run = self.run
-        files = [data] if isinstance(data, str | Path) and run.kind.is_sample(data) else data
-        if isinstance(files, list | tuple) and files and all(isinstance(file, str | Path) for file in files):
-            return run.kind.open_files([str(file) for file in files], run)
-        return run.open(data, lenient=True)
+        """Samples to name: see `nearfar.run.Run.open_new`."""
+        return self.run.open_new(data)
 
     def features(self, samples: Samples) -> Tensor:
         """What the last layer sees of every sample: N x D."""

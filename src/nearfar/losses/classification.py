@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.distributed import share
+from nearfar.distributed import share, total, world
 
 
 def cross_entropy(logits: Tensor, label: Tensor, *, log_prior: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
@@ -22,6 +22,17 @@ def cross_entropy(logits: Tensor, label: Tensor, *, log_prior: Tensor | None = N
     logits = logits if log_prior is None else logits + log_prior.to(logits.dtype)
     loss = F.cross_entropy(logits, label.clamp(min=0), reduction="none", label_smoothing=smoothing)
     return share(loss, label >= 0)
+
+
+def per_token(lost: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+    """The mean over all tokens of texts, of minus the log-probability of each; 0 where no text is kept.
+
+    lost: N, its sum over the tokens of each text.  tokens: N, int64, how many these are.  keep: N, bool, which texts
+    take part.
+    """
+    if keep is not None:
+        lost, tokens = torch.where(keep, lost, torch.zeros_like(lost)), tokens * keep
+    return lost.sum() * world() / total(tokens.sum().to(lost.dtype)).clamp(min=1)
 
 
 def single(logits: Tensor) -> Tensor:

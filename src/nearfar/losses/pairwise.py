@@ -99,17 +99,31 @@ def info_nce(
     return share(torch.logaddexp(pull, far(q, queue, exclude_same=groups)) - pull)
 
 
-def info_nce_batch(q: Tensor, k: Tensor, *, temperature: float | Tensor, group: Tensor | None = None) -> Tensor:
+def info_nce_batch(
+    q: Tensor,
+    k: Tensor,
+    *,
+    temperature: float | Tensor,
+    group: Tensor | None = None,
+    positive_below: bool = True,
+) -> Tensor:
     """InfoNCE inside the batch: each query finds its key among the keys of all queries.
 
         loss_i = -q_i . k_i / temperature + log sum_j exp(q_i . k_j / temperature)
 
     q, k: N x D. Equal rows give log N. One direction; CLIP and MoCo v3 take both.
+    positive_below: whether the sum has j = i; without it (GraphCL, arXiv 2010.13902) the loss can be negative, equal
+    rows give log(N - 1), and 2 samples on all ranks together are wanted.
     van den Oord et al. 2018, arXiv 1807.03748.
     """
     q, keys = q / temperature, gather(k)
     own = columns(q)
     pull = near(q, keys, own)
+    if not positive_below:
+        if len(keys) < 2:
+            raise ValueError("without the positive below there are no candidates with 1 sample; it wants at least 2")
+        others = far(q, keys, skip=own, exclude_same=None if group is None else _both(group))
+        return share(others - pull, None if group is None else others.isfinite())
     if group is None:
         return share(far(q, keys) - pull)
     return share(torch.logaddexp(pull, far(q, keys, skip=own, exclude_same=_both(group))) - pull)

@@ -39,6 +39,7 @@ class CLAE(SimCLR):
 
     title = "CLAE: Contrastive Learning with Adversarial Examples (Ho and Vasconcelos 2020)"
     family = "augmentations and views"
+    changes = "numbers"
 
     def __init__(
         self,

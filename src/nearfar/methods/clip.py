@@ -40,7 +40,7 @@ class CLIP(Method):
         sigmoid: Judge each pair by itself, instead of choosing among all.
         bias: With which --sigmoid begins.
         lock: The name of a side whose network stays as it is, but for the layer into the shared space, as in LiT; it
-            should bring weights, as by --sides image.from_run=RUN.
+            must bring weights, as by --sides image.from_run=RUN.
 
     Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020;
     Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", arXiv 2303.15343; Zhai et al. 2022, "LiT:
@@ -50,6 +50,7 @@ class CLIP(Method):
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision (Radford et al. 2021)"
     family = "in-batch negatives"
     needs_streams = True
+    locks = "lock"
 
     def __init__(
         self,

@@ -27,8 +27,7 @@ class IMix(Method):
         q = f(lam x_i + (1 - lam) x_p)        loss_i = lam loss(q, k_i) + (1 - lam) loss(q, k_p)
 
     Use it when augmentations are weak or unknown, as for tables, or data are few. It costs what its base costs.
-    Note: Decided here: "barlow", which the paper lacks, mixes targets as "byol" does; partners may lie on any process;
-    only one direction is computed; "npair" alone has a norm behind the projector, as in the paper for images.
+    Note: Decided here: "barlow" mixes targets as "byol" does; one direction is computed; "npair" alone has a last norm.
 
     Args:
         base: Loss: "npair" (keys of the batch), "moco" (of a queue too), "byol" or "barlow" (needs a larger dim).
@@ -75,6 +74,7 @@ class IMix(Method):
         self.slow = MomentumPair(self.encoder, split_norms(self.projector, splits)) if slow else None
         self.queue = Queue(queue, dim) if base == "moco" else None
         self.base, self.mix, self.temperature = base, mixup if mix == "mixup" else cutmix, temperature
+        self.changes = "images" if mix == "cutmix" else "numbers" if extra else "mixed"
         self.alpha, self.extra, self.extra_alpha, self.momentum = alpha, extra, extra_alpha, momentum
 
     def query(self, view: Any) -> Tensor:

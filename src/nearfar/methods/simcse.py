@@ -19,9 +19,10 @@ class SimCSE(Method):
 
         loss_i = -s(a_i, p_i) + log sum_j (exp s(a_i, p_j) + exp(s(a_i, h_j) + [j = i] hard_weight))
 
-    Use it for sentences: on single ones their views differ by dropout alone; columns of pairs or triplets, as of NLI,
-    are better where there are any. It costs what SimCLR costs. Copies in a batch are false negatives: `nearfar doctor`
-    finds them. With --both, --no-mlp and temperature 0.05 it is the loss that others call multiple negatives ranking.
+    Use it for sentences: of single ones the paper's views differ by dropout alone, which a network from random weights
+    finds too easy, so that words are deleted there; columns of pairs or triplets, as of NLI, are better. It costs what
+    SimCLR costs. Copies in a batch are false negatives: `nearfar doctor` finds them. With --both, --no-mlp and
+    temperature 0.05 it is the loss that others call multiple negatives ranking.
     Note: With pairs or triplets the paper keeps the layer behind the first token: --pooler cls --no-mlp.
 
     Args:
@@ -66,7 +67,7 @@ class SimCSE(Method):
             return Step(contrast)
         if not (warm or self.mlm):
             return Step(contrast + _idle(self.restorer))
-        restored = self.restorer(self.encoder, batch.views[0], self.clock.generator())
+        restored = self.restorer(self.encoder, batch.views[0], self.clock.generator(), self.micro_batch)
         return Step(contrast + (1.0 if warm else self.mlm) * restored, {"mlm": restored.detach()})
 
     def loss(self, z: list[Tensor], group: Tensor | None) -> Tensor:

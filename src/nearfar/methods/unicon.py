@@ -51,6 +51,7 @@ class UniCon(SupCon):
     ) -> None:
         super().__init__(encoder, dim=dim, temperature=temperature, base_temperature=base_temperature)
         self.pull, self.box, self.lam = pull, mix == "cutmix", lam
+        self.changes = "images" if self.box else "numbers"
 
     def embedded(self, x: Tensor) -> Tensor:
         return normalize(self.projector(self.embed(x)))  # VN x dim

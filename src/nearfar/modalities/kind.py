@@ -46,7 +46,8 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  folds: of an evaluation, where no split is named and the
+    labels allow.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -55,6 +56,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
@@ -235,6 +237,14 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def sequential(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
+        return False
+
+    def writes(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name has a decoder, for methods from text to text."""
+        return False
+
     def side(self, tower: str, config: dict[str, Any]) -> tuple[Kind, dict[str, Any], dict[str, Any]]:
         """Of a run of this kind the kind of a tower alone, its settings, and what config.yaml keeps of its samples.
 
@@ -247,6 +257,15 @@ class Kind:
         """The run whose encoder training begins with, and the network that this must be, by the name of a tower; "" is
         the whole encoder."""
         return {"": (settings.from_run, settings.encoder)} if settings.from_run else {}
+
+    def begins_trained(self, settings: Any, tower: str = "") -> bool:
+        """Whether a network, "" or a tower by its name, begins with weights that are not random.
+
+        Raises ValueError where there is no such tower.
+        """
+        if tower:
+            raise UserError(f"there is no tower {tower!r}: the encoder is a single network; leave it out")
+        return bool(self.starts(settings))
 
     def has_scores(self, data: Any, asked: Asked) -> bool:
         """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""
@@ -263,6 +282,9 @@ class Kind:
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
         raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")
+
+    def given_folds(self, samples: Any) -> Tensor | None:
+        """The fold of each sample in a cross-validation that the data bring, N int64, or MISSING; None without one."""
 
     def facts(self, samples: Any, settings: Any) -> dict[str, Any]:
         """What config.yaml keeps of the samples, `channels` (numbers of an input, where there are any) among others."""

@@ -73,6 +73,12 @@ def looks_like_sentences(path: Path) -> bool:
     return bool(sentence_column(columns)) and not listed
 
 
+def lists_files(path: Path) -> bool:
+    """Whether a .csv names files: it has a column called path, or begins with the name of a file beside it."""
+    rows = [row.cells for row in csv.first_rows(path, 2)]
+    return any(csv.column(cells, "path") or (path.parent / cells[0]).is_file() for cells in rows)
+
+
 def looks_like_table(path: Path) -> bool:
     """Whether a file holds rows to learn from, and not a list of files or the contents of files.
 
@@ -84,8 +90,8 @@ def looks_like_table(path: Path) -> bool:
         return True
     if name.endswith(".csv") and path.is_file():
         rows = [row.cells for row in csv.first_rows(path, 2)]
-        listed = any(csv.column(cells, "path") or (path.parent / cells[0]).is_file() for cells in rows)
-        return not listed and any(len(cells) > 1 or isinstance(csv.value(cells[0]), Decimal) for cells in rows)
+        several = any(len(cells) > 1 or isinstance(csv.value(cells[0]), Decimal) for cells in rows)
+        return several and not lists_files(path)
     if name.endswith((".parquet", ".pq")) and path.is_file():
         import pyarrow as pa
         import pyarrow.parquet as pq

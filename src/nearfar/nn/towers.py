@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.distributed import normalize
 from nearfar.errors import UserError
-from nearfar.method import Encoder, Stage
+from nearfar.method import Encoder, Stage, Traced
 from nearfar.nn.apply import Apply
 
 TOWERS = "towers"
@@ -77,6 +80,13 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
+        return self.trunk.captioner(reads, width=width, layers=layers)
+
+    def traced(self) -> Traced:
+        inner = self.trunk.traced()
+        return replace(inner, behind=(*inner.behind, self.joint))
+
     def network(self) -> nn.Module:
         return nn.ModuleDict({"trunk": self.trunk.network(), "joint": self.joint})
 
@@ -91,8 +101,75 @@ class Joint(Encoder):
         behind = ["", "", "encode_trunk = encode", "", "", "def encode(x):", "    return joint(encode_trunk(x))"]
         return ['net, joint = net["trunk"], net["joint"]', *self.trunk.encode_lines(), *behind]
 
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
+        return self.trunk.publish(folder, self.joint)
+
     def preparation(self) -> dict[str, Any]:
         return self.trunk.preparation()
+
+
+class WithMaps(Encoder):
+    """An encoder that gives behind its row what the last maps of its network show, place by place: N x (dim + M C).
+
+    reads: C, the channels of a map. Raises ValueError where the network has no stages.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.reads = encoder, encoder.dim, trunk(encoder).stages()[-2].dim
+
+    def forward(self, view: Any) -> Tensor:
+        *blocks, last = trunk(self.encoder).stages()
+        for block in blocks:
+            view = block(view)
+        row = last(view)
+        row = self.encoder.joint(row) if isinstance(self.encoder, Joint) else row
+        return torch.cat([row, view.flatten(2).transpose(1, 2).flatten(1)], 1)
+
+
+class Reading:
+    """The networks of towers of which one is written, word by word, of what the others give.
+
+    write: the name of that one, by default the last.  maps: of the others, see `WithMaps`.  width: of what is read.
+    Raises ValueError for an encoder without towers, a name that none has, and maps of several widths.
+    """
+
+    def __init__(self, encoder: Encoder, write: str, *, maps: bool) -> None:
+        if not isinstance(encoder, Towers):
+            raise UserError("sentences are written of another side: give pairs, such as --pair image=path,text=caption")
+        self.names, self.maps, self.write = list(encoder.of), maps, write or list(encoder.of)[-1]
+        self.others = [name for name in self.names if name != self.write]
+        self.dim = encoder.tower(self.write).dim
+        widths = {WithMaps(encoder.tower(name)).reads for name in self.others} if maps else {self.dim}
+        if len(widths) > 1:
+            raise UserError(f"--maps: they have {' and '.join(map(str, widths))} channels, and one decoder reads them")
+        self.width = widths.pop()
+
+    def writer(self, encoder: Any, *, width: int, layers: int) -> nn.Module:
+        """The decoder. Raises ValueError where the side that is to be written sees no words."""
+        try:
+            return encoder.tower(self.write).captioner(self.width, width=width, layers=layers)
+        except UserError as error:
+            raise UserError(f"{error}: name the side that holds them by --write, of {', '.join(self.names)}") from error
+
+    def streams(self, encoder: Any) -> list[Stage]:
+        """The towers, for `Method.embed_streams`, those that are read with their maps, if these are wanted."""
+        towers = [encoder.tower(name) for name in self.names]
+        if self.maps:
+            towers = [t if n == self.write else WithMaps(t) for n, t in zip(self.names, towers, strict=True)]
+        return [Stage(Apply(itemgetter(n)), t, dim=t.dim) for n, t in zip(self.names, towers, strict=True)]
+
+    def apart(self, made: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        """What the streams gave, by name: unit rows, N x dim, and maps, N x M x width, None where none are wanted."""
+        rows = {name: normalize(out[:, : self.dim]) for name, out in zip(self.names, made, strict=True)}
+        maps = dict(zip(self.names, made, strict=True)) if self.maps else {}
+        return rows, {
+            name: maps[name][:, self.dim :].unflatten(1, (-1, self.width)) if maps else None for name in self.others
+        }
+
+    def seen(self, views: Sequence[Any]) -> Any:
+        """The view of the side that is written, which `embed_streams` lets it see."""
+        return views[self.names.index(self.write) % len(views)][self.write]
 
 
 def trunk(encoder: Encoder) -> Encoder:

@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from nearfar.errors import NotFound, UserError
 
 
+def held(module: nn.Module, *names: str) -> None:
+    """Let weights of a module stay as they are: plain tensors in the place of its parameters, where it has these."""
+    for name in names:
+        if (value := getattr(module, name)) is not None:
+            delattr(module, name)
+            setattr(module, name, value.detach())
+
+
 def load_weights(net: nn.Module, path: str | Path) -> list[str]:
     """Fill `net` from a file, every entry of it or nothing; returns notes on what in the file was left over.
 

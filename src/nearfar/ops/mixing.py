@@ -7,6 +7,7 @@ rank: the mixtures do not depend on the number of processes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,20 +31,58 @@ class Mixed(NamedTuple):
 def mixup(x: Any, *, alpha: float, generator: torch.Generator) -> Mixed:
     """lam_i x_i + (1 - lam_i) x_partner(i), where lam is the larger of b and 1 - b for b of Beta(alpha, alpha).
 
-    x: N x ..., of floats; or a view that mixes itself, by `mixed(partner, lam)`.
+    x: N x ..., of floats; or a view that mixes itself, by `mixed(partner, lam)`; or a dict of such parts.
     Zhang et al. 2017, arXiv 1710.09412; the maximum is that of i-Mix, arXiv 2010.08887.
     """
     n = world() * size(x)
     partner = local(torch.randperm(n, generator=generator)).to(next(tensors(x)).device)
     lam = local(_larger_shares(n, alpha, generator)).to(partner.device)
-    if not isinstance(x, Tensor):
-        if not callable(getattr(type(x), "mixed", None)):
-            raise UserError(f"samples are mixed as numbers, and a {type(x).__name__} is none: give it a method `mixed`")
-        lam = lam.float()
-        return Mixed(x.mixed(partner, lam), partner, lam)
-    lam = lam.to(x)
-    weight = lam.view(-1, *[1] * (x.dim() - 1))
-    return Mixed(weight * x + (1 - weight) * gather(x)[partner], partner, lam)
+    return Mixed(_mixed(x, partner, lam), partner, lam.to(x) if isinstance(x, Tensor) else lam.float())
+
+
+def _mixed(x: Any, partner: Tensor, lam: Tensor) -> Any:
+    if isinstance(x, Mapping):
+        return {name: _mixed(part, partner, lam) for name, part in x.items()}
+    if isinstance(x, Tensor):
+        weight = lam.to(x).view(-1, *[1] * (x.dim() - 1))
+        return weight * x + (1 - weight) * gather(x)[partner]
+    insist_mixable(x)
+    return x.mixed(partner, lam.float())
+
+
+def insist_fit(view: Any, how: str, who: str) -> None:
+    """Raise ValueError where a view is not fit for what a method does with it: see `Method.changes`."""
+    if how:
+        {"mixed": insist_mixable, "numbers": insist_numbers, "images": insist_images}[how](view, who)
+
+
+def insist_mixable(view: Any, who: str = "mixup") -> None:
+    """Raise ValueError where samples cannot be mixed."""
+    if isinstance(view, Mapping):
+        for part in view.values():
+            insist_mixable(part, who)
+    elif not (isinstance(view, Tensor) or callable(getattr(type(view), "mixed", None))):
+        raise UserError(
+            f"{who!r} mixes samples as numbers, and a {type(view).__name__} is none: give it a method `mixed`"
+        )
+
+
+def insist_images(view: Any, who: str) -> None:
+    """Raise ValueError where a view holds no images."""
+    if not (isinstance(view, Tensor) and view.dim() == 4):
+        given = tuple(view.shape) if isinstance(view, Tensor) else f"a {type(view).__name__}"
+        raise UserError(
+            f"{who!r} pastes boxes of images, N x C x H x W, into each other, not {given}: give --mix mixup"
+        )
+
+
+def insist_numbers(view: Any, who: str) -> None:
+    """Raise ValueError where a view is no single tensor, whose numbers can be changed."""
+    if not isinstance(view, Tensor):
+        raise UserError(
+            f"{who!r} changes the numbers of samples that are one tensor each, such as images or rows, and a "
+            f"{type(view).__name__} is none: choose another method"
+        )
 
 
 def cutmix(x: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
@@ -52,8 +91,7 @@ def cutmix(x: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
     x: N x C x H x W. The box would hold 1 - lam of the image, lam as in `mixup`, but is cut off at the border.
     Yun et al. 2019, arXiv 1905.04899.
     """
-    if x.dim() != 4:
-        raise UserError(f"cutmix takes images, N x C x H x W, not {tuple(x.shape)}: mixup takes anything")
+    insist_images(x, "cutmix")
     partner = local(torch.randperm(world() * len(x), generator=generator)).to(x.device)
     side = math.sqrt(1 - float(_larger_shares(1, alpha, generator)))
     box, area = [], 1.0
@@ -75,6 +113,7 @@ def input_mix(views: list[Tensor], others: int, *, alpha: float, generator: torc
     """
     if not others:
         return views
+    insist_numbers(views[0], "InputMix")
     rows = torch.cat([gather(view) for view in views])  # VWN x ...
     if others == 1:
         own = _larger_shares(len(rows), alpha, generator)
@@ -109,8 +148,7 @@ def universum(
     if not box:
         mixed = [(1 - lam) * view + lam * other[part] for view, part in zip(views, partner, strict=True)]
         return mixed, partner.flatten()
-    if other.dim() != 4:
-        raise UserError(f"a box is pasted into images, N x C x H x W, not {tuple(views[0].shape)}: sums take anything")
+    insist_images(other, "cutmix")
     rows, columns = _box(other.shape[2], other.shape[3], 1 - lam, generator)
     mixed = [other[part] for part in partner]
     for new, view in zip(mixed, views, strict=True):

@@ -30,6 +30,7 @@ def results_table(
     titles = {
         "knn": "kNN (%)",
         "linear": "linear (%)",
+        "svm": "SVM (%)",
         "few_labels_1": "1 label a class (%)",
         "few_labels_5": "5 labels (%)",
     }

@@ -31,6 +31,7 @@ class RunPage:
     facts: names and values of the header.  folder: of the run, quoted for a shell.  classifier: whether it is one.
     encoder_only: whether the curves are of the encoder, which a classifier took as it was.
     results, cards, classes: of results/*.json; classes has title and table of single classes.
+    written: concepts, what was written for them, and a true sentence, of some.
     map: as stored, for the script.  views: the contact sheet, a data URI.
     damaged: the names of files that could not be read.
     skipped: name and reason of the first files that could not be read, of `skipped_count`.
@@ -49,6 +50,7 @@ class RunPage:
     map: dict[str, Any] | None
     neighbors: Gallery | None
     found: list[tuple[str, Gallery]]
+    written: list[list[str]]
     outliers: Gallery | None
     copies: Gallery | None
     views: str | None
@@ -100,6 +102,7 @@ def page_data(record: Record) -> RunPage:
         map=record.map,
         neighbors=neighbors(record),
         found=found(record),
+        written=record.written,
         outliers=outliers(record),
         copies=copies(record),
         views=f"data:image/png;base64,{base64.b64encode(record.views).decode()}" if record.views else None,

@@ -15,6 +15,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
   `copy_sets` and `outliers`.   - `results/found.json`: `directions`, each a `name` and what `found_grid` gives.
+- `results/written.json`: `rows`, each concepts, what was written for them, and a true sentence.
 - `results/NAME.json`, all others: a table,
 
       {"title": "Does it help?", "note": "One sentence.", "columns": ["kNN (%)", "linear (%)"],
@@ -52,9 +53,10 @@ from nearfar.files import read_json, read_yaml
 from nearfar.training.directory import read_environment, read_skipped, unchanged
 from nearfar.training.journal import Journal
 
-SPECIAL = ("map", "neighbors", "copies", "outliers", "found")
+SPECIAL = ("map", "neighbors", "copies", "outliers", "found", "written")
 REMEDIES = dict.fromkeys(SPECIAL, "`nearfar report RUN --data DATA` writes it again") | {
     "found": "`nearfar evaluate RUN DATA` writes it again",
+    "written": "`nearfar evaluate RUN DATA` writes it again",
     "finetune": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
     "classifier": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
 }
@@ -80,6 +82,7 @@ class Record:
     copies: dict[str, Any] | None = None
     outliers: dict[str, Any] | None = None
     found: list[dict[str, Any]] = field(default_factory=list)
+    written: list[list[str]] = field(default_factory=list)
     classifier: dict[str, Any] | None = None
     views: bytes | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -136,6 +139,7 @@ def read(run_dir: str | Path) -> Record:
     record.copies = attempt("results/copies.json", _copies, None)
     record.outliers = attempt("results/outliers.json", _outliers, None)
     record.found = attempt("results/found.json", _found, [])
+    record.written = attempt("results/written.json", _written, [])
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
             record.tables[path.stem] = table
@@ -243,6 +247,11 @@ def _found(path: Path) -> list[dict[str, Any]]:
         for query in grid["queries"]:
             _check_tiles([query, *query["neighbors"]], grid, face)
     return grids
+
+
+def _written(path: Path) -> list[list[str]]:
+    """Concepts, what was written for them, and a true sentence."""
+    return [[str(a), str(b), str(c)] for a, b, c in _json(path)["rows"]]
 
 
 def _copies(path: Path) -> dict[str, Any]:

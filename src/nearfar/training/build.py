@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
+from nearfar.nn.wrapped import sees_steps
+from nearfar.ops.mixing import insist_fit
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
@@ -106,15 +109,22 @@ def settled(plan: Plan, samples: Samples) -> Plan:
 def insist_ready(plan: Plan) -> None:
     """Raise ValueError for what cannot be trained, as far as that is known before the data are opened."""
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    if method.needs_pixels and not kind.pixels:
+    steps = kind.sequential(settings) if plan.network is None else sees_steps(plan.network)
+    if method.needs_pixels and not kind.pixels and not (method.takes_steps and steps):
+        own = f", nor does {settings.encoder!r} see steps of a sequence" if method.takes_steps else ""
         raise UserError(
-            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
-            "`nearfar methods` lists the others"
+            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none{own}: "
+            "`nearfar methods` lists the others" + (", and --encoder melgru does" if method.takes_steps else "")
         )
     if method.needs_streams and plan.network is None and not kind.several(settings):
         raise UserError(
             f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
             "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
+        )
+    if method.needs_writer and plan.network is None and not kind.writes(settings):
+        raise UserError(
+            f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
+            "and --encoder t5, or a folder with a T5"
         )
     labels = method.learns_from_labels(plan.arguments)
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if labels else ""
@@ -129,8 +139,15 @@ def insist_possible(plan: Plan) -> None:
         kind.insist_settings(settings)
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
+    method = methods.load(plan.method)
+    locked = plan.arguments.get(method.locks, "")
+    if locked and plan.network is None and not kind.begins_trained(settings, locked):
+        raise UserError(
+            f"--{method.locks} {locked!r}: its network would keep the random weights it begins with, which know "
+            f"nothing: give it those of a run by --sides {locked}.from_run=RUN, or leave it free to learn"
+        )
     if (count := kind.view_count(settings)) is not None:
-        insist_views(plan, methods.load(plan.method), count)
+        insist_views(plan, method, count)
 
 
 def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
@@ -192,6 +209,9 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
     kind.insist_fitting(encoder, views)
+    if method.changes:
+        with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example
+            insist_fit(encoder.example(2), method.changes, plan.method)
     for note in encoder.notes:
         say(note)
     known = digests(samples)
@@ -248,7 +268,7 @@ def _insist_same_network(run: str, name: str) -> None:
 def _other_network(run: str, spec: dict[str, Any], name: str | None) -> UserError:
     return UserError(
         f"--from-run {run!r} has the encoder {spec.get('name')!r} for {spec.get('channels', 'other')} channels, "
-        f"whose weights do not fit {name!r} here: give the same --encoder, for the same kind of data"
+        f"whose weights do not fit {name!r} here: give the same --encoder, and inputs of the same kind and form"
     )
 
 

@@ -83,36 +83,66 @@ def test_prompts_name_classes_without_a_label_that_is_learned_from(tmp_path: Pat
     assert values(made, "trained encoder")["zero-shot (%)"] > 60
     assert made["protocol"]["prompts"] == 8
     assert {row["name"] for row in made["per_class"]["rows"]} == {"red", "green", "blue", "white"}
+    named, lines = tmp_path / "named.csv", tmp_path / "prompts.txt"
+    lines.write_text("a large red square\na large green square\na large blue square\na large white square\n")
+    held = columns.read_text().splitlines()
+    columns.write_text("\n".join([held[0], *held[-16:]]) + "\n")
+    words = ["predict", str(out), str(columns), "--prompts", str(lines), "--out", str(named)]
+    assert main(words) == 2  # a table may hold sentences as well
+    assert main([*words, "--tower", "table"]) == 0
+    told = [row.split(",") for row in named.read_text().splitlines()[1:]]
+    assert sum(own[1].split()[2] == row["label"] for own, row in zip(told, rows(64)[-16:], strict=True)) > 9
+    assert all(own[1] == own[2] and own[4] >= own[7] for own in told)  # each prompt is a class, the nearest the first
     prompts.write_text("text,label\na red square,red\na blue square,blue\n")
     assert main(["evaluate", str(out), str(columns), "--tower", "table", "--prompts", str(prompts)]) == 2
 
 
 def test_other_kinds_are_pairs_just_as_well_and_a_run_goes_on(tmp_path: Path) -> None:
     data, out = table(tmp_path / "pairs.jsonl", rows(32)), tmp_path / "run"
-    assert main(["train", "clip", str(data), "--out", str(out), *NUMBERS, "--sigmoid", "--lock", "table"]) == 0
-    words = ["--resume", "--sigmoid", "--lock", "table", "--epochs", "3"]
+    assert main(["train", "clip", str(data), "--out", str(out), *NUMBERS, "--sigmoid"]) == 0
+    words = ["--resume", "--sigmoid", "--epochs", "3"]
     assert main(["train", "clip", str(data), "--out", str(out), *NUMBERS, *words]) == 0
     run = nearfar.load(out)
     assert run.config["settings"]["epochs"] == 3
-    one, first = run.encoder, run.untrained()
-    assert isinstance(one, Towers)
-    assert isinstance(first, Towers)
-    table_tower, before = one.tower("table"), first.tower("table")
-    assert isinstance(table_tower, Joint)
-    assert isinstance(before, Joint)
-    same = zip(table_tower.trunk.parameters(), before.trunk.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in same)
-    assert not torch.equal(table_tower.joint.weight, before.joint.weight)
     words = ["--tower", "text", "--text-column", "caption", "--out", str(tmp_path / "text.npz")]
     assert main(["embed", str(out), str(data), *words]) == 0
     np.testing.assert_allclose(np.load(tmp_path / "text.npz")["features"], run.embed(str(data))[:, 8:], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["simclr", "cmc"])
-def test_methods_of_views_and_of_sensors_take_pairs_too(method: str, tmp_path: Path) -> None:
+def test_captions_are_written_of_images_and_clips_and_a_run_goes_on(tmp_path: Path) -> None:
+    """A clip is an image whose channels are frames; the words are those of the side that is named."""
+    rng, out = np.random.default_rng(0), tmp_path / "run"
+    frames = rng.integers(0, 255, (16, 16, 16, 5), dtype=np.uint8)
+    np.savez(tmp_path / "clips.npz", frames=frames, caption=np.array([row["caption"] for row in rows(16)]))
+    words = ["train", "supportset", str(tmp_path / "clips.npz"), "--pair", "text=caption,image=frames", *TINY]
+    words += ["--encoder", "image=conv4,text=bert-1x16", "--width", "16", "--layers", "1", "--out", str(out)]
+    assert main(words) == 2  # the last side is none of words
+    assert main([*words, "--write", "text", "--bank", "20", "--word-dropout", "0.2", "--epochs", "1"]) == 0
+    resumed = [*words, "--write", "text", "--bank", "20", "--word-dropout", "0.2", "--resume"]
+    assert main(resumed) == 0
+    run = nearfar.load(out)
+    assert (run.sides, run.config["settings"]["epochs"]) == (["text", "image"], 2)
+    assert main(["evaluate", str(out), str(tmp_path / "clips.npz")]) == 0
+    assert values(results(out, "retrieval"), "trained encoder")["text to image, R@10 (%)"] > 0
+
+
+def test_methods_of_views_take_pairs_too(tmp_path: Path) -> None:
     data, out = table(tmp_path / "pairs.jsonl", rows(16)), tmp_path / "run"
-    assert main(["train", method, str(data), "--out", str(out), *NUMBERS, "--epochs", "1"]) == 0
+    assert main(["train", "simclr", str(data), "--out", str(out), *NUMBERS, "--epochs", "1"]) == 0
     assert nearfar.load(out).embed(str(data)).isfinite().all()
+
+
+def test_three_sides_of_which_two_are_sensors_of_one_kind_find_each_other(tmp_path: Path) -> None:
+    data, out = table(tmp_path / "sensors.jsonl", rows(16)), tmp_path / "run"
+    sides = ["--pair", "table=r+g,table=b,text=caption", "--encoder", "table1=mlp-8x1,table2=mlp-8x1,text=bert-1x16"]
+    assert main(["train", "cmc", str(data), "--out", str(out), *sides, *TINY, "--epochs", "1"]) == 0
+    assert main(["evaluate", str(out), str(data)]) == 0
+    run = nearfar.load(out)
+    assert run.sides == ["table1", "table2", "text"]
+    assert {name.partition(",")[0] for name in results(out, "retrieval")["chance"]} == {
+        f"{one} to {other}" for one in run.sides for other in run.sides if one != other
+    }
+    assert nearfar.load(out, tower="table2").embed(str(data)).shape == (16, 8)
 
 
 def test_two_captions_of_one_picture_pass_one_network_and_find_each_other(tmp_path: Path) -> None:
@@ -132,16 +162,19 @@ def test_two_captions_of_one_picture_pass_one_network_and_find_each_other(tmp_pa
 
 
 def test_a_side_begins_with_the_weights_of_another_run(tmp_path: Path) -> None:
-    data = table(tmp_path / "pairs.jsonl", rows(16))
+    data, others = table(tmp_path / "pairs.jsonl", rows(16)), tmp_path / "others.txt"
+    others.write_text("\n".join(f"Another sentence, of other words: {i}" for i in range(16)))
     first, out = tmp_path / "first", tmp_path / "run"
-    words = ["--text-column", "caption", "--encoder", "bert-1x16", "--epochs", "1", "--batch", "8", "--length", "12"]
-    assert main(["train", "simcse", str(data), "--out", str(first), *words]) == 0
+    words = ["--encoder", "bert-1x16", "--epochs", "1", "--batch", "8", "--length", "12"]
+    assert main(["train", "simcse", str(others), "--out", str(first), *words]) == 0
     own = ["--sides", f"text.from_run={first}", "text.length=12", "--lock", "text"]
     assert main(["train", "clip", str(data), "--out", str(out), *NUMBERS, *own]) == 0
     text = nearfar.load(out, tower="text").encoder
     assert isinstance(text, Joint)
     given = nearfar.load(first).encoder.state_dict()
     assert all(torch.equal(value, given[name]) for name, value in text.trunk.state_dict().items())
+    # Its tokens mean what they meant there.
+    assert text.spec["tokenizer"] == nearfar.load(first).encoder.spec["tokenizer"]
 
 
 WRONG = [
@@ -161,10 +194,13 @@ WRONG = [
     ("clip pairs.jsonl --pair image=path,text=caption --sides image.size=-3", "--size -3"),
     ("clip pairs.jsonl --pair image=path,text=caption --sides size=3", "SIDE.SETTING=VALUE"),
     ("clip pairs.jsonl --pair image=path,text=caption --shared", "of several kinds"),
+    ("clip pairs.jsonl --pair image=path,text=caption --lock image", "--sides image.from_run=RUN"),
+    ("clip pairs.jsonl --pair image=path,text=caption --lock sound", "the sides are image, text"),
     (
         "simclr pairs.jsonl --pair image=path,text=caption --view-count 1",
         "takes 2 views of each sample, and --view-count 1 makes 1",
     ),
+    ("supportset pairs.jsonl --pair text=caption,image=path", "holds them by --write, of text, image"),
     ("rotation pairs.jsonl --pair image=path,text=caption", "views of pairs have none"),
 ]
 

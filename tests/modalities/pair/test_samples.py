@@ -58,8 +58,14 @@ def test_arrays_in_order_a_mapping_an_archive_and_a_folder_hold_the_same(tmp_pat
         part = folder / made[i]["split"]
         (folder / f"{i}.png").rename(part / f"{i}.png")
         (part / f"{i}.txt").write_text(f"{text}\n\nsecond {i}\n")
+    parts = [(tmp_path / "folder" / row["split"] / f"{i}.png").read_bytes() for i, row in enumerate(made)]
+    ends = np.cumsum([0, *map(len, parts)])
+    about = np.array("where they come from")  # one for all, which is no column
+    encoded = np.frombuffer(b"".join(parts), np.uint8)
+    np.savez(tmp_path / "b.npz", x=encoded, offsets=ends, caption=np.array(texts), about=about)
     named = "image=x,text=caption"
     for samples in (
+        opened(tmp_path / "b.npz", named),
         opened((pictures, texts), "image,text"),
         opened({"x": pictures, "caption": texts}, named),
         opened(tmp_path / "a.npz", named),
@@ -72,6 +78,15 @@ def test_arrays_in_order_a_mapping_an_archive_and_a_folder_hold_the_same(tmp_pat
     assert sorted(captions(samples)) == sorted([text, f"second {i}"] for i, text in enumerate(texts))
     assert sorted(samples.names) == sorted(f"{row['split']}/{i}" for i, row in enumerate(made))
     assert samples.split == [name.partition("/")[0] for name in samples.names]
+
+
+def test_an_array_of_several_numbers_a_row_is_a_side_of_as_many_columns() -> None:
+    sensors = np.random.default_rng(0).normal(size=(8, 3)), torch.randn(8, 2)
+    samples = opened(sensors, "table,table")
+    one, two = samples.sides.values()
+    assert [len(side.columns.numbers) for side in (one, two)] == [3, 2]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match=r"'table1'.*unequal length"):
+        opened(([np.zeros(3), np.zeros(2)], [np.zeros(1), np.ones(1)]), "table,table")
 
 
 def test_a_list_in_a_cell_and_rows_of_one_first_side_are_several_entries_of_one_sample(tmp_path: Path) -> None:
@@ -129,6 +144,7 @@ REFUSED: list[tuple[Callable[[Path], Any], str, str]] = [
     (lambda path: path, "text,text", "do not tell sides of one kind apart"),
     (lambda path: path / "nothing.csv", "image=path,text=caption", "nothing at"),
     (lambda path: {"x": ["a"], "y": ["b"]}, "text=x+y,text=y", "sentences are in one column, and 2"),
+    (lambda path: {"x": ["a", "b"], "y": [1, 2]}, "text=x,text=y", "the side 'text2': .* holds 1, a int"),
 ]
 
 

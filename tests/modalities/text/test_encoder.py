@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nearfar.batch import cat, select
 from nearfar.errors import NotFound, UserError
-from nearfar.modalities.text.encoder import TextEncoder, buckets, from_folder, from_spec, pool
+from nearfar.modalities.text.encoder import Restorer, TextEncoder, buckets, from_folder, from_spec, pool
 from nearfar.modalities.text.settings import insist_encoder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 
@@ -137,6 +137,7 @@ def test_masked_tokens_are_hidden_as_bert_has_it_and_named() -> None:
     torch.manual_seed(0)
     encoder = tiny()
     restorer = encoder.restorer()
+    assert isinstance(restorer, Restorer)
     tokens = TOKENIZER(sentences(400), 16)
     drawn = torch.rand(400, 3, 16, generator=torch.Generator().manual_seed(0))
     ids, which = restorer.hide(tokens, drawn)
@@ -159,6 +160,15 @@ def test_masked_tokens_are_hidden_as_bert_has_it_and_named() -> None:
     # The draws of `forward` follow from the generator as these do, since no other process takes part.
     want = torch.nn.functional.cross_entropy(logits[which], tokens.ids[which])
     assert float(loss) == pytest.approx(float(want), rel=1e-4)
+
+
+def test_a_writer_writes_the_words_of_a_sentence_and_its_end() -> None:
+    writer, tokens = tiny().captioner(6, width=8, layers=1), TOKENIZER(TEXTS, 16)
+    ids, length = writer.written(tokens)
+    assert torch.equal(ids, tokens.ids[:, 1:])
+    assert torch.equal(length, tokens.length - 1)
+    assert (ids[torch.arange(len(ids)), length - 1] == TOKENIZER.last[0]).all()
+    assert writer(ids, torch.randn(len(ids), 2, 6)).shape == (*ids.shape, TOKENIZER.size)
 
 
 def test_mixed_sentences_are_mixed_in_the_embeddings_of_their_words() -> None:

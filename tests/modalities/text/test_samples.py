@@ -15,6 +15,7 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests
 from nearfar.errors import NotFound, UserError, WrongType
 from nearfar.modalities.text.samples import open_texts
+from nearfar.modalities.text.settings import Settings
 
 TEXTS = [
     "The film, they said, was good",
@@ -99,6 +100,34 @@ def test_pairs_and_triplets_are_samples_of_several_sentences() -> None:
         ["o", "n"],
     ]
     assert "1 triplet of 3 left out" in samples.notes[0]
+
+
+def test_pairs_that_share_a_sentence_are_one_group_with_those_that_the_data_name() -> None:
+    data = {
+        "a": ["One  man", "two", "three", "four", "five", "six", "seven"],
+        "b": ["p", "q", "one man", "q", "r", "s", "t"],
+        "c": ["n", "n", "n", "n", "n", "n", "n"],  # hard negatives make nothing alike
+        "group": ["", "", "g", "", "g", "h", ""],
+    }
+    samples = open_texts(data, columns=("a", "b", "c"))
+    group = samples.group.tolist()
+    assert group[0] == group[2] == group[4]
+    assert group[1] == group[3]
+    assert len({group[0], group[1], group[5]}) == 3
+    assert MISSING not in group[:6]
+    assert group[6] == MISSING
+    assert "4 triplets hold a sentence that stands in another one" in samples.notes[0]
+    single = open_texts({"a": ["x", "x"], "b": ["x", "y"]}, columns=("a",))
+    assert single.group.tolist() == [MISSING] * 2
+    alone = open_texts({"a": ["x", "y"], "b": ["x", "z"]}, columns=("a", "b"))
+    assert (alone.group.tolist(), alone.notes) == ([MISSING] * 2, [])
+
+
+def test_several_columns_of_hard_negatives_are_joined_by_a_plus() -> None:
+    settings = Settings(positive_column="p", negative_column="n1 + n2")
+    assert settings.columns == ("", "p", "n1", "n2")
+    with pytest.raises(UserError, match="two of the columns"):
+        Settings(positive_column="p", negative_column="n1+P")
 
 
 def test_a_line_of_a_megabyte_is_a_sentence(tmp_path: Path) -> None:

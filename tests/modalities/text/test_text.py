@@ -14,6 +14,9 @@ from PIL import Image
 import nearfar
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
+from nearfar.modalities import recipes
+from nearfar.modalities.text.samples import open_texts
+from nearfar.modalities.text.settings import Facts, Settings
 from nearfar.training import loop as loops
 from tests.tiny import evaluated
 
@@ -26,7 +29,7 @@ def test_from_a_table_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     data, out = reviews(tmp_path / "reviews.csv", 60), tmp_path / "run"
     assert main(["train", "simcse", str(data), "--text-column", "text", "--out", str(out), *TINY]) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
-    assert (config["kind"], config["settings"]["views"]) == ("text", "dropout")
+    assert (config["kind"], config["settings"]["views"]) == ("text", "deletion")
     assert main(["evaluate", str(out), str(data)]) == 0
     rows = {row["name"]: row["values"] for row in json.loads(evaluated(out).read_text())["rows"]}
     assert list(rows) == ["bag of words", "TF-IDF", "untrained encoder", "trained encoder"]
@@ -83,20 +86,39 @@ def test_a_run_goes_on_bit_for_bit_with_the_tokenizer_that_it_learned(
 def test_triplets_are_trained_with_hard_negatives_and_read_singly_afterward(tmp_path: Path) -> None:
     data, out = tmp_path / "nli.csv", tmp_path / "run"
     texts = sentences(96)
-    rows = [f'"{a}","{b}","{c}"' for a, b, c in zip(texts[:32], texts[32:64], texts[64:], strict=True)]
-    data.write_text("\n".join(["sent0,sent1,hard_neg", *rows]) + "\n")
-    columns = ["--text-column", "sent0", "--positive-column", "sent1", "--negative-column", "hard_neg"]
+    rows = [f'"{a}","{b}","{c}","no {a}"' for a, b, c in zip(texts[:32], texts[32:64], texts[64:], strict=True)]
+    data.write_text("\n".join(["sent0,sent1,hard_neg,other", *rows]) + "\n")
+    columns = ["--text-column", "sent0", "--positive-column", "sent1", "--negative-column", "hard_neg+other"]
     pooler = ["--pooler", "cls", "--no-mlp"]
     assert main(["train", "simcse", str(data), *columns, *pooler, "--out", str(out), *TINY]) == 0
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["arguments"]["hard_negatives"] is True
-    assert config["made"]["views"] == 3
+    assert config["made"]["views"] == 4
     run = nearfar.load(out)
     assert run.embed(str(data)).shape == (32, 16)
     (tmp_path / "single.csv").write_text('sent0\n"' + '"\n"'.join(texts[:5]) + '"\n')
     torch.testing.assert_close(run.embed(str(tmp_path / "single.csv")), run.embed(str(data))[:5], rtol=1e-3, atol=1e-4)
     assert main(["train", "simclr", str(data), *columns[:4], "--out", str(tmp_path / "two"), *TINY]) == 0
     assert main(["train", "simclr", str(data), *columns, "--out", str(tmp_path / "three"), *TINY]) == 2
+
+
+def test_words_are_deleted_where_a_network_begins_with_random_weights_and_sentences_are_single() -> None:
+    made = {
+        (columns, fresh): recipes.load("sentences", "simcse", "text", Facts(columns=columns, fresh=fresh))
+        for columns in (1, 2, 3)
+        for fresh in (True, False)
+    }
+    views = {key: (recipe.settings.views, recipe.method["hard_negatives"]) for key, recipe in made.items()}
+    assert views.pop((1, True)) == ("deletion", False)
+    assert views == {(c, fresh): ("dropout", c > 2) for c, fresh in views}
+    for given, fresh in (
+        ({"encoder": "bert-1x16"}, True),
+        ({"encoder": "folder"}, False),
+        ({"from_run": "run"}, False),
+    ):
+        settings = Settings(**given)
+        facts = kinds.of("text").recipe_facts(open_texts(["a b", "c d"]), settings, {})
+        assert facts.fresh == fresh
 
 
 def test_pairs_with_scores_are_measured_by_correlation(tmp_path: Path) -> None:
@@ -138,7 +160,7 @@ def test_views_and_doctor_take_the_column(tmp_path: Path, capsys: pytest.Capture
         (["--text-column", "id"], r"'id'.*holds '0' and no sentences"),
         (["--encoder", "bert-base-uncased"], "Nothing is downloaded"),
         (["--tokenizer", "."], r"no tokenizer\.json"),
-        (["--encoder-dropout", "0"], "--views dropout: the encoder has no dropout"),
+        (["--views", "dropout", "--encoder-dropout", "0"], "--views dropout: the encoder has no dropout"),
         (["--views", "blur"], "none of dropout, deletion"),
         (["--negative-column", "label"], "takes a --positive-column"),
         (["--view-count", "3"], "takes 2 views"),

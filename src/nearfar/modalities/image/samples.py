@@ -131,8 +131,8 @@ def open_images(
         a torch Dataset of such images or of (image, label): one without `targets` is gone through once more for them;
         a datasets.Dataset with a column of images, and optional label, group, attribute, split;
         a pair (images, labels) of any of these;
-        a .npz file with such an array as images, x or data, or with encoded images end to end as jpeg and their N + 1
-        offsets; optional labels or y, names (of the classes), group, attribute, split.
+        a .npz file with such an array as images, x or data, or with encoded images end to end as jpeg or png and
+        their N + 1 offsets; optional labels or y, names (of the classes), group, attribute, split.
         A TIFF file of several pages is as many images, named FILE#1 and so on, of one group, with the labels of the
         file and their own; a page for each channel makes one image where ImageJ or OME has written that down.
         Formats of files: JPEG, PNG, GIF, BMP, WebP, AVIF, TIFF, PNM, JPEG 2000, TGA, .npy, and with pillow-heif HEIC,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
-from nearfar.errors import UserError
 from nearfar.modalities.recognize import holds_sentences, looks_like_table
+from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
 DRAWINGS = "drawings"
@@ -74,37 +70,10 @@ def biggan_width(name: str) -> int:
     return int(name.removeprefix("biggan")) if re.fullmatch(r"biggan[1-9]\d{0,3}", name) else 0
 
 
-@cache
-def timm_names() -> frozenset[str]:
-    """The networks of timm, those of older names too, as they stand in its sources: importing it takes seconds."""
-    found = find_spec("timm")
-    names: set[str] = set()
-    for path in Path(found.origin or "").parent.glob("models/*.py") if found else ():
-        text = path.read_text(encoding="utf-8")
-        names.update(re.findall(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", text, re.MULTILINE))
-        for block in re.findall(r"register_model_deprecations\(__name__, \{(.*?)\}", text, re.DOTALL):
-            names.update(re.findall(r"['\"](\w+)['\"]\s*:", block))
-    return frozenset(names)
-
-
 def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so. Of several side by side (ycbcr:NAME) it is the name of each."""
     network = name.rpartition(":")[2]
-    names = timm_names()
-    own = sys.modules.get("timm")  # which may know more, of the user's own
-    if (
-        network == "conv4"
-        or biggan_width(network)
-        or not names
-        or network.partition(".")[0] in names
-        or (own and own.is_model(network))
-    ):
-        return
-    close = get_close_matches(network, ["conv4", *sorted(names)], n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
-    raise UserError(
-        f'no encoder is called "{network}" (conv4, biggan32 and the {len(names)} networks of timm are): {hint}'
-    )
+    insist_network(network, ("conv4", network) if biggan_width(network) else ("conv4", "biggan32"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ SUFFIXES = frozenset(
 """A file with such a suffix is an image file; if it cannot be decoded, it is a bad one."""
 
 
-IMAGES, LABELS = ("jpeg", "offsets", "images", "x", "data"), ("labels", "y")
+IMAGES, LABELS = ("jpeg", "png", "offsets", "images", "x", "data"), ("labels", "y")
 """Arrays of a .npz file that hold images, and those that hold labels."""
 
 ANY_LABEL = LabelColumn()
@@ -235,10 +235,12 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"'{path}': {key!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
 
-    encoded, offsets, array = first("jpeg"), first("offsets"), first("images", "x", "data")
+    encoded, offsets, array = first("jpeg", "png"), first("offsets"), first("images", "x", "data")
     if encoded is not None and offsets is not None:
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[-1] > len(encoded) or (np.diff(offsets) < 0).any():
-            raise UserError(f"'{path}': offsets must rise, N + 1 for N images, up to the {len(encoded)} jpeg bytes.")
+            raise UserError(
+                f"'{path}': offsets must rise, N + 1 for N images, up to the {len(encoded)} bytes of images."
+            )
         n = len(offsets) - 1
         opened = Opened(str(path), EndToEnd(encoded, offsets), list(map(str, range(n))))
     elif array is not None:
@@ -247,7 +249,7 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
     else:
         raise UserError(
             f"'{path}' holds {', '.join(map(repr, file)) or 'nothing'}. Wanted: an array named images, x or data "
-            "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg and offsets."
+            "(N x H x W or N x H x W x C, uint8), or encoded images as jpeg or png, and offsets."
         )
     there = [name for name in file if name not in IMAGES]
     known = ANY_LABEL.name not in there and any(name in LABELS for name in there)  # by another name

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -283,7 +285,7 @@ def _read(data: Any, sides: Sequence[Side]) -> Rows:
         raise UserError(f"{given} has sides of unequal length, {shown}: each entry belongs to one of the other side")
     n = next(iter(counts.values()))
     if table is None:
-        plain = {str(name): v for name, v in held.items() if name not in found and len(v) == n and _is_plain(v)}
+        plain = {str(name): v for name, v in held.items() if name not in found and _is_plain(v, n)}
         table = tables.read(plain)[0] if plain else None
     cells = []
     for side in sides:
@@ -312,12 +314,23 @@ def _folder(path: Path, sides: Sequence[Side], given: str) -> Rows:
     return Rows(given=given, names=list(held), cells=[[own[k] for own in held.values()] for k in range(len(sides))])
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, Any]:
+    """What a .npz file holds, by name."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            held = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
+    return {name: _apart(array, held.get("offsets")) for name, array in held.items()}
+
+
+def _apart(array: np.ndarray, offsets: np.ndarray | None) -> Any:
+    """An array; or, of encoded items that lie in it end to end by N + 1 offsets, each item's bytes."""
+    if array.ndim != 1 or array.dtype != np.uint8 or offsets is None or offsets.ndim != 1:
+        return array
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(array) or (np.diff(offsets) < 0).any():
+        return array
+    return [array[start:end].tobytes() for start, end in pairwise(offsets.tolist())]
 
 
 def _values(column: Any) -> list[Any]:
@@ -327,10 +340,12 @@ def _values(column: Any) -> list[Any]:
     return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
 
 
-def _is_plain(column: Any) -> bool:
+def _is_plain(column: Any, rows: int) -> bool:
     """Whether a column holds words or numbers, one a row."""
-    return getattr(column, "ndim", 1) == 1 and all(
-        isinstance(value, str | int | float | np.generic | None) for value in column
+    return (
+        getattr(column, "ndim", 1) == 1
+        and len(column) == rows
+        and all(isinstance(value, str | int | float | np.generic | None) for value in column)
     )
 
 
@@ -400,8 +415,12 @@ def _side(
         raise UserError(f"there is nothing of the side {side.name!r} in any row")
     names = side.columns or (side.name,)
     values = zip(*distinct, strict=True) if len(names) > 1 else [distinct]
-    data = kind.from_columns(dict(zip(names, map(list, values), strict=True)), parts, root)
-    samples = open_side(side, data)
+    try:
+        data = kind.from_columns(dict(zip(names, map(list, values), strict=True)), parts, root)
+        samples = open_side(side, data)
+    except UserError as error:
+        flag = f" (of this side, --sides {side.name}.SETTING=VALUE)" if " --" in str(error) else ""
+        raise UserError(f"the side {side.name!r}: {error}{flag}") from error
     made: dict[int, list[int]] = {}
     of = kind.entries(samples, data)
     for row, entry in enumerate(of):

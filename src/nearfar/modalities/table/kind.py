@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from nearfar.data.labels import LabelColumn
 from nearfar.data.tables import header
 from nearfar.data.tiles import Cells, Tiles
+from nearfar.errors import UserError
 from nearfar.files import load_function
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Examination
@@ -103,8 +105,17 @@ class TableKind(kind.Kind):
         )
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
-        """Any number of them; what a column holds is learned from rows that are not in another split."""
-        return {**columns, "split": list(split)}
+        """Any number of them; what a column holds is learned from rows that are not in another split. An array of
+        several numbers a row is as many columns."""
+        made: dict[str, Any] = {}
+        for name, cells in columns.items():
+            if any(getattr(cell, "ndim", 0) != 1 for cell in cells):
+                made[name] = cells
+                continue
+            if len({len(cell) for cell in cells}) > 1:
+                raise UserError(f"the rows of {name!r} are arrays of unequal length: give as many numbers in each")
+            made |= {f"{name}_{i}": numbers for i, numbers in enumerate(np.stack(cells).T)}
+        return {**made, "split": list(split)}
 
     def facts(self, samples: TableSamples, settings: Settings) -> dict[str, Any]:
         """How many inputs a row makes; a method that asks for channels gets that."""

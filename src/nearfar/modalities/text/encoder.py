@@ -10,17 +10,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from nearfar.distributed import local, world
+from nearfar.batch import split
+from nearfar.distributed import local, share, world
 from nearfar.errors import UserError
-from nearfar.losses.classification import cross_entropy
-from nearfar.method import Encoder
+from nearfar.losses.classification import single
+from nearfar.method import Encoder, Traced
 from nearfar.modalities.text.settings import Pooler, insist_installed, sizes, transformer_folder
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
+from nearfar.modalities.text.writer import SpanRestorer, Writer
+from nearfar.nn.captioner import Captioner
 from nearfar.precision import network
 
 BUCKET = 32
 """Sentences, at least, that pass the network together where those of a batch differ in length."""
+
+WRITING = ("t5", "mt5", "umt5")
+"""Networks of transformers with encoder and decoder that can be used."""
 
 ATTENTION = "sdpa"
 """The fused form, in which no matrix of token by token is kept."""
@@ -59,7 +66,8 @@ def buckets(length: Tensor) -> list[Tensor]:
 
 
 class TextEncoder(Encoder):
-    """A network of transformers for sentences: Tokens of N -> N x dim.
+    """A network of transformers for sentences: Tokens of N -> N x dim. Of one with a decoder besides, such as T5, the
+    states of the encoder represent a sentence, and the decoder is trained only where a method asks for what writes.
 
     config: of the network, in plain JSON types.  tokenizer: that makes its tokens.  length: those of a sentence that it
     sees.  pooler: see `pool`; cls has a linear layer and tanh behind the first token, which stay after training.
@@ -68,6 +76,12 @@ class TextEncoder(Encoder):
     def __init__(self, name: str, config: dict[str, Any], tokenizer: Tokenizer, pooler: Pooler, length: int) -> None:
         super().__init__()
         self.net = _network(config)
+        self.writes = bool(self.net.config.is_encoder_decoder)
+        if self.writes and pooler in ("cls", "cls_before_pooler"):
+            raise UserError(
+                f"--pooler {pooler}: {name!r} has no first token that stands for a sentence: give --pooler avg"
+            )
+        self._train_decoder(False)
         self.dim = int(self.net.config.hidden_size)
         self.dense = nn.Linear(self.dim, self.dim) if pooler == "cls" else None
         self.tokenizer, self.length = tokenizer, length
@@ -93,6 +107,11 @@ class TextEncoder(Encoder):
         rows = [self._encode(view.ids[part], view.length[part]) for part in order.split(list(map(len, parts)))]
         return torch.cat(rows)[order.argsort()]
 
+    @property
+    def reads(self) -> Any:
+        """The network that reads sentences, without a decoder."""
+        return self.net.get_encoder() if self.writes else self.net
+
     def _encode(self, ids: Tensor, length: Tensor) -> Tensor:
         states = self.states(ids, length)
         mask = torch.arange(states[-1].shape[1], device=ids.device) < length[:, None]
@@ -105,7 +124,7 @@ class TextEncoder(Encoder):
         mask = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
         layered = self.pooler in ("avg_top2", "avg_first_last")
         full = {} if bool(mask.all()) else {"attention_mask": mask.long()}
-        out = self.net(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
+        out = self.reads(input_ids=ids.masked_fill(~mask, self.pad), output_hidden_states=layered, **full)
         return out.hidden_states if layered else [out.last_hidden_state]
 
     def _mixed(self, view: Tokens, other: Tokens, share: Tensor) -> Tensor:
@@ -119,25 +138,74 @@ class TextEncoder(Encoder):
             mask |= own
             rows = rows + weight[:, None, None] * words(ids.masked_fill(~own, self.pad)) * own[..., None]
         layered = self.pooler in ("avg_top2", "avg_first_last")
-        out = self.net(inputs_embeds=rows, attention_mask=mask.long(), output_hidden_states=layered)
+        out = self.reads(inputs_embeds=rows, attention_mask=mask.long(), output_hidden_states=layered)
         row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
         return row if self.dense is None else self.dense(row).tanh()
 
-    def restorer(self) -> Restorer:
-        return Restorer(self)
+    def restorer(self) -> Restorer | SpanRestorer:
+        if not self.writes:
+            return Restorer(self)
+        self._train_decoder(True)
+        return SpanRestorer(self)
+
+    def writer(self) -> Writer:
+        if not self.writes:
+            return super().writer()  # pyright: ignore[reportReturnType]
+        self._train_decoder(True)
+        return Writer(self)
+
+    def _train_decoder(self, trained: bool) -> None:
+        """Of many processes, all wait for a gradient of what is trained."""
+        reads = {id(p) for p in self.reads.parameters()}
+        for p in self.net.parameters():
+            if id(p) not in reads:
+                p.requires_grad_(trained)
+
+    def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> Captioner:
+        known = self.tokenizer
+        return Captioner(known.size, reads, self.length, skip=len(known.first), width=width, layers=layers)
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tokens:
         """Sentences of random tokens, as long as can be."""
         return example(self.spec | {"size": self.tokenizer.size}, n, generator)
 
-    def publish(self, folder: Path) -> list[Path]:
+    def traced(self) -> Traced:
+        """Of the ids of tokens and where there are any, N x L each, for any N and L."""
+
+        def views(draw: torch.Generator) -> list[Tokens]:
+            made = []
+            for n, width in ((3, self.length), (1, self.length), (5, max(2, self.length // 2))):
+                length = torch.randint(1, width + 1, (n,), generator=draw)
+                length[0] = width
+                made.append(Tokens(torch.randint(self.tokenizer.size, (n, width), generator=draw), length))
+            return made
+
+        axes = {0: "batch", 1: "tokens"}
+        names = {"input_ids": axes, "attention_mask": axes}
+        return Traced(_Rows(self), names, lambda view: (view.ids, view.mask.long()), views)
+
+    def publish(self, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
         from nearfar.modalities.text.publish import publish
 
         encoder = copy.deepcopy(self).to("cpu", torch.float32).eval()
-        return publish(encoder, folder)
+        return publish(encoder, folder, behind and copy.deepcopy(behind).to("cpu", torch.float32))
 
     def preparation(self) -> dict[str, Any]:
         return {"layout": "input_ids and attention_mask, of the tokenizer of its spec", "length": self.length}
+
+
+class _Rows(nn.Module):
+    """An encoder on tensors: the ids of tokens, and where there are any, N x L each -> N x dim."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        own = self.encoder
+        out = own.net(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        row = pool(out.hidden_states, mask, own.pooler)
+        return row if own.dense is None else own.dense(row).tanh()
 
 
 class Restorer(nn.Module):
@@ -160,11 +228,14 @@ class Restorer(nn.Module):
         self.hidden, self.size = tokenizer.mask, tokenizer.size
         self.kept = [*tokenizer.first, *tokenizer.last]
 
-    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator) -> Tensor:
-        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability."""
+    def forward(self, encoder: TextEncoder, view: Tokens, generator: torch.Generator, most: int = 0) -> Tensor:
+        """This rank's share of the mean, over the hidden tokens of all ranks, of minus the log-probability.
+
+        most: sentences that pass at a time, and once more in the backward pass; 0 for all at once.
+        """
         ids, which = self.hide(view, local(torch.rand(world() * len(view.ids), 3, encoder.length, generator=generator)))
-        logits = self._logits(encoder, Tokens(ids, view.length), which)
-        return cross_entropy(logits, view.ids[which])
+        cost = self._costs(encoder, Tokens(ids, view.length), view.ids, which, most)
+        return share(cost, torch.ones_like(cost, dtype=torch.bool))
 
     def hide(self, view: Tokens, chance: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of which some are hidden or exchanged, and which are to be named: N x L each.
@@ -179,10 +250,19 @@ class Restorer(nn.Module):
         return ids, which
 
     @network
-    def _logits(self, encoder: TextEncoder, view: Tokens, which: Tensor) -> Tensor:
-        states = encoder.states(view.ids, view.length)[-1]  # N x L x H
+    def _costs(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor, most: int) -> Tensor:
+        """Of each hidden token minus the log-probability, a part of the sentences after the other."""
+        if not 0 < most < len(ids):
+            return self._cost(encoder, shown, ids, which)
+        count = -(-len(ids) // most)
+        parts = zip(split(shown, count), split(ids, count), split(which, count), strict=True)
+        return torch.cat([checkpoint(self._cost, encoder, *part, use_reentrant=False) for part in parts])
+
+    def _cost(self, encoder: TextEncoder, shown: Tokens, ids: Tensor, which: Tensor) -> Tensor:
+        states = encoder.states(shown.ids, shown.length)[-1]  # N x L x H
         table = encoder.net.get_input_embeddings().weight
-        return nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        logits = nn.functional.linear(self.layers(states[which[:, : states.shape[1]]]), table, self.bias)
+        return nn.functional.cross_entropy(single(logits), ids[which], reduction="none")
 
 
 def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tokens:
@@ -199,17 +279,33 @@ def from_spec(spec: dict[str, Any]) -> TextEncoder:
 
 
 def fresh(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int, dropout: float) -> TextEncoder:
-    """A BERT with random weights (arXiv 1810.04805), of the layers and width that its name tells."""
+    """A BERT (arXiv 1810.04805) or T5 (1910.10683) with random weights, of the layers and width that its name tells."""
     known = sizes(name)
     if known is None:
         raise UserError(f"{name!r} is no network with random weights")
     layers, width = known
+    heads = max(1, width // 64)
+    if name.startswith("t5"):
+        config = {
+            "model_type": "t5",
+            "vocab_size": tokenizer.size,
+            "num_layers": layers,
+            "d_model": width,
+            "num_heads": heads,
+            "d_kv": width // heads,
+            "d_ff": 4 * width,
+            "dropout_rate": dropout,
+            "pad_token_id": 0,
+            "decoder_start_token_id": 0,
+            "eos_token_id": tokenizer.last[-1],
+        }
+        return TextEncoder(name, config, tokenizer, pooler, length)
     config = {
         "model_type": "bert",
         "vocab_size": tokenizer.size,
         "num_hidden_layers": layers,
         "hidden_size": width,
-        "num_attention_heads": max(1, width // 64),
+        "num_attention_heads": heads,
         "intermediate_size": 4 * width,
         "max_position_embeddings": max(512, length),
         "hidden_dropout_prob": dropout,
@@ -223,15 +319,17 @@ def from_folder(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int)
 
     Raises ValueError where it cannot be read, takes fewer tokens, or has another vocabulary.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
     folder = transformer_folder(Path(name))
     try:
         known = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--encoder {name!r}: its config.json cannot be used ({error})") from error
-    if known.is_encoder_decoder:
-        raise UserError(f"--encoder {name!r} is a {known.model_type} of encoder and decoder: give an encoder alone")
+    if known.is_encoder_decoder and known.model_type not in WRITING:
+        raise UserError(
+            f"--encoder {name!r} is a {known.model_type} of encoder and decoder: of these only T5 can be used"
+        )
     config: dict[str, Any] = json.loads(known.to_json_string())
     for field in ("architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
         config.pop(field, None)
@@ -246,7 +344,7 @@ def from_folder(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int)
         )
     encoder = TextEncoder(name, config, tokenizer, pooler, length)
     try:
-        given = AutoModel.from_pretrained(
+        given = (AutoModelForSeq2SeqLM if known.is_encoder_decoder else AutoModel).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -268,6 +366,10 @@ def _network(config: dict[str, Any]) -> Any:
 
         known = BertConfig(**{key: value for key, value in config.items() if key != "model_type"})
         net = BertModel._from_config(known, attn_implementation=ATTENTION, add_pooling_layer=False)
+    elif config["model_type"] in WRITING:
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+        net = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**config))
     else:
         from transformers import AutoConfig, AutoModel
 

@@ -18,17 +18,29 @@ from nearfar.data.pairs import COLUMNS, Asked, ScoredPairs, read_scores
 from nearfar.data.samples import LEARNED
 from nearfar.data.tiles import Excerpts, Tiles
 from nearfar.errors import UserError, counted
-from nearfar.files import load_function
+from nearfar.files import load_function, read_json
+from nearfar.methods.calm import PROMPTS
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
 from nearfar.modalities.text import doctor, settings, words
 from nearfar.modalities.text import views as text_views
+from nearfar.modalities.text.concepts import eligible
 from nearfar.modalities.text.encoder import TextEncoder, example, fresh, from_folder, from_spec
 from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
-from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder
+from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder, writes
 from nearfar.modalities.text.sheet import sentence_sheet
+from nearfar.modalities.text.tagger import tagger
 from nearfar.modalities.text.tokenizer import Tokenizer
 from nearfar.modalities.text.views import Draws, Views
+
+SPANS = 16
+"""Tokens that stand for hidden spans, in a tokenizer that is learned for a network with a decoder."""
+
+TRIED = 1000
+"""Sentences in which concepts are looked for before training begins."""
+
+RARE = 100
+"""Sentences for each time that such a tokenizer sees the prompts, so that their words are whole tokens."""
 
 
 class TextKind(kind.Kind):
@@ -37,7 +49,8 @@ class TextKind(kind.Kind):
     noun = "sentences"
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     read = kind.Kind.read | {
-        *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length")
+        "concept_column",
+        *("text_column", "positive_column", "negative_column", "tokenizer", "vocabulary", "encoder", "length"),
     }
     Settings = Settings
     Facts = Facts
@@ -52,7 +65,8 @@ class TextKind(kind.Kind):
         return settings.measured_for(data)
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
-        return Facts(columns=samples.sides, **self.common_facts(samples, settings, given))
+        fresh = sizes(settings.encoder) is not None and not settings.from_run
+        return Facts(columns=samples.sides, fresh=fresh, **self.common_facts(samples, settings, given))
 
     def study_encoder(self) -> str:
         return settings.study_encoder()
@@ -66,11 +80,18 @@ class TextKind(kind.Kind):
             Tokenizer.from_folder(settings.tokenizer)
         if ".py" in settings.views:
             load_function(settings.views, "--views")
+        if settings.views == "concepts":
+            tagger(settings.tagger)
 
     def view_count(self, settings: Settings) -> int | None:
         if ".py" in settings.views:
             return None
+        if settings.views == "concepts":
+            return settings.view_count or 4
         return settings.view_count or max(2, len(settings.columns))
+
+    def writes(self, settings: Settings) -> bool:
+        return writes(settings.encoder)
 
     def columns(self, data: Any) -> list[str] | None:
         if isinstance(data, str | os.PathLike):
@@ -85,6 +106,7 @@ class TextKind(kind.Kind):
             labels=settings.labels if settings.labels not in ("", "none") else None,
             label_column=settings.label_column,
             keep=settings.keep_words,
+            concepts=settings.concept_column,
         )
 
     def open_as(
@@ -99,12 +121,14 @@ class TextKind(kind.Kind):
     ) -> TextSamples:
         """Where the run learned from a column, or from pairs, lines and sentences without partners are read as well."""
         columns = settings.columns if self._has(data, settings.columns) else settings.columns[:1]
+        concepts = settings.concept_column if len(columns) > 1 else ""
         opened = open_texts(
             data,
             columns=("",) if has_lines(data) else columns,
             labels=labels,
             label_column=column,
             keep=settings.keep_words,
+            concepts=concepts,
         )
         return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
 
@@ -131,17 +155,29 @@ class TextKind(kind.Kind):
         there = [name.casefold() for name in self.columns(data) or []]
         return all(name.casefold() in there for name in columns if name)
 
+    def begins_trained(self, settings: Settings, tower: str = "") -> bool:
+        return super().begins_trained(settings, tower) or sizes(settings.encoder) is None
+
     def tokenizer(self, samples: TextSamples, settings: Settings) -> Tokenizer:
-        """That of the run the samples were opened for; else that of a folder, or one learned from those that may be
-        learned from, which is then kept with them."""
+        """That of the run the samples were opened for, or whose weights the encoder begins with; else that of a folder,
+        or one learned from those that may be learned from, which is then kept with them."""
         if samples.tokenizer is None:
-            if settings.tokenizer or not sizes(settings.encoder):
+            remedy, known = "write it again by nearfar export", {}
+            if settings.from_run:
+                known = read_json(Path(settings.from_run) / "encoder.json", remedy)["encoder"]
+            if "tokenizer" in known:  # by another one tokens would have other numbers than its weights know
+                samples.tokenizer = Tokenizer.from_spec(known["tokenizer"])
+            elif settings.tokenizer or not sizes(settings.encoder):
                 folder = settings.tokenizer or transformer_folder(Path(settings.encoder))
                 samples.tokenizer = Tokenizer.from_folder(folder)
             else:
                 learned = samples.of_split(*LEARNED).nonzero()[:, 0].tolist() or range(len(samples))
                 texts = [text for i in learned for text in samples.texts[i]]
-                samples.tokenizer = Tokenizer.learn(texts, settings.vocabulary)
+                samples.tokenizer = (
+                    Tokenizer.learn([*texts, *PROMPTS * (1 + len(texts) // RARE)], settings.vocabulary, sentinels=SPANS)
+                    if self.writes(settings)
+                    else Tokenizer.learn(texts, settings.vocabulary)
+                )
         return samples.tokenizer
 
     def facts(self, samples: TextSamples, settings: Settings) -> dict[str, Any]:
@@ -170,6 +206,13 @@ class TextKind(kind.Kind):
     def views(self, samples: TextSamples, settings: Settings, facts: dict[str, Any]) -> Views:
         """The views that the settings name. A function of the user's own gets tokenizer and length, gives `Views`."""
         tokenizer = self.tokenizer(samples, settings)
+        if settings.views == "concepts":
+            words = tagger(settings.tagger)
+            if not any(eligible(words(row[0])) for row in samples.texts[:TRIED]):
+                raise UserError(
+                    f"of the first {counted(min(TRIED, len(samples)), 'sentences')} none has two nouns or two verbs "
+                    f"that could change places, as --tagger {settings.tagger} finds them: name another --tagger"
+                )
         if ".py" in settings.views:
             return load_function(settings.views, "--views")(tokenizer, settings.length)
         return text_views.views(
@@ -179,11 +222,12 @@ class TextKind(kind.Kind):
             strength=settings.strength,
             count=settings.view_count,
             columns=samples.sides,
+            tagger=settings.tagger,
         )
 
     def insist_fitting(self, encoder: Any, views: Any) -> None:
         """Views that edit nothing differ by the encoder's dropout alone."""
-        idle = isinstance(views, Views) and views.columns == 1 and not any(view.edit for view in views.views)
+        idle = isinstance(views, Views) and views.columns == 1 and not views.random
         rates = [module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)]
         if idle and len(views) > 1 and not any(rates):
             raise UserError(

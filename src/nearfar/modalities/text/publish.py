@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from nearfar.errors import UserError
 from nearfar.files import staging
@@ -27,14 +28,15 @@ POOLINGS = {"avg": "mean", "cls": "cls", "cls_before_pooler": "cls"}
 """What sentence-transformers calls a pooler; it has none for the mean over two layers."""
 
 
-def publish(encoder: TextEncoder, folder: Path) -> list[Path]:
+def publish(encoder: TextEncoder, folder: Path, behind: nn.Linear | None = None) -> list[Path]:
     """Write config.json, model.safetensors and tokenizer files, which `AutoModel.from_pretrained(folder)` loads, and
     what `SentenceTransformer(folder)` needs besides, where it has such a pooler; gives the files.
 
+    behind: a layer behind the encoder, for which transformers has no place: it is of sentence-transformers alone.
     They are loaded again and compared with the encoder on sentences first. Raises ValueError where they differ.
     """
     with staging(folder) as staged:
-        _write(encoder, staged)
+        _write(encoder, staged, behind)
         worst = _difference(encoder, staged)
         if not worst <= TOLERANCE:
             raise UserError(f"what transformers loads again differs by {worst:.2g} of the largest output: not written")
@@ -43,12 +45,14 @@ def publish(encoder: TextEncoder, folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _write(encoder: TextEncoder, folder: Path) -> None:
+def _write(encoder: TextEncoder, folder: Path, behind: nn.Linear | None) -> None:
     from transformers import PreTrainedTokenizerFast
 
     encoder.net.save_pretrained(folder)
     tokenizer = encoder.tokenizer
     ends = {"cls_token": tokenizer.first, "sep_token": tokenizer.last}
+    if encoder.writes:
+        ends["eos_token"] = tokenizer.last
     numbers = {name: ids[0] for name, ids in ends.items() if len(ids) == 1}
     numbers |= {"mask_token": tokenizer.mask, "unk_token": tokenizer.unknown, "pad_token": encoder.pad}
     named = {name: tokenizer.net.id_to_token(i) for name, i in numbers.items() if i is not None}
@@ -59,19 +63,22 @@ def _write(encoder: TextEncoder, folder: Path) -> None:
         **named,
     )
     wrapped.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")  # as it is in the run, to the letter
     if encoder.pooler not in POOLINGS:
         return
     modes = {f"pooling_mode_{mode}": mode.startswith(POOLINGS[encoder.pooler]) for mode in ("cls_token", "mean_tokens")}
     _json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": encoder.dim, **modes})
     _json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.length, "do_lower_case": False})
     layers = ["Transformer", "Pooling"]
-    if encoder.dense is not None:
+    for layer, activation in ((encoder.dense, "activation.Tanh"), (behind, "linear.Identity")):
+        if layer is None:
+            continue
+        place = folder / f"{len(layers)}_Dense"
+        form = {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
+        _json(place / "config.json", form | {"activation_function": f"torch.nn.modules.{activation}"})
+        state = {f"linear.{key}": value.detach().contiguous() for key, value in layer.state_dict().items()}
+        save_file(state, place / "model.safetensors")
         layers.append("Dense")
-        form = {"in_features": encoder.dim, "out_features": encoder.dim, "bias": True}
-        form["activation_function"] = "torch.nn.modules.activation.Tanh"
-        _json(folder / "2_Dense" / "config.json", form)
-        state = {f"linear.{key}": value.detach().contiguous() for key, value in encoder.dense.state_dict().items()}
-        save_file(state, folder / "2_Dense" / "model.safetensors")
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": f"sentence_transformers.models.{name}"}
         for i, name in enumerate(layers)
@@ -86,6 +93,7 @@ def _difference(encoder: TextEncoder, folder: Path) -> float:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     net: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    net = net.get_encoder() if encoder.writes else net
     given = tokenizer(list(TRIED), padding=True, truncation=True, max_length=encoder.length, return_tensors="pt")
     states = net(**given, output_hidden_states=True).hidden_states
     other = pool(states, given["attention_mask"], encoder.pooler)

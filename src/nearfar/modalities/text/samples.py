@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from nearfar.batch import MISSING
@@ -65,6 +69,7 @@ def open_texts(
     labels: Any = None,
     label_column: str | LabelColumn = "",
     keep: Sequence[str] = (),
+    concepts: str = "",
 ) -> TextSamples:
     """Open sentences for training, or for an encoder that was trained.
 
@@ -74,6 +79,7 @@ def open_texts(
     labels: a table of index and label, an array, or None for the column `label_column`, which must be there, or by
         default label, if there is one.
     keep: words that are labels, though they usually say that nothing is known.
+    concepts: which of the columns may hold lists of words.
 
     Raises FileNotFoundError where there is nothing, ValueError where a column is absent or holds no sentences, or bytes
     are no UTF-8.
@@ -92,7 +98,9 @@ def open_texts(
             wanted.find((), given)
     else:
         table, _ = tables.read(data)
-        rows = list(zip(*(_column(table, name, given) for name in columns), strict=True))
+        rows = list(
+            zip(*(_column(table, name, given, bool(name) and name == concepts) for name in columns), strict=True)
+        )
     _insist_text(rows, given)
     names = [str(i) for i in range(len(rows))]
     known = tables.known(table, names, given, labels, wanted, keep, noun="sentence")
@@ -100,24 +108,56 @@ def open_texts(
     if not full:
         raise UserError(f"{given} has no sentence that is not empty")
     which = torch.tensor(full)
-    part = "sentence" if len(columns) == 1 else "pair" if len(columns) == 2 else "triplet"
-    reason = "it is empty" if len(columns) == 1 else "a sentence of it is empty"
+    part = "sentence" if len(columns) == 1 or concepts else "pair" if len(columns) == 2 else "triplet"
+    reason, plural = "a sentence of it is empty", "a sentence of each is empty"
+    if len(columns) == 1:
+        reason, plural = "it is empty", "they are empty"
+    elif concepts:
+        reason, plural = "it or its list is empty", "they or their lists are empty"
     empty = sorted(set(range(len(rows))) - set(full))
     notes = list(known.notes)
+    kept = [rows[i] for i in full]
+    group = known.group[which]
+    if len(columns) > 1 and not concepts:
+        group, again = _grouped(kept, group)
+        if again:
+            notes.append(
+                f"{counted(again, part + 's')} hold a sentence that stands in another one too: they are not each "
+                "other's negatives (--groups ignore makes them so)."
+            )
     if empty:
-        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {reason} ({some(empty)}).")
+        why = reason if len(empty) == 1 else plural
+        notes.insert(0, f"{counted(len(empty), part + 's')} of {len(rows):,} left out: {why} ({some(empty)}).")
     return TextSamples(
         names=[names[i] for i in full],
         label=known.label[which],
         classes=known.classes,
-        group=known.group[which],
+        group=group,
         attribute=known.attribute[which],
         split=[known.split[i] for i in full],
         skipped=[(names[i], reason) for i in empty],
         notes=notes,
         label_column=wanted.name if labels is None and bool((known.label != MISSING).any()) else "",
-        texts=[rows[i] for i in full],
+        texts=kept,
     )
+
+
+def _grouped(rows: Sequence[tuple[str, ...]], group: Tensor) -> tuple[Tensor, int]:
+    """The groups of pairs or triplets, N, in which those that share an anchor or a positive are together, whatever its
+    case and white space; and how many samples share one. group: those that the data name."""
+    number: dict[str | int, int] = {}
+    links, common = [], Counter[int]()
+    for i, (row, own) in enumerate(zip(rows, group.tolist(), strict=True)):
+        texts = {" ".join(text.casefold().split()) for text in row[:2]}
+        keys = [*texts, own] if own != MISSING else [*texts]
+        links.extend((i, len(rows) + number.setdefault(key, len(number))) for key in keys)
+        common.update(number[text] for text in texts)
+    shared = {i for i, key in links if common[key - len(rows)] > 1}
+    size = len(rows) + len(number)
+    graph = coo_array((np.ones(len(links), bool), np.array(links).T), shape=(size, size))
+    _, part = connected_components(graph, directed=False)
+    alone = torch.tensor([i not in shared for i in range(len(rows))]) & (group == MISSING)
+    return torch.from_numpy(part[: len(rows)]).long().masked_fill(alone, MISSING), len(shared)
 
 
 def has_lines(data: Any) -> bool:
@@ -146,7 +186,7 @@ def _lines(data: Any) -> list[str] | None:
     return None
 
 
-def _column(table: pa.Table, name: str, given: str) -> list[str]:
+def _column(table: pa.Table, name: str, given: str, lists: bool) -> list[str]:
     """The sentences of a column, "" where there is none. Raises ValueError where it is absent, or holds no text."""
     there = table.column_names
     found = csv.column(there, name) if name else sentence_column(there)
@@ -156,6 +196,8 @@ def _column(table: pa.Table, name: str, given: str) -> list[str]:
             f"{given} has {wanted}; it has {', '.join(map(repr, there))}: name the sentences' by --text-column"
         )
     values = table[found].to_pylist()
+    if lists:
+        values = [" ".join(map(str, value)) if isinstance(value, list) else value for value in values]
     odd = next((value for value in values if not isinstance(value, str | None)), None)
     texts = [value for value in values if isinstance(value, str) and value.strip()]
     numbers = bool(texts) and all(not isinstance(csv.value(text.strip()), str) for text in texts)

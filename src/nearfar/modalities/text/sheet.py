@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -13,6 +14,11 @@ from nearfar.modalities.text.views import Draws, Views
 
 _INK, _FAINT, _CHANGED = (40, 40, 40), (120, 120, 120), (200, 60, 20)
 _LINE, _MARGIN, _INDENT, _LONGEST = 24, 20, 110, 160
+
+FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf")
+"""Of the system, by the names under which Pillow finds them."""
+NO_SIGN = "\U0010ffff"
+"""A code point that no font has."""
 
 Line = tuple[str, str, tuple[int, int, int]]
 
@@ -34,10 +40,11 @@ def sentence_sheet(
             (f"sentence {samples.names[i]}" if k == 0 else "", text, _INK) for k, text in enumerate(samples.texts[i])
         ]
         blocks.append([*own, *below[place]])
-    font = ImageFont.load_default(14)
-    lines = [(head, _cut(text), color) for block in blocks for head, text, color in block]
-    width = max(font.getlength(text) for _, text, _ in lines)
-    height = 2 * _MARGIN + _LINE * len(lines) + 12 * len(blocks)
+    font, lost = _font({sign for block in blocks for _, text, _ in block for sign in _cut(text) if not sign.isspace()})
+    if lost:
+        blocks.append([("", f"{lost} signs have no font here and are drawn as boxes; a report shows them.", _FAINT)])
+    width = max(font.getlength(_cut(text)) for block in blocks for _, text, _ in block)
+    height = 2 * _MARGIN + _LINE * sum(map(len, blocks)) + 12 * len(blocks)
     sheet = Image.new("RGB", (2 * _MARGIN + _INDENT + round(width), height), "white")
     pen, top = ImageDraw.Draw(sheet), _MARGIN
     for block in blocks:
@@ -61,6 +68,22 @@ def _views(samples: TextSamples, views: Views, index: Tensor, draws: Draws | Non
         ]
         for row in range(len(index))
     ]
+
+
+def _font(signs: set[str]) -> tuple[Any, int]:
+    """The font that has most of some signs, and how many of them it lacks. Pillow's own has Latin letters alone."""
+    best: tuple[Any, int] = ImageFont.load_default(14), len(signs) + 1
+    for name in ("", *FONTS):
+        try:
+            font: Any = ImageFont.truetype(name, 14) if name else best[0]
+        except OSError:
+            continue
+        none = bytes(font.getmask(NO_SIGN))
+        lost = sum(bytes(font.getmask(sign)) == none for sign in signs)
+        best = min(best, (font, lost), key=lambda one: one[1])
+        if not lost:
+            break
+    return best
 
 
 def _cut(text: str) -> str:

@@ -22,8 +22,12 @@ from nearfar.modalities.text.settings import insist_installed, insist_tokenizer
 CHARACTERS = 64
 """Of a text for each token that is wanted: the rest is not even divided into tokens."""
 
+LONGEST = 8192
+"""Characters of a text, at most, from which a tokenizer is learned: one word of a megabyte would take minutes."""
+
 SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "first": "[CLS]", "last": "[SEP]", "mask": "[MASK]"}
 MASKS = ("[MASK]", "<mask>", "[mask]")
+SENTINEL = "<extra_id_{}>"
 UNKNOWNS = ("[UNK]", "<unk>", "[unk]")
 
 
@@ -105,7 +109,7 @@ class Tokenizer:
 
     text: it as JSON, from which it is built again.  size: how many tokens it knows.  first, last: the tokens that it
     puts at the ends of a sentence.  mask: the number of the token that hides others, None where it has none.
-    unknown: likewise of the one for what it does not know.
+    unknown: likewise of the one for what it does not know.  sentinels: of those that stand for hidden spans of T5.
     """
 
     def __init__(self, text: str) -> None:
@@ -123,29 +127,33 @@ class Tokenizer:
         self.first, self.last = probe.ids[:begin], probe.ids[end:]
         known = [[i for name in names if (i := self.net.token_to_id(name)) is not None] for names in (MASKS, UNKNOWNS)]
         self.mask, self.unknown = (ids[0] if ids else None for ids in known)
+        self.sentinels = [i for k in range(100) if (i := self.net.token_to_id(SENTINEL.format(k))) is not None]
 
     @classmethod
-    def learn(cls, texts: Sequence[str], size: int) -> Tokenizer:
+    def learn(cls, texts: Sequence[str], size: int, *, sentinels: int = 0) -> Tokenizer:
         """WordPiece in lower case, as BERT has it (arXiv 1810.04805), learned from sentences.
 
-        The same sentences give the same tokenizer. size: of the vocabulary, at most.
+        The same sentences give the same tokenizer. size: of the vocabulary, at most.  sentinels: tokens that stand for
+        hidden spans, as of T5 (arXiv 1910.10683); with them, sentences have a token at their end alone.
         """
         insist_installed()
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+        texts = [text[:LONGEST] for text in texts]
         lower, divided = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
         often: Counter[str] = Counter()
         for text in texts:
             often.update(lower.normalize_str(text))
         by_count = sorted((c for c in often if not c.isspace()), key=lambda c: (-often[c], c))
         letters = sorted(by_count[: size // 4])
+        marks = [SENTINEL.format(i) for i in range(sentinels)]
         trained: Any = Tokenizer(models.WordPiece(unk_token=SPECIAL["unknown"]))  # pyright: ignore[reportCallIssue]
         trained.normalizer, trained.pre_tokenizer = lower, divided
         # Letters are numbered here: the trainer numbers those inside words as it meets them, each time in another
         # order, and by these numbers pairs that are as frequent are told apart.
         trainer: Any = trainers.WordPieceTrainer(
             vocab_size=size,
-            special_tokens=[*SPECIAL.values(), *(f"##{c}" for c in letters)],
+            special_tokens=[*SPECIAL.values(), *marks, *(f"##{c}" for c in letters)],
             initial_alphabet=letters,
             limit_alphabet=len(letters),
             show_progress=False,
@@ -154,10 +162,11 @@ class Tokenizer:
         model: Any = models.WordPiece
         net: Any = Tokenizer(model(trained.get_vocab(), unk_token=SPECIAL["unknown"], max_input_chars_per_word=100))
         net.normalizer, net.pre_tokenizer, net.decoder = lower, divided, decoders.WordPiece()
-        net.add_special_tokens(list(SPECIAL.values()))
+        net.add_special_tokens([*SPECIAL.values(), *marks])
         first, last = SPECIAL["first"], SPECIAL["last"]
         net.post_processor = processors.TemplateProcessing(
-            single=f"{first} $0 {last}", special_tokens=[(word, net.token_to_id(word)) for word in (first, last)]
+            single=f"$0 {last}" if marks else f"{first} $0 {last}",
+            special_tokens=[(word, net.token_to_id(word)) for word in (first, last)],
         )
         return cls(net.to_str())
 

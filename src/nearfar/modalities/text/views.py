@@ -1,4 +1,5 @@
-"""Views of sentences: words are deleted, shuffled, masked or cut off, or nothing is and the encoder's dropout differs.
+"""Views of sentences: words are deleted, shuffled, masked or cut off, or nothing is and the encoder's dropout differs;
+or a sentence beside its concepts.
 
 Words are edited whole, before a sentence is cut to the tokens that the encoder sees. A sentence of `FEWEST` words or
 fewer stays as it is. All chance lies in `Draws`.
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from nearfar.batch import to
 from nearfar.errors import UserError
+from nearfar.modalities.text.concepts import Tagger, concepts, corrupted, eligible, joined
+from nearfar.modalities.text.tagger import tagger as tagger_of
 from nearfar.modalities.text.tokenizer import Tokenizer, Tokens, Words
 
 FEWEST = 3
@@ -196,16 +199,50 @@ class Views:
         )
 
 
-def views(
-    name: str, tokenizer: Tokenizer, *, length: int, strength: float = 0.0, count: int = 0, columns: int = 1
-) -> Views:
-    """The views called `name`: dropout, where sentences stay as they are, deletion, reorder, mask or crop.
+class ConceptViews(Views):
+    """Turn a sentence into four views (CALM, arXiv 2011.07956): itself; its words with blanks between; the same with
+    nouns and verbs in another order, or the same where none can change places; and its concepts.
 
-    count: so many of them; 0 makes two, or one for each of several columns.  Raises ValueError for another name, and
-    where pairs or triplets are to have another number of views.
+    tagger: finds them.  columns: 2 where the samples bring the concepts, as their second column.
     """
+
+    def __init__(self, tagger: Tagger, tokenizer: Tokenizer, length: int, columns: int = 1) -> None:
+        super().__init__([View()] * 4, tokenizer, length)
+        self.tagger, self.columns, self.random = tagger, columns, True
+
+    def draw(self, n: int, generator: torch.Generator) -> Draws:
+        return Draws(torch.rand(n, 1, 1, generator=generator))
+
+    def edited(self, *columns: Sentences, draws: Draws | None = None) -> list[Words]:
+        texts, device = columns[0].texts, columns[0].device
+        seeds = [0.0] * len(texts) if draws is None else draws.numbers[:, 0, 0].tolist()
+        found = [self.tagger(text) for text in texts]
+        given = columns[1].texts if self.columns > 1 else [concepts(one) if eligible(one) else "" for one in found]
+        made = (texts, [*map(joined, found)], [*map(corrupted, found, seeds)], given)
+        return [to(self.tokenizer.words(view, self.most), device) for view in made]
+
+
+def views(
+    name: str,
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    strength: float = 0.0,
+    count: int = 0,
+    columns: int = 1,
+    tagger: str = "rules",
+) -> Views:
+    """The views called `name`: dropout, where sentences stay as they are, deletion, reorder, mask, crop, or concepts.
+
+    count: so many of them; 0 makes two, or one for each of several columns.  tagger: of concepts, see `Settings`.
+    Raises ValueError for another name, and where pairs, triplets or concepts are to have another number of views.
+    """
+    if name == "concepts":
+        if count not in (0, 4):
+            raise UserError(f"--views concepts makes 4 views, and --view-count is {count}: leave it out")
+        return ConceptViews(tagger_of(tagger), tokenizer, length, columns)
     if name not in ("dropout", *EDITS):
-        raise UserError(f"--views {name!r} is not for sentences: choose one of dropout, {', '.join(EDITS)}")
+        raise UserError(f"--views {name!r} is not for sentences: choose one of dropout, {', '.join(EDITS)}, concepts")
     view = View(EDITS.get(name), strength)
     return Views([view] * (count or max(2, columns)), tokenizer, length, columns)
 

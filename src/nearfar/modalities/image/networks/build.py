@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import UserError
-from nearfar.modalities.image.networks import biggan, conv4, timm_nets
+from nearfar.modalities import timm_nets
+from nearfar.modalities.image.networks import biggan, conv4
 from nearfar.modalities.image.networks.streams import Streams, channel_mixes
 from nearfar.modalities.image.settings import biggan_width
 

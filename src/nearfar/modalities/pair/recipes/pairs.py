@@ -36,3 +36,7 @@ def clip() -> Recipe:
 
 def cmc() -> Recipe:
     return _recipe()
+
+
+def supportset() -> Recipe:
+    return _recipe()
