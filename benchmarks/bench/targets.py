@@ -54,6 +54,7 @@ TARGETS = (
     _faster("losses", "SupCon N4096 D128", "plain", 7),
     _faster("losses", "SupCon N4096 D128", "solo-learn's formula", 5),
     _faster("losses", "DCL N4096 D128", "lightly", 9),
+    _faster("losses", "2C N1024 D128", "cosines of all pairs", 3),
     _faster("losses", "MoCo N1024 D128 Queue65536", "lightly", 5),
     _faster("losses", "Barlow Twins N256 D8192", "lightly", 30),
     _faster("losses", "SwAV N4096 K3000", "plain", 1 / 0.5),

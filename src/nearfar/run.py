@@ -147,6 +147,7 @@ class Run:
                 classes=len(made["classes"]),
                 counts=tuple(made["counts"]),
                 channels=made.get("channels"),
+                size=made.get("size", 0),
             )
             method.load_state_dict(state)
         return method.eval()

@@ -184,7 +184,7 @@ class Form:
             encoder, channels = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Wrapped(TinyRows(), {})}), 0
         if self.kind == "text":
             encoder, channels = tiny_writer(), 0
-        known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
+        known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels, "size": SIDE}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
         return method.train()

@@ -372,6 +372,14 @@ class Kind:
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
 
+    def picture(self, pixels: Tensor) -> Image.Image:
+        """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""
+        raise UserError(f"{self.noun} are no images")
+
+    def rows(self, rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
+        """Of a kind of `pixels`: rows of samples, N x C x H x W, uint8, each under its caption, as an image."""
+        raise UserError(f"{self.noun} are no images")
+
     def copies(self, samples: Any) -> Copies:
         """Which samples are copies, or nearly copies, of one another."""
         return equal_samples(samples)

@@ -77,7 +77,7 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         raise UserError(
             f"{counted(len(samples), 'samples')} to train on in {str(plan.data)!r}: contrast needs at least 2"
         )
-    if method.needs_labels and not (samples.label != MISSING).any():
+    if method.learns_from_labels(plan.arguments) and not (samples.label != MISSING).any():
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     return samples
 
@@ -131,7 +131,8 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
             "and --encoder t5, or a folder with a T5"
         )
-    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
+    labels = method.learns_from_labels(plan.arguments)
+    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
 
@@ -208,6 +209,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         classes=len(samples.classes),
         counts=tuple(counts),
         channels=own["channels"],
+        size=own.get("size", 0),
     )
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
@@ -224,7 +226,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "groups": len(torch.unique(samples.group[samples.group != MISSING])),
         "classes": len(samples.classes),
         "counts": counts,
-        "needs_labels": method.needs_labels,
+        "needs_labels": method.learns_from_labels(plan.arguments),
         "batch": batch,
         "steps": settings.epochs * (len(samples) // batch),
         "lr": settings.lr * batch / 256,

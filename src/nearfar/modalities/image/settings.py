@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
     *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
-    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip"),
+    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip", "plain", "mirrored"),
 )
 """The names of `nearfar.modalities.image.named`."""
 
@@ -35,12 +36,13 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "resnet18"
-    """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
-    each part of an image's channels, as CMC wants."""
+    """conv4, or the name of any timm model; biggan32, of that or another width, is the discriminator of BigGAN.
+    ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC
+    wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
-    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    plain, mirrored, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
@@ -63,9 +65,15 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
 
 
+def biggan_width(name: str) -> int:
+    """N of a network called bigganN, such as biggan32; 0 where it is called otherwise."""
+    return int(name.removeprefix("biggan")) if re.fullmatch(r"biggan[1-9]\d{0,3}", name) else 0
+
+
 def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so. Of several side by side (ycbcr:NAME) it is the name of each."""
-    insist_network(name.rpartition(":")[2], ("conv4",))
+    network = name.rpartition(":")[2]
+    insist_network(network, ("conv4", network) if biggan_width(network) else ("conv4", "biggan32"))
 
 
 @dataclass(frozen=True, kw_only=True)
