@@ -53,7 +53,7 @@ class Place(Checked):
     recipe: str = ""
     """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
     kind: str = ""
-    """What the samples are: image, table, text, graph, video, pair, or the path of your own; by default as DATA look."""
+    """What the samples are: image, table, text, graph, video, pair, or a path of your own; by default as DATA look."""
 
 
 def train(argv: list[str]) -> int:
