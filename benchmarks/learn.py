@@ -225,7 +225,7 @@ def on_clips(name: str, seed: int) -> dict[str, Any]:
             gain = Interval(
                 *(table["gains"]["untrained encoder"]["linear (%)"][end] for end in ("value", "low", "high"))
             )
-            protocol = without_paths(table["protocol"])
+            protocol = table["protocol"]["linear"]
             measure = "Accuracy of a linear classifier of 8 motions, on clips of drawings of alphabets never seen"
     return {
         "untrained": round(accuracy[0], 2),
