@@ -253,6 +253,7 @@ ELSEWHERE = {
     "nn/critic.py": "methods/test_contragan.py",
     "memory/bank_contrast.py": "methods/test_instdisc.py",
     "report/measured.py": "test_run.py",
+    "evaluation/parts.py": "test_run.py",
     "modalities/encoder.py": "modalities/image/test_encoder.py",
     "modalities/examination.py": "modalities/image/test_doctor.py",
     "modalities/kind.py": "modalities/test_own_kind.py",

@@ -21,11 +21,11 @@ from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
-from nearfar.data.samples import LEARNED, Samples
-from nearfar.data.splits import apart, folds, given_folds
+from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
+from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
@@ -439,47 +439,9 @@ class Run:
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The split that the data name, or the folds that they bring, or stratified folds, as many as are usual for
-        the kind or as can be; and the positions tested.
-
-        Raises ValueError where no labels are known, or only those of rows of the split test.
-        """
-        known = samples.label != MISSING
-        if not known.any():
-            raise UserError(f"evaluating takes labels, and none are known: {self.kind.unlabeled}")
-        test = samples.of_split("test") & known
-        train = samples.of_split(*LEARNED) & known
-        if test.any() and train.any():
-            learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
-            kept = apart(samples.group, learned, tested)
-            of = f"{len(tested) - len(kept):,} of {len(tested):,} {self.kind.noun} of the split test"
-            if not len(kept):
-                raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
-            if len(kept) < len(tested):
-                say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
-            return [(learned, kept)], kept
-        if test.any():
-            raise UserError(
-                f"all labels are of {self.kind.noun} of the split test, which are never learned from: give DATA with "
-                "labels in the split train, and these as --test"
-            )
-        given = self.kind.given_folds(samples)
-        if given is not None:
-            parts = given_folds(samples.label, samples.group, given)
-            tested = torch.cat([test for _, test in parts])
-            if out := int(known.sum()) - len(tested):
-                say(
-                    f"{out:,} labeled {self.kind.noun} are in no fold of those given, or have copies in another one: "
-                    "they are only learned from."
-                )
-            return parts, tested
-        parts = folds(samples.label, samples.group, folds=self.kind.folds, seed=seed)
-        if len(parts) < self.kind.folds:
-            say(
-                f"{len(parts)} folds instead of {self.kind.folds}: the labels allow no more, as no class has more "
-                f"labeled {self.kind.noun}, or there are no more groups."
-            )
-        return parts, torch.cat([tested for _, tested in parts])
+        """What is learned from and what is tested, as `nearfar.evaluation.parts` has it."""
+        kind = self.kind
+        return learned_and_tested(samples, kind.given_folds(samples), kind.folds, seed, say, kind.noun, kind.unlabeled)
 
     @writes
     @checked
