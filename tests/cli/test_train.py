@@ -23,6 +23,7 @@ from tests.tiny import FLAGS, array_file, folder, tiny_images
 COMMON = (
     *("out", "resume", "recipe", "kind", "dim", "temperature"),
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
+    "beta1",
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
     *("keep", "timeout", "stop-if-worse"),
@@ -33,7 +34,7 @@ SIMCLR = {
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
     "text": (
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),
-        *("strength", "pooler", "encoder-dropout"),
+        *("strength", "pooler", "encoder-dropout", "tagger", "concept-column"),
     ),
     "video": (
         *(*COMMON, "over-time", "pooling", "consistent", "clip-frames", "stride", "power", "fps", "size", "max-bad"),
