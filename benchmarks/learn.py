@@ -67,7 +67,6 @@ UNLEARNED = {
     "relativeposition": "loses, as jigsaw",
     "cvrl": "no gain in 128 steps on small clips; a longer check has not been run",
     "framesorting": "no gain in 128 steps, on clips of motions that look nearly the same in other orders",
-    "speed": "no gain in 128 steps, though its task is begun to be solved",
 }
 """Methods of which the committed result is that they have not learned from these drawings, and why."""
 
