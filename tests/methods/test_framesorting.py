@@ -24,11 +24,11 @@ def test_an_order_and_its_reverse_are_one_class(parts: int, classes: int) -> Non
     assert set(of) == set(permutations(range(parts)))
     assert sorted(set(of.values())) == list(range(classes))
     assert all(of[order] == of[order[::-1]] for order in of)
-    assert build(parts=parts, both_ways=False).classes.unique().tolist() == list(range(2 * classes))
+    assert build(parts=parts, reversible=False).classes.unique().tolist() == list(range(2 * classes))
 
 
 def test_the_head_sees_the_parts_in_the_order_that_is_the_target() -> None:
-    method, batch = build(parts=4, both_ways=False).double(), sorting.batch(3, dtype=torch.float64)
+    method, batch = build(parts=4, reversible=False).double(), sorting.batch(3, dtype=torch.float64)
     freeze_norms(method)
     seen: list[torch.Tensor] = []
     method.head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
@@ -52,4 +52,4 @@ def test_one_order_alone_is_refused() -> None:
     for parts in (1, 2):
         with pytest.raises(ValueError, match=f"{parts} parts have one order.*--no-both-ways"):
             build(parts=parts)
-    assert build(parts=2, both_ways=False).count == 2
+    assert build(parts=2, reversible=False).count == 2

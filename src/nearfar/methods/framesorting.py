@@ -46,7 +46,7 @@ class FrameSorting(Method):
     Args:
         parts: Number P of parts; of more than 5, 120 orders that are far from each other.
         gap: Share of the frames of a part that is left out before the next, so that they do not join.
-        both_ways: An order and its reverse are one class, as many motions look alike backward.
+        reversible: An order and its reverse are one class, as many motions look alike backward.
         least_motion: Mean difference of frames, 0 to 1, below which a clip counts as still.
         width: Width of the code of two parts.
 
@@ -66,13 +66,13 @@ class FrameSorting(Method):
         *,
         parts: PositiveInt = 4,
         gap: ShareBelowOne = 0.0,
-        both_ways: bool = True,
+        reversible: bool = True,
         least_motion: NonNegativeFloat = 0.005,
         width: PositiveInt = 128,
     ) -> None:
         super().__init__(encoder)
         orders = permutations(parts, 120)
-        names = [min(o, o[::-1]) if both_ways else o for o in map(tuple, orders.tolist())]
+        names = [min(o, o[::-1]) if reversible else o for o in map(tuple, orders.tolist())]
         known = sorted(set(names))
         if len(known) < 2:
             raise UserError(f"{parts} parts have one order to be told: more --parts, or --no-both-ways with 2")
