@@ -284,7 +284,7 @@ class Method(nn.Module):
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
     takes_turns: ClassVar[bool] = False
-    """Whether it has several players, of which a step moves one: see `turn`."""
+    """Whether it has several players, of which a step moves one: see `moving`."""
     generates: ClassVar[bool] = False
     """Whether its module `slow`, a `nearfar.nn.biggan.Generator`, learns to make images."""
     needs_words: ClassVar[bool] = False
@@ -437,7 +437,7 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
-    def turn(self) -> Sequence[nn.Module] | None:
+    def moving(self) -> Sequence[nn.Module] | None:
         """Of a method that `takes_turns`, who moves in the step at `clock.step`: parts of it, or None for all.
 
         The loop holds all else still: no gradient reaches the parameters of other parts, so that the optimizer leaves
@@ -527,8 +527,8 @@ def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Itera
 
 @contextmanager
 def in_turn(method: Method) -> Iterator[None]:
-    """Within: all that is not of the method's `turn` stands still, its parameters as if they were not trained."""
-    moving = method.turn()
+    """Within: all that is not of the method's `moving` stands still, its parameters as if they were not trained."""
+    moving = method.moving()
     if moving is None:
         yield
         return

@@ -83,7 +83,7 @@ class ContraGAN(Method):
         """Turns of the generator that are over when this step is: a whole number where it is its own."""
         return (self.clock.step + 1) / (self.discriminator_steps + 1)
 
-    def turn(self) -> Sequence[nn.Module]:
+    def moving(self) -> Sequence[nn.Module]:
         return [self.generator] if self.rounds.is_integer() else [self.encoder, self.critic]
 
     def forward(self, batch: Batch) -> Step:

@@ -160,11 +160,11 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     fewest, most = method.fewest_views, method.most_views
     if fewest <= count <= (most or count):
         return
-    wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"{fewest} or more"
+    wanted = counted(fewest, "views") if most == fewest else f"{fewest} {f'to {most}' if most else 'or more'} views"
     named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
     of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
     raise UserError(
-        f"{plan.method!r} takes {wanted} views of each sample, and {of} makes {count}: give --view-count "
+        f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: give --view-count "
         f"{most or fewest}, or other --views"
     )
 
