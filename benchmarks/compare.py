@@ -81,7 +81,8 @@ def main(asked: Compare) -> None:
     everything = open_images(DATA / "cifar10_train.npz")
     test = everything.subset(range(45_000, 50_000)) if asked.pilot else open_images(DATA / "cifar10_test.npz")
     bank = everything.subset(range(min(asked.samples, 45_000 if asked.pilot else 50_000)))
-    names = asked.methods or methods.names()
+    every = {name: methods.load(name) for name in methods.names()}
+    names = asked.methods or [name for name, of in every.items() if not (of.needs_writer or of.needs_frames)]
     for seed in range(asked.seeds):
         for method in names:
             path = RESULTS / f"{method}-{asked.samples}x{asked.epochs}-seed{seed}.json"

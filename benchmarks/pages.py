@@ -115,7 +115,11 @@ def origin(name: str, flag: str) -> str:
 def training(name: str) -> str:
     """The command, what it takes, and the recipes there are of that name, or that begin with it."""
     kind = methods.load(name)
-    takes = "Images only." if kind.needs_pixels else "Images, rows of tables, or sentences."
+    takes = "Images only." if kind.needs_pixels else "Images, recordings, rows of tables, sentences, or videos."
+    if kind.needs_frames:
+        takes = "Videos only."
+    if kind.takes_steps:
+        takes = "Images, or recordings by an encoder that sees steps (melgru, wavegru)."
     if kind.needs_streams:
         takes = "Pairs of kinds, such as images and captions, or images whose channels are seen apart."
     if kind.needs_writer:

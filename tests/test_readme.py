@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import wave
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,14 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     assert words[0] in COMMANDS
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "photos", 4)
+    (tmp_path / "sounds").mkdir()
+    with wave.open(str(tmp_path / "sounds" / "one.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(2000))
     (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    (tmp_path / "cameras.csv").write_text("path,sequence,camera\na.mp4,1,a\n")
     (tmp_path / "people.csv").write_text("age,income\n39,low\n50,high\n", encoding="utf-8")
     (tmp_path / "mine.py").write_text((ROOT / "src" / "nearfar" / "methods" / "simclr.py").read_text(encoding="utf-8"))
     if words[0] == "methods":
@@ -74,6 +82,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
     monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
     monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.modalities.audio.doctor.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export

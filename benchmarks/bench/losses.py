@@ -14,6 +14,7 @@ from benchmarks.bench.results import Found, Setting
 from benchmarks.bench.timing import OURS, Contender, DoesNotFit, Run, clock_for, compare
 from nearfar.clustering.sinkhorn import sinkhorn
 from nearfar.losses.assignment import swapped_assignment
+from nearfar.losses.conditional import conditional_contrastive
 from nearfar.losses.pairwise import clip, dcl, info_nce, nt_xent
 from nearfar.losses.redundancy import barlow
 from nearfar.losses.supervised import supcon
@@ -28,6 +29,7 @@ LIGHTLY = "lightly"
 PML = "pytorch-metric-learning"
 PML_MATRIX = "pytorch-metric-learning SupCon"
 SUMMED = "solo-learn's formula"
+PAIRS = "cosines of all pairs"
 
 
 def unit(n: int, d: int, *, learns: bool = True) -> Tensor:
@@ -165,6 +167,27 @@ def dcl_case(n: int, d: int) -> dict[str, Contender]:
     }
 
 
+def two_c_case(n: int, d: int) -> dict[str, Contender]:
+    z, proxy, label = (
+        torch.randn(n, d, requires_grad=True),
+        torch.randn(n, d, requires_grad=True),
+        torch.randint(10, (n,)),
+    )
+
+    def pairs() -> Run:
+        _room(4.0 * 3 * n * n * d)
+        return step(lambda: plain.conditional_contrastive(z, proxy, label, 1.0, pairs=True), z, proxy)
+
+    def ours() -> Tensor:
+        return conditional_contrastive(F.normalize(z), F.normalize(proxy), label, temperature=1.0)
+
+    return {
+        PLAIN: lambda: step(lambda: plain.conditional_contrastive(z, proxy, label, 1.0, pairs=False), z, proxy),
+        PAIRS: pairs,
+        OURS: lambda: step(ours, z, proxy),
+    }
+
+
 def moco_case(n: int, d: int, queue: int) -> dict[str, Contender]:
     q, k, start = unit(n, d), unit(n, d, learns=False), unit(queue, d, learns=False)
 
@@ -249,6 +272,7 @@ CASES: dict[str, Callable[..., dict[str, Contender]]] = {
     "NT-Xent": nt_xent_case,
     "SupCon": supcon_case,
     "DCL": dcl_case,
+    "2C": two_c_case,
     "MoCo": moco_case,
     "Barlow Twins": barlow_case,
     "CLIP": clip_case,
@@ -281,6 +305,7 @@ def times(setting: Setting) -> Found:
     n = 128 if setting.quick else 4096
     measure("SupCon", N=n, D=128)
     measure("DCL", N=n, D=128)
+    measure("2C", N=n // 4, D=128)
     measure("MoCo", N=n // 4, D=128, Queue=16 * n)
     measure("Barlow Twins", N=n // 16, D=2 * n)
     measure("CLIP", N=n, D=128)

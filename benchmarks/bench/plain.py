@@ -42,6 +42,16 @@ def supcon_summed(z1: Tensor, z2: Tensor, label: Tensor, temperature: float) -> 
     return -(positive / (positive + negative)).log().mean()
 
 
+def conditional_contrastive(z: Tensor, proxy: Tensor, label: Tensor, temperature: float, *, pairs: bool) -> Tensor:
+    """2C by a mask. pairs: cosines of all pairs of rows, side by side, as the paper's authors compute them."""
+    off = ~torch.eye(len(z), dtype=torch.bool)
+    cosine = F.cosine_similarity(z[:, None], z[None], dim=2) if pairs else F.normalize(z) @ F.normalize(z).T
+    e = (cosine / temperature).exp() * off
+    p = (F.cosine_similarity(z, proxy) / temperature).exp()
+    same = (label[:, None] == label).float()
+    return -((p + (e * same).sum(1)) / (p + e.sum(1))).log().mean()
+
+
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))

@@ -19,8 +19,10 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "knn": ("knn", "measure", ("one", "all")),
     "linear": ("linear", "measure", ("one", "all")),
     "text": ("text", "measure", ("one",)),
+    "mel": ("mel", "measure", ("one",)),
     "start": ("start", "measure", ("one",)),
     "job": ("job", "measure", ("one",)),
+    "video": ("video", "measure", ("one",)),
     "graphs": ("graphs", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }

@@ -1,4 +1,5 @@
-"""What the sides of a run on pairs make of each other: retrieval, and classes that prompts describe."""
+"""What parts of data make of each other: the sides of pairs, by retrieval and by classes that prompts describe; and
+recordings of one event, moment by moment."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.batch import MISSING
+from nearfar.batch import MISSING, tensors
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError, counted
@@ -21,7 +22,7 @@ from nearfar.modalities import kind as kinds
 from nearfar.nn.towers import pick_tower
 from nearfar.owner import writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.across import directions, retrieval_table, told_classes, zero_shot_table
+from nearfar.report.across import directions, moments_table, retrieval_table, told_classes, zero_shot_table
 from nearfar.run import Run
 from nearfar.training import probe as probing
 
@@ -99,6 +100,36 @@ def zero_shot(
     table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
     table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
     return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)], known)
+
+
+@writes
+@checked
+def align(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: None) -> dict[str, Any]:
+    """How well recordings of one event agree on its moments: by how much of their length the nearest moment of another
+    recording is off (TCN, arXiv 1704.06888), beside raw input and the untrained encoder. Events of the split test are
+    measured where one is named.
+
+    Raises ValueError where no event was recorded twice.
+    Writes results/moments-DATA-DIGEST.json and returns what it holds.
+    """
+    samples: Any = run.open(data, labels="none")
+    for note in samples.notes:
+        say(note)
+    if bool((tested := samples.of_split("test")).any()):
+        samples = samples.subset(tested.nonzero()[:, 0])
+    if not (events := run.kind.events(samples)):
+        raise UserError(f"none of the events in {str(data)!r} was recorded twice: there is nothing to align")
+    used = sorted({i for rows in events for i in rows})
+    encoders = {"untrained encoder": run.untrained(), "trained encoder": run.encoder}
+    rows: dict[str, dict[int, Tensor]] = {run.kind.raw_name: {}, **{name: {} for name in encoders}}
+    for i in used:
+        view = run.kind.moments(samples, i, run.encoder)
+        rows[run.kind.raw_name][i] = torch.cat([part.flatten(1).float() for part in tensors(view)], 1)
+        for name, encoder in encoders.items():
+            rows[name][i] = probing.viewed(encoder, view)
+    known = run.seen(samples)
+    table = moments_table(rows, events, run.kind.noun, int(known[used].sum()), len(used), seed, run.seen_how)
+    return run.kept(table, "moments", data, [fingerprint(digests(samples), samples)], known)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ exception: they move exactly once a step; a second or recomputed pass runs under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -153,6 +153,20 @@ class Encoder(nn.Module):
             "image=path,text=caption), or for images an encoder such as ycbcr:resnet18"
         )
 
+    @property
+    def sequential(self) -> bool:
+        """Whether it sees a sample as a sequence of steps: see `steps`."""
+        return False
+
+    def steps(self) -> tuple[Stage, Stage]:
+        """The network in front of its last pooling, for methods that predict later steps of a sequence from earlier
+        ones: what it makes of each step alone, a view -> N x T x dim; and of all steps up to each, N x T x the dim of
+        the former -> N x T x dim.
+
+        The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
+        """
+        raise UserError(f"{self._name} sees no sequence of steps; for recordings melgru and wavegru do")
+
     def restorer(self) -> nn.Module:
         """A head that hides parts of a view and restores them by the encoder, as masked language modeling does: called
         with the encoder, a view, a generator that all ranks share and the micro-batch, it gives this rank's share of
@@ -259,10 +273,20 @@ class Method(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     """Whether training without a single label would be another method."""
+    without_labels: ClassVar[tuple[str, Any]] = "", None
+    """An argument and its value with which it does without, if there is one."""
     needs_pixels: ClassVar[bool] = False
     """Whether it takes the views apart as images."""
+    needs_frames: ClassVar[bool] = False
+    """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
+    takes_steps: ClassVar[bool] = False
+    """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
     """Whether it contrasts what several networks of the encoder see: see `Encoder.streams`."""
+    takes_turns: ClassVar[bool] = False
+    """Whether it has several players, of which a step moves one: see `moving`."""
+    generates: ClassVar[bool] = False
+    """Whether its module `slow`, a `nearfar.nn.biggan.Generator`, learns to make images."""
     needs_words: ClassVar[bool] = False
     """Whether one of these must see sentences, or what else can be written word by word: see `Encoder.captioner`."""
     needs_writer: ClassVar[bool] = False
@@ -303,6 +327,12 @@ class Method(nn.Module):
         self.clock = Clock()
         self.micro_batch = 0
         self.representations: list[Tensor] | None = None
+
+    @classmethod
+    def learns_from_labels(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether it `needs_labels`, with these arguments of its constructor."""
+        name, value = cls.without_labels
+        return cls.needs_labels and not (name and arguments.get(name) == value)
 
     def __call__(self, batch: Batch) -> Step:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What `forward` gives. Of autocast around it only networks know: `embed`, and what `nn.heads` makes."""
@@ -407,6 +437,14 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         raise NotImplementedError
 
+    def moving(self) -> Sequence[nn.Module] | None:
+        """Of a method that `takes_turns`, who moves in the step at `clock.step`: parts of it, or None for all.
+
+        The loop holds all else still: no gradient reaches the parameters of other parts, so that the optimizer leaves
+        them alone, and their norm layers keep their running statistics.
+        """
+        return None
+
     def before_step(self) -> None:
         """Change gradients, between the backward pass and the optimizer."""
 
@@ -471,9 +509,13 @@ def _statistics_aside(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Within: norm layers use the batch as ever, but their running statistics do not move."""
-    moved = _tracking(module)
+def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Within: norm layers use the batch as ever, but their running statistics do not move.
+
+    but: parts of the module in which they do.
+    """
+    kept = {part for whole in but for part in whole.modules()}
+    moved = [norm for norm in _tracking(module) if norm not in kept]
     for norm in moved:
         norm.__dict__["track_running_stats"] = False
     try:
@@ -481,3 +523,22 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in moved:
             norm.__dict__["track_running_stats"] = True
+
+
+@contextmanager
+def in_turn(method: Method) -> Iterator[None]:
+    """Within: all that is not of the method's `moving` stands still, its parameters as if they were not trained."""
+    moving = method.moving()
+    if moving is None:
+        yield
+        return
+    own = {p for part in moving for p in part.parameters()}
+    held = [p for p in method.parameters() if p.requires_grad and p not in own]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        with frozen_statistics(method, moving):
+            yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)

@@ -22,10 +22,10 @@ from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
-from nearfar.data.splits import evaluated
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
+from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, replace_json
 from nearfar.method import Encoder, Method
@@ -147,6 +147,7 @@ class Run:
                 classes=len(made["classes"]),
                 counts=tuple(made["counts"]),
                 channels=made.get("channels"),
+                size=made.get("size", 0),
             )
             method.load_state_dict(state)
         return method.eval()
@@ -413,11 +414,6 @@ class Run:
         return self.kept(table, "pairs", data, contents, seen)
 
     @property
-    def learned_to_write(self) -> bool:
-        """Whether it is of a method of the library that learned to write: see `nearfar.writing`."""
-        return self.config["method"] in methods.names() and methods.load(self.config["method"]).needs_writer
-
-    @property
     def sides(self) -> list[str]:
         """The names of the towers that share a space, where what one gives can be looked for by what another gives."""
         encoder = self.encoder
@@ -443,20 +439,9 @@ class Run:
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The split that the data name, or the folds that they bring, or stratified folds, as many as are usual for
-        the kind or as can be; and the positions tested.
-
-        Raises ValueError where no labels are known, or only those of rows of the split test.
-        """
-        return evaluated(
-            samples,
-            self.kind.given_folds(samples),
-            most=self.kind.folds,
-            noun=self.kind.noun,
-            unlabeled=self.kind.unlabeled,
-            seed=seed,
-            say=say,
-        )
+        """What is learned from and what is tested, as `nearfar.evaluation.parts` has it."""
+        kind = self.kind
+        return learned_and_tested(samples, kind.given_folds(samples), kind.folds, seed, say, kind.noun, kind.unlabeled)
 
     @writes
     @checked

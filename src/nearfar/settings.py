@@ -53,6 +53,8 @@ class Settings(Checked):
     """The same for biases and norm layers; 0 takes that of the weights."""
     sgd_momentum: ShareBelowOne = 0.9
     """Of SGD and LARS."""
+    beta1: ShareBelowOne = 0.9
+    """Of Adam and AdamW: what a step keeps of their running mean of the gradient."""
     weight_decay: NonNegativeFloat = 5e-4
     """Decay of the weights."""
     decay_1d: bool = False

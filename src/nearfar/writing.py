@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar import methods
 from nearfar.batch import cat, select
 from nearfar.data.digests import digests, fingerprint
 from nearfar.errors import UserError
@@ -25,6 +26,11 @@ PART = 64
 
 SHOWN = 12
 """Examples in the report."""
+
+
+def learned_to_write(run: Run) -> bool:
+    """Whether a run is of a method of the library that learned to write."""
+    return run.config["method"] in methods.names() and methods.load(run.config["method"]).needs_writer
 
 
 @writes

@@ -23,16 +23,22 @@ from tests.tiny import FLAGS, array_file, folder, tiny_images
 COMMON = (
     *("out", "resume", "recipe", "kind", "dim", "temperature"),
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
+    "beta1",
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
     *("keep", "timeout", "stop-if-worse"),
 )
 SIMCLR = {
+    "audio": (*COMMON, "rate", "array-rate", "seconds", "cut", "bands", "window", "hop", "max-bad"),
     "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
     "text": (
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),
-        *("strength", "pooler", "encoder-dropout"),
+        *("strength", "pooler", "encoder-dropout", "tagger", "concept-column"),
+    ),
+    "video": (
+        *(*COMMON, "over-time", "pooling", "consistent", "clip-frames", "stride", "power", "fps", "size", "max-bad"),
+        "no-consistent",
     ),
 }
 """The flags of `nearfar train simclr`. Frozen: a new flag is a deliberate act."""
@@ -110,7 +116,7 @@ def test_without_a_method_the_usage_is_shown(capsys: pytest.CaptureFixture[str])
     [
         (["simlcr", "drawings"], "there is no method 'simlcr'; did you mean simclr or"),
         (["./mine.py", "drawings"], "there is no method file './mine.py'"),
-        (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are drawings"),
+        (["simclr", "drawings", "--recipe", "photoes"], "there is no recipe 'photoes'; there are "),
         (["simclr", "drawings", "--lr", "-1"], r"--lr -1.0: a number of 0 or more"),
         (["simclr", "drawings", "--epochs", "0"], "--epochs 0: a whole number of 1 or more"),
         (["simclr", "drawings", "--views", "moco"], "did you mean moco_v"),
@@ -227,6 +233,7 @@ def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFix
     several = ":" in recipes.load("small_images", method, "image").settings.encoder
     networks = ["--encoder", "0+0:conv4"] if several else []  # the images are gray
     views = ["--views", method] if method in ("looc", "excon") else views
+    views = ["--views", "plain"] if method == "contragan" else views
     two = folder(tmp_path / "two", 2, 2, nested=True)
     status, said, err = train(capsys, method, two, *FLAGS, *argv, *views, *networks, "--out", tmp_path / "run")
     if method == "colorization":
@@ -235,6 +242,12 @@ def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFix
         return
     if methods.load(method).needs_writer:
         assert (status, "has no decoder: give sentences and --encoder t5" in err) == (2, True)
+        return
+    if methods.load(method).needs_frames:
+        assert (status, "give videos" in err) == (2, True)
+        return
+    if methods.load(method).needs_words:
+        assert (status, "give pairs" in err) == (2, True)
         return
     assert (status, err) == (0, "")
     assert "The batch is 2, not 16: there are 2 samples" in said

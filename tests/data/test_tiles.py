@@ -2,14 +2,27 @@ from __future__ import annotations
 
 import base64
 import io
+import wave
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.data.tiles import DATA_URI, FACES, LONGEST_CELL, LONGEST_EXCERPT, Cells, Excerpts, Face, Thumbnails, Tiles
+from nearfar.data.tiles import (
+    DATA_URI,
+    FACES,
+    LONGEST_CELL,
+    LONGEST_EXCERPT,
+    Cells,
+    Excerpts,
+    Face,
+    Sounds,
+    Thumbnails,
+    Tiles,
+)
 
 
 def tiles(face: Face, n: int = 3) -> Tiles:
@@ -96,3 +109,22 @@ def test_no_image_is_taken_from_elsewhere() -> None:
         Thumbnails.check_tile(tile, {})
         Thumbnails.check_map(drawn, 1)
         assert tile["thumbnail"] is drawn["sprite"] is None
+
+
+def test_sounds_are_played_from_within_the_page_alone() -> None:
+    face = Sounds(
+        pixels=lambda index: torch.zeros(len(index), 3, 8, 8, dtype=torch.uint8),
+        waves=lambda index: torch.linspace(-2, 2, 5).expand(len(index), -1),
+        rate=8000,
+    )
+    tile = face.each(torch.tensor([0, 1]), 8)[1]
+    with wave.open(io.BytesIO(base64.b64decode(tile["sound"].partition(",")[2]))) as played:
+        assert (played.getframerate(), played.getnchannels()) == (8000, 1)
+        assert np.frombuffer(played.readframes(9), "<i2").tolist() == [-32767, -32767, 0, 32767, 32767]
+    kept = dict(tile)
+    Sounds.check_tile(kept, {})
+    assert kept["sound"] == tile["sound"]
+    foreign = tile | {"sound": "https://example.com/a.wav"}
+    Sounds.check_tile(foreign, {})
+    assert foreign["sound"] is None
+    assert face.each(torch.tensor([], dtype=torch.int64), 8) == []

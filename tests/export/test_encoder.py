@@ -50,6 +50,8 @@ def exported(tmp_path: Path) -> tuple[ImageEncoder, Path]:
     [
         ("conv4", 1, 32, False),
         ("0+0:conv4", 1, 32, False),
+        ("biggan2", 3, 32, False),
+        ("0+0:biggan2", 1, 64, False),
         ("ycbcr:test_resnet", 3, 32, False),
         ("ycbcr:test_resnet", 3, 96, False),
         ("test_resnet", 3, 96, True),

@@ -27,6 +27,7 @@ from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
 from nearfar.losses.classification import cross_entropy, log_prior, per_token
+from nearfar.losses.conditional import conditional_contrastive, data_to_data, hinge
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
@@ -62,6 +63,7 @@ from nearfar.losses.spreading import spreading
 from nearfar.losses.supervised import share_with_positive, supcon, supcon_in
 from nearfar.losses.support import captioning, hardest_hinge, support_weights
 from nearfar.losses.synthetic import hardest, info_nce_mixed, mixtures
+from nearfar.losses.temporal import time_contrast
 from nearfar.losses.unified import unified
 from nearfar.losses.universum import universum
 from nearfar.memory.prototypes import Prototypes
@@ -144,7 +146,12 @@ LOSSES: dict[str, Loss] = {
     "centers": lambda a, b, i, g: centers(QUEUE, [a, b], LABEL[i], temperature=T),
     "centers (learned)": lambda a, b, i, g: centers(distributed.gather(a)[:4], [a, b], LABEL[i], temperature=T),
     "classify": lambda a, b, i, g: classify(a + b, i % D),
+    "conditional_contrastive": lambda a, b, i, g: conditional_contrastive(a, b, LABEL[i], temperature=T),
     "cross_entropy": lambda a, b, i, g: cross_entropy(a + b, LABEL[i], log_prior=log_prior([3, 2, 2, 1, 0])),
+    "data_to_data": lambda a, b, i, g: data_to_data(a, b, LABEL[i], temperature=T, margin=0.9),
+    "data_to_data (released)": lambda a, b, i, g: data_to_data(
+        a, b, LABEL[i], temperature=T, margin=0.9, released=True
+    ),
     "dcl": lambda a, b, i, g: dcl(a, b, temperature=T, group=g),
     "dcl (sigma)": lambda a, b, i, g: dcl(a, b, temperature=T, sigma=0.5, group=g),
     "distillation": lambda a, b, i, g: (
@@ -156,6 +163,7 @@ LOSSES: dict[str, Loss] = {
     "fairkl_released": lambda a, b, i, g: fairkl_released(a + b, LABEL[i], ATTRIBUTE[i], group=g),
     "hard_info_nce": lambda a, b, i, g: hard_info_nce(a, b, a + b, temperature=T, weight=0.3, group=g),
     "hardest_hinge": lambda a, b, i, g: hardest_hinge(a, b, margin=0.5, group=g),
+    "hinge": lambda a, b, i, g: hinge(a[:, 0], b[:, 1]),
     "hcl": lambda a, b, i, g: hcl(a, b, temperature=T, group=g),
     "info_nce": lambda a, b, i, g: info_nce(a, b, QUEUE, temperature=T, groups=_of(g)),
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
@@ -234,6 +242,9 @@ LOSSES: dict[str, Loss] = {
     ),
     "swapped_assignment (logarithms)": lambda a, b, i, g: swapped_assignment(
         [a, b, a + b], [sinkhorn(x.detach(), epsilon=0.01, iterations=3) for x in (a, b)], temperature=T
+    ),
+    "time_contrast": lambda a, b, i, g: time_contrast(
+        [torch.stack([x, x.roll(1, 1)], 1) for x in (a, b)], margin=0.5, near=1, group=g
     ),
     "told_apart": lambda a, b, i, g: told_apart(a, b, QUEUE, temperature=T, groups=_of(g)),
     "triplet": lambda a, b, i, g: triplet([a, b], LABEL[i], margin=0.5, group=g),
@@ -382,6 +393,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "info_nce_batch, info_nce_batch (positive not below), siglip, mixed_info_nce, mixed_byol, "
         "leave_one_out (batch)": (n * d, W * n * d),
         "info_nce_parts": (s * n * d, W * s * n * d),
+        "time_contrast": (v * s * n * d + 1, W * v * s * n * d),
         "uniform": (n * d + n, W * (n * d + n)),
         "renyi": (n * d + 2 * v * n, W * 2 * v * n),
         "supcon, supcon (queue), supcon_in, supcon_mined, sup_info_nce, sup_info_nce_in, epsilon_supcon, triplet, "
@@ -393,6 +405,7 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "centers": (v * n * d + v * n, W * v * n * d),
         "n_pairs": (n * d + n, W * n * d),
         "fairkl, fairkl_released": (n * d + 2 * n + 12, W * n * d + 12),
+        "conditional_contrastive, data_to_data, data_to_data (released)": (n * d + n + 1, W * n * d),
         "cross_entropy, classify, distillation, nce, per_token": (1, 0),
         "unified": (2, 0),
         "divergence": (d + 1, d),
@@ -401,8 +414,8 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "swapped_assignment (logarithms)": (2 * (2 + 3 * 2 * k), 0),
         "barlow": (5 * d + d**2, 5 * d + d**2),
         "barlow (wide)": (15 * d + 1 + 2 * n * 3 * d, 15 * d + 1 + W * 2 * n * 3 * d),
-        "align, byol, info_nce, info_nce_chosen, info_nce_found, info_nce_mixed, instance_softmax, leave_one_out, "
-        "margin_nce, mixture_nce, relic, sce, told_apart, weighted_classes": (0, 0),
+        "align, byol, hinge, info_nce, info_nce_chosen, info_nce_found, info_nce_mixed, instance_softmax, "
+        "leave_one_out, margin_nce, mixture_nce, relic, sce, told_apart, weighted_classes": (0, 0),
         "Queue.enqueue": (n * d, 0),
     }
     page = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from nearfar import distributed
 from nearfar.batch import Batch
 from nearfar.method import Method
 from nearfar.nn.norms import SplitBatchNorm, synchronize_norms
+from nearfar.training.parallel import parallel
 from tests.two_ranks import RANKS, Pool
 
 from .small import Form, clock, copied_state, freeze_norms, norms, rows_of_rank, sgd, step
@@ -37,7 +37,7 @@ def trace(form: Form, state: dict[str, Tensor], batches: list[Batch], start: int
     else:
         freeze_norms(method)
     several = distributed.world() > 1
-    net = DistributedDataParallel(method, broadcast_buffers=False) if several else method
+    net = parallel(method) if several else method
     optimizer = sgd(method)
     losses, levels, gradients = [], [], []
     for number, batch in enumerate(batches):

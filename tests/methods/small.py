@@ -22,6 +22,9 @@ from nearfar.modalities import recipes
 from nearfar.modalities.image import views as image
 from nearfar.modalities.table import views as table
 from nearfar.modalities.table.columns import Column, Columns
+from nearfar.modalities.video import named as video_named
+from nearfar.modalities.video import views as video
+from nearfar.nn.apply import Apply
 from nearfar.nn.captioner import Captioner
 from nearfar.nn.towers import Towers
 from nearfar.nn.wrapped import Wrapped
@@ -66,6 +69,33 @@ class TinyStreams(nn.Module):
 
     def streams(self) -> list[Stage]:
         return [Stage(net, dim=24) for net in self.nets]
+
+
+class TinyClips(nn.Module):
+    """The same for clips: N x T x 3 x H x W -> N x 24."""
+
+    dim = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 6, 3, stride=(1, 2, 2), padding=1, bias=False)
+        self.norm = nn.BatchNorm3d(6)
+        self.pool = nn.AdaptiveAvgPool3d((1, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.norm(self.conv(x.transpose(1, 2))).relu()).flatten(1)
+
+    def stages(self) -> list[Stage]:
+        """The map of all places and times, and what becomes of it."""
+        turned = Apply(lambda x: x.transpose(1, 2))
+        return [
+            Stage(turned, self.conv, self.norm, nn.ReLU(), dim=6),
+            Stage(self.pool, nn.Flatten(), dim=self.dim),
+        ]
+
+
+FRAMES = 8
+"""Of clips in small."""
 
 
 SIDES: tuple[Literal["image"], Literal["table"]] = ("image", "table")
@@ -135,10 +165,11 @@ class Form:
     name: str
     arguments: dict[str, Any]
     changed: str = ""
-    kind: Literal["image", "table", "pair", "text"] = "image"
+    kind: Literal["image", "table", "pair", "text", "video"] = "image"
 
     def __str__(self) -> str:
-        return f"{self.name}{self.changed and '-'}{self.changed}{'' if self.kind == 'image' else f'-{self.kind}'}"
+        kind = f"-{self.kind}" if self.kind in ("table", "pair") else ""
+        return f"{self.name}{self.changed and '-'}{self.changed}{kind}"
 
     def build(self, *, seed: int = 0, **arguments: Any) -> Method:
         """The method on a tiny encoder, in training mode, at epoch 0."""
@@ -147,11 +178,13 @@ class Form:
         encoder, channels = (TinyStreams() if kind.needs_streams else TinyEncoder()), 3
         if self.kind == "table":
             encoder, channels = TinyRows(), COLUMNS.width
+        if self.kind == "video":
+            encoder = TinyClips()
         if self.kind == "pair":
             encoder, channels = Towers({"image": Wrapped(TinyEncoder(), {}), "table": Wrapped(TinyRows(), {})}), 0
         if self.kind == "text":
             encoder, channels = tiny_writer(), 0
-        known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels}
+        known = {"samples": 40, "classes": 3, "counts": (10, 10, 10), "channels": channels, "size": SIDE}
         method = methods.build(kind, encoder, self.arguments | arguments, **known)
         method.clock = clock(0)
         return method.train()
@@ -169,19 +202,21 @@ class Form:
             return {side: replace(self, kind=side).plain_view() for side in SIDES}
         if self.kind == "text":
             return self.batch(40).views[0]
-        plain = image.plain(SIDE) if self.kind == "image" else table.plain(COLUMNS)
+        of = {"image": image.plain(SIDE), "table": table.plain(COLUMNS), "video": video.plain(SIDE, FRAMES, 1)}
+        plain = of[self.kind]
         (view,) = plain(*self.samples(40, torch.Generator().manual_seed(50)))
         return view
 
-    def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or N rows."""
+    def samples(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """N images of 3 x SIDE x SIDE, each noise about a color of its own, and aspects; or clips of such, or rows."""
         if self.kind == "table":
             numbers = torch.randn(n, 6, generator=generator)
             numbers[::7, 0] = math.nan
             return numbers, torch.randint(-1, 3, (n, 1), generator=generator)
-        pixels = torch.randint(0, 200, (n, 3, 1, 1), generator=generator)
-        pixels = (pixels + torch.randint(0, 56, (n, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
-        return pixels, torch.ones(n)
+        times = (FRAMES,) if self.kind == "video" else ()
+        pixels = torch.randint(0, 200, (n, *times, 3, 1, 1), generator=generator)
+        pixels = (pixels + torch.randint(0, 56, (n, *times, 3, SIDE, SIDE), generator=generator)).to(torch.uint8)
+        return pixels, torch.ones(n, *(1 for _ in times))
 
     def batch(self, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, grouped: bool = False) -> Batch:
         """N samples, through the views that the method's recipe names; the last in four has no label.
@@ -203,6 +238,10 @@ class Form:
             given = (Sentences(captions(n, seed)),)
         elif self.kind == "table":
             views = table.views("scarf", COLUMNS, self.samples(40, torch.Generator().manual_seed(50)))
+        elif self.kind == "video":
+            space = getattr(video_named, recipes.load("clips", self.name, "video").settings.views)(SIDE)
+            views = video.ClipViews(space, frames=FRAMES, stride=1)
+            given = *given[:1] * len(views), given[1].expand(-1, len(views))
         else:
             from nearfar.modalities.image.kind import (
                 named_views,  # not at the top: the two ranks import this file and do without
@@ -234,13 +273,13 @@ def _forms(name: str) -> Iterator[Form]:
     plain = {flag: small(parameter.default) for flag, parameter in flags.items()}
     if method.needs_writer and not (find_spec("tokenizers") and find_spec("transformers")):
         return
-    usual: Literal["image", "text", "pair"] = (
-        "text" if method.needs_writer else "pair" if method.needs_words else "image"
-    )
+    usual: Literal["image", "text", "pair", "video"] = "image"
+    if method.needs_writer or method.needs_words or method.needs_frames:
+        usual = "text" if method.needs_writer else "pair" if method.needs_words else "video"
     yield Form(name, plain, kind=usual)
     if method.needs_streams and not method.needs_words:
         yield Form(name, plain, kind="pair")
-    elif not (method.needs_writer or method.needs_streams or method.needs_pixels):
+    elif not (method.needs_writer or method.needs_frames or method.needs_streams or method.needs_pixels):
         yield Form(name, plain, kind="table")
     for flag, parameter in flags.items():
         for value in others(parameter.default, parameter.annotation):

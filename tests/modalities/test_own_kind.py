@@ -93,6 +93,10 @@ def test_kinds_are_recognized_and_named(tmp_path: Path) -> None:
     known = {"image": [folder(tmp_path / "photos", 2), "drawings", np.zeros((2, 8, 8), np.uint8)]}
     known |= {"graph": [array_file(tmp_path / "graphs.npz", 4)]}
     known |= {"table": [tmp_path / "rows.csv", {"a": [1, 2]}], "text": [tmp_path / "lines.txt", ["a b", "c d"]]}
+    known |= {"audio": [["a.wav", "b.FLAC"], [np.zeros(9)]]}
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mp4").touch()
+    known |= {"video": [tmp_path / "films", "clips/a.MOV", np.zeros((2, 3, 8, 8, 3), np.uint8), ["a.mp4", "b.mp4"]]}
     assert sorted(known) == [name for name in modalities.names() if not getattr(modalities.entry(name), "ASKED", False)]
     for name, examples in known.items():
         assert [modalities.kind_of(data) for data in examples] == [name] * len(examples)

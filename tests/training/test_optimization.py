@@ -23,6 +23,13 @@ def test_optimizers_get_the_rates_that_were_asked_for(name: str) -> None:
     assert rates(optimizer=name, decay_1d=True) == {0.1: 0.25}
 
 
+def test_adam_gets_its_mean_of_gradients() -> None:
+    names: tuple[Any, ...] = ("adam", "adamw")
+    for name in names:
+        groups = make_optimizer(torch.nn.Linear(3, 3), Settings(optimizer=name, beta1=0.5), 128).param_groups
+        assert {group["betas"] for group in groups} == {(0.5, 0.999)}
+
+
 def test_warmup_takes_at_most_a_tenth() -> None:
     factor = make_schedule(Settings(epochs=50, warmup=10.0), 10)
     assert [factor(step, 500) for step in (0, 25, 50, 500)] == pytest.approx([0.0, 0.5, 1.0, 0.0], abs=0.02)

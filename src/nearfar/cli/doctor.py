@@ -59,7 +59,7 @@ class Doctor(Reading):
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label; or the word folders."""
     kind: str = ""
-    """What the samples are: image, table, text, or the path of your own kind. By default recognized from DATA."""
+    """What the samples are: image, table, text, video, or the path of your own. By default recognized from DATA."""
     label_column: str = ""
     """The column of that file, or of the table, which holds the labels; by default label, where there is one."""
     drop: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ COMMANDS = {
     "distill": ("fewlabels", "CLASSIFIER DATA: train another network to imitate the classifier on unlabeled data."),
     "label-plan": ("fewlabels", "RUN DATA: choose the samples to label next; write a table to fill in and an image."),
     "helps": ("studies", "DATA: test whether pre-training helps, as accuracy against the number of labels."),
+    "generate": ("generate", "RUN: write images that a run's generator makes; compare them with real ones."),
     "report": ("use", "RUN: write one HTML page about a run."),
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),

@@ -30,7 +30,7 @@ FEW_FILES, FEW_BYTES = 300, 10_000_000
 USAGE = """usage: nearfar train METHOD DATA [flags]
 
 METHOD  {names}, or the path of a .py file of your own
-DATA    a folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, sentences, graphs
+DATA    a folder of images or videos, a .tar, .parquet or .npz file, a list (.txt, .csv), a table, sentences, graphs
 
 `nearfar train METHOD --help` tells the flags, those of the method among them; `nearfar methods` what the methods do.
 
@@ -45,7 +45,7 @@ class Place(Checked):
     """Where to read and where to write."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, sentences, graphs."""
+    """A folder of images or videos, a .tar, .parquet or .npz file, a list, a table, sentences, graphs."""
     out: str = ""
     """The run directory; runs/METHOD-DATA-N by default. One that exists is never overwritten."""
     resume: bool = False
@@ -53,7 +53,8 @@ class Place(Checked):
     recipe: str = ""
     """Where defaults come from: a name such as small_images, or FILE.py:FUNCTION. By default what suits DATA."""
     kind: str = ""
-    """What the samples are: image, table, text, graph, pair, or the path of your own kind; by default as DATA look."""
+    """What the samples are: image, table, text, audio, graph, video, pair, or the path of your own; by default as DATA
+    look."""
 
 
 def train(argv: list[str]) -> int:

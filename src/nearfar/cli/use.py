@@ -25,7 +25,7 @@ DataArg = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="DATA",
-        help="A folder of images, a .tar, .parquet or .npz file, a list of paths (.txt, .csv), a table, sentences, "
+        help="A folder of images or videos, a .tar, .parquet or .npz file, a list (.txt, .csv), a table, sentences, "
         "graphs.",
     ),
 ]
@@ -141,6 +141,9 @@ class Evaluate(OfRun):
     tower: str = ""
     """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
     pairs are measured by how well each side finds the other."""
+    align: bool = False
+    """Of recordings of one event, such as videos of several cameras: how well the nearest moments of one are those of
+    another. No label is used."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -227,7 +230,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar import across
     from nearfar.data.pairs import Asked
     from nearfar.run import load
-    from nearfar.writing import writing
+    from nearfar.writing import learned_to_write, writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if asked.prompts:
@@ -235,6 +238,8 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
+    if asked.align:
+        return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
     if run.kind.has_scores(asked.data, Asked(*pairs.values())):
         table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)
@@ -242,7 +247,7 @@ def evaluate(argv: list[str]) -> int:
     if named := [name for name, value in pairs.items() if value]:
         flag = named[0].replace("_", "-")
         raise UserError(f"--{flag}: {asked.data!r} holds no pairs of {run.kind.noun} with scores that can be read")
-    if run.learned_to_write and not (asked.labels or asked.label_column or asked.test):
+    if learned_to_write(run) and not (asked.labels or asked.label_column or asked.test):
         return _tell(run, writing(run, asked.data, seed=asked.seed, say=print))
     table = run.evaluate(
         asked.data,

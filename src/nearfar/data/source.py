@@ -36,6 +36,9 @@ class Draws(Protocol):
 class Views(Protocol):
     """What turns inputs into a list of views. All chance is in the draws."""
 
+    # read: where it is there, (*inputs, draws=Draws) -> inputs, what these views want of inputs that were not read yet,
+    # such as a crop of a long recording. Training calls it in the thread that fetches; `__call__` takes either. Raises
+    # Lost, as `Source.fetch` does.
     # alike: bool, where it is there and true, views of a sample are so alike by nature that even an untrained network
     # finds them, as of sentences, most of whose words are the same.
 

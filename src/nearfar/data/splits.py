@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
-from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import UserError
 
 
@@ -68,60 +66,6 @@ def given_folds(label: Tensor, group: Tensor, fold: Tensor) -> list[tuple[Tensor
             "and two or more are wanted: give data without folds, or --labels without groups"
         )
     return parts
-
-
-def evaluated(
-    samples: Samples,
-    given: Tensor | None,
-    *,
-    most: int,
-    noun: str,
-    unlabeled: str,
-    seed: int,
-    say: Callable[[str], None],
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """How samples are learned from and tested: by the split that they name, by given folds, or by stratified folds; and
-    the positions tested.
-
-    given: the fold of each, N int64, or MISSING; None without any.  most: stratified folds, where the labels allow.
-    noun: what the samples are called.  unlabeled: what to do where no labels are known.
-    Raises ValueError where none are, or only those of rows of the split test.
-    """
-    known = samples.label != MISSING
-    if not known.any():
-        raise UserError(f"evaluating takes labels, and none are known: {unlabeled}")
-    test = samples.of_split("test") & known
-    train = samples.of_split(*LEARNED) & known
-    if test.any() and train.any():
-        learned, tested = train.nonzero()[:, 0], test.nonzero()[:, 0]
-        kept = apart(samples.group, learned, tested)
-        of = f"{len(tested) - len(kept):,} of {len(tested):,} {noun} of the split test"
-        if not len(kept):
-            raise UserError(f"{of} are of groups that are learned from: no group may be on both sides of a split")
-        if len(kept) < len(tested):
-            say(f"{of} are of groups that are learned from, such as copies: they are not tested.")
-        return [(learned, kept)], kept
-    if test.any():
-        raise UserError(
-            f"all labels are of {noun} of the split test, which are never learned from: give DATA with "
-            "labels in the split train, and these as --test"
-        )
-    if given is not None:
-        parts = given_folds(samples.label, samples.group, given)
-        tested = torch.cat([test for _, test in parts])
-        if out := int(known.sum()) - len(tested):
-            say(
-                f"{out:,} labeled {noun} are in no fold of those given, or have copies in another one: "
-                "they are only learned from."
-            )
-        return parts, tested
-    parts = folds(samples.label, samples.group, folds=most, seed=seed)
-    if len(parts) < most:
-        say(
-            f"{len(parts)} folds instead of {most}: the labels allow no more, as no class has more "
-            f"labeled {noun}, or there are no more groups."
-        )
-    return parts, torch.cat([tested for _, tested in parts])
 
 
 def _dealt(y: np.ndarray, folds: int, seed: int) -> np.ndarray:

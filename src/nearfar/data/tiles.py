@@ -10,6 +10,7 @@ import base64
 import io
 import math
 import re
+import wave as wavfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -23,6 +24,7 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 
 DATA_URI = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+")
+SOUND_URI = re.compile(r"data:audio/wav;base64,[A-Za-z0-9+/=]+")
 LONGEST_CELL, LONGEST_EXCERPT = 80, 240  # characters
 
 
@@ -81,14 +83,14 @@ class Thumbnails:
         return {}
 
     def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
-        return [{"thumbnail": _data_uri(tile)} for tile in self._cut(index, side)] if len(index) else []
+        return [{"thumbnail": data_uri(tile)} for tile in self._cut(index, side)] if len(index) else []
 
     def every(self, index: Tensor, side: int) -> dict[str, Any]:
         tiles = self._cut(index, side)  # n x C x side x side
         across = math.ceil(math.sqrt(len(tiles)))
         tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
         sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-        return {"sprite": _data_uri(sprite), "across": across, "side": side}
+        return {"sprite": data_uri(sprite), "across": across, "side": side}
 
     def words(self, i: int) -> str:
         return ""
@@ -115,11 +117,11 @@ class Thumbnails:
 
     @staticmethod
     def check_tile(tile: dict[str, Any], head: Mapping[str, Any]) -> None:
-        tile["thumbnail"] = _contained(tile.get("thumbnail"))
+        tile["thumbnail"] = contained(tile.get("thumbnail"))
 
     @staticmethod
     def check_map(content: dict[str, Any], points: int) -> None:
-        content["sprite"] = _contained(content.get("sprite"))
+        content["sprite"] = contained(content.get("sprite"))
         if not all(isinstance(content[key], int) and content[key] > 0 for key in ("across", "side")):
             raise UserError("`across` or `side` is not a number of thumbnails or pixels")
 
@@ -206,7 +208,32 @@ class Excerpts:
         content["excerpts"] = _as_many([str(text) for text in content["excerpts"]], points)
 
 
-FACES: dict[str, type[Face]] = {face.name: face for face in (Thumbnails, Cells, Excerpts)}
+@dataclass(frozen=True, kw_only=True)
+class Sounds(Thumbnails):
+    """Samples that are looked at, as pictures such as spectrograms, and listened to.
+
+    waves: from n positions (int64) to what is played of them: n x L, float, in [-1, 1]; as short as will do, as all of
+    it goes into the page.  rate: numbers a second.
+    Stored of each beside "thumbnail": "sound", a data URI.
+    """
+
+    name: ClassVar[str] = "sounds"
+    waves: Callable[[Tensor], Tensor]
+    rate: int
+
+    def each(self, index: Tensor, side: int) -> list[dict[str, Any]]:
+        parts = index.split(256) if len(index) else ()
+        sounds = [_wav_uri(wave, self.rate) for some in parts for wave in self.waves(some)]
+        return [tile | {"sound": sound} for tile, sound in zip(super().each(index, side), sounds, strict=True)]
+
+    @staticmethod
+    def check_tile(tile: dict[str, Any], head: Mapping[str, Any]) -> None:
+        Thumbnails.check_tile(tile, head)
+        sound = tile.get("sound")
+        tile["sound"] = sound if isinstance(sound, str) and SOUND_URI.fullmatch(sound) else None
+
+
+FACES: dict[str, type[Face]] = {face.name: face for face in (Thumbnails, Cells, Excerpts, Sounds)}
 """The faces that the pages can draw, by name."""
 
 
@@ -252,14 +279,25 @@ def _as_many(values: list[Any], points: int) -> list[Any]:
     return values
 
 
-def _contained(uri: object) -> str | None:
+def contained(uri: object) -> str | None:
     """The URI, if the image is inside it: nothing else is ever shown."""
     return uri if isinstance(uri, str) and DATA_URI.fullmatch(uri) else None
 
 
-def _data_uri(image: Tensor) -> str:
+def data_uri(image: Tensor) -> str:
     """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
     array = image.permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _wav_uri(wave: Tensor, rate: int) -> str:
+    """A wave (L, float, in [-1, 1]) as a .wav file of 16 bits in a data URI."""
+    file = io.BytesIO()
+    with wavfile.open(file, "wb") as written:
+        written.setnchannels(1)
+        written.setsampwidth(2)
+        written.setframerate(rate)
+        written.writeframes((wave.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes())
+    return "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()

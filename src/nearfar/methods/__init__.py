@@ -25,7 +25,7 @@ from nearfar.files import run_file
 if TYPE_CHECKING:
     from nearfar.method import Method
 
-FILLED = ("self", "encoder", "samples", "classes", "counts", "channels")
+FILLED = ("self", "encoder", "samples", "classes", "counts", "channels", "size")
 """Arguments of a method's constructor that a run fills."""
 
 PARTS = ("projector", "labeled")
@@ -257,7 +257,7 @@ def flags(method: type[Method]) -> dict[str, inspect.Parameter]:
 
 def build(method: type[Method], encoder: Any, arguments: dict[str, Any], **known: Any) -> Method:
     """The method on an encoder; of what the run knows (`samples`, `classes`, `counts` of
-    each class, `channels`) it gets what it asks for."""
+    each class, `channels` and `size` of images) it gets what it asks for."""
     wanted = ranges.constructor(method)
     return method(encoder, **{name: value for name, value in known.items() if name in wanted}, **arguments)
 

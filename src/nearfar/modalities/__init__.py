@@ -74,17 +74,21 @@ def insist_samples(data: str | os.PathLike[str]) -> None:
 
 
 def kind_of(data: Any, given: Collection[str] = ()) -> str:
-    """The kind of the library that recognizes the data; of several the one that has a setting of its own among those
-    given, or else the first. A kind that has ASKED is taken only where a setting of its own is given. A path where
-    nothing is belongs to the kind that alone has a setting among those given: it says what is wrong with it."""
+    """The kind of the library that recognizes the data; of several the one that has most of those settings that are
+    given and that not every kind has, or else the first. A kind that has ASKED is taken only where a setting of its own
+    is given. A path where nothing is belongs to the kind that alone has a setting among those given: it says what is
+    wrong with it. Where no data are given, only settings tell."""
     if isinstance(data, str | os.PathLike) and data and not Path(data).exists():
         owners = [[name for name in names() if setting in own_settings(name)] for setting in given]
         if alone := [of[0] for of in owners if len(of) == 1]:
             return alone[0]
-    able = [name for name in names() if entry(name).recognizes(data)]
-    named = [name for name in able if own_settings(name).intersection(given)]
+    none = isinstance(data, str) and not data
+    able = names() if none else [name for name in names() if entry(name).recognizes(data)]
+    counts = {name: len(own_settings(name).intersection(given)) for name in able}
+    named = sorted(filter(counts.get, able), key=lambda name: -counts[name])
     asked = [name for name in named if getattr(entry(name), "ASKED", False)]
-    return [*asked, *named, *(name for name in able if not getattr(entry(name), "ASKED", False)), UNKNOWN][0]
+    unasked = [] if none else [name for name in able if not getattr(entry(name), "ASKED", False)]
+    return [*asked, *named, *unasked, UNKNOWN][0]
 
 
 def own_settings(name: str) -> set[str]:

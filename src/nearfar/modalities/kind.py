@@ -46,8 +46,8 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  folds: of an evaluation, where no split is named and the
-    labels allow.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  folds:
+    of an evaluation, where no split is named and the labels allow.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -56,6 +56,7 @@ class Kind:
     unlabeled: ClassVar[str] = "give --labels FILE, or --labels folders"
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
+    frames: ClassVar[bool] = False
     folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
@@ -237,6 +238,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def sequential(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
+        return False
+
     def writes(self, settings: Any) -> bool:
         """Whether the encoder that the settings name has a decoder, for methods from text to text."""
         return False
@@ -340,6 +345,14 @@ class Kind:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""
 
+    def events(self, samples: Any) -> list[list[int]]:
+        """Which samples are recordings of one event, moment by moment: positions, event by event; none by default."""
+        return []
+
+    def moments(self, samples: Any, i: int, encoder: Any) -> Any:
+        """A view that holds each moment of such a recording, in their order."""
+        raise NotImplementedError
+
     def off_the_shelf(self, network: str, weights: str, samples: Any) -> tuple[nn.Module, Views]:
         """A network with weights from a file, and the plain view that it takes. samples: None while none are open."""
         raise UserError(f"--weights {weights!r}: there are none off the shelf for {self.noun}")
@@ -358,6 +371,14 @@ class Kind:
         for row, line in enumerate(lines):
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
+
+    def picture(self, pixels: Tensor) -> Image.Image:
+        """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""
+        raise UserError(f"{self.noun} are no images")
+
+    def rows(self, rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
+        """Of a kind of `pixels`: rows of samples, N x C x H x W, uint8, each under its caption, as an image."""
+        raise UserError(f"{self.noun} are no images")
 
     def copies(self, samples: Any) -> Copies:
         """Which samples are copies, or nearly copies, of one another."""

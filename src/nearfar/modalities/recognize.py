@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +16,15 @@ from nearfar.data import csv
 LISTS = frozenset(("path", "image_path", "file", "file_name", "filename"))
 """Columns of a Parquet file that name files elsewhere."""
 
+
+VIDEOS = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "wmv", "flv", "3gp", "ogv"),
+        *("h264", "264", "h265", "hevc", "y4m", "mxf"),
+    )
+)
+"""A file with such a suffix is one of video; if it cannot be read, it is a bad one."""
 
 SENTENCES = ("text", "sentence")
 """Columns that hold sentences to learn from, where none is named."""
@@ -103,3 +114,61 @@ def looks_like_table(path: Path) -> bool:
         held = any(pa.types.is_struct(kind) or pa.types.is_binary(kind) for kind in schema.types)
         return not held and not LISTS & set(schema.names)
     return False
+
+
+def holds_videos(data: Any) -> bool:
+    """Whether data are videos: a file of one, a folder of which a third of the files are of video at least, a list of
+    their paths, an array of five dimensions, or a list of arrays of four."""
+    if isinstance(data, list):
+        first = data[0] if data else None
+        if isinstance(first, str | os.PathLike):
+            return Path(first).suffix.lower() in VIDEOS
+        return getattr(first, "ndim", 0) == 4
+    if not isinstance(data, str | os.PathLike):
+        return getattr(data, "ndim", 0) == 5
+    path, suffix = Path(data), Path(data).suffix.lower()
+    if path.is_dir():
+        found = [Path(name).suffix.lower() in VIDEOS for name in _names_below(path)]
+        return 3 * sum(found) >= len(found) > 0
+    if suffix in (".txt", ".csv") and path.is_file():
+        return any(Path(cell.strip()).suffix.lower() in VIDEOS for row in csv.first_rows(path, 2) for cell in row.cells)
+    if suffix in (".npz", ".npy") and path.is_file():
+        return any(len(shape) == 5 for shape in _array_shapes(path))
+    return suffix in VIDEOS
+
+
+def has_folders(data: Any) -> bool:
+    """Whether data are a folder with folders in it, each of which may hold the frames of a video."""
+    if not isinstance(data, str | os.PathLike) or not Path(data).is_dir():
+        return False
+    with os.scandir(data) as entries:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+
+
+def _names_below(root: Path, most: int = 10_000) -> Iterable[str]:
+    """Names of files below a folder, so many at most, without following links to folders."""
+    count = 0
+    for _, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (name for name in names if not name.startswith("."))
+        count += len(names)
+        if count > most:
+            return
+
+
+def _array_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of the arrays of a NumPy file, by their heads alone; none where it cannot be read."""
+    try:
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                heads = [file.read(256)]
+        else:
+            heads = []
+            with zipfile.ZipFile(path) as whole:
+                for name in whole.namelist():
+                    with whole.open(name) as file:
+                        heads.append(file.read(256))
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        return []
+    found = (re.search(rb"'shape': \(([\d, ]*)\)", head) for head in heads)
+    return [tuple(map(int, re.findall(rb"\d+", shape[1]))) for shape in found if shape]

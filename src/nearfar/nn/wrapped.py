@@ -12,6 +12,11 @@ from nearfar.errors import WrongType
 from nearfar.method import Encoder, Stage
 
 
+def sees_steps(net: nn.Module) -> bool:
+    """Whether a module has `steps`, as `Encoder.steps` describes them."""
+    return bool(getattr(net, "sequential", callable(getattr(net, "steps", None))))
+
+
 class Wrapped(Encoder):
     """Any module with a width `.dim`, which takes views and gives N x dim, as an encoder.
 
@@ -54,6 +59,15 @@ class Wrapped(Encoder):
             if own is None
             else own(reads, width=width, layers=layers)
         )
+
+    @property
+    def sequential(self) -> bool:
+        return sees_steps(self.net)
+
+    def steps(self) -> tuple[Stage, Stage]:
+        """Those of the module, where it has any."""
+        own = getattr(self.net, "steps", None)
+        return super().steps() if own is None else own()
 
     def network(self) -> nn.Module:
         return self.net

@@ -34,7 +34,8 @@ def render(template: str, page: object, script_data: object) -> str:
     scripts = _scripts()
     # Eval is what Plotly's WebGL plots are made with.
     policy = (
-        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts.hashes} 'unsafe-eval'"
+        "default-src 'none'; img-src data: blob:; media-src data:; style-src 'unsafe-inline'; "
+        f"script-src {scripts.hashes} 'unsafe-eval'"
     )
     return environment().get_template(template).render(page=page, policy=policy, scripts=scripts, data=script_data)
 

@@ -111,6 +111,7 @@ function otherCells(j, i) {
 // How the samples of each face are drawn: one alone, and one as a neighbor of another. worded: they are read, which takes a wider box.
 const faces = {
   thumbnails: { worded: false, alone: sprite, neighbor: (j) => sprite(j), remark: "" },
+  sounds: { worded: false, alone: sprite, neighbor: (j) => sprite(j), remark: "" },
   cells: { worded: true, alone: cells, neighbor: otherCells, remark: ", and what differs" },
   excerpts: {
     worded: true, alone: (i) => make("p", "excerpt", map.excerpts[i]),

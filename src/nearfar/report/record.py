@@ -30,6 +30,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
   `data` is what they were measured on, in a few words; `own`, whether these are the data of the run; `written`, when it
   was measured (ISO time). What is judged by one table goes by the first: tables are in order, those of the run's own
   data before others, and the newest of either first.
+  `picture` is an image in a data URI, which is shown with the table.
   `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
   out, and a row may lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a
   list of texts.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nearfar.data.tiles import contained
 from nearfar.report.numbers import Cell, decimals, protocol
 from nearfar.report.record import Record
 
@@ -65,13 +66,14 @@ class ResultsTable:
 
 @dataclass(frozen=True)
 class Results:
-    """A part of the page. same_protocol: whether its rows were measured alike."""
+    """A part of the page. same_protocol: whether its rows were measured alike.  picture: a data URI, or None."""
 
     title: str
     table: ResultsTable
     note: str = ""
     protocol: Sequence[tuple[str, str]] = ()
     same_protocol: bool = True
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def results(record: Record) -> list[Results]:
             table(made["columns"], made["rows"], record.main_row(made)),
             str(made.get("note") or ""),
             protocol(made),
+            picture=contained(made.get("picture")),
         )
         for made in record.tables.values()
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,7 @@ class Batches:
             device=self.device,
             order=self._order,
             lost=loop.lost,
+            read=self._read if hasattr(views, "read") else None,
         )
         self.stand_ins = self.feeder.stand_ins
 
@@ -59,8 +62,7 @@ class Batches:
         more = done < self.steps and (self.ahead_across_epochs or done % self.per_epoch != 0)
         rows, inputs, twice = self.feeder(step, more=more)
         inputs = tuple(to(part, self.device, non_blocking=True) for part in inputs)
-        draws = self.views.draw(self.loop.batch, torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1)))
-        views = self.views(*inputs, draws=draws.rows(self.mine))
+        views = self.views(*inputs, draws=self._draws(step))
         if not self.tried and not all(part.isfinite().all() for view in views for part in tensors(view)):
             raise UserError("the views of the first batch hold NaN or infinite numbers: look at what makes them")
         self.tried = True
@@ -70,6 +72,14 @@ class Batches:
         group = None if group is None else group.to(self.device)
         attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
         return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
+
+    def _draws(self, step: int) -> Any:
+        """Those behind the views of a step, of this rank's samples."""
+        generator = torch.Generator().manual_seed(derive_seed(self.loop.seed, step, 1))
+        return self.views.draw(self.loop.batch, generator).rows(self.mine)
+
+    def _read(self, inputs: tuple[Any, ...], step: int) -> tuple[Any, ...]:
+        return self.views.read(*inputs, draws=self._draws(step))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         identities = self.method.identities()

@@ -28,6 +28,7 @@ from nearfar.modalities.encoder import is_own, own_encoder
 from nearfar.modalities.kind import Kind
 from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
+from nearfar.nn.wrapped import sees_steps
 from nearfar.ops.mixing import insist_fit
 from nearfar.training.directory import UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
@@ -76,7 +77,7 @@ def open_samples(plan: Plan, say: Say, made: dict[str, Any] | None = None) -> Sa
         raise UserError(
             f"{counted(len(samples), 'samples')} to train on in {str(plan.data)!r}: contrast needs at least 2"
         )
-    if method.needs_labels and not (samples.label != MISSING).any():
+    if method.learns_from_labels(plan.arguments) and not (samples.label != MISSING).any():
         raise UserError(f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}")
     return samples
 
@@ -108,10 +109,17 @@ def settled(plan: Plan, samples: Samples) -> Plan:
 def insist_ready(plan: Plan) -> None:
     """Raise ValueError for what cannot be trained, as far as that is known before the data are opened."""
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    if method.needs_pixels and not kind.pixels:
+    steps = kind.sequential(settings) if plan.network is None else sees_steps(plan.network)
+    if method.needs_pixels and not kind.pixels and not (method.takes_steps and steps):
+        own = f", nor does {settings.encoder!r} see steps of a sequence" if method.takes_steps else ""
         raise UserError(
-            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none: "
-            "`nearfar methods` lists the others"
+            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none{own}: "
+            "`nearfar methods` lists the others" + (", and --encoder melgru does" if method.takes_steps else "")
+        )
+    if method.needs_frames and not kind.frames:
+        raise UserError(
+            f"{plan.method!r} takes views apart as frames, and views of {kind.noun} have none: give videos; folders "
+            "of which each holds the frames of one are videos by --kind video"
         )
     if method.needs_streams and plan.network is None and not kind.several(settings):
         raise UserError(
@@ -123,7 +131,8 @@ def insist_ready(plan: Plan) -> None:
             f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
             "and --encoder t5, or a folder with a T5"
         )
-    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if method.needs_labels else ""
+    labels = method.learns_from_labels(plan.arguments)
+    wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
 
@@ -151,11 +160,11 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     fewest, most = method.fewest_views, method.most_views
     if fewest <= count <= (most or count):
         return
-    wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"{fewest} or more"
+    wanted = counted(fewest, "views") if most == fewest else f"{fewest} {f'to {most}' if most else 'or more'} views"
     named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
     of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
     raise UserError(
-        f"{plan.method!r} takes {wanted} views of each sample, and {of} makes {count}: give --view-count "
+        f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: give --view-count "
         f"{most or fewest}, or other --views"
     )
 
@@ -200,6 +209,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         classes=len(samples.classes),
         counts=tuple(counts),
         channels=own["channels"],
+        size=own.get("size", 0),
     )
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
@@ -216,7 +226,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "groups": len(torch.unique(samples.group[samples.group != MISSING])),
         "classes": len(samples.classes),
         "counts": counts,
-        "needs_labels": method.needs_labels,
+        "needs_labels": method.learns_from_labels(plan.arguments),
         "batch": batch,
         "steps": settings.epochs * (len(samples) // batch),
         "lr": settings.lr * batch / 256,

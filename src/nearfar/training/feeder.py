@@ -34,7 +34,8 @@ class Feeder:
     model. What lies in memory is quicker to take than a thread to wake.
 
     order: from an epoch's generator, the samples of all its steps.  mine: the rows of the global batch that are this
-    rank's.  lost: samples that can be read no more: see `StandIns`.
+    rank's.  lost: samples that can be read no more: see `StandIns`.  read: from inputs and the step, what the views
+    want of them, where inputs are not read before that is known (`nearfar.data.source.Views`).
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Feeder:
         device: torch.device,
         order: Callable[[torch.Generator], Tensor],
         lost: dict[int, tuple[str, str]] | None = None,
+        read: Callable[[tuple[Any, ...], int], tuple[Any, ...]] | None = None,
     ) -> None:
-        self.data, self.batch, self.seed = data, batch, seed
+        self.data, self.batch, self.seed, self.read = data, batch, seed, read
         self.stand_ins = StandIns(data, {} if lost is None else lost, seed=seed, mine=mine)
         self.draw = order
         self.pin = device.type == "cuda"  # a copy from pinned memory does not wait for the device
@@ -77,6 +79,7 @@ class Feeder:
             mine, twice = self.stand_ins.filled(rows, step)
             try:
                 inputs = self.data.fetch(mine)
+                inputs = inputs if self.read is None else self.read(inputs, step)
                 break
             except Lost as lost:
                 self.stand_ins.note({int(mine[k]): what for k, what in lost.at.items()})

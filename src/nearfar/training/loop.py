@@ -21,7 +21,8 @@ from nearfar.contrast import watched
 from nearfar.data.source import Source, Views
 from nearfar.errors import Lost
 from nearfar.machine import memory_kept
-from nearfar.method import Clock, Method, Step, derive_seed, start_epoch
+from nearfar.method import Clock, Method, Step, derive_seed, in_turn, start_epoch
+from nearfar.nn.spectral import iterate
 from nearfar.optim import scale_rates
 from nearfar.training.batches import Batches
 from nearfar.training.log import Log
@@ -129,14 +130,15 @@ def step(
     _seed(derive_seed(clock.seed, clock.step, 2, distributed.rank()), device)
 
     optimizer.zero_grad(set_to_none=True)
-    with (  # the method leaves autocast to its networks
-        torch.autocast(device.type, dtype=half, enabled=options.precision != "float32"),
-        watched() if inspect else nullcontext() as watch,
-    ):
-        out: Step = (method if net is None else net)(batch)
-    distributed.passed()
-    negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
-    scaler.scale(out.loss).backward()
+    with in_turn(method):
+        with (  # the method leaves autocast to its networks
+            torch.autocast(device.type, dtype=half, enabled=options.precision != "float32"),
+            watched() if inspect else nullcontext() as watch,
+        ):
+            out: Step = (method if net is None else net)(batch)
+        distributed.passed()
+        negatives = watch.negatives() if watch else None  # before the optimizer and the memories move
+        scaler.scale(out.loss).backward()
     varies = method.needs_labels or batch.group is not None  # from batch to batch
     chance = _chance(method, batch) if inspect or varies else None
     scaler.unscale_(optimizer)
@@ -149,6 +151,7 @@ def step(
     scaler.step(optimizer)
     scaler.update()
     method.after_step(out)
+    iterate(method)
 
     representations, method.representations = method.representations, None
     return StepResult(out, norm, representations, negatives, chance)

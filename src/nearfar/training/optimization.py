@@ -28,9 +28,9 @@ def make_optimizer(method: nn.Module, settings: Settings, batch: int) -> Optimiz
         case "larc":
             return optim.larc(groups, lr, momentum=momentum)
         case "adam":
-            return optim.adam(groups, lr)
+            return optim.adam(groups, lr, betas=(settings.beta1, 0.999))
         case "adamw":
-            return optim.adamw(groups, lr)
+            return optim.adamw(groups, lr, betas=(settings.beta1, 0.999))
 
 
 def make_schedule(settings: Settings, per_epoch: int) -> Callable[[int, int], float]:

@@ -33,9 +33,9 @@ def parallel(method: Method) -> DistributedDataParallel:
             answers = SimpleNamespace(utils=SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer"))
             torch._dynamo = answers  # pyright: ignore[reportAttributeAccessIssue]
             try:
-                return _Uncompiled(method, broadcast_buffers=False)
+                return _Uncompiled(method, broadcast_buffers=False, find_unused_parameters=method.takes_turns)
             except AttributeError:
                 pass
             finally:
                 del torch._dynamo
-        return DistributedDataParallel(method, broadcast_buffers=False)
+        return DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=method.takes_turns)

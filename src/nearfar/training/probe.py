@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.batch import tensors, to
+from nearfar.batch import size, split, tensors, to
 from nearfar.data.samples import Samples
 from nearfar.data.source import Views
 from nearfar.distributed import gather, rank, world
@@ -87,6 +87,14 @@ def passed(encoder: nn.Module, plain: Views, data: Samples, batch: int = 256) ->
             for index in torch.arange(len(data)).split(batch)
         ]
     )
+
+
+@torch.no_grad()
+def viewed(encoder: nn.Module, view: Any, batch: int = 256) -> Tensor:
+    """What the encoder makes of a view, some of it at a time: N x dim, float32."""
+    device = next(encoder.parameters()).device
+    parts = split(view, -(-size(view) // batch))
+    return torch.cat([encoder(to(part, device)).float().cpu() for part in parts])
 
 
 def look(

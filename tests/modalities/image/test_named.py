@@ -33,6 +33,7 @@ RECIPES = [
     named.relicv2,
     named.excon,
     named.excon_drawing,
+    named.mirrored,
     image.plain,
 ]
 

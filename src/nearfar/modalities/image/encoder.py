@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
-from nearfar.modalities.image.networks import build, conv4, timm_nets
+from nearfar.modalities import timm_nets
+from nearfar.modalities.image.networks import build, conv4
 from nearfar.modalities.image.networks.streams import Streams
 from nearfar.nn.apply import Apply
 from nearfar.nn.weights import load_weights

@@ -32,7 +32,7 @@ from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
-from nearfar.modalities.image.sheet import contact_sheet, image_grid
+from nearfar.modalities.image.sheet import contact_sheet, image_grid, image_rows, picture
 from nearfar.modalities.image.sources import (
     IMAGES,
     LABELS,
@@ -290,6 +290,14 @@ class ImageKind(kind.Kind):
     def grid(self, samples: Images, index: Tensor, captions: list[str]) -> Image:
         """Some images, each over its caption."""
         return image_grid(samples.pixels(index).cpu(), samples.aspect[index], captions)
+
+    def picture(self, pixels: Tensor) -> Image:
+        """One image, C x H x W, uint8."""
+        return picture(pixels)
+
+    def rows(self, rows: Sequence[tuple[str, Tensor]]) -> Image:
+        """Rows of images, each under its caption."""
+        return image_rows(rows)
 
     def copies(self, samples: Images) -> Copies:
         """Images that are the same, or nearly."""

@@ -293,3 +293,9 @@ def clip(size: int) -> Views:
     """The view of CLIP: a crop that takes off a tenth of the image at most (Radford et al. 2021, arXiv 2103.00020)."""
     view = View(size=size, area=(0.9, 1.0))
     return Views([view, view])
+
+
+def mirrored(size: int) -> Views:
+    """One view, the middle of the image, mirrored in half of all cases: what a GAN learns to make (arXiv 2006.12681).
+    The view `plain` is the same without mirror images."""
+    return Views([View(size=size, flip=0.5)])

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
-from nearfar.errors import UserError
-from nearfar.modalities.recognize import holds_sentences, looks_like_table
+from nearfar.modalities.recognize import holds_sentences, holds_videos, looks_like_table
+from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
 DRAWINGS = "drawings"
@@ -27,7 +23,7 @@ SUFFIXES = (".txt", ".csv", ".tar", ".parquet", ".pq", ".npz", ".npy")
 VIEWS = (
     *("simclr", "moco_v1", "moco_v2", "byol", "barlow", "swav", "supcon", "sce", "cmc"),
     *("drawing", "ink_drawing", "colorful", "sign", "turned", "spectrogram"),
-    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip"),
+    *("looc", "looc_drawing", "relicv2", "excon", "excon_drawing", "clip", "plain", "mirrored"),
 )
 """The names of `nearfar.modalities.image.named`."""
 
@@ -40,12 +36,13 @@ class Settings(settings.Settings):
     """How to train."""
 
     encoder: str = "resnet18"
-    """conv4, or the name of any timm model. ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for
-    each part of an image's channels, as CMC wants."""
+    """conv4, or the name of any timm model; biggan32, of that or another width, is the discriminator of BigGAN.
+    ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC
+    wants."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
-    or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    plain, mirrored, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
@@ -68,29 +65,15 @@ class Settings(settings.Settings):
         settings.check_views(self.views, VIEWS)
 
 
-@cache
-def timm_names() -> frozenset[str]:
-    """The networks of timm, those of older names too, as they stand in its sources: importing it takes seconds."""
-    found = find_spec("timm")
-    names: set[str] = set()
-    for path in Path(found.origin or "").parent.glob("models/*.py") if found else ():
-        text = path.read_text(encoding="utf-8")
-        names.update(re.findall(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", text, re.MULTILINE))
-        for block in re.findall(r"register_model_deprecations\(__name__, \{(.*?)\}", text, re.DOTALL):
-            names.update(re.findall(r"['\"](\w+)['\"]\s*:", block))
-    return frozenset(names)
+def biggan_width(name: str) -> int:
+    """N of a network called bigganN, such as biggan32; 0 where it is called otherwise."""
+    return int(name.removeprefix("biggan")) if re.fullmatch(r"biggan[1-9]\d{0,3}", name) else 0
 
 
 def insist_encoder(name: str) -> None:
     """Raise ValueError where no network is called so. Of several side by side (ycbcr:NAME) it is the name of each."""
     network = name.rpartition(":")[2]
-    names = timm_names()
-    own = sys.modules.get("timm")  # which may know more, of the user's own
-    if network == "conv4" or not names or network.partition(".")[0] in names or (own and own.is_model(network)):
-        return
-    close = get_close_matches(network, ["conv4", *sorted(names)], n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows them all"
-    raise UserError(f'no encoder is called "{network}" (conv4 and the {len(names)} networks of timm are): {hint}')
+    insist_network(network, ("conv4", network) if biggan_width(network) else ("conv4", "biggan32"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +93,9 @@ class Facts(settings.Facts):
 
 def recognizes(data: Any) -> bool:
     """Whether data are images: the drawings of the package, a folder, an archive, a list of paths, arrays, a list of
-    images, a data set of images; no table and no sentences."""
+    images, a data set of images; no table, no sentences and no videos."""
+    if holds_videos(data):
+        return False
     if isinstance(data, tuple) and len(data) == 2:
         return recognizes(data[0])
     if isinstance(data, str | os.PathLike):

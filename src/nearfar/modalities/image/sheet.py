@@ -88,6 +88,32 @@ def image_grid(
     return sheet
 
 
+def picture(x: Tensor) -> Image.Image:
+    """C x H x W, uint8, of 1 or 3 channels, as an image that loses nothing."""
+    if len(x) not in (1, 3):
+        raise UserError(f"images of {len(x)} channels cannot be written as PNG, only those of 1 or 3")
+    return Image.fromarray(np.ascontiguousarray(x[0].numpy())) if len(x) == 1 else _image(x)
+
+
+def image_rows(rows: Sequence[tuple[str, Tensor]], *, height: int = 64) -> Image.Image:
+    """Draw rows of square images, N x C x S x S, uint8, each row under its caption, on white.
+
+    height: of an image in pixels, at least.
+    """
+    side = max(height // max(len(rows[0][1][0][0]), 1), 1) * len(rows[0][1][0][0])
+    font, margin, caption, gap = ImageFont.load_default(12), 20, 22, 4
+    width = max(len(pixels) for _, pixels in rows) * (side + gap)
+    sheet = Image.new("RGB", (2 * margin + max(width, 600), 2 * margin + len(rows) * (side + caption + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (text, pixels) in enumerate(rows):
+        top = margin + row * (side + caption + gap)
+        pen.text((margin, top + caption / 2), printable(text), fill=_INK, font=font, anchor="lm")
+        for column, x in enumerate(pixels):
+            shown = _image(x).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(shown, (margin + column * (side + gap), top + caption))
+    return sheet
+
+
 def _image(x: Tensor) -> Image.Image:
     """C x H x W, uint8, as an image."""
     channels = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)

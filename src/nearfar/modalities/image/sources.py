@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ SUFFIXES = frozenset(
 """A file with such a suffix is an image file; if it cannot be decoded, it is a bad one."""
 
 
-IMAGES, LABELS = ("jpeg", "png", "offsets", "images", "x", "data"), ("labels", "y")
-"""Arrays of a .npz file that hold images, and those that hold labels."""
+IMAGES, LABELS = ("jpeg", "png", "offsets", "images", "videos", "x", "data"), ("labels", "y")
+"""Arrays of a .npz file that hold images or videos, and those that hold labels."""
 
 ANY_LABEL = LabelColumn()
 
@@ -54,18 +54,27 @@ class Opened:
     notes: list[str] = field(default_factory=list)
 
 
-def find(data: Any, column: LabelColumn = ANY_LABEL, keep: Sequence[str] = ()) -> Opened:
-    """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`)."""
+def find(
+    data: Any,
+    column: LabelColumn = ANY_LABEL,
+    keep: Sequence[str] = (),
+    array: Callable[[Any, str], Opened] | None = None,
+) -> Opened:
+    """What there is to decode at DATA (see `nearfar.modalities.image.samples.open_images`).
+
+    array: what opens an array of such a name; by default one of images.
+    """
+    of_array = array or _open_array
     if isinstance(data, tuple):
         if len(data) != 2:
             raise WrongType(f"a tuple of {len(data)}; wanted: a pair (images, labels), or {UNDERSTOOD}")
-        opened = find(data[0], column, keep)
+        opened = find(data[0], column, keep, array)
         return replace(opened, labels=array_labels(data[1], len(opened.names), noun="image", keep=keep))
     if isinstance(data, str | os.PathLike):
-        return _open_path(Path(data), column, keep)
+        return _open_path(Path(data), column, keep, of_array)
     if isinstance(data, np.ndarray | Tensor):
         column.find((), "the array")
-        return _open_array(data, "the array")
+        return of_array(data, "the array")
     if isinstance(data, list) and data and all(isinstance(item, str | os.PathLike) for item in data):
         column.find((), "the list")
         return _open_paths([os.fspath(item) for item in data])
@@ -73,7 +82,7 @@ def find(data: Any, column: LabelColumn = ANY_LABEL, keep: Sequence[str] = ()) -
     return Opened(f"the {type(data).__name__}", source, list(map(str, range(n))), labels=labels)
 
 
-def _open_path(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
+def _open_path(path: Path, column: LabelColumn, keep: Sequence[str], of_array: Callable[[Any, str], Opened]) -> Opened:
     insist_path(path)
     if path.is_dir():
         column.find((), f"'{path}'")
@@ -88,9 +97,9 @@ def _open_path(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
             raise UserError(f"'{path}' cannot be read as a NumPy file ({error}).") from error
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             column.find((), f"'{path}'")
-            return _open_array(loaded, str(path))
+            return of_array(loaded, str(path))
         with loaded:
-            return _open_npz(path, loaded, column, keep)
+            return _open_npz(path, loaded, column, keep, of_array)
     if suffix == ".tar":
         column.find((), f"'{path}'")
         parts, names, notes = tar_parts(path, lambda name: Path(name).suffix.lower() in SUFFIXES, "image")
@@ -170,14 +179,14 @@ def _open_list(path: Path, column: LabelColumn, keep: Sequence[str]) -> Opened:
         csv.insist_distinct(path, header, among=list(filter(None, there.values())))
         if there["path"]:
             records = [{name: row[found] for name, found in there.items() if found} for _, row in rows]
-            records = [row | {"path": _listed(row["path"])} for row in records if row["path"]]
+            records = [row | {"path": as_listed(row["path"])} for row in records if row["path"]]
             listed = [row["path"] for row in records]
         else:
             listed = [row.cells[0] for row in csv.read_rows(path)]
     else:
         column.find((), f"'{path}'")
         listed = [line.strip() for line in csv.read_text(path).splitlines()]
-    listed = [_listed(name) for name in listed if name]
+    listed = [as_listed(name) for name in listed if name]
     names = list(dict.fromkeys(listed))
     if not names:
         raise UserError(f"'{path}' lists no paths. Wanted: one path a line, relative to '{path.parent}'.")
@@ -218,7 +227,7 @@ def listed_cells(path: Path, samples: Samples) -> LabelCells:
     return LabelCells()
 
 
-def _listed(name: str) -> str:
+def as_listed(name: str) -> str:
     """A path as it is in a list, with forward slashes."""
     return name.replace("\\", "/").removeprefix("./")
 
@@ -227,7 +236,9 @@ def _repeated(count: int, where: str) -> list[str]:
     return [f"Ignored {count} repeated path{'s' if count > 1 else ''} in {where}."] if count else []
 
 
-def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -> Opened:
+def _open_npz(
+    path: Path, file: Any, column: LabelColumn, keep: Sequence[str], of_array: Callable[[Any, str], Opened]
+) -> Opened:
     def first(*keys: str) -> np.ndarray | None:
         key = next((key for key in keys if key in file), None)
         try:
@@ -235,7 +246,7 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"'{path}': {key!r} cannot be read ({error}). Wanted: plain numbers or text.") from error
 
-    encoded, offsets, array = first("jpeg", "png"), first("offsets"), first("images", "x", "data")
+    encoded, offsets, array = first("jpeg", "png"), first("offsets"), first("images", "videos", "x", "data")
     if encoded is not None and offsets is not None:
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[-1] > len(encoded) or (np.diff(offsets) < 0).any():
             raise UserError(
@@ -244,7 +255,7 @@ def _open_npz(path: Path, file: Any, column: LabelColumn, keep: Sequence[str]) -
         n = len(offsets) - 1
         opened = Opened(str(path), EndToEnd(encoded, offsets), list(map(str, range(n))))
     elif array is not None:
-        opened = _open_array(array, str(path))
+        opened = of_array(array, str(path))
         n = len(opened.names)
     else:
         raise UserError(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import UserError
-from nearfar.modalities.image.networks import conv4, timm_nets
+from nearfar.modalities import timm_nets
+from nearfar.modalities.image.networks import biggan, conv4
 from nearfar.modalities.image.networks.streams import Streams, channel_mixes
+from nearfar.modalities.image.settings import biggan_width
 
 
 class Built(NamedTuple):
@@ -29,11 +31,12 @@ def build(name: str, *, channels: int, size: int, small_stem: bool | None, std: 
     """
     selection, colon, inner = name.rpartition(":")
     if not colon:
-        if name != "conv4":
+        wide = biggan_width(name)
+        if name != "conv4" and not wide:
             return Built(*timm_nets.timm_net(name, channels=channels, size=size, small_stem=small_stem))
         if small_stem:
-            raise UserError("small_stem=True is for the ResNets of timm; conv4 has no stem, so leave it out")
-        return Built(conv4.conv4(channels), False, [])
+            raise UserError(f"small_stem=True is for the ResNets of timm; {name} has no stem, so leave it out")
+        return Built(biggan.trunk(channels, size, wide) if wide else conv4.conv4(channels), False, [])
     mixes = channel_mixes(selection, channels, std)
     streams = [build(inner, channels=len(mix), size=size, small_stem=small_stem, std=std) for mix in mixes]
     dims = [width(one.net, inner, channels=len(mix), size=size) for one, mix in zip(streams, mixes, strict=True)]
@@ -64,6 +67,8 @@ def source(net: nn.Module, name: str, *, channels: int, size: int, small_stem: b
     """The lines of Python that build `net` from torch and timm alone, and whether it is a network of timm unchanged."""
     if name == "conv4":
         return conv4.source(channels), False
+    if biggan_width(name) and isinstance(net, nn.Sequential):
+        return biggan.source(net), False
     if not isinstance(net, Streams):
         return timm_nets.source(name, net, channels=channels, size=size, small_stem=small_stem)
     lines = ["streams = []"]

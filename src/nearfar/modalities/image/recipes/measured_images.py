@@ -7,8 +7,10 @@ which are for long runs, stay by name: --recipe paper.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from nearfar.modalities.image.recipes import small_images
 from nearfar.modalities.image.settings import Facts, Settings
 from nearfar.settings import Recipe
 
@@ -84,3 +86,21 @@ def supcon(facts: Facts) -> Recipe:
     """The default, as simclr, with batch norm in the projector, so that classes which look alike do not draw all
     embeddings into one point; tried on four data sets."""
     return _recipe(facts, {"temperature": 0.1, "norm": True})
+
+
+def contragan(facts: Facts) -> Recipe:
+    """The paper's rates for CIFAR-10, narrow networks, and at least 10,000 steps; views are the image, mirrored where
+    mirror images are natural."""
+    batch = facts.batch or min(64, max(8, facts.samples))
+    epochs = facts.epochs or max(1, -(-10_000 // max(1, facts.samples // batch)))
+    small, upright = facts.device == "cpu", facts.views in ("drawing", "ink_drawing", "sign", "spectrogram")
+    settings = replace(
+        small_images.contragan().settings,
+        encoder="biggan16" if small else "biggan64",
+        views="plain" if upright else "mirrored",
+        batch=batch,
+        epochs=epochs,
+        lr=0.0512 / batch,  # whatever the batch is, 2e-4
+    )
+    method = {"width": 16 if small else 64, "dim": 128 if small else 512}
+    return Recipe(settings=settings, method=method, reasons={"views": facts.why_views} if facts.why_views else {})

@@ -77,3 +77,9 @@ def excon() -> Recipe:
     """The last stage explains, as at 64 px in the authors' code."""
     recipe = _of(small_images.excon())
     return replace(recipe, method=recipe.method | {"stage": 4})
+
+
+def contragan() -> Recipe:
+    """At 64 px, with the rates of CIFAR-10."""
+    recipe = small_images.contragan()
+    return replace(recipe, settings=replace(recipe.settings, encoder="biggan32", size=64), method={"width": 32})

@@ -436,3 +436,15 @@ def esupcon() -> Recipe:
             views="supcon", optimizer="sgd", lr=0.1, weight_decay=5e-4, decay_1d=True, batch=256, epochs=200
         )
     )
+
+
+def contragan() -> Recipe:
+    """The paper's settings for CIFAR-10: batch 64, Adam 2e-4, five steps of the discriminator for each of 100,000 of
+    the generator."""
+    return Recipe(
+        settings=Settings(
+            encoder="biggan96", views="mirrored", batch=64, epochs=768, optimizer="adam", lr=8e-4, beta1=0.5,
+            weight_decay=0.0, warmup=0, floor=1.0,
+        ),
+        method={"width": 96, "discriminator_steps": 5},
+    )  # fmt: skip

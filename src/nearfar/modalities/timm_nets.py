@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from nearfar.errors import UserError
-from nearfar.modalities.image.settings import insist_encoder
+from nearfar.modalities.timm_names import insist_network
 
 SMALL = 64
 """Up to this side a ResNet gets the small stem: its own shrinks an image four-fold before the first block."""
@@ -23,7 +23,7 @@ def timm_net(name: str, *, channels: int, size: int, small_stem: bool | None) ->
     import timm  # takes a second, so only when one of its networks is asked for
     from timm.models.resnet import ResNet
 
-    insist_encoder(name)
+    insist_network(name)
     fixed = fixed_size(name)
     try:
         if fixed not in (None, size):
