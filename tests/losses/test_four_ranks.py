@@ -133,7 +133,7 @@ def _captioning(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
     keys, own = distributed.gather(b), distributed.columns(a)
     apart = [] if g is None else [(g, distributed.gather(g))]
     weight = support_weights(a, keys, mode="cross", temperature=T, own=own, apart=apart)
-    return captioning((weight @ keys)[:, None], (i % D)[:, None], torch.ones_like(i), weight.any(1))
+    return captioning(products(weight, keys.T)[:, None], (i % D)[:, None], torch.ones_like(i), weight.any(1))
 
 
 LOSSES: dict[str, Loss] = {

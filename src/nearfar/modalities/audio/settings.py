@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -109,6 +109,8 @@ def recognizes(data: Any) -> bool:
         return all(_is_wave(item) for item in some)
     columns: Any = data if isinstance(data, Mapping) or hasattr(data, "columns") else {}
     there = getattr(columns, "column_names", getattr(columns, "columns", columns))  # of Arrow, of a frame, of a mapping
+    if not isinstance(there, Iterable):  # samples that are open have columns of another make
+        return False
     names = {str(name).strip().casefold(): name for name in there}
     some = list(columns[names["path"]][:100]) if "path" in names else []
     return bool(some) and all(map(is_recording, map(str, some)))

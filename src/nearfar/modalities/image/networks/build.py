@@ -12,7 +12,7 @@ from nearfar.errors import UserError
 from nearfar.modalities import timm_nets
 from nearfar.modalities.image.networks import biggan, conv4
 from nearfar.modalities.image.networks.streams import Streams, channel_mixes
-from nearfar.modalities.image.settings import biggan_width
+from nearfar.modalities.image.settings import biggan_width, insist_encoder
 
 
 class Built(NamedTuple):
@@ -31,6 +31,7 @@ def build(name: str, *, channels: int, size: int, small_stem: bool | None, std: 
     """
     selection, colon, inner = name.rpartition(":")
     if not colon:
+        insist_encoder(name)
         wide = biggan_width(name)
         if name != "conv4" and not wide:
             return Built(*timm_nets.timm_net(name, channels=channels, size=size, small_stem=small_stem))
