@@ -27,15 +27,16 @@ def parallel(method: Method) -> DistributedDataParallel:
     loaded nobody has configured it, so the answer is its default, given in its place. A torch that asks for more gets
     the compiler itself.
     """
+    flags = {"broadcast_buffers": False, "find_unused_parameters": getattr(method, "takes_turns", False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         if "torch._dynamo" not in sys.modules:
             answers = SimpleNamespace(utils=SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer"))
             torch._dynamo = answers  # pyright: ignore[reportAttributeAccessIssue]
             try:
-                return _Uncompiled(method, broadcast_buffers=False, find_unused_parameters=method.takes_turns)
+                return _Uncompiled(method, **flags)
             except AttributeError:
                 pass
             finally:
                 del torch._dynamo
-        return DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=method.takes_turns)
+        return DistributedDataParallel(method, **flags)
