@@ -8,10 +8,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/nearfar demo
 
-# Processes of one thread each: the networks are tiny, and threads would wait for each other. Three for two cores, as some
-# tests wait for others, such as a browser or ranks.
+# Two processes of one thread each: the networks are tiny, and threads would wait for each other.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The same tests with the newest versions of everything, beside those of constraints.txt.
 newest: $(READY)
