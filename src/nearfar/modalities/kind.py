@@ -61,18 +61,21 @@ class Kind:
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings
     Facts: ClassVar[type[Facts]] = Facts
+    entry: ClassVar[Any] = None
+    """What a kind of the library answers without torch, its file settings.py: see `nearfar.modalities.Entry`. One of
+    the user's own answers by the methods here."""
 
     def recognizes(self, data: Any) -> bool:
         """Whether data are of this kind. It is asked before anything is opened."""
-        return False
+        return bool(self.entry) and self.entry.recognizes(data)
 
     def recipe_for(self, data: Any) -> str:
         """The recipes of papers that suit the data; "" where the kind has none, and settings are their defaults."""
-        return ""
+        return self.entry.recipe_for(data) if self.entry else ""
 
     def measured_for(self, data: Any) -> str:
         """The recipes that were chosen by measurement for such data; "" where the kind has none."""
-        return ""
+        return self.entry.measured_for(data) if self.entry else ""
 
     def recipe_facts(self, samples: Any, settings: Any, given: Mapping[str, Any]) -> Facts:
         """What a recipe may go by. samples: to train on.  given: what the user set, which a recipe need not find."""
@@ -92,10 +95,12 @@ class Kind:
 
     def study_encoder(self) -> str:
         """The network on which methods are compared, where none is named; "" for that of each method's recipe."""
-        return ""
+        return self.entry.study_encoder() if self.entry else ""
 
     def insist_encoder(self, name: str) -> None:
         """Raise ValueError where no encoder is called so."""
+        if self.entry:
+            self.entry.insist_encoder(name)
 
     def insist_settings(self, settings: Any) -> None:
         """Raise ValueError for an encoder, views or a size that cannot be, whatever the data: nothing is open yet."""

@@ -44,25 +44,11 @@ class AudioKind(kind.Kind):
     read = kind.Kind.read | {"rate", "array_rate", "seconds", "cut", "max_bad", "bands", "window", "hop"}
     Settings = Settings
     Facts = Facts
-
-    def recognizes(self, data: Any) -> bool:
-        return settings.recognizes(data)
-
-    def recipe_for(self, data: Any) -> str:
-        return settings.recipe_for(data)
-
-    def measured_for(self, data: Any) -> str:
-        return settings.measured_for(data)
+    entry = settings
 
     def recipe_facts(self, samples: AudioSamples, settings: Settings, given: Mapping[str, Any]) -> Facts:
         seconds = settings.seconds or view_seconds(samples)
         return Facts(seconds=seconds, rate=samples.rate, **self.common_facts(samples, settings, given))
-
-    def study_encoder(self) -> str:
-        return settings.study_encoder()
-
-    def insist_encoder(self, name: str) -> None:
-        settings.insist_encoder(name)
 
     def insist_settings(self, settings: Settings) -> None:
         self.insist_encoder(settings.encoder)

@@ -55,15 +55,7 @@ class ImageKind(kind.Kind):
     read = kind.Kind.read | {"size", "max_bad", "white", "frames", "max_pixels"}
     Settings = Settings
     Facts = Facts
-
-    def recognizes(self, data: Any) -> bool:
-        return settings.recognizes(data)
-
-    def recipe_for(self, data: Any) -> str:
-        return settings.recipe_for(data)
-
-    def measured_for(self, data: Any) -> str:
-        return settings.measured_for(data)
+    entry = settings
 
     def recipe_facts(self, samples: Images, settings: Settings, given: Mapping[str, Any]) -> Facts:
         size = view_size(settings, samples.side)
@@ -78,12 +70,6 @@ class ImageKind(kind.Kind):
         """Views of half the side, from 64 px on."""
         size = view_size(settings, samples.side)
         return Advice("size", size // 2, f"less than {size} px") if size >= 64 else None
-
-    def study_encoder(self) -> str:
-        return settings.study_encoder()
-
-    def insist_encoder(self, name: str) -> None:
-        settings.insist_encoder(name)
 
     @torch.no_grad()
     def insist_settings(self, settings: Settings) -> None:

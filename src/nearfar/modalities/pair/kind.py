@@ -32,12 +32,7 @@ class PairKind(kind.Kind):
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     read = kind.Kind.read | {"pair", "sides", "encoder", "shared"}
     Settings = Settings
-
-    def recognizes(self, data: Any) -> bool:
-        return settings.recognizes(data)
-
-    def recipe_for(self, data: Any) -> str:
-        return settings.recipe_for(data)
+    entry = settings
 
     def insist_settings(self, settings: Settings) -> None:
         own = settings.each()

@@ -40,21 +40,7 @@ class TableKind(kind.Kind):
     raw_name = "raw columns"
     read = kind.Kind.read | {"drop", "categorical", "numbers"}
     Settings = Settings
-
-    def recognizes(self, data: Any) -> bool:
-        return settings.recognizes(data)
-
-    def recipe_for(self, data: Any) -> str:
-        return settings.recipe_for(data)
-
-    def measured_for(self, data: Any) -> str:
-        return settings.measured_for(data)
-
-    def study_encoder(self) -> str:
-        return settings.study_encoder()
-
-    def insist_encoder(self, name: str) -> None:
-        settings.insist_encoder(name)
+    entry = settings
 
     def insist_settings(self, settings: Settings) -> None:
         if ".py" in settings.views:

@@ -54,25 +54,11 @@ class TextKind(kind.Kind):
     }
     Settings = Settings
     Facts = Facts
-
-    def recognizes(self, data: Any) -> bool:
-        return settings.recognizes(data)
-
-    def recipe_for(self, data: Any) -> str:
-        return settings.recipe_for(data)
-
-    def measured_for(self, data: Any) -> str:
-        return settings.measured_for(data)
+    entry = settings
 
     def recipe_facts(self, samples: TextSamples, settings: Settings, given: Mapping[str, Any]) -> Any:
         fresh = sizes(settings.encoder) is not None and not settings.from_run
         return Facts(columns=samples.sides, fresh=fresh, **self.common_facts(samples, settings, given))
-
-    def study_encoder(self) -> str:
-        return settings.study_encoder()
-
-    def insist_encoder(self, name: str) -> None:
-        settings.insist_encoder(name)
 
     def insist_settings(self, settings: Settings) -> None:
         self.insist_encoder(settings.encoder)
