@@ -274,6 +274,26 @@ def test_a_fifth_of_the_labels_is_held_out_where_all_would_be_learned_from(
     assert command[1] == "simclr", "without labels nothing is held out"
 
 
+def test_what_is_held_out_leaves_every_class_something_to_learn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes of one image among others; a copy without a label goes where its like goes; a class an image: none."""
+    names = [f"{'ab'[i % 2]}{i}.png" for i in range(60)] + [f"only{i}.png" for i in range(12)]
+    images(tmp_path / "photos", names, copy=7)
+    label = ["" if i == 7 else "ab"[i % 2] if i < 60 else names[i] for i in range(72)]
+    table(tmp_path / "known.csv", {"path": names, "label": label})
+    advised(capsys, "photos", "--labels", "known.csv")
+    rows = [row for _, row in read_records(tmp_path / "photos-labels.csv")[1]]
+    test = [row for row in rows if row["split"] == "test"]
+    assert len(test) >= 10
+    assert {row["label"] for row in test if row["label"]} == {"a", "b"}
+    assert len({row["split"] for row in rows if row["group"]}) == 1
+    table(tmp_path / "apart.csv", {"path": names, "label": names})
+    command, said = advised(capsys, "photos", "--labels", "apart.csv", "--force")
+    assert command[1] == "supcon"
+    assert "none are left to test with" in said
+
+
 def test_the_time_is_that_of_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images(tmp_path / "photos", NAMES, copy=0)
     _, said = advised(capsys, "photos")  # 300 epochs of 4 steps of 1/8 s

@@ -144,9 +144,12 @@ def doctor(argv: list[str]) -> int:
 
 
 def hold_out(share: float, kind: Kind, examination: Examination) -> tuple[Examination, int]:
-    """The same with a share of the labeled samples named test, copies together, and how many these are: 0 where the
-    method that is advised needs no labels, where something is held out already, or there is too little to test with.
+    """The same with a share of the labeled samples named test, and how many these are: 0 where the method that is
+    advised needs no labels, where something is held out already, or there is too little to test with. Copies are on
+    one side, those without a label as well, and no class is tested of which nothing is left to learn from.
     """
+    import torch
+
     from nearfar import methods
     from nearfar.batch import MISSING
     from nearfar.data.cells import LabelCells
@@ -159,11 +162,18 @@ def hold_out(share: float, kind: Kind, examination: Examination) -> tuple[Examin
         return examination, 0
     if not methods.load(kind.method_advice(examination.to_train()).value).needs_labels:
         return examination, 0
-    tested = holdout(samples.label, number(examination.groups(LabelCells()))[0], share=share)[1].tolist()
-    split = list(samples.split)
-    for row in tested:
-        split[row] = "test"
-    return dataclasses.replace(examination, samples=dataclasses.replace(samples, split=split)), len(tested)
+    label, group = samples.label, number(examination.groups(LabelCells()))[0]
+    alone = -1 - torch.arange(len(samples))  # a number that no group has
+    unit = torch.where(group == MISSING, alone, group)
+    try:
+        learned, tested = holdout(label, group, share=share)
+    except UserError:  # a sample a class, or all of one group: the last line of `cautions` says what to do
+        return examination, 0
+    needed = unit[tested[~torch.isin(label[tested], label[learned])]]
+    held = torch.isin(unit, unit[tested]) & ~torch.isin(unit, needed)
+    split = ["test" if test else part for test, part in zip(held.tolist(), samples.split, strict=True)]
+    count = int((held & (label != MISSING)).sum())
+    return dataclasses.replace(examination, samples=dataclasses.replace(samples, split=split)), count
 
 
 def beside(data: str) -> Path:
