@@ -194,6 +194,14 @@ def test_no_window_is_too_narrow(browser, pages, name):
         assert browser.execute_script(wide) == []
 
 
+def test_a_small_number_that_never_changes_is_not_drawn_as_zero(browser, pages):
+    show(browser, pages["plain"])
+    script = """const figure = document.querySelector(".curve"), curve = data.curves[figure.dataset.curve];
+        curve.y = curve.y.map(() => 0.006); curve.chance = null; curve.beside = null; drawCurve(figure);
+        return figure.querySelector(".plot")._fullLayout.yaxis.range"""
+    assert browser.execute_script(script) == [0, 0.012]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground_in_both_schemes(browser, pages, scheme):
     show(browser, pages["plain"])

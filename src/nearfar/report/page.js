@@ -49,11 +49,14 @@ function drawCurve(figure) {
     notes.push({ x: curve.x[last], y: curve.chance[last], text: "chance level", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: token("soft") } });
   }
   const axis = { gridcolor: token("line"), linecolor: token("line"), zeroline: false, fixedrange: false, automargin: true };
+  // Around a number that never changes Plotly shows 1 more and 1 less, where a small one looks like 0.
+  const drawn = traces.flatMap((trace) => trace.y).filter((y) => y !== null);
+  const level = drawn.length && drawn.every((y) => y === drawn[0] && y > 0) ? { range: [0, 2 * drawn[0]] } : {};
   Plotly.react(figure.querySelector(".plot"), traces, layout({
     margin: { l: 44, r: 8, t: curve.beside ? 34 : 10, b: 36 }, annotations: notes, hovermode: "closest",
     showlegend: Boolean(curve.beside), legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     xaxis: { ...axis, showgrid: false, rangemode: "tozero", title: { text: curve.axis, standoff: 6 }, nticks: 7 },
-    yaxis: { ...axis, nticks: 6, exponentformat: "power", rangemode: curve.zero ? "tozero" : "normal" },
+    yaxis: { ...axis, nticks: 6, exponentformat: "power", rangemode: curve.zero ? "tozero" : "normal", ...level },
   }), { responsive: true, displayModeBar: false });
 }
 

@@ -18,12 +18,13 @@ from nearfar.training.plan import Plan
 def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
     """The sentences: what is trained on what, which samples are kept apart, how they are drawn, micro-batches."""
     settings, method, facts = plan.settings, built.method, built.facts
-    weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    count = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    weights = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
     yield (
         f"{type(method).__name__} on {facts['samples']:,} samples: {counted(settings.epochs, 'epochs')} of "
         f"{counted(facts['steps'] // settings.epochs, 'steps')}, {facts['batch']} samples and "
         f"{counted(facts['views'], 'views')} a step, "
-        f"{settings.encoder} {built.kind.describe(facts)} ({weights / 1e6:.1f} M weights in all) on "
+        f"{settings.encoder} {built.kind.describe(facts)} ({weights} weights in all) on "
         f"{device}."
     )
     heat = f"temperature {plan.arguments['temperature']:g}, " if "temperature" in plan.arguments else ""
