@@ -97,6 +97,7 @@ def test_images_are_judged_in_an_encoder_that_is_named(run: Path, data: Path, tm
     words = ["generate", str(run), "--judge", str(run), "--count", "4", "--out", str(tmp_path / "made")]
     assert main(words) == 0
     table = json.loads((run / "results" / "generated-run.json").read_text())
+    assert table["data"] == data.name
     values = table["rows"][0]["values"]
     opened = load(run)
     made = generation.generate(opened, count=4)
@@ -138,6 +139,7 @@ def test_a_generator_that_copies_is_found_out(run: Path, data: Path) -> None:
         )
         np.testing.assert_array_equal(above, below)
     table = generation.quality(opened, made, samples, generation.Judge.of(opened))
+    assert table["data"] == "Images"
     values = table["rows"][0]["values"]
     assert values["FID in run"]["value"] < 3 * values["FID in run, of other real images"]["value"]
     assert values["class accuracy (%)"]["value"] > 60

@@ -252,6 +252,7 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     mean = [sample["similarity"] for sample in found["outliers"]["samples"]]
     assert mean == sorted(mean)
     table = run.evaluate((array, np.array(["slash", "pipe", "dash", "back"])[np.arange(48) % 4]))
+    assert table["protocol"]["data"] == "tuple in memory"
     assert table["confusion"]["classes"] == ["back", "dash", "pipe", "slash"]
     assert sum(n for *_, n in table["confusion"]["counts"]) == 48
     page = run.report().read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.cross import class_weights
-from nearfar.files import replace_csv
+from nearfar.files import origin, replace_csv
 from nearfar.modalities import kind as kinds
 from nearfar.nn.towers import pick_tower
 from nearfar.owner import writes
@@ -98,7 +98,7 @@ def zero_shot(
         right[name] = (_rows(one, samples) @ weights.T).argmax(1) == label
     known = run.seen(samples)
     table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
-    table["protocol"] |= {"prompts_from": str(prompts), "labels": str(labels)}
+    table["protocol"] |= {"prompts_from": origin(prompts), "labels": origin(labels)}
     return run.kept(table, "zero-shot", data, [fingerprint(digests(one), one) for one in (samples, told)], known)
 
 

@@ -234,6 +234,12 @@ def cell_of(value: object) -> object:
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
+def origin(given: Any) -> str:
+    """How files tell of data or labels that were given: by their path, or word, and of what is in memory its type, as
+    what it holds may be long."""
+    return str(given) if given is None or isinstance(given, str | os.PathLike) else f"{type(given).__name__} in memory"
+
+
 def name_text(name: str) -> str:
     """A file's name as text that can be written anywhere: of a name that is not UTF-8 the other bytes as \\xe9."""
     try:

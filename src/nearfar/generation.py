@@ -28,7 +28,7 @@ from nearfar.files import read_json, replace, replace_json
 from nearfar.nn.biggan import Generator
 from nearfar.owner import writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.run import Run
+from nearfar.run import Run, named
 from nearfar.training import probe as probing
 
 LISTED = "generated.json"
@@ -252,12 +252,21 @@ def _folder_names(classes: Sequence[str]) -> list[str]:
 @writes
 @checked
 def quality(
-    run: Run, made: Made, data: Any, judge: Judge, *, labels: Any = None, label_column: str = "", seed: Seed = 0
+    run: Run,
+    made: Made,
+    data: Any,
+    judge: Judge,
+    *,
+    labels: Any = None,
+    label_column: str = "",
+    seed: Seed = 0,
+    origin: Any = None,
 ) -> dict[str, Any]:
     """How near the images of a run come to real ones in an encoder that is named, beside other real images.
 
     data: real images. Those of the split test, or a third at random, stand for perfect images; the others are what
     both are compared with, and, where they have labels, what names the class of an image by nearest neighbors.
+    origin: where the images are from, if they are open already.
     Writes results/generated-JUDGE.json and returns what it holds.
     """
     samples = judge.open(data, labels=labels, label_column=label_column)
@@ -311,6 +320,6 @@ def quality(
         "protocol": {"version": 1, "judge": judge.name, "images": n, "real": len(real), "k": NEIGHBORS, "seed": seed},
     }
     table["name"] = f"generated-{re.sub(r'[^A-Za-z0-9_.]+', '-', judge.name)[:60]}"
-    table["data"] = str(data)
+    table["data"] = named(data if origin is None else origin)
     run.write(table["name"], table)
     return table

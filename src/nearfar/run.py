@@ -27,7 +27,7 @@ from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
-from nearfar.files import digest, insist_trusted, name_text, replace_json
+from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
@@ -351,16 +351,16 @@ class Run:
             self.seen_how,
             group[tested] if bool((group != MISSING).any()) else None,
         )
-        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data), "labels": str(labels)}
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": origin(data), "labels": origin(labels)}
         if test is not None:
-            table["protocol"] |= {"test": str(test), "test_labels": str(test_labels)}
-        table["data"] = _named(data) if test is None else f"{_named(test)}, learned from {_named(data)}"
+            table["protocol"] |= {"test": origin(test), "test_labels": origin(test_labels)}
+        table["data"] = named(data) if test is None else f"{named(test)}, learned from {named(data)}"
         self._place(table, known)
         contents = [fingerprint(digests(samples), samples) for samples in parts]
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
         table["name"] = (
-            f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', _named(data if test is None else test))[:60]}-{which}"
+            f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', named(data if test is None else test))[:60]}-{which}"
         )
         self.write(table["name"], table)
         return table
@@ -428,8 +428,8 @@ class Run:
         which of them were in training: N."""
         self._place(table, known)
         table["seen"] |= {"with labels": self.config["made"]["needs_labels"]}
-        table["protocol"] |= {"checkpoint": self.checkpoint, "data": str(data)}
-        table["data"] = _named(data)
+        table["protocol"] |= {"checkpoint": self.checkpoint, "data": origin(data)}
+        table["data"] = named(data)
         which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
         table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
         table["name"] = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
@@ -493,7 +493,7 @@ class Run:
             return dataclasses.replace(done, files=(*done.files, *self.encoder.publish(done.folder)))
 
 
-def _named(data: Any) -> str:
+def named(data: Any) -> str:
     """What data are called: the last part of a path, or their type."""
     return name_text(Path(data).resolve().name) if isinstance(data, str | os.PathLike) else type(data).__name__
 

@@ -80,7 +80,7 @@ def generate(argv: list[str]) -> int:
     print(f"{counted(len(made.label), 'images')}: {folder / 'images'}\nSheet:   {folder / 'sheet.png'}")
     if judge is None or samples is None:
         return 0
-    table = generation.quality(run, made, samples, judge, seed=asked.seed)
+    table = generation.quality(run, made, samples, judge, seed=asked.seed, origin=data)
     print("")
     for name, cell in table["rows"][0]["values"].items():
         ends = f"  ({cell['low']:.1f} to {cell['high']:.1f})" if "low" in cell else ""

@@ -28,7 +28,7 @@ from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, Tuning
 from nearfar.fewlabels.table import measure
 from nearfar.fewlabels.temperature import Calibration
 from nearfar.fewlabels.tuned import Trainer, Watch
-from nearfar.files import clear_leftovers, code_digests, read_json, replace, replace_json
+from nearfar.files import clear_leftovers, code_digests, origin, read_json, replace, replace_json
 from nearfar.machine import session
 from nearfar.method import Encoder
 from nearfar.modalities.encoder import kinds_of
@@ -137,11 +137,11 @@ def workplace(
             {"command": command}
             | {field.name: getattr(settings, field.name) for field in fields if field.name != "labels"},
             {
-                f"the samples in {_name(data)!r}, or their labels,": fingerprint(digests(samples), samples),
+                f"the samples in {origin(data)!r}, or their labels,": fingerprint(digests(samples), samples),
                 f"the weights of {str(run.path)!r}": weights_digest(network()),
             },
         )
-        facts = {"data": _name(data), "labels": "" if labels is None else _name(labels)}
+        facts = {"data": origin(data), "labels": "" if labels is None else origin(labels)}
         yield Workplace(folder=folder, run=run, samples=samples, facts=facts, say=say, began=began)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / ASKED).unlink()
@@ -194,11 +194,6 @@ def _insist_begun(folder: Path, asked: dict[str, Any], digest: dict[str, str]) -
             raise UserError(
                 f"{name} are not those that {str(folder)!r} was begun with: give the same, or name another --out"
             )
-
-
-def _name(data: Any) -> str:
-    """How files call data or labels: by their path, if they have one."""
-    return str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory"
 
 
 def publish(place: Workplace, draft: Draft) -> Classifier:

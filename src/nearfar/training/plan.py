@@ -11,7 +11,7 @@ from typing import Any
 
 from nearfar import methods, modalities
 from nearfar.errors import UserError, WrongType, printable
-from nearfar.files import code_digests, name_text
+from nearfar.files import code_digests, name_text, origin
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
 from nearfar.settings import Recipe, Settings, meant
@@ -37,11 +37,7 @@ class Plan:
 
     def saved(self) -> dict[str, Any]:
         """As `config.yaml` keeps it, in plain types."""
-        data = (
-            str(Path(self.data))
-            if isinstance(self.data, str | os.PathLike)
-            else f"{type(self.data).__name__} in memory"
-        )
+        data = origin(Path(self.data) if isinstance(self.data, str) else self.data)
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self.settings).items()}
         return {
             "method": self.method,
