@@ -105,6 +105,11 @@ class Settings(Checked):
     timeout: PositiveFloat = 30.0
     """Minutes that one of several processes may keep the others waiting before the job ends."""
 
+    @property
+    def named_labels(self) -> str | None:
+        """The labels that are to be read besides the data; None where those that the data bring are meant, or none."""
+        return None if self.labels in ("", "none") else self.labels
+
     def check(self) -> None:
         super().check()
         if self.micro_batch == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
@@ -113,3 +114,19 @@ class Samples:
     def to(self, device: torch.device | str) -> Self:
         """The same samples, kept on `device` where they fit there."""
         raise NotImplementedError
+
+
+def insist_few_bad(bad: Sequence[tuple[str, str]], count: int, most: float, of: str, read: str = "read") -> None:
+    """Raise ValueError where no sample can be read, or more than a share of them cannot.
+
+    bad: name and reason of each that cannot.  count: of all.  most: the share.  of: what they are, such as
+    "images of 'photos'".  read: what cannot be done with them.
+    """
+    first = "; ".join(f"{name!r}: {reason}" for name, reason in bad[:3]) + ("; ..." if len(bad) > 3 else "")
+    if len(bad) == count:
+        raise UserError(f"None of the {count} {of} can be {read} ({first}).")
+    if len(bad) > most * count:
+        raise UserError(
+            f"{len(bad)} of {count} {of} cannot be {read}, {len(bad) / count:.1%}, where {most:.1%} are allowed "
+            f"({first}). Repair or remove them, or allow more: --max-bad {math.ceil(len(bad) / count * 100) / 100:g}."
+        )

@@ -147,8 +147,7 @@ class Kind:
         if made is None:
             opened = self.open(data, settings)
         else:
-            labels = None if settings.labels in ("", "none") else settings.labels
-            opened = self.open_as(data, made, settings, labels=labels, column=column)
+            opened = self.open_as(data, made, settings, labels=settings.named_labels, column=column)
         opened.insist_finite()
         return self.labeled(
             opened,

@@ -75,7 +75,7 @@ class AudioKind(kind.Kind):
     def open(self, data: Any, settings: Settings) -> AudioSamples:
         return open_audio(
             data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             keep=settings.keep_words,
             rate=settings.rate,

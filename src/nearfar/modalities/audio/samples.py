@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.labels import LabelColumn, some
-from nearfar.data.samples import Samples
+from nearfar.data.samples import Samples, insist_few_bad
 from nearfar.errors import Lost, UserError, counted
 from nearfar.files import digest
 from nearfar.modalities.audio.recordings import Recording, Store, examined, heard
@@ -151,7 +151,8 @@ def open_audio(
     assert opened.labels is not None
     good, why = examined(opened.store)
     pieces, bad = _pieces(opened, good, why, cut)
-    _insist_few_bad(opened, bad, max_bad)
+    broken = [(opened.names[e], bad[e]) for e in sorted(bad)]
+    insist_few_bad(broken, len(opened.names), max_bad, f"recordings of {opened.given}")
     entry = torch.tensor([piece[0] for piece in pieces])
     known, several = opened.labels, Counter(entry.tolist())
     group = known.group[entry]
@@ -219,19 +220,6 @@ def _pieces(
         ends = [*starts[1:], last]
         pieces += [(e, f"{name}@{a / known.rate:g}", a, b) for a, b in zip(starts, ends, strict=True)]
     return pieces, bad
-
-
-def _insist_few_bad(opened: Opened, bad: dict[int, str], max_bad: float) -> None:
-    n = len(opened.names)
-    first = "; ".join(f"{opened.names[e]!r}: {bad[e]}" for e in sorted(bad)[:3]) + ("; ..." if len(bad) > 3 else "")
-    if len(bad) == n:
-        raise UserError(f"None of the {n} recordings of {opened.given} can be read ({first}).")
-    if len(bad) > max_bad * n:
-        raise UserError(
-            f"{len(bad)} of {n} recordings of {opened.given} cannot be read, {len(bad) / n:.1%}, where {max_bad:.1%} "
-            f"are allowed ({first}). Repair or remove them, or allow more: "
-            f"--max-bad {math.ceil(len(bad) / n * 100) / 100:g}."
-        )
 
 
 def _notes(opened: Opened, known: list[Recording], rate: int) -> list[str]:

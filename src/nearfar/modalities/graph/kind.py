@@ -56,7 +56,7 @@ class GraphKind(kind.Kind):
             dataset=settings.dataset,
             form=settings.inputs,
             both_ways=settings.both_ways,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             keep=settings.keep_words,
             every=settings.split == "all",

@@ -114,7 +114,7 @@ class ImageKind(kind.Kind):
             return drawings("train")
         return open_images(
             data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             side=side,
             size=settings.size or largest(settings),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nearfar.data.archives import EndToEnd, Stamp
 from nearfar.data.labels import some
+from nearfar.data.samples import insist_few_bad
 from nearfar.errors import Lost, UserError
 from nearfar.machine import free_memory
 from nearfar.modalities.image import decode
@@ -275,16 +276,8 @@ def _channels(opened: Opened, heads: dict[int, decode.Head]) -> int:
 
 
 def _check_bad(opened: Opened, bad: dict[int, str], max_bad: float) -> None:
-    n = len(opened.names)
-    first = "; ".join(f"{opened.names[i]!r}: {bad[i]}" for i in sorted(bad)[:3]) + ("; ..." if len(bad) > 3 else "")
-    if len(bad) == n:
-        raise UserError(f"None of the {n} images of '{opened.given}' can be decoded ({first}).")
-    if len(bad) > max_bad * n:
-        raise UserError(
-            f"{len(bad)} of {n} images of '{opened.given}' cannot be decoded, {len(bad) / n:.1%}, where "
-            f"{max_bad:.1%} are allowed ({first}). Repair or remove them, or allow more: "
-            f"--max-bad {math.ceil(len(bad) / n * 100) / 100:g}."
-        )
+    known = [(opened.names[i], bad[i]) for i in sorted(bad)]
+    insist_few_bad(known, len(opened.names), max_bad, f"images of '{opened.given}'", "decoded")
 
 
 def _attempt(work: Callable[[int], T], i: int) -> T | str:

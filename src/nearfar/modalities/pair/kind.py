@@ -59,7 +59,7 @@ class PairKind(kind.Kind):
             sides(settings.pair),
             lambda side, held: kind.of(side.kind).open(held, own[side.name]),
             shared=settings.shared,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             keep=settings.keep_words,
         )

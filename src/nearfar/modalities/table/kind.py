@@ -59,7 +59,7 @@ class TableKind(kind.Kind):
             return data
         return open_table(
             data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             drop=settings.drop,
             categorical=settings.categorical,

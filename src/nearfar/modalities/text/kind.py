@@ -89,7 +89,7 @@ class TextKind(kind.Kind):
         return open_texts(
             data,
             columns=settings.columns,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             keep=settings.keep_words,
             concepts=settings.concept_column,

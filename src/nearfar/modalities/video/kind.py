@@ -76,7 +76,7 @@ class VideoKind(kind.Kind):
     def open(self, data: Any, settings: Settings) -> Videos:
         return open_videos(
             data,
-            labels=settings.labels if settings.labels not in ("", "none") else None,
+            labels=settings.named_labels,
             label_column=settings.label_column,
             size=settings.size or largest(settings),
             max_bad=settings.max_bad,

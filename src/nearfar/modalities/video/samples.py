@@ -19,8 +19,8 @@ from nearfar.data import csv
 from nearfar.data.archives import Files, ignored, nothing_wanted
 from nearfar.data.folders import files_below
 from nearfar.data.labels import LabelColumn, array_labels, given_labels, natural, no_labels
-from nearfar.data.samples import Samples
-from nearfar.errors import Lost, UserError, WrongType, listed
+from nearfar.data.samples import Samples, insist_few_bad
+from nearfar.errors import Lost, UserError, WrongType
 from nearfar.files import name_text
 from nearfar.machine import cores
 from nearfar.modalities.image import sources
@@ -142,12 +142,7 @@ def open_videos(
         raise UserError(f"--fps {fps:g} goes by the times of frames, and these videos are no files that tell them")
     why = [why for _, why in _threaded(lambda film: _attempt(lambda: _ready(film, fps)), films)]
     skipped = [(opened.names[i], reason) for i, reason in enumerate(why) if reason]
-    if len(skipped) == len(films) or len(skipped) > max_bad * len(films):
-        share = len(skipped) / len(films)
-        raise UserError(
-            f"{len(skipped)} of {len(films)} videos cannot be read: {listed(skipped)}. That is {share:.1%}, where "
-            f"{max_bad:.1%} are allowed: mend or remove them, or allow for them by --max-bad"
-        )
+    insist_few_bad(skipped, len(films), max_bad, f"videos of '{opened.given}'")
     notes = [*opened.notes, *known.notes]
     kept = [i for i, reason in enumerate(why) if not reason]
     if uneven := sum(film.uneven for i in kept if isinstance(film := films[i], Coded)):
