@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -84,7 +85,9 @@ def machine_kind() -> str:
 
 def keep(path: Path, result: dict[str, Any]) -> None:
     """Write the result of a run down, with where it was found; whole or not at all, as a series may be stopped."""
-    replace_text(path, json.dumps(result | {"environment": environment()}, indent=1) + "\n")
+    text = json.dumps(result | {"environment": environment()}, indent=1)
+    rows_of_numbers = re.sub(r"\[[\d\s,.eE+-]+\]", lambda row: " ".join(row[0].split()), text)
+    replace_text(path, rows_of_numbers + "\n")
 
 
 def environment() -> dict[str, Any]:
