@@ -107,7 +107,7 @@ def measured(method: str, spoken: AudioSamples, speaker: AudioSamples, seed: int
         if not training.train(plan, Path(name) / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         run = load(Path(name) / "run")
-        encoder, untrained = run.encoder, run.untrained()
+        encoder, untrained, config = run.encoder, run.untrained(), run.config
         seconds = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["seconds"]
     kind = kinds.of("audio")
     plain = kind.plain(encoder)
@@ -138,8 +138,8 @@ def measured(method: str, spoken: AudioSamples, speaker: AudioSamples, seed: int
         "tested": len(tests[""]),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "settings": plan.saved()["settings"],
-        "arguments": plan.saved()["arguments"],
+        "settings": config["settings"],
+        "arguments": config["arguments"],
         "command": f"python -m benchmarks.digits {method}",
     }
 

@@ -117,3 +117,9 @@ def test_training_sees_a_recording_as_evaluation_does_whatever_its_batch() -> No
         alone, together = encoder.train()(wave[:2]), encoder(wave)
         torch.testing.assert_close(alone, together[:2])
         torch.testing.assert_close(together, encoder.eval()(wave))
+
+
+def test_rounding_errors_of_silence_stay_small() -> None:
+    torch.manual_seed(0)
+    silence = torch.full((2, 12, 16), -3.0) + 3e-7 * torch.randn(2, 12, 16)
+    assert networks.MelConv(8)(silence).abs().max() < 1e-2
