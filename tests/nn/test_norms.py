@@ -115,7 +115,8 @@ def slow_split(norm: nn.BatchNorm2d, x: Tensor, groups: int) -> tuple[Tensor, Te
 
 
 @pytest.mark.parametrize(
-    ("rows", "splits", "groups"), [(16, 8, 8), (16, 1, 1), (12, 8, 6), (20, 8, 8), (23, 8, 8), (9, 8, 4), (7, 2, 2), (2, 8, 1)]
+    ("rows", "splits", "groups"),
+    [(16, 8, 8), (16, 1, 1), (12, 8, 6), (20, 8, 8), (23, 8, 8), (9, 8, 4), (7, 2, 2), (2, 8, 1)],
 )
 def test_split_norm_equals_a_loop_over_groups(rows: int, splits: int, groups: int) -> None:
     plain = a_norm()

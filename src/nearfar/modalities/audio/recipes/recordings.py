@@ -1,6 +1,7 @@
-"""Recordings: a small network on log-mel, AdamW, minutes on a CPU. What is set follows from the steps that will be made.
+"""Recordings: a small network on log-mel, AdamW, minutes on a CPU.
 
-Encoder and views of simclr were chosen on 200 and 1,000 spoken digits (docs/results.md).
+What is set follows from the number of steps that will be made. Encoder and views were chosen with simclr, on 200 and
+1,000 spoken digits (docs/results.md).
 """
 
 from __future__ import annotations
