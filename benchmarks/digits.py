@@ -3,7 +3,8 @@
 3,000 recordings of ten digits by six speakers. With each seed two of these are held out: a method learns from the 2,000
 recordings of the other four without their labels, and classifiers on 2,000, 50 or 10 of their labels name the digits of
 the two. Over three seeds each speaker is tested once. Beside it: the same network untrained, and mean and deviation of
-log-mel. `--pilot` holds out one of the four instead: what recipes/recordings.py says was chosen there.
+log-mel. `--pilot` holds out one of the four instead, and tests on him and on other recordings of the three: what
+recipes/recordings.py says was chosen there.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Digits:
     seeds: int = 3
     pilot: bool = False
     """Test on one of the speakers that are learned from otherwise, and keep nothing."""
+    recordings: int = 1000
+    """Of a pilot, those that are learned from."""
     flags: str = "{}"
     """Settings and arguments of a pilot other than the recipe's, as JSON."""
 
@@ -67,7 +70,7 @@ def main(asked: Digits) -> int:
                 found = json.loads(path.read_text(encoding="utf-8"))
             print(f"{method} seed {seed} ({', '.join(found['held_out'])}): {found['results']}", flush=True)
             for name, numbers in found["results"].items():
-                if name != "mel statistics" or method == asked.methods[0]:
+                if not name.startswith("mel statistics") or method == asked.methods[0]:
                     rows.setdefault(name, []).append(numbers)
     if asked.seeds < 2:  # nothing to be said of the spread
         return 0
@@ -90,45 +93,53 @@ def measured(method: str, spoken: AudioSamples, speaker: AudioSamples, seed: int
     others = [s for s in range(len(speaker.classes)) if s not in held]
     if asked.pilot:
         held, others = others[:1], others[1:]
-    train, test = (spoken.subset(torch.isin(speaker.label, torch.tensor(s)).nonzero()[:, 0]) for s in (others, held))
-    assert (len(train), len(test)) == (PER_SPEAKER * len(others), PER_SPEAKER * len(held))
+    own, test = (torch.isin(speaker.label, torch.tensor(s)).nonzero()[:, 0] for s in (others, held))
+    assert (len(own), len(test)) == (PER_SPEAKER * len(others), PER_SPEAKER * len(held))
+    tests = {"": test}
+    if asked.pilot:
+        own = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
+        own, rest = own[: asked.recordings], own[asked.recordings :]
+        tests |= {", same speakers": rest} if len(rest) else {}
+    train = spoken.subset(own)
     seen = replace(train, label=torch.full_like(train.label, MISSING), classes=[])
     with tempfile.TemporaryDirectory() as name:
         plan = plans.make(method, seen, "recordings", {"seed": seed, "probe_every": 0} | json.loads(asked.flags))
         if not training.train(plan, Path(name) / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         run = load(Path(name) / "run")
-        encoder, untrained = run.encoder, run.untrained()
+        encoder, untrained, config = run.encoder, run.untrained(), run.config
         seconds = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["seconds"]
     kind = kinds.of("audio")
     plain = kind.plain(encoder)
-    features = {
-        method: torch.cat([probing.embed(encoder, plain, part) for part in (train, test)]),
-        f"untrained, {method}": torch.cat([probing.embed(untrained, plain, part) for part in (train, test)]),
-        **kind.baselines([train, test], encoder),
-    }
-    order = torch.arange(len(train) + len(test))
     results = {}
-    for what, rows in features.items():
-        found = evaluate(
-            rows,
-            torch.cat([train.label, test.label]),
-            [(order[: len(train)], order[len(train) :])],
-            seen_in_training=False,
-            solver=ridge,
-            shots=(1, 5),
-            seed=seed,
-        )
-        results[what] = {key: round(found[key]["accuracy"], 2) for key in MEASURES}
+    for title, index in tests.items():
+        test = spoken.subset(index)
+        features = {
+            method: torch.cat([probing.embed(encoder, plain, part) for part in (train, test)]),
+            f"untrained, {method}": torch.cat([probing.embed(untrained, plain, part) for part in (train, test)]),
+            **kind.baselines([train, test], encoder),
+        }
+        order = torch.arange(len(train) + len(test))
+        for what, rows in features.items():
+            found = evaluate(
+                rows,
+                torch.cat([train.label, test.label]),
+                [(order[: len(train)], order[len(train) :])],
+                seen_in_training=False,
+                solver=ridge,
+                shots=(1, 5),
+                seed=seed,
+            )
+            results[what + title] = {key: round(found[key]["accuracy"], 2) for key in MEASURES}
     return {
         "results": results,
         "held_out": [speaker.classes[s] for s in held],
         "trained": len(train),
-        "tested": len(test),
+        "tested": len(tests[""]),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "settings": plan.saved()["settings"],
-        "arguments": plan.saved()["arguments"],
+        "settings": config["settings"],
+        "arguments": config["arguments"],
         "command": f"python -m benchmarks.digits {method}",
     }
 

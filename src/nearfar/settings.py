@@ -173,6 +173,22 @@ class Facts:
     device: str = "cpu"
     own_encoder: bool = False
 
+    def batch_of(self, most: int, least: int = 16) -> int:
+        """The batch that was asked for, else a power of 2 of which eight or more make an epoch, from least to most."""
+        return self.batch or min(most, max(least, 2 ** int(math.log2(max(self.samples / 8, 2.0)))))
+
+    def per_epoch(self, batch: int) -> int:
+        """Steps in an epoch."""
+        return max(1, self.samples // min(batch, max(self.samples, 1)))
+
+    def epochs_of(self, steps: int, batch: int, *, fewest: int, most: int) -> int:
+        """The epochs that were asked for, else those in which so many steps are made, from fewest to most."""
+        return self.epochs or min(most, max(fewest, round(steps / self.per_epoch(batch))))
+
+    def momentum(self, steps: int, *, highest: float) -> float:
+        """Of a slow copy in a run of so many steps: it follows within a twentieth of them."""
+        return round(min(highest, max(0.9, 1 - 20 / steps)), 4)
+
     def queue(self, most: int = 1024) -> int:
         """The length of a queue: a quarter of the samples at most, so that few of its keys are of the anchors' own."""
         return min(most, 2 ** max(4, int(math.log2(max(self.samples, 4) / 4))))

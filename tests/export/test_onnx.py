@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nearfar.export.onnx import export_onnx
+from nearfar.modalities.audio.encoder import AudioEncoder
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.nn.towers import Towers
 
@@ -26,6 +27,22 @@ def test_any_batch_gives_the_features_of_the_encoder(name: str, tmp_path: Path) 
     (features,) = session.run(None, {"input": pixels.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(features), encoder.eval()(pixels), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["melconv-8", "melgru-8", "wavegru-8"])
+def test_encoders_of_recordings_take_their_spectrogram_along(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra export)")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (the extra export)")
+    torch.manual_seed(0)
+    spec = {"kind": "audio", "name": name, "rate": 4000, "length": 1000, "bands": 12, "window": 160, "hop": 64}
+    encoder = AudioEncoder(spec | {"mean": -5.0, "std": 3.0}).eval()
+    path, _, _ = export_onnx(encoder, tmp_path)
+    waves = torch.randn(3, 1000) / 10
+    waves[1, 300:] = 0  # a short recording
+    waves[2] = 0
+    (features,) = onnxruntime.InferenceSession(path).run(None, {"input": waves.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(features), encoder(waves), rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from nearfar import methods, modalities
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
+from nearfar.modalities.audio import settings as audio
 from nearfar.modalities.image import kind as image_kind
 from nearfar.modalities.image.samples import open_images
 from nearfar.modalities.image.views import Views
@@ -155,3 +156,21 @@ def test_the_recipes_of_imagenet_take_a_step(tmp_path: Path, function: str) -> N
     lines = Journal(tmp_path / "run" / "metrics.jsonl").read()
     assert [line["step"] for line in lines if "loss" in line] == [1]
     assert all(np.isfinite(value) for line in lines for name, value in line.items() if name != "knn_right")
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "moco", "cpc"])
+@pytest.mark.parametrize("samples", [20, 200, 2000, 100_000])
+def test_recipes_of_recordings_follow_the_steps_that_will_be_made(method: str, samples: int) -> None:
+    facts = audio.Facts(samples=samples)
+    recipe = recipes.load("recordings", method, "audio", facts)
+    settings, batch = recipe.settings, recipe.settings.batch
+    steps = settings.epochs * facts.per_epoch(batch)
+    assert steps >= min(450, 10 * samples)  # 20 samples have one step an epoch, in 200 epochs
+    assert settings.warmup == settings.epochs / 10
+    assert settings.lr * batch / 256 <= 1.5e-3
+    if samples == 200:
+        assert batch == 32
+    if "momentum" in recipe.method:
+        assert 1 - recipe.method["momentum"] >= 20 / max(steps, 200) - 1e-4  # a copy follows in time
+    asked = recipes.load("recordings", method, "audio", replace(facts, epochs=3, batch=8)).settings
+    assert (asked.epochs, asked.batch, asked.warmup) == (3, 8, 0.3)

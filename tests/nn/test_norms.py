@@ -107,7 +107,7 @@ def test_global_norm_weighs_ranks_by_their_rows(two_ranks: Pool) -> None:
 def slow_split(norm: nn.BatchNorm2d, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """Each group normalized by itself, and the averages of the groups' means and unbiased variances."""
     out, means, variances = [], [], []
-    for rows in x.split(len(x) // groups):
+    for rows in x.split([len(x) // groups + (g < len(x) % groups) for g in range(groups)]):
         out.append(F.batch_norm(rows, None, None, norm.weight, norm.bias, training=True))
         means.append(rows.mean((0, 2, 3)))
         variances.append(rows.var((0, 2, 3), unbiased=True))
@@ -115,7 +115,8 @@ def slow_split(norm: nn.BatchNorm2d, x: Tensor, groups: int) -> tuple[Tensor, Te
 
 
 @pytest.mark.parametrize(
-    ("rows", "splits", "groups"), [(16, 8, 8), (16, 1, 1), (12, 8, 6), (20, 8, 5), (9, 8, 3), (7, 8, 1), (2, 8, 1)]
+    ("rows", "splits", "groups"),
+    [(16, 8, 8), (16, 1, 1), (12, 8, 6), (20, 8, 8), (23, 8, 8), (9, 8, 4), (7, 2, 2), (2, 8, 1)],
 )
 def test_split_norm_equals_a_loop_over_groups(rows: int, splits: int, groups: int) -> None:
     plain = a_norm()

@@ -86,8 +86,8 @@ class SplitBatchNorm(_Norm):
     MoCo needs it: over the whole batch, the statistics of the keys give the answer away (arXiv 1911.05722, 3.3).
 
     norm: the batch norm whose parameters and buffers it shares.
-    splits: groups in the global batch, shared out over the ranks. Where they do not divide this rank's rows, the
-        largest smaller number does that leaves each group two rows.
+    splits: groups in the global batch, shared out over the ranks; fewer where a group would have less than two rows.
+        Where they do not divide this rank's rows, such as the nodes of graphs, the first groups have a row more.
     The running statistics move by the average of the groups.
     """
 
@@ -99,8 +99,7 @@ class SplitBatchNorm(_Norm):
 
     def groups(self, rows: int) -> int:
         """In how many groups this rank normalizes so many rows."""
-        most = max(1, min(self.splits // world(), rows // 2))
-        return next(g for g in range(most, 0, -1) if rows % g == 0)
+        return max(1, min(self.splits // world(), rows // 2))
 
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -111,7 +110,7 @@ class SplitBatchNorm(_Norm):
         parts = [
             # momentum 1 makes the running statistics of the call those of the group
             F.batch_norm(part, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-            for part, mean, var in zip(x.chunk(groups), *stats, strict=True)
+            for part, mean, var in zip(x.tensor_split(groups), *stats, strict=True)
         ]
         self._track(*stats.mean(1))
         return torch.cat(parts)

@@ -235,7 +235,7 @@ def test_views_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("flags", "words"),
     [
         (["--encoder", "melcon"], "did you mean melconv"),
-        (["--views", "blur"], "none of sound, speech, masks, crop"),
+        (["--views", "blur"], "none of sound, mixed, speech, masks, crop"),
         (["--seconds", "-1"], "--seconds -1"),
         (["--bands", "400"], r"of 400 mel bands are narrower.*--bands"),
         (["--hop", "0"], "--hop 0"),

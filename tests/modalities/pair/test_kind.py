@@ -109,6 +109,20 @@ def test_other_kinds_are_pairs_just_as_well_and_a_run_goes_on(tmp_path: Path) ->
     np.testing.assert_allclose(np.load(tmp_path / "text.npz")["features"], run.embed(str(data))[:, 8:], atol=1e-5)
 
 
+def test_recordings_and_captions_train_evaluate_and_export(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed (the extra audio)")
+    made = rows(16)
+    for i in range(16):
+        tone = np.sin(np.arange(600 + 20 * i) * (0.1 + 0.1 * (i % 4))) / 2
+        soundfile.write(tmp_path / f"{i}.wav", tone, 4000)
+    data, out = table(tmp_path / "pairs.jsonl", made, sound=[f"{i}.wav" for i in range(16)]), tmp_path / "run"
+    sides = ("--pair", "audio=sound,text=caption", "--encoder", "audio=melconv-8,text=bert-1x16")
+    assert main(["train", "clip", str(data), "--out", str(out), *sides, "--sides", "audio.bands=12", *TINY]) == 0
+    assert main(["evaluate", str(out), str(data)]) == 0
+    assert results(out, "retrieval")["chance"]["audio to text, R@1 (%)"] == 25
+    assert main(["export", str(out), "--tower", "audio", "--out", str(tmp_path / "audio")]) == 0
+
+
 def test_captions_are_written_of_images_and_clips_and_a_run_goes_on(tmp_path: Path) -> None:
     """A clip is an image whose channels are frames; the words are those of the side that is named."""
     rng, out = np.random.default_rng(0), tmp_path / "run"

@@ -44,20 +44,23 @@ class Image(nn.Module):
 
 
 class MelConv(nn.Module):
-    """Four blocks of 3x3 convolution, max-pool, batch norm and ReLU: N x bands x T -> N x T/8 x dim.
+    """Four blocks of 3x3 convolution, max-pool, norm and ReLU: N x bands x T -> N x T/8 x dim.
 
-    Pooling comes before norm and ReLU, and the first blocks are narrow: quick on a CPU.  width: channels of the last.
+    Each norm is over all of one recording, the first of the spectrogram itself, so that how loud it is matters little;
+    norms over a batch cost half of what an untrained network says of speech. Of silence none makes rounding errors
+    large. Pooling comes before norm and ReLU, and the first blocks are narrow: quick on a CPU.  width: channels of the
+    last.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        layers, before = [], 1
+        layers, before = [nn.GroupNorm(1, 1, eps=0.1, affine=False)], 1
         for after, pool in ((width // 4, (2, 2)), (width // 2, (2, 2)), (width, (2, 2)), (width, (2, 1))):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(pool, ceil_mode=True)]
-            layers += [nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.GroupNorm(1, after, eps=0.1), nn.ReLU()]
             before = after
         self.layers, self.width = nn.Sequential(*layers), width
-        for conv in layers[::4]:  # so that norms begin near the deviation of what they see, and few steps are enough
+        for conv in layers[1::4]:  # so that norms begin near the deviation of what they see, and few steps are enough
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
     def forward(self, mel: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 )
 """A file with such a suffix is a recording; if it cannot be read, it is a bad one."""
 
-VIEWS = ("sound", "speech", "masks", "crop")
+VIEWS = ("sound", "mixed", "speech", "masks", "crop")
 """The names that `nearfar.modalities.audio.views.NAMED` knows."""
 
 OWN = {"melconv": 64, "melgru": 256, "wavegru": 512}
@@ -46,8 +46,9 @@ class Settings(settings.Settings):
     on the wave and a GRU, 512 wide, as in CPC), of another width by a number, such as melconv-128; or the name of any
     timm model, which sees log-mel as an image of one channel."""
     views: str = "sound"
-    """What random views are made of each recording: sound (crop, shift, gain, noise, another recording mixed in,
-    masks), speech (the same with changes of speed and without mixing), masks (crop, masks), crop, or FILE.py:FUNCTION.
+    """What random views are made of each recording: sound (crop, shift, gain, noise), mixed (the same with another
+    recording mixed in, and masks), speech (the same with changes of speed and masks), masks (crop, masks), crop, or
+    FILE.py:FUNCTION.
     `nearfar views DATA` shows them."""
     rate: Annotated[int, Range(ge=0, le=384_000)] = 0
     """Samples a second that the encoder hears; recordings of other rates are resampled. 0 takes that of most

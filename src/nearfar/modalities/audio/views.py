@@ -251,7 +251,8 @@ def _quick(length: int) -> int:
 
 SPEECH = View(crop=True, shift=0.1, speed=(0.85, 1.18), gain=(-6, 6), noise=0.5, ratio=(5, 30), time=0.15, band=0.25)
 NAMED: dict[str, View] = {
-    "sound": View(crop=True, shift=0.1, gain=(-6, 6), noise=0.3, ratio=(5, 30), mix=0.3, time=0.15, band=0.2),
+    "sound": View(crop=True, shift=0.1, gain=(-6, 6), noise=0.3, ratio=(10, 30)),
+    "mixed": View(crop=True, shift=0.1, gain=(-6, 6), noise=0.3, ratio=(5, 30), mix=0.3, time=0.15, band=0.2),
     "speech": SPEECH,
     "masks": View(crop=True, time=0.2, band=0.3),
     "crop": View(crop=True),

@@ -23,8 +23,8 @@ def _recipe(facts: Facts, method: dict[str, Any], *, most: int = 128) -> Recipe:
 
     most: samples in a step.
     """
-    batch = _batch(facts, most)
-    epochs = _epochs(facts, most)
+    batch = facts.batch_of(most)
+    epochs = _epochs(facts, batch)
     small = facts.device == "cpu" and facts.size <= 64
     settings = Settings(
         encoder="conv4" if small else "resnet18",
@@ -42,19 +42,13 @@ def _recipe(facts: Facts, method: dict[str, Any], *, most: int = 128) -> Recipe:
     return Recipe(settings=settings, method=method, reasons=reasons)
 
 
-def _batch(facts: Facts, most: int) -> int:
-    return facts.batch or min(most, max(16, 2 ** int(math.log2(max(facts.samples / 8, 2.0)))))
+def _epochs(facts: Facts, batch: int) -> int:
+    return facts.epochs_of(STEPS, batch, fewest=10, most=300)
 
 
-def _epochs(facts: Facts, most: int) -> int:
-    per_epoch = max(1, facts.samples // _batch(facts, most))
-    return facts.epochs or min(300, max(10, round(STEPS / per_epoch)))
-
-
-def _momentum(facts: Facts, steps: float, highest: float, *, most: int = 128) -> float:
-    """Of a slow copy that follows within so many parts of a run: `steps` of them, of all that will be made."""
-    made = _epochs(facts, most) * max(1, facts.samples // _batch(facts, most))
-    return round(min(highest, max(0.9, 1 - steps / made)), 4)
+def _momentum(facts: Facts, highest: float, *, most: int = 128) -> float:
+    batch = facts.batch_of(most)
+    return facts.momentum(_epochs(facts, batch) * facts.per_epoch(batch), highest=highest)
 
 
 def simclr(facts: Facts) -> Recipe:
@@ -64,12 +58,12 @@ def simclr(facts: Facts) -> Recipe:
 
 def moco(facts: Facts) -> Recipe:
     """The default, as simclr; tried on two data sets. In half a minute it loses where it gains in five."""
-    return _recipe(facts, {"queue": facts.queue(), "momentum": _momentum(facts, 20, 0.999), "temperature": 0.2})
+    return _recipe(facts, {"queue": facts.queue(), "momentum": _momentum(facts, 0.999), "temperature": 0.2})
 
 
 def byol(facts: Facts) -> Recipe:
     """The default, as simclr, in batches of 64; tried on four data sets. It loses in half a minute, gains in five."""
-    return _recipe(facts, {"hidden": 1024, "momentum": _momentum(facts, 20, 0.996, most=64)}, most=64)
+    return _recipe(facts, {"hidden": 1024, "momentum": _momentum(facts, 0.996, most=64)}, most=64)
 
 
 def swav(facts: Facts) -> Recipe:

@@ -23,8 +23,7 @@ REASONS = {
 
 def _recipe(facts: Facts, method: dict[str, Any] | None = None) -> Recipe:
     batch = facts.batch or 128
-    per_epoch = max(1, facts.samples // min(batch, max(facts.samples, 1)))
-    epochs = facts.epochs or min(200, max(3, round(STEPS / per_epoch)))
+    epochs = facts.epochs_of(STEPS, batch, fewest=3, most=200)
     settings = Settings(
         encoder="kept",
         numbers="standard" if facts.own_encoder else "piecewise",  # a module is made for so many inputs
