@@ -120,7 +120,7 @@ def measured(row: str, seed: int, part: str, flags: dict[str, Any]) -> dict[str,
         if not training.train(plan, Path(folder) / "run", say=lambda text: None):
             raise KeyboardInterrupt("stopped before the end: nothing was measured")
         run = load(Path(folder) / "run")
-        encoder, untrained = run.encoder, run.untrained()
+        encoder, untrained, config = run.encoder, run.untrained(), run.config
         seconds = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["seconds"]
     sides, score = scored(part)
     results = {
@@ -137,8 +137,8 @@ def measured(row: str, seed: int, part: str, flags: dict[str, Any]) -> dict[str,
         "pairs": len(score),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "settings": plan.saved()["settings"] | {"tokenizer": "learned from sentences, 8000 pieces"},
-        "arguments": plan.saved()["arguments"],
+        "settings": config["settings"] | {"tokenizer": "learned from sentences, 8000 pieces"},
+        "arguments": config["arguments"],
         "command": f"python -m benchmarks.sentences '{row}'",
     }
 

@@ -66,8 +66,7 @@ class IMix(Method):
         momentum: UnitInterval = 0.999,
         splits: PositiveInt = 8,
     ) -> None:
-        slow = base in ("moco", "byol")
-        super().__init__(split_norms(encoder, splits) if slow else encoder)
+        super().__init__(split_norms(encoder, splits) if (slow := base in ("moco", "byol")) else encoder)
         widths = (dim, dim, dim) if base == "barlow" else (encoder.dim, dim)
         head, last = partial(mlp, norm=norm, bias=not norm), norm and base == "npair"  # a norm behind the last layer
         self.projector = head((encoder.dim, *widths), last_norm=last, last_bias=base != "barlow" and not last)
