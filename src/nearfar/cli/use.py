@@ -129,6 +129,9 @@ class Evaluate(OfRun):
     svm: bool = False
     """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
     there are thousands of labels."""
+    retrieval: bool = False
+    """Recall@1 and @5 as well, the protocol of papers on videos: how often the training samples nearest to a test
+    sample, by cosine, hold one of its class."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -257,6 +260,7 @@ def evaluate(argv: list[str]) -> int:
         test_labels=asked.test_labels or None,
         keep_words=asked.keep_words,
         svm=asked.svm,
+        retrieval=asked.retrieval,
         seed=asked.seed,
         say=print,
     )
