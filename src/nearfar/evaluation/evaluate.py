@@ -48,7 +48,8 @@ def evaluate(
     draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Result]:
-    """Results by name: "knn", "linear", with `svm` "svm", with `retrieval` "recall_1" and "recall_5", and for each of `shots` "few_labels_<shots>".
+    """Results by name: "knn", "linear", with `svm` "svm", with `retrieval` "recall_1" and "recall_5" (one of so many
+    nearest training rows is of the class), and for each of `shots` "few_labels_<shots>".
 
     feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
     of each fold; every sample is tested at most once, and the answers of all folds are judged together.
