@@ -27,6 +27,7 @@ from benchmarks.bench.results import keep
 from benchmarks.compare import DATA, trained
 from benchmarks.learn import source
 from nearfar import across
+from nearfar.errors import counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.intervals import PERCENT, over_seeds
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
@@ -138,10 +139,11 @@ def one(row: str, seed: int) -> dict[str, Any]:
     try:
         data = str(write_clips(folder / "emoji.npz", seed))
         with trained(plans.make(method, data, "clips:default", flags)) as (run, took):
-            encoders = {"trained encoder": run.encoder} | (
-                {"untrained encoder": run.untrained()} if row == "cvrl" else {}
-            )
-            results = {what: measured(run, encoders, data, what, seed) for what in ("label", "shape")}
+            results = {what: measured(run, data, what, seed, raw=row == "cvrl") for what in ("label", "shape")}
+            if method == "dpc":
+                found = across.future(run, data, seed=seed)
+                cells = [(row["name"], row["values"]) for row in found["rows"]]
+                results["future"] = {name: {key: cell["value"] for key, cell in own.items()} for name, own in cells}
     finally:
         shutil.rmtree(folder)
     known = {"row": row, "method": method, "source": source(method), "seed": seed, "results": results, **took}
@@ -149,12 +151,13 @@ def one(row: str, seed: int) -> dict[str, Any]:
     return known | {"flags": flags, "clips": CLIPS, "command": command, "threads": torch.get_num_threads()}
 
 
-def measured(run: Run, encoders: dict[str, Any], data: str, what: str, seed: int) -> dict[str, dict[str, float]]:
-    """Linear and kNN accuracy of a column of the clips, of each encoder; of the first row of raw pixels too."""
+def measured(run: Run, data: str, what: str, seed: int, *, raw: bool) -> dict[str, dict[str, float]]:
+    """Linear and kNN accuracy and recall of a column of the clips, untrained and trained; of raw pixels too."""
     samples = run.open(data, label_column=what)
     plain, parts = run.kind.plain(run.encoder), [samples.of_split(part).nonzero()[:, 0] for part in ("train", "test")]
-    rows = {name: probing.embed(encoder, plain, samples) for name, encoder in encoders.items()}
-    rows |= run.kind.baselines([samples], run.encoder) if len(encoders) > 1 else {}
+    rows = run.kind.baselines([samples], run.encoder) if raw else {}
+    for name, encoder in (("untrained encoder", run.untrained()), ("trained encoder", run.encoder)):
+        rows[name] = probing.embed(encoder, plain, samples)
     made = {}
     for name, own in rows.items():
         found = evaluate(
@@ -164,9 +167,11 @@ def measured(run: Run, encoders: dict[str, Any], data: str, what: str, seed: int
             seen_in_training=False,
             solver=ridge,
             strengths=RIDGE_STRENGTHS,
+            retrieval=True,
             seed=seed,
         )
-        made[name] = {"linear": found["linear"]["accuracy"], "kNN": found["knn"]["accuracy"]}
+        measures = {"linear": "linear", "kNN": "knn", "recall@1": "recall_1", "recall@5": "recall_5"}
+        made[name] = {title: found[key]["accuracy"] for title, key in measures.items()}
     return made
 
 
@@ -209,19 +214,17 @@ def _over(values: list[float]) -> str:
 
 def table(rows: tuple[str, ...]) -> str:
     """The results as a Markdown table, with 95 % t-intervals over seeds."""
-    columns = [("label", "linear"), ("label", "kNN"), ("shape", "linear")]
-    lines = ["| row | seeds | motion, linear % | motion, kNN % | shape, linear % |", "|---|---|---|---|---|"]
+    columns = [("label", "linear"), ("label", "kNN"), ("label", "recall@1"), ("label", "recall@5"), ("shape", "linear")]
+    named = [f"{'motion' if what == 'label' else what}, {measure} %" for what, measure in columns]
+    lines = [f"| row | seeds | {' | '.join(named)} |", f"|{'---|' * (2 + len(columns))}"]
     for row in rows:
         found = [json.loads(p.read_text())["results"] for s in range(9) if (p := path(row, s)).exists()]
-        if not found:
-            continue
-        names = ["trained encoder"] if row != "cvrl" else ["raw pixels", "untrained encoder", "trained encoder"]
-        for name in names:
-            cells = []
-            for what, measure in columns:
-                cells.append(_over([results[what][name][measure] for results in found]))
-            lines.append(f"| {row if name == 'trained encoder' else name} | {len(found)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        frames = ROWS[row][1].get("clip_frames", SHARED["clip_frames"])
+        for name in found[0]["label"] if found else ():
+            cells = [_over([results[what][name][measure] for results in found]) for what, measure in columns]
+            title = row if name == "trained encoder" else f"{name}, {counted(frames, 'frames')}"
+            lines.append(f"| {title} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(dict.fromkeys(lines))  # rows of as many frames have one untrained network
 
 
 if __name__ == "__main__":

@@ -193,10 +193,10 @@ def future_table(
     table = retrieval_table([Direction("next", rank, video, random, int(gallery.max()))], seen, videos, seed, how_seen)
     median = ", ".join(f"{name} {median_rank(one):,}" for name, one in rank.items())
     note = (
-        f"R@k: the share of {len(gallery):,} cells of {videos:,} clips' last blocks that are among the first k for what "
-        f"was predicted of them, among the {int(gallery.max()):,} cells of all places, blocks and clips of some "
-        f"videos, with 95 % intervals over videos; a ranking at random has {random[1]:.1f} and {random[5]:.1f} %. Median "
-        f"rank: {median}."
+        f"R@k: the share of {len(gallery):,} cells of {videos:,} clips' last blocks that are among the first k for "
+        f"what was predicted of them, among the {int(gallery.max()):,} cells of all places, blocks and clips of some "
+        f"videos, with 95 % intervals over videos; a ranking at random has {random[1]:.1f} and {random[5]:.1f} %. "
+        f"Median rank: {median}."
     )
     note += f" {seen:,} of the {videos:,} videos were in training{how_seen}." if seen else " No video was in training."
     protocol = {"version": 1, "similarity": "product; cosine to the block before", "ties": "come before", "seed": seed}
