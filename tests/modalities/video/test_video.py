@@ -22,15 +22,17 @@ def test_a_folder_of_files_trains_evaluates_embeds_and_reports(tmp_path: Path) -
     data, out = files(tmp_path / "videos"), tmp_path / "run"
     words = ["--labels", "folders"]
     assert main(["train", "cvrl", str(data), "--hidden", "32", "--out", str(out), *words, *FLAGS]) == 0
-    assert main(["evaluate", str(out), str(data), *words]) == 0
-    rows = {row["name"] for row in json.loads(evaluated(out).read_text())["rows"]}
-    assert rows == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert main(["evaluate", str(out), str(data), *words, "--retrieval"]) == 0
+    table = json.loads(evaluated(out).read_text())
+    assert {row["name"] for row in table["rows"]} == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert {"recall@1 (%)", "recall@5 (%)"} <= set(table["columns"])
     run = nearfar.load(out)
     features = run.embed(str(data))
     assert features.shape == (16, 32)
     assert torch.allclose(run.embed(str(data / "class0" / "00.mp4")), features[:1], atol=1e-5)
     assert main(["report", str(out), "--data", str(data)]) == 0
     assert main(["export", str(out)]) == 0
+    assert "nearfar" not in (out / "export" / "encoder.py").read_text()
     assert main(["views", str(data), "--method", "cvrl", "--size", "16", "--out", str(tmp_path / "v.png")]) == 0
     assert main(["doctor", str(data), "--encoder", "slow18x4", "--size", "16", "--minutes", "0.01"]) == 0
 
