@@ -96,7 +96,8 @@ def test_images_are_judged_in_an_encoder_that_is_named(run: Path, data: Path, tm
     """The numbers are those of the two parts of the data, by hand."""
     words = ["generate", str(run), "--judge", str(run), "--count", "4", "--out", str(tmp_path / "made")]
     assert main(words) == 0
-    table = json.loads((run / "results" / "generated-run.json").read_text())
+    (written,) = (run / "results").glob(f"generated-{data.name}-*.json")
+    table = json.loads(written.read_text())
     assert table["data"] == data.name
     values = table["rows"][0]["values"]
     opened = load(run)
@@ -120,7 +121,8 @@ def test_weights_off_the_shelf_judge_too(run: Path, tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
     words = ["--network", "test_resnet", "--weights", str(tmp_path / "weights.pth"), "--count", "4"]
     assert main(["generate", str(run), *words, "--out", str(tmp_path / "made")]) == 0
-    table = json.loads((run / "results" / "generated-test_resnet-with-weights.pth.json").read_text())
+    tables = [json.loads(path.read_text()) for path in (run / "results").glob("generated-*.json")]
+    (table,) = [table for table in tables if table["protocol"]["judge"] == "test_resnet with weights.pth"]
     assert table["rows"][0]["values"]["FID in test_resnet with weights.pth"]["value"] > 0
 
 

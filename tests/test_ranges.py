@@ -84,11 +84,12 @@ def wrong(hint: Any) -> list[Any]:
 def test_every_argument_of_every_method_declares_a_range_and_keeps_it(name: str) -> None:
     for flag, parameter in methods.flags(methods.load(name)).items():
         assert fits(parameter.default, parameter.annotation)
-        for value in wrong(parameter.annotation):
+        for number, value in enumerate(wrong(parameter.annotation)):
             with pytest.raises(ValueError, match=rf"^--{flag.replace('_', '-')} "):
                 plans.make(name, "drawings", "small_images", {flag: value})
-            with pytest.raises(ValueError, match=rf"\b{flag} "):
-                form(name, **{flag: value}).build()
+            if not number:  # the constructor asks the same function
+                with pytest.raises(ValueError, match=rf"\b{flag} "):
+                    form(name, **{flag: value}).build()
 
 
 SETTINGS = [

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 
 from nearfar import methods
 from nearfar.batch import MISSING
+from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.source import Views
 from nearfar.errors import AlreadyThere, UserError, counted
 from nearfar.evaluation.evaluate import evaluate_knn
 from nearfar.evaluation.generated import frechet, precision_recall
 from nearfar.evaluation.knn import neighbors
-from nearfar.files import read_json, replace, replace_json
+from nearfar.files import digest, read_json, replace, replace_json
 from nearfar.nn.biggan import Generator
 from nearfar.owner import writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.run import Run, named
+from nearfar.run import Run
 from nearfar.training import probe as probing
 
 LISTED = "generated.json"
@@ -267,7 +268,8 @@ def quality(
     data: real images. Those of the split test, or a third at random, stand for perfect images; the others are what
     both are compared with, and, where they have labels, what names the class of an image by nearest neighbors.
     origin: where the images are from, if they are open already.
-    Writes results/generated-JUDGE.json and returns what it holds.
+    Writes results/generated-DATA-DIGEST.json and returns what it holds: of other data, another judge or other images in
+    a file of its own.
     """
     samples = judge.open(data, labels=labels, label_column=label_column)
     generator = torch.Generator().manual_seed(seed)
@@ -319,7 +321,6 @@ def quality(
         "rows": [{"name": "generated images", "main": True, "values": values}],
         "protocol": {"version": 1, "judge": judge.name, "images": n, "real": len(real), "k": NEIGHBORS, "seed": seed},
     }
-    table["name"] = f"generated-{re.sub(r'[^A-Za-z0-9_.]+', '-', judge.name)[:60]}"
-    table["data"] = named(data if origin is None else origin)
-    run.write(table["name"], table)
-    return table
+    table["seen"] = {"samples": int((known := run.seen(samples)).sum()), "of": len(samples)}
+    contents = [fingerprint(digests(samples), samples), judge.name, digest(made.pixels.numpy().tobytes()), str(seed)]
+    return run.kept(table, "generated", data if origin is None else origin, contents, known)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -258,9 +259,18 @@ class Run:
     def embed(self, data: Any) -> Tensor:
         """The representation of every sample, in order: N x dim, float32.
 
-        What cannot be read, and sentences that are empty, are left out: `open(data).names` says what rows are of.
+        What cannot be read, and sentences that are empty, have no row, which is warned of: `open(data).names` says what
+        the rows are of.
         """
-        return probing.embed(self.encoder, self.kind.plain(self.encoder), self.open(data))
+        samples = self.open(data)
+        if samples.skipped and not isinstance(data, Samples):
+            name, why = samples.skipped[0]
+            warnings.warn(
+                f"{counted(len(samples.skipped), 'samples')} of {len(samples) + len(samples.skipped):,} have no row: "
+                f"{name!r}, for one ({why}). run.open(data).names says what the rows are of",
+                stacklevel=2,
+            )
+        return probing.embed(self.encoder, self.kind.plain(self.encoder), samples)
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""

@@ -23,6 +23,18 @@ def test_every_method_is_listed_below_its_family(capsys: pytest.CaptureFixture[s
     assert sorted(page.name for pages in catalog.by_family().values() for page in pages) == catalog.names()
 
 
+def test_a_kind_lists_the_methods_that_train_on_it_and_why_others_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "--kind", "graph"]) == 0
+    trained, _, others = capsys.readouterr().out.partition("Not for data of the kind graph")
+    assert re.search(r"^  graphcl ", trained, re.M)
+    assert not re.search(r"^  (cvrl|rotation) ", trained, re.M)
+    assert re.search(r"colorization, .*rotation\n +each takes views apart as pixels", others, re.S)
+    assert main(["methods", "cvrl", "--kind=audio"]) == 0
+    assert "Not for this kind of data: 'cvrl' takes views apart as frames" in capsys.readouterr().out
+    assert main(["methods", "--kind", "foo"]) == 2
+    assert "'foo'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_page_shows_title_family_paper_and_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = catalog.page(name)

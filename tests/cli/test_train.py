@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nearfar import methods
+from nearfar import methods, ranges
 from nearfar.cli import main
 from nearfar.cli.train import parse
 from nearfar.export.encoder import load_encoder
@@ -226,7 +226,14 @@ def test_one_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", methods.names())
+def that_count() -> list[str]:
+    """One method of each family, and those that are told how many samples or classes there are, or keep a queue."""
+    first = {pages[0].name for pages in methods.by_family().values()}
+    asked = {"samples", "classes", "counts", "queue"}
+    return [name for name in methods.names() if name in first or asked & ranges.constructor(methods.load(name)).keys()]
+
+
+@pytest.mark.parametrize("method", that_count())
 def test_two_images_train(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--labels", "folders"] if methods.load(method).needs_labels else []
     views = ["--views", "swav", "--crops", "2", "1", "--size", "48"] if method == "swav" else []

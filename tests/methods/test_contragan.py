@@ -178,5 +178,6 @@ def test_a_run_that_is_taken_up_again_is_the_same_bit_for_bit(tmp_path: Path) ->
     whole = fit(data, "contragan", out=tmp_path / "whole", epochs=2, **flags)
     fit(data, "contragan", out=tmp_path / "parts", epochs=1, **flags)
     parts = fit(data, "contragan", out=tmp_path / "parts", epochs=2, resume=True, **flags)
+    again = parts.state()
     for name, value in whole.state().items():
-        assert torch.equal(value, parts.state()[name]), name
+        assert torch.equal(value, again[name]), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -204,7 +205,8 @@ def predict(argv: list[str]) -> int:
         insist_free(out, force=call.force)
     predictions = classifier.predict(samples, near=call.near)
     if len(predictions) <= SHOWN:
-        _show(predictions)
+        face = classifier.run.kind.tiles(samples).face
+        _show(predictions, [_with_words(name, face.words(i)) for i, name in enumerate(predictions.names)])
     if len(predictions) > SHOWN or call.out:
         print(f"{counted(len(predictions), 'predictions')}: {predictions.write(out)}")
     if samples.skipped:
@@ -233,9 +235,14 @@ def _by_prompts(call: Predict, data: str | list[str], out: Path) -> int:
     return 0
 
 
-def _show(predictions: Predictions) -> None:
+def _with_words(name: str, words: str) -> str:
+    """A sample's name, with what is read of it."""
+    return f"{name}: {textwrap.shorten(words, 90, placeholder=' ...')}" if words else name
+
+
+def _show(predictions: Predictions, names: list[str]) -> None:
     rows = zip(predictions.label, predictions.probability.tolist(), strict=True)
-    _show_each(predictions.names, [f"{label}  {100 * p:.0f} %" for label, p in rows], predictions.near)
+    _show_each(names, [f"{label}  {100 * p:.0f} %" for label, p in rows], predictions.near)
 
 
 def _show_each(names: list[str], said: list[str], near: list[list[tuple[str, str, float]]]) -> None:

@@ -32,7 +32,7 @@ COMMANDS = {
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
     "views": ("train", "DATA: draw samples and the views that a method would see."),
-    "methods": ("methods", "[NAME]: list the methods, or describe one."),
+    "methods": ("methods", "[NAME] [--kind KIND]: list the methods, or describe one."),
 }
 """The commands: the file in this folder that holds a function of that name, and one line for `--help`."""
 

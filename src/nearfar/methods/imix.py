@@ -46,6 +46,7 @@ class IMix(Method):
     """
 
     title = "i-Mix: A Domain-Agnostic Strategy for Contrastive Representation Learning (Lee et al. 2020)"
+    changes = "mixed"
     family = "augmentations and views"
     fewest_views = most_views = 2
 

@@ -37,6 +37,7 @@ class UniCon(SupCon):
     """
 
     title = "UniCon: Universum-inspired Supervised Contrastive Learning (Han et al. 2022)"
+    changes = "numbers"
 
     def __init__(
         self,

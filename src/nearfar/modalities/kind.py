@@ -46,8 +46,9 @@ class Kind:
     name: its folder, or the path by which the user named it.  noun: what the samples are called, in the plural.
     unlabeled: what to do where labels are needed and none are known.  read: the settings by which data are opened.
     raw_name: what a representation is compared with that no network has made.  pixels: whether views are tensors
-    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  folds:
-    of an evaluation, where no split is named and the labels allow.  Settings: what can be set, a dataclass that extends
+    N x C x H x W, for methods that cut or mix them as such.  frames: whether they are clips N x T x C x H x W.  allows:
+    what methods may do with views besides encoding them, see `nearfar.method.Method.changes`.  folds: of an evaluation,
+    where no split is named and the labels allow.  Settings: what can be set, a dataclass that extends
     `nearfar.Settings`.  Facts: what a recipe may go by, a dataclass that extends `nearfar.settings.Facts`.
     """
 
@@ -57,6 +58,7 @@ class Kind:
     raw_name: ClassVar[str] = "raw input"
     pixels: ClassVar[bool] = False
     frames: ClassVar[bool] = False
+    allows: ClassVar[frozenset[str]] = frozenset({"mixed", "numbers"})
     folds: ClassVar[int] = 5
     read: ClassVar[frozenset[str]] = frozenset({"labels", "label_column", "keep_words", "split"})
     Settings: ClassVar[type[settings.Settings]] = settings.Settings

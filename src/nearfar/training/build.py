@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nearfar import distributed, methods
+from nearfar import distributed, methods, modalities
 from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn
@@ -108,33 +108,47 @@ def settled(plan: Plan, samples: Samples) -> Plan:
 
 def insist_ready(plan: Plan) -> None:
     """Raise ValueError for what cannot be trained, as far as that is known before the data are opened."""
+    if why := unfit(plan):
+        others = f"; `nearfar methods --kind {plan.kind}` lists the others" if plan.kind in modalities.names() else ""
+        raise UserError(why + others)
     settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
-    steps = kind.sequential(settings) if plan.network is None else sees_steps(plan.network)
-    if method.needs_pixels and not kind.pixels and not (method.takes_steps and steps):
-        own = f", nor does {settings.encoder!r} see steps of a sequence" if method.takes_steps else ""
-        raise UserError(
-            f"{plan.method!r} takes views apart as pixels, and views of {kind.noun} have none{own}: "
-            "`nearfar methods` lists the others" + (", and --encoder melgru does" if method.takes_steps else "")
-        )
-    if method.needs_frames and not kind.frames:
-        raise UserError(
-            f"{plan.method!r} takes views apart as frames, and views of {kind.noun} have none: give videos; folders "
-            "of which each holds the frames of one are videos by --kind video"
-        )
-    if method.needs_streams and plan.network is None and not kind.several(settings):
-        raise UserError(
-            f"{plan.method!r} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of "
-            "kinds, such as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
-        )
-    if method.needs_writer and plan.network is None and not kind.writes(settings):
-        raise UserError(
-            f"{plan.method!r} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences "
-            "and --encoder t5, or a folder with a T5"
-        )
     labels = method.learns_from_labels(plan.arguments)
     wanted = f"{plan.method!r} learns from labels and none are known: {kind.unlabeled}" if labels else ""
     kind.insist_there(plan.data, settings.labels, LabelColumn.of(settings.label_column), wanted=wanted)
     insist_possible(plan)
+
+
+def unfit(plan: Plan) -> str:
+    """Why a method is not for this kind of data and this encoder, whatever the samples; "" where it is."""
+    settings, method, kind = plan.settings, methods.load(plan.method), kinds.of(plan.kind)
+    name, own = repr(plan.method), plan.network is not None
+    steps = sees_steps(plan.network) if plan.network is not None else kind.sequential(settings)
+    if method.needs_pixels and not kind.pixels and not (method.takes_steps and steps):
+        also = f", nor does {settings.encoder!r} see steps of a sequence" if method.takes_steps else ""
+        return f"{name} takes views apart as pixels, and views of {kind.noun} have none{also}: give images" + (
+            ", or recordings and --encoder melgru" if method.takes_steps else ""
+        )
+    if method.needs_frames and not kind.frames:
+        return (
+            f"{name} takes views apart as frames, and views of {kind.noun} have none: give videos; folders of which "
+            "each holds the frames of one are videos by --kind video"
+        )
+    if method.needs_streams and not own and not kind.several(settings):
+        return (
+            f"{name} contrasts what several networks see, and {settings.encoder!r} is one: give pairs of kinds, such "
+            "as --pair image=path,text=caption, or for images an encoder such as ycbcr:resnet18"
+        )
+    if method.needs_writer and not own and not kind.writes(settings):
+        return (
+            f"{name} learns to write, and {settings.encoder!r} for {kind.noun} has no decoder: give sentences and "
+            "--encoder t5, or a folder with a T5"
+        )
+    if method.changes and method.changes not in kind.allows:
+        return (
+            f"{name} changes the numbers that views are made of, and views of {kind.noun} are not numbers alone: "
+            "choose another method"
+        )
+    return ""
 
 
 def insist_possible(plan: Plan) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nearfar.batch import cat, select
@@ -127,6 +128,11 @@ def test_what_is_no_encoder_is_refused_with_the_remedy(tmp_path: Path) -> None:
     folder = saved(tmp_path / "net", tiny())
     with pytest.raises(UserError, match=r"--length 600.*512"):
         from_folder(str(folder), TOKENIZER, pooler="avg", length=600)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layer.0.attention.self.query" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 2 of the \d+ .*query"):
+        from_folder(str(folder), TOKENIZER, pooler="avg", length=16)
     for name in ("tokenizer.json", "model.safetensors", "config.json"):
         (folder / name).unlink()
         with pytest.raises(NotFound, match=name):

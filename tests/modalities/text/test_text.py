@@ -42,6 +42,8 @@ def test_from_a_table_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = nearfar.load(out)
     other = run.embed([sentences(60)[3], "something else \U0001f600"])
     torch.testing.assert_close(other[0], run.embed(str(data))[3], rtol=1e-3, atol=1e-4)
+    with pytest.warns(UserWarning, match="1 sample of 2"):
+        assert run.embed(["", sentences(60)[3]]).shape == (1, 16)
     trained, first = (one.net.embeddings.word_embeddings.weight for one in (run.encoder, run.untrained()))
     assert not torch.equal(trained, first)
     shown = capsys.readouterr().out

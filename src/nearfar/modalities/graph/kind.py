@@ -35,6 +35,7 @@ class GraphKind(kind.Kind):
     """Graphs: files of the TU collection, arrays, lists of PyTorch Geometric or networkx."""
 
     noun = "graphs"
+    allows = frozenset()
     unlabeled = "give --labels FILE, a table of index and label"
     raw_name = "WL counts"
     read = kind.Kind.read | {"dataset", "inputs", "both_ways"}

@@ -50,6 +50,7 @@ class ImageKind(kind.Kind):
     """Folders, archives, lists, arrays and tables of images."""
 
     noun = "images"
+    allows = frozenset({"mixed", "numbers", "images"})
     raw_name = "raw pixels"
     pixels = True
     read = kind.Kind.read | {"size", "max_bad", "white", "frames", "max_pixels"}

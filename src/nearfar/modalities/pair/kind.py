@@ -29,6 +29,7 @@ class PairKind(kind.Kind):
     """Pairs, such as an image and its caption: columns of a table, files of one stem, arrays side by side."""
 
     noun = "pairs"
+    allows = frozenset({"mixed"})
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     read = kind.Kind.read | {"pair", "sides", "encoder", "shared"}
     Settings = Settings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nearfar.batch import split
+from nearfar.data.labels import some
 from nearfar.distributed import local, share, world
 from nearfar.errors import UserError
 from nearfar.losses.classification import single
@@ -343,18 +345,45 @@ def from_folder(name: str, tokenizer: Tokenizer, *, pooler: Pooler, length: int)
             "tokenizer that belongs to it"
         )
     encoder = TextEncoder(name, config, tokenizer, pooler, length)
+    own = encoder.net.state_dict()
     try:
-        given = (AutoModelForSeq2SeqLM if known.is_encoder_decoder else AutoModel).from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
+        with quiet():
+            given, loading = (AutoModelForSeq2SeqLM if known.is_encoder_decoder else AutoModel).from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--encoder {name!r}: its weights cannot be read ({error})") from error
-    own = encoder.net.state_dict()
+    if lost := sorted(own.keys() & loading["missing_keys"]):
+        raise UserError(
+            f"--encoder {name!r}: its weights lack {len(lost)} of the {len(own)} of the network, which would begin at "
+            f"random ({some(lost)}): give the folder that they were saved in whole"
+        )
     encoder.net.load_state_dict({key: value for key, value in given.state_dict().items() if key in own})
     head = getattr(getattr(given, "pooler", None), "dense", None)
     if encoder.dense is not None and head is not None:  # the layer that SimCSE trains stands where BERT's pooler does
         encoder.dense.load_state_dict(head.state_dict())
     return encoder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what transformers says and draws while it reads and writes: what is amiss is found by what calls it."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _network(config: dict[str, Any]) -> Any:

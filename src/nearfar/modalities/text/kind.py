@@ -47,6 +47,7 @@ class TextKind(kind.Kind):
     """Sentences: lines of a file, a column of a table, a list; or pairs and triplets of them."""
 
     noun = "sentences"
+    allows = frozenset({"mixed"})
     unlabeled = "name their column by --label-column, or give --labels FILE, a table of index and label"
     read = kind.Kind.read | {
         "concept_column",

@@ -13,7 +13,7 @@ from torch import nn
 
 from nearfar.errors import UserError
 from nearfar.files import staging
-from nearfar.modalities.text.encoder import TextEncoder, pool
+from nearfar.modalities.text.encoder import TextEncoder, pool, quiet
 
 TOLERANCE = 1e-4
 """Of the largest output: by how much what was loaded again may differ."""
@@ -35,7 +35,7 @@ def publish(encoder: TextEncoder, folder: Path, behind: nn.Linear | None = None)
     behind: a layer behind the encoder, for which transformers has no place: it is of sentence-transformers alone.
     They are loaded again and compared with the encoder on sentences first. Raises ValueError where they differ.
     """
-    with staging(folder) as staged:
+    with staging(folder) as staged, quiet():
         _write(encoder, staged, behind)
         worst = _difference(encoder, staged)
         if not worst <= TOLERANCE:
