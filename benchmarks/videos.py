@@ -54,18 +54,14 @@ SHARED: dict[str, Any] = {
     "labels": "none",
 }
 FUTURE: dict[str, Any] = {
-    "blocks": 4,
-    "steps": 3,
+    "blocks": 3,
+    "steps": 1,
     "width": 64,
-    "clip_frames": 16,
-    "views": "tcn",
+    "clip_frames": 12,
     "view_count": 1,
-    "batch": 16,
-    "lr": 3.2e-2,
-    "epochs": 7,
+    "frame_colors": True,
 }
-"""Of DPC: one block is seen, so that its own frames must tell how things move, three are told apart, and videos are
-few, so that it matters."""
+"""Of DPC: blocks of 4 frames, in which motion can be seen, and colors of each frame, as the paper has them."""
 ORDER: dict[str, Any] = {
     "parts": 3,
     "reversible": False,
