@@ -170,10 +170,11 @@ def future(
     for index in torch.arange(len(samples)).tensor_split(-(-len(samples) // among)):
         view = kinds.plain_view(plain, samples, index, torch.device("cpu"))
         with torch.no_grad():
-            z = F.normalize(trained.look(view), dim=3).split([trained.blocks - trained.steps, trained.steps], 1)
-            rank["the block before"].append(_ranks_of(z[0][:, -1:].expand_as(z[1]), z[1]))
             for name, method in (("untrained encoder", first), ("trained encoder", trained)):
-                rank[name].append(_ranks_of(*method.predict(view)))
+                seen, last = method.look(view).split([method.blocks - method.steps, method.steps], 1)
+                rank[name].append(_ranks_of(method.forecast(seen), last))
+            before, last = F.normalize(seen[:, -1:], dim=3).expand_as(last), F.normalize(last, dim=3)  # of the trained
+            rank["the block before"].append(_ranks_of(before, last))
     gallery = torch.cat([torch.full_like(part, len(part)) for part in rank["trained encoder"]])
     made = {name: torch.cat(parts) for name, parts in rank.items()}
     table = future_table(made, gallery, len(samples), int(known.sum()), seed, run.seen_how)

@@ -69,13 +69,10 @@ class DPC(Method):
         if self.representations is not None:
             with torch.no_grad(), frozen_statistics(self):
                 self.embed(view)
-        p, future = self.predict(view)
+        z = self.look(view)  # N x B x S x width
+        seen, future = z.split([self.blocks - self.steps, self.steps], 1)
+        p = self.forecast(seen)
         return Step(self.loss(p.flatten(0, 2), future.flatten(0, 2), batch.group))
-
-    def predict(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """What it expects of the last blocks, and their cells: N x steps x S x width each."""
-        seen, future = self.look(view).split([self.blocks - self.steps, self.steps], 1)
-        return self.forecast(seen), future
 
     def look(self, view: Tensor) -> Tensor:
         """The cells of each block: N x B x S x width."""

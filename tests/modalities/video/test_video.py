@@ -101,7 +101,9 @@ def test_what_comes_next_is_looked_for_among_all_cells_of_some_videos(tmp_path: 
     method, right = run.method, []
     assert isinstance(method, DPC)
     for index in torch.arange(16).split(8):
-        p, z = method.predict(plain_view(run.kind.plain(run.encoder), run.open(str(data)), index, torch.device("cpu")))
+        view = plain_view(run.kind.plain(run.encoder), run.open(str(data)), index, torch.device("cpu"))
+        seen, z = method.look(view).split([1, 1], 1)
+        p = method.forecast(seen)
         p, z = p.flatten(0, 2).tolist(), z.flatten(0, 2).tolist()
         assert len(p) == 8 * 4
         for i, row in enumerate(p):
