@@ -30,6 +30,7 @@ PML = "pytorch-metric-learning"
 PML_MATRIX = "pytorch-metric-learning SupCon"
 SUMMED = "solo-learn's formula"
 PAIRS = "cosines of all pairs"
+OPEN_CLIP = "open_clip"
 
 
 def unit(n: int, d: int, *, learns: bool = True) -> Tensor:
@@ -240,15 +241,23 @@ def barlow_case(n: int, d: int) -> dict[str, Contender]:
 
 def clip_case(n: int, d: int) -> dict[str, Contender]:
     q, k = unit(n, d), unit(n, d)
+
+    def open_clip() -> Run:
+        from open_clip.loss import ClipLoss  # pyright: ignore[reportMissingImports]
+
+        loss = ClipLoss()
+        return step(lambda: loss(q, k, torch.tensor(1 / TEMPERATURE)), q, k)
+
     return {
         PLAIN: lambda: step(lambda: plain.clip(q, k, TEMPERATURE), q, k),
+        OPEN_CLIP: open_clip,
         OURS: lambda: step(lambda: clip(q, k, temperature=TEMPERATURE), q, k),
     }
 
 
-def swav_case(n: int, prototypes: int) -> dict[str, Contender]:
+def swav_case(n: int, k: int) -> dict[str, Contender]:
     """From the scores of two crops, both with codes; the products before them are the network's."""
-    weight = unit(prototypes, 128, learns=False)
+    weight = unit(k, 128, learns=False)  # of k prototypes
     s1, s2 = ((unit(n, 128, learns=False) @ weight.T).requires_grad_() for _ in range(2))
 
     def lightly() -> Run:

@@ -25,6 +25,7 @@ PACKAGES = [
     "scikit-learn",
     "lightly",
     "pytorch-metric-learning",
+    "open-clip-torch",
     "torch-geometric",
     "kornia",
     "albumentations",

@@ -59,6 +59,7 @@ TARGETS = (
     _faster("losses", "Barlow Twins N256 D8192", "lightly", 30),
     _faster("losses", "SwAV N4096 K3000", "plain", 1 / 0.5),
     _faster("losses", "CLIP N4096 D128", "plain", 3),
+    _faster("losses", "CLIP N4096 D128", "open_clip", 3),
     Target("losses", _FLOOR.format(1024), "at most", 1.3, inverse=True),
     Target("losses", _FLOOR.format(4096), "at most", 1.0, inverse=True),
     Target("losses", _FLOOR.format(8192), "at most", 1.0, inverse=True),
