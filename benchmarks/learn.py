@@ -189,12 +189,13 @@ OF_CLIPS: dict[str, dict[str, Any]] = {
     },
 }
 """Flags of methods on clips, besides CLIPS."""
-WORLDS: dict[str, dict[str, Any]] = {
-    "arrowoftime": {"ways": ("right", "down")},
-    "framesorting": {"faster": 0.3},
+WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "arrowoftime": ("that move right or down", {"ways": ("right", "down")}),
+    "framesorting": ("that get faster by 0.3 px a frame", {"faster": 0.3}),
 }
-"""How `moving.render` makes the clips that methods are trained on whose question has no answer where things move evenly
-and all ways: the arrow of time, as what moves so looks the same backward; and the order of parts, which look alike."""
+"""How, in words and in flags, `moving.render` makes the clips for methods whose question has no answer where things
+move evenly and all ways: the arrow of time, as what moves so looks the same backward; and the order of parts, which
+look alike."""
 
 
 def drawn_clips(part: Literal["train", "test"], every: int, seed: int, **world: Any) -> moving.Clips:
@@ -209,8 +210,9 @@ def on_clips(name: str, seed: int) -> dict[str, Any]:
     """Train on clips of drawings that move; then how well a linear classifier tells the motion of clips of drawings of
     alphabets that were never seen."""
     flags = CLIPS | OF_CLIPS.get(name, {}) | {"seed": seed}
+    words, world = WORLDS.get(name, ("that move", {}))
     known, test = drawn_clips("train", 12, seed), drawn_clips("test", 4, seed + 1)
-    train = drawn_clips("train", 12, seed, **WORLDS.get(name, {}))
+    train = drawn_clips("train", 12, seed, **world)
     with trained(plans.make(name, train.videos, "clips:default", flags)) as (run, seconds):
         table = run.evaluate((known.videos, known.motion), test=(test.videos, test.motion), seed=seed)
     accuracy = [row["values"]["linear (%)"]["value"] for row in table["rows"][-2:]]
@@ -223,11 +225,11 @@ def on_clips(name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "flags": flags,
         "recipe": "clips:default",
-        "data": f"drawings that move{''.join(f', {key}: {value}' for key, value in WORLDS.get(name, {}).items())}",
+        "data": f"drawings {words}",
         "over": "clips",
         "what": f"Accuracy of a linear classifier of 8 motions, on clips of drawings of alphabets never seen, of "
-        f"{flags['encoder']} after {flags['epochs']} passes over 1,024 clips of {flags['clip_frames']} frames at "
-        f"{flags['size']} px, without labels",
+        f"{flags['encoder']} after {flags['epochs']} passes over 1,024 clips of drawings {words}, of "
+        f"{flags['clip_frames']} frames at {flags['size']} px, without labels",
         "protocol": table["protocol"]["linear"],
     }
 
