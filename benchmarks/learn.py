@@ -55,7 +55,6 @@ UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
-    "framesorting": "gains less than 5 points: the kept check is of drawings that move evenly, whose parts look alike",
     "dpc": "loses: of small clips what comes next is told by what stays, the video and a cell's place, and the encoder "
     "forgets motion; its own loss falls far below chance",
 }
