@@ -7,6 +7,7 @@ known the direction (4), the speed (2), and by both the motion (8).
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +27,25 @@ class Clips(NamedTuple):
     picture: np.ndarray
 
 
-def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32, seed: int = 0) -> Clips:
-    """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency."""
+def render(
+    pictures: np.ndarray,
+    count: int,
+    *,
+    frames: int = 16,
+    side: int = 32,
+    seed: int = 0,
+    ways: Sequence[str] = tuple(DIRECTIONS),
+    faster: float = 0.0,
+) -> Clips:
+    """So many clips of pictures that take turns.  pictures: P x h x w x 4, uint8, with transparency.  ways: directions
+    that there are; where some have no opposite, time has an arrow.  faster: px a frame that are added to the speed with
+    each frame, as things that fall have it.
+    """
     random = np.random.default_rng(seed)
     videos = np.empty((count, frames, side, side, 3), np.uint8)
     motion, picture = [], random.permutation(len(pictures))[np.arange(count) % len(pictures)]
     for i in range(count):
-        way, speed = random.choice(list(DIRECTIONS)), random.choice(list(SPEEDS))
+        way, speed = random.choice(list(ways)), random.choice(list(SPEEDS))
         motion.append(f"{way} {speed}")
         shape = pictures[picture[i]].astype(np.float32)
         cover, ground = shape[..., 3:] / 255, random.integers(0, 60)
@@ -42,7 +55,7 @@ def render(pictures: np.ndarray, count: int, *, frames: int = 16, side: int = 32
         still = still.round().astype(np.uint8)
         start, step = random.integers(0, side, 2), SPEEDS[speed]
         for t in range(frames):
-            shift = start + t * step * np.array(DIRECTIONS[way])
+            shift = start + round(t * step + faster * t**2 / 2) * np.array(DIRECTIONS[way])
             videos[i, t] = np.roll(still, tuple(shift), (0, 1))
     return Clips(videos, motion, picture)
 

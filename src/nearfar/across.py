@@ -1,5 +1,5 @@
 """What parts of data make of each other: the sides of pairs, by retrieval and by classes that prompts describe; and
-recordings of one event, moment by moment."""
+recordings of one event, moment by moment; and of clips what comes next."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from nearfar.data.samples import Samples
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.cross import class_weights
 from nearfar.files import origin, replace_csv
+from nearfar.methods.dpc import DPC
 from nearfar.modalities import kind as kinds
 from nearfar.nn.towers import pick_tower
 from nearfar.owner import writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.across import directions, moments_table, retrieval_table, told_classes, zero_shot_table
+from nearfar.report.across import (
+    directions,
+    future_table,
+    moments_table,
+    retrieval_table,
+    told_classes,
+    zero_shot_table,
+)
 from nearfar.run import Run
 from nearfar.training import probe as probing
 
@@ -130,6 +138,53 @@ def align(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: None) 
     known = run.seen(samples)
     table = moments_table(rows, events, run.kind.noun, int(known[used].sum()), len(used), seed, run.seen_how)
     return run.kept(table, "moments", data, [fingerprint(digests(samples), samples)], known)
+
+
+@writes
+@checked
+def future(
+    run: Run, data: Any, *, among: PositiveInt = 64, seed: Seed = 0, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Of a run of DPC: how often what comes next in a clip is found by what was predicted, among the cells of all
+    places, times and clips of some videos (the top-1 and top-5 accuracy of arXiv 1909.04656), beside the block before
+    taken as the prediction, and random weights. Videos of the split test are measured where one is named.
+
+    among: videos whose cells are ranked together.
+    Raises ValueError for a run of another method.
+    Writes results/future-DATA-DIGEST.json and returns what it holds.
+    """
+    trained = run.method
+    if not isinstance(trained, DPC):
+        raise UserError(f"{str(run.path)!r} is a run of {run.config['method']}, which predicts no blocks: as dpc does")
+    samples: Any = run.open(data, labels="none")
+    for note in samples.notes:
+        say(note)
+    if bool((tested := samples.of_split("test")).any()):
+        samples = samples.subset(tested.nonzero()[:, 0])
+    plain, known = run.kind.plain(run.encoder), run.seen(samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = {name: getattr(trained, name) for name in ("blocks", "steps", "cells")}
+        first = DPC(run.untrained(), **sizes, width=trained.cell.out_features).eval()
+    rank: dict[str, list[Tensor]] = {"the block before": [], "untrained encoder": [], "trained encoder": []}
+    for index in torch.arange(len(samples)).tensor_split(-(-len(samples) // among)):
+        view = kinds.plain_view(plain, samples, index, torch.device("cpu"))
+        with torch.no_grad():
+            for name, method in (("untrained encoder", first), ("trained encoder", trained)):
+                seen, last = method.look(view).split([method.blocks - method.steps, method.steps], 1)
+                rank[name].append(_ranks_of(method.forecast(seen), last))
+            before, last = F.normalize(seen[:, -1:], dim=3).expand_as(last), F.normalize(last, dim=3)  # of the trained
+            rank["the block before"].append(_ranks_of(before, last))
+    gallery = torch.cat([torch.full_like(part, len(part)) for part in rank["trained encoder"]])
+    made = {name: torch.cat(parts) for name, parts in rank.items()}
+    table = future_table(made, gallery, len(samples), int(known.sum()), seed, run.seen_how)
+    return run.kept(table, "future", data, [fingerprint(digests(samples), samples), str(among)], known)
+
+
+def _ranks_of(p: Tensor, z: Tensor) -> Tensor:
+    """How many of all cells are as near to a prediction as its own, or nearer, by their product: from 0."""
+    scores = p.flatten(0, 2) @ z.flatten(0, 2).T
+    return (scores >= scores.diagonal()[:, None]).sum(1) - 1
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,7 @@ class Run:
         test_labels: Any = None,
         keep_words: Sequence[str] = (),
         svm: bool = False,
+        retrieval: bool = False,
         seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
@@ -299,6 +300,7 @@ class Run:
         Without them, a split named test in the labels is tested and the rest learned from; else the folds that the data
         bring; else seeded stratified folds, as many as `Kind.folds` says, or as the labels allow.
         keep_words: as in `open`.  svm: have a support vector machine as well, which takes minutes on thousands of rows.
+        retrieval: have recall@1 and @5 as well: of the training samples nearest to a test sample, one is of its class.
         Raises ValueError where no class is common to what is learned from and what is tested.
         Writes results/evaluate-DATA-DIGEST.json and returns what it holds: other samples, labels or another checkpoint
         have a file of their own, and the same the same.
@@ -344,6 +346,7 @@ class Run:
                 strengths=RIDGE_STRENGTHS,
                 shots=(1, 5),
                 svm=svm,
+                retrieval=retrieval,
                 seed=seed,
             )
             for name, features in (

@@ -11,6 +11,7 @@ from nearfar.evaluation.knn import knn, knn_scores
 from nearfar.evaluation.kshot import few_labels
 from nearfar.evaluation.linear import linear_scores, ridge
 from nearfar.evaluation.protocol import packed, unpacked
+from nearfar.evaluation.retrieval import retrieval
 
 FIXED = {"ks": [20], "scaled": [False]}
 
@@ -54,6 +55,24 @@ def test_folds_are_judged_together():
     assert len(out["linear"]["protocol"]["choices"]) == 4
     assert all(SEEN in r["protocol"]["notes"] for r in out.values())
     assert out["knn"]["class_accuracy"] == pytest.approx(sum(out["knn"]["per_class"].values()) / 3)
+
+
+def test_retrieval_asks_whether_the_nearest_training_rows_hold_one_of_the_class():
+    x, y = data()
+    y[::7] = MISSING
+    parts = [(torch.arange(150), torch.arange(150, 300)), (torch.arange(150, 300), torch.arange(150))]
+    assert "recall_1" not in evaluate(x, y, parts[:1], seen_in_training=False, **FIXED)
+    out = evaluate(x, y, parts[:1], seen_in_training=False, **FIXED, retrieval=True)
+    ranked = retrieval(x[150:], y[150:], x[:150], y[:150], recall=(1, 5))
+    for k in (1, 5):
+        made = out[f"recall_{k}"]
+        assert made["accuracy"] == pytest.approx(ranked[f"recall@{k}"])
+        assert made["low"] < made["accuracy"] < made["high"]
+    assert out["recall_1"]["accuracy"] < out["recall_5"]["accuracy"] < 100
+    both = evaluate(x, y, parts, seen_in_training=False, **FIXED, retrieval=True)
+    assert both["recall_1"]["protocol"]["test"] == int((y != MISSING).sum())
+    few = evaluate(x, y, [(torch.tensor([1, 2, 3]), torch.arange(8, 300))], seen_in_training=False, retrieval=True)
+    assert few["recall_5"]["accuracy"] == 100  # all three rows of the gallery, one of each class
 
 
 def test_confusion_counts_which_class_was_taken_for_which():

@@ -129,6 +129,9 @@ class Evaluate(OfRun):
     svm: bool = False
     """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
     there are thousands of labels."""
+    retrieval: bool = False
+    """Recall@1 and @5 as well, the protocol of papers on videos: how often the training samples nearest to a test
+    sample, by cosine, hold one of its class."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -144,6 +147,9 @@ class Evaluate(OfRun):
     align: bool = False
     """Of recordings of one event, such as videos of several cameras: how well the nearest moments of one are those of
     another. No label is used."""
+    future: bool = False
+    """Of a run of dpc: how often what comes next in a clip is found by what was predicted, among all that some clips
+    show. No label is used."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -240,6 +246,8 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
+    if asked.future:
+        return _tell(run, across.future(run, asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
     if run.kind.has_scores(asked.data, Asked(*pairs.values())):
         table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)
@@ -257,6 +265,7 @@ def evaluate(argv: list[str]) -> int:
         test_labels=asked.test_labels or None,
         keep_words=asked.keep_words,
         svm=asked.svm,
+        retrieval=asked.retrieval,
         seed=asked.seed,
         say=print,
     )

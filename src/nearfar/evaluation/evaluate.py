@@ -13,11 +13,14 @@ from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.held import Scale
 from nearfar.evaluation.intervals import of_answers, wilson
-from nearfar.evaluation.knn import KS, knn_chosen
+from nearfar.evaluation.knn import KS, knn_chosen, neighbors
 from nearfar.evaluation.kshot import few_labels_in_folds
 from nearfar.evaluation.linear import STRENGTHS, Solver, linear_scores, logistic
 from nearfar.evaluation.protocol import Result, labeled, packed, per_class, result
 from nearfar.evaluation.svm import svm_answers
+
+RECALLS = (1, 5)
+"""Of so many training samples nearest to a test sample one must be of its class, as papers on videos have retrieval."""
 
 _WAYS = ("as they are", "standardized")
 
@@ -41,10 +44,12 @@ def evaluate(
     strengths: Sequence[float] = STRENGTHS,
     shots: Sequence[int] = (),
     svm: bool = False,
+    retrieval: bool = False,
     draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Result]:
-    """Results by name: "knn", "linear", with `svm` "svm", and for each of `shots` "few_labels_<shots>".
+    """Results by name: "knn", "linear", with `svm` "svm", with `retrieval` "recall_1" and "recall_5" (one of so many
+    nearest training rows is of the class), and for each of `shots` "few_labels_<shots>".
 
     feature: N x D.  label: N; rows without label take no part.  splits: positions (train, test) of one given split, or
     of each fold; every sample is tested at most once, and the answers of all folds are judged together.
@@ -96,6 +101,13 @@ def evaluate(
         svm_config = {"chosen": _counts([f"C {one['C']:g}" for one in chosen]), "choices": chosen, **common}
         results["svm"] = summary("svm", torch.cat(named), y, own, tested, svm_config, notes + caution, seed)
 
+    for k in RECALLS if retrieval else ():
+        hits = torch.cat([_found(x, y, train, test, k) for train, test in parts])
+        mean, low, high = of_answers(hits, group=None if own is None else own[tested], seed=seed)
+        numbers = {"accuracy": mean, "low": low, "high": high, "right": packed(hits)}
+        config = {"similarity": "cosine", "standardized": False, **common, "test": len(hits)}
+        results[f"recall_{k}"] = result(f"recall@{k}", numbers, config, list(notes))
+
     folds = [(x[train], y[train], x[test], y[test]) for train, test in parts] if shots else []
     groups = None if own is None else own[tested]
     for count in shots:
@@ -104,6 +116,12 @@ def evaluate(
         few["protocol"]["seen_in_training"] = seen_in_training
         results[f"few_labels_{count}"] = few
     return results
+
+
+def _found(x: Tensor, y: Tensor, train: Tensor, test: Tensor, k: int) -> Tensor:
+    """Whether the k nearest training rows of each test row, by cosine, hold one of its class: bool."""
+    nearest = neighbors(x[test], x[train], min(k, len(train)))[1]
+    return (y[train][nearest] == y[test][:, None]).any(1)
 
 
 def evaluate_knn(

@@ -24,10 +24,13 @@ class DPC(Method):
         L = mean over cells and blocks of  -p_i . z_i + log sum_j exp(p_i . z_j)
 
     Use it on videos in which motion goes on for some seconds, when it matters where things are. All blocks together
-    cost one view of SimCLR's two. `--clip-frames` should be some times the number of blocks. Only the first view is
-    used. Note: As in the paper there is no temperature and nothing is normalized. The map of a block is its mean over
-    time, of so many cells a side at most, and a linear layer stands where the paper takes the last features before
-    their ReLU.
+    cost one view of SimCLR's two. `--clip-frames` should be 4 times the number of blocks or more: of kernels over time
+    that reach beyond a block only the middle learns. Only the first view is used. `nearfar evaluate --future` tells how
+    often what comes next is found.
+    Note: As in the paper there is no temperature and nothing is normalized. The map of a block is its mean over time,
+    of so many cells a side at most, and a linear layer stands where the paper takes the last features before their
+    ReLU. The paper recolors each frame by itself (`--frame-colors`), and represents a clip by the state of the
+    recurrent network; here it is by the encoder alone.
 
     Args:
         blocks: Blocks of a clip.

@@ -180,6 +180,29 @@ def moments_table(
     }
 
 
+def future_table(
+    rank: Mapping[str, Tensor], gallery: Tensor, videos: int, seen: int, seed: int, how_seen: str
+) -> dict[str, Any]:
+    """How well predictions find what comes next, as the table of a report; the last row is the run's own.
+
+    rank: of each predicted cell, video by video, by what predicted it, from 0.  gallery: among how many cells it is.
+    seen: videos that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    video = torch.arange(videos).repeat_interleave(len(gallery) // videos)
+    random = {k: 100 * float((k / gallery).clamp(max=1).mean()) for k in (1, 5)}
+    table = retrieval_table([Direction("next", rank, video, random, int(gallery.max()))], seen, videos, seed, how_seen)
+    median = ", ".join(f"{name} {median_rank(one):,}" for name, one in rank.items())
+    note = (
+        f"R@k: the share of {len(gallery):,} cells of {videos:,} clips' last blocks that are among the first k for "
+        f"what was predicted of them, among the {int(gallery.max()):,} cells of all places, blocks and clips of some "
+        f"videos, with 95 % intervals over videos; a ranking at random has {random[1]:.1f} and {random[5]:.1f} %. "
+        f"Median rank: {median}."
+    )
+    note += f" {seen:,} of the {videos:,} videos were in training{how_seen}." if seen else " No video was in training."
+    protocol = {"version": 1, "similarity": "product; cosine to the block before", "ties": "come before", "seed": seed}
+    return table | {"title": "How well it predicts what comes next", "note": note, "protocol": protocol}
+
+
 def diagonals(nearest: Sequence[Tensor], side: int = 180) -> str:
     """Time against nearest time, a square for each, as one image in a data URI.  nearest: T, int64 each."""
     picture = torch.full((side, len(nearest) * (side + 12) - 12), 255, dtype=torch.uint8)

@@ -31,6 +31,8 @@ def results_table(
         "knn": "kNN (%)",
         "linear": "linear (%)",
         "svm": "SVM (%)",
+        "recall_1": "recall@1 (%)",
+        "recall_5": "recall@5 (%)",
         "few_labels_1": "1 label a class (%)",
         "few_labels_5": "5 labels (%)",
     }

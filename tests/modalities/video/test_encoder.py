@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from nearfar.export.encoder import export_encoder, load_encoder
 from nearfar.modalities.video.encoder import from_spec, video_encoder
 from nearfar.modalities.video.networks import torchvision_stages
 from nearfar.modalities.video.settings import CLIP_NETWORKS, insist_encoder
@@ -36,6 +40,37 @@ def test_an_encoder_comes_back_from_its_spec_and_is_its_stages(name: str, how: d
     assert held == {id(p) for p in encoder.parameters()}
     one = encoder(view[:, :1])  # a frame alone
     assert one.shape == (2, dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, how) for name, how, _ in NETWORKS),
+        ("conv4", {"pooling": "softargmax"}),
+        ("resnet10t", {"pooling": "softargmax"}),
+    ],
+)
+def test_an_export_needs_no_library(name: str, how: dict[str, str], tmp_path: Path) -> None:
+    encoder = video_encoder(name, frames=3, size=32, mean=(0.3,) * 3, std=(0.2,) * 3, **how).eval()  # pyright: ignore[reportArgumentType]
+    for norm in encoder.modules():  # as training leaves them
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    report = export_encoder(encoder, tmp_path)
+    assert "nearfar" not in report.loader
+    view = encoder.example(2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = encoder(view)
+        torch.testing.assert_close(runpy.run_path(str(tmp_path / "encoder.py"))["encode"](view), want)
+        torch.testing.assert_close(load_encoder(tmp_path)(view), want)
+
+
+def test_the_text_of_an_export_builds_networks_of_torchvision_too() -> None:
+    with torch.device("meta"):
+        encoder, made = video_encoder("r3d_18", frames=2, size=16), {}
+        exec("import torch\n" + "\n".join(encoder.source()[0]), made)
+    shapes = lambda net: {key: value.shape for key, value in net.state_dict().items()}
+    assert shapes(made["net"]) == shapes(encoder.network())
+    assert made["net"].eval()(torch.empty(1, 3, 2, 16, 16, device="meta")).shape == (1, 512)
 
 
 def test_networks_of_torchvision_have_the_layers_of_its_own() -> None:

@@ -12,6 +12,8 @@ import torch
 import nearfar
 from nearfar import across, modalities
 from nearfar.cli import main
+from nearfar.methods.dpc import DPC
+from nearfar.modalities.kind import plain_view
 from tests.modalities.video.small import FLAGS, array_file, files, moving, stills, write
 from tests.tiny import evaluated
 
@@ -20,15 +22,17 @@ def test_a_folder_of_files_trains_evaluates_embeds_and_reports(tmp_path: Path) -
     data, out = files(tmp_path / "videos"), tmp_path / "run"
     words = ["--labels", "folders"]
     assert main(["train", "cvrl", str(data), "--hidden", "32", "--out", str(out), *words, *FLAGS]) == 0
-    assert main(["evaluate", str(out), str(data), *words]) == 0
-    rows = {row["name"] for row in json.loads(evaluated(out).read_text())["rows"]}
-    assert rows == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert main(["evaluate", str(out), str(data), *words, "--retrieval"]) == 0
+    table = json.loads(evaluated(out).read_text())
+    assert {row["name"] for row in table["rows"]} == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert {"recall@1 (%)", "recall@5 (%)"} <= set(table["columns"])
     run = nearfar.load(out)
     features = run.embed(str(data))
     assert features.shape == (16, 32)
     assert torch.allclose(run.embed(str(data / "class0" / "00.mp4")), features[:1], atol=1e-5)
     assert main(["report", str(out), "--data", str(data)]) == 0
     assert main(["export", str(out)]) == 0
+    assert "nearfar" not in (out / "export" / "encoder.py").read_text()
     assert main(["views", str(data), "--method", "cvrl", "--size", "16", "--out", str(tmp_path / "v.png")]) == 0
     assert main(["doctor", str(data), "--encoder", "slow18x4", "--size", "16", "--minutes", "0.01"]) == 0
 
@@ -82,6 +86,34 @@ def test_two_cameras_are_trained_on_and_aligned(tmp_path: Path) -> None:
     assert table["picture"] in (out / "report.html").read_text()
     with pytest.raises(ValueError, match="nothing to align"):
         across.align(nearfar.load(out), str(tmp_path / "0a.mp4"))
+
+
+def test_what_comes_next_is_looked_for_among_all_cells_of_some_videos(tmp_path: Path) -> None:
+    data, out = array_file(tmp_path / "a.npz"), tmp_path / "run"
+    sizes = ["--blocks", "2", "--steps", "1", "--cells", "2", "--width", "8"]
+    assert main(["train", "dpc", str(data), "--out", str(out), *sizes, *FLAGS]) == 0
+    assert main(["evaluate", str(out), str(data), "--future"]) == 0
+    assert "what comes next" in (out / "report.html").read_text()
+    run = nearfar.load(out)
+    table = across.future(run, str(data), among=8)
+    rows = {row["name"]: row["values"]["next, R@5 (%)"]["value"] for row in table["rows"]}
+    assert list(rows) == ["the block before", "untrained encoder", "trained encoder"]
+    method, right = run.method, []
+    assert isinstance(method, DPC)
+    for index in torch.arange(16).split(8):
+        view = plain_view(run.kind.plain(run.encoder), run.open(str(data)), index, torch.device("cpu"))
+        seen, z = method.look(view).split([1, 1], 1)
+        p = method.forecast(seen)
+        p, z = p.flatten(0, 2).tolist(), z.flatten(0, 2).tolist()
+        assert len(p) == 8 * 4
+        for i, row in enumerate(p):
+            scores = [sum(a * b for a, b in zip(row, key, strict=True)) for key in z]
+            right.append(sum(score > scores[i] for score in scores) < 5)
+    assert rows["trained encoder"] == pytest.approx(100 * sum(right) / 64)
+    assert table["chance"]["next, R@5 (%)"] == pytest.approx(100 * 5 / 32)
+    assert main(["train", "cvrl", str(data), "--hidden", "8", "--out", str(tmp_path / "other"), *FLAGS]) == 0
+    with pytest.raises(ValueError, match="run of cvrl"):
+        across.future(nearfar.load(tmp_path / "other"), str(data))
 
 
 @pytest.mark.parametrize(

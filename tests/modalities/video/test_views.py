@@ -6,6 +6,8 @@ import torch
 from scipy import stats
 
 from nearfar.errors import Lost
+from nearfar.modalities.image.plan import View
+from nearfar.modalities.image.views import Views
 from nearfar.modalities.video import named, views
 from nearfar.modalities.video.films import Held
 from nearfar.modalities.video.samples import open_videos
@@ -75,6 +77,20 @@ def test_a_video_in_which_nothing_moves_stays_still_unless_frames_are_drawn_apar
             still = (view == view[:, :1]).flatten(1).all(1)
             assert bool(still.all()) == consistent
             assert not torch.equal(view[0], view[1])
+
+
+def test_frames_recolored_each_for_itself_still_show_the_same_part() -> None:
+    across = np.linspace(40, 180, 24).round().astype(np.uint8)
+    picture = np.broadcast_to(across[:, None], (1, 24, 24, 3))  # brighter to the right
+    videos = open_videos([np.repeat(picture, 20, 0)] * 6)
+    mild = View(size=16, area=(0.2, 0.6), jitter=1.0, brightness=0.3, contrast=0.0, saturation=0.0, hue=0.0)
+    clip = ClipViews(Views([mild, mild]), frames=5, stride=1, frame_colors=True)
+    draws = clip.draw(6, torch.Generator().manual_seed(0))
+    for view in clip(*clip.read(*videos.fetch(torch.arange(6)), draws), draws=draws):
+        assert not bool((view == view[:, :1]).flatten(1).all(1).any())
+        part = view / view.mean((2, 3, 4), keepdim=True)  # without the brightness of the frame
+        torch.testing.assert_close(part, part[:, :1].expand_as(part), atol=0.01, rtol=0)
+        assert float((part - part[:1]).abs().max()) > 0.05  # but videos do not
 
 
 def test_the_views_of_a_video_do_not_depend_on_its_batch() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
 from nearfar.modalities.image.encoder import IMAGENET_MEAN, IMAGENET_STD, image_encoder
-from nearfar.modalities.video.networks import FrameNet, pooled, slow_only, torchvision_stages
+from nearfar.modalities.video import networks
+from nearfar.modalities.video.networks import FrameNet, Pooled, slow_only, torchvision_stages
 from nearfar.modalities.video.settings import CLIP_NETWORKS, OverTime, Pooling, slow
 from nearfar.nn.apply import Apply
 
@@ -54,6 +56,73 @@ class VideoEncoder(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Clips of noise: n x T x 3 x size x size."""
         return example(self.spec, n, generator)
+
+    def network(self) -> nn.Module:
+        return self.net
+
+    def source(self) -> tuple[list[str], bool]:
+        """Layers as they stand in `networks`, and what puts them together."""
+        name, small_stem = self.spec["name"], self.spec["size"] <= SMALL
+        imports = ["from typing import Literal", "from torch import Tensor, nn"]
+        if isinstance(self.net, FrameNet):
+            return [*imports, *self._frames()], False
+        parts, call = [torchvision_stages, Pooled], f'torchvision_stages("{name}")'
+        if known := slow(name):
+            parts = [networks.conv, networks.Block, slow_only, Pooled]
+            call = f"slow_only({known[0]}, {known[1]}, {small_stem=})"
+        return [*imports, *_text(*parts), f"net = nn.Sequential(*(stage for stage, _ in {call}), Pooled())"], False
+
+    def _frames(self) -> list[str]:
+        net = self.net
+        assert isinstance(net, FrameNet)
+        over, places = type(net.over), net.place is not None
+        made = {
+            networks.Mean: "Mean()",
+            networks.Attention: f"Attention({net.dim}, {self.spec['frames']})",
+            networks.Convolutions: f"Convolutions({net.dim})",
+        }[over]
+        seen = "self.frame.net(frames)"
+        if places:
+            maps = "net[:-2]" if self.spec["name"] == "conv4" else "net.forward_features"
+            seen = f"self.place(self.frame.{maps}(frames))"
+        return [
+            *(net.frame.source()[0]),
+            *_text(over, *([networks.SpatialSoftArgmax] if places else [])),
+            "class Frames(nn.Module):",
+            "    def __init__(self, net):",
+            "        super().__init__()",
+            "        self.frame = nn.Module()",
+            "        self.frame.net = net",
+            '        self.frame.register_buffer("mean", torch.zeros(3, 1, 1))',
+            '        self.frame.register_buffer("std", torch.ones(3, 1, 1))',
+            *(["        self.place = SpatialSoftArgmax()"] if places else []),
+            f"        self.over = {made}",
+            "",
+            "    def forward(self, x):",
+            "        frames = x.flatten(0, 1)",
+            f"        return self.over({seen}.unflatten(0, x.shape[:2]))",
+            "",
+            "",
+            "net = Frames(net)",
+        ]
+
+    def encode_lines(self) -> list[str]:
+        spec = self.spec
+        order = "" if isinstance(self.net, FrameNet) else ".transpose(1, 2)"
+        return [
+            f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
+            f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
+            "",
+            "",
+            "def encode(x):",
+            f'    """N x {spec["frames"]} x 3 x {spec["size"]} x {spec["size"]} clips in [0, 1] -> N x {self.dim}.',
+            "",
+            f"    Frames lie {spec['stride']} apart"
+            + (f", of {spec['fps']:g} a second" if spec["fps"] else "")
+            + "; of each the middle square.",
+            '    """',
+            f"    return net(((x - mean) / std){order})",
+        ]
 
     def preparation(self) -> dict[str, Any]:
         spec = self.spec
@@ -106,12 +175,17 @@ def video_encoder(
         return VideoEncoder(net, net.dim, spec, frame.notes)
     stages = slow_only(*known, small_stem=size <= SMALL) if known else torchvision_stages(name)  # pyright: ignore[reportArgumentType]
     spec["widths"] = [width for _, width in stages]
-    return VideoEncoder(nn.Sequential(*(stage for stage, _ in stages), pooled()), stages[-1][1], spec)
+    return VideoEncoder(nn.Sequential(*(stage for stage, _ in stages), Pooled()), stages[-1][1], spec)
 
 
 def from_spec(spec: dict[str, Any]) -> VideoEncoder:
     """The encoder that `VideoEncoder.spec` describes, with random weights."""
     return video_encoder(**{key: value for key, value in spec.items() if key not in ("kind", "widths")})
+
+
+def _text(*parts: Callable[..., object]) -> list[str]:
+    """The text of classes and functions, one after the other."""
+    return [line for part in parts for line in ["", "", *inspect.getsource(part).rstrip().split("\n")]] + ["", ""]
 
 
 def example(spec: dict[str, Any], n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -169,6 +169,7 @@ class VideoKind(kind.Kind):
             stride=facts["stride"],
             power=settings.power,
             consistent=settings.consistent,
+            frame_colors=settings.frame_colors,
             moments=settings.views == "tcn",
         )
 

@@ -1,4 +1,5 @@
-"""Networks of clips, and what makes one row of the rows or maps of frames."""
+"""Networks of clips, and what makes one row of the rows or maps of frames. An export carries the text of most of them
+(see `VideoEncoder.source`), which therefore rests on torch and torchvision alone."""
 
 from __future__ import annotations
 
@@ -27,12 +28,12 @@ class Block(nn.Module):
         norms = [nn.BatchNorm3d(given) for given in widths[1:]]
         for number, (side, step) in enumerate(sizes):
             reach = time if number == 0 else 1
-            conv = _conv(widths[number], widths[number + 1], (reach, side, side), (1, step, step))
-            layers += [conv, norms[number], nn.ReLU()]
+            made = conv(widths[number], widths[number + 1], (reach, side, side), (1, step, step))
+            layers += [made, norms[number], nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         nn.init.zeros_(norms[-1].weight)  # each block begins as what is passed around it
         same = inside == out and stride == 1
-        self.around = nn.Identity() if same else _conv(inside, out, (1, 1, 1), (1, stride, stride))
+        self.around = nn.Identity() if same else conv(inside, out, (1, 1, 1), (1, stride, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.layers(x) + self.around(x)).relu()
@@ -47,7 +48,7 @@ def slow_only(layers: int, width: int, *, small_stem: bool) -> list[tuple[nn.Seq
     bottleneck = layers == 50
     counts = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)
     stem = [
-        _conv(3, width, (5, 3, 3) if small_stem else (5, 7, 7), (2, 1, 1) if small_stem else (2, 2, 2)),
+        conv(3, width, (5, 3, 3) if small_stem else (5, 7, 7), (2, 1, 1) if small_stem else (2, 2, 2)),
         nn.BatchNorm3d(width),
         nn.ReLU(),
     ]
@@ -73,9 +74,18 @@ def torchvision_stages(name: Literal["r3d_18", "mc3_18", "r2plus1d_18"]) -> list
     return [(nn.Sequential(layer), width) for layer, width in zip(layers, widths, strict=True)]
 
 
-def pooled() -> nn.Sequential:
+class Pooled(nn.Module):
     """The mean of a map over all places: N x C x ... -> N x C."""
-    return nn.Sequential(Apply(lambda x: x.flatten(2).mean(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
+
+
+class Mean(nn.Module):
+    """The mean of frames, which knows no order: N x T x D -> N x D."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
 
 
 class SpatialSoftArgmax(nn.Module):
@@ -126,7 +136,7 @@ class FrameNet(nn.Module):
         self.frame = frame
         self.place = SpatialSoftArgmax() if pooling == "softargmax" else None
         width = frame.dim if self.place is None else 2 * frame.stages()[-2].dim
-        self.over: nn.Module = Apply(lambda x: x.mean(1))
+        self.over: nn.Module = Mean()
         if over == "attention":
             self.over = Attention(width, frames)
         if over == "conv":
@@ -166,7 +176,7 @@ class _Of(Stage):
         self.held = nn.ModuleList(modules)
 
 
-def _conv(inside: int, out: int, size: tuple[int, int, int], stride: tuple[int, int, int]) -> nn.Conv3d:
+def conv(inside: int, out: int, size: tuple[int, int, int], stride: tuple[int, int, int]) -> nn.Conv3d:
     padding = (size[0] // 2, size[1] // 2, size[2] // 2)
     conv = nn.Conv3d(inside, out, size, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")

@@ -46,6 +46,9 @@ class Settings(settings.Settings):
     some; or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
     consistent: bool = True
     """Crop and recolor all frames of a clip alike; --no-consistent draws anew for each frame."""
+    frame_colors: bool = False
+    """Recolor each frame anew, though all are cropped alike, so that colors tell nothing of which video a frame is of,
+    nor of how it moves; as DPC does."""
     clip_frames: PositiveInt = 8
     """Frames of a clip; 16 in CVRL."""
     stride: PositiveInt = 2

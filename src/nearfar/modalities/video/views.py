@@ -14,9 +14,12 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.modalities.image import views as images
-from nearfar.modalities.image.plan import FIELDS
+from nearfar.modalities.image.plan import FIELDS, STEPS
 from nearfar.modalities.image.plan import Draws as FrameDraws
 from nearfar.modalities.video.samples import Unread, Videos
+
+COLORS = (*STEPS["color"], "blur")
+"""The fields that decide what a frame looks like, not which part of it is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class ClipViews:
 
     space: what is done to the frames of each clip.  frames: T.  stride: from one to the next, in frames of the video.
     power: the first two clips are k frames apart with density (1 - k / m) ** power, m being the places where a clip may
-        begin; further clips begin anywhere.  consistent: one set of draws for all frames of a clip.
+        begin; further clips begin anywhere.  consistent: one set of draws for all frames of a clip; with frame_colors
+        but for `COLORS`, which each frame has of its own.
     moments: all clips show the same frames, and each the next camera of its sequence, where there are several.
     """
 
@@ -51,20 +55,26 @@ class ClipViews:
         stride: int,
         power: float = 1.0,
         consistent: bool = True,
+        frame_colors: bool = False,
         moments: bool = False,
     ) -> None:
         self.space, self.frames, self.stride = space, frames, stride
-        self.power, self.consistent, self.moments = power, consistent, moments
+        self.power, self.consistent, self.frame_colors, self.moments = power, consistent, frame_colors, moments
 
     def __len__(self) -> int:
         return len(self.space)
 
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw for n videos from a CPU generator. The first rows do not depend on n."""
-        views, drawn = len(self), 1 if self.consistent else self.frames
+        views, drawn = len(self), 1 if self.consistent and not self.frame_colors else self.frames
         width = drawn * sum(FIELDS.values())
         numbers = torch.rand(n, views * width + views + 2, generator=generator)
-        return Draws(numbers[:, : views * width].unflatten(1, (views, drawn, -1)), numbers[:, views * width :])
+        space = numbers[:, : views * width].unflatten(1, (views, drawn, -1))  # N x V x T x fields
+        if self.consistent and drawn > 1:
+            for name, field in zip(FIELDS, space.split(list(FIELDS.values()), 3), strict=True):
+                if name not in COLORS:
+                    field.copy_(field[:, :, :1].clone())
+        return Draws(space, numbers[:, views * width :])
 
     def starts(self, lengths: Tensor, draws: Draws | None) -> Tensor:
         """The first frame of each clip, of videos of these lengths: N x V, int64; without draws the middle ones."""

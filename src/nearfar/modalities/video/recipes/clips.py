@@ -57,10 +57,13 @@ def tcn() -> Recipe:
 
 
 def dpc() -> Recipe:
-    """The paper, with Adam at 1e-3 and a decay of 1e-5; it has 8 blocks of 5 frames, every third of the video."""
+    """The paper, with Adam at 1e-3, a decay of 1e-5 and colors for each frame; it has 8 blocks of 5 frames, every third
+    of the video."""
     return _recipe(
         {"blocks": 4, "steps": 1},
         views="motion",
+        view_count=1,
+        frame_colors=True,
         batch=32,
         clip_frames=16,
         stride=1,
@@ -72,12 +75,12 @@ def dpc() -> Recipe:
 
 
 def framesorting() -> Recipe:
-    return _recipe(views="motion")
+    return _recipe(views="motion", view_count=1)
 
 
 def speed() -> Recipe:
-    return _recipe(views="motion", stride=1)
+    return _recipe(views="motion", view_count=1, stride=1)
 
 
 def arrowoftime() -> Recipe:
-    return _recipe(views="motion")
+    return _recipe(views="motion", view_count=1)
