@@ -121,8 +121,8 @@ def measured(
         "tested": len(test),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "settings": plan.saved()["settings"],
-        "arguments": plan.saved()["arguments"],
+        "settings": run.config["settings"],
+        "arguments": run.config["arguments"],
         "command": f"python -m benchmarks.adult {method}",
     }
 

@@ -175,8 +175,8 @@ def measured(system: str, learn: Any, rest: Any, seed: int, flags: dict[str, Any
         "tested": len(rest[1]),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "settings": plan.saved()["settings"],
-        "arguments": plan.saved()["arguments"],
+        "settings": run.config["settings"],
+        "arguments": run.config["arguments"],
         "command": f"python -m benchmarks.clips {json.dumps(system) if ' ' in system else system}",
         "threads": torch.get_num_threads(),
     }
