@@ -37,7 +37,19 @@ SIMCLR = {
         *("strength", "pooler", "encoder-dropout", "tagger", "concept-column"),
     ),
     "video": (
-        *(*COMMON, "over-time", "pooling", "consistent", "clip-frames", "stride", "power", "fps", "size", "max-bad"),
+        *(
+            *COMMON,
+            "over-time",
+            "pooling",
+            "consistent",
+            "frame-colors",
+            "clip-frames",
+            "stride",
+            "power",
+            "fps",
+            "size",
+            "max-bad",
+        ),
         "no-consistent",
     ),
 }
