@@ -23,7 +23,9 @@ def test_every_method_is_listed_below_its_family(capsys: pytest.CaptureFixture[s
     assert sorted(page.name for pages in catalog.by_family().values() for page in pages) == catalog.names()
 
 
-def test_a_kind_lists_the_methods_that_train_on_it_and_why_others_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kind_lists_the_methods_that_train_on_it_and_why_others_do_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["methods", "--kind", "graph"]) == 0
     trained, _, others = capsys.readouterr().out.partition("Not for data of the kind graph")
     assert re.search(r"^  graphcl ", trained, re.M)
@@ -31,6 +33,14 @@ def test_a_kind_lists_the_methods_that_train_on_it_and_why_others_do_not(capsys:
     assert re.search(r"colorization, .*rotation\n +each takes views apart as pixels", others, re.S)
     assert main(["methods", "cvrl", "--kind=audio"]) == 0
     assert "Not for this kind of data: 'cvrl' takes views apart as frames" in capsys.readouterr().out
+    own = tmp_path / "mine.py"
+    text = 'from nearfar.methods.rotation import Rotation\n\n\nclass Mine(Rotation):\n    """Mine."""\n'
+    own.write_text(text)
+    assert main(["methods", str(own), "--kind", "audio"]) == 0
+    assert "takes views apart as pixels" in capsys.readouterr().out
+    own.write_text(text.replace("Mine.", "Mine.\n\n    Args:\n\n    Me.\n    "))
+    assert main(["methods", str(own)]) == 2
+    assert "docstring of Mine" in capsys.readouterr().err
     assert main(["methods", "--kind", "foo"]) == 2
     assert "'foo'" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ def methods(argv: list[str]) -> int:
         print(USAGE)
         return 0
     names, kind = _asked(argv)
-    without = _unfit(kind) if kind else {}
+    without = _unfit(names or catalog.names(), kind) if kind else {}
     if names:
         print("\n\n".join(described(name, without.get(name, "")) for name in names))
     else:
@@ -42,11 +42,11 @@ def _asked(argv: list[str]) -> tuple[list[str], str]:
     return words[:at] + words[at + 2 :], words[at + 1]
 
 
-def _unfit(kind: str) -> dict[str, str]:
-    """The methods that do not train on data of a kind by their recipe, and why."""
+def _unfit(names: list[str], kind: str) -> dict[str, str]:
+    """Those of some methods that do not train on data of a kind by their recipe, and why."""
     from nearfar.training import build, plan  # here, as they load torch
 
-    why = {name: build.unfit(plan.make(name, None, None, {}, kind=kind)) for name in catalog.names()}
+    why = {name: build.unfit(plan.make(name, None, None, {}, kind=kind)) for name in names}
     return {name: text for name, text in why.items() if text}
 
 

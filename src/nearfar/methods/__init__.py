@@ -117,11 +117,15 @@ def flag_texts(name: str) -> dict[str, str]:
 
     A flag about which nothing is said is missing.
     """
-    from docstring_parser import DocstringStyle, parse  # here, as most commands do not need it
+    from docstring_parser import DocstringStyle, ParseError, parse  # here, as most commands do not need it
 
     known = page(name)
     texts = flag_texts(known.base) if known.base else {}
-    for argument in parse(known.text, DocstringStyle.GOOGLE).params:
+    try:
+        parsed = parse(known.text, DocstringStyle.GOOGLE)
+    except ParseError as error:
+        raise UserError(f"the docstring of {known.class_name}, {name!r}, cannot be read ({error})") from error
+    for argument in parsed.params:
         words = (argument.description or "").split("\n\n")[0].split()  # the parser adds what follows the last argument
         if words:
             texts[argument.arg_name] = " ".join(words)
