@@ -48,12 +48,7 @@ def retrieval(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: No
     """
     if not run.sides:
         raise UserError(f"{str(run.path)!r} has no sides that share a space, as clip makes one of pairs")
-    samples: Any = run.open(data, labels="none")
-    for note in samples.notes:
-        say(note)
-    if bool((tested := samples.of_split("test")).any()) and not bool(tested.all()):
-        say(f"{int(tested.sum()):,} of {len(samples):,} pairs are of the split test: these are measured.")
-        samples = samples.subset(tested.nonzero()[:, 0])
+    samples: Any = run.measured(data, say)
     if len(samples) < 2:
         raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
     encoders: dict[str, Any] = {"untrained encoder": run.untrained(), "trained encoder": run.encoder}
@@ -120,11 +115,7 @@ def align(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: None) 
     Raises ValueError where no event was recorded twice.
     Writes results/moments-DATA-DIGEST.json and returns what it holds.
     """
-    samples: Any = run.open(data, labels="none")
-    for note in samples.notes:
-        say(note)
-    if bool((tested := samples.of_split("test")).any()):
-        samples = samples.subset(tested.nonzero()[:, 0])
+    samples: Any = run.measured(data, say)
     if not (events := run.kind.events(samples)):
         raise UserError(f"none of the events in {str(data)!r} was recorded twice: there is nothing to align")
     used = sorted({i for rows in events for i in rows})
@@ -156,11 +147,7 @@ def future(
     trained = run.method
     if not isinstance(trained, DPC):
         raise UserError(f"{str(run.path)!r} is a run of {run.config['method']}, which predicts no blocks: as dpc does")
-    samples: Any = run.open(data, labels="none")
-    for note in samples.notes:
-        say(note)
-    if bool((tested := samples.of_split("test")).any()):
-        samples = samples.subset(tested.nonzero()[:, 0])
+    samples: Any = run.measured(data, say)
     plain, known = run.kind.plain(run.encoder), run.seen(samples)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -225,6 +225,17 @@ class Run:
         opened.insist_finite()
         return self.kind.labeled(opened, data, labels=labels, column=column, keep=keep)
 
+    def measured(self, data: Any, say: Callable[[str], None]) -> Samples:
+        """Samples to measure without labels: those of the split test where one is named, else all; says which."""
+        samples = self.open(data, labels="none")
+        for note in samples.notes:
+            say(note)
+        tested = samples.of_split("test")
+        if bool(tested.all()) or not bool(tested.any()):
+            return samples
+        say(f"{int(tested.sum()):,} of {len(samples):,} {self.kind.noun} are of the split test: these are measured.")
+        return samples.subset(tested.nonzero()[:, 0])
+
     def open_new(self, data: Any) -> Samples:
         """Samples to name, in the form in which the encoder saw its training data. What cannot be read is left out.
 

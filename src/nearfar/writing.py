@@ -49,12 +49,7 @@ def writing(
     trained = run.method
     if not isinstance(trained, CALM):
         raise UserError(f"{str(run.path)!r} is a run of {run.config['method']}, which does not learn to write: as calm")
-    samples: Any = run.open(data, labels="none")
-    for note in samples.notes:
-        say(note)
-    if bool((tested := samples.of_split("test")).any()) and not bool(tested.all()):
-        say(f"{int(tested.sum()):,} of {len(samples):,} sentences are of the split test: these are measured.")
-        samples = samples.subset(tested.nonzero()[:, 0])
+    samples: Any = run.measured(data, say)
     if len(samples) > most:
         say(f"{most:,} of {len(samples):,} sentences are looked at, drawn with seed {seed}.")
         chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:most].sort().values

@@ -86,18 +86,8 @@ class ImageEncoder(Encoder):
 
     def encode_lines(self) -> list[str]:
         spec = self.spec
-        return [
-            f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
-            f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
-            "",
-            "",
-            "def encode(x):",
-            f'    """N x {spec["channels"]} x {spec["size"]} x {spec["size"]} images in [0, 1] -> N x {self.dim}.',
-            "",
-            f"    Of an image: {_resize(spec)}.",
-            '    """',
-            "    return net((x - mean) / std)",
-        ]
+        takes = f"N x {spec['channels']} x {spec['size']} x {spec['size']} images in [0, 1] -> N x {self.dim}."
+        return encode_lines(spec, takes, f"Of an image: {_resize(spec)}.")
 
     def preparation(self) -> dict[str, Any]:
         spec = self.spec
@@ -110,6 +100,25 @@ class ImageEncoder(Encoder):
             "mean": spec["mean"],
             "std": spec["std"],
         }
+
+
+def encode_lines(spec: dict[str, Any], takes: str, seen: str, order: str = "") -> list[str]:
+    """`encode` of an exported encoder.py, which normalizes by the mean and deviation of a spec.
+
+    takes, seen: its docstring.  order: what brings the axes into the order of the network.
+    """
+    return [
+        f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
+        f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
+        "",
+        "",
+        "def encode(x):",
+        f'    """{takes}',
+        "",
+        f"    {seen}",
+        '    """',
+        f"    return net({f'((x - mean) / std){order}' if order else '(x - mean) / std'})",
+    ]
 
 
 def _resize(spec: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.method import Encoder, Stage
-from nearfar.modalities.image.encoder import IMAGENET_MEAN, IMAGENET_STD, image_encoder
+from nearfar.modalities.image.encoder import IMAGENET_MEAN, IMAGENET_STD, encode_lines, image_encoder
 from nearfar.modalities.video import networks
 from nearfar.modalities.video.networks import FrameNet, Pooled, slow_only, torchvision_stages
 from nearfar.modalities.video.settings import CLIP_NETWORKS, OverTime, Pooling, slow
@@ -108,21 +108,10 @@ class VideoEncoder(Encoder):
 
     def encode_lines(self) -> list[str]:
         spec = self.spec
+        takes = f"N x {spec['frames']} x 3 x {spec['size']} x {spec['size']} clips in [0, 1] -> N x {self.dim}."
+        rate = f", of {spec['fps']:g} a second" if spec["fps"] else ""
         order = "" if isinstance(self.net, FrameNet) else ".transpose(1, 2)"
-        return [
-            f"mean = torch.tensor({spec['mean']}).view(-1, 1, 1)",
-            f"std = torch.tensor({spec['std']}).view(-1, 1, 1)",
-            "",
-            "",
-            "def encode(x):",
-            f'    """N x {spec["frames"]} x 3 x {spec["size"]} x {spec["size"]} clips in [0, 1] -> N x {self.dim}.',
-            "",
-            f"    Frames lie {spec['stride']} apart"
-            + (f", of {spec['fps']:g} a second" if spec["fps"] else "")
-            + "; of each the middle square.",
-            '    """',
-            f"    return net(((x - mean) / std){order})",
-        ]
+        return encode_lines(spec, takes, f"Frames lie {spec['stride']} apart{rate}; of each the middle square.", order)
 
     def preparation(self) -> dict[str, Any]:
         spec = self.spec
