@@ -125,12 +125,19 @@ class Encoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
 
     def maps(self, view: Any) -> list[Tensor]:
-        """What the stages of the network make of a view, but the last: each N x C x H x W. The first are the largest.
+        """What the network makes of a view before it is pooled, at a few depths: each N x C x H x W. The first are the
+        largest, and the last are what the representation is made of.
 
-        Raises ValueError where it has no stages.
+        Raises ValueError where it has none.
         """
         maps = []
-        for stage in self.stages()[:-1]:
+        try:
+            stages = self.stages()
+        except UserError:
+            raise UserError(
+                f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them"
+            ) from None
+        for stage in stages[:-1]:
             view = stage(view)
             maps.append(view)
         return maps
@@ -141,7 +148,7 @@ class Encoder(nn.Module):
         The first takes a view; all but the last give maps, N x their dim x H x W, and the last makes N x dim of them.
         The modules are the encoder's own, and are looked up anew at each call. Raises ValueError where there are none.
         """
-        raise UserError(f"{self._name} cannot be had in stages, nor have its maps: use conv4, or a ResNet of timm")
+        raise UserError(f"{self._name} cannot be had in stages: use conv4, or a ResNet of timm")
 
     def streams(self) -> list[Stage]:
         """The networks of which the encoder is made, for methods that contrast what they see: each takes a view.

@@ -23,7 +23,7 @@ def test_a_module_gives_what_it_gave_and_lends_its_parts() -> None:
     assert torch.equal(torch.cat([stream(x) for stream in pair.streams()], 1), pair(x))
     with pytest.raises(ValueError, match="TinyEncoder is one network"):
         encoder.streams()
-    with pytest.raises(ValueError, match="cannot be had in stages"):
+    with pytest.raises(ValueError, match="Wrapped has no maps"):
         pair.maps(x)
     with pytest.raises(NotImplementedError):
         encoder.example(2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nearfar.errors import UserError
 from nearfar.modalities.timm_names import insist_network
@@ -64,6 +65,13 @@ def parts(net: Any) -> tuple[list[list[nn.Module]], list[int], list[nn.Module]]:
     layers = list(net.children())
     blocks = [layers[:5], *([layer] for layer in layers[5:8])]
     return blocks, [net.feature_info[i]["num_chs"] for i in range(1, 5)], layers[8:]
+
+
+def maps(net: Any, x: Tensor, count: int = 4) -> list[Tensor]:
+    """What a network gives at so many depths, evenly spaced up to the last: each N x C x H x W."""
+    given = net.forward_intermediates(x, norm=True, output_fmt="NCHW", intermediates_only=True)
+    at = torch.linspace(0, len(given), min(count, len(given)) + 1)[1:].ceil().long() - 1
+    return [given[i] for i in at.tolist()]
 
 
 def source(name: str, net: Any, *, channels: int, size: int, small_stem: bool) -> tuple[list[str], bool]:

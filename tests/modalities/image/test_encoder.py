@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,11 +78,29 @@ def test_stages_are_the_encoder(name: str, channels: int, size: int, widths: lis
     assert norms == []
 
 
-def test_networks_that_cannot_be_had_in_stages_say_so() -> None:
-    encoder = image_encoder("test_vit", size=96)
-    with pytest.raises(ValueError, match="test_vit cannot be had in stages, nor have its maps: use conv4"):
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("test_vit", [(64, 6, 6)] * 4),
+        ("test_convnext", [(24, 24, 24), (32, 12, 12), (48, 6, 6), (64, 3, 3)]),
+    ],
+)
+def test_networks_without_stages_have_maps(name: str, shapes: list[tuple[int, ...]]) -> None:
+    encoder = image_encoder(name, size=96).eval()
+    x = images(2, 3, 96)
+    maps = encoder.maps(x)
+    assert [tuple(m.shape[1:]) for m in maps] == shapes
+    net: Any = encoder.net
+    tokens = net.forward_features((x - encoder.mean) / encoder.std)
+    tokens = tokens[:, -maps[-1][0, 0].numel() :].mT.reshape(maps[-1].shape) if tokens.dim() == 3 else tokens
+    torch.testing.assert_close(maps[-1], tokens)
+    with pytest.raises(ValueError, match=f"{name} cannot be had in stages: use conv4"):
         encoder.stages()
-    with pytest.raises(ValueError, match=r"test_vit cannot be had in stages"):
+
+
+def test_networks_side_by_side_have_no_maps() -> None:
+    encoder = image_encoder("0+1:conv4", channels=2, size=32)
+    with pytest.raises(ValueError, match=r"0\+1:conv4 has no maps"):
         encoder.maps(encoder.example(1))
 
 

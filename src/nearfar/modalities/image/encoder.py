@@ -64,6 +64,17 @@ class ImageEncoder(Encoder):
         blocks = [[Apply(self._normalized), *blocks[0]], *blocks[1:], pool]
         return [Stage(*block, dim=width) for block, width in zip(blocks, [*widths, self.dim], strict=True)]
 
+    def maps(self, view: Tensor) -> list[Tensor]:
+        """Of conv4 and ResNets what their stages give; of any other network of timm what it gives at four depths, or as
+        many as it has, the last behind its last norm. Tokens of transformers are maps, without those that stand for
+        the whole image.
+
+        Others raise ValueError.
+        """
+        if hasattr(self.net, "forward_intermediates") and not timm_nets.is_resnet(self.net):
+            return timm_nets.maps(self.net, self._normalized(view))
+        return super().maps(view)
+
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""
         if not isinstance(self.net, Streams):
