@@ -200,6 +200,7 @@ def test_the_scale_is_chosen_with_the_strength():
     assert both.config == best.config
     assert torch.equal(both.weight, best.weight)
 
+
 def test_what_is_told_by_weak_columns_alone_is_found_below_strengths_that_tell_nothing():
     # Strong penalties see the one loud column, which says nothing, and name the commonest class or err more.
     g = torch.Generator().manual_seed(0)
