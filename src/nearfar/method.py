@@ -131,16 +131,34 @@ class Encoder(nn.Module):
         Raises ValueError where it has none.
         """
         maps = []
+        for stage in self._mapping()[:-1]:
+            view = stage(view)
+            maps.append(view)
+        return maps
+
+    @property
+    def map_dim(self) -> int:
+        """The width of its last map, C. Raises ValueError where it has none."""
+        return self._mapping()[-2].dim
+
+    def with_map(self, view: Any) -> tuple[Tensor, Tensor]:
+        """The representation, N x dim, and the last map, N x C x H x W, of one pass: what calling it gives, and what
+        `maps` gives last.
+
+        Raises ValueError where it has no maps.
+        """
+        *lower, top = self._mapping()
+        for stage in lower:
+            view = stage(view)
+        return top(view), view
+
+    def _mapping(self) -> list[Stage]:
         try:
-            stages = self.stages()
+            return self.stages()
         except UserError:
             raise UserError(
                 f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them"
             ) from None
-        for stage in stages[:-1]:
-            view = stage(view)
-            maps.append(view)
-        return maps
 
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
@@ -247,6 +265,21 @@ class Stage(Encoder):
 
     def forward(self, x: Any) -> Tensor:
         return self.layers(x)
+
+
+class WithCells(Encoder):
+    """An encoder that gives behind its row the cells of its last map, row by row of the map: N x (dim + M C).
+
+    width: C, the numbers of a cell. Raises ValueError where the encoder has no maps.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.width = encoder, encoder.dim, encoder.map_dim
+
+    def forward(self, view: Any) -> Tensor:
+        row, maps = self.encoder.with_map(view)
+        return torch.cat([row, maps.flatten(2).mT.flatten(1)], 1)
 
 
 class Writer(nn.Module):
@@ -360,6 +393,19 @@ class Method(nn.Module):
         if self.representations is not None and encoder is None:
             self.representations.append(out.detach())
         return out
+
+    def embed_cells(self, view: Any, encoder: Encoder | None = None) -> tuple[Tensor, Tensor]:
+        """The representation of a view, N x encoder.dim, and the cells of the map that it is made of, row by row of the
+        map, N x M x encoder.map_dim, of one pass.
+
+        encoder: another than `self.encoder`.
+        """
+        whole = WithCells(self.encoder if encoder is None else encoder)
+        out = self.embed(view, whole)
+        row, cells = out[:, : whole.dim], out[:, whole.dim :].unflatten(1, (-1, whole.width))
+        if self.representations is not None and encoder is None:
+            self.representations.append(row.detach())
+        return row, cells
 
     def _in_parts(self, view: Any, encoder: Encoder) -> Tensor:
         if not 0 < self.micro_batch < size(view):

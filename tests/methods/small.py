@@ -54,6 +54,13 @@ class TinyEncoder(nn.Module):
         layers = [self.conv, self.norm, nn.ReLU()]
         return [*(Stage(layer, dim=6) for layer in layers), Stage(self.pool, nn.Flatten(), dim=self.dim)]
 
+    map_dim = 6
+
+    def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What it makes, and the map that this is made of."""
+        maps = self.norm(self.conv(x)).relu()
+        return self.pool(maps).flatten(1), maps
+
 
 class TinyStreams(nn.Module):
     """Two of them side by side: N x 48."""

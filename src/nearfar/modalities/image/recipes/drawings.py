@@ -177,6 +177,10 @@ def simclrv2() -> Recipe:
     return _of(small_images.simclrv2(), temperature=0.2)
 
 
+def densecl() -> Recipe:
+    return _of(small_images.densecl(), temperature=0.2)
+
+
 def loco() -> Recipe:
     return _of(small_images.loco(), temperature=0.2)
 

@@ -145,6 +145,11 @@ def mochi() -> Recipe:
     return replace(moco(), method={"start": 15})
 
 
+def densecl() -> Recipe:
+    """arXiv 2011.09157: as MoCo v2. Not run here."""
+    return moco()
+
+
 def looc() -> Recipe:
     """arXiv 2008.05659 on ImageNet-100: batch 256, SGD 0.03, 500 epochs, with a cosine for steps. Not run here."""
     return Recipe(
