@@ -319,6 +319,10 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_frames: ClassVar[bool] = False
     """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
+    needs_maps: ClassVar[bool] = False
+    """Whether it takes the last map of the encoder: see `Encoder.with_map`."""
+    needs_places: ClassVar[bool] = False
+    """Whether it must be told where in the sample each view lies: `Batch.places`."""
     takes_steps: ClassVar[bool] = False
     """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
@@ -576,6 +580,19 @@ def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Itera
     finally:
         for norm in moved:
             norm.__dict__["track_running_stats"] = True
+
+
+def weights_behind_map(encoder: Encoder) -> bool:
+    """Whether some weights of an encoder have no part in its last map, as those of a convolution behind it: tried on
+    noise. False where nobody knows an example. Raises ValueError where it has no maps."""
+    try:
+        view = encoder.example(2)
+    except NotImplementedError:
+        return False
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    with frozen_statistics(encoder), torch.enable_grad():
+        _, maps = encoder.with_map(view)
+        return any(g is None for g in torch.autograd.grad(maps.sum(), weights, allow_unused=True))
 
 
 @contextmanager

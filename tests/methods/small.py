@@ -61,6 +61,9 @@ class TinyEncoder(nn.Module):
         maps = self.norm(self.conv(x)).relu()
         return self.pool(maps).flatten(1), maps
 
+    def example(self, n: int) -> Tensor:
+        return torch.rand(n, 3, SIDE, SIDE)
+
 
 class TinyStreams(nn.Module):
     """Two of them side by side: N x 48."""
@@ -255,13 +258,15 @@ class Form:
             )
 
             views = named_views(recipes.load("small_images", self.name, "image").settings, SIDE)
-        seen = views(*given, draws=views.draw(n, generator))
+        draws = views.draw(n, generator)
+        seen = views(*given, draws=draws)
+        places = views.places(*given, draws) if methods.load(self.name).needs_places else None
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
         seen = [view.to(dtype) if isinstance(view, Tensor) else view for view in seen]
-        return Batch(seen, index, label, group, attribute=index % 2)
+        return Batch(seen, index, label, group, attribute=index % 2, places=places)
 
 
 def forms() -> list[Form]:
@@ -369,4 +374,5 @@ def freeze_norms(method: Method) -> None:
 
 def rows_of_rank(batch: Batch) -> Batch:
     known = [None if known is None else local(known) for known in (batch.group, batch.attribute)]
-    return Batch([each(view, local) for view in batch.views], local(batch.index), local(batch.label), *known)
+    views, places = [each(view, local) for view in batch.views], batch.places and [local(x) for x in batch.places]
+    return Batch(views, local(batch.index), local(batch.label), *known, places)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import products
-from nearfar.distributed import normalize
+from nearfar.distributed import normalize, share
 from nearfar.losses.pairwise import info_nce
 
 
@@ -19,8 +19,7 @@ def most_alike(f: Tensor, g: Tensor) -> Tensor:
 
     f: N x S x C; g: N x T x C, of any length.
     """
-    f, g = normalize(f), normalize(g)
-    return torch.stack([products(a, b).argmax(1) for a, b in zip(f, g, strict=True)])
+    return products(normalize(f), normalize(g)).argmax(2)
 
 
 def info_nce_cells(
@@ -43,3 +42,16 @@ def info_nce_cells(
     found = k.gather(1, match[:, :, None].expand(-1, -1, k.shape[2])).flatten(0, 1)
     apart = None if groups is None else (groups[0].repeat_interleave(q.shape[1]), groups[1])
     return info_nce(q.flatten(0, 1), found, queue, temperature=temperature, groups=apart)
+
+
+def same_cells(y: Tensor, x: Tensor, same: Tensor) -> Tensor:
+    """PixPro, one direction: minus the mean cosine of cells of two views that show the same place.
+
+        loss_i = -mean over pairs (s, t) that are the same of  cos(y_is, x_it)
+
+    y: N x S x D, predictions; x: N x T x D, targets, detached by the caller, of any length.  same: N x S x T, bool.
+    The mean over N samples, of which those without a pair count as 0. The method sums two directions; the released
+    code doubles that. Xie et al. 2021, arXiv 2011.10043.
+    """
+    cosine = products(normalize(y), normalize(x))  # N x S x T
+    return share(-(cosine * same).sum((1, 2)) / same.sum((1, 2)).clamp(min=1))

@@ -37,7 +37,7 @@ class DenseCL(MoCo):
     """
 
     title = "DenseCL: Dense Contrastive Learning for Self-Supervised Visual Pre-Training (Wang et al. 2021)"
-    needs_pixels = True
+    needs_pixels = needs_maps = True
 
     def __init__(self, encoder: Encoder, *, weight: UnitInterval = 0.5, **moco: Any) -> None:
         super().__init__(encoder, **moco)

@@ -181,6 +181,10 @@ def densecl() -> Recipe:
     return _of(small_images.densecl(), temperature=0.2)
 
 
+def pixpro() -> Recipe:
+    return _of(small_images.pixpro())
+
+
 def loco() -> Recipe:
     return _of(small_images.loco(), temperature=0.2)
 

@@ -73,6 +73,10 @@ def densecl() -> Recipe:
     return moco()
 
 
+def pixpro() -> Recipe:
+    return _of(small_images.pixpro())
+
+
 def sce() -> Recipe:
     return _of(small_images.sce())
 

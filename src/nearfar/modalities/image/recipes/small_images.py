@@ -236,6 +236,11 @@ def densecl() -> Recipe:
     return moco()
 
 
+def pixpro() -> Recipe:
+    """The paper has no such data; as BYOL, with a smaller head and a faster target (unverified)."""
+    return replace(byol(), method={"hidden": 1024, "momentum": 0.97})
+
+
 def clae() -> Recipe:
     """The authors' CIFAR recipe: Adam with a constant rate and no decay, for 100 epochs, temperature 0.5; the jitter of
     the views is SimCLR's for CIFAR, half as strong as theirs."""
