@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
 DECLARED = {
     *("family", "title", "changes", "needs_pixels", "needs_frames", "needs_streams", "needs_writer"),
-    *("takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
+    *("needs_maps", "needs_places", "takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
 }
 """What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {

@@ -35,7 +35,7 @@ class PixPro(Method):
 
     Args:
         dim: Width of a projected cell.
-        hidden: Width of the hidden layer of the projector.
+        hidden: Width of the hidden layer of the projector, as in the released code.
         threshold: Distance, in diagonals of a cell, up to which two cells show the same place.
         sharpness: Exponent of the similarity by which cells are mixed; 0 mixes all alike that are no opposites.
         momentum: Momentum of the second encoder at the start; it rises to 1 along a cosine.
@@ -54,7 +54,7 @@ class PixPro(Method):
         encoder: Encoder,
         *,
         dim: PositiveInt = 256,
-        hidden: PositiveInt = 2048,
+        hidden: PositiveInt = 4096,
         threshold: PositiveFloat = 0.7,
         sharpness: Annotated[float, Range(ge=1)] = 2.0,
         momentum: UnitInterval = 0.99,
