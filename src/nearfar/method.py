@@ -125,8 +125,8 @@ class Encoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
 
     def maps(self, view: Any) -> list[Tensor]:
-        """What the network makes of a view before it is pooled, at a few depths: each N x C x H x W. The first are the
-        largest, and the last are what the representation is made of.
+        """What the network makes of a view before it is pooled, at a few depths: each N x C x H x W, of clips N x C x T x
+        H x W. The first are the largest, and the last are what the representation is made of.
 
         Raises ValueError where it has none.
         """
@@ -157,7 +157,8 @@ class Encoder(nn.Module):
             return self.stages()
         except UserError:
             raise UserError(
-                f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them"
+                f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them, where "
+                "they see images"
             ) from None
 
     def stages(self) -> list[Stage]:

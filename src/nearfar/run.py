@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -273,15 +273,42 @@ class Run:
         What cannot be read, and sentences that are empty, have no row, which is warned of: `open(data).names` says what
         the rows are of.
         """
+        return probing.embed(self.encoder, self.kind.plain(self.encoder), self._rows_of(data))
+
+    def maps(self, data: Any, depth: int = -1) -> Tensor:
+        """What the encoder makes of every sample before it is pooled, in order: N x C x H x W, float32.
+
+        depth: which of the maps of `Encoder.maps`, by default the last, of which the representation is made.
+        What has no row in `embed` has no map. `each_map` gives some at a time, where all are more than memory holds.
+        Raises ValueError, before data are opened, where the encoder has no maps, or none at that depth.
+        """
+        shape = self.map_shape(depth)
+        samples, at = self._rows_of(data), 0
+        made = torch.empty(len(samples), *shape)
+        for some in self.each_map(samples, depth):
+            made[at : at + len(some)] = some
+            at += len(some)
+        return made
+
+    def each_map(self, samples: Samples, depth: int = -1) -> Iterator[Tensor]:
+        """The maps of opened samples, some at a time, in order: n x C x H x W, float32."""
+        return probing.each_map(self.encoder, self.kind.plain(self.encoder), samples, depth)
+
+    def map_shape(self, depth: int = -1) -> tuple[int, ...]:
+        """The shape of a sample's map: C x H x W. Raises ValueError where the encoder has none, or none at that depth."""
+        return probing.map_shape(self.encoder, depth)
+
+    def _rows_of(self, data: Any) -> Samples:
+        """The samples of data, with a warning where some have no row."""
         samples = self.open(data)
         if samples.skipped and not isinstance(data, Samples):
             name, why = samples.skipped[0]
             warnings.warn(
                 f"{counted(len(samples.skipped), 'samples')} of {len(samples) + len(samples.skipped):,} have no row: "
                 f"{name!r}, for one ({why}). run.open(data).names says what the rows are of",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return probing.embed(self.encoder, self.kind.plain(self.encoder), samples)
+        return samples
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
