@@ -157,8 +157,7 @@ class Encoder(nn.Module):
             return self.stages()
         except UserError:
             raise UserError(
-                f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them, where "
-                "they see images"
+                f"{self._name} has no maps, which tell what is where: conv4, melconv and the networks of timm have them"
             ) from None
 
     def stages(self) -> list[Stage]:
