@@ -7,9 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from nearfar.batch import Batch
 from nearfar.methods.pixpro import PixPro
 from nearfar.modalities.image.encoder import image_encoder
+from nearfar.modalities.image.plan import View
+from nearfar.modalities.image.samples import open_images
+from nearfar.modalities.image.views import Views
 from nearfar.optim.schedules import cosine_ramp
+from nearfar.training.batches import Batches
+from tests.tiny import tiny_images
+from tests.training.test_loop import loop
+from tests.two_ranks import Pool
 
 from .small import clock, form, freeze_norms, norms, sgd, step
 
@@ -31,7 +39,7 @@ def rows(method: PixPro, view: Tensor, i: int, *, slow: bool = False) -> list[Te
 
 
 def test_a_prediction_is_a_mixture_of_the_cells_that_are_like_it() -> None:
-    method, view = build(sharpness=3.0), BATCH.views[0]
+    method, view = build(sharpness=3), BATCH.views[0]
     y = method.predict(view)
     for i in (0, 5):
         x = rows(method, view, i)
@@ -102,6 +110,25 @@ def test_the_second_encoder_follows_along_a_cosine_and_statistics_move_once() ->
     for old, p, new in zip(before, method.slow.parameters(), own, strict=True):
         torch.testing.assert_close(p, momentum * old + (1 - momentum) * new)
     assert {int(norm.get_buffer("num_batches_tracked")) for norm in norms(method).values()} == {1}
+
+
+def loaded(name: str, step: int) -> Batch:
+    """This rank's batch of a step, as training has it."""
+    views, images = Views([View(size=8, area=(0.2, 1.0), flip=0.5)] * 2), open_images(tiny_images(16))
+    with Batches(form(name).build(), images, views, loop(None, batch=8)) as batches:
+        return batches(step)
+
+
+def test_a_batch_tells_places_of_the_step_to_who_asks_on_any_number_of_ranks(two_ranks: Pool) -> None:
+    assert loaded("byol", 0).places is None
+    whole, other = loaded("pixpro", 1), loaded("pixpro", 0)
+    halves = [batch.places for batch in two_ranks.run(loaded, "pixpro", 1)]
+    assert whole.places is not None
+    assert other.places is not None
+    for v in range(2):
+        assert torch.equal(torch.cat([half[v] for half in halves]), whole.places[v])
+        assert not torch.equal(other.places[v], whole.places[v])
+    assert not torch.equal(*whole.places)
 
 
 def test_weights_behind_the_map_and_places_of_other_maps_are_refused() -> None:

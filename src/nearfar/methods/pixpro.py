@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.ops.places import same_place
 from nearfar.optim.schedules import cosine_ramp
-from nearfar.ranges import PositiveFloat, PositiveInt, Range, UnitInterval
+from nearfar.ranges import PositiveFloat, PositiveInt, UnitInterval
 
 
 class PixPro(Method):
@@ -37,7 +37,7 @@ class PixPro(Method):
         dim: Width of a projected cell.
         hidden: Width of the hidden layer of the projector, as in the released code.
         threshold: Distance, in diagonals of a cell, up to which two cells show the same place.
-        sharpness: Exponent of the similarity by which cells are mixed; 0 mixes all alike that are no opposites.
+        sharpness: Exponent of the similarity by which cells are mixed: the higher, the fewer others.
         momentum: Momentum of the second encoder at the start; it rises to 1 along a cosine.
 
     Xie et al. 2021, "Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual Representation
@@ -56,7 +56,7 @@ class PixPro(Method):
         dim: PositiveInt = 256,
         hidden: PositiveInt = 4096,
         threshold: PositiveFloat = 0.7,
-        sharpness: Annotated[float, Range(ge=1)] = 2.0,
+        sharpness: PositiveInt = 2,
         momentum: UnitInterval = 0.99,
     ) -> None:
         super().__init__(encoder)
