@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import Batch
+from nearfar.cli import main
 from nearfar.methods.pixpro import PixPro
 from nearfar.modalities.image.encoder import image_encoder
 from nearfar.modalities.image.plan import View
@@ -15,7 +17,7 @@ from nearfar.modalities.image.samples import open_images
 from nearfar.modalities.image.views import Views
 from nearfar.optim.schedules import cosine_ramp
 from nearfar.training.batches import Batches
-from tests.tiny import tiny_images
+from tests.tiny import array_file, tiny_images
 from tests.training.test_loop import loop
 from tests.two_ranks import Pool
 
@@ -46,7 +48,9 @@ def test_a_prediction_is_a_mixture_of_the_cells_that_are_like_it() -> None:
         g = [part / part.norm() for part in (method.transform(cell[None])[0] for cell in x)]
         for s in range(16):
             weight = [max(float(torch.cosine_similarity(x[s], other, dim=0).detach()), 0) ** 3 for other in x]
-            torch.testing.assert_close(y[i, s], torch.stack([w * part for w, part in zip(weight, g, strict=True)]).sum(0))
+            torch.testing.assert_close(
+                y[i, s], torch.stack([w * part for w, part in zip(weight, g, strict=True)]).sum(0)
+            )
 
 
 def slow_loss(method: PixPro, threshold: float) -> float:
@@ -129,6 +133,20 @@ def test_a_batch_tells_places_of_the_step_to_who_asks_on_any_number_of_ranks(two
         assert torch.equal(torch.cat([half[v] for half in halves]), whole.places[v])
         assert not torch.equal(other.places[v], whole.places[v])
     assert not torch.equal(*whole.places)
+
+
+def test_views_that_do_not_tell_their_places_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from nearfar.modalities.image import named\n\n\nclass Mute:\n    def __init__(self, size):\n"
+        "        views = named.simclr(size)\n        self.draw, self.make = views.draw, views\n\n"
+        "    def __len__(self):\n        return 2\n\n    def __call__(self, *inputs, draws):\n"
+        "        return self.make(*inputs, draws=draws)\n"
+    )
+    data, out = array_file(tmp_path / "images.npz"), tmp_path / "run"
+    flags = ["--encoder", "conv4", "--views", f"{mine}:Mute", "--out", str(out)]
+    assert main(["train", "pixpro", str(data), *flags]) == 2
+    assert "mine.py:Mute do not tell" in capsys.readouterr().err
 
 
 def test_weights_behind_the_map_and_places_of_other_maps_are_refused() -> None:

@@ -60,7 +60,9 @@ class Towers(Encoder):
         return [Stage(Apply(itemgetter(name)), self.tower(name), dim=self.tower(name).dim) for name in self.of]
 
     def _mapping(self) -> list[Stage]:
-        raise UserError(f"an encoder with several towers has no map of its own: take one (--tower), {' or '.join(self.of)}")
+        raise UserError(
+            f"an encoder with several towers has no map of its own: take one (--tower), {' or '.join(self.of)}"
+        )
 
     def preparation(self) -> dict[str, Any]:
         return {name: self.tower(name).preparation() for name in self.of}

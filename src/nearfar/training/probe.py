@@ -108,7 +108,9 @@ def map_shape(encoder: Encoder, depth: int = -1) -> tuple[int, ...]:
     """
     maps = encoder.maps(to(encoder.example(1), next(encoder.parameters()).device))
     if not -len(maps) <= depth < len(maps):
-        raise UserError(f"depth {depth} of an encoder with {len(maps)} maps: wanted 0 to {len(maps) - 1}, or -1, the last")
+        raise UserError(
+            f"depth {depth} of an encoder with {len(maps)} maps: wanted 0 to {len(maps) - 1}, or -1, the last"
+        )
     return tuple(maps[depth].shape[1:])
 
 

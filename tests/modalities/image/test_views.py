@@ -409,7 +409,9 @@ def test_places_are_where_views_were_taken(view: View) -> None:
         "nij,jhw->nihw", views.places(pixels, aspect, draws)[1], torch.stack((across, down, torch.ones_like(at * down)))
     )
     inside = slice(view.size // 6, -view.size // 6)  # the borders are resized with fewer pixels
-    within = (place.abs() < 0.9 * torch.stack((aspect.sqrt(), aspect.rsqrt()), 1)[:, :, None, None]).all(1, keepdim=True)
+    within = (place.abs() < 0.9 * torch.stack((aspect.sqrt(), aspect.rsqrt()), 1)[:, :, None, None]).all(
+        1, keepdim=True
+    )
     error = ((seen - place) * within)[:, :, inside, inside]
     assert within.float().mean() > 0.5
     assert float(error.abs().max()) < 0.04
