@@ -125,10 +125,8 @@ class Encoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
 
     def maps(self, view: Any) -> list[Tensor]:
-        """What the network makes of a view before it is pooled, at a few depths: each N x C x H x W, of clips N x C x T x
-        H x W. The first are the largest, and the last are what the representation is made of.
-
-        Raises ValueError where it has none.
+        """What the network makes of a view before it is pooled, at a few depths, the largest first: each N x C x H x W,
+        of clips N x C x T x H x W. Of the last the representation is made. Raises ValueError where it has none.
         """
         maps = []
         for stage in self._mapping()[:-1]:
@@ -580,19 +578,6 @@ def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Itera
     finally:
         for norm in moved:
             norm.__dict__["track_running_stats"] = True
-
-
-def weights_behind_map(encoder: Encoder) -> bool:
-    """Whether some weights of an encoder have no part in its last map, as those of a convolution behind it: tried on
-    noise. False where nobody knows an example. Raises ValueError where it has no maps."""
-    try:
-        view = encoder.example(2)
-    except NotImplementedError:
-        return False
-    weights = [p for p in encoder.parameters() if p.requires_grad]
-    with frozen_statistics(encoder), torch.enable_grad():
-        _, maps = encoder.with_map(view)
-        return any(g is None for g in torch.autograd.grad(maps.sum(), weights, allow_unused=True))
 
 
 @contextmanager

@@ -33,9 +33,9 @@ def info_nce_cells(
 ) -> Tensor:
     """InfoNCE of cells against a queue: each cell finds its match among K negatives.
 
-        loss_is = -s_is + log(exp(s_is) + sum_j exp(q_is . queue_j / temperature)),    s_is = q_is . k_i,match / temperature
+        loss_is = -p_is + log(exp(p_is) + sum_j exp(q_is . queue_j / temperature)),    p_is = q_is . k_im / temperature
 
-    q: N x S x D; k: N x T x D.  match: N x S, int64, a cell of k for each of q.  queue: K x D, the same on all ranks.
+    q: N x S x D; k: N x T x D.  match: N x S, int64, m, a cell of k for each of q.  queue: K x D, the same on all ranks.
     groups: of the samples and of the queue, N and K.  The mean over N S cells. Equal rows give log(1 + K).
     Wang et al. 2021, arXiv 2011.09157.
     """

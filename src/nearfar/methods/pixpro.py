@@ -10,7 +10,7 @@ from nearfar.contrast import products
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
 from nearfar.losses.dense import same_cells
-from nearfar.method import Encoder, Method, Step, weights_behind_map
+from nearfar.method import Encoder, Method, Step, frozen_statistics
 from nearfar.nn.heads import mlp
 from nearfar.nn.momentum import MomentumPair
 from nearfar.ops.places import same_place
@@ -60,7 +60,7 @@ class PixPro(Method):
         momentum: UnitInterval = 0.99,
     ) -> None:
         super().__init__(encoder)
-        if weights_behind_map(encoder):
+        if _weights_behind_map(encoder):
             raise UserError("pixpro trains maps alone, and this encoder has weights behind them: use conv4 or a ResNet")
         self.projector = mlp((encoder.map_dim, hidden, dim), norm=True, bias=True, last_bias=True)
         self.transform = mlp((dim, dim), norm=False, bias=True, last_bias=True)
@@ -89,3 +89,16 @@ class PixPro(Method):
 
     def after_step(self, step: Step) -> None:
         self.slow.follow(self, cosine_ramp(self.momentum, self.clock.progress))
+
+
+def _weights_behind_map(encoder: Encoder) -> bool:
+    """Whether some weights of an encoder have no part in its last map, as those of a convolution behind it: tried on
+    noise. False where nobody knows an example. Raises ValueError where it has no maps."""
+    try:
+        view = encoder.example(2)
+    except NotImplementedError:
+        return False
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    with frozen_statistics(encoder), torch.enable_grad():
+        _, maps = encoder.with_map(view)
+        return any(g is None for g in torch.autograd.grad(maps.sum(), weights, allow_unused=True))
