@@ -221,7 +221,7 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 
     if asked.half and not asked.patches:
         raise UserError("--half is of the maps that --patches writes: give both, or neither")
-    shape = run.map_shape() if asked.patches else ()
+    width, *sides = run.map_shape() if asked.patches else (0,)
     images = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
@@ -229,8 +229,8 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
         print(note)
     kind = np.dtype(np.float16 if asked.half else np.float32)
     if asked.patches:
-        size = math.prod((len(images), *shape, kind.itemsize)) / 2**20
-        cells = " x ".join(map(str, (*shape[1:], shape[0])))
+        size = math.prod((len(images), *sides, width, kind.itemsize)) / 2**20
+        cells = " x ".join(map(str, (*sides, width)))
         print(f"Maps of {counted(len(images), 'samples')} x {cells} numbers of {kind}: {size:,.1f} MiB.")
     features = run.embed(images).numpy()
     arrays = {"features": features, "names": images.names, "label": images.label}
@@ -239,7 +239,7 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
         with open(temporary, "wb") as file:
             np.savez(file, **arrays, classes=np.array(images.classes, str))
         if asked.patches:
-            _append_maps(temporary, run, images, (*shape[1:], shape[0]), kind)
+            _append_maps(temporary, run, images, (*sides, width), kind)
 
     replace(path, write)
     held = [*arrays, "classes", *(["maps"] if asked.patches else [])]

@@ -35,8 +35,8 @@ def info_nce_cells(
 
         loss_is = -p_is + log(exp(p_is) + sum_j exp(q_is . queue_j / temperature)),    p_is = q_is . k_im / temperature
 
-    q: N x S x D; k: N x T x D.  match: N x S, int64, m, a cell of k for each of q.  queue: K x D, the same on all ranks.
-    groups: of the samples and of the queue, N and K.  The mean over N S cells. Equal rows give log(1 + K).
+    q: N x S x D; k: N x T x D.  match: N x S, int64, m, a cell of k for each of q.  queue: K x D, the same on all
+    ranks.  groups: of the samples and of the queue, N and K.  The mean over N S cells. Equal rows give log(1 + K).
     Wang et al. 2021, arXiv 2011.09157.
     """
     found = k.gather(1, match[:, :, None].expand(-1, -1, k.shape[2])).flatten(0, 1)

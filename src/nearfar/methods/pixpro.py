@@ -83,7 +83,8 @@ class PixPro(Method):
         assert batch.places is not None
         y1, y2 = self.each(self.predict, batch.views)
         x1, x2 = self.each(self.target, batch.views)
-        same = same_place(*batch.places, y1.shape[1], self.threshold)
+        one, other = batch.places
+        same = same_place(one, other, y1.shape[1], self.threshold)
         loss = same_cells(y1, x2, same) + same_cells(y2, x1, same.mT)
         return Step(loss, {"pairs": same.any(2).float().mean()})
 
