@@ -104,9 +104,14 @@ def each_map(encoder: Encoder, plain: Views, data: Samples, depth: int = -1, bat
 def map_shape(encoder: Encoder, depth: int = -1) -> tuple[int, ...]:
     """The shape of one sample's map: C x H x W. It is tried on noise.
 
-    Raises ValueError where the encoder has no maps, or none at that depth.
+    Raises ValueError where the encoder has no maps, or none at that depth, or nobody knows an example of what it takes.
     """
-    maps = encoder.maps(to(encoder.example(1), next(encoder.parameters()).device))
+    _ = encoder.map_dim
+    try:
+        example = encoder.example(1)
+    except NotImplementedError as error:
+        raise UserError(f"what maps there are is tried on noise, and {error}") from error
+    maps = encoder.maps(to(example, next(encoder.parameters()).device))
     if not -len(maps) <= depth < len(maps):
         raise UserError(
             f"depth {depth} of an encoder with {len(maps)} maps: wanted 0 to {len(maps) - 1}, or -1, the last"
