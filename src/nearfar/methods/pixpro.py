@@ -29,7 +29,7 @@ class PixPro(Method):
         loss = sum over both directions of  -mean over A of cos(y_s, x'_t),    an image without pairs counts as 0
 
     Use it where the encoder is to tell what is where, as for detection and segmentation. It costs what BYOL does. Views
-    must share a part of the image. Maps of few cells, as small images have, gain little.
+    must share a part of the image. Of small images, whose maps have 2 x 2 cells, it has not learned in 600 steps.
     Note: g is a linear layer and gives rows of unit length, as in the released code. Distances are measured in the true
     shape of the image, where that code squeezes it to a square. The branch for whole images is left out.
 

@@ -182,8 +182,8 @@ def densecl() -> Recipe:
 
 
 def pixpro() -> Recipe:
-    """Crops, as views that show all of a drawing agree on places alone; and four times the steps, in smaller batches,
-    which cost a method without negatives nothing."""
+    """Crops, as views that show all of a drawing may agree by places alone, and four times the steps in smaller batches
+    (unverified)."""
     recipe = _of(small_images.pixpro())
     return replace(recipe, settings=replace(recipe.settings, views="sign", batch=64, lr=4e-3))
 
