@@ -180,6 +180,23 @@ def test_embed_is_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> 
     assert trained.embed(array).shape == (10, trained.encoder.dim)
 
 
+def test_maps_are_those_of_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> None:
+    array, encoder = tiny_images()[:10], trained.encoder
+    (view,) = trained.kind.plain(encoder)(torch.from_numpy(array)[:, None], torch.ones(10))
+    with torch.no_grad():
+        row, last = encoder.with_map(view)
+        every = encoder.maps(view)
+    for depth in (-1, 0, 2):
+        got = trained.maps(array, depth=depth)
+        assert (got.dtype, got.shape) == (torch.float32, (10, *trained.map_shape(depth)))
+        torch.testing.assert_close(got, every[depth], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, every[-1])
+    torch.testing.assert_close(row, trained.embed(array), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(list(trained.each_map(trained.open(array)))), trained.maps(array))
+    with pytest.raises(ValueError, match=r"depth 4 .* 4 maps"):
+        trained.maps("nowhere", depth=4)
+
+
 def test_the_untrained_encoder_is_the_one_that_training_began_with(trained: nearfar.Run) -> None:
     spec = trained.config["made"]["encoder"]
     torch.manual_seed(trained.settings.seed)

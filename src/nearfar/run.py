@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.labels import LabelColumn, meet, places, present
+from nearfar.data.labels import LabelColumn, meet, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
-from nearfar.evaluation.parts import learned_and_tested
+from nearfar.evaluation.parts import learned_and_tested, of_other_data, together
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
 from nearfar.method import Encoder, Method
@@ -273,15 +273,42 @@ class Run:
         What cannot be read, and sentences that are empty, have no row, which is warned of: `open(data).names` says what
         the rows are of.
         """
+        return probing.embed(self.encoder, self.kind.plain(self.encoder), self._rows_of(data))
+
+    def maps(self, data: Any, depth: int = -1) -> Tensor:
+        """What the encoder makes of every sample before it is pooled, in order: N x C x H x W, float32.
+
+        depth: which of the maps of `Encoder.maps`, by default the last, of which the representation is made.
+        What has no row in `embed` has no map. `each_map` gives some at a time, where all are more than memory holds.
+        Raises ValueError, before data are opened, where the encoder has no maps, or none at that depth.
+        """
+        shape = self.map_shape(depth)
+        samples, at = self._rows_of(data), 0
+        made = torch.empty(len(samples), *shape)
+        for some in self.each_map(samples, depth):
+            made[at : at + len(some)] = some
+            at += len(some)
+        return made
+
+    def each_map(self, samples: Samples, depth: int = -1) -> Iterator[Tensor]:
+        """The maps of opened samples, some at a time, in order: n x C x H x W, float32."""
+        return probing.each_map(self.encoder, self.kind.plain(self.encoder), samples, depth)
+
+    def map_shape(self, depth: int = -1) -> tuple[int, ...]:
+        """The shape of a sample's map: C x H x W. Raises ValueError where the encoder has none at that depth."""
+        return probing.map_shape(self.encoder, depth)
+
+    def _rows_of(self, data: Any) -> Samples:
+        """The samples of data, with a warning where some have no row."""
         samples = self.open(data)
         if samples.skipped and not isinstance(data, Samples):
             name, why = samples.skipped[0]
             warnings.warn(
                 f"{counted(len(samples.skipped), 'samples')} of {len(samples) + len(samples.skipped):,} have no row: "
                 f"{name!r}, for one ({why}). run.open(data).names says what the rows are of",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return probing.embed(self.encoder, self.kind.plain(self.encoder), samples)
+        return samples
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
@@ -325,8 +352,8 @@ class Run:
             parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))
         for note in [note for samples in parts for note in samples.notes]:
             say(note)
-        label, classes, group = _together(parts)
-        splits, tested = self.splits(parts[0], seed, say) if test is None else _apart(parts, label)
+        label, classes, group = together(parts)
+        splits, tested = self.splits(parts[0], seed, say) if test is None else of_other_data(parts, label)
         said = meet(
             present(label[torch.cat([learned for learned, _ in splits]).unique()], classes),
             present(label[tested], classes),
@@ -520,31 +547,6 @@ class Run:
 def named(data: Any) -> str:
     """What data are called: the last part of a path, or their type."""
     return name_text(Path(data).resolve().name) if isinstance(data, str | os.PathLike) else type(data).__name__
-
-
-def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
-    """Label, classes and group of several data as of one: classes are the same by name, groups never."""
-    classes: list[str] = []
-    label, group, used = [], [], 0
-    for samples in parts:
-        place, others = places(classes, samples.classes)
-        classes += others
-        of = torch.tensor([*place, MISSING])  # the last stands for MISSING, -1
-        label.append(of[samples.label])
-        group.append(torch.where(samples.group == MISSING, MISSING, samples.group + used))
-        used += int(samples.group.max().clamp(min=-1)) + 1
-    return torch.cat(label), classes, torch.cat(group)
-
-
-def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """The first data to learn from and the second to test, as one split."""
-    known = label != MISSING
-    is_test = torch.arange(len(label)) >= len(parts[0])
-    learn, test = (known & ~is_test).nonzero()[:, 0], (known & is_test).nonzero()[:, 0]
-    if not len(learn) or not len(test):
-        which = "data to learn from" if not len(learn) else "test data"
-        raise UserError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
-    return [(learn, test)], test
 
 
 def load(

@@ -41,6 +41,37 @@ def test_embed_writes_a_row_a_sample(copy: Path, data: Path, capsys: pytest.Capt
         assert held["classes"].tolist() == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_patches_writes_the_map_behind_each_row(
+    copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], half: bool
+) -> None:
+    out, run = tmp_path / "maps.npz", load(copy)
+    assert main(["embed", str(copy), str(data), "--patches", "--out", str(out), *(["--half"] if half else [])]) == 0
+    maps = run.maps(data)
+    size = maps.numel() * (2 if half else 4)
+    assert f"float{16 if half else 32}: {size / 2**20:.1f} MiB" in capsys.readouterr().out.splitlines()[0]
+    assert 0 <= out.stat().st_size - size < 48 * run.encoder.dim * 4 + 20_000
+    with np.load(out, allow_pickle=False) as held:
+        assert held.files == ["features", "names", "label", "classes", "maps"]
+        assert held["maps"].dtype == (np.float16 if half else np.float32)
+        np.testing.assert_array_equal(held["maps"], maps.permute(0, 2, 3, 1).numpy().astype(held["maps"].dtype))
+        np.testing.assert_array_equal(held["features"], run.embed(data).numpy())
+
+
+def test_patches_without_maps_are_refused_before_data_are_opened(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--encoder", "0+0:conv4", "--epochs", "1", "--batch", "48", "--probe-every", "0", "--views", "drawing")
+    out = tmp_path / "two"
+    assert main(["train", "simclr", str(data), *few, "--out", str(out)]) == 0
+    for flags, why in ((["--patches"], "0+0:conv4 has no maps"), (["--half"], "--patches")):
+        capsys.readouterr()
+        assert main(["embed", str(out), "nowhere", *flags]) == 2
+        assert why in capsys.readouterr().err
+    assert main(["train", "densecl", "nowhere.npz", "--encoder", "0+0:conv4", "--kind", "image"]) == 2
+    assert "'densecl' learns what is where" in capsys.readouterr().err
+
+
 def test_embed_overwrites_nothing(copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.npz"
     out.write_text("precious")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +19,9 @@ from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from nearfar.data.samples import Samples
     from nearfar.run import Run
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
@@ -84,13 +89,19 @@ class OfRun(Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embed(OfRun):
-    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
+    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names; by
+    --patches the map behind each as well."""
 
     run: RunArg
     data: DataArg
     out: str = ""
     """Where the file goes; RUN/embeddings.npz by default."""
     force: ForceArg = False
+    patches: bool = False
+    """The last map of each image as well, which tells what is where: `maps`, N x H x W x C, float32, a vector for each
+    cell, as a detector or a segmenter takes them."""
+    half: bool = False
+    """Maps as float16: half the file."""
     labels: str = ""
     """Labels to put beside the features, as in training."""
     label_column: str = ""
@@ -208,26 +219,48 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 
     from nearfar.files import replace
 
+    if asked.half and not asked.patches:
+        raise UserError("--half is of the maps that --patches writes: give both, or neither")
+    width, *sides = run.map_shape() if asked.patches else (0,)
     images = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
     for note in images.notes:
         print(note)
+    kind = np.dtype(np.float16 if asked.half else np.float32)
+    if asked.patches:
+        size = math.prod((len(images), *sides, width, kind.itemsize)) / 2**20
+        cells = " x ".join(map(str, (*sides, width)))
+        print(f"Maps of {counted(len(images), 'samples')} x {cells} numbers of {kind}: {size:,.1f} MiB.")
     features = run.embed(images).numpy()
+    arrays = {"features": features, "names": images.names, "label": images.label}
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            np.savez(
-                file, features=features, names=images.names, label=images.label, classes=np.array(images.classes, str)
-            )
+            np.savez(file, **arrays, classes=np.array(images.classes, str))
+        if asked.patches:
+            _append_maps(temporary, run, images, (*sides, width), kind)
 
     replace(path, write)
-    numbers = f"{counted(len(features), 'samples')} x {features.shape[1]} numbers"
-    print(f"{numbers} (features, names, label, classes): {path}")
+    held = [*arrays, "classes", *(["maps"] if asked.patches else [])]
+    print(f"{counted(len(features), 'samples')} x {features.shape[1]} numbers ({', '.join(held)}): {path}")
     if images.skipped:
         files = counted(len(images.skipped), "files")
         print(f"{files} could not be read: no row, such as of {images.skipped[0][0]!r}")
     return 0
+
+
+def _append_maps(path: Path, run: Run, samples: Samples, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    """Put `maps` into a .npz file, some at a time, as all may be more than memory holds."""
+    import numpy as np
+
+    header = {"descr": kind.str, "fortran_order": False, "shape": (len(samples), *shape)}
+    with zipfile.ZipFile(path, "a") as archive, archive.open("maps.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for maps in run.each_map(samples):
+            if kind.itemsize == 2 and maps.abs().max() > np.finfo(kind).max:
+                raise UserError("maps hold numbers beyond 65,504, the largest of float16: leave out --half")
+            file.write(maps.movedim(1, -1).contiguous().numpy().astype(kind).tobytes())
 
 
 def evaluate(argv: list[str]) -> int:

@@ -244,6 +244,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def mapped(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name has maps: see `Encoder.maps`."""
+        return False
+
     def sequential(self, settings: Any) -> bool:
         """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
         return False

@@ -74,6 +74,17 @@ def maps(net: Any, x: Tensor, count: int = 4) -> list[Tensor]:
     return [given[i] for i in at.tolist()]
 
 
+def map_dim(net: Any) -> int:
+    """The channels of the last of them."""
+    return net.feature_info[-1]["num_chs"]
+
+
+def with_map(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network makes of images, N x dim, and the last of its maps, of one pass."""
+    features, (last,) = net.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")
+    return net.forward_head(features), last
+
+
 def source(name: str, net: Any, *, channels: int, size: int, small_stem: bool) -> tuple[list[str], bool]:
     """The lines of Python that build it as `net` from torch and timm alone, and whether it is timm's unchanged."""
     img_size = f", img_size={size}" if fixed_size(name) not in (None, size) else ""

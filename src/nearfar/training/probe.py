@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -87,6 +87,36 @@ def passed(encoder: nn.Module, plain: Views, data: Samples, batch: int = 256) ->
             for index in torch.arange(len(data)).split(batch)
         ]
     )
+
+
+@torch.no_grad()
+def each_map(encoder: Encoder, plain: Views, data: Samples, depth: int = -1, batch: int = 64) -> Iterator[Tensor]:
+    """The maps of all samples at their plain view, some at a time: n x C x H x W, float32, on the CPU.
+
+    depth: which of those that `Encoder.maps` gives.
+    """
+    device = next(encoder.parameters()).device
+    for index in torch.arange(len(data)).split(batch):
+        yield encoder.maps(plain_view(plain, data, index, device))[depth].float().cpu()
+
+
+@torch.no_grad()
+def map_shape(encoder: Encoder, depth: int = -1) -> tuple[int, ...]:
+    """The shape of one sample's map: C x H x W. It is tried on noise.
+
+    Raises ValueError where the encoder has no maps, or none at that depth, or nobody knows an example of what it takes.
+    """
+    _ = encoder.map_dim
+    try:
+        example = encoder.example(1)
+    except NotImplementedError as error:
+        raise UserError(f"what maps there are is tried on noise, and {error}") from error
+    maps = encoder.maps(to(example, next(encoder.parameters()).device))
+    if not -len(maps) <= depth < len(maps):
+        raise UserError(
+            f"depth {depth} of an encoder with {len(maps)} maps: wanted 0 to {len(maps) - 1}, or -1, the last"
+        )
+    return tuple(maps[depth].shape[1:])
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
-from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
+from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings, biggan_width
 from nearfar.modalities.image.sheet import contact_sheet, image_grid, image_rows, picture
 from nearfar.modalities.image.sources import (
     IMAGES,
@@ -176,6 +176,9 @@ class ImageKind(kind.Kind):
 
     def several(self, settings: Settings) -> bool:
         return ":" in settings.encoder
+
+    def mapped(self, settings: Settings) -> bool:
+        return not (self.several(settings) or biggan_width(settings.encoder))
 
     def is_sample(self, path: str | Path) -> bool:
         return Path(path).suffix.lower() in SUFFIXES
