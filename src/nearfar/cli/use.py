@@ -14,7 +14,7 @@ from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.owner import owned
-from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 
 if TYPE_CHECKING:
     from nearfar.run import Run
@@ -150,6 +150,15 @@ class Evaluate(OfRun):
     future: bool = False
     """Of a run of dpc: how often what comes next in a clip is found by what was predicted, among all that some clips
     show. No label is used."""
+    masks: str = ""
+    """Of images: a folder of masks, of the paths or stems of the images, or the column of DATA that names the mask of
+    each. How well the class of each pixel is told from the encoder's maps: mIoU and Dice."""
+    instances: bool = False
+    """With --masks: numbers above 0 are those of single objects, which are one class."""
+    ignore: NonNegativeInt | None = None
+    """With --masks: the number of pixels that count for nothing, such as 255."""
+    size: PositiveInt = 256
+    """With --masks: the longer side of an image as the encoder sees it, in pixels."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -244,6 +253,11 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
+    if asked.masks:
+        from nearfar.dense.segmentation import segment
+
+        own = {"instances": asked.instances, "ignored": asked.ignore}
+        return _tell(run, segment(run, asked.data, asked.masks, **own, size=asked.size, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:
