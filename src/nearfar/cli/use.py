@@ -157,8 +157,24 @@ class Evaluate(OfRun):
     """With --masks: numbers above 0 are those of single objects, which are one class."""
     ignore: NonNegativeInt | None = None
     """With --masks: the number of pixels that count for nothing, such as 255."""
+    boxes: str = ""
+    """Of images: a .csv of path, xmin, ymin, xmax, ymax and label, a folder of VOC's .xml files, or a COCO .json file.
+    How well objects are found by a light head on the encoder's maps: AP50 and AP."""
+    box_origin: Literal[0, 1] = 0
+    """With --boxes, of a .csv: 1 where pixels are counted from 1 and xmax and ymax are inside the box, as in VOC."""
+    annotated_only: bool = False
+    """With --boxes: leave out images without boxes, which are background otherwise."""
+    steps: PositiveInt = 300
+    """With --boxes: steps of the head."""
+    seeds: PositiveInt = 3
+    """With --boxes: how often the head is trained anew."""
+    finetune: bool = False
+    """With --boxes: the encoder is trained with the head."""
+    correspondences: bool = False
+    """Of images: how often a place is found again in another crop of the same image, by the encoder's maps. No label is
+    used."""
     size: PositiveInt = 256
-    """With --masks: the longer side of an image as the encoder sees it, in pixels."""
+    """With --masks, --boxes or --correspondences: the longer side of an image as the encoder sees it, in pixels."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -258,6 +274,16 @@ def evaluate(argv: list[str]) -> int:
 
         own = {"instances": asked.instances, "ignored": asked.ignore}
         return _tell(run, segment(run, asked.data, asked.masks, **own, size=asked.size, seed=asked.seed, say=print))
+    if asked.boxes:
+        from nearfar.dense.detection import detect
+
+        names = ("box_origin", "annotated_only", "steps", "seeds", "finetune", "size", "seed")
+        own = {name: getattr(asked, name) for name in names}
+        return _tell(run, detect(run, asked.data, asked.boxes, **own, say=print))
+    if asked.correspondences:
+        from nearfar.dense.correspondence import correspond
+
+        return _tell(run, correspond(run, asked.data, size=asked.size, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:

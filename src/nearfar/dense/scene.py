@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Scene:
-    """Samples seen whole.  run: which opens data so.  given: what they were opened from."""
+    """Samples seen whole.  run: which opens data so.  given: what they were opened from.  sizes: those known so far."""
 
     run: Run
     given: Any
     samples: Samples
     whole: Whole
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height of sample i, which is opened once for it."""
+        if i not in self.sizes:
+            self.sizes[i] = self.whole.size(i)
+        return self.sizes[i]
 
     def cells(self) -> list[Mapping[str, str]]:
         """What the columns of a list say of each sample."""
@@ -98,16 +105,19 @@ def opened(run: Run, data: Any, size: int, say: Say) -> Scene:
     return Scene(own, data, samples, whole)
 
 
-def splits(scene: Scene, there: Tensor, seed: int, say: Say, what: str) -> list[Split]:
+def splits(scene: Scene, there: Tensor, seed: int, say: Say, what: str, *, once: bool = False) -> list[Split]:
     """Who is learned from and who is tested: the split that data name, else folds by a seed; groups stay whole.
 
-    there: N, which samples are annotated.  what: with, such as masks.
+    there: N, which samples are annotated.  what: with, such as masks.  once: a quarter is tested instead of folds.
     """
-    if not there.any():
-        raise UserError(f"none of the {scene.run.kind.noun} has {what}")
-    samples = dataclasses.replace(scene.samples, label=torch.where(there, 0, MISSING), classes=[what])
     noun = scene.run.kind.noun
-    parts, _ = learned_and_tested(samples, None, FOLDS, seed, say, noun, "")
+    if not there.any():
+        raise UserError(f"none of the {noun} has {what}")
+    samples = dataclasses.replace(scene.samples, label=torch.where(there, 0, MISSING), classes=[what])
+    if once and not samples.of_split("test").any():
+        parts = [holdout(samples.label, samples.group, share=0.25, seed=seed)]
+    else:
+        parts, _ = learned_and_tested(samples, None, FOLDS, seed, say, noun, "")
     val = (samples.of_split("val") & there).nonzero()[:, 0]
     made = []
     for learned, tested in parts:
@@ -115,24 +125,23 @@ def splits(scene: Scene, there: Tensor, seed: int, say: Say, what: str) -> list[
             # Copies of what is tested are not learned from, nor are choices made on copies of what is learned from.
             fit, held = learned, apart(samples.group, torch.cat([learned, tested]), val)
         else:
-            fit, held = (
-                learned[part] for part in holdout(samples.label[learned], samples.group[learned], share=0.2, seed=seed)
-            )
+            label, group = samples.label[learned], samples.group[learned]
+            fit, held = (learned[part] for part in holdout(label, group, share=0.2, seed=seed))
         made.append(Split(fit, held, tested))
     return made
 
 
-def told(scene: Scene, parts: list[Split], seen: Tensor) -> str:
-    """How samples were divided, in a sentence or two."""
+def told(scene: Scene, parts: list[Split], seen: Tensor, *, choices: bool = True) -> str:
+    """How samples were divided, in a sentence or two. choices: whether any were made."""
     noun, tested = scene.run.kind.noun, torch.cat([part.tested for part in parts])
     if len(parts) > 1:
         how = f"{len(parts)} folds by a seed, of {len(tested):,} {noun}"
     else:
-        on = "the split val" if scene.samples.split[int(parts[0].held[0])] == "val" else "held-out training rows"
-        how = (
-            f"{len(tested):,} {noun} of the split test; learned from {len(parts[0].fit) + len(parts[0].held):,}, "
-            f"{len(parts[0].held):,} of which ({on}) choices were made on"
-        )
+        named, held = scene.samples.split, parts[0].held
+        of = "the split test" if named[int(tested[0])] == "test" else "a split by a seed"
+        how = f"{len(tested):,} {noun} of {of}; learned from {len(parts[0].fit) + len(held):,}"
+        on = "the split val" if len(held) and named[int(held[0])] == "val" else "held-out training rows"
+        how += f", {len(held):,} of which ({on}) choices were made on" if choices else ""
     said = int(seen[tested].sum())
     return f"{how}. " + (
         f"{said:,} of the {len(tested):,} tested {noun} were in pre-training{scene.run.seen_how}."

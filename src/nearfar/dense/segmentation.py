@@ -66,7 +66,7 @@ def segment(
     """
     scene = opened(run, data, size, say)
     truth = open_masks(masks, scene.samples.names, scene.cells(), scene.root(), instances=instances, ignored=ignored)
-    insist_sizes(truth, scene.samples.names, scene.whole.size)
+    insist_sizes(truth, scene.samples.names, scene.size)
     there, noun = truth.there, run.kind.noun
     if not there.all():
         without = [scene.samples.names[i] for i in (~there).nonzero()[:, 0].tolist()]

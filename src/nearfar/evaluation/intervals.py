@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -142,36 +142,30 @@ def of_answers(
     return Interval(mean, max(low, min(mean, below)), min(high, max(mean, above)))
 
 
-def of_statistic(
-    statistic: Callable[[Tensor], Tensor],
-    n: int,
-    *,
-    seed: int,
-    group: Tensor | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
-) -> Interval:
-    """A number in per cent, or a difference between two, that is no mean over test samples, with its percentile
-    bootstrap interval over these (Efron, 1979), and over seeds where there are several.
+def drawn_often(n: int, *, seed: int, group: Tensor | None = None, draws: int = 1000) -> Tensor:
+    """How often each of n samples counts, for numbers that are no means over them: 1 + draws x n, float64. In the first
+    row each counts once; in the others as often as a bootstrap drew it (Efron, 1979).
 
-    statistic: takes how often each of n samples counts, B x n float64, and gives B numbers, or S x B of S seeds.
     group: n, samples that are drawn together; MISSING: alone.
     """
     alone = -2 - torch.arange(n)
     unit = torch.where(group.cpu() == MISSING, alone, group.cpu()) if group is not None else alone
     unit = unit.unique(return_inverse=True)[1]
     count = int(unit.max()) + 1
-    generator = torch.Generator().manual_seed(seed)
-    drawn = []
-    for start in range(0, draws, 100):
-        which = torch.randint(count, (min(100, draws - start), count), generator=generator)
-        often = torch.zeros(which.shape, dtype=torch.float64).scatter_add_(1, which, torch.ones_like(which).double())
-        drawn.append(statistic(often[:, unit]).reshape(-1, len(which)))
-    whole = statistic(torch.ones(1, n, dtype=torch.float64)).reshape(-1)
-    means = torch.cat(drawn, 1).nanmean(0)
+    which = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+    often = torch.zeros(which.shape, dtype=torch.float64).scatter_add_(1, which, torch.ones_like(which).double())
+    return torch.cat([torch.ones(1, n, dtype=torch.float64), often[:, unit]])
+
+
+def of_drawn(values: Tensor, *, seed: int = 0, level: float = 0.95) -> Interval:
+    """A number in per cent, or a difference between two, with its interval over samples and, where there are several,
+    seeds. values: what it is for each row of `drawn_often`, 1 + B, or S x (1 + B) of S seeds. NaN: not defined there.
+    """
+    values = values.double().reshape(-1, values.shape[-1])
+    whole, means = values[:, 0], values[:, 1:].nanmean(0)
     if len(whole) > 1:
         error, freedom = _over_seeds(whole)
-        means = means + error * torch.from_numpy(np.random.default_rng(seed).standard_t(freedom, draws))
+        means = means + error * torch.from_numpy(np.random.default_rng(seed).standard_t(freedom, len(means)))
     low, high = means.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     mean = float(whole.mean())
     return Interval(mean, min(mean, low), max(mean, high))

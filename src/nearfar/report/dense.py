@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.data.tiles import data_uri
-from nearfar.evaluation.intervals import of_statistic
+from nearfar.evaluation.boxes import MOST, Ranking, average_precision
+from nearfar.evaluation.intervals import drawn_often, of_drawn
 from nearfar.evaluation.segmentation import PRIORS, STRENGTHS, overlaps
 
 COLORS = torch.tensor(
@@ -34,27 +35,14 @@ def segmentation_table(
     maps.  chosen: what each split chose, in words.  group: N.  told: who was tested, in sentences.
     """
     titles = ["mIoU (%)", "Dice (%)"]
-
-    def statistic(name: str, which: int) -> Callable[[Tensor], Tensor]:
-        own = counts[name].flatten(1)
-        return lambda often: 100 * overlaps((often @ own).view(-1, *counts[name].shape[1:]))[which].nanmean(1)
-
-    main, n = list(counts)[-1], len(group)
-    rows, gains = [], {}
-    for name in counts:
-        cells, gain = {}, {}
-        for k, title in enumerate(titles):
-            own, ours = statistic(name, k), statistic(main, k)
-            cells[title] = of_statistic(own, n, seed=seed, group=group)._asdict()
-            gain[title] = of_statistic(
-                lambda often, own=own, ours=ours: ours(often) - own(often), n, seed=seed, group=group
-            )._asdict()
-        words = list(dict.fromkeys(chosen[name]))
-        rows.append(
-            {"name": name, "main": name == main, "values": _celled(cells), "chosen": dict.fromkeys(titles, words)}
-        )
-        if name != main:
-            gains[name] = _celled(gain)
+    often, main = drawn_often(len(group), seed=seed, group=group), list(counts)[-1]
+    values = {
+        name: 100 * torch.stack(overlaps((often @ own.flatten(1)).view(-1, *own.shape[1:]))).nanmean(2)
+        for name, own in counts.items()
+    }
+    made = compared(titles, values, seed)
+    for row in made["rows"]:
+        row["chosen"] = {title: list(dict.fromkeys(chosen[row["name"]])) for title in titles}
     iou, dice = (100 * part for part in overlaps(counts[main].sum(0)))
     note = (
         f"The class of each pixel, told by a linear discriminant of frozen maps: the mean over {len(classes):,} "
@@ -65,8 +53,7 @@ def segmentation_table(
         "title": "How well classes of pixels can be told from the maps",
         "note": note,
         "columns": titles,
-        "rows": rows,
-        "gains": gains,
+        **made,
         "per_class": {
             "columns": ["Dice (%)", "IoU (%)"],
             "rows": [
@@ -86,8 +73,59 @@ def segmentation_table(
     }
 
 
-def _celled(cells: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {title: {"value": cell["mean"], "low": cell["low"], "high": cell["high"]} for title, cell in cells.items()}
+def compared(titles: Sequence[str], values: Mapping[str, Tensor], seed: int) -> dict[str, Any]:
+    """The rows of a table, of which the last is the run's own, and what that gains over the others.
+
+    values: by name, for each title what `of_drawn` takes.
+    """
+    main = list(values)[-1]
+
+    def cells(several: Tensor) -> dict[str, dict[str, float]]:
+        made = [of_drawn(own, seed=seed) for own in several]
+        return {t: {"value": m.mean, "low": m.low, "high": m.high} for t, m in zip(titles, made, strict=True)}
+
+    return {
+        "rows": [{"name": name, "main": name == main, "values": cells(own)} for name, own in values.items()],
+        "gains": {name: cells(values[main] - own) for name, own in values.items() if name != main},
+    }
+
+
+def detection_table(
+    rankings: Mapping[str, Sequence[Sequence[Ranking]]], classes: Sequence[str], group: Tensor, told: str, seed: int
+) -> dict[str, Any]:
+    """How well objects are found, as the table of a report; the last row is the run's own.
+
+    rankings: of each seed and class, by what made the maps.  group: N.  told: who was tested and how, in sentences.
+    """
+    titles = ["AP50 (%)", "AP (%)"]
+    often = drawn_often(len(group), seed=seed, group=group)
+    each = {
+        name: torch.stack([torch.stack([average_precision(one, often) for one in own]) for own in of_seeds])
+        for name, of_seeds in rankings.items()
+    }  # S x K x (1 + B) x T
+    values = {name: 100 * torch.stack([own[..., 0], own.mean(3)]).nanmean(2) for name, own in each.items()}
+    ours = 100 * list(each.values())[-1][:, :, 0].mean(0)  # K x T
+    several = len(next(iter(rankings.values())))
+    note = (
+        f"Boxes of {len(classes):,} classes, found by a light head (FCOS, arXiv 1904.01355) on the encoder's maps: "
+        "average precision at an intersection over union of 0.5, and its mean over 0.5 to 0.95 as COCO has it, with "
+        f"95 % intervals over images{f' and {several} seeds of the head' if several > 1 else ''}. On {told}"
+    )
+    return {
+        "title": "How well objects can be found in the maps",
+        "note": note,
+        "columns": titles,
+        **compared(titles, values, seed),
+        "per_class": {
+            "columns": ["AP (%)", "AP50 (%)"],
+            "rows": [
+                {"name": name, "values": {"AP (%)": {"value": float(own.mean())}, "AP50 (%)": {"value": float(own[0])}}}
+                for name, own in zip(classes, ours, strict=True)
+                if not own.isnan().any()
+            ],
+        },
+        "protocol": {"version": 1, "boxes of an image": MOST, "seed": seed},
+    }
 
 
 def segments(rows: Sequence[Sequence[Tensor]], names: Sequence[str], side: int = 120) -> str:
@@ -108,3 +146,44 @@ def segments(rows: Sequence[Sequence[Tensor]], names: Sequence[str], side: int =
             top, left = r * (side + 6), c * (side + 6)
             sheet[:, top : top + shape[0], left : left + shape[1]] = small
     return data_uri(sheet)
+
+
+def correspondence_table(
+    shares: Mapping[str, Tensor],
+    chance: Tensor,
+    grid: tuple[int, int],
+    group: Tensor,
+    seen: int,
+    how_seen: str,
+    seed: int,
+) -> dict[str, Any]:
+    """How often places are found again, as the table of a report; the last row is the run's own.
+
+    shares: of each image, N, NaN where none could be, by what made the maps.  chance: N.  grid: cells of the maps.
+    seen: images that were in training, how_seen: in what way, `Run.seen_how`.
+    """
+    there = ~chance.isnan()
+    often = drawn_often(int(there.sum()), seed=seed, group=group[there])
+    values = {name: 100 * (often @ own[there].double() / often.sum(1))[None] for name, own in shares.items()}
+    random = 100 * float(chance[there].mean())
+    note = (
+        f"Two overlapping crops of each of {int(there.sum()):,} images, with {grid[0]} x {grid[1]} cells each: the "
+        "share of cells of the first whose nearest cell in the second, by cosine, is that of the same place or beside "
+        "it (correct keypoints within one cell), with 95 % intervals over images; a cell at random is so in "
+        f"{random:.1f} %."
+    )
+    note += f" {seen:,} of the images were in training{how_seen}." if seen else " No image was in training."
+    return {
+        "title": "How well the maps know a place again",
+        "note": note,
+        "columns": ["found again (%)"],
+        **compared(["found again (%)"], values, seed),
+        "chance": {"found again (%)": random},
+        "seen": {"samples": seen, "of": len(chance)},
+        "protocol": {
+            "version": 1,
+            "similarity": "cosine, less the mean of each channel",
+            "depth": "the last",
+            "seed": seed,
+        },
+    }
