@@ -77,3 +77,13 @@ def test_the_untrained_network_has_the_weights_of_before(run: Path, scenes: Path
 def test_what_has_no_maps_is_refused_by_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "nowhere", "--masks", "mask"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_copy_of_the_encoder_is_trained_with_a_head(run: Path, scenes: Path) -> None:
+    opened = load(run)
+    before = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
+    made = segment(opened, scenes / "index.csv", "mask", ignored=9, size=32, finetune=True, steps=25)
+    assert [row["name"] for row in made["rows"]] == ["untrained encoder", "trained encoder"]
+    assert all(row["values"]["mIoU (%)"]["value"] > 60 for row in made["rows"])
+    assert all(torch.equal(value, before[name]) for name, value in opened.encoder.state_dict().items())
+    assert "trained together for 25 steps" in made["note"]

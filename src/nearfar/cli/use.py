@@ -165,11 +165,11 @@ class Evaluate(OfRun):
     annotated_only: bool = False
     """With --boxes: leave out images without boxes, which are background otherwise."""
     steps: PositiveInt = 300
-    """With --boxes: steps of the head."""
+    """With --boxes, or with --masks --finetune: steps of training."""
     seeds: PositiveInt = 3
     """With --boxes: how often the head is trained anew."""
     finetune: bool = False
-    """With --boxes: the encoder is trained with the head."""
+    """With --masks or --boxes: a copy of the encoder is trained with the head."""
     correspondences: bool = False
     """Of images: how often a place is found again in another crop of the same image, by the encoder's maps. No label is
     used."""
@@ -272,8 +272,8 @@ def evaluate(argv: list[str]) -> int:
     if asked.masks:
         from nearfar.dense.segmentation import segment
 
-        own = {"instances": asked.instances, "ignored": asked.ignore}
-        return _tell(run, segment(run, asked.data, asked.masks, **own, size=asked.size, seed=asked.seed, say=print))
+        own = {name: getattr(asked, name) for name in ("instances", "finetune", "size", "steps", "seed")}
+        return _tell(run, segment(run, asked.data, asked.masks, ignored=asked.ignore, **own, say=print))
     if asked.boxes:
         from nearfar.dense.detection import detect
 

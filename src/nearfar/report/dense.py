@@ -28,11 +28,13 @@ def segmentation_table(
     group: Tensor,
     told: str,
     seed: int,
+    steps: int = 0,
 ) -> dict[str, Any]:
     """How well classes of pixels are told, as the table of a report; the last row is the run's own.
 
     counts: of each tested image, N x K x K, as `nearfar.evaluation.segmentation.confusion` gives them, by what made the
-    maps.  chosen: what each split chose, in words.  group: N.  told: who was tested, in sentences.
+    maps.  chosen: what each split chose, in words.  group: N.  told: who was tested, in sentences.  steps: of training,
+    where the encoder was trained with the head.
     """
     titles = ["mIoU (%)", "Dice (%)"]
     often, main = drawn_often(len(group), seed=seed, group=group), list(counts)[-1]
@@ -42,13 +44,20 @@ def segmentation_table(
     }
     made = compared(titles, values, seed)
     for row in made["rows"]:
-        row["chosen"] = {title: list(dict.fromkeys(chosen[row["name"]])) for title in titles}
+        if own := list(dict.fromkeys(chosen.get(row["name"], []))):
+            row["chosen"] = dict.fromkeys(titles, own)
     iou, dice = (100 * part for part in overlaps(counts[main].sum(0)))
+    by = (
+        f"encoder and linear head, trained together for {steps:,} steps"
+        if steps
+        else "a linear discriminant of frozen maps"
+    )
     note = (
-        f"The class of each pixel, told by a linear discriminant of frozen maps: the mean over {len(classes):,} "
+        f"The class of each pixel, told by {by}: the mean over {len(classes):,} "
         "classes of intersection over union, and of Dice, at the resolution of the masks, with 95 % intervals over "
         f"images. On {told} The picture has some tested images, their masks, and what each row makes of them."
     )
+    words = {name: "; ".join(dict.fromkeys(own)) for name, own in chosen.items()}
     return {
         "title": "How well classes of pixels can be told from the maps",
         "note": note,
@@ -62,14 +71,9 @@ def segmentation_table(
                 if not iou[c].isnan()
             ],
         },
-        "protocol": {
-            "version": 1,
-            "classifier": "linear discriminant with a ridge, each image of the same weight",
-            "upsampling": "bilinear, to the pixels of the masks",
-            "chosen": {name: "; ".join(dict.fromkeys(words)) for name, words in chosen.items()},
-            "tried": {"ridge": list(STRENGTHS), "prior": list(PRIORS)},
-            "seed": seed,
-        },
+        "protocol": {"version": 1, "classifier": f"{by}, each image of the same weight", "seed": seed}
+        | {"upsampling": "bilinear, to the pixels of the masks"}
+        | ({} if steps else {"chosen": words, "tried": {"ridge": list(STRENGTHS), "prior": list(PRIORS)}}),
     }
 
 
