@@ -53,10 +53,10 @@ def test_sums_are_those_of_a_loop_over_pixels() -> None:
                     own[c] += x[:, y, z]
                     count[c] += 1
         made, n = sums(maps, grid, mask, 3), count.sum()
+        assert not sums(maps, grid, torch.full_like(mask, MISSING), 3).count.any()
         assert torch.allclose(made.square.float(), square / n, atol=1e-5)
         assert torch.allclose(made.own.float(), own / n, atol=1e-5)
         assert torch.allclose(made.count.float(), count / n)
-    assert not sums(maps, grid, torch.full_like(mask, MISSING), 3).count.any()
 
 
 def test_the_discriminant_is_that_of_scikit_learn() -> None:

@@ -116,7 +116,7 @@ def segment(
 def _tell(look: Look, scene: Scene, truth: Masks, parts: Sequence[Split]) -> tuple[Tensor, list[str], list[Tensor]]:
     """The confusion of each tested image, what each split chose, and what the first images are taken for."""
     roles = _roles(parts, len(truth))
-    of: dict[tuple[int, ...], Sums] = {}
+    of: dict[tuple[str, ...], Sums] = {}
     dims: list[int] = []
     learned = torch.cat([torch.cat([part.fit, part.held]) for part in parts]).unique()
     for i, maps, grid, mask in _walk(look, scene, truth, learned):
@@ -184,13 +184,14 @@ def _choose(look: Look, scene: Scene, truth: Masks, held: Tensor, fit: Sums, dim
     lasts = [True] if len(dims) == 1 or sum(dims) > WIDEST else [True, False]
     choices = [_Choice(*one) for one in product(lasts, STRENGTHS, PRIORS)]
     fitted = [choice.fitted(fit, dims) for choice in choices]
-    classes = len(truth.classes)
+    classes, each = len(truth.classes), len(PRIORS)  # which change the bias alone
     counts = torch.zeros(len(choices), classes, classes, dtype=torch.float64)
     for _, maps, grid, mask in _walk(look, scene, truth, held):
-        for k, (choice, made) in enumerate(zip(choices, fitted, strict=True)):
-            if k % len(PRIORS) == 0:  # which change the bias alone
-                scores = made.scores(maps[choice.depth(dims) :], choice.grid(grid, dims))
-            counts[k] += confusion((scores + made.bias[:, None, None]).max(0).indices, mask, classes)
+        for first in range(0, len(choices), each):
+            choice = choices[first]
+            scores = fitted[first].scores(maps[choice.depth(dims) :], choice.grid(grid, dims))
+            for k in range(first, first + each):
+                counts[k] += confusion((scores + fitted[k].bias[:, None, None]).max(0).indices, mask, classes)
     return choices[int(overlaps(counts)[0].nanmean(1).nan_to_num(-1).argmax())]
 
 
