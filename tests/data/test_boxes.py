@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nearfar.data.boxes import open_boxes
+from nearfar.data.boxes import Boxes, place_boxes, read_boxes
 from nearfar.errors import NotFound, UserError
 
 NAMES = ["a/one.png", "a/two.png", "b/two.png"]
@@ -17,6 +17,10 @@ def size(i: int) -> tuple[int, int]:
     return (20, 10)
 
 
+def open_boxes(path: Path, origin: int = 0) -> Boxes:
+    return place_boxes(read_boxes(path, origin), NAMES, size)
+
+
 def table(path: Path, *rows: str, head: str = "path,xmin,ymin,xmax,ymax,label") -> Path:
     path.write_text("\n".join([head, *rows]) + "\n")
     return path
@@ -24,7 +28,7 @@ def table(path: Path, *rows: str, head: str = "path,xmin,ymin,xmax,ymax,label") 
 
 def test_a_table_is_counted_from_0_or_from_1(tmp_path: Path) -> None:
     file = table(tmp_path / "b.csv", "a/one.png,1,1,20,10,cell", "one.png,3,2,5,4.5,other", "b/two.png,2,2,3,3,cell")
-    zero, one = (open_boxes(file, NAMES, size, origin=origin) for origin in (0, 1))
+    zero, one = (open_boxes(file, origin) for origin in (0, 1))
     assert zero.classes == one.classes == ["cell", "other"]
     assert [own.tolist() for own in zero.boxes] == [[[1, 1, 20, 10], [3, 2, 5, 4.5]], [], [[2, 2, 3, 3]]]
     assert [own.tolist() for own in one.boxes] == [[[0, 0, 20, 10], [2, 1, 5, 4.5]], [], [[1, 1, 3, 3]]]
@@ -36,7 +40,7 @@ def test_a_table_is_counted_from_0_or_from_1(tmp_path: Path) -> None:
 def test_boxes_are_cut_or_left_out_and_counted(tmp_path: Path) -> None:
     rows = ["-3,2,5,12", "30,2,35,5", "5,5,4,9", "5,5,5,9", "nan,1,2,3"]
     file = table(tmp_path / "b.csv", *(f"a/one.png,{row},x" for row in rows), "strange.png,1,1,2,2,x")
-    made = open_boxes(file, NAMES, size)
+    made = open_boxes(file)
     assert made.boxes[0].tolist() == [[0, 2, 5, 10]]
     cut, lost, strange = made.notes
     assert cut.startswith("Cut at the edges of their images: 1 box, such as")
@@ -49,7 +53,7 @@ def test_boxes_are_cut_or_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_a_table_says_the_split_of_its_images(tmp_path: Path) -> None:
     head = "path,xmin,ymin,xmax,ymax,label,split"
-    made = open_boxes(table(tmp_path / "b.csv", "a/one.png,1,1,2,2,x,Testing", head=head), NAMES, size)
+    made = open_boxes(table(tmp_path / "b.csv", "a/one.png,1,1,2,2,x,Testing", head=head))
     assert made.split == ["test", "", ""]
 
 
@@ -67,7 +71,7 @@ def test_voc_and_coco_say_the_same(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
-    voc, other = open_boxes(tmp_path / "voc", NAMES, size), open_boxes(tmp_path / "coco.json", NAMES, size)
+    voc, other = open_boxes(tmp_path / "voc"), open_boxes(tmp_path / "coco.json")
     for made in (voc, other):
         assert made.boxes[0].tolist() == [[2, 1, 5, 4]]
         assert made.classes == ["cell"]
@@ -101,9 +105,9 @@ def test_what_cannot_be_understood_is_named_with_its_place(tmp_path: Path, name:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     with pytest.raises(UserError, match=words):
-        open_boxes(path if path.parent == tmp_path else path.parent, NAMES, size)
+        open_boxes(path if path.parent == tmp_path else path.parent)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such file or folder"):
-        open_boxes(tmp_path / "gone.csv", NAMES, size)
+        open_boxes(tmp_path / "gone.csv")

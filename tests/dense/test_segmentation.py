@@ -74,15 +74,28 @@ def test_the_untrained_network_has_the_weights_of_before(run: Path, scenes: Path
     assert not torch.equal(one[-1], two[-1])
 
 
-def test_what_has_no_maps_is_refused_by_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(run), "nowhere", "--masks", "mask"]) == 2
-    assert "nowhere" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--masks", "no"], "--masks 'no' is neither a folder nor a column: the columns are path, mask, split"),
+        (["--masks", "mask", "--boxes", "b.csv"], "--masks and --boxes are measured apart"),
+        (["--correspondences", "--labels", "l.csv"], "--correspondences and --labels are measured apart"),
+        (["--annotated-only"], "--annotated-only goes with --boxes"),
+        (["--finetune", "--correspondences"], "--finetune goes with --masks or --boxes"),
+        (["--boxes", "gone.csv"], "there is no such file or folder"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    run: Path, scenes: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), str(scenes / "index.csv"), *flags]) == 2
+    assert words in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_copy_of_the_encoder_is_trained_with_a_head(run: Path, scenes: Path) -> None:
     opened = load(run)
     before = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
-    made = segment(opened, scenes / "index.csv", "mask", ignored=9, size=32, finetune=True, steps=25)
+    made = segment(opened, scenes / "index.csv", "mask", ignore=9, size=32, finetune=True, steps=25)
     assert [row["name"] for row in made["rows"]] == ["untrained encoder", "trained encoder"]
     assert all(row["values"]["mIoU (%)"]["value"] > 60 for row in made["rows"])
     assert all(torch.equal(value, before[name]) for name, value in opened.encoder.state_dict().items())

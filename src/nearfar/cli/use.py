@@ -264,26 +264,13 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.writing import learned_to_write, writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    if table := _of_places(run, asked):
+        return _tell(run, table)
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
-    if asked.masks:
-        from nearfar.dense.segmentation import segment
-
-        own = {name: getattr(asked, name) for name in ("instances", "finetune", "size", "steps", "seed")}
-        return _tell(run, segment(run, asked.data, asked.masks, ignored=asked.ignore, **own, say=print))
-    if asked.boxes:
-        from nearfar.dense.detection import detect
-
-        names = ("box_origin", "annotated_only", "steps", "seeds", "finetune", "size", "seed")
-        own = {name: getattr(asked, name) for name in names}
-        return _tell(run, detect(run, asked.data, asked.boxes, **own, say=print))
-    if asked.correspondences:
-        from nearfar.dense.correspondence import correspond
-
-        return _tell(run, correspond(run, asked.data, size=asked.size, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:
@@ -310,6 +297,41 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     return _tell(run, table)
+
+
+def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
+    """The table of what is where in images, if that is asked for. Raises ValueError where flags do not go together."""
+    flags = {
+        "masks": ("instances", "ignore", "finetune", "size", "steps"),
+        "boxes": ("box_origin", "annotated_only", "finetune", "size", "steps", "seeds"),
+        "correspondences": ("size",),
+    }
+    named = [name for name in flags if getattr(asked, name)]
+    others = ("prompts", "align", "future", "svm", "retrieval", "labels", "label_column", "test", "keep_words")
+    given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(asked, f.name)}
+    own = {name for several in flags.values() for name in several}
+    if len(named) > 1 or (named and given & set(others)):
+        which = [*named, *(name for name in others if name in given)][:2]
+        raise UserError(f"{' and '.join(f'--{name}' for name in which)} are measured apart: give one".replace("_", "-"))
+    strange = sorted(name for name in given & own if not any(name in flags[one] for one in named))
+    if strange:
+        takers = " or ".join(f"--{one}" for one, several in flags.items() if strange[0] in several)
+        raise UserError(f"--{strange[0].replace('_', '-')} goes with {takers}")
+    if not named:
+        return None
+    (one,) = named
+    values = {name: getattr(asked, name) for name in (*flags[one], "seed")}
+    if one == "masks":
+        from nearfar.dense.segmentation import segment
+
+        return segment(run, asked.data, asked.masks, **values, say=print)
+    if one == "boxes":
+        from nearfar.dense.detection import detect
+
+        return detect(run, asked.data, asked.boxes, **values, say=print)
+    from nearfar.dense.correspondence import correspond
+
+    return correspond(run, asked.data, **values, say=print)
 
 
 def _tell(run: Run, table: dict[str, Any]) -> int:

@@ -46,26 +46,39 @@ class Boxes:
         return len(self.boxes)
 
 
-def open_boxes(
-    given: str | Path,
-    names: Sequence[str],
-    size: Callable[[int], tuple[int, int]],
-    *,
-    origin: int = 0,
-    root: Path | None = None,
-) -> Boxes:
-    """The boxes of images; those that reach beyond their image are cut there.
+@dataclass(frozen=True)
+class Written:
+    """Boxes as a file or folder has them. given: it.  notes: sentences for the user."""
+
+    given: str
+    entries: list[Entry]
+    notes: list[str]
+
+
+def read_boxes(given: str | Path, origin: int = 0) -> Written:
+    """Boxes as they are written.
 
     given: a .csv of the columns path, xmin, ymin, xmax, ymax and label, and perhaps split; a folder of VOC's .xml
-    files; or a COCO .json file.  names: of the N images.  size: of image i, (width, height).  root: that paths may
-    begin with.
+    files; or a COCO .json file.
     origin: of a table 0, where edges are counted from 0 and right and bottom lie behind the box; or 1, where pixels are
     counted from 1 and right and bottom are in it. VOC's files are read as of 1, and COCO's as of 0.
-    Raises ValueError where a file cannot be understood, or none of the boxes can be used.
+    Raises ValueError where a file cannot be understood, or holds no boxes.
     """
     entries, notes = _entries(Path(given), origin)
     if not entries:
         raise UserError(f"--boxes {str(given)!r} holds no boxes")
+    return Written(str(given), entries, notes)
+
+
+def place_boxes(
+    written: Written, names: Sequence[str], size: Callable[[int], tuple[int, int]], root: Path | None = None
+) -> Boxes:
+    """The boxes of images; those that reach beyond their image are cut there.
+
+    names: of the N images.  size: of image i, (width, height).  root: the folder that paths may begin with.
+    Raises ValueError where none of the boxes can be used.
+    """
+    given, entries, notes = written.given, written.entries, list(written.notes)
     place = _places(names, root)
     known, strange, lost = [], Counter[str](), []
     clipped: list[str] = []
@@ -92,7 +105,7 @@ def open_boxes(
     if not known:
         why = some([*lost, *(f"no image is called {name!r}" for name in strange)])
         raise UserError(
-            f"none of {counted(len(entries), 'boxes')} in {str(given)!r} can be used: {why}. The images are called "
+            f"none of {counted(len(entries), 'boxes')} in {given!r} can be used: {why}. The images are called "
             f"{some(list(map(repr, names)))}"
         )
     said = (("Cut at the edges of their images", clipped), ("Left out", lost))
@@ -108,7 +121,7 @@ def open_boxes(
         [torch.tensor([edges for edges, _ in own]).reshape(-1, 4) for own in rows],
         [torch.tensor([c for _, c in own], dtype=torch.int64) for own in rows],
         classes,
-        split_names(split, where=f"the column split of {str(given)!r}"),
+        split_names(split, where=f"the column split of {given!r}"),
         notes,
     )
 

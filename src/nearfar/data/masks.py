@@ -98,14 +98,11 @@ def open_masks(
     Raises ValueError where no image has a mask, one cannot be read, or there are too many classes.
     """
     columns = sorted({name for row in cells for name in row})
-    folder = Path(given)
+    insist_masks(given, columns)
     if str(given) in columns:
         paths = [Path(root or "", row[str(given)]) if row.get(str(given)) else None for row in cells]
-    elif folder.is_dir():
-        paths = _in_folder(folder, names)
     else:
-        held = f"the columns are {', '.join(columns)}" if columns else "DATA have no columns"
-        raise NotFound(f"--masks {str(given)!r} is neither a folder nor a column: {held}")
+        paths = _in_folder(Path(given), names)
     if not any(paths):
         raise UserError(
             f"none of {counted(len(names), 'images')} has a mask in {str(given)!r}: {names[0]!r}, for one, wants "
@@ -126,6 +123,13 @@ def open_masks(
     if len(value) < 2:
         raise UserError(f"the masks in {str(given)!r} hold one class only, {value}: two or more are wanted")
     return Masks(paths, list(map(str, value)), torch.tensor(value), False, ignored)
+
+
+def insist_masks(given: str | Path, columns: Sequence[str]) -> None:
+    """Raise FileNotFoundError where masks are neither in a folder nor in one of the columns of a list."""
+    if str(given) not in columns and not Path(given).is_dir():
+        held = f"the columns are {', '.join(columns)}" if columns else "DATA have no columns"
+        raise NotFound(f"--masks {str(given)!r} is neither a folder nor a column: {held}")
 
 
 def insist_sizes(masks: Masks, names: Sequence[str], size: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.data.boxes import Boxes, open_boxes
+from nearfar.data.boxes import Boxes, place_boxes, read_boxes
 from nearfar.data.digests import digests, fingerprint
 from nearfar.dense.scene import Say, Scene, Split, maps, opened, splits, told
 from nearfar.errors import NotInstalled
@@ -56,7 +56,7 @@ def detect(
     """How well objects are found by a light head (FCOS with a feature pyramid) on the encoder's frozen maps: AP50 and
     AP, beside the same head on the untrained encoder.
 
-    boxes, box_origin: see `nearfar.data.boxes.open_boxes`.  annotated_only: leave out images without boxes, which are
+    boxes, box_origin: see `nearfar.data.boxes.read_boxes`.  annotated_only: leave out images without boxes, which are
     background otherwise.  finetune: the encoder is trained with the head.  size: of the longer side of an image as the
     encoder sees it, in pixels.  steps: of the head, on 8 images each.  seeds: of the head, so many.
     Images of the split test are tested where one is named, by DATA or by the table of boxes, else a quarter by a seed.
@@ -64,8 +64,9 @@ def detect(
     Writes results/boxes-DATA-DIGEST.json and returns what it holds.
     """
     insist_torchvision()
+    written = read_boxes(boxes, box_origin)
     scene = opened(run, data, size, say)
-    truth = open_boxes(boxes, scene.samples.names, scene.size, origin=box_origin, root=scene.root())
+    truth = place_boxes(written, scene.samples.names, scene.size, scene.root())
     for note in truth.notes:
         say(note)
     if any(truth.split) and not any(scene.samples.split):

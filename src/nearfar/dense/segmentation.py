@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import some
-from nearfar.data.masks import Masks, insist_sizes, open_masks
+from nearfar.data.masks import Masks, insist_masks, insist_sizes, open_masks
 from nearfar.dense.scene import Look, Say, Scene, Split, opened, splits, told
 from nearfar.dense.tuned import trained
 from nearfar.evaluation.segmentation import (
@@ -52,7 +52,7 @@ def segment(
     masks: str | Path,
     *,
     instances: bool = False,
-    ignored: NonNegativeInt | None = None,
+    ignore: NonNegativeInt | None = None,
     finetune: bool = False,
     size: PositiveInt = 256,
     steps: PositiveInt = 300,
@@ -62,15 +62,17 @@ def segment(
     """How well a linear discriminant tells the class of each pixel from frozen maps: mIoU and Dice at the resolution of
     the masks, beside color and position, and the untrained encoder.
 
-    masks, instances, ignored: see `nearfar.data.masks.open_masks`.  size: of the longer side of an image as the encoder
-    sees it, in pixels.  finetune: a copy of the encoder is trained with a linear head instead, for so many `steps` of 4
-    images; all of them are said before, and nothing is chosen.
+    masks, instances: see `nearfar.data.masks.open_masks`.  ignore: the number of pixels that count for nothing.
+    size: of the longer side of an image as the encoder sees it, in pixels.
+    finetune: a copy of the encoder is trained with a linear head instead, for so many `steps` of 4 images, and nothing
+    is chosen.
     Images of the split test are tested where one is named, else three folds are; what is chosen (the depths, the ridge,
     how classes are weighted) is chosen on held-out training images.
     Writes results/masks-DATA-DIGEST.json and returns what it holds.
     """
+    insist_masks(masks, (run.kind.columns(data) if isinstance(data, str | Path) else None) or [])
     scene = opened(run, data, size, say)
-    truth = open_masks(masks, scene.samples.names, scene.cells(), scene.root(), instances=instances, ignored=ignored)
+    truth = open_masks(masks, scene.samples.names, scene.cells(), scene.root(), instances=instances, ignored=ignore)
     insist_sizes(truth, scene.samples.names, scene.size)
     there, noun = truth.there, run.kind.noun
     if not there.all():
@@ -107,8 +109,8 @@ def segment(
         [_shown(scene, truth, int(i), named, k) for k, i in enumerate(tested[:SHOWN])], list(named)
     )
     table["seen"] = {"samples": int(known[tested].sum()), "of": len(tested)}
-    table["protocol"] |= {"masks": origin(masks), "instances": instances, "ignored": ignored, "side": scene.whole.side}
-    made = [fingerprint(digests(scene.samples), scene.samples), str(masks), str(instances), str(ignored), str(size)]
+    table["protocol"] |= {"masks": origin(masks), "instances": instances, "ignored": ignore, "side": scene.whole.side}
+    made = [fingerprint(digests(scene.samples), scene.samples), str(masks), str(instances), str(ignore), str(size)]
     made += [f"finetune {steps}"] if finetune else []
     return run.kept(table, "masks", data, made, known)
 

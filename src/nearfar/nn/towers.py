@@ -80,6 +80,10 @@ class Joint(Encoder):
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 
+    def maps(self, view: Any) -> list[Tensor]:
+        """Those of the encoder: the layer behind it is for whole samples."""
+        return self.trunk.maps(view)
+
     def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
         return self.trunk.captioner(reads, width=width, layers=layers)
 
