@@ -131,7 +131,7 @@ class Evaluate(OfRun):
     there are thousands of labels."""
     retrieval: bool = False
     """Recall@1 and @5 as well, the protocol of papers on videos: how often the training samples nearest to a test
-    sample, by cosine, hold one of its class."""
+    sample, by cosine, hold one of its class. With --boxes: how often objects find those of their class."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -310,12 +310,15 @@ def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
     others = ("prompts", "align", "future", "svm", "retrieval", "labels", "label_column", "test", "keep_words")
     given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(asked, f.name)}
     own = {name for several in flags.values() for name in several}
+    if named == ["boxes"] and asked.retrieval:
+        flags = {"boxes": ("box_origin", "size")}
+        others = tuple(name for name in others if name != "retrieval")
     if len(named) > 1 or (named and given & set(others)):
         which = [*named, *(name for name in others if name in given)][:2]
         raise UserError(f"{' and '.join(f'--{name}' for name in which)} are measured apart: give one".replace("_", "-"))
     strange = sorted(name for name in given & own if not any(name in flags[one] for one in named))
     if strange:
-        takers = " or ".join(f"--{one}" for one, several in flags.items() if strange[0] in several)
+        takers = " or ".join(f"--{one}" for one, several in flags.items() if strange[0] in several) or "--boxes alone"
         raise UserError(f"--{strange[0].replace('_', '-')} goes with {takers}")
     if not named:
         return None
@@ -325,6 +328,10 @@ def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
         from nearfar.dense.segmentation import segment
 
         return segment(run, asked.data, asked.masks, **values, say=print)
+    if one == "boxes" and asked.retrieval:
+        from nearfar.dense.instances import find
+
+        return find(run, asked.data, asked.boxes, **values, say=print)
     if one == "boxes":
         from nearfar.dense.detection import detect
 

@@ -69,8 +69,7 @@ def detect(
     truth = place_boxes(written, scene.samples.names, scene.size, scene.root())
     for note in truth.notes:
         say(note)
-    if any(truth.split) and not any(scene.samples.split):
-        scene = dataclasses.replace(scene, samples=dataclasses.replace(scene.samples, split=truth.split))
+    scene = scene.split_by(truth.split)
     filled = torch.tensor([len(own) > 0 for own in truth.boxes])
     if not filled.all():
         empty = f"{int((~filled).sum()):,} of {len(filled):,} {run.kind.noun} have no boxes"

@@ -77,6 +77,16 @@ class Scene:
         """The maps of each of these."""
         return {name: partial(maps, encoder, self.whole) for name, encoder in self.encoders().items()}
 
+    def whole_look(self, look: Callable[[Tensor], list[Tensor]]) -> Look:
+        """Maps that no network makes, of the views of some samples."""
+        return lambda index: look(self.whole.view(index))
+
+    def split_by(self, split: list[str]) -> Scene:
+        """The same, of the split that annotations name, where the samples name none."""
+        if not any(split) or any(self.samples.split):
+            return self
+        return dataclasses.replace(self, samples=dataclasses.replace(self.samples, split=split))
+
     def known(self) -> Tensor:
         return self.run.seen(self.samples)
 

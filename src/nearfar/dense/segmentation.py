@@ -93,7 +93,7 @@ def segment(
         for name, encoder in scene.encoders().items():
             counts[name], named[name] = _tuned(encoder, scene, truth, parts, steps, seed)
     else:
-        for name, look in {"color and position": _colors(scene), **scene.looks()}.items():
+        for name, look in {"color and position": scene.whole_look(_colors), **scene.looks()}.items():
             counts[name], chosen[name], named[name] = _tell(look, scene, truth, parts)
     known = scene.known()
     table = segmentation_table(
@@ -232,18 +232,13 @@ def _added(of: dict[tuple[str, ...], Sums], at: int, which: Sequence[str]) -> Su
     return made
 
 
-def _colors(scene: Scene) -> Look:
+def _colors(view: Tensor) -> list[Tensor]:
     """The colors of a pixel, their means over its neighborhood and over a wider one, and its place, as maps."""
-
-    def look(index: Tensor) -> list[Tensor]:
-        view = scene.whole.view(index)
-        near, wide = (F.avg_pool2d(view, k, 1, k // 2, count_include_pad=False) for k in (3, 9))
-        at = torch.linspace(-1, 1, scene.whole.side)
-        y, x = torch.meshgrid(at, at, indexing="ij")
-        place = torch.stack([x, y, x * x, y * y, x * y]).expand(len(view), -1, -1, -1)
-        return [torch.cat([view, near, wide, view.square(), place], 1)]
-
-    return look
+    near, wide = (F.avg_pool2d(view, k, 1, k // 2, count_include_pad=False) for k in (3, 9))
+    at = torch.linspace(-1, 1, view.shape[-1])
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    place = torch.stack([x, y, x * x, y * y, x * y]).expand(len(view), -1, -1, -1)
+    return [torch.cat([view, near, wide, view.square(), place], 1)]
 
 
 def _pixels(truth: Masks, i: int) -> Tensor:

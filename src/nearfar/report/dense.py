@@ -152,6 +152,62 @@ def segments(rows: Sequence[Sequence[Tensor]], names: Sequence[str], side: int =
     return data_uri(sheet)
 
 
+RECALLS = (1, 5)
+
+
+def instances_table(
+    found: Mapping[str, Tensor],
+    label: Tensor,
+    image: Tensor,
+    classes: Sequence[str],
+    gallery: int,
+    group: Tensor,
+    told: str,
+    seed: int,
+) -> dict[str, Any]:
+    """How well objects find those of their class, as the table of a report; the last row is the run's own.
+
+    found: of Q objects, as `nearfar.evaluation.retrieval.per_query` gives it for RECALLS, by what made their rows.
+    label: Q.  image: Q, of which of N tested images each is.  gallery: objects among which is looked.  group: N.
+    """
+    titles = [*(f"recall@{k} (%)" for k in RECALLS), "mAP (%)"]
+    often = drawn_often(len(group), seed=seed, group=group)[:, image]  # 1 + B x Q
+    each = {}
+    for name, rows in found.items():
+        numbers = 100 * torch.cat([rows[:, 4:], rows[:, :1]], 1)  # Q x 3
+        known = ~numbers.isnan().any(1)
+        own = [(label == c) & known for c in range(len(classes))]
+        each[name] = torch.stack([often[:, of] @ numbers[of] / often[:, of].sum(1, keepdim=True) for of in own], 1)
+    values = {name: own.nanmean(1).T[:, None] for name, own in each.items()}  # 3 x 1 x (1 + B)
+    ours = list(each.values())[-1][0]
+    note = (
+        f"Each of {len(label):,} objects looks among {gallery:,} of other images for those of its class, by the cosine "
+        "of the means of the last maps over their boxes, less the mean of all: the share of objects that have one of "
+        f"their class among the first {' or '.join(map(str, RECALLS))}, and the mean average precision; the mean over "
+        f"{len(classes):,} classes, with 95 % intervals over images. On {told}"
+    )
+    return {
+        "title": "How well objects find those of their class",
+        "note": note,
+        "columns": titles,
+        **compared(titles, values, seed),
+        "per_class": {
+            "columns": titles[::-1],
+            "rows": [
+                {"name": name, "values": {t: {"value": float(v)} for t, v in zip(titles, own, strict=True)}}
+                for name, own in zip(classes, ours, strict=True)
+                if not own.isnan().any()
+            ],
+        },
+        "protocol": {
+            "version": 1,
+            "similarity": "cosine, less the mean of the gallery",
+            "depth": "the last",
+            "seed": seed,
+        },
+    }
+
+
 def correspondence_table(
     shares: Mapping[str, Tensor],
     chance: Tensor,
