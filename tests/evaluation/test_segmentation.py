@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.evaluation import segmentation
 from nearfar.evaluation.segmentation import Grid, Sums, confusion, discriminant, overlaps, sampled, sums
 
 
@@ -59,7 +60,7 @@ def test_sums_are_those_of_a_loop_over_pixels() -> None:
         assert torch.allclose(made.count.float(), count / n)
 
 
-def test_the_discriminant_is_that_of_scikit_learn() -> None:
+def test_the_discriminant_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     maps, grid, mask = pictures()[2]
@@ -69,6 +70,10 @@ def test_the_discriminant_is_that_of_scikit_learn() -> None:
     made = discriminant(sums(maps, grid, mask, 3), 0.0, 1.0)
     ours = (made.scores(maps, grid) + made.bias[:, None, None]).flatten(1).T.numpy()[known]
     theirs = lda.decision_function(x[known])
+    (named,) = made.named(maps, grid)
+    assert named.flatten().numpy()[known].tolist() == ours.argmax(1).tolist()
+    monkeypatch.setattr(segmentation, "MOST", 3 * 16 * 5)  # five rows at a time
+    assert torch.equal(made.named(maps, grid, [made.bias, made.bias])[1], named)
     np.testing.assert_allclose(ours - ours[:, :1], theirs - theirs[:, :1], atol=2e-3)
 
 

@@ -135,7 +135,7 @@ def _tell(look: Look, scene: Scene, truth: Masks, parts: Sequence[Split]) -> tup
         chosen.append(choice.said(dims))
         final = choice.fitted(whole, dims)
         for _, maps, grid, mask in _walk(look, scene, truth, part.tested):
-            taken = _named(final, maps[choice.depth(dims) :], choice.grid(grid, dims))
+            (taken,) = final.named(maps[choice.depth(dims) :], choice.grid(grid, dims))
             counts.append(confusion(taken, mask, len(truth.classes)))
             if len(named) < SHOWN:
                 named.append(taken)
@@ -190,10 +190,9 @@ def _choose(look: Look, scene: Scene, truth: Masks, held: Tensor, fit: Sums, dim
     counts = torch.zeros(len(choices), classes, classes, dtype=torch.float64)
     for _, maps, grid, mask in _walk(look, scene, truth, held):
         for first in range(0, len(choices), each):
-            choice = choices[first]
-            scores = fitted[first].scores(maps[choice.depth(dims) :], choice.grid(grid, dims))
-            for k in range(first, first + each):
-                counts[k] += confusion((scores + fitted[k].bias[:, None, None]).max(0).indices, mask, classes)
+            choice, biases = choices[first], [own.bias for own in fitted[first : first + each]]
+            for k, taken in enumerate(fitted[first].named(maps[choice.depth(dims) :], choice.grid(grid, dims), biases)):
+                counts[first + k] += confusion(taken, mask, classes)
     return choices[int(overlaps(counts)[0].nanmean(1).nan_to_num(-1).argmax())]
 
 
@@ -206,10 +205,6 @@ def _walk(look: Look, scene: Scene, truth: Masks, index: Tensor, batch: int = 8)
             mask = truth.classed(i)
             height, width = mask.shape
             yield i, maps, Grid.of(maps, scene.whole.extent(i), scene.whole.side, (height, width)), mask
-
-
-def _named(made: Discriminant, maps: Sequence[Tensor], grid: Grid) -> Tensor:
-    return (made.scores(maps, grid) + made.bias[:, None, None]).max(0).indices  # argmax takes ten times as long
 
 
 def _roles(parts: Sequence[Split], n: int) -> list[tuple[str, ...]]:

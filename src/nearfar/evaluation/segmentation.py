@@ -20,6 +20,9 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 PRIORS = (0.0, 0.5, 1.0)
 """How far a class that has more pixels is favored: not at all, by the root of its share, by its share."""
 
+MOST = 1 << 22
+"""Scores of classes at pixels that are held at a time."""
+
 
 def sampled(cells: int, taken: float, pixels: int) -> Tensor:
     """What bilinear upsampling does along one side: pixels x cells, each row of which sums to 1.
@@ -56,7 +59,7 @@ class Grid:
         return self.rows[depth] @ x @ self.columns[depth].T
 
     def gathered(self, depth: int, y: Tensor) -> Tensor:
-        """Its transpose: K x H x W at the pixels to K x h x w in the cells."""
+        """Its transpose: H x W at the pixels to h x w in the cells."""
         return self.rows[depth].T @ y @ self.columns[depth]
 
 
@@ -94,11 +97,11 @@ def sums(maps: Sequence[Tensor], grid: Grid, mask: Tensor, classes: int) -> Sums
     total = int(known.sum())
     if not total:
         return Sums.zero(sum(len(m) for m in maps), classes)
-    target = torch.stack([mask == c for c in range(classes)]).float()
-    own = torch.cat(
-        [target_at.flatten(1) @ m.flatten(1).T for d, m in enumerate(maps) for target_at in [grid.gathered(d, target)]],
-        1,
-    )
+    count = torch.bincount(mask[known], minlength=classes).double()
+    own = torch.zeros(classes, sum(len(m) for m in maps))
+    for c in count.nonzero()[:, 0].tolist():
+        target = (mask == c).float()
+        own[c] = torch.cat([torch.einsum("yx,cyx->c", grid.gathered(d, target), m) for d, m in enumerate(maps)])
     blocks: list[list[Tensor]] = [[torch.empty(0)] * len(maps) for _ in maps]
     for a, one in enumerate(maps):
         for b in range(a, len(maps)):  # the deeper has fewer cells, on which the product is cheaper
@@ -117,7 +120,7 @@ def sums(maps: Sequence[Tensor], grid: Grid, mask: Tensor, classes: int) -> Sums
                 1,
             )
             square = square - x.T @ x
-    return Sums(square.double() / total, own.double() / total, target.flatten(1).sum(1).double() / total)
+    return Sums(square.double() / total, own.double() / total, count / total)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,19 @@ class Discriminant:
             start += len(m)
             total = total + grid.upsampled(d, torch.einsum("ck,cij->kij", weight, m))
         return total
+
+    def named(self, maps: Sequence[Tensor], grid: Grid, biases: Sequence[Tensor] = ()) -> list[Tensor]:
+        """The class that each pixel is taken for, H x W, by each of some biases: by default by its own. Large masks are
+        done some rows at a time."""
+        biases = biases or [self.bias]
+        strip = max(1, MOST // (len(self.bias) * len(grid.columns[0])))
+        parts: list[list[Tensor]] = [[] for _ in biases]
+        for start in range(0, len(grid.rows[0]), strip):
+            rows = Grid([own[start : start + strip] for own in grid.rows], grid.columns)
+            scores = self.scores(maps, rows)
+            for own, bias in zip(parts, biases, strict=True):
+                own.append((scores + bias[:, None, None]).max(0).indices)  # argmax takes ten times as long
+        return [torch.cat(own) for own in parts]
 
 
 def discriminant(of: Sums, strength: float, prior: float, first: int = 0) -> Discriminant:
