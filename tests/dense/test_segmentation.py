@@ -12,7 +12,7 @@ from PIL import Image
 
 from nearfar.cli import main
 from nearfar.dense import scene as scenes_of
-from nearfar.dense.segmentation import segment
+from nearfar.dense.segmentation import _colors, segment
 from nearfar.run import load
 
 
@@ -100,3 +100,13 @@ def test_a_copy_of_the_encoder_is_trained_with_a_head(run: Path, scenes: Path) -
     assert all(row["values"]["mIoU (%)"]["value"] > 60 for row in made["rows"])
     assert all(torch.equal(value, before[name]) for name, value in opened.encoder.state_dict().items())
     assert "trained together for 25 steps" in made["note"]
+
+
+def test_colors_know_nothing_of_padding(run: Path, scenes: Path) -> None:
+    opened = scenes_of.opened(load(run), scenes / "index.csv", 32, print)
+    view, index = opened.whole.view(torch.tensor([0])), torch.tensor([0])
+    (made,) = opened.whole_look(_colors)(index)
+    near, wide = made[0, 3:6], made[0, 6:9]
+    assert opened.whole.extent(0) == (24, 32)
+    assert torch.allclose(near[:, 23, 10], view[0, :, 22:24, 9:12].mean((1, 2)), atol=1e-5)
+    assert torch.allclose(wide[:, 22, 31], view[0, :, 18:24, 27:32].mean((1, 2)), atol=1e-5)

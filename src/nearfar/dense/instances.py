@@ -109,7 +109,7 @@ def _rows(look: Look, scene: Scene, truth: Boxes, index: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def _colors(view: Tensor) -> list[Tensor]:
+def _colors(view: Tensor, inside: Tensor) -> list[Tensor]:
     return [torch.cat([view, view.square()], 1)]
 
 

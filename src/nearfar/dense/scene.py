@@ -77,9 +77,17 @@ class Scene:
         """The maps of each of these."""
         return {name: partial(maps, encoder, self.whole) for name, encoder in self.encoders().items()}
 
-    def whole_look(self, look: Callable[[Tensor], list[Tensor]]) -> Look:
-        """Maps that no network makes, of the views of some samples."""
-        return lambda index: look(self.whole.view(index))
+    def whole_look(self, look: Callable[[Tensor, Tensor], list[Tensor]]) -> Look:
+        """Maps that no network makes, of the views of some samples, and of which of their pixels are no padding."""
+
+        def made(index: Tensor) -> list[Tensor]:
+            inside = torch.zeros(len(index), 1, self.whole.side, self.whole.side)
+            for row, i in enumerate(index.tolist()):
+                height, width = self.whole.extent(i)
+                inside[row, :, :height, :width] = 1
+            return look(self.whole.view(index), inside)
+
+        return made
 
     def split_by(self, split: list[str]) -> Scene:
         """The same, of the split that annotations name, where the samples name none."""

@@ -227,9 +227,11 @@ def _added(of: dict[tuple[str, ...], Sums], at: int, which: Sequence[str]) -> Su
     return made
 
 
-def _colors(view: Tensor) -> list[Tensor]:
+def _colors(view: Tensor, inside: Tensor) -> list[Tensor]:
     """The colors of a pixel, their means over its neighborhood and over a wider one, and its place, as maps."""
-    near, wide = (F.avg_pool2d(view, k, 1, k // 2, count_include_pad=False) for k in (3, 9))
+    near, wide = (
+        F.avg_pool2d(view * inside, k, 1, k // 2) / F.avg_pool2d(inside, k, 1, k // 2).clamp(min=1e-6) for k in (3, 9)
+    )
     at = torch.linspace(-1, 1, view.shape[-1])
     y, x = torch.meshgrid(at, at, indexing="ij")
     place = torch.stack([x, y, x * x, y * y, x * y]).expand(len(view), -1, -1, -1)
