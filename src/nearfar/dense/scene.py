@@ -119,7 +119,7 @@ def opened(run: Run, data: Any, size: int, say: Say) -> Scene:
         say(note)
     whole = run.kind.whole(samples, run.encoder)
     if whole.side != size:
-        say(f"The network takes views of {whole.side} px alone: --size {size} is not used.")
+        say(f"The network takes views of {whole.side} px alone, and not of {size} px: images are seen at that size.")
     return Scene(own, data, samples, whole)
 
 

@@ -157,9 +157,10 @@ def drawn_often(n: int, *, seed: int, group: Tensor | None = None, draws: int = 
     return torch.cat([torch.ones(1, n, dtype=torch.float64), often[:, unit]])
 
 
-def of_drawn(values: Tensor, *, seed: int = 0, level: float = 0.95) -> Interval:
+def of_drawn(values: Tensor, *, bounds: tuple[float, float] = PERCENT, seed: int = 0, level: float = 0.95) -> Interval:
     """A number in per cent, or a difference between two, with its interval over samples and, where there are several,
     seeds. values: what it is for each row of `drawn_often`, 1 + B, or S x (1 + B) of S seeds. NaN: not defined there.
+    bounds: between which it lies, PERCENT, or POINTS of a difference.
     """
     values = values.double().reshape(-1, values.shape[-1])
     whole, means = values[:, 0], values[:, 1:].nanmean(0)
@@ -168,7 +169,7 @@ def of_drawn(values: Tensor, *, seed: int = 0, level: float = 0.95) -> Interval:
         means = means + error * torch.from_numpy(np.random.default_rng(seed).standard_t(freedom, len(means)))
     low, high = means.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     mean = float(whole.mean())
-    return Interval(mean, min(mean, low), max(mean, high))
+    return Interval(mean, max(bounds[0], min(mean, low)), min(bounds[1], max(mean, high)))
 
 
 def apart(ours: Interval, theirs: Interval) -> Interval:

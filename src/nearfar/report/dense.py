@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nearfar.data.tiles import data_uri
 from nearfar.evaluation.boxes import MOST, Ranking, average_precision
-from nearfar.evaluation.intervals import drawn_often, of_drawn
+from nearfar.evaluation.intervals import PERCENT, POINTS, drawn_often, of_drawn
 from nearfar.evaluation.segmentation import PRIORS, STRENGTHS, overlaps
 
 COLORS = torch.tensor(
@@ -84,13 +84,13 @@ def compared(titles: Sequence[str], values: Mapping[str, Tensor], seed: int) -> 
     """
     main = list(values)[-1]
 
-    def cells(several: Tensor) -> dict[str, dict[str, float]]:
-        made = [of_drawn(own, seed=seed) for own in several]
+    def cells(several: Tensor, bounds: tuple[float, float]) -> dict[str, dict[str, float]]:
+        made = [of_drawn(own, bounds=bounds, seed=seed) for own in several]
         return {t: {"value": m.mean, "low": m.low, "high": m.high} for t, m in zip(titles, made, strict=True)}
 
     return {
-        "rows": [{"name": name, "main": name == main, "values": cells(own)} for name, own in values.items()],
-        "gains": {name: cells(values[main] - own) for name, own in values.items() if name != main},
+        "rows": [{"name": name, "main": name == main, "values": cells(own, PERCENT)} for name, own in values.items()],
+        "gains": {name: cells(values[main] - own, POINTS) for name, own in values.items() if name != main},
     }
 
 
