@@ -101,3 +101,13 @@ def test_overlaps_are_those_of_sets() -> None:
         assert float(dice[c]) == pytest.approx(2 * both / int(true.sum() + taken.sum()))
     assert iou[2:].isnan().all()  # no pixel is of class 2, which one was taken for
     assert counts.sum() == 7
+
+
+def test_a_grid_puts_each_pixel_of_a_mask_where_it_is_in_the_view() -> None:
+    for side, extent, shape in ((16, (16, 10), (40, 25)), (16, (6, 16), (15, 40))):
+        at = (torch.arange(8) + 0.5) * 2  # the middles of 8 cells, in pixels of the view
+        maps = [torch.stack([at[:, None].expand(8, 8), at.expand(8, 8)])]
+        y, x = Grid.of(maps, extent, side, shape).upsampled(0, maps[0])
+        for found, pixels, taken in ((y[:, 0], shape[0], extent[0]), (x[0], shape[1], extent[1])):
+            wanted = (torch.arange(pixels) + 0.5) * taken / pixels
+            assert torch.allclose(found, wanted.clamp(1, max(1, 2 * -(-taken // 2) - 1)), atol=1e-4)
