@@ -69,6 +69,8 @@ def test_what_is_no_mask_is_refused_by_name(tmp_path: Path) -> None:
         save(tmp_path / "twice" / folder / "x.png", [[0, 1]])
     with pytest.raises(UserError, match="2 files of the stem 'x'"):
         open_masks(tmp_path / "twice", ["x.png"], [{}], None)
+    with pytest.raises(UserError, match=r"1 mask .* among the images of DATA, such as 'm/x.png'"):
+        open_masks(save(tmp_path / "all/m/x.png", [[0, 1]]).parent, ["i/x.png", "m/x.png"], NONE, tmp_path / "all")
     Image.fromarray(np.arange(300, dtype=np.uint16)[None]).save(tmp_path / "one/y.png")
     with pytest.raises(UserError, match=r"more than 256 numbers.*--instances"):
         open_masks(tmp_path / "one", ["y"], [{}], None)

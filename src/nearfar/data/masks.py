@@ -108,6 +108,16 @@ def open_masks(
             f"none of {counted(len(names), 'images')} has a mask in {str(given)!r}: {names[0]!r}, for one, wants "
             f"a file of that path or of the stem {PurePosixPath(names[0]).stem!r} there"
         )
+    mistaken = [
+        name
+        for name, path in zip(names, paths, strict=True)
+        if path is not None and root is not None and Path(root, name).resolve() == path.resolve()
+    ]
+    if mistaken:
+        raise UserError(
+            f"{counted(len(mistaken), 'masks')} in {str(given)!r} are among the images of DATA, such as "
+            f"{mistaken[0]!r}: give the folder of the images alone, or a list of them"
+        )
     found: set[int] = set()
     for path in paths:
         if path is not None:
