@@ -39,6 +39,7 @@ ROOMS = [
         "report",
         "run",
         "across",
+        "dense",
         "generation",
         "writing",
         "fewlabels",

@@ -16,7 +16,7 @@ from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.owner import owned
-from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,7 +142,7 @@ class Evaluate(OfRun):
     there are thousands of labels."""
     retrieval: bool = False
     """Recall@1 and @5 as well, the protocol of papers on videos: how often the training samples nearest to a test
-    sample, by cosine, hold one of its class."""
+    sample, by cosine, hold one of its class. With --boxes: how often objects find those of their class."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -161,6 +161,31 @@ class Evaluate(OfRun):
     future: bool = False
     """Of a run of dpc: how often what comes next in a clip is found by what was predicted, among all that some clips
     show. No label is used."""
+    masks: str = ""
+    """Of images: a folder of masks, of the paths or stems of the images, or the column of DATA that names the mask of
+    each. How well the class of each pixel is told from the encoder's maps: mIoU and Dice."""
+    instances: bool = False
+    """With --masks: numbers above 0 are those of single objects, which are one class."""
+    ignore: NonNegativeInt | None = None
+    """With --masks: the number of pixels that count for nothing, such as 255."""
+    boxes: str = ""
+    """Of images: a .csv of path, xmin, ymin, xmax, ymax and label, a folder of VOC's .xml files, or a COCO .json file.
+    How well objects are found by a light head on the encoder's maps: AP50 and AP."""
+    box_origin: Literal[0, 1] = 0
+    """With --boxes, of a .csv: 1 where pixels are counted from 1 and xmax and ymax are inside the box, as in VOC."""
+    annotated_only: bool = False
+    """With --boxes: leave out images without boxes, which are background otherwise."""
+    steps: PositiveInt = 300
+    """With --boxes, or with --masks --finetune: steps of training."""
+    seeds: PositiveInt = 3
+    """With --boxes: how often the head is trained anew."""
+    finetune: bool = False
+    """With --masks or --boxes: a copy of the encoder is trained with the head."""
+    correspondences: bool = False
+    """Of images: how often a place is found again in another crop of the same image, by the encoder's maps. No label is
+    used."""
+    size: PositiveInt = 256
+    """With --masks, --boxes or --correspondences: the longer side of an image as the encoder sees it, in pixels."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -272,6 +297,8 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.writing import learned_to_write, writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    if table := _of_places(run, asked):
+        return _tell(run, table)
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
@@ -303,6 +330,48 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     return _tell(run, table)
+
+
+def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
+    """The table of what is where in images, if that is asked for. Raises ValueError where flags do not go together."""
+    flags = {
+        "masks": ("instances", "ignore", "finetune", "size", "steps"),
+        "boxes": ("box_origin", "annotated_only", "finetune", "size", "steps", "seeds"),
+        "correspondences": ("size",),
+    }
+    named = [name for name in flags if getattr(asked, name)]
+    others = ("prompts", "align", "future", "svm", "retrieval", "labels", "label_column", "test", "keep_words")
+    given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(asked, f.name)}
+    own = {name for several in flags.values() for name in several}
+    if named == ["boxes"] and asked.retrieval:
+        flags = {"boxes": ("box_origin", "size")}
+        others = tuple(name for name in others if name != "retrieval")
+    if len(named) > 1 or (named and given & set(others)):
+        which = [*named, *(name for name in others if name in given)][:2]
+        raise UserError(f"{' and '.join(f'--{name}' for name in which)} are measured apart: give one".replace("_", "-"))
+    strange = sorted(name for name in given & own if not any(name in flags[one] for one in named))
+    if strange:
+        takers = " or ".join(f"--{one}" for one, several in flags.items() if strange[0] in several) or "--boxes alone"
+        raise UserError(f"--{strange[0].replace('_', '-')} goes with {takers}")
+    if not named:
+        return None
+    (one,) = named
+    values = {name: getattr(asked, name) for name in (*flags[one], "seed")}
+    if one == "masks":
+        from nearfar.dense.segmentation import segment
+
+        return segment(run, asked.data, asked.masks, **values, say=print)
+    if one == "boxes" and asked.retrieval:
+        from nearfar.dense.instances import find
+
+        return find(run, asked.data, asked.boxes, **values, say=print)
+    if one == "boxes":
+        from nearfar.dense.detection import detect
+
+        return detect(run, asked.data, asked.boxes, **values, say=print)
+    from nearfar.dense.correspondence import correspond
+
+    return correspond(run, asked.data, **values, say=print)
 
 
 def _tell(run: Run, table: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -351,6 +351,18 @@ class Kind:
         blocks = [(samples, index) for samples in parts for index in torch.arange(len(samples)).split(512)]
         return {self.raw_name: torch.cat([self.raw(samples, index, encoder) for samples, index in blocks])}
 
+    def whole_facts(self, encoder: Encoder, side: int) -> dict[str, Any]:
+        """What `open_as` is to go by instead of what training did, so that samples can be seen whole.
+
+        side: of the views, in pixels, where the network takes it; else its own.
+        Raises ValueError for samples in which nothing has a place, and for encoders without maps.
+        """
+        raise UserError(f"{self.noun} are not measured by what is where in them: images are")
+
+    def whole(self, samples: Any, encoder: Encoder) -> Whole:
+        """Samples that were opened so, seen whole."""
+        raise NotImplementedError
+
     def describe(self, facts: dict[str, Any]) -> str:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""
@@ -456,6 +468,29 @@ def _only(module: Any) -> Kind:
     if len(kinds) != 1:
         raise UserError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
     return kinds[0]()
+
+
+class Whole(Protocol):
+    """Samples seen whole, as squares in which everything has a place, from the upper left."""
+
+    @property
+    def side(self) -> int:
+        """Of the squares, in pixels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def extent(self, i: int, /) -> tuple[int, int]:
+        """Rows and columns of its square that sample i takes."""
+        ...
+
+    def size(self, i: int, /) -> tuple[int, int]:
+        """Width and height of sample i as it is stored, in pixels."""
+        ...
+
+    def view(self, index: Tensor, /) -> Tensor:
+        """Some of the squares: n x C x side x side, in [0, 1]."""
+        ...
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ from nearfar.modalities.image.sources import (
     root_of,
 )
 from nearfar.modalities.image.views import Draws, Views
+from nearfar.modalities.image.whole import Whole
 from nearfar.nn.weights import read_weights
 
 
@@ -242,6 +243,19 @@ class ImageKind(kind.Kind):
     def plain(self, encoder: Any) -> Views:
         """The middle of each image."""
         return image_views.plain(encoder.spec["size"])
+
+    @torch.no_grad()
+    def whole_facts(self, encoder: Any, side: int) -> dict[str, Any]:
+        """The side of the stored squares: that of transformers is their own."""
+        encoder.maps(encoder.example(1))  # or an error: it has none
+        try:
+            encoder.maps(torch.zeros(1, encoder.spec["channels"], side, side))
+        except (RuntimeError, AssertionError):
+            return {"side": encoder.spec["size"]}
+        return {"side": side}
+
+    def whole(self, samples: Images, encoder: Any) -> Whole:
+        return Whole(samples, samples.side, tuple(encoder.spec.get("mean") or [0.5] * samples.channels))
 
     def raw(self, samples: Images, index: Tensor, encoder: Any) -> Tensor:
         """Pixels, at 32 px at most."""
