@@ -33,6 +33,7 @@ ROOMS = [
     *(
         "data",
         "evaluation",
+        "looking",
         "modalities",
         "export",
         "training",
@@ -65,6 +66,7 @@ LIGHT = [
         "training/plan.py",
     ),
     *(
+        "looking/__init__.py",
         "modalities/__init__.py",
         "modalities/recipes.py",
         "fewlabels/settings.py",

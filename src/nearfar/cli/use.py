@@ -13,6 +13,7 @@ from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
+from nearfar.looking import Look
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
 
@@ -173,6 +174,33 @@ class Report(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LookAt(OfRun):
+    """What a run has learned, to be looked at: one self-contained HTML page. What is not possible says why."""
+
+    run: RunArg
+    data: DataArg
+    kind: tuple[Look, ...] = ()
+    """What to look at, one or several; all by default. kernels: filters of the first layer. features: maps as colors.
+    attention: of the heads of a vision transformer. similarity: the parts that make a sample similar to another.
+    neighbors, retrieval: what is found, right and wrong. positives: views of a sample that lie apart. negatives: other
+    samples that lie near, with their share of the gradient. clusters: what a prototype or cluster holds."""
+    out: str = ""
+    """Where the page goes; RUN/look.html by default, and then the report shows it too."""
+    force: ForceArg = False
+    labels: str = ""
+    """Labels of the data, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which encoder of the run."""
+    tower: str = ""
+    """Of an encoder with several towers, the one to look at, by its name."""
+    seed: Seed = 0
+    """Of the samples that are shown."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(Checked):
     """Weights that load without nearfar: encoder.safetensors, encoder.json, and encoder.py, which loads them and is
     itself run and compared before success is reported. Where the run's own such files are damaged, they are written
@@ -303,6 +331,32 @@ def report(argv: list[str]) -> int:
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
+    return 0
+
+
+def look(argv: list[str]) -> int:
+    """Write a page of what a run has learned."""
+    asked = parsed(LookAt, "look", argv)
+    if asked.out:
+        insist_free(Path(asked.out), force=asked.force)
+    from nearfar.report.look import write_page
+    from nearfar.report.page import title
+    from nearfar.report.record import check_look, read
+    from nearfar.run import load
+
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    with nullcontext() if asked.out else owned(run.path):
+        content = run.look(
+            asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
+        )
+        if not asked.out:
+            run.write("look", content)
+        page = write_page(Path(asked.out or run.path / "look.html"), check_look(content), title(read(run.path)))
+    for section in content["sections"]:
+        if section["missing"]:
+            print(f"{section['kind']} is not possible here: {section['missing']}.")
+    made = [section["kind"] for section in content["sections"] if not section["missing"]]
+    print(f"Shown: {', '.join(made) or 'nothing'} ({page.stat().st_size / 2**20:.1f} MiB)\nPage: {page}")
     return 0
 
 

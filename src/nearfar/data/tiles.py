@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -285,11 +286,17 @@ def contained(uri: object) -> str | None:
 
 
 def data_uri(image: Tensor) -> str:
-    """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
-    array = image.permute(1, 2, 0).numpy()
+    """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI; with a fourth channel, that of opacity, as a PNG."""
+    array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    shown = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    return picture_uri(shown, "PNG" if array.shape[2] == 4 else "JPEG")
+
+
+def picture_uri(image: Image.Image, form: str) -> str:
+    """An image in a data URI.  form: "JPEG" or "PNG"."""
     file = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    image.save(file, form, **({"quality": 82, "subsampling": 0} if form == "JPEG" else {}))
+    return f"data:image/{form.lower()};base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _wav_uri(wave: Tensor, rate: int) -> str:

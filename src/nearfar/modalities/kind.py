@@ -378,6 +378,13 @@ class Kind:
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
 
+    def pictures(self, view: Any) -> Tensor:
+        """What a view looks like, for pages that show what a network makes of it: N x 3 x H x W, in [0, 1].
+
+        Raises ValueError where it is not looked at.
+        """
+        raise UserError(f"views of {self.noun} are not looked at as pictures")
+
     def picture(self, pixels: Tensor) -> Image.Image:
         """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""
         raise UserError(f"{self.noun} are no images")

@@ -57,15 +57,16 @@ class Gallery:
 
 def neighbors(record: Record) -> Gallery | None:
     """A group for each query: it, and what is nearest to it by cosine."""
-    return None if record.neighbors is None else _grid(record.neighbors)
+    return None if record.neighbors is None else neighbor_gallery(record.neighbors)
 
 
 def found(record: Record) -> list[tuple[str, Gallery]]:
     """For each direction, "image to text", a group for each query: it, and what it finds on the other side."""
-    return [(grid["name"], _grid(grid)) for grid in record.found]
+    return [(grid["name"], neighbor_gallery(grid)) for grid in record.found]
 
 
-def _grid(grid: Mapping[str, Any]) -> Gallery:
+def neighbor_gallery(grid: Mapping[str, Any]) -> Gallery:
+    """A group for each query of a grid, as `nearfar.report.samples.neighbor_grid` gives it."""
     groups = [
         Group([_tile(query), *(_tile(near, query) for near in query["neighbors"])], 1 + len(query["neighbors"]))
         for query in grid["queries"]

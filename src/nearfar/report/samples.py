@@ -34,16 +34,9 @@ def neighbor_grid(
     the face of the tiles adds to the whole and to each tile (`nearfar.data.tiles`). A label is the name of a class, or
     None.
     """
-    unit = _unit(features)  # N x D
-    label = tiles.label
-    order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
-    count: Counter[int] = Counter()
-    turn = {}
-    for i in order:
-        turn[i] = count[int(label[i])]
-        count[int(label[i])] += 1
-    chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
-    near, similarity = _nearest(unit, chosen, neighbors)  # Q x K, Q x K
+    unit = unit_rows(features)  # N x D
+    chosen = spread(tiles.label, queries, seed)  # Q
+    near, similarity = nearest(unit, chosen, neighbors)  # Q x K, Q x K
     tile = tiles.each(torch.cat([chosen, near.flatten()]), side)
     return tiles.head() | {
         "queries": [
@@ -52,6 +45,17 @@ def neighbor_grid(
         ],
         "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
     }
+
+
+def spread(label: Tensor, count: int, seed: int) -> Tensor:
+    """Some samples, drawn with `seed` and spread over the classes: positions, `count` int64 at most.  label: N."""
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
+    met: Counter[int] = Counter()
+    turn = {}
+    for i in order:
+        turn[i] = met[int(label[i])]
+        met[int(label[i])] += 1
+    return torch.tensor(sorted(order, key=lambda i: turn[i])[:count], dtype=torch.int64)
 
 
 def found_grid(
@@ -71,7 +75,7 @@ def found_grid(
     query: Q x D.  gallery: N x D.  samples: of which each of these is, Q and N.  tiles: of the samples.  found: how
     many for each query.
     """
-    unit, others = _unit(query), _unit(gallery)
+    unit, others = unit_rows(query), unit_rows(gallery)
     chosen = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:queries].sort().values
     cosine, near = (unit[chosen] @ others.T).topk(min(found, len(others)), dim=1)
     told = replace(tiles, label=torch.arange(len(tiles.names)), classes=tiles.names)
@@ -110,8 +114,8 @@ def embedding_map(
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
-    unit = _unit(features[chosen])  # n x D
-    near, similarity = _nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
+    unit = unit_rows(features[chosen])  # n x D
+    near, similarity = nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
     place, placed, perplexity = _place(unit, seed)  # n x 2
     return {
         **tiles.head(),
@@ -155,7 +159,9 @@ def copy_sets(
     chosen = sorted(rows_of, key=lambda g: (not differ[g], -len(rows_of[g]), g))[:sets]
     rows = {g: rows_of[g][:samples] for g in chosen}
     tile = tiles.each(torch.tensor([i for some in rows.values() for i in some], dtype=torch.int64), side)
-    cosine = {g: (_unit(features[some]) @ _unit(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()}
+    cosine = {
+        g: (unit_rows(features[some]) @ unit_rows(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()
+    }
     return tiles.head() | {
         "sets": [
             {
@@ -190,11 +196,11 @@ def outliers(
     Gives {"samples": [{"name", "label", "similarity": that mean}], "median": of that mean over all samples, or None for
     a single one, "total": N, "protocol"}, the farthest first, with what the face of the tiles adds.
     """
-    unit = _unit(features)  # N x D
+    unit = unit_rows(features)  # N x D
     k = min(neighbors, len(unit) - 1)
     worst, mean, median = [], [], None
     if k > 0:
-        nearness = _nearest(unit, torch.arange(len(unit)), k)[1].mean(1)  # N
+        nearness = nearest(unit, torch.arange(len(unit)), k)[1].mean(1)  # N
         worst = nearness.argsort(stable=True)[:count].tolist()
         mean, median = nearness[worst].tolist(), round(float(nearness.median()), 4)
     tile = tiles.each(torch.tensor(worst, dtype=torch.int64), side)
@@ -227,11 +233,11 @@ def _place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:
     return (place / place.abs().max()).mul(1e4).round().div(1e4), "t-SNE", perplexity
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit_rows(features: Tensor) -> Tensor:
     return F.normalize(features.detach().float().cpu(), dim=1)
 
 
-def _nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` rows of `unit` nearest to each query row but itself, and their cosines: Q x K, Q x K."""
     count = min(count, len(unit) - 1)
     nearest = []

@@ -1,0 +1,71 @@
+"""Maps of a network, as pictures in colors that can be compared."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nearfar.ops.explanation import to_one
+
+
+def pca_colors(maps: Tensor, size: int) -> Tensor:
+    """Maps as colors by their first three principal components: N x C x H x W -> N x 3 x size x size, in [0, 1].
+
+    The components are fitted over all places of all N maps, so that a color means the same in each of them: red, green
+    and blue are the first, second and third. The sign of a component is that by which its largest loading is positive.
+    Each is scaled by its 1st and 99th percentile; one that does not vary is 0.5.
+    """
+    from sklearn.decomposition import PCA  # takes a second to load
+
+    n, channels, height, width = maps.shape
+    rows = maps.detach().float().cpu().movedim(1, 3).reshape(-1, channels)  # NHW x C
+    count = min(3, channels, len(rows))
+    colors = torch.full((len(rows), 3), 0.5)
+    if float((rows - rows.mean(0)).norm()) > 1e-6 * float(rows.norm()):
+        fitted = PCA(count, random_state=0).fit(rows.numpy())
+        axes = torch.from_numpy(fitted.components_).float()  # count x C
+        largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+        places = (rows - rows.mean(0)) @ (axes * largest.sign()).T  # NHW x count
+        ends = torch.tensor([0.01, 0.99])
+        low, high = torch.quantile(places[:: max(1, len(places) // 100_000)], ends, dim=0)
+        varied = high - low > 1e-6 * (high - low).max().clamp(min=1e-30)
+        colors[:, :count] = torch.where(varied, (places - low) / (high - low), 0.5).clamp(0, 1)
+    picture = colors.unflatten(0, (n, height, width)).movedim(3, 1)
+    return F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
+
+
+def heat(maps: Tensor) -> Tensor:
+    """Maps as colors, each from its lowest place, dark, to its highest, light: N x H x W -> N x 3 x H x W, in [0, 1].
+
+    A map that is the same everywhere is dark all over.
+    """
+    at = to_one(maps.float()) * (len(_HEAT) - 1)
+    low = at.floor().long().clamp(max=len(_HEAT) - 2)
+    part = (at - low)[..., None]
+    table = _HEAT.to(maps.device)
+    return ((1 - part) * table[low] + part * table[low + 1]).movedim(3, 1)
+
+
+def laid_over(picture: Tensor, maps: Tensor) -> Tensor:
+    """A map in colors over a picture, which shows through in gray: N x 3 x H x W in [0, 1], N x h x w -> N x 3 x H x W.
+
+    Maps are brought to the size of the picture (bilinear).
+    """
+    fine = F.interpolate(maps[:, None].float(), picture.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return 0.4 * picture.mean(1, keepdim=True) + 0.6 * heat(fine)
+
+
+_HEAT = torch.tensor(
+    [
+        [0, 0, 4],
+        [40, 11, 84],
+        [101, 21, 110],
+        [159, 42, 99],
+        [212, 72, 66],
+        [245, 125, 21],
+        [250, 193, 39],
+        [252, 255, 164],
+    ]
+).div(255)
+"""Dark to light through violet and orange, as inferno of Smith and van der Walt: lightness rises in even steps."""
