@@ -142,6 +142,14 @@ class Encoder(nn.Module):
             maps.append(view)
         return maps
 
+    def looked_at(self) -> nn.Module:
+        """The layer at which one asks which parts of a view counted for the representation: what it gives is of these
+        parts, such as maps, N x C x H x W, or tokens, N x T x C. It is called once in a forward pass.
+
+        Raises ValueError where there is none.
+        """
+        raise UserError(f"{self._name} has no layer that tells which parts of a sample counted")
+
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
 

@@ -21,12 +21,12 @@ def hardest_positives(first: Tensor, second: Tensor, count: int) -> tuple[Tensor
 def gradient_shares(
     z: Tensor, anchors: Tensor, *, temperature: float, group: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """By which share of the force that pushes an anchor away each other sample pushes it, and their cosines: A x N each.
+    """The share of each other sample in the force that pushes an anchor away, and their cosines: A x N each.
 
         share_ij = exp(z_i . z_j / temperature) / sum over the others k of exp(z_i . z_k / temperature)
 
-    the gradient of the log-sum-exp over negatives in each similarity. An anchor's own share is 0, as that of the samples
-    of its group; a row sums to 1 where any others are left.
+    the gradient of the log-sum-exp over negatives in each similarity. An anchor's own share is 0, as are those of
+    the samples of its group, and their cosines -inf; a row sums to 1 where any others are left.
     z: N x D.  anchors: positions, A int64.  group: N int64, or MISSING.
     """
     unit = F.normalize(z.float(), dim=1)

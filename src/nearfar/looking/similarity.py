@@ -26,6 +26,12 @@ def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tens
     return (slope.mean(places, keepdim=True) * a).sum(1 if a.dim() == 4 else 2).clamp(min=0)
 
 
+def as_places(cam: Tensor, height: int, width: int) -> Tensor:
+    """The map of a layer of tokens as one of places, without the first tokens, which are none: N x T -> N x height x
+    width. A map, N x H x W, stays as it is."""
+    return cam if cam.dim() == 3 else cam[:, cam.shape[1] - height * width :].unflatten(1, (height, width))
+
+
 def times_input(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor) -> Tensor:
     """Gradient times input of a similarity, at what a layer gives: of the same form as that, such as N x T x dim.
 

@@ -25,6 +25,9 @@ from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
+from nearfar.looking.features import laid_over
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import as_places, similarity_map
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
@@ -384,6 +387,17 @@ class Kind:
         Raises ValueError where it is not looked at.
         """
         raise UserError(f"views of {self.noun} are not looked at as pictures")
+
+    def similar_parts(self, encoder: Encoder, view: Any, target: Tensor) -> list[Parts]:
+        """Which parts of each sample of a view make it similar to a row of its own: N.  target: N x dim.
+
+        Here maps over pictures: see `nearfar.looking.similarity.similarity_map`.
+        Raises ValueError where that is not known of the encoder or the kind.
+        """
+        shown = self.pictures(view)
+        places = encoder.maps(view)[-1].shape[2:]
+        cam = similarity_map(encoder, encoder.looked_at(), view, target)
+        return [Parts(picture=one) for one in laid_over(shown, as_places(cam, *places))]
 
     def picture(self, pixels: Tensor) -> Image.Image:
         """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""

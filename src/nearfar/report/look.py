@@ -12,18 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.batch import MISSING
+from nearfar.clustering.kmeans import kmeans
 from nearfar.data.samples import Samples
-from nearfar.data.tiles import Tiles, data_uri
+from nearfar.data.tiles import Tiles, data_uri, picture_uri
 from nearfar.errors import UserError, counted
-from nearfar.looking.features import pca_colors
+from nearfar.evaluation.retrieval import retrieval
+from nearfar.looking.attention import last_places
+from nearfar.looking.features import laid_over, pca_colors
 from nearfar.looking.kernels import first_kernels, grid, kernel_tiles, strongest
+from nearfar.looking.pairs import gradient_shares, hardest_positives, suspicious_anchors
 from nearfar.method import Encoder, Method
 from nearfar.modalities.kind import Kind, plain_view
 from nearfar.ops.explanation import at_rest
 from nearfar.report.gallery import Gallery, neighbor_gallery
 from nearfar.report.html import write
 from nearfar.report.numbers import protocol
-from nearfar.report.samples import spread
+from nearfar.report.samples import groups_of, nearest, neighbor_grid, spread, unit_rows
 
 SIDE = 128
 """Of a picture, in pixels."""
@@ -106,8 +111,9 @@ def kernels(seen: Seen) -> dict[str, Any]:
             for when, part in (("before training", before), ("after training", weight))
         ]
         change = float((weight - before).norm() / before.norm().clamp(min=1e-12))
-        rows.append({"name": network + what, "label": None, "pictures": pictures, "words": f"moved by {change:.0%}"})
-    return {"rows": rows, "protocol": {"largest by": "norm after training", "moved by": "norm of the change"}}
+        moved = f"training changed the weights by {change:.0%} of their norm"
+        rows.append({"name": network + what, "label": None, "pictures": pictures, "words": moved, "scored": []})
+    return {"rows": rows}
 
 
 def features(seen: Seen) -> dict[str, Any]:
@@ -124,16 +130,206 @@ def features(seen: Seen) -> dict[str, Any]:
     }
 
 
+def attention(seen: Seen) -> dict[str, Any]:
+    """What the heads of the last block attend to, and what is left of the image after all blocks."""
+    heads, through = last_places(seen.encoder, seen.view)
+    count = heads.shape[1]
+    chosen = torch.linspace(0, count - 1, min(count, HEADS)).round().long().tolist()
+    shown = [("all blocks", through), *((f"head {h + 1}", heads[:, h]) for h in chosen)]
+    colored = [(laid_over(seen.pictures, a), caption) for caption, a in shown]
+    return {
+        "rows": [
+            _row(seen, k, [(over[k], caption, f"attention of {caption}") for over, caption in colored])
+            for k in range(len(seen.few))
+        ],
+        "protocol": {"heads": f"{len(chosen)} of {count}, of the last block", "all blocks": "roll-out"},
+    }
+
+
+def similarity(seen: Seen) -> dict[str, Any]:
+    """What makes some samples similar to their nearest neighbor, and to the sample that is farthest."""
+    unit = unit_rows(seen.features)
+    cosine = (unit[seen.few] @ unit.T).scatter(1, seen.few[:, None], torch.nan)  # n x N
+    ends = [("nearest", cosine.nan_to_num(-2).argmax(1)), ("farthest", cosine.nan_to_num(2).argmin(1))]
+    plain, texts, sides = seen.kind.plain(seen.encoder), seen.tiles.face, []
+    for what, other in ends:
+        parts = seen.kind.similar_parts(seen.encoder, seen.view, seen.features[other])
+        theirs = plain_view(plain, seen.samples, other, CPU)
+        sides.append((what, other, parts, theirs))
+    rows = []
+    for k in range(len(seen.few)):
+        pictures, scored = [], []
+        for what, other, parts, theirs in sides:
+            j, part = int(other[k]), parts[k]
+            said = f"{what}, cosine {float(cosine[k, j]):.2f}"
+            if part.picture is not None:
+                pictures += [
+                    (part.picture, f"counts for the {what}", f"what counts for the {what}, {seen.name(j)},"),
+                    (seen.kind.pictures(theirs)[k], said, f"the {what}, {seen.name(j)},"),
+                ]
+            else:
+                scored.append({"caption": f"{said}: {texts.words(j) or seen.name(j)}", "words": list(part.words)})
+        rows.append(_row(seen, k, pictures) | {"scored": scored})
+    return {"rows": rows, "protocol": {"target": "cosine of the representations", "of": "the last maps or tokens"}}
+
+
+def neighbors(seen: Seen) -> dict[str, Any]:
+    """Some samples and those nearest to them."""
+    grid = neighbor_grid(seen.features, seen.tiles, seed=seen.seed)
+    return {"grid": grid, "protocol": grid["protocol"]}
+
+
+def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
+    """The samples whose nearest others are most and least often of their class."""
+    label = seen.samples.label
+    known = (label != MISSING).nonzero()[:, 0]
+    several = known[torch.bincount(label[known])[label[known]] > 1] if len(known) else known
+    if not len(several):
+        raise UserError(f"right and wrong are told by labels, and no two of these {seen.kind.noun} have the same")
+    unit, own = unit_rows(seen.features), label[several]
+    near, _ = nearest(unit[several], torch.arange(len(several)), count)  # Q x K
+    right = own[near] == own[:, None]
+    mean = right.float().mean(1)
+    order = mean.argsort(stable=True)
+    chosen = torch.cat([order[:shown], order[shown:].flip(0)[:shown]])
+    ranks = ", ".join(f"{value:.0%}" for value in right.float().mean(0).tolist())
+    measured = retrieval(seen.features[several], own, seed=seen.seed)
+    finding = (
+        f"Of the {near.shape[1]} nearest, from the first to the last, {ranks} are of the query's class. Over all that "
+        f"are ranked mAP is {measured['mAP']:.1f} % ({measured['low']:.1f} to {measured['high']:.1f}), and in random "
+        f"order {measured['prevalence']:.1f} %."
+    )
+    grid = neighbor_grid(seen.features, seen.tiles, neighbors=count, seed=seen.seed, chosen=several[chosen])
+    for query, share in zip(grid["queries"], mean[chosen].tolist(), strict=True):
+        query["heading"] = f"{share:.0%} right"
+    return {"grid": grid, "finding": finding, "protocol": grid["protocol"]}
+
+
+def positives(seen: Seen, most: int = 512) -> dict[str, Any]:
+    """The samples whose two views are farthest apart."""
+    viewer = seen.kind.views(seen.samples, seen.settings, dict(seen.made))
+    if len(viewer) < 2:
+        raise UserError("one view is made of each sample, and so no two are pulled together")
+    generator = torch.Generator().manual_seed(seen.seed)
+    index = torch.randperm(len(seen.samples), generator=generator)[:most].sort().values
+    draws = viewer.draw(len(index), generator)
+    rows = []
+    with at_rest(seen.encoder), torch.no_grad():
+        for start in range(0, len(index), 64):
+            part = index[start : start + 64]
+            views = viewer(*seen.samples.fetch(part), draws=draws.rows(slice(start, start + len(part))))
+            rows.append([seen.projected(seen.encoder(view).float())[0] for view in views[:2]])
+    first, second = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    hardest, cosine = hardest_positives(first, second, SHOWN)
+    shown = []
+    for k in hardest.tolist():
+        one = index[k : k + 1]
+        words = f"cosine {float(cosine[k]):.2f}"
+        sheet = seen.kind.sheet(seen.samples, viewer, one, draws.rows(slice(k, k + 1)))
+        picture = {"uri": picture_uri(sheet, "PNG"), "caption": "", "alt": f"{seen.name(int(one))} and its views"}
+        shown.append(_sample(seen, int(one)) | {"pictures": [picture], "words": words})
+    finding = (
+        f"Of {counted(len(index), seen.tiles.plural)} half have views whose cosine is above "
+        f"{float(cosine.median()):.2f}; "
+        f"that of the hardest is {float(cosine.min()):.2f}."
+    )
+    return {"rows": shown, "finding": finding, "protocol": {"cosine of": seen.contrasted[1], "seed": seen.seed}}
+
+
+def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
+    """The samples that lie nearest to others as if they were views of them, and by how much they are pushed."""
+    z, what = seen.contrasted
+    labels = bool(seen.made["needs_labels"])  # those of a class are then positives of each other
+    group = seen.samples.label if labels else seen.samples.group
+    temperature = getattr(seen.method, "temperature", None)
+    parts = []
+    for some in torch.arange(len(z)).split(512):
+        share, cosine = gradient_shares(z, some, temperature=float(temperature or 1.0), group=group)
+        best, at = cosine.topk(min(count, len(z) - 1), dim=1)
+        parts.append((best, at, share.gather(1, at)))
+    cosine, near, share = (torch.cat(column) for column in zip(*parts, strict=True))
+    chosen = suspicious_anchors(cosine[:, 0], near[:, 0], anchors)
+    chosen = chosen[cosine[chosen].isfinite().all(1)]
+    if not len(chosen):
+        raise UserError(f"no {seen.tiles.noun} here has as many as {count} negatives")
+    others = len(z) - 1
+    remarks = [[f"{value:.2%}" for value in row] for row in share[chosen].tolist()] if temperature else ()
+    grid = groups_of(seen.tiles, chosen, near[chosen], cosine[chosen], remarks=remarks)
+    if temperature:
+        finding = (
+            f"The percentage is the negative's share of the force that pushes the anchor away, among all {others:,} "
+            f"others, by a softmax at the temperature {float(temperature):g}; on average it is {1 / others:.2%}."
+        )
+    else:
+        why = seen.method if isinstance(seen.method, str) else f"{type(seen.method).__name__} has no temperature"
+        finding = f"No share of a gradient is shown: {why}."
+    wrong = seen.samples.label[chosen, None] == seen.samples.label[near[chosen]]
+    known = (seen.samples.label[chosen] != MISSING)[:, None] & (seen.samples.label[near[chosen]] != MISSING)
+    if not labels and bool(known.any()):
+        finding += (
+            f" Of those shown {float(wrong[known].float().mean()):.0%} are of the anchor's own class: false negatives."
+        )
+    return {"grid": grid, "finding": finding, "protocol": {"cosine of": what, "negatives": others}}
+
+
+def clusters(seen: Seen, shown: int = 6, count: int = 8) -> dict[str, Any]:
+    """The samples nearest to some prototypes of the method, or to the centers of clusters."""
+    table = getattr(seen.method, "prototypes", None)
+    table = getattr(table, "weight", table)
+    if isinstance(table, Tensor):
+        z, what = seen.contrasted
+        centers, called = table.detach().float(), "prototype"
+    else:
+        z, what, called = seen.features, "the representation", "cluster"
+        k = min(max(len(seen.samples.classes), 8), 64, len(z))
+        centers = kmeans(unit_rows(z), k, seed=seen.seed).centroids
+    cosine = unit_rows(z) @ unit_rows(centers).T  # N x K
+    assigned = cosine.argmax(1)
+    held = torch.bincount(assigned, minlength=len(centers))
+    largest = held.argsort(descending=True, stable=True)[:shown]
+    largest = largest[held[largest] > 1]
+    headings, firsts, near, similar = [], [], [], []
+    for c in largest.tolist():
+        best, at = cosine[:, c].masked_fill(assigned != c, -2).topk(min(count, int(held[c])))
+        headings.append(f"{called} {c + 1}: {counted(int(held[c]), seen.tiles.plural)}{_mostly(seen, assigned == c)}")
+        firsts.append(int(at[0]))
+        near.append(at[1:])
+        similar.append(best[1:])
+    parts = [
+        groups_of(seen.tiles, torch.tensor([first]), at[None], best[None], headings=[heading])
+        for heading, first, at, best in zip(headings, firsts, near, similar, strict=True)
+    ]
+    if not parts:
+        raise UserError(f"no {called} holds two {seen.tiles.plural} or more")
+    grid = parts[0] | {"queries": [query for part in parts for query in part["queries"]]}
+    empty = int((held == 0).sum())
+    finding = f"{counted(len(centers), called + 's')}, of which {empty:,} are the nearest of no {seen.tiles.noun}."
+    return {"grid": grid, "finding": finding, "protocol": {"cosine of": what}}
+
+
+def _mostly(seen: Seen, which: Tensor) -> str:
+    """The class that most of some samples are of, and how many are."""
+    label = seen.samples.label[which]
+    if not len(known := label[label != MISSING]):
+        return ""
+    most = torch.bincount(known)
+    return f", {int(most.max()) / len(known):.0%} {seen.samples.classes[int(most.argmax())]}"
+
+
 def _shape(maps: Tensor) -> str:
     return f"{maps.shape[1]} x {maps.shape[2]} x {maps.shape[3]}"
 
 
-def _row(seen: Seen, k: int, pictures: Sequence[tuple[Tensor, str, str]], words: str = "") -> dict[str, Any]:
+def _row(seen: Seen, k: int, pictures: Sequence[tuple[Tensor, str, str]]) -> dict[str, Any]:
     """Pictures of one of the few samples, behind itself.  pictures: 3 x H x W in [0, 1], a caption, and what it is."""
-    name, label = seen.name(int(seen.few[k])), seen.tiles.class_name(int(seen.few[k]))
-    shown = [_picture(_bytes(x), caption, f"{what} of {name}") for x, caption, what in pictures]
-    first = _picture(_bytes(seen.pictures[k]), "", name)
-    return {"name": name, "label": label, "pictures": [first, *shown], "words": words}
+    i = int(seen.few[k])
+    shown = [_picture(_bytes(x), caption, f"{what} of {seen.name(i)}") for x, caption, what in pictures]
+    first = [_picture(_bytes(seen.pictures[k]), "", seen.name(i))] if pictures else []
+    return _sample(seen, i) | {"pictures": [*first, *shown]}
+
+
+def _sample(seen: Seen, i: int) -> dict[str, Any]:
+    return {"name": seen.name(i), "label": seen.tiles.class_name(i), "pictures": [], "words": "", "scored": []}
 
 
 def _picture(image: Tensor, caption: str, alt: str) -> dict[str, str]:
@@ -147,6 +343,13 @@ def _bytes(x: Tensor) -> Tensor:
 SECTIONS: dict[str, Callable[[Seen], dict[str, Any]]] = {
     "kernels": kernels,
     "features": features,
+    "attention": attention,
+    "similarity": similarity,
+    "neighbors": neighbors,
+    "retrieval": found,
+    "positives": positives,
+    "negatives": negatives,
+    "clusters": clusters,
 }
 """What can be looked at, by the names that `nearfar look --kind` takes, in the order of the page."""
 

@@ -32,7 +32,8 @@ class RunPage:
     facts: names and values of the header.  folder: of the run, quoted for a shell.  classifier: whether it is one.
     encoder_only: whether the curves are of the encoder, which a classifier took as it was.
     results, cards, classes: of results/*.json; classes has title and table of single classes.
-    look: what was learned, to be looked at.  written: concepts, what was written for them, and a true sentence, of some.
+    look: what was learned, to be looked at.
+    written: concepts, what was written for them, and a true sentence, of some.
     map: as stored, for the script.  views: the contact sheet, a data URI.
     damaged: the names of files that could not be read.
     skipped: name and reason of the first files that could not be read, of `skipped_count`.

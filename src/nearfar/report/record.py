@@ -244,6 +244,7 @@ def check_grid(grid: dict[str, Any]) -> dict[str, Any]:
     """Bring what `nearfar.report.samples.neighbor_grid` gave into the form that templates take."""
     face = _face(grid)
     for query in grid["queries"]:
+        query["heading"] = str(query.get("heading", ""))
         _check_tiles([query, *query["neighbors"]], grid, face)
     return grid
 
@@ -266,6 +267,9 @@ def check_look(content: dict[str, Any]) -> dict[str, Any]:
         for row in one["rows"]:
             row.update(name=str(row["name"]), words=str(row["words"]))
             row["label"] = None if row["label"] is None else str(row["label"])
+            for scored in row["scored"]:
+                words = [(str(word), max(-1.0, min(1.0, _finite(share) or 0.0))) for word, share in scored["words"]]
+                scored.update(caption=str(scored["caption"]), words=words)
             for picture in row["pictures"]:
                 picture.update(caption=str(picture["caption"]), alt=str(picture["alt"]), uri=contained(picture["uri"]))
         if one["grid"] is not None:
@@ -314,6 +318,7 @@ def _check_tiles(tiles: list[dict[str, Any]], result: dict[str, Any], face: type
             name=str(tile["name"]),
             label=None if label is None else str(label),
             similarity=_finite(tile.get("similarity")),
+            remark=str(tile.get("remark", "")),
         )
         face.check_tile(tile, result)
 

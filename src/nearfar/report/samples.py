@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,25 +26,53 @@ def neighbor_grid(
     neighbors: int = 7,
     side: int = 72,
     seed: int = 0,
+    chosen: Tensor | None = None,
 ) -> dict[str, Any]:
     """The content of results/neighbors.json: some samples, and the samples nearest to each by cosine.
 
     features: N x D.  queries: how many samples, drawn with `seed` and spread over the classes.  neighbors: how many of
-    each.  side: of a tile, in pixels.
+    each.  side: of a tile, in pixels.  chosen: these samples instead, int64.
     Gives {"queries": [{"name", "label", "neighbors": [{"name", "label", "similarity"}]}], "protocol": {...}}, with what
     the face of the tiles adds to the whole and to each tile (`nearfar.data.tiles`). A label is the name of a class, or
     None.
     """
     unit = unit_rows(features)  # N x D
-    chosen = spread(tiles.label, queries, seed)  # Q
+    chosen = spread(tiles.label, queries, seed) if chosen is None else chosen  # Q
     near, similarity = nearest(unit, chosen, neighbors)  # Q x K, Q x K
+    protocol = {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed}
+    return groups_of(tiles, chosen, near, similarity, side=side) | {"protocol": protocol}
+
+
+def groups_of(
+    tiles: Tiles,
+    chosen: Tensor,
+    near: Tensor,
+    similarity: Tensor,
+    *,
+    side: int = 72,
+    headings: Sequence[str] = (),
+    remarks: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:
+    """Groups of samples, each behind its first, as `neighbor_grid` gives them.
+
+    chosen: the first of each, Q int64.  near, similarity: the others, Q x K.  headings: over each group.  remarks: on
+    the others, a few words each.
+    """
     tile = tiles.each(torch.cat([chosen, near.flatten()]), side)
+    headings, remarks = headings or [""] * len(chosen), remarks or [[""] * near.shape[1]] * len(chosen)
+    rows = zip(chosen.tolist(), near.tolist(), similarity.tolist(), headings, remarks, strict=True)
     return tiles.head() | {
         "queries": [
-            tile[query] | {"neighbors": [tile[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
-            for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
-        ],
-        "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
+            tile[query]
+            | {"heading": heading}
+            | {
+                "neighbors": [
+                    tile[j] | {"similarity": round(s, 4), "remark": remark}
+                    for j, s, remark in zip(js, ss, said, strict=True)
+                ]
+            }
+            for query, js, ss, heading, said in rows
+        ]
     }
 
 
