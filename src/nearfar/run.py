@@ -29,7 +29,7 @@ from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
-from nearfar.looking import Look
+from nearfar.looking import LOOKS, Look
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
@@ -480,7 +480,8 @@ class Run:
         self.write("map", embedding_map(features, shown))
         self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
-        self.write("look", self._look(samples, data, (), self.settings.seed))
+        others = [name for name in LOOKS if name != "neighbors"]
+        self.write("look", self._look(samples, data, others, self.settings.seed))
 
     @checked
     def look(

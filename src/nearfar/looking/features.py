@@ -35,37 +35,26 @@ def pca_colors(maps: Tensor, size: int) -> Tensor:
     return F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
 
 
-def heat(maps: Tensor) -> Tensor:
-    """Maps as colors, each from its lowest place, dark, to its highest, light: N x H x W -> N x 3 x H x W, in [0, 1].
+def inferno(level: Tensor) -> Tensor:
+    """Levels from 0 to 1 as colors, dark to light: N x H x W -> N x 3 x H x W, in [0, 1].
 
-    A map that is the same everywhere is dark all over.
+    The color map of Smith and van der Walt, without its lightest end: lightness rises in even steps.
     """
-    at = to_one(maps.float()) * (len(_HEAT) - 1)
-    low = at.floor().long().clamp(max=len(_HEAT) - 2)
-    part = (at - low)[..., None]
-    table = _HEAT.to(maps.device)
-    return ((1 - part) * table[low] + part * table[low + 1]).movedim(3, 1)
+    place = level.clamp(0, 1) * (len(_INFERNO) - 1)
+    low = place.long().clamp(max=len(_INFERNO) - 2)
+    share = (place - low)[..., None]
+    colors = torch.tensor(_INFERNO, dtype=torch.float32, device=level.device) / 255
+    return (colors[low] * (1 - share) + colors[low + 1] * share).movedim(3, 1)
 
 
 def laid_over(picture: Tensor, maps: Tensor) -> Tensor:
     """A map in colors over a picture, which shows through in gray: N x 3 x H x W in [0, 1], N x h x w -> N x 3 x H x W.
 
-    Maps are brought to the size of the picture (bilinear).
+    Each map is scaled by itself, from its lowest place to its highest; one that is the same everywhere is dark. Maps are
+    brought to the size of the picture (bilinear).
     """
     fine = F.interpolate(maps[:, None].float(), picture.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    return 0.4 * picture.mean(1, keepdim=True) + 0.6 * heat(fine)
+    return 0.4 * picture.mean(1, keepdim=True) + 0.6 * inferno(to_one(fine))
 
 
-_HEAT = torch.tensor(
-    [
-        [0, 0, 4],
-        [40, 11, 84],
-        [101, 21, 110],
-        [159, 42, 99],
-        [212, 72, 66],
-        [245, 125, 21],
-        [250, 193, 39],
-        [252, 255, 164],
-    ]
-).div(255)
-"""Dark to light through violet and orange, as inferno of Smith and van der Walt: lightness rises in even steps."""
+_INFERNO = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39))

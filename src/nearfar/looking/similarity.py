@@ -17,13 +17,14 @@ def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tens
 
         cam = max(0, sum_c A_c mean_uv(d y / d A_c,uv)),    y = cos(encoder(view), target)
 
-    layer: a part of the encoder that gives maps A, N x C x H x W, or N x T x C of tokens: then N x T comes out. Where y
-    does not depend on it, the map is 0.  target: N x dim.
+    layer: a part of the encoder that gives maps A, N x C x H x W, or of clips N x C x T x H x W; or N x T x C of tokens:
+    then N x T comes out. Where y does not depend on it, the map is 0.  target: N x dim.
     Selvaraju et al. 2016, arXiv 1610.02391, with a similarity in the place of a logit.
     """
     a, slope = _at(encoder, layer, view, target)
-    places = tuple(range(2, a.dim())) if a.dim() == 4 else (1,)
-    return (slope.mean(places, keepdim=True) * a).sum(1 if a.dim() == 4 else 2).clamp(min=0)
+    tokens = a.dim() == 3
+    places = (1,) if tokens else tuple(range(2, a.dim()))
+    return (slope.mean(places, keepdim=True) * a).sum(2 if tokens else 1).clamp(min=0)
 
 
 def as_places(cam: Tensor, height: int, width: int) -> Tensor:
@@ -32,8 +33,9 @@ def as_places(cam: Tensor, height: int, width: int) -> Tensor:
     return cam if cam.dim() == 3 else cam[:, cam.shape[1] - height * width :].unflatten(1, (height, width))
 
 
-def times_input(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor) -> Tensor:
-    """Gradient times input of a similarity, at what a layer gives: of the same form as that, such as N x T x dim.
+def times_input(encoder: nn.Module, layer: nn.Module | None, view: Any, target: Tensor) -> Tensor:
+    """Gradient times input of a similarity, at what a layer gives, or at the view itself where it is one tensor: of the
+    same form as that, such as N x T x dim.
 
         s = A * d y / d A,    y = cos(encoder(view), target)
 
@@ -44,15 +46,18 @@ def times_input(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor)
     return slope * a
 
 
-def _at(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+def _at(encoder: nn.Module, layer: nn.Module | None, view: Any, target: Tensor) -> tuple[Tensor, Tensor]:
     """What a layer gives, and the gradient of the cosine in it. No parameter gets one; hook and modes are undone."""
     given: list[Tensor] = []
+    if layer is None:
+        view = view.detach().requires_grad_()
+        given.append(view)
 
     def keep(_: nn.Module, __: Any, out: Tensor) -> Tensor:
         given.append(out if out.requires_grad else out.detach().requires_grad_())
         return given[-1]
 
-    hook = layer.register_forward_hook(keep)
+    hook = None if layer is None else layer.register_forward_hook(keep)
     try:
         with at_rest(encoder), torch.enable_grad():
             y = F.cosine_similarity(encoder(view), target.detach(), dim=1).sum()
@@ -60,6 +65,7 @@ def _at(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor) -> tupl
             if y.requires_grad and given:
                 (slope,) = torch.autograd.grad(y, given[-1], allow_unused=True)
     finally:
-        hook.remove()
+        if hook is not None:
+            hook.remove()
     a = given[-1].detach()
     return a, torch.zeros_like(a) if slope is None else slope

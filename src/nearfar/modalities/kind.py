@@ -381,8 +381,8 @@ class Kind:
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
 
-    def pictures(self, view: Any) -> Tensor:
-        """What a view looks like, for pages that show what a network makes of it: N x 3 x H x W, in [0, 1].
+    def pictures(self, encoder: Encoder, view: Any) -> Tensor:
+        """What a view of an encoder looks like, for pages that show what it makes of it: N x 3 x H x W, in [0, 1].
 
         Raises ValueError where it is not looked at.
         """
@@ -394,7 +394,7 @@ class Kind:
         Here maps over pictures: see `nearfar.looking.similarity.similarity_map`.
         Raises ValueError where that is not known of the encoder or the kind.
         """
-        shown = self.pictures(view)
+        shown = self.pictures(encoder, view)
         places = encoder.maps(view)[-1].shape[2:]
         cam = similarity_map(encoder, encoder.looked_at(), view, target)
         return [Parts(picture=one) for one in laid_over(shown, as_places(cam, *places))]

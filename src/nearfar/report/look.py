@@ -76,7 +76,7 @@ class Seen:
     @cached_property
     def pictures(self) -> Tensor:
         """What it looks like: n x 3 x SIDE x SIDE, in [0, 1]."""
-        shown = self.kind.pictures(self.view)
+        shown = self.kind.pictures(self.encoder, self.view)
         return F.interpolate(shown, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
 
     @cached_property
@@ -92,7 +92,7 @@ class Seen:
             return torch.cat([head(rows).float() for rows in features.split(1024)]), "the embedding behind the head"
 
     def name(self, i: int) -> str:
-        return self.samples.names[int(i)]
+        return self.tiles.names[int(i)]
 
 
 def kernels(seen: Seen) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def kernels(seen: Seen) -> dict[str, Any]:
             for when, part in (("before training", before), ("after training", weight))
         ]
         change = float((weight - before).norm() / before.norm().clamp(min=1e-12))
-        moved = f"training changed the weights by {change:.0%} of their norm"
+        moved = f"training changed the weights by {_per_cent(change)} of their norm"
         rows.append({"name": network + what, "label": None, "pictures": pictures, "words": moved, "scored": []})
     return {"rows": rows}
 
@@ -120,6 +120,8 @@ def features(seen: Seen) -> dict[str, Any]:
     """The maps at a few depths, in the colors of their principal components."""
     with at_rest(seen.encoder), torch.no_grad():
         maps = seen.encoder.maps(seen.view)
+    if any(one.dim() != 4 for one in maps):
+        raise UserError("its maps are of space and time, N x C x T x H x W, and maps of one picture are shown")
     colored = [(pca_colors(one, SIDE), _shape(one)) for one in maps]
     return {
         "rows": [
@@ -155,17 +157,18 @@ def similarity(seen: Seen) -> dict[str, Any]:
     for what, other in ends:
         parts = seen.kind.similar_parts(seen.encoder, seen.view, seen.features[other])
         theirs = plain_view(plain, seen.samples, other, CPU)
-        sides.append((what, other, parts, theirs))
+        pictured = parts[0].picture is not None
+        sides.append((what, other, parts, seen.kind.pictures(seen.encoder, theirs) if pictured else None))
     rows = []
     for k in range(len(seen.few)):
         pictures, scored = [], []
-        for what, other, parts, theirs in sides:
+        for what, other, parts, shown in sides:
             j, part = int(other[k]), parts[k]
             said = f"{what}, cosine {float(cosine[k, j]):.2f}"
-            if part.picture is not None:
+            if part.picture is not None and shown is not None:
                 pictures += [
                     (part.picture, f"counts for the {what}", f"what counts for the {what}, {seen.name(j)},"),
-                    (seen.kind.pictures(theirs)[k], said, f"the {what}, {seen.name(j)},"),
+                    (shown[k], said, f"the {what}, {seen.name(j)},"),
                 ]
             else:
                 scored.append({"caption": f"{said}: {texts.words(j) or seen.name(j)}", "words": list(part.words)})
@@ -192,7 +195,7 @@ def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
     mean = right.float().mean(1)
     order = mean.argsort(stable=True)
     chosen = torch.cat([order[:shown], order[shown:].flip(0)[:shown]])
-    ranks = ", ".join(f"{value:.0%}" for value in right.float().mean(0).tolist())
+    ranks = ", ".join(map(_per_cent, right.float().mean(0).tolist()))
     measured = retrieval(seen.features[several], own, seed=seen.seed)
     finding = (
         f"Of the {near.shape[1]} nearest, from the first to the last, {ranks} are of the query's class. Over all that "
@@ -201,7 +204,7 @@ def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
     )
     grid = neighbor_grid(seen.features, seen.tiles, neighbors=count, seed=seen.seed, chosen=several[chosen])
     for query, share in zip(grid["queries"], mean[chosen].tolist(), strict=True):
-        query["heading"] = f"{share:.0%} right"
+        query["heading"] = f"{round(share * near.shape[1])} of {near.shape[1]} right"
     return {"grid": grid, "finding": finding, "protocol": grid["protocol"]}
 
 
@@ -226,7 +229,11 @@ def positives(seen: Seen, most: int = 512) -> dict[str, Any]:
         one = index[k : k + 1]
         words = f"cosine {float(cosine[k]):.2f}"
         sheet = seen.kind.sheet(seen.samples, viewer, one, draws.rows(slice(k, k + 1)))
-        picture = {"uri": picture_uri(sheet, "PNG"), "caption": "", "alt": f"{seen.name(int(one))} and its views"}
+        picture = {
+            "uri": picture_uri(sheet.convert("RGB"), "JPEG"),
+            "caption": "",
+            "alt": f"{seen.name(int(one))} and its views",
+        }
         shown.append(_sample(seen, int(one)) | {"pictures": [picture], "words": words})
     finding = (
         f"Of {counted(len(index), seen.tiles.plural)} half have views whose cosine is above "
@@ -253,12 +260,12 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     if not len(chosen):
         raise UserError(f"no {seen.tiles.noun} here has as many as {count} negatives")
     others = len(z) - 1
-    remarks = [[f"{value:.2%}" for value in row] for row in share[chosen].tolist()] if temperature else ()
+    remarks = [[_per_cent(value, 2) for value in row] for row in share[chosen].tolist()] if temperature else ()
     grid = groups_of(seen.tiles, chosen, near[chosen], cosine[chosen], remarks=remarks)
     if temperature:
         finding = (
             f"The percentage is the negative's share of the force that pushes the anchor away, among all {others:,} "
-            f"others, by a softmax at the temperature {float(temperature):g}; on average it is {1 / others:.2%}."
+            f"others, by a softmax at the temperature {float(temperature):g}; on average it is {_per_cent(1 / others, 2)}."
         )
     else:
         why = seen.method if isinstance(seen.method, str) else f"{type(seen.method).__name__} has no temperature"
@@ -266,9 +273,7 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     wrong = seen.samples.label[chosen, None] == seen.samples.label[near[chosen]]
     known = (seen.samples.label[chosen] != MISSING)[:, None] & (seen.samples.label[near[chosen]] != MISSING)
     if not labels and bool(known.any()):
-        finding += (
-            f" Of those shown {float(wrong[known].float().mean()):.0%} are of the anchor's own class: false negatives."
-        )
+        finding += f" Of those shown {_per_cent(float(wrong[known].float().mean()))} are of the anchor's own class: false negatives."
     return {"grid": grid, "finding": finding, "protocol": {"cosine of": what, "negatives": others}}
 
 
@@ -313,7 +318,7 @@ def _mostly(seen: Seen, which: Tensor) -> str:
     if not len(known := label[label != MISSING]):
         return ""
     most = torch.bincount(known)
-    return f", {int(most.max()) / len(known):.0%} {seen.samples.classes[int(most.argmax())]}"
+    return f", {_per_cent(int(most.max()) / len(known))} {seen.samples.classes[int(most.argmax())]}"
 
 
 def _shape(maps: Tensor) -> str:
@@ -334,6 +339,10 @@ def _sample(seen: Seen, i: int) -> dict[str, Any]:
 
 def _picture(image: Tensor, caption: str, alt: str) -> dict[str, str]:
     return {"uri": data_uri(image), "caption": caption, "alt": alt}
+
+
+def _per_cent(share: float, places: int = 0) -> str:
+    return f"{100 * share:.{places}f} %"
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -55,6 +55,10 @@ class AudioEncoder(Encoder):
         assert isinstance(context, networks.Context)
         return Stage(front, local, dim=context.gru.input_size), Stage(context, dim=context.gru.hidden_size)
 
+    def looked_at(self) -> nn.Module:
+        """The spectrogram, N x bands x T; a network of waves has none and raises ValueError."""
+        return self.net[0] if isinstance(self.net[0], networks.LogMel) else super().looked_at()
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise: n x length."""
         return example(self.spec, n, generator)
