@@ -39,6 +39,7 @@ ROOMS = [
         "training",
         "report",
         "run",
+        "looks",
         "across",
         "generation",
         "writing",

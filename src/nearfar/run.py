@@ -29,14 +29,12 @@ from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
-from nearfar.looking import LOOKS, Look
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.look import Seen, look
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
@@ -473,66 +471,13 @@ class Run:
     @checked
     def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: PositiveInt = 5000) -> None:
         """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
-        samples = self._some(self.open(data, labels=labels, label_column=label_column), most)
+        samples = self.open(data, labels=labels, label_column=label_column).at_most(most, self.settings.seed)
         features = self.embed(samples)
         shown = self.kind.tiles(samples)
         self.write("neighbors", neighbor_grid(features, shown))
         self.write("map", embedding_map(features, shown))
         self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
-        others = [name for name in LOOKS if name != "neighbors"]
-        self.write("look", self._look(samples, data, others, self.settings.seed))
-
-    @checked
-    def look(
-        self,
-        data: Any,
-        kinds: Sequence[Look] = (),
-        *,
-        labels: Any = None,
-        label_column: str = "",
-        most: PositiveInt = 5000,
-        seed: Seed = 0,
-    ) -> dict[str, Any]:
-        """What was learned, to be looked at: the content of results/look.json, which `nearfar.report.look` describes.
-
-        kinds: of pictures, `nearfar.looking.LOOKS`; all by default. One that is not possible says why.  most: samples,
-        drawn with `seed` where there are more.  Others: see `open`.  Nothing is written.
-        """
-        return self._look(
-            self._some(self.open(data, labels=labels, label_column=label_column), most), data, kinds, seed
-        )
-
-    def _look(self, samples: Samples, data: Any, kinds: Sequence[Look], seed: int) -> dict[str, Any]:
-        try:
-            method: Method | str = f"of {self.path.name} one tower is looked at" if self.tower else self.method
-        except UserError as error:  # no checkpoint is left, or it is code of the user's own that is not trusted
-            method = str(error)
-        seen = Seen(
-            kind=self.kind,
-            encoder=self.encoder,
-            untrained=self.untrained(),
-            samples=samples,
-            features=self.embed(samples),
-            method=method,
-            settings=self.settings,
-            made=self.made,
-            seed=seed,
-        )
-        return {
-            "sections": look(seen, kinds),
-            "run": self.path.name,
-            "checkpoint": self.checkpoint,
-            "data": f"{counted(len(samples), self.kind.noun)} of {named(data)}",
-            "written": datetime.now(UTC).isoformat(),
-        }
-
-    def _some(self, samples: Samples, most: int) -> Samples:
-        """At most so many samples, drawn with the seed of the run."""
-        if len(samples) <= most:
-            return samples
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        return samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
 
     @writes
     def write(self, name: str, content: dict[str, Any]) -> Path:

@@ -101,7 +101,7 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert (copy / "report.html").exists()
     assert main(["report", str(copy), "--data", str(data)]) == 0
     made = {path.stem for path in (copy / "results").iterdir()}
-    assert made == {"map", "neighbors", "copies", "outliers"}
+    assert made == {"map", "neighbors", "copies", "outliers", "look"}
 
 
 def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

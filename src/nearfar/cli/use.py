@@ -325,11 +325,12 @@ def report(argv: list[str]) -> int:
 
         print(f"Report: {beside(asked.run, asked.beside, print)}")
         return 0
+    from nearfar import looks
     from nearfar.run import load
 
     run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
-        run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        looks.explore(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
     return 0
 
@@ -339,19 +340,17 @@ def look(argv: list[str]) -> int:
     asked = parsed(LookAt, "look", argv)
     if asked.out:
         insist_free(Path(asked.out), force=asked.force)
-    from nearfar.report.look import write_page
-    from nearfar.report.page import title
-    from nearfar.report.record import check_look, read
+    from nearfar import looks
     from nearfar.run import load
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     with nullcontext() if asked.out else owned(run.path):
-        content = run.look(
-            asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
+        content = looks.look(
+            run, asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
         )
         if not asked.out:
             run.write("look", content)
-        page = write_page(Path(asked.out or run.path / "look.html"), check_look(content), title(read(run.path)))
+        page = looks.page(run, content, Path(asked.out or run.path / "look.html"))
     for section in content["sections"]:
         if section["missing"]:
             print(f"{section['kind']} is not possible here: {section['missing']}.")

@@ -16,21 +16,17 @@ def pca_colors(maps: Tensor, size: int) -> Tensor:
     and blue are the first, second and third. The sign of a component is that by which its largest loading is positive.
     Each is scaled by its 1st and 99th percentile; one that does not vary is 0.5.
     """
-    from sklearn.decomposition import PCA  # takes a second to load
-
     n, channels, height, width = maps.shape
-    rows = maps.detach().float().cpu().movedim(1, 3).reshape(-1, channels)  # NHW x C
-    count = min(3, channels, len(rows))
+    rows = maps.detach().cpu().double().movedim(1, 3).reshape(-1, channels)  # NHW x C
+    rows = rows - rows.mean(0)
+    axes = torch.linalg.svd(rows, full_matrices=False).Vh[:3]  # 3 x C, or fewer
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    places = rows @ (axes * largest.sign()).T  # NHW x 3
+    some = places[:: max(1, len(places) // 100_000)]
+    low, high = torch.quantile(some, some.new_tensor([0.01, 0.99]), dim=0)
+    varied = high - low > 1e-6 * maps.abs().max()
     colors = torch.full((len(rows), 3), 0.5)
-    if float((rows - rows.mean(0)).norm()) > 1e-6 * float(rows.norm()):
-        fitted = PCA(count, random_state=0).fit(rows.numpy())
-        axes = torch.from_numpy(fitted.components_).float()  # count x C
-        largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-        places = (rows - rows.mean(0)) @ (axes * largest.sign()).T  # NHW x count
-        ends = torch.tensor([0.01, 0.99])
-        low, high = torch.quantile(places[:: max(1, len(places) // 100_000)], ends, dim=0)
-        varied = high - low > 1e-6 * (high - low).max().clamp(min=1e-30)
-        colors[:, :count] = torch.where(varied, (places - low) / (high - low), 0.5).clamp(0, 1)
+    colors[:, : len(axes)] = torch.where(varied, (places - low) / (high - low), 0.5).clamp(0, 1).float()
     picture = colors.unflatten(0, (n, height, width)).movedim(3, 1)
     return F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
 
@@ -48,10 +44,10 @@ def inferno(level: Tensor) -> Tensor:
 
 
 def laid_over(picture: Tensor, maps: Tensor) -> Tensor:
-    """A map in colors over a picture, which shows through in gray: N x 3 x H x W in [0, 1], N x h x w -> N x 3 x H x W.
+    """A map in colors over a picture, which shows through in gray: N x 3 x H x W.
 
-    Each map is scaled by itself, from its lowest place to its highest; one that is the same everywhere is dark. Maps are
-    brought to the size of the picture (bilinear).
+    picture: N x 3 x H x W, in [0, 1].  maps: N x h x w, each of which is brought to the size of the picture (bilinear)
+    and scaled by itself, from its lowest place to its highest; one that is the same everywhere is dark.
     """
     fine = F.interpolate(maps[:, None].float(), picture.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return 0.4 * picture.mean(1, keepdim=True) + 0.6 * inferno(to_one(fine))

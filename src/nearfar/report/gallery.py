@@ -74,7 +74,7 @@ def neighbor_gallery(grid: Mapping[str, Any]) -> Gallery:
         Group(
             [_tile(query), *(_tile(near, query) for near in query["neighbors"])],
             1 + len(query["neighbors"]),
-            heading=query["heading"],
+            heading=str(query.get("heading", "")),
         )
         for query in grid["queries"]
     ]
@@ -110,4 +110,4 @@ def _tile(tile: Mapping[str, Any], first: Mapping[str, Any] | None = None) -> Ti
     agreement = ""
     if first is not None and None not in (tile["label"], first["label"]):
         agreement = "same" if tile["label"] == first["label"] else "other"
-    return Tile(tile["name"], tile["label"], tile, tile["similarity"], agreement, tile["remark"])
+    return Tile(tile["name"], tile["label"], tile, tile["similarity"], agreement, str(tile.get("remark", "")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nearfar.batch import MISSING
 from nearfar.clustering.kmeans import kmeans
 from nearfar.data.samples import Samples
-from nearfar.data.tiles import Tiles, data_uri, picture_uri
+from nearfar.data.tiles import Thumbnails, Tiles, data_uri, picture_uri
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.retrieval import retrieval
 from nearfar.looking.attention import last_places
@@ -61,7 +61,11 @@ class Seen:
 
     @cached_property
     def tiles(self) -> Tiles:
-        return self.kind.tiles(self.samples)
+        """Without what is heard, of which a page holds little: the neighbors of the report have it."""
+        tiles = self.kind.tiles(self.samples)
+        if isinstance(tiles.face, Thumbnails):
+            tiles = replace(tiles, face=Thumbnails(pixels=tiles.face.pixels, aspect=tiles.face.aspect))
+        return tiles
 
     @cached_property
     def few(self) -> Tensor:
@@ -134,11 +138,12 @@ def features(seen: Seen) -> dict[str, Any]:
 
 def attention(seen: Seen) -> dict[str, Any]:
     """What the heads of the last block attend to, and what is left of the image after all blocks."""
+    under = seen.pictures  # or a sentence that the kind has none
     heads, through = last_places(seen.encoder, seen.view)
     count = heads.shape[1]
     chosen = torch.linspace(0, count - 1, min(count, HEADS)).round().long().tolist()
     shown = [("all blocks", through), *((f"head {h + 1}", heads[:, h]) for h in chosen)]
-    colored = [(laid_over(seen.pictures, a), caption) for caption, a in shown]
+    colored = [(laid_over(under, a), caption) for caption, a in shown]
     return {
         "rows": [
             _row(seen, k, [(over[k], caption, f"attention of {caption}") for over, caption in colored])
@@ -187,6 +192,8 @@ def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
     label = seen.samples.label
     known = (label != MISSING).nonzero()[:, 0]
     several = known[torch.bincount(label[known])[label[known]] > 1] if len(known) else known
+    if not len(known):
+        raise UserError(f"right and wrong are told by labels, and none are known: {seen.kind.unlabeled}")
     if not len(several):
         raise UserError(f"right and wrong are told by labels, and no two of these {seen.kind.noun} have the same")
     unit, own = unit_rows(seen.features), label[several]
@@ -265,7 +272,8 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     if temperature:
         finding = (
             f"The percentage is the negative's share of the force that pushes the anchor away, among all {others:,} "
-            f"others, by a softmax at the temperature {float(temperature):g}; on average it is {_per_cent(1 / others, 2)}."
+            f"others, by a softmax at the temperature {float(temperature):g}; on average it is "
+            f"{_per_cent(1 / others, 2)}."
         )
     else:
         why = seen.method if isinstance(seen.method, str) else f"{type(seen.method).__name__} has no temperature"
@@ -273,7 +281,8 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     wrong = seen.samples.label[chosen, None] == seen.samples.label[near[chosen]]
     known = (seen.samples.label[chosen] != MISSING)[:, None] & (seen.samples.label[near[chosen]] != MISSING)
     if not labels and bool(known.any()):
-        finding += f" Of those shown {_per_cent(float(wrong[known].float().mean()))} are of the anchor's own class: false negatives."
+        false = _per_cent(float(wrong[known].float().mean()))
+        finding += f" Of those shown {false} are of the anchor's own class: false negatives."
     return {"grid": grid, "finding": finding, "protocol": {"cosine of": what, "negatives": others}}
 
 
@@ -363,7 +372,7 @@ SECTIONS: dict[str, Callable[[Seen], dict[str, Any]]] = {
 """What can be looked at, by the names that `nearfar look --kind` takes, in the order of the page."""
 
 
-def look(seen: Seen, kinds: Sequence[str] = ()) -> list[dict[str, Any]]:
+def sections(seen: Seen, kinds: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The sections that were asked for, all by default. One that is not possible says why under "missing"."""
     made = []
     for name in SECTIONS:

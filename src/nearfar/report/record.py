@@ -244,7 +244,6 @@ def check_grid(grid: dict[str, Any]) -> dict[str, Any]:
     """Bring what `nearfar.report.samples.neighbor_grid` gave into the form that templates take."""
     face = _face(grid)
     for query in grid["queries"]:
-        query["heading"] = str(query.get("heading", ""))
         _check_tiles([query, *query["neighbors"]], grid, face)
     return grid
 
@@ -318,7 +317,6 @@ def _check_tiles(tiles: list[dict[str, Any]], result: dict[str, Any], face: type
             name=str(tile["name"]),
             label=None if label is None else str(label),
             similarity=_finite(tile.get("similarity")),
-            remark=str(tile.get("remark", "")),
         )
         face.check_tile(tile, result)
 
