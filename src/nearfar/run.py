@@ -38,7 +38,7 @@ from nearfar.ranges import PositiveInt, Seed, checked
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
-from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.report.samples import colors_of, copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
 from nearfar.training import checkpoints
 from nearfar.training import job as training
@@ -475,7 +475,7 @@ class Run:
         features = self.embed(samples)
         shown = self.kind.tiles(samples)
         self.write("neighbors", neighbor_grid(features, shown))
-        self.write("map", embedding_map(features, shown))
+        self.write("map", embedding_map(features, shown, colors=colors_of(samples, features)))
         self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
         self.write("outliers", outliers(features, shown))
 

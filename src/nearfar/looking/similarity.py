@@ -17,8 +17,8 @@ def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tens
 
         cam = max(0, sum_c A_c mean_uv(d y / d A_c,uv)),    y = cos(encoder(view), target)
 
-    layer: a part of the encoder that gives maps A, N x C x H x W, or of clips N x C x T x H x W, or tokens N x T x C, of
-    which N x T comes out. Where y does not depend on it, the map is 0.  target: N x dim.
+    layer: a part of the encoder that gives maps A, N x C x H x W, or of clips N x C x T x H x W, or N x T x C of
+    tokens, of which N x T comes out. Where y does not depend on it, the map is 0.  target: N x dim.
     Selvaraju et al. 2016, arXiv 1610.02391, with a similarity in the place of a logit.
     """
     a, slope = _at(encoder, layer, view, target)

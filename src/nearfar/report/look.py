@@ -28,7 +28,7 @@ from nearfar.ops.explanation import at_rest
 from nearfar.report.gallery import Gallery, neighbor_gallery
 from nearfar.report.html import write
 from nearfar.report.numbers import protocol
-from nearfar.report.samples import groups_of, nearest, neighbor_grid, spread, unit_rows
+from nearfar.report.samples import MOST_CLUSTERS, groups_of, nearest, neighbor_grid, spread, unit_rows
 
 SIDE = 128
 """Of a picture, in pixels."""
@@ -295,7 +295,7 @@ def clusters(seen: Seen, shown: int = 6, count: int = 8) -> dict[str, Any]:
         centers, called = table.detach().float(), "prototype"
     else:
         z, what, called = seen.features, "the representation", "cluster"
-        k = min(max(len(seen.samples.classes), 8), 64, len(z))
+        k = min(max(len(seen.samples.classes), 8), MOST_CLUSTERS, len(z))
         centers = kmeans(unit_rows(z), k, seed=seen.seed).centroids
     cosine = unit_rows(z) @ unit_rows(centers).T  # N x K
     assigned = cosine.argmax(1)

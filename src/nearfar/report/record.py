@@ -222,6 +222,8 @@ def _map(path: Path) -> dict[str, Any]:
     drawn = _json(path)
     points = range(len(drawn["x"]))
     counts = {key: len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")}
+    colors = drawn.get("colors", {})
+    counts |= {f"the colors by {name}": len(values) for name, values in colors.items()}
     if len(set(counts.values())) != 1:
         raise UserError(f"its lists differ in length: {counts}")
     if None in map(_finite, [*drawn["x"], *drawn["y"]]):
@@ -232,6 +234,9 @@ def _map(path: Path) -> dict[str, Any]:
         raise UserError(f"`placed` is {drawn['placed']!r}: known are t-SNE, collapsed and few")
     _face(drawn).check_map(drawn, len(points))
     drawn["similarity"] = [[_finite(value) for value in row] for row in drawn["similarity"]]
+    drawn["colors"] = {
+        str(name): [None if value is None else str(value) for value in values] for name, values in colors.items()
+    }
     return drawn | {"total": int(drawn["total"]), "perplexity": _finite(drawn["perplexity"])}
 
 

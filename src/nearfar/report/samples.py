@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.clustering.kmeans import kmeans
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
+
+MOST_CLUSTERS = 64
+"""That are looked for in the representation."""
 
 
 def neighbor_grid(
@@ -127,13 +132,16 @@ def embedding_map(
     neighbors: int = 8,
     side: int = 40,
     seed: int = 0,
+    colors: Mapping[str, Sequence[str | None]] | None = None,
 ) -> dict[str, Any]:
     """The content of results/map.json: t-SNE (van der Maaten and Hinton 2008), started from the PCA.
 
-    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbor_grid`.
-    Gives {"x", "y", "name", "label": one of each per point; "near", "similarity": points x K, nearest by cosine among
-    the points; "total": N; "placed": "t-SNE", or why not ("collapsed", "few"); "perplexity"; "protocol"}, with what
-    the face of the tiles adds.
+    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  colors: what points can be
+    colored by besides their labels, such as groups: by its name, a name for each sample, or None.  Others: see
+    `neighbor_grid`.
+    Gives {"x", "y", "name", "label": one of each per point; "colors": likewise, by name; "near", "similarity": points x
+    K, nearest by cosine among the points; "total": N; "placed": "t-SNE", or why not ("collapsed", "few"); "perplexity";
+    "protocol"}, with what the face of the tiles adds.
     Raises ValueError for features that are not finite.
     """
     if not features.isfinite().all():
@@ -153,6 +161,7 @@ def embedding_map(
         "y": place[:, 1].tolist(),
         "name": [tiles.names[i] for i in chosen.tolist()],
         "label": [tiles.class_name(i) for i in chosen.tolist()],
+        "colors": {name: [values[i] for i in chosen.tolist()] for name, values in (colors or {}).items()},
         "near": near.tolist(),
         "similarity": [[round(s, 4) for s in row] for row in similarity.tolist()],
         "total": len(features),
@@ -160,6 +169,25 @@ def embedding_map(
         "perplexity": perplexity,
         "protocol": {"version": 1, "method": "t-SNE", "similarity": "cosine", "seed": seed},
     }
+
+
+def colors_of(samples: Samples, features: Tensor, *, seed: int = 0) -> dict[str, list[str | None]]:
+    """What a map can be colored by besides labels: splits, attributes and groups, where there are several that hold
+    two samples or more, and the clusters of the features, by k-means: N each."""
+    known: dict[str, list[str | None]] = {"split": [split or None for split in samples.split]}
+    for name, numbers in (("attribute", samples.attribute), ("group", samples.group)):
+        known[name] = [None if number == MISSING else f"{name} {number}" for number in numbers.tolist()]
+    known = {name: values for name, values in known.items() if _several(values)}
+    unit = unit_rows(features)
+    k = min(max(len(samples.classes), 8), MOST_CLUSTERS, len(unit) // 2)
+    if k > 1 and len(unit.unique(dim=0)) >= k:
+        known["cluster"] = [f"cluster {c + 1}" for c in kmeans(unit, k, seed=seed).assigned.tolist()]
+    return known
+
+
+def _several(values: Sequence[str | None]) -> bool:
+    count = Counter(value for value in values if value is not None)
+    return len(count) > 1 and max(count.values()) > 1
 
 
 def copy_sets(
