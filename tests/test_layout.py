@@ -40,6 +40,7 @@ ROOMS = [
         "report",
         "run",
         "looks",
+        "attentive",
         "across",
         "generation",
         "writing",

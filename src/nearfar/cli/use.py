@@ -145,6 +145,9 @@ class Evaluate(OfRun):
     tower: str = ""
     """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
     pairs are measured by how well each side finds the other."""
+    attentive: bool = False
+    """For an encoder with maps: a probe that looks for what it needs among their tokens, by attention, beside neighbors
+    and the linear probe on the representation; it takes a minute or two."""
     align: bool = False
     """Of recordings of one event, such as videos of several cameras: how well the nearest moments of one are those of
     another. No label is used."""
@@ -262,6 +265,7 @@ def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar import across
+    from nearfar.attentive import attentive
     from nearfar.data.pairs import Asked
     from nearfar.run import load
     from nearfar.writing import learned_to_write, writing
@@ -272,6 +276,13 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
+    if asked.attentive:
+        if asked.test:
+            raise UserError(
+                f"--attentive measures splits of DATA, and not --test {asked.test!r}: name one in the labels"
+            )
+        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        return _tell(run, attentive(run, asked.data, **own, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:

@@ -201,7 +201,7 @@ def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
     right = own[near] == own[:, None]
     mean = right.float().mean(1)
     order = mean.argsort(stable=True)
-    chosen = torch.cat([order[:shown], order[shown:].flip(0)[:shown]])
+    chosen = torch.tensor([*_apart(order, own, shown), *_apart(order.flip(0), own, shown)]).unique_consecutive()
     ranks = ", ".join(map(_per_cent, right.float().mean(0).tolist()))
     measured = retrieval(seen.features[several], own, seed=seen.seed)
     finding = (
@@ -213,6 +213,16 @@ def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
     for query, share in zip(grid["queries"], mean[chosen].tolist(), strict=True):
         query["heading"] = f"{round(share * near.shape[1])} of {near.shape[1]} right"
     return {"grid": grid, "finding": finding, "protocol": grid["protocol"]}
+
+
+def _apart(order: Tensor, label: Tensor, count: int) -> list[int]:
+    """The first positions of an order, one of each class."""
+    chosen: dict[int, int] = {}
+    for i in order.tolist():
+        chosen.setdefault(int(label[i]), i)
+        if len(chosen) == count:
+            break
+    return list(chosen.values())
 
 
 def positives(seen: Seen, most: int = 512) -> dict[str, Any]:
