@@ -46,9 +46,10 @@ class MultiQuery(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits: N x T x D -> N x classes."""
-        value = self.value(tokens).unflatten(2, (self.queries, -1))  # N x T x M x D/M
-        found = torch.einsum("nmt,ntmd->nmd", self.attention(tokens), value).flatten(1)  # N x D
-        return self.classifier(self.norm(found))
+        pooled = self.attention(tokens) @ tokens  # N x M x D; the values of tokens come later, which is less to compute
+        part = self.value.weight.unflatten(0, (self.queries, -1))  # M x D/M x D
+        found = torch.einsum("nmk,mdk->nmd", pooled, part)
+        return self.classifier(self.norm(found.flatten(1)))
 
 
 def attentive_answers(
