@@ -123,6 +123,6 @@ def test_the_page_of_a_method_without_a_temperature(tmp_path: Path) -> None:
     assert "5 prototypes" in found["clusters"]["finding"]
     run = load(fit(data, "byol", out=tmp_path / "other", say=lambda _: None, **SETTINGS).path)
     (negatives,) = look(run, data, ["negatives"])["sections"]
-    assert "has no temperature" in negatives["finding"]
+    assert "no softmax" in negatives["finding"]
     assert all(near["remark"] == "" for query in negatives["grid"]["queries"] for near in query["neighbors"])
     check_look({"sections": [negatives], "run": "", "checkpoint": "", "data": ""})

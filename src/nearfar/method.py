@@ -466,6 +466,12 @@ class Method(nn.Module):
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimizer has moved."""
 
+    def pushes_at(self) -> float | None:
+        """The temperature of the softmax over other samples by which an anchor is pushed away from them; None where
+        none pushes, or not by one temperature. By default that of the method."""
+        temperature = getattr(self, "temperature", None)
+        return float(temperature) if isinstance(temperature, int | float) else None
+
     def chance(self, batch: Batch) -> Tensor | float | None:
         """The loss of an encoder that gives the same for every sample: this rank's share, of the batch as it is, with
         its views, labels and groups. None where that is no number to compare with.

@@ -265,10 +265,10 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     z, what = seen.contrasted
     labels = bool(seen.made["needs_labels"])  # those of a class are then positives of each other
     group = seen.samples.label if labels else seen.samples.group
-    temperature = getattr(seen.method, "temperature", None)
+    temperature = None if isinstance(seen.method, str) else seen.method.pushes_at()
     parts = []
     for some in torch.arange(len(z)).split(512):
-        share, cosine = gradient_shares(z, some, temperature=float(temperature or 1.0), group=group)
+        share, cosine = gradient_shares(z, some, temperature=temperature or 1.0, group=group)
         best, at = cosine.topk(min(count, len(z) - 1), dim=1)
         parts.append((best, at, share.gather(1, at)))
     cosine, near, share = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -282,11 +282,12 @@ def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
     if temperature:
         finding = (
             f"The percentage is the negative's share of the force that pushes the anchor away, among all {others:,} "
-            f"others, by a softmax at the temperature {float(temperature):g}; on average it is "
+            f"others, by a softmax at the temperature {temperature:g}; on average it is "
             f"{_per_cent(1 / others, 2)}."
         )
     else:
-        why = seen.method if isinstance(seen.method, str) else f"{type(seen.method).__name__} has no temperature"
+        none = f"{type(seen.method).__name__} pushes samples away by no softmax at one temperature"
+        why = seen.method if isinstance(seen.method, str) else none
         finding = f"No share of a gradient is shown: {why}."
     wrong = seen.samples.label[chosen, None] == seen.samples.label[near[chosen]]
     known = (seen.samples.label[chosen] != MISSING)[:, None] & (seen.samples.label[near[chosen]] != MISSING)
