@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,11 @@ from nearfar.modalities.image.encoder import ImageEncoder, image_encoder
 def vit() -> ImageEncoder:
     torch.manual_seed(0)
     return image_encoder("test_vit", size=32)
+
+
+def blocks_of(vit: ImageEncoder) -> list[Any]:
+    """Its blocks, as timm has them."""
+    return list(vit.net.get_submodule("blocks"))
 
 
 def state(net: nn.Module) -> list[tuple[bool, int, int, object]]:
@@ -33,13 +40,13 @@ def test_rows_sum_to_one_and_are_those_that_the_block_uses(vit: ImageEncoder) ->
     blocks = attention(vit, x)
     assert state(vit) == before
     torch.testing.assert_close(vit.eval()(x), expected)
-    heads = vit.net.blocks[0].attn.num_heads
-    assert len(blocks) == len(vit.net.blocks)
+    heads = blocks_of(vit)[0].attn.num_heads
+    assert len(blocks) == len(blocks_of(vit))
     assert all(a.shape == (2, heads, 5, 5) for a in blocks)  # a class token and 2 x 2 places
     for a in blocks:
         torch.testing.assert_close(a.sum(-1), torch.ones(2, heads, 5))
     # What the last block gives, from its own values and this attention.
-    attn, given = vit.net.blocks[-1].attn, []
+    attn, given = blocks_of(vit)[-1].attn, []
     hook = attn.register_forward_hook(lambda _, inputs, out: given.append((inputs[0], out)))
     vit(x)
     hook.remove()
@@ -57,7 +64,7 @@ def test_all_is_as_before_where_the_network_raises(vit: ImageEncoder) -> None:
     def stop(*_: object) -> None:
         raise RuntimeError("in the midst")
 
-    hook = vit.net.blocks[-1].mlp.register_forward_hook(stop)
+    hook = blocks_of(vit)[-1].mlp.register_forward_hook(stop)
     with pytest.raises(RuntimeError, match="in the midst"):
         attention(vit, torch.rand(2, 3, 32, 32))
     hook.remove()

@@ -341,7 +341,7 @@ def report(argv: list[str]) -> int:
 
     run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
-        looks.explore(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        looks.show(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
     return 0
 

@@ -187,7 +187,7 @@ def neighbors(seen: Seen) -> dict[str, Any]:
     return {"grid": grid, "protocol": grid["protocol"]}
 
 
-def found(seen: Seen, count: int = 7, shown: int = 4) -> dict[str, Any]:
+def found(seen: Seen, count: int = 7, shown: int = 3) -> dict[str, Any]:
     """The samples whose nearest others are most and least often of their class."""
     label = seen.samples.label
     known = (label != MISSING).nonzero()[:, 0]
@@ -225,7 +225,7 @@ def _apart(order: Tensor, label: Tensor, count: int) -> list[int]:
     return list(chosen.values())
 
 
-def positives(seen: Seen, most: int = 512) -> dict[str, Any]:
+def positives(seen: Seen, most: int = 256) -> dict[str, Any]:
     """The samples whose two views are farthest apart."""
     viewer = seen.kind.views(seen.samples, seen.settings, dict(seen.made))
     if len(viewer) < 2:
@@ -260,7 +260,7 @@ def positives(seen: Seen, most: int = 512) -> dict[str, Any]:
     return {"rows": shown, "finding": finding, "protocol": {"cosine of": seen.contrasted[1], "seed": seen.seed}}
 
 
-def negatives(seen: Seen, anchors: int = 8, count: int = 7) -> dict[str, Any]:
+def negatives(seen: Seen, anchors: int = 6, count: int = 7) -> dict[str, Any]:
     """The samples that lie nearest to others as if they were views of them, and by how much they are pushed."""
     z, what = seen.contrasted
     labels = bool(seen.made["needs_labels"])  # those of a class are then positives of each other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ def page_data(record: Record) -> RunPage:
         look=page_sections(record.look),
         outliers=outliers(record),
         copies=copies(record),
-        views=f"data:image/png;base64,{base64.b64encode(record.views).decode()}" if record.views else None,
+        views=record.views,
         confusions=confusions(record),
         classes=class_tables(record),
         notes=[*record.damage, *record.notes],
