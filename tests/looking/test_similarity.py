@@ -38,6 +38,15 @@ def test_the_map_is_that_of_the_formula() -> None:
     assert similarity_map(net, net.idle, x, target).eq(0).all()
     assert all(p.grad is None for p in net.parameters())
 
+    class Last(Pooled):  # its layer gives N x H x W x C
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.turn(net.conv(x).movedim(1, 3)).mean((1, 2))
+
+        turn = nn.Identity()
+
+    last = Last()
+    torch.testing.assert_close(similarity_map(last, last.turn, x, target, channels=2), cam)
+
 
 @pytest.mark.parametrize("name", ["conv4", "test_vit", "test_resnet", "test_convnext"])
 def test_each_network_has_a_layer_to_look_at(name: str) -> None:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nearfar.errors import UserError
 from nearfar.ops.explanation import at_rest
 
 
-def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor) -> Tensor:
+def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tensor, *, channels: int = 0) -> Tensor:
     """Grad-CAM of a similarity, without any label: how much each place of a layer's maps adds to it: N x H x W, 0 or
     more.
 
@@ -19,9 +20,12 @@ def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tens
 
     layer: a part of the encoder that gives maps A, N x C x H x W, or of clips N x C x T x H x W, or N x T x C of
     tokens, of which N x T comes out. Where y does not depend on it, the map is 0.  target: N x dim.
+    channels: C, where it is known: a layer that gives N x H x W x C is then understood.
     Selvaraju et al. 2016, arXiv 1610.02391, with a similarity in the place of a logit.
     """
     a, slope = _at(encoder, layer, view, target)
+    if a.dim() == 4 and a.shape[1] != channels == a.shape[3]:
+        a, slope = a.movedim(3, 1), slope.movedim(3, 1)
     tokens = a.dim() == 3
     places = (1,) if tokens else tuple(range(2, a.dim()))
     return (slope.mean(places, keepdim=True) * a).sum(2 if tokens else 1).clamp(min=0)
@@ -30,7 +34,11 @@ def similarity_map(encoder: nn.Module, layer: nn.Module, view: Any, target: Tens
 def as_places(cam: Tensor, height: int, width: int) -> Tensor:
     """The map of a layer of tokens as one of places, without the first tokens, which are none: N x T -> N x height x
     width. A map, N x H x W, stays as it is."""
-    return cam if cam.dim() == 3 else cam[:, cam.shape[1] - height * width :].unflatten(1, (height, width))
+    if cam.dim() == 3:
+        return cam
+    if (first := cam.shape[1] - height * width) < 0:
+        raise UserError(f"its layer gives {cam.shape[1]} tokens, fewer than the {height} x {width} places of its maps")
+    return cam[:, first:].unflatten(1, (height, width))
 
 
 def times_input(encoder: nn.Module, layer: nn.Module | None, view: Any, target: Tensor) -> Tensor:

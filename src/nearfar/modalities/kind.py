@@ -39,6 +39,7 @@ from nearfar.modalities.examination import (
     equal_samples,
     method_advice,
 )
+from nearfar.ops.explanation import at_rest
 from nearfar.settings import Facts
 
 
@@ -395,8 +396,9 @@ class Kind:
         Raises ValueError where that is not known of the encoder or the kind.
         """
         shown = self.pictures(encoder, view)
-        places = encoder.maps(view)[-1].shape[2:]
-        cam = similarity_map(encoder, encoder.looked_at(), view, target)
+        with at_rest(encoder), torch.no_grad():
+            channels, *places = encoder.maps(view)[-1].shape[1:]
+        cam = similarity_map(encoder, encoder.looked_at(), view, target, channels=channels)
         return [Parts(picture=one) for one in laid_over(shown, as_places(cam, *places))]
 
     def picture(self, pixels: Tensor) -> Image.Image:

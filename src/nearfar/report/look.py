@@ -126,7 +126,7 @@ def features(seen: Seen) -> dict[str, Any]:
         maps = seen.encoder.maps(seen.view)
     if any(one.dim() != 4 for one in maps):
         raise UserError("its maps are of space and time, N x C x T x H x W, and maps of one picture are shown")
-    colored = [(pca_colors(one, SIDE), _shape(one)) for one in maps]
+    colored = [(pca_colors(one, SIDE), f"depth {d}: {_shape(one)}") for d, one in enumerate(maps, 1)]
     return {
         "rows": [
             _row(seen, k, [(colors[k], shape, f"map of {shape}") for colors, shape in colored])
