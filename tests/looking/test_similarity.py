@@ -24,11 +24,11 @@ class Pooled(nn.Module):
 
 
 def test_the_map_is_that_of_the_formula() -> None:
-    net, x, target = Pooled(), torch.rand(3, 1, 2, 2), torch.randn(3, 2)
+    net, x, target = Pooled(), torch.rand(3, 1, 3, 3), torch.randn(3, 2)
     a = net.conv(x).detach().requires_grad_()
     y = nn.functional.cosine_similarity(a.mean((2, 3)), target).sum()
     weight = torch.autograd.grad(y, a)[0].mean((2, 3))
-    slow = torch.zeros(3, 2, 2)
+    slow = torch.zeros(3, 3, 3)
     for n in range(3):
         for c in range(2):
             slow[n] += weight[n, c] * a[n, c].detach()
