@@ -21,7 +21,7 @@ def vit() -> ImageEncoder:
 
 def blocks_of(vit: ImageEncoder) -> list[Any]:
     """Its blocks, as timm has them."""
-    return list(vit.net.get_submodule("blocks"))
+    return list(vit.net.get_submodule("blocks").children())
 
 
 def state(net: nn.Module) -> list[tuple[bool, int, int, object]]:
