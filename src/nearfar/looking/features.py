@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from nearfar.ops.explanation import to_one
 
+INFERNO = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39))
+"""The color map of Smith and van der Walt, without its lightest end: lightness rises in even steps."""
+
 
 def pca_colors(maps: Tensor, size: int) -> Tensor:
     """Maps as colors by their first three principal components: N x C x H x W -> N x 3 x size x size, in [0, 1].
@@ -32,14 +35,11 @@ def pca_colors(maps: Tensor, size: int) -> Tensor:
 
 
 def inferno(level: Tensor) -> Tensor:
-    """Levels from 0 to 1 as colors, dark to light: N x H x W -> N x 3 x H x W, in [0, 1].
-
-    The color map of Smith and van der Walt, without its lightest end: lightness rises in even steps.
-    """
-    place = level.clamp(0, 1) * (len(_INFERNO) - 1)
-    low = place.long().clamp(max=len(_INFERNO) - 2)
+    """Levels from 0 to 1 as colors, dark to light: N x H x W -> N x 3 x H x W, in [0, 1]."""
+    place = level.clamp(0, 1) * (len(INFERNO) - 1)
+    low = place.long().clamp(max=len(INFERNO) - 2)
     share = (place - low)[..., None]
-    colors = torch.tensor(_INFERNO, dtype=torch.float32, device=level.device) / 255
+    colors = torch.tensor(INFERNO, dtype=torch.float32, device=level.device) / 255
     return (colors[low] * (1 - share) + colors[low + 1] * share).movedim(3, 1)
 
 
@@ -51,6 +51,3 @@ def laid_over(picture: Tensor, maps: Tensor) -> Tensor:
     """
     fine = F.interpolate(maps[:, None].float(), picture.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return 0.4 * picture.mean(1, keepdim=True) + 0.6 * inferno(to_one(fine))
-
-
-_INFERNO = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39))
