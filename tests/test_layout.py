@@ -33,11 +33,14 @@ ROOMS = [
     *(
         "data",
         "evaluation",
+        "looking",
         "modalities",
         "export",
         "training",
         "report",
         "run",
+        "looks",
+        "attentive",
         "across",
         "dense",
         "generation",
@@ -66,6 +69,7 @@ LIGHT = [
         "training/plan.py",
     ),
     *(
+        "looking/__init__.py",
         "modalities/__init__.py",
         "modalities/recipes.py",
         "fewlabels/settings.py",

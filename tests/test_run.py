@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import nearfar
+from nearfar import looks
 from nearfar.cli import main
 from nearfar.export.encoder import load_encoder
 from nearfar.files import replace_json
@@ -262,7 +263,7 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     array = np.random.default_rng(0).integers(0, 256, (48, 16, 16), dtype=np.uint8)
     array[40] = array[7]
     run = nearfar.load(copy)
-    run.explore((array, np.arange(48) % 4))
+    looks.explore(run, (array, np.arange(48) % 4))
     found = {name: json.loads((copy / f"results/{name}.json").read_text()) for name in ("copies", "outliers")}
     assert [[s["name"] for s in copies["samples"]] for copies in found["copies"]["sets"]] == [["7", "40"]]
     assert found["copies"]["sets"][0]["labels_differ"]

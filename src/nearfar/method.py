@@ -158,6 +158,14 @@ class Encoder(nn.Module):
                 f"{self._name} has no maps, which tell what is where: conv4, melconv and the networks of timm have them"
             ) from None
 
+    def looked_at(self) -> nn.Module:
+        """The layer at which one asks which parts of a view counted for the representation: what it gives is of these
+        parts, such as maps, N x C x H x W, or tokens, N x T x C. It is called once in a forward pass.
+
+        Raises ValueError where there is none.
+        """
+        raise UserError(f"{self._name} has no layer that tells which parts of a sample counted")
+
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
 
@@ -505,6 +513,12 @@ class Method(nn.Module):
 
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimizer has moved."""
+
+    def pushes_at(self) -> float | None:
+        """The temperature of the softmax over other samples by which an anchor is pushed away from them; None where
+        none pushes, or not by one temperature. By default that of the method."""
+        temperature = getattr(self, "temperature", None)
+        return float(temperature) if isinstance(temperature, int | float) else None
 
     def chance(self, batch: Batch) -> Tensor | float | None:
         """The loss of an encoder that gives the same for every sample: this rank's share, of the batch as it is, with

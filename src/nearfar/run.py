@@ -34,11 +34,10 @@ from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
-from nearfar.ranges import PositiveInt, Seed, checked
+from nearfar.ranges import Seed, checked
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
-from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
 from nearfar.training import checkpoints
 from nearfar.training import job as training
@@ -493,21 +492,6 @@ class Run:
         """What is learned from and what is tested, as `nearfar.evaluation.parts` has it."""
         kind = self.kind
         return learned_and_tested(samples, kind.given_folds(samples), kind.folds, seed, say, kind.noun, kind.unlabeled)
-
-    @writes
-    @checked
-    def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: PositiveInt = 5000) -> None:
-        """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
-        samples = self.open(data, labels=labels, label_column=label_column)
-        if len(samples) > most:
-            generator = torch.Generator().manual_seed(self.settings.seed)
-            samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
-        features = self.embed(samples)
-        shown = self.kind.tiles(samples)
-        self.write("neighbors", neighbor_grid(features, shown))
-        self.write("map", embedding_map(features, shown))
-        self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
-        self.write("outliers", outliers(features, shown))
 
     @writes
     def write(self, name: str, content: dict[str, Any]) -> Path:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nearfar.cli import main
+from nearfar.evaluation import attentive
 from nearfar.owner import owned
 from nearfar.run import load
 from tests.tiny import FLAGS, array_file, contents, evaluated, folder, tiny_images
@@ -132,7 +133,43 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert (copy / "report.html").exists()
     assert main(["report", str(copy), "--data", str(data)]) == 0
     made = {path.stem for path in (copy / "results").iterdir()}
-    assert made == {"map", "neighbors", "copies", "outliers"}
+    assert made == {"map", "neighbors", "copies", "outliers", "look"}
+
+
+def test_look_writes_a_page_and_says_what_it_could_not(
+    copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["look", str(copy), str(data), "--kind", "kernels", "attention"]) == 0
+    said = capsys.readouterr().out
+    assert "attention is not possible here: its network has no attention" in said
+    assert f"Page: {copy / 'look.html'}" in said
+    page = (copy / "look.html").read_text(encoding="utf-8")
+    assert 'id="look-kernels"' in page
+    assert "<script" not in page
+    assert (copy / "results" / "look.json").exists()
+    out = tmp_path / "mine.html"
+    out.write_text("precious")
+    assert main(["look", str(copy), str(data), "--out", str(out)]) == 2
+    assert out.read_text() == "precious"
+    assert main(["look", str(copy), str(data), "--kind", "clusters", "--out", str(out), "--force"]) == 0
+    assert 'id="look-clusters"' in out.read_text(encoding="utf-8")
+    kept = json.loads((copy / "results" / "look.json").read_text())["sections"]
+    assert [section["kind"] for section in kept] == ["kernels", "attention"]
+
+
+def test_the_attentive_probe_stands_beside_the_linear_one(
+    copy: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attentive, "FEWEST", 2)
+    monkeypatch.setattr(attentive, "EPOCHS", 1)
+    assert main(["evaluate", str(copy), str(data), "--attentive"]) == 0
+    assert "attentive (%)" in capsys.readouterr().out
+    (path,) = (copy / "results").glob("attentive-*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["kNN (%)", "linear (%)", "attentive (%)"]
+    assert [row["name"] for row in table["rows"]] == ["untrained encoder", "trained encoder"]
+    assert main(["evaluate", str(copy), str(data), "--attentive", "--test", str(data)]) == 2
+    assert "--test" in capsys.readouterr().err
 
 
 def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,12 +37,13 @@ def demo(argv: list[str]) -> int:
         if not training.train(plan, out, say=console.say, watch=console.watch):
             return 130
         console.say("Measuring on 4,840 drawings of 8 alphabets it never saw.")
+        from nearfar import looks
         from nearfar.run import load
 
         run, test = load(out), drawings("test")
         table = measure(run, test)
         run.write("demo", table)
-        run.explore(test, most=1500)
+        looks.explore(run, test, most=1500)
         page = run.report()
     print_table(table)
     print(f"\n{table['note']}")

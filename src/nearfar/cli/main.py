@@ -29,6 +29,7 @@ COMMANDS = {
     "helps": ("studies", "DATA: test whether pre-training helps, as accuracy against the number of labels."),
     "generate": ("generate", "RUN: write images that a run's generator makes; compare them with real ones."),
     "report": ("use", "RUN: write one HTML page about a run."),
+    "look": ("use", "RUN DATA: write a page of what the encoder has learned: filters, maps, attention, pairs."),
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
     "views": ("train", "DATA: draw samples and the views that a method would see."),

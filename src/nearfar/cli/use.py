@@ -15,6 +15,7 @@ from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
+from nearfar.looking import Look
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 
@@ -155,6 +156,9 @@ class Evaluate(OfRun):
     tower: str = ""
     """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
     pairs are measured by how well each side finds the other."""
+    attentive: bool = False
+    """For an encoder with maps: a probe that looks for what it needs among their tokens, by attention, beside neighbors
+    and the linear probe on the representation; it takes a minute or two."""
     align: bool = False
     """Of recordings of one event, such as videos of several cameras: how well the nearest moments of one are those of
     another. No label is used."""
@@ -205,6 +209,33 @@ class Report(OfRun):
     """Their labels, as in training."""
     label_column: str = ""
     """The column that holds them; that of training if none is named."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LookAt(OfRun):
+    """What a run has learned, to be looked at: one self-contained HTML page. What is not possible says why."""
+
+    run: RunArg
+    data: DataArg
+    kind: tuple[Look, ...] = ()
+    """What to look at, one or several; all by default. kernels: filters of the first layer. features: maps as colors.
+    attention: of the heads of a vision transformer. similarity: the parts that make a sample similar to another.
+    neighbors, retrieval: what is found, right and wrong. positives: views of a sample that lie apart. negatives: other
+    samples that lie near, with their share of the gradient. clusters: what a prototype or cluster holds."""
+    out: str = ""
+    """Where the page goes; RUN/look.html by default, and then the report shows it too."""
+    force: ForceArg = False
+    labels: str = ""
+    """Labels of the data, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which encoder of the run."""
+    tower: str = ""
+    """Of an encoder with several towers, the one to look at, by its name."""
+    seed: Seed = 0
+    """Of the samples that are shown."""
     trust: TrustArg = False
 
 
@@ -292,6 +323,7 @@ def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar import across
+    from nearfar.attentive import attentive
     from nearfar.data.pairs import Asked
     from nearfar.run import load
     from nearfar.writing import learned_to_write, writing
@@ -304,6 +336,13 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
+    if asked.attentive:
+        if asked.test:
+            raise UserError(
+                f"--attentive measures splits of DATA, and not --test {asked.test!r}: name one in the labels"
+            )
+        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        return _tell(run, attentive(run, asked.data, **own, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:
@@ -399,12 +438,37 @@ def report(argv: list[str]) -> int:
 
         print(f"Report: {beside(asked.run, asked.beside, print)}")
         return 0
+    from nearfar import looks
     from nearfar.run import load
 
     run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
-        run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        looks.show(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
+    return 0
+
+
+def look(argv: list[str]) -> int:
+    """Write a page of what a run has learned."""
+    asked = parsed(LookAt, "look", argv)
+    if asked.out:
+        insist_free(Path(asked.out), force=asked.force)
+    from nearfar import looks
+    from nearfar.run import load
+
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    with nullcontext() if asked.out else owned(run.path):
+        content = looks.look(
+            run, asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
+        )
+        if not asked.out:
+            run.write("look", content)
+        page = looks.page(run, content, Path(asked.out or run.path / "look.html"))
+    for section in content["sections"]:
+        if section["missing"]:
+            print(f"{section['kind']} is not possible here: {section['missing']}.")
+    made = [section["kind"] for section in content["sections"] if not section["missing"]]
+    print(f"Shown: {', '.join(made) or 'nothing'} ({page.stat().st_size / 2**20:.1f} MiB)\nPage: {page}")
     return 0
 
 

@@ -25,6 +25,9 @@ from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
+from nearfar.looking.features import laid_over
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import as_places, similarity_map
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
@@ -36,6 +39,7 @@ from nearfar.modalities.examination import (
     equal_samples,
     method_advice,
 )
+from nearfar.ops.explanation import at_rest
 from nearfar.settings import Facts
 
 
@@ -393,6 +397,25 @@ class Kind:
         for row, line in enumerate(lines):
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
+
+    def pictures(self, encoder: Encoder, view: Any) -> Tensor:
+        """What a view of an encoder looks like, for pages that show what it makes of it: N x 3 x H x W, in [0, 1].
+
+        Raises ValueError where it is not looked at.
+        """
+        raise UserError(f"views of {self.noun} are not looked at as pictures")
+
+    def similar_parts(self, encoder: Encoder, view: Any, target: Tensor) -> list[Parts]:
+        """Which parts of each sample of a view make it similar to a row of its own: N.  target: N x dim.
+
+        Here maps over pictures: see `nearfar.looking.similarity.similarity_map`.
+        Raises ValueError where that is not known of the encoder or the kind.
+        """
+        shown = self.pictures(encoder, view)
+        with at_rest(encoder), torch.no_grad():
+            channels, *places = encoder.maps(view)[-1].shape[1:]
+        cam = similarity_map(encoder, encoder.looked_at(), view, target, channels=channels)
+        return [Parts(picture=one) for one in laid_over(shown, as_places(cam, *places))]
 
     def picture(self, pixels: Tensor) -> Image.Image:
         """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""

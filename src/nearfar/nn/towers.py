@@ -82,6 +82,12 @@ class Joint(Encoder):
     def forward(self, view: Any) -> Tensor:
         return self.joint(self.trunk(view))
 
+    def maps(self, view: Any) -> list[Tensor]:
+        return self.trunk.maps(view)
+
+    def looked_at(self) -> nn.Module:
+        return self.trunk.looked_at()
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
 

@@ -90,6 +90,10 @@ class AudioEncoder(Encoder):
         body = self.net[1]
         return body.net if isinstance(body, networks.Image) else None
 
+    def looked_at(self) -> nn.Module:
+        """The spectrogram, N x bands x T; a network of waves has none and raises ValueError."""
+        return self.net[0] if isinstance(self.net[0], networks.LogMel) else super().looked_at()
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise: n x length."""
         return example(self.spec, n, generator)

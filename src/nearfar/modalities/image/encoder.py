@@ -85,6 +85,13 @@ class ImageEncoder(Encoder):
         """Whether its maps are what timm gives of a network that has no stages here."""
         return hasattr(self.net, "forward_intermediates") and not timm_nets.is_resnet(self.net)
 
+    def looked_at(self) -> nn.Module:
+        """Of conv4 and ResNets their last stage; of transformers what their last block takes; of any other network of
+        timm its last stage."""
+        if self.spec["name"] != "conv4" and not timm_nets.is_resnet(self.net):
+            return timm_nets.looked_at(self.net, self._name)
+        return self.stages()[-2].layers[-1]
+
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""
         if not isinstance(self.net, Streams):

@@ -295,6 +295,11 @@ class ImageKind(kind.Kind):
         """Some images, each over its caption."""
         return image_grid(samples.pixels(index).cpu(), samples.aspect[index], captions)
 
+    def pictures(self, encoder: Any, view: Tensor) -> Tensor:
+        """Images as they are seen; of other than three channels the first three, or the first as gray."""
+        shown = view[:, :3] if view.shape[1] >= 3 else view[:, :1].expand(-1, 3, -1, -1)
+        return shown.detach().cpu().clamp(0, 1)
+
     def picture(self, pixels: Tensor) -> Image:
         """One image, C x H x W, uint8."""
         return picture(pixels)
