@@ -15,7 +15,7 @@ from nearfar.errors import NotFound, UserError
 from tests.tiny import FLAGS, array_file
 
 SURFACE = [
-    *("demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "distill"),
+    *("demo", "doctor", "train", "embed", "evaluate", "checkpoints", "finetune", "predict", "distill"),
     *("label-plan", "helps", "generate", "report", "export", "compare", "views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+from nearfar.settings import Which
 
 if TYPE_CHECKING:
     from nearfar.run import Run
@@ -97,8 +98,7 @@ class Embed(OfRun):
     """The column that holds them; that of training if none is named."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are labels all the same."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to use, by its name."""
     trust: TrustArg = False
@@ -124,8 +124,7 @@ class Evaluate(OfRun):
     """Other data to test on, while DATA are learned from."""
     test_labels: str = ""
     """Their labels, if they bring none."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     svm: bool = False
     """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
     there are thousands of labels."""
@@ -157,6 +156,25 @@ class Evaluate(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoints(OfRun):
+    """The checkpoints that were kept (`nearfar train --keep-every EPOCHS`) with scores that take no labels, which were
+    measured during training; and the one that --checkpoint auto takes, and why. With DATA that have labels, the kNN
+    accuracy of each too."""
+
+    run: RunArg
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="Labeled data.")] = ""
+    labels: str = ""
+    """Their labels, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    tower: str = ""
+    """With DATA, of an encoder with several towers, the one to measure, by its name."""
+    seed: Seed = 0
+    """Of folds and draws."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(OfRun):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
@@ -184,11 +202,21 @@ class Export(Checked):
     force: ForceArg = False
     onnx: bool = False
     """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to export, by its name."""
     trust: TrustArg = False
+
+
+def opened(path: str, checkpoint: Which, *, tower: str = "", trust: bool = False) -> Run:
+    """The run with the checkpoint that was asked for; says which one `auto` is."""
+    from nearfar.run import load
+
+    run = load(path, checkpoint, tower=tower, trust=trust)
+    if checkpoint == "auto":
+        which = f"epoch {run.checkpoint}" if isinstance(run.checkpoint, int) else "last"
+        print(f"--checkpoint auto is {which}: `nearfar checkpoints` shows why.")
+    return run
 
 
 def embed(argv: list[str]) -> int:
@@ -196,9 +224,7 @@ def embed(argv: list[str]) -> int:
     asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     insist_free(path, force=asked.force)
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     with nullcontext() if asked.out else owned(run.path):
         return _embed(run, asked, path)
 
@@ -235,10 +261,9 @@ def evaluate(argv: list[str]) -> int:
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar import across
     from nearfar.data.pairs import Asked
-    from nearfar.run import load
     from nearfar.writing import learned_to_write, writing
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
@@ -285,6 +310,22 @@ def _tell(run: Run, table: dict[str, Any]) -> int:
     return 0
 
 
+def checkpoints(argv: list[str]) -> int:
+    """Show the checkpoints of a run."""
+    asked = parsed(Checkpoints, "checkpoints", argv)
+    if asked.labels and not asked.data:
+        raise UserError(f"--labels {asked.labels!r} are of DATA, and none are given")
+    from nearfar.cli.demo import print_table
+    from nearfar.run import load
+
+    run = load(asked.run, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    given = {"labels": asked.labels or None, "label_column": asked.label_column, "seed": asked.seed}
+    table = run.checkpoints(asked.data or None, **given, say=print)
+    print_table(table)
+    print(table["note"])
+    return 0
+
+
 def report(argv: list[str]) -> int:
     """Write the page of a run."""
     asked = parsed(Report, "report", argv)
@@ -316,9 +357,7 @@ def export(argv: list[str]) -> int:
         from nearfar.export.onnx import insist_onnx
 
         insist_onnx()
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     done = run.export(asked.out or None, print)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
     if done.difference is not None:

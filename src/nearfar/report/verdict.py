@@ -242,8 +242,9 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
 def _on(table: Mapping[str, Any]) -> str:
     """What a table was measured on, in a few words."""
     own = "the run's own data " if table.get("own") else ""
-    best = (table.get("protocol") or {}).get("checkpoint") == "best"
-    return f"on {own}{str(table.get('data') or table['title'])!r}{', of the best checkpoint' if best else ''}"
+    which = (table.get("protocol") or {}).get("checkpoint")
+    of = f", of the checkpoint of epoch {which}" if isinstance(which, int) else ", of the best checkpoint"
+    return f"on {own}{str(table.get('data') or table['title'])!r}{of if which not in (None, 'last') else ''}"
 
 
 def _learned(table: Mapping[str, Any]) -> bool:
