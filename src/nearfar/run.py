@@ -24,7 +24,7 @@ from nearfar.data.labels import LabelColumn, meet, places, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
-from nearfar.evaluation.evaluate import evaluate, evaluate_knn
+from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.parts import learned_and_tested
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
@@ -35,14 +35,14 @@ from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import PositiveInt, Seed, checked
-from nearfar.report.choice import checkpoints_table, choice, scored
+from nearfar.report.choice import choice
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
 from nearfar.settings import Which
-from nearfar.training import checkpoints
+from nearfar.training import checkpoints, saved
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
@@ -98,26 +98,11 @@ class Run:
     def _meant(self, which: Which) -> Which:
         """The checkpoint without "auto". Raises FileNotFoundError for that of an epoch that was not kept."""
         if which == "auto":
-            found = choice(Journal(self.path / "metrics.jsonl").read(), self.by_epoch())
+            found = choice(Journal(self.path / "metrics.jsonl").read(), saved.by_epoch(self.path, self.config))
             return "last" if found is None else found.epoch
-        if isinstance(which, int) and which not in (there := self.by_epoch()):
-            named = f"there are those of the epochs {', '.join(map(str, there))}" if there else "none was kept"
-            raise NotFound(
-                f"{str(self.path)!r} has no checkpoint of epoch {which}: {named}, and last. `nearfar train` keeps some "
-                "with --keep-every"
-            )
+        if isinstance(which, int):
+            saved.insist_kept(self.path, self.config, which)
         return which
-
-    def by_epoch(self) -> dict[int, Path]:
-        """The checkpoints that can be asked for by their epoch, in order: those that were kept, and the newest ones."""
-        saved = checkpoints.Checkpoints(self.path / "checkpoints")
-        found = saved.kept()
-        per_epoch = self.config["made"].get("steps", 0) // self.config["settings"].get("epochs", 1)
-        for path in saved.all() if per_epoch else ():
-            epoch, rest = divmod(int(path.stem.partition("-")[2]), per_epoch)
-            if epoch and not rest:
-                found.setdefault(epoch, path)
-        return dict(sorted(found.items()))
 
     def __repr__(self) -> str:
         made, done = self.config["made"], step_reached(self.path)
@@ -192,32 +177,7 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """What the checkpoint holds of the method."""
-        folder = self.path / "checkpoints"
-        if self.checkpoint == "best":
-            if not (folder / "best.pt").exists():
-                raise NotFound(
-                    f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
-                )
-            try:
-                return checkpoints.read(folder / "best.pt")["method"]
-            except Damaged as error:
-                raise Damaged(f"{error}. Take --checkpoint last, or train again") from error
-        if isinstance(self.checkpoint, int):
-            path = self.by_epoch()[self.checkpoint]
-            try:
-                return checkpoints.read(path)["method"]
-            except Damaged as error:
-                raise Damaged(f"{error}. Take another --checkpoint, or train again") from error
-        saved = checkpoints.Checkpoints(folder).all()
-        if not saved:
-            raise NotFound(f"{str(self.path)!r} has no checkpoint: train on with --resume")
-        try:
-            return checkpoints.read(saved[-1])["method"]
-        except Damaged as error:
-            raise Damaged(
-                f"{error}. To make it again from the one before it, remove {str(self.path / 'environment.json')!r} and "
-                "give the command that trained the run again, with --resume"
-            ) from error
+        return saved.state(self.path, self.config, self.checkpoint)
 
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
@@ -431,47 +391,6 @@ class Run:
         # Of the labels of few images of many that were trained on, as of many images of which few were.
         table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
         table["written"] = datetime.now(UTC).isoformat()
-
-    @checked
-    def checkpoints(
-        self,
-        data: Any = None,
-        *,
-        labels: Any = None,
-        label_column: str = "",
-        seed: Seed = 0,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> dict[str, Any]:
-        """The checkpoints that can be had by their epoch, with the scores that were measured in training, which take no
-        labels; and the one that `checkpoint="auto"` is, with the reason as "note".
-
-        data: labeled, on which the kNN accuracy of each is measured, as `evaluate` does; without data it is that of the
-        probe, where there was one.
-        Raises FileNotFoundError where no checkpoint was kept, ValueError where data have no labels.
-        """
-        there = self.by_epoch()
-        metrics = Journal(self.path / "metrics.jsonl").read()
-        if not scored(metrics):
-            raise NotFound(
-                f"{str(self.path)!r} has no checkpoints to choose from: `nearfar train` keeps some, and measures them, "
-                "with --keep-every EPOCHS"
-            )
-        if data is None:
-            probed = {round(line["epoch"]): line for line in metrics if "knn" in line and line["step"] > 0}
-            ends = {epoch: {"value": line["knn"]} for epoch, line in probed.items() if epoch in there}
-            return checkpoints_table(metrics, there, ends, f" of {str(self.path)!r}")
-        self.insist_there(data, labels, label_column, f"kNN takes labels, and none are known: {self.kind.unlabeled}")
-        samples = self.open(data, labels=labels, label_column=label_column)
-        for note in samples.notes:
-            say(note)
-        splits, _ = self.splits(samples, seed, say)
-        group = samples.group if bool((samples.group != MISSING).any()) else None
-        accuracy, plain = {}, self.kind.plain(self.encoder)
-        for epoch in there:
-            encoder = Run(self.path, epoch, self.tower, self.network, self.trust).encoder
-            made = evaluate_knn(probing.embed(encoder, plain, samples), samples.label, splits, group=group, seed=seed)
-            accuracy[epoch] = {"value": made["accuracy"], "low": made["low"], "high": made["high"]}
-        return checkpoints_table(metrics, there, accuracy, f" of {str(self.path)!r}, on {named(data)!r}")
 
     @writes
     @checked

@@ -315,12 +315,13 @@ def checkpoints(argv: list[str]) -> int:
     asked = parsed(Checkpoints, "checkpoints", argv)
     if asked.labels and not asked.data:
         raise UserError(f"--labels {asked.labels!r} are of DATA, and none are given")
+    from nearfar import choosing
     from nearfar.cli.demo import print_table
     from nearfar.run import load
 
     run = load(asked.run, tower=asked.tower, trust=asked.trust).reading(asked.given())
     given = {"labels": asked.labels or None, "label_column": asked.label_column, "seed": asked.seed}
-    table = run.checkpoints(asked.data or None, **given, say=print)
+    table = choosing.checkpoints(run, asked.data or None, **given, say=print)
     print_table(table)
     print(table["note"])
     return 0

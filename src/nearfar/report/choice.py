@@ -4,12 +4,12 @@ Which scores are gone by, and how far they can be trusted, is in `choice.json`, 
 writes from its results:
 
     {"measured": true, "scores": ["lidar"], "runs": 36, "checkpoints": 8, "data": ["cifar10", ...],
-     "spearman": {"value": 0.61, "low": 0.5, "high": 0.7}, "gain": {"value": 0.8, "low": 0.1, "high": 1.5},
-     "regret": 1.2, "regret_last": 2.0}
+     "accuracy": "linear probe", "spearman": {"mean": ..., "low": ..., "high": ...}, "gain": {"mean": ..., ...},
+     "regret": ..., "regret_last": ...}
 
 scores: of several the mean rank is gone by; none where no score was seen to choose better than the last checkpoint.
-spearman: of the score and the accuracy of a linear probe, over the checkpoints of a run.  gain: points of accuracy over
-the last checkpoint, where the score was chosen on other data.  regret: points below the best checkpoint by labels.
+spearman: of the score and the accuracy, over the checkpoints of a run.  gain: points of accuracy over the last
+checkpoint, where the score was chosen on other data.  regret: points below the best checkpoint by labels.
 """
 
 from __future__ import annotations
@@ -38,15 +38,20 @@ def validated() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("choice.json").read_text(encoding="utf-8"))
 
 
+def is_scored(line: Mapping[str, Any]) -> bool:
+    """Whether a line of a journal holds scores of a trained checkpoint."""
+    return line["step"] > 0 and "epoch" in line and any(name.startswith(PREFIX) for name in line)
+
+
 def scored(metrics: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
     """The scores that a journal holds of trained checkpoints, by epoch."""
-    lines = {}
-    for line in metrics:
-        named = {name.removeprefix(PREFIX): value for name, value in line.items() if name.startswith(PREFIX)}
-        known = {name: value for name, value in named.items() if isinstance(value, int | float)}
-        if line["step"] > 0 and known.keys() & SCORES.keys():
-            lines[round(line["epoch"])] = known
-    return lines
+    return {
+        round(line["epoch"]): {
+            name: value for name in SCORES if isinstance(value := line.get(f"{PREFIX}{name}"), int | float)
+        }
+        for line in metrics
+        if is_scored(line)
+    }
 
 
 def choice(metrics: Sequence[Mapping[str, Any]], there: Collection[int]) -> Choice | None:
@@ -63,9 +68,10 @@ def choice(metrics: Sequence[Mapping[str, Any]], there: Collection[int]) -> Choi
     return Choice(best, [CLID if name == "clid" else SCORES[name].title for name in names])
 
 
-def kept_epochs(files: Collection[str]) -> set[int]:
-    """The epochs of the checkpoints that stay, by the names of files."""
-    return {int(name.removeprefix("epoch-").removesuffix(".pt")) for name in files if name.startswith("epoch-")}
+def kept(metrics: Sequence[Mapping[str, Any]], files: Collection[str]) -> set[int]:
+    """The epochs that were scored and whose checkpoint is among some files, by their names."""
+    step_of = {round(line["epoch"]): line["step"] for line in metrics if is_scored(line)}
+    return {e for e, step in step_of.items() if {f"epoch-{e:06d}.pt", f"step-{step:09d}.pt"} & {*files}}
 
 
 def checkpoints_table(

@@ -25,8 +25,8 @@ DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them, and those
-    of some epochs, `epoch-NNNNNN.pt`, which hold the method alone: they can be used, and not gone on from.
+    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them, and
+    those of some epochs, `epoch-NNNNNN.pt`, which hold the method alone: they can be used, and not gone on from.
 
     As a context, it is left when the last of them is written.
     """
