@@ -161,8 +161,8 @@ def main(asked: Ask) -> None:
             if not path.exists():
                 result = one(line, data, asked.seed)
                 keep(path, result)
-                told = [round(of["linear"], 1) for of in result["checkpoints"]]
-                print(f"{path.stem}: linear {told}, {result['cpu_seconds']} s", flush=True)
+                accuracy = [round(of["linear"], 1) for of in result["checkpoints"]]
+                print(f"{path.stem}: linear {accuracy}, {result['cpu_seconds']} s", flush=True)
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*-seed*.json"))]
     if results:
         found = judged(results)

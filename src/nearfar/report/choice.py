@@ -102,7 +102,8 @@ def checkpoints_table(
 def reason(taken: Choice | None) -> str:
     """Which checkpoint `auto` is, and why, in a sentence or two."""
     if taken is not None:
-        return f"--checkpoint auto is epoch {taken.epoch}: {' and '.join(taken.names)} find it best."
+        find = "find" if len(taken.names) > 1 else "finds"
+        return f"--checkpoint auto is epoch {taken.epoch}: {' and '.join(taken.names)} {find} it best."
     if validated()["scores"]:
         return "--checkpoint auto is last: scores of two checkpoints or more are needed to choose, and are not there."
     why = (

@@ -27,6 +27,9 @@ WANTED, LEAST = 500, 200
 """Samples of a probe, or ten a class, for which probes are left out; and those without which none says anything."""
 
 
+FEWEST = 5
+"""Checkpoints that are scored all the same: there is nothing to choose from fewer."""
+
 SCORED, VIEWS, IMAGES = 1000, 4, 32
 """Samples of the scores without labels, at most; views of each of a quarter of them; and those whose maps count."""
 
@@ -53,11 +56,11 @@ def scored(epochs: int, every: int, *, samples: int, views: int, work: tuple[flo
     """The epochs after which scores without labels are measured, and on how many samples: half of what probes may take.
 
     At 0, before the first, at each checkpoint that is kept, and at the last; at fewer of them, evenly spaced, where
-    each would have fewer than LEAST samples.
+    each would have fewer than LEAST samples; but at FEWEST all the same.
     """
     budget = SHARE / 2 * 3 * views * samples * epochs * work[0]
     wanted = sorted({0, *range(every, epochs + 1, every), epochs})
-    count = max(2, min(len(wanted), int(budget / scoring(min(LEAST, samples), work))))
+    count = min(len(wanted), max(FEWEST, int(budget / scoring(min(LEAST, samples), work))))
     chosen = {wanted[round(i * (len(wanted) - 1) / (count - 1))] for i in range(count)}
     rows = _taking(budget / len(chosen), work, scoring, SCORED)
     return sorted(chosen), min(samples, max(LEAST, rows))
