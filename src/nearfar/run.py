@@ -93,7 +93,7 @@ class Run:
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
-        self.checkpoint = self._meant(checkpoint)
+        self.checkpoint: Which = self._meant(checkpoint)
 
     def _meant(self, which: Which) -> Which:
         """The checkpoint without "auto". Raises FileNotFoundError for that of an epoch that was not kept."""

@@ -32,7 +32,7 @@ CURVES = {
     ),
     "samples_per_second": ("Samples per second", "Training speed. Where it dips, training waited for data."),
     "input_share": ("Share of input", "The share of time spent on reading samples and making views, 0 to 1."),
-} | {f"{PREFIX}{name}": (score.title, score.gloss) for name, score in SCORES.items()}
+} | {f"{PREFIX}{name}": (f"Score: {score.title}", score.gloss) for name, score in SCORES.items()}
 """The metrics that have a title of their own; all other numbers are drawn after them, under their key."""
 
 FROM_ZERO = frozenset(CURVES) - {"loss", "knn", "lr"}

@@ -157,12 +157,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
     after, rows = scores_spaced(built, settings)[0], built.facts["score_samples"]
-    scorer = None
-    if after:
-        at = [row for row in range(len(data)) if row not in built.lost]
-        scorer = Scorer(
-            encoder, plain, built.views, data.subset(at) if built.lost else data, rows, settings.seed, device
-        )
+    scorer = Scorer(encoder, plain, built.views, data, built.lost, rows, settings.seed) if after else None
     loop = Loop(
         epochs=settings.epochs,
         batch=batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,16 +25,19 @@ CELLS = 16
 class Scorer:
     """Measures an encoder on some training samples, always the same, and remembers who was near whom.
 
-    rows: samples at the plain view. Of some of them VIEWS views are made too, and of IMAGES the maps are taken where
-    the encoder has them. What is remembered goes into checkpoints, so that a resumed run measures what it would have.
+    rows: samples at the plain view; those that are lost are left out. Of some of them VIEWS views are made too, and of
+    IMAGES the maps are taken where the encoder has them. What is remembered goes into checkpoints, so that a resumed
+    run measures what it would have.
     """
 
     def __init__(
-        self, encoder: nn.Module, plain: Views, views: Views, data: Samples, rows: int, seed: int, device: torch.device
+        self, encoder: nn.Module, plain: Views, views: Views, data: Samples, lost: Collection[int], rows: int, seed: int
     ) -> None:
-        self.encoder, self.plain, self.views, self.seed, self.device = encoder, plain, views, seed, device
+        self.encoder, self.plain, self.views, self.seed = encoder, plain, views, seed
+        self.device = next(encoder.parameters()).device
         generator = torch.Generator().manual_seed(derive_seed(seed, 5))
-        self.data = data.subset(torch.randperm(len(data), generator=generator)[:rows].tolist())
+        some = torch.randperm(len(data), generator=generator)[:rows].tolist()
+        self.data = data.subset([row for row in some if row not in lost])
         self.nearest: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,7 +79,7 @@ class Scorer:
         made = []
         for turn in range(-(-VIEWS // each)):
             generator = torch.Generator().manual_seed(derive_seed(self.seed, turn, 6))
-            draws = self.views.draw(len(some), generator)
+            draws = self.views.draw(len(some), generator).rows(slice(0, len(some)))
             own = self.views.read(*inputs, draws=draws) if hasattr(self.views, "read") else inputs  # pyright: ignore[reportAttributeAccessIssue]
             views = self.views(*(to(part, self.device) for part in own), draws=draws)
             made += [viewed(self.encoder, view) for view in views[:each]]
