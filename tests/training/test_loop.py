@@ -250,9 +250,9 @@ def test_checkpoints_come_when_asked_for(tmp_path: Path) -> None:
     saved: list[int] = []
 
     class Listening(Checkpoints):
-        def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        def save(self, step: int, state: dict[str, Any], *, best: bool = False, epoch: int = 0) -> None:
             saved.append(step)
-            super().save(step, state, best=best)
+            super().save(step, state, best=best, epoch=epoch)
 
     scores = iter([{"knn": 3.0}, {"knn": 5.0}, {"knn": 4.0}])
     how = loop(
