@@ -45,6 +45,7 @@ ROOMS = [
         "dense",
         "generation",
         "writing",
+        "choosing",
         "fewlabels",
         "studies",
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -35,24 +35,27 @@ from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import Seed, checked
+from nearfar.report.choice import choice
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
-from nearfar.training import checkpoints
+from nearfar.settings import Which
+from nearfar.training import checkpoints, saved
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
 from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
-
-Which = Literal["last", "best"]
+from nearfar.training.journal import Journal
 
 
 class Run:
     """An encoder and the directory it came from.
 
-    path: the directory.  config: how it was trained, from config.yaml.  checkpoint: "last", or "best" by the kNN probe.
+    path: the directory.  config: how it was trained, from config.yaml.
+    checkpoint: "last"; "best" by the kNN probe; an epoch whose checkpoint was kept; or "auto", the one that scores
+    without labels choose, which becomes its epoch, or "last" where they choose none.
     tower: of an encoder with several, the one to use; "" for all of it.
     network: the user's own module that was trained, where the encoder is not one of ours; it is copied.
     trust: whether files of code that the config names may be run, if they are those that it was trained with.
@@ -68,7 +71,6 @@ class Run:
         trust: bool = False,
     ) -> None:
         self.path, self.tower, self.network, self.trust = Path(path), tower, network, trust
-        self.checkpoint: Which = checkpoint
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
@@ -90,6 +92,16 @@ class Run:
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
+        self.checkpoint: Which = self._meant(checkpoint)
+
+    def _meant(self, which: Which) -> Which:
+        """The checkpoint without "auto". Raises FileNotFoundError for that of an epoch that was not kept."""
+        if which == "auto":
+            found = choice(Journal(self.path / "metrics.jsonl").read(), saved.by_epoch(self.path, self.config))
+            return "last" if found is None else found.epoch
+        if isinstance(which, int):
+            saved.insist_kept(self.path, self.config, which)
+        return which
 
     def __repr__(self) -> str:
         made, done = self.config["made"], step_reached(self.path)
@@ -164,26 +176,7 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """What the checkpoint holds of the method."""
-        folder = self.path / "checkpoints"
-        if self.checkpoint == "best":
-            if not (folder / "best.pt").exists():
-                raise NotFound(
-                    f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
-                )
-            try:
-                return checkpoints.read(folder / "best.pt")["method"]
-            except Damaged as error:
-                raise Damaged(f"{error}. Take --checkpoint last, or train again") from error
-        saved = checkpoints.Checkpoints(folder).all()
-        if not saved:
-            raise NotFound(f"{str(self.path)!r} has no checkpoint: train on with --resume")
-        try:
-            return checkpoints.read(saved[-1])["method"]
-        except Damaged as error:
-            raise Damaged(
-                f"{error}. To make it again from the one before it, remove {str(self.path / 'environment.json')!r} and "
-                "give the command that trained the run again, with --resume"
-            ) from error
+        return saved.state(self.path, self.config, self.checkpoint)
 
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
@@ -407,8 +400,8 @@ class Run:
         table["data"] = named(data) if test is None else f"{named(test)}, learned from {named(data)}"
         self._place(table, known)
         contents = [fingerprint(digests(samples), samples) for samples in parts]
-        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
-        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        which = digest(*map(str.encode, [*contents, str(self.checkpoint), self.tower]))[:8]
+        table["title"] += f": {table['data']}" + self._of_checkpoint()
         table["name"] = (
             f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', named(data if test is None else test))[:60]}-{which}"
         )
@@ -480,11 +473,17 @@ class Run:
         table["seen"] |= {"with labels": self.config["made"]["needs_labels"]}
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": origin(data)}
         table["data"] = named(data)
-        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
-        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        which = digest(*map(str.encode, [*contents, str(self.checkpoint), self.tower]))[:8]
+        table["title"] += f": {table['data']}" + self._of_checkpoint()
         table["name"] = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
         self.write(table["name"], table)
         return table
+
+    def _of_checkpoint(self) -> str:
+        """What a title says of the checkpoint, where it is not the last."""
+        if isinstance(self.checkpoint, int):
+            return f", the checkpoint of epoch {self.checkpoint}"
+        return ", the best checkpoint" if self.checkpoint == "best" else ""
 
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None

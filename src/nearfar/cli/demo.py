@@ -121,7 +121,9 @@ def print_table(table: dict[str, Any]) -> None:
     Console().print(drawn)
 
 
-def _shown(cell: dict[str, float] | None) -> str:
+def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return ""
-    return f"{cell['value']:.1f}" + (f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else "")
+    return f"{cell['value']:.{cell.get('places', 1)}f}" + (
+        f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else ""
+    )

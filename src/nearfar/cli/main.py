@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train", "METHOD DATA: train an encoder; METHOD is a name or a .py file of your own."),
     "embed": ("use", "RUN DATA: write one vector for each sample, as an .npz file."),
     "evaluate": ("use", "RUN DATA: measure the quality of the encoder on labeled data."),
+    "checkpoints": ("use", "RUN [DATA]: show the checkpoints that were kept, and choose one, without labels too."),
     "finetune": ("fewlabels", "RUN DATA: train a classifier on few labels."),
     "predict": ("fewlabels", "CLASSIFIER FILES: predict label and probability, with the most similar labeled samples."),
     "distill": ("fewlabels", "CLASSIFIER DATA: train another network to imitate the classifier on unlabeled data."),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.looking import Look
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+from nearfar.settings import Which
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,8 +110,7 @@ class Embed(OfRun):
     """The column that holds them; that of training if none is named."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are labels all the same."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to use, by its name."""
     trust: TrustArg = False
@@ -136,8 +136,7 @@ class Evaluate(OfRun):
     """Other data to test on, while DATA are learned from."""
     test_labels: str = ""
     """Their labels, if they bring none."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     svm: bool = False
     """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
     there are thousands of labels."""
@@ -197,6 +196,25 @@ class Evaluate(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoints(OfRun):
+    """The checkpoints that were kept (`nearfar train --keep-every EPOCHS`) with scores that take no labels, which were
+    measured during training; and the one that --checkpoint auto takes, and why. With DATA that have labels, the kNN
+    accuracy of each too."""
+
+    run: RunArg
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="Labeled data.")] = ""
+    labels: str = ""
+    """Their labels, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    tower: str = ""
+    """With DATA, of an encoder with several towers, the one to measure, by its name."""
+    seed: Seed = 0
+    """Of folds and draws."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(OfRun):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
@@ -230,8 +248,7 @@ class LookAt(OfRun):
     """Labels of the data, as in training."""
     label_column: str = ""
     """The column that holds them; that of training if none is named."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to look at, by its name."""
     seed: Seed = 0
@@ -251,11 +268,21 @@ class Export(Checked):
     force: ForceArg = False
     onnx: bool = False
     """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to export, by its name."""
     trust: TrustArg = False
+
+
+def opened(path: str, checkpoint: Which, *, tower: str = "", trust: bool = False) -> Run:
+    """The run with the checkpoint that was asked for; says which one `auto` is."""
+    from nearfar.run import load
+
+    run = load(path, checkpoint, tower=tower, trust=trust)
+    if checkpoint == "auto":
+        which = f"epoch {run.checkpoint}" if isinstance(run.checkpoint, int) else "last"
+        print(f"--checkpoint auto is {which}: `nearfar checkpoints` shows why.")
+    return run
 
 
 def embed(argv: list[str]) -> int:
@@ -263,9 +290,7 @@ def embed(argv: list[str]) -> int:
     asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     insist_free(path, force=asked.force)
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     with nullcontext() if asked.out else owned(run.path):
         return _embed(run, asked, path)
 
@@ -325,10 +350,9 @@ def evaluate(argv: list[str]) -> int:
     from nearfar import across
     from nearfar.attentive import attentive
     from nearfar.data.pairs import Asked
-    from nearfar.run import load
     from nearfar.writing import learned_to_write, writing
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     if table := _of_places(run, asked):
         return _tell(run, table)
     if asked.prompts:
@@ -426,6 +450,23 @@ def _tell(run: Run, table: dict[str, Any]) -> int:
     return 0
 
 
+def checkpoints(argv: list[str]) -> int:
+    """Show the checkpoints of a run."""
+    asked = parsed(Checkpoints, "checkpoints", argv)
+    if asked.labels and not asked.data:
+        raise UserError(f"--labels {asked.labels!r} are of DATA, and none are given")
+    from nearfar import choosing
+    from nearfar.cli.demo import print_table
+    from nearfar.run import load
+
+    run = load(asked.run, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    given = {"labels": asked.labels or None, "label_column": asked.label_column, "seed": asked.seed}
+    table = choosing.checkpoints(run, asked.data or None, **given, say=print)
+    print_table(table)
+    print(table["note"])
+    return 0
+
+
 def report(argv: list[str]) -> int:
     """Write the page of a run."""
     asked = parsed(Report, "report", argv)
@@ -454,9 +495,8 @@ def look(argv: list[str]) -> int:
     if asked.out:
         insist_free(Path(asked.out), force=asked.force)
     from nearfar import looks
-    from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     with nullcontext() if asked.out else owned(run.path):
         content = looks.look(
             run, asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
@@ -482,9 +522,7 @@ def export(argv: list[str]) -> int:
         from nearfar.export.onnx import insist_onnx
 
         insist_onnx()
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     done = run.export(asked.out or None, print)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
     if done.difference is not None:

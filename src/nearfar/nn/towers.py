@@ -82,9 +82,6 @@ class Joint(Encoder):
     def forward(self, view: Any) -> Tensor:
         return self.joint(self.trunk(view))
 
-    def maps(self, view: Any) -> list[Tensor]:
-        return self.trunk.maps(view)
-
     def looked_at(self) -> nn.Module:
         return self.trunk.looked_at()
 

@@ -178,18 +178,26 @@ def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, see
     }
 
 
-def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor, Tensor]:
-    """Representations, labels and groups of the samples that can be read."""
+def readable(data: Samples, make: Callable[[Samples], Tensor]) -> list[tuple[Tensor, Samples]]:
+    """What is made of samples, 256 at a time, and those that could be read; raises Lost where none of these can."""
     parts = []
     for index in torch.arange(len(data)).split(256):
         some = data.subset(index)
         while True:
             try:
-                parts.append((passed(encoder, plain, some), some.label, some.group))
+                parts.append((make(some), some))
                 break
             except Lost as lost:
                 if len(lost.at) == len(some):
                     raise
                 some = some.subset([k for k in range(len(some)) if k not in lost.at])
-    features, label, group = (torch.cat(column) for column in zip(*parts, strict=True))
+    return parts
+
+
+def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Representations, labels and groups of the samples that can be read."""
+    read = readable(data, lambda some: passed(encoder, plain, some))
+    features, label, group = (
+        torch.cat(column) for column in zip(*((rows, some.label, some.group) for rows, some in read), strict=True)
+    )
     return features, label, group
