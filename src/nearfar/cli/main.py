@@ -31,6 +31,7 @@ COMMANDS = {
     "report": ("use", "RUN: write one HTML page about a run."),
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
+    "transfer": ("studies", "RUNS --to DATASETS: measure runs on many data sets: one table, ranks, correlations."),
     "views": ("train", "DATA: draw samples and the views that a method would see."),
     "methods": ("methods", "[NAME] [--kind KIND]: list the methods, or describe one."),
 }
