@@ -35,7 +35,7 @@ class Told:
     untrained, architecture: of each untrained row, and of each run, what runs of one untrained row have in common.
     groups: of the tested samples of each data set, None where there are none.
     refused: by data set and run, why it was not measured.  seen: likewise, how many of how many tested samples were in
-    pre-training.  own: of runs, the data of their pre-training and accuracies on them, by title.
+    pre-training, and in what way.  own: of runs, the data of their pre-training and accuracies on them, by title.
     """
 
     cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
@@ -46,7 +46,7 @@ class Told:
     raw: Sequence[str]
     groups: Mapping[str, Sequence[int] | None]
     refused: Mapping[str, Mapping[str, str]]
-    seen: Mapping[str, Mapping[str, tuple[int, int]]]
+    seen: Mapping[str, Mapping[str, tuple[int, int, str]]]
     own: Mapping[str, Mapping[str, Any]]
 
     def cell(self, row: str, name: str, title: str) -> Cell | None:
@@ -86,10 +86,7 @@ def summarize(told: Told) -> Summary:
         "sets": list(told.sets),
         "runs": runs,
         "baselines": [*told.raw, *told.untrained],
-        "cells": {
-            row: {n: {t: _told(Interval(c["accuracy"], c["low"], c["high"])) for t, c in of.items()} for n, of in sets.items()}
-            for row, sets in told.cells.items()
-        },
+        "cells": {row: {name: _intervals(of) for name, of in sets.items()} for row, sets in told.cells.items()},
         "best": best,
         "behind": {
             title: {
@@ -118,8 +115,12 @@ def summarize(told: Told) -> Summary:
     }  # fmt: skip
 
 
-def _told(interval: Interval) -> dict[str, float]:
-    return interval._asdict()
+def _intervals(cells: Mapping[str, Cell]) -> dict[str, dict[str, float]]:
+    return {title: _interval(cell)._asdict() for title, cell in cells.items()}
+
+
+def _interval(cell: Cell) -> Interval:
+    return Interval(cell["accuracy"], cell["low"], cell["high"])
 
 
 def _bases(told: Told, run: str) -> list[str]:
@@ -147,8 +148,8 @@ def _gain(told: Told, name: str, title: str, ours: str, theirs: str) -> dict[str
         units = None if group is None else torch.tensor(group[: right.shape[1]])
         gain = of_answers(right, over=over, group=units)
     else:
-        gain = apart(*(Interval(c["accuracy"], c["low"], c["high"]) for c in (one, other)))
-    return {**_told(gain), "judged": judged(gain), "paired": one["of"] == other["of"]}
+        gain = apart(_interval(one), _interval(other))
+    return {**gain._asdict(), "judged": judged(gain), "paired": one["of"] == other["of"]}
 
 
 def _correlations(told: Told, title: str) -> list[dict[str, Any]]:
@@ -309,8 +310,8 @@ def _of_correlations(known: Sequence[Mapping[str, Any]]) -> str:
     return f"{text} (Spearman's correlation over {placed[0]['runs']} runs)."
 
 
-def _of_seen(name: str, of: Mapping[str, Sequence[int]]) -> str:
-    parts = [f"{run} ({n:,} of {total:,})" for run, (n, total) in of.items()]
+def _of_seen(name: str, of: Mapping[str, Sequence[Any]]) -> str:
+    parts = [f"{run} ({n:,} of {total:,}{how})" for run, (n, total, how) in of.items()]
     return (
         f"Tested samples of {name} that were in pre-training: {', '.join(parts)}. What they say is not of new samples."
     )

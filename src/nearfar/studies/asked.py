@@ -144,6 +144,8 @@ class Transfer(Question):
     """Epochs of that; 0 as many as suit."""
     checkpoint: Literal["last", "best"] = "last"
     """Which encoder of the runs."""
+    tower: str = ""
+    """Of runs whose encoder has several towers, the one to measure, by its name."""
     seed: Seed = 0
     """Of folds and draws."""
     trust: bool = False

@@ -124,6 +124,6 @@ class Study(ABC, Generic[A]):
     def sentences(self) -> list[str]:
         """What can be told."""
 
-    @abstractmethod
     def page(self) -> Page:
-        """What the page shows."""
+        """What the page shows, of a study that leaves it to `write_page`."""
+        raise NotImplementedError

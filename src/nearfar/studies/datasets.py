@@ -9,7 +9,7 @@ from typing import Any
 
 from nearfar.data import csv
 from nearfar.data.labels import natural, some
-from nearfar.errors import NotFound, UserError
+from nearfar.errors import NotFound, UserError, counted
 
 ENDINGS = (
     *(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".jsonl", ".jsonl.gz", ".txt", ".txt.gz"),
@@ -63,8 +63,8 @@ def data_sets(to: str, say: Callable[[str], None] = lambda text: None) -> list[D
     if twice := next((name for name in names if names.count(name) > 1), None):
         both = [one.data for one in found if one.name == twice]
         raise UserError(
-            f"two data sets are called {twice!r}: {both[0]!r} and {both[1]!r}. Give another name, in the column name of "
-            "a list"
+            f"two data sets are called {twice!r}: {both[0]!r} and {both[1]!r}. Give one another name, in the column "
+            "name of a list"
         )
     for one in found:
         for what in ("data", "labels", "masks", "boxes"):
@@ -87,10 +87,10 @@ def _in_folder(folder: Path, say: Callable[[str], None]) -> list[DataSet]:
         else:
             others.append(repr(path.name))
     if others:
-        told = f"{len(others)} files in {str(folder)!r} are no data sets by their endings: {some(others)}"
+        told = f"{counted(len(others), 'files')} in {str(folder)!r} without the ending of a data set: {some(others)}"
         if not found:
             raise UserError(f"{told}. --to wants a folder of data sets: each a folder, or a file such as .npz or .tar")
-        say(f"{told}.")
+        say(f"Left out: {told}.")
     return found
 
 

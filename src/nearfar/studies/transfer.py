@@ -8,9 +8,9 @@ be asked for other runs and data sets, and measures only what is missing.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,9 @@ from nearfar.data.labels import USUAL
 from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, STRENGTHS, logistic, ridge
 from nearfar.evaluation.protocol import PROTOCOL, packed
-from nearfar.evaluation.intervals import of_answers
 from nearfar.fewlabels.classifier import embed
 from nearfar.fewlabels.rows import Rows, hold_out
 from nearfar.fewlabels.settings import Tuning
@@ -41,7 +41,7 @@ from nearfar.run import Run
 from nearfar.studies import across_sets
 from nearfar.studies.across_sets import TUNED, Cell, Told
 from nearfar.studies.asked import Transfer as Asked
-from nearfar.studies.base import Page, Study
+from nearfar.studies.base import Study
 from nearfar.studies.datasets import DataSet, data_sets
 from nearfar.training import probe as probing
 from nearfar.training.log import is_told
@@ -77,12 +77,12 @@ class Row:
         return digest(spec.encode(), *(part for name, value in state for part in (name.encode(), _bytes(value))))
 
     def features(self, samples: Samples) -> dict[str, Tensor]:
-        """N x D, by the name of the row in the table."""
+        """N x D, by the name of what made them, which is "" of an encoder."""
         kind = self.run.kind
         if self.role == "raw":
             return kind.baselines([samples], self.run.encoder)
         take = probing.embed if self.role == "trained" else probing.passed
-        return {self.name: take(self.encoder, kind.plain(self.encoder), samples)}
+        return {"": take(self.encoder, kind.plain(self.encoder), samples)}
 
 
 def _bytes(value: Tensor) -> bytes:
@@ -103,10 +103,42 @@ class Opened:
     digest: str
 
     @property
+    def tests(self) -> str:
+        """A digest of what is tested, in order, and its labels: answers of one may be held against each other."""
+        return digest(torch.cat([self.tested, self.samples.label[self.tested]]).numpy().tobytes())
+
+    @property
     def group(self) -> Tensor | None:
         """Of each sample; None where none has one."""
         group = self.samples.group
         return group if bool((group != MISSING).any()) else None
+
+
+def opened(
+    run: Run, data: Any, *, labels: Any, label_column: str, seed: int, say: Callable[[str], None] = lambda text: None
+) -> Opened:
+    """A data set in the form in which a run sees data, and what of it is learned from and tested.
+
+    Raises UserError where that tells nothing of an encoder: fewer than two classes, or none of those tested is learned.
+    """
+    samples = run.open(data, labels=labels, label_column=label_column)
+    for note in samples.notes:
+        say(note)
+    if samples.skipped:
+        say(f"{counted(len(samples.skipped), run.kind.noun)} cannot be read, such as {samples.skipped[0][0]!r}.")
+    present = samples.label[samples.label != MISSING].unique().tolist()
+    if len(present) == 1:
+        raise UserError(f"every label is {samples.classes[present[0]]!r}: two classes or more are needed")
+    splits, tested = run.splits(samples, seed, say)
+    label = samples.label
+    lost = sum(int((~torch.isin(label[test], label[learn])).sum()) for learn, test in splits)
+    if lost == len(tested):
+        raise UserError("none of the tested samples is of a class that is learned from")
+    if lost:
+        say(f"{lost:,} of {len(tested):,} tested {run.kind.noun} are of no class that is learned: they count as wrong.")
+    parts = [part.numpy().tobytes() for split in splits for part in split]
+    known = digest(fingerprint(digests(samples), samples).encode(), *parts)
+    return Opened(samples=samples, splits=splits, tested=tested, digest=known)
 
 
 Values = dict[str, dict[str, Cell]]
@@ -117,10 +149,11 @@ Way = Callable[[Row, Opened, Asked], Values]
 
 def frozen(row: Row, data: Opened, ask: Asked) -> Values:
     """Linear, neighbors and few labels, on features that are computed once."""
-    return {name: _frozen(features, data, ask) for name, features in row.features(data.samples).items()}
+    return {name: on_features(features, data, ask) for name, features in row.features(data.samples).items()}
 
 
-def _frozen(features: Tensor, data: Opened, ask: Asked) -> dict[str, Cell]:
+def on_features(features: Tensor, data: Opened, ask: Asked) -> dict[str, Cell]:
+    """The same, of features N x D."""
     results = evaluate(
         features,
         data.samples.label,
@@ -139,6 +172,7 @@ def _frozen(features: Tensor, data: Opened, ask: Asked) -> dict[str, Cell]:
                 for key in ("accuracy", "low", "high", "right", "class_accuracy", "chance")
                 if key in made
             },
+            "of": data.tests,
             "protocol": {key: value for key, value in made["protocol"].items() if key != "choices"},
         }
         for name, made in results.items()
@@ -162,8 +196,8 @@ def fine_tuned(row: Row, data: Opened, ask: Asked) -> Values:
     right = logits.argmax(1) == numbers[test]
     mean, low, high = of_answers(right, group=None if data.group is None else data.group[test], seed=ask.seed)
     protocol = facts | {"splits": 1, "learned": len(rows.learn), "test": len(test)}
-    made = {"accuracy": mean, "low": low, "high": high, "right": packed(right), "protocol": protocol}
-    return {row.name: {TUNED: made}}
+    made = {"accuracy": mean, "low": low, "high": high, "right": packed(right), "of": data.tests, "protocol": protocol}
+    return {"": {TUNED: made}}
 
 
 class Transferred(Study[Asked]):
@@ -188,7 +222,6 @@ class Transferred(Study[Asked]):
         runs = _runs(ask)
         self.trained = [Row(name, run, "trained") for name, run in runs.items()]
         self.untrained = _untrained(runs)
-        self.raw = list(_raw(runs))
         self.refused: dict[str, dict[str, str]] = {one.name: {} for one in self.sets}
         for one in self.sets:
             for row in self.trained:
@@ -239,77 +272,78 @@ class Transferred(Study[Asked]):
         ways = self.ways()
         self.cells: dict[str, dict[str, dict[str, Cell]]] = {}
         self.groups: dict[str, list[int] | None] = {}
-        self.seen: dict[str, dict[str, tuple[int, int]]] = {}
-        total, number = len(self.sets) * len(ways) * (len(self.trained) + len(self.untrained) + len(self.raw)), 0
-        for one in self.sets:
-            forms: dict[str, Opened | str] = {}
-            for row in (*self.raw, *self.untrained, *self.trained):
-                opened = self._opened(row.run, one, forms)
-                for name, way in ways.items():
-                    number += 1
-                    if row.role == "raw" and name != "frozen":
-                        continue
-                    made = opened if isinstance(opened, str) else self._cell(row, one, opened, name, way)
-                    if isinstance(made, str):
-                        if row.role == "trained" and self.refused[one.name].get(row.name) != made:
-                            self.refused[one.name][row.name] = made
-                            self.say(across_sets.refusals({one.name: {row.name: made}})[0])
-                        break
-                    values, is_new = made
-                    for title, cells in values.items():
-                        self.cells.setdefault(title, {}).setdefault(one.name, {}).update(cells)
-                        if is_new and is_told(number, total):
-                            parts = (f"{t.removesuffix(' (%)')} {v['accuracy']:.1f} %" for t, v in cells.items())
-                            self.say(f"Cell {number} of {total}, {title} on {one.name}: {', '.join(parts)}")
+        self.seen: dict[str, dict[str, tuple[int, int, str]]] = {}
+        self.baselines: list[str] = []
+        jobs = [(one, row) for one in self.sets for row in (None, *self.untrained, *self.trained)]
+        forms: dict[tuple[str, str], Opened | str] = {}
+        for number, (one, row) in enumerate(jobs, 1):
+            if row is None:  # data are opened anew, and what no network has made comes first
+                forms = {}
+                for raw in self._raw(one, forms):
+                    self._row(raw, one, forms, {"frozen": frozen}, told=False)
+            else:
+                self._row(row, one, forms, ways, told=is_told(number, len(jobs)))
 
-    def _opened(self, run: Run, one: DataSet, forms: dict[str, Opened | str]) -> Opened | str:
+    def _raw(self, one: DataSet, forms: dict[tuple[str, str], Opened | str]) -> list[Row]:
+        """What no network has made, of each kind of data, as the first run of it sees a data set that can."""
+        first: dict[str, Run] = {}
+        for row in self.trained:
+            if row.run.kind.name not in first and isinstance(self._opened(row.run, one, forms), Opened):
+                first[row.run.kind.name] = row.run
+        return [Row(run.kind.raw_name, run, "raw") for run in first.values()]
+
+    def _row(
+        self, row: Row, one: DataSet, forms: dict[tuple[str, str], Opened | str], ways: Mapping[str, Way], *, told: bool
+    ) -> None:
+        """Measure what is missing of a row on a data set, in all ways."""
+        data = self._opened(row.run, one, forms)
+        for name, way in ways.items():
+            made = data if isinstance(data, str) else self._cell(row, one, data, name, way)
+            if isinstance(made, str):
+                if row.role == "trained":
+                    new = made not in self.refused[one.name].values()
+                    self.refused[one.name][row.name] = made
+                    if new:
+                        self.say(across_sets.refusals({one.name: {row.name: made}})[0])
+                return
+            values, is_new = made
+            for source, cells in values.items():
+                self.cells.setdefault(source or row.name, {}).setdefault(one.name, {}).update(cells)
+                if source and source not in self.baselines:
+                    self.baselines.append(source)
+                if is_new and told:
+                    parts = (f"{t.removesuffix(' (%)')} {v['accuracy']:.1f} %" for t, v in cells.items())
+                    self.say(f"{source or row.name} on {one.name}: {', '.join(parts)}")
+
+    def _opened(self, run: Run, one: DataSet, forms: dict[tuple[str, str], Opened | str]) -> Opened | str:
         """A data set in the form of a run, opened once for all runs of one form; or why it cannot be.
 
         forms: what is open so far.
         """
-        form = _form(run)
+        form = run.kind.name, _form(run)
         if form not in forms:
             try:
-                forms[form] = self._unfit(run, one) or self._open(run, one)
+                forms[form] = self._unfit(run, one) or opened(
+                    run,
+                    one.data,
+                    labels=one.labels or None,
+                    label_column=self._column(run, one),
+                    seed=self.ask.seed,
+                    say=lambda text: self.say(f"{one.name}: {text}"),
+                )
             except UserError as error:
                 forms[form] = str(error)
-        opened = forms[form]
-        if not isinstance(opened, str):
-            group = opened.group
-            self.groups.setdefault(one.name, None if group is None else group[opened.tested].tolist())
-        return opened
-
-    def _open(self, run: Run, one: DataSet) -> Opened:
-        samples = run.open(one.data, labels=one.labels or None, label_column=self._column(run, one))
-
-        def say(text: str) -> None:
-            self.say(f"{one.name}: {text}")
-
-        for note in samples.notes:
-            say(note)
-        if samples.skipped:
-            say(f"{counted(len(samples.skipped), run.kind.noun)} cannot be read, such as {samples.skipped[0][0]!r}.")
-        labels = samples.label[samples.label != MISSING].unique().tolist()
-        if len(labels) == 1:
-            raise UserError(f"every label is {samples.classes[labels[0]]!r}: two classes or more are needed")
-        splits, tested = run.splits(samples, self.ask.seed, say)
-        lost = sum(int((~torch.isin(samples.label[test], samples.label[learn])).sum()) for learn, test in splits)
-        if lost == len(tested):
-            raise UserError("none of the tested samples is of a class that is learned from")
-        if lost:
-            say(
-                f"{lost:,} of {len(tested):,} tested {run.kind.noun} are of classes not learned from: they count as wrong."
-            )
-        parts = [part.numpy().tobytes() for split in splits for part in split]
-        known = digest(fingerprint(digests(samples), samples).encode(), *parts)
-        return Opened(samples=samples, splits=splits, tested=tested, digest=known)
+        data = forms[form]
+        if not isinstance(data, str):
+            self.groups.setdefault(one.name, None if data.group is None else data.group[data.tested].tolist())
+        return data
 
     def _cell(self, row: Row, one: DataSet, data: Opened, name: str, way: Way) -> tuple[Values, bool] | str:
         """The values of a cell, and whether they were measured now; or why they cannot be."""
         ask = self.ask
         if row.role == "trained":
             seen = row.run.seen(data.samples)[data.tested]
-            self.seen.setdefault(one.name, {})[row.name] = int(seen.sum()), len(seen)
+            self.seen.setdefault(one.name, {})[row.name] = int(seen.sum()), len(seen), row.run.seen_how
         how: dict[str, Any] = {"version": VERSION, "protocol": PROTOCOL, "way": name, "seed": ask.seed}
         how |= {"solver": ask.solver, "shots": list(ask.shots)} if name == "frozen" else {"tuning": ask.tuning}
         parts = [json.dumps(how, sort_keys=True), row.digest, data.digest, _form(row.run)]
@@ -325,10 +359,6 @@ class Transferred(Study[Asked]):
             values = way(row, data, ask)
         except UserError as error:
             return str(error)
-        order = torch.cat([data.tested, data.samples.label[data.tested]])
-        for cells in values.values():
-            for cell in cells.values():
-                cell["of"] = digest(order.numpy().tobytes())
         facts = {"row": row.name, "role": row.role, "run": str(row.run.path), "data": one.name, "samples": data.digest}
         replace_json(path, facts | {"how": how, "values": values}, indent=1)
         return values, True
@@ -341,7 +371,7 @@ class Transferred(Study[Asked]):
                 trained=[row.name for row in self.trained],
                 untrained={row.name: _architecture(row.run) for row in self.untrained},
                 architecture={row.name: _architecture(row.run) for row in self.trained},
-                raw=[name for name in self.cells if name not in {row.name for row in (*self.trained, *self.untrained)}],
+                raw=self.baselines,
                 groups=self.groups,
                 refused=self.refused,
                 seen=self.seen,
@@ -357,9 +387,6 @@ class Transferred(Study[Asked]):
 
     def sentences(self) -> list[str]:
         return across_sets.sentences(self.summary)
-
-    def page(self) -> Page:
-        raise NotImplementedError
 
     def write_page(self) -> None:
         ask = self.ask
@@ -382,6 +409,11 @@ def _runs(ask: Asked) -> dict[str, Run]:
     last = [path.resolve().name for path in paths]
     names = [name if last.count(name) == 1 else str(path) for name, path in zip(last, paths, strict=True)]
     runs = {name: Run(path, ask.checkpoint, trust=ask.trust) for name, path in zip(names, paths, strict=True)}
+    if ask.tower:
+        several = {name for name, run in runs.items() if run.made["encoder"].get("towers")}
+        if not several:
+            raise UserError(f"--tower {ask.tower!r}: no run has an encoder of several towers; leave it out")
+        runs |= {name: Run(runs[name].path, ask.checkpoint, ask.tower, trust=ask.trust) for name in several}
     for run in runs.values():
         _ = run.encoder
     return runs
@@ -404,14 +436,6 @@ def _untrained(runs: Mapping[str, Run]) -> list[Row]:
     ]
 
 
-def _raw(runs: Mapping[str, Run]) -> list[Row]:
-    """What no network has made, of each kind of data, in the form in which the first run of it sees them."""
-    first: dict[str, Run] = {}
-    for run in runs.values():
-        first.setdefault(run.kind.name, run)
-    return [Row("raw", run, "raw") for run in first.values()]
-
-
 def _form(run: Run) -> str:
     """The form in which a run sees data: what `Run.open` goes by."""
     volatile = ("samples", "labeled", "groups", "classes", "counts", "needs_labels", "batch", "steps", "lr", "views")
@@ -425,12 +449,9 @@ def own_result(run: Run) -> dict[str, Any] | None:
     """The newest result of `nearfar evaluate` of a run on its own training data: data and accuracies by title."""
     found = []
     for path in sorted((run.path / "results").glob("evaluate-*.json")):
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if table.get("own"):
-            found.append(table)
+        with suppress(UserError):  # one that is damaged says nothing
+            if (table := read_json(path, "")).get("own"):
+                found.append(table)
     if not found:
         return None
     newest = max(found, key=lambda table: str(table.get("written", "")))

@@ -259,8 +259,8 @@ def _notes(opened: Opened, heads: dict[int, decode.Head], channels: int) -> list
 def _gray(squares: Tensor) -> Tensor:
     """The luma of ITU-R 601, rounded as Pillow rounds it: N x 3 x S x S -> N x 1 x S x S, uint8."""
     gray = torch.empty(len(squares), 1, *squares.shape[2:], dtype=torch.uint8, device=squares.device)
-    for some, out in zip(squares.split(256), gray.split(256), strict=True):
-        red, green, blue = some.int().unbind(1)
+    for part, out in zip(squares.split(256), gray.split(256), strict=True):
+        red, green, blue = part.int().unbind(1)
         out[:, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     return gray
 
