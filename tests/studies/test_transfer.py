@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(place: Path, out: Path, *runs: str, to: str = "sets", **given: Any) -> tuple[Transferred, list[str]]:
     said: list[str] = []
-    ask = Transfer(runs=tuple(str(place / "runs" / run) for run in runs), to=str(place / to), **given)
+    ask = Transfer(runs=tuple(str(place / "runs" / run) for run in runs), to=str(place / to), **{"shots": ()} | given)
     return Transferred(ask, out, say=said.append), said
 
 
@@ -52,6 +52,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(transfer, "on_features", counted)
     return done
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations of one measure, by one strength."""
+    real = transfer.evaluate
+    monkeypatch.setattr(transfer, "RIDGE_STRENGTHS", (1.0,))
+    monkeypatch.setattr(transfer, "evaluate", lambda *given, **options: real(*given, **options | {"scaled": (False,)}))
 
 
 def test_what_cannot_be_measured_is_said_and_the_rest_is(place: Path, tmp_path: Path) -> None:
@@ -68,19 +75,21 @@ def test_what_cannot_be_measured_is_said_and_the_rest_is(place: Path, tmp_path: 
     assert "no labels are known" in refused["unlabeled"]["a"]
     assert sum("on unlabeled" in text for text in said) == 1
     notes = [text for text in said if "read as" in text]
-    assert [text.split(":")[0] for text in notes] == ["bars", "color"]
+    assert [text.split(":")[0] for text in notes] == ["bars", "color", "one"]
     assert "as color" in notes[0]
     assert "as gray" in notes[1]
     assert summary["seen"] == {"bars": {"a": [48, 48, ""]}, "color": {"c": [48, 48, ""]}}
     page = (tmp_path / "transfer.html").read_text(encoding="utf-8")
-    assert all(f">{text}<" in page for text in ("a", "untrained conv4 of c", "raw pixels", "5 labels a class (%)"))
-    assert page.count('class="number best"') == 8  # of two data sets by four measures
+    assert all(f">{text}<" in page for text in ("a", "untrained conv4 of c", "raw pixels", "linear (%)"))
+    assert page.count('class="number best"') == 4  # of two data sets by two measures
     with open(tmp_path / "transfer.csv", encoding="utf-8") as file:
-        assert len(file.readlines()) == 1 + 5 * 2 * 4  # rows by data sets by measures
+        assert len(file.readlines()) == 1 + 5 * 2 * 2  # rows by data sets by measures
 
 
 def test_numbers_are_those_of_evaluate(place: Path, tmp_path: Path) -> None:
-    made, _ = study(place, tmp_path / "out", "a")
+    sets = tmp_path / "sets.yaml"
+    sets.write_text(f"bars: {place}/sets/bars.npz\n")
+    made, _ = study(place, tmp_path / "out", "a", to=str(sets), shots=(5,))
     assert made.answer()
     run = Run(place / "runs" / "a")
     table = {row["name"]: row["values"] for row in run.evaluate(str(place / "sets" / "bars.npz"))["rows"]}
@@ -97,6 +106,7 @@ def test_a_cell_is_measured_once(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done, out = measured(monkeypatch), tmp_path / "out"
+    quick(monkeypatch)
     sets = tmp_path / "sets.csv"
     sets.write_text(f"name,data,labels\nbars,{place}/sets/bars.npz,\ncolor,{place}/sets/color.npz,\n")
     call = ["transfer", str(place / "runs" / "a"), "--to", str(sets), "--out", str(out), "--shots", "1"]
@@ -158,7 +168,7 @@ def test_cells_are_known_by_weights_and_not_by_names(
 def test_networks_are_tuned_where_it_is_asked_for(place: Path, tmp_path: Path) -> None:
     sets = tmp_path / "sets.yaml"
     sets.write_text(f"bars: {place}/sets/bars.npz\n")
-    made, _ = study(place, tmp_path / "out", "a", to=str(sets), finetune=True, tuning=2, shots=())
+    made, _ = study(place, tmp_path / "out", "a", to=str(sets), finetune=True, tuning=2)
     assert made.answer()
     assert made.summary["titles"] == [LINEAR, KNN, TUNED]
     tuned = made.cells["a"]["bars"][TUNED]
