@@ -40,8 +40,8 @@ def page_data(summary: Mapping[str, Any], facts: Mapping[str, object], told: Seq
         sentences=list(told),
         results=[Results(title, table(sets, _rows(summary, title))) for title in titles],
         ranks=(
-            ["run", *titles],
-            [[run, *(number(summary["mean_rank"].get(title, {}).get(run), 1) for title in titles)] for run in runs],
+            ["run", *sets, *(f"mean, {title}" for title in titles)],
+            [[run, *_ranks(summary, run)] for run in runs],
         ),
         correlations=[
             (title, ["data sets", "runs", "Spearman", "95 % interval", "Pearson", "95 % interval"], _pairs(known))
@@ -62,6 +62,16 @@ def _rows(summary: Mapping[str, Any], title: str) -> list[dict[str, Any]]:
                 values[data] = {"value": cell["mean"], "low": cell["low"], "high": cell["high"], "best": best}
         rows.append({"name": name, "values": values})
     return [row for row in rows if row["values"]]
+
+
+def _ranks(summary: Mapping[str, Any], run: str) -> list[str]:
+    """By the main measure on each data set, and the mean by each measure."""
+    placed = summary["ranks"][summary["main"]]
+    means = [summary["mean_rank"].get(title, {}).get(run) for title in summary["titles"]]
+    return [
+        *("–" if run not in placed[name] else f"{placed[name][run]:g}" for name in summary["sets"]),
+        *(number(mean, 1) for mean in means),
+    ]
 
 
 def _pairs(known: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -173,16 +173,18 @@ def _correlations(told: Told, title: str) -> list[dict[str, Any]]:
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, list[float]]:
-    """Spearman's and Pearson's correlation, each with its 95 % interval by Fisher's z (of Spearman's with the variance
-    of Bonett and Wright, 2000): value, low, high. Four values or more."""
+    """Spearman's and Pearson's correlation, each with its 95 % interval by Fisher's z: value, low, high.
+
+    Of Spearman's the variance is that of Bonett and Wright (2000), and equal orders count as if two neighbors had been
+    exchanged, or a few runs in one order would leave no doubt.  x, y: four values or more.
+    """
     a, b = (torch.tensor(values, dtype=torch.float64) for values in (x, y))
-    made = {}
+    n, made = len(x), {}
     for name, of in (("spearman", spearman), ("pearson", pearson)):
         value = float(of(a, b))
-        spread = 1 + value**2 / 2 if name == "spearman" else 1.0
-        half = NormalDist().inv_cdf(0.975) * math.sqrt(spread / (len(x) - 3))
-        z = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
-        made[name] = [value, math.tanh(z - half), math.tanh(z + half)]
+        most, spread = (1 - 12 / (n**3 - n), 1 + value**2 / 2) if name == "spearman" else (1 - 1e-12, 1.0)
+        z, half = math.atanh(max(-most, min(most, value))), NormalDist().inv_cdf(0.975) * math.sqrt(spread / (n - 3))
+        made[name] = [value, min(value, math.tanh(z - half)), max(value, math.tanh(z + half))]
     return made
 
 
