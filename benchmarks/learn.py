@@ -55,8 +55,8 @@ UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
-    "dpc": "loses: of small clips what comes next is told by what stays, the video and a cell's place, and the encoder "
-    "forgets motion; its own loss falls far below chance",
+    "dpc": "gains nothing: of small clips what comes next is told by what stays, the video and a cell's place; its own "
+    "loss falls far below chance",
 }
 """Methods of which the committed result is that they have not learned from these drawings, and why."""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import shutil
 import tempfile
@@ -24,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
         config.option.basetemp = tempfile.mkdtemp(prefix="nearfar-tests-", dir=MEMORY)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """What is there when the tests begin stays to their end: the collector need not look through it each time."""
+    importlib.import_module("hypothesis")  # which asks the collector who holds what, when it is loaded
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

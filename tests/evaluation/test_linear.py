@@ -201,6 +201,17 @@ def test_the_scale_is_chosen_with_the_strength():
     assert torch.equal(both.weight, best.weight)
 
 
+def test_what_is_told_by_weak_columns_alone_is_found_below_strengths_that_tell_nothing():
+    # Strong penalties see the one loud column, which says nothing, and name the commonest class or err more.
+    g = torch.Generator().manual_seed(0)
+    y = torch.cat([torch.arange(560) % 8, torch.zeros(16, dtype=torch.long)])
+    x = 0.02 * torch.nn.functional.one_hot(y, 8) + 0.01 * torch.randn(len(y), 8, generator=g)
+    x = torch.cat([x, 100 * torch.randn(len(y), 1, generator=g)], 1)
+    for solver in (ridge, logistic):
+        fit = linear_fit(x, y, solver=solver, strengths=[10.0**e for e in range(-10, 4)], scales=("one",))
+        assert (fit.scores(x).argmax(1) == y).float().mean() > 0.5
+
+
 @pytest.mark.parametrize(("rows", "dim"), [(90, 12), (40, 60)])
 def test_products_without_some_rows_are_those_of_the_rest(rows, dim):
     x, _ = clouds(rows, dim, 3)
