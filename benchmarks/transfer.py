@@ -31,12 +31,12 @@ import tyro
 from benchmarks.bench.results import keep
 from benchmarks.compare import trained
 from benchmarks.defaults import sets
-from nearfar.evaluation.intervals import of_answers
+from nearfar.evaluation.intervals import PERCENT, Interval, of_answers, over_seeds
 from nearfar.evaluation.protocol import packed, unpacked
 from nearfar.modalities.image.samples import Images, open_images
 from nearfar.run import Run
 from nearfar.studies import across_sets
-from nearfar.studies.across_sets import LINEAR, Cell, Told
+from nearfar.studies.across_sets import KNN, LINEAR, Cell, Told
 from nearfar.studies.asked import Transfer as Asked
 from nearfar.studies.transfer import Row, frozen, opened
 from nearfar.training import plan as plans
@@ -85,7 +85,8 @@ def main(asked: Transfer) -> None:
                 for source in asked.sources:
                     one(method, source, seed)
     for source in asked.sources:
-        print(f"\n{table(source, names)}")
+        if list(RESULTS.glob(f"{source}-*.json")):
+            print("\n" + "\n\n".join(table(source, names, title) for title in (LINEAR, KNN)))
 
 
 def path(source: str, method: str, seed: int, name: str) -> Path:
@@ -120,15 +121,26 @@ def measured(row: Row, run: Run, name: str, plan: plans.Plan, took: dict[str, fl
     seen = int(run.seen(data.samples)[data.tested].sum())
     assert not seen, f"{seen} test images of {name} were trained on"
     ((_, values),) = frozen(row, data, Asked(runs=("run",), to="sets")).items()
-    about = {"flags": FLAGS, "method": plan.method, "recipe": plan.recipe, **took} if row.role == "trained" else {}
+    if not (about := RESULTS / f"{name.replace(' ', '_')}.json").exists():
+        group = None if data.group is None else data.group[data.tested].tolist()
+        keep(about, {"set": name, "learned": len(data.splits[0][0]), "tested": len(data.tested), "group": group})
+    how = {"flags": FLAGS, "method": plan.method, "recipe": plan.recipe, **took} if row.role == "trained" else {}
     return {
         "set": name,
-        "values": values,
-        "group": None if data.group is None else data.group[data.tested].tolist(),
-        **about,
+        "values": {title: _short(cell) for title, cell in values.items()},
+        **how,
         "measured_cpu_seconds": round(time.process_time() - began, 1),
         "threads": torch.get_num_threads(),
         "command": "python -m benchmarks.transfer",
+    }
+
+
+def _short(cell: Cell) -> Cell:
+    """As it is kept: which answers are right only where there is one draw of labels, as ten would fill the folder."""
+    return {
+        key: round(value, 3) if isinstance(value, float) else value
+        for key, value in cell.items()
+        if key != "right" or value.startswith("1x")
     }
 
 
@@ -154,39 +166,31 @@ def whole(name: str) -> Images:
 
 
 def table(source: str, methods: Sequence[str], title: str = LINEAR) -> str:
-    """What is there of a source, in Markdown: methods by sets, over seeds; and how far the sets agree."""
+    """What is there of a source, in Markdown: methods by sets, over seeds; how far the sets agree, and what follows."""
     summary = summarized(source, methods)
-    told = [
-        f"Pre-trained on {source}, {title}, seeds: {seeds(source, methods)}",
-        "",
-        across_sets.markdown(summary, title),
-    ]
+    counts = {len(list(RESULTS.glob(f"{source}-{method}-seed*-photographs.json"))) for method in summary["runs"]}
+    seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+    parts = [f"**Pre-trained on {source}, {title}, {seeds} seeds**", across_sets.markdown(summary, title)]
     if pairs := summary["correlation"].get(title):
-        told += ["", "| sets | methods | Spearman | Pearson |", "|---|---|---|---|"]
+        rows = ["| sets | methods | Spearman | Pearson |", "|---|---|---|---|"]
         for pair in pairs:
             cells = (f"{v:+.2f} [{low:+.2f}, {high:+.2f}]" for v, low, high in (pair["spearman"], pair["pearson"]))
-            told.append(f"| {pair['of']} and {pair['and']} | {pair['runs']} | {' | '.join(cells)} |")
-    return "\n".join([*told, "", *across_sets.sentences(summary)])
-
-
-def seeds(source: str, methods: Sequence[str]) -> str:
-    """How many seeds of each method are there."""
-    counts = {m: len(list(RESULTS.glob(f"{source}-{m}-seed*-photographs.json"))) for m in methods}
-    return (
-        ", ".join(f"{m} {n}" for m, n in counts.items()) if len(set(counts.values())) > 1 else str(max(counts.values()))
-    )
+            rows.append(f"| {pair['of']} and {pair['and']} | {pair['runs']} | {' | '.join(cells)} |")
+        parts.append("\n".join(rows))
+    if title == summary["main"]:
+        parts.append("\n".join(f"- {sentence}" for sentence in across_sets.sentences(summary)))
+    return "\n\n".join(parts)
 
 
 def summarized(source: str, methods: Sequence[str]) -> across_sets.Summary:
     """What `nearfar.studies.across_sets.summarize` makes of what is there."""
     cells: dict[str, dict[str, dict[str, Cell]]] = {}
-    groups: dict[str, Any] = {}
+    groups = {name: _group(name) for name in SETS}
     for method in (*methods, UNTRAINED, RAW):
         for name in SETS:
             files = sorted(RESULTS.glob(path(source, method, 0, name).name.replace("seed0", "seed*")))
-            if found := [json.loads(file.read_text()) for file in files]:
-                groups[name] = found[0]["group"]
-                cells.setdefault(method, {})[name] = joined([one["values"] for one in found], groups[name])
+            if found := [json.loads(file.read_text())["values"] for file in files]:
+                cells.setdefault(method, {})[name] = joined(found, groups[name])
     told = Told(
         cells=cells,
         sets=list(SETS),
@@ -202,13 +206,26 @@ def summarized(source: str, methods: Sequence[str]) -> across_sets.Summary:
     return across_sets.summarize(told)
 
 
+def _group(name: str) -> list[int] | None:
+    about = RESULTS / f"{name.replace(' ', '_')}.json"
+    return json.loads(about.read_text())["group"] if about.exists() else None
+
+
 def joined(values: Sequence[dict[str, Cell]], group: list[int] | None) -> dict[str, Cell]:
-    """The cells of several seeds as one: the answers of all, and the interval over test images and seeds."""
+    """The cells of several seeds as one: where answers are kept, those of all, with an interval over test images and
+    seeds; else the mean with an interval over seeds."""
     made = {}
     for title in values[0]:
-        right = torch.cat([unpacked(one[title]["right"]) for one in values])
-        mean, low, high = of_answers(right, group=None if group is None else torch.tensor(group))
-        made[title] = {"accuracy": mean, "low": low, "high": high, "right": packed(right), "of": values[0][title]["of"]}
+        cells = [one[title] for one in values]
+        if all("right" in cell for cell in cells):
+            right = torch.cat([unpacked(cell["right"]) for cell in cells])
+            interval = of_answers(right, group=None if group is None else torch.tensor(group))
+            made[title] = {"right": packed(right), "of": cells[0]["of"]}
+        elif len(cells) > 1:
+            interval, made[title] = over_seeds([cell["accuracy"] for cell in cells], bounds=PERCENT), {"of": ""}
+        else:
+            interval, made[title] = Interval(*(cells[0][end] for end in ("accuracy", "low", "high"))), {"of": ""}
+        made[title] |= {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
     return made
 
 

@@ -77,5 +77,5 @@ def test_what_is_wrong_with_a_list_is_said(name: str, root: Path) -> None:
 
 def test_a_folder_without_data_sets_is_none(tmp_path: Path) -> None:
     (tmp_path / "one.png").touch()
-    with pytest.raises(ValueError, match="'one.png'"):
+    with pytest.raises(ValueError, match=r"'one\.png'"):
         data_sets(str(tmp_path))

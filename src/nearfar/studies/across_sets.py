@@ -23,7 +23,8 @@ FEWEST = 4
 """Runs without which no correlation is told: three lie on a line too easily."""
 
 Cell = dict[str, Any]
-"""accuracy with low and high, right, and of: a digest of the tested samples and their labels."""
+"""accuracy with low and high; of: a digest of the tested samples and their labels; and, where it is known, right: which
+answers to these are right."""
 Summary = dict[str, Any]
 
 
@@ -143,13 +144,14 @@ def _gain(told: Told, name: str, title: str, ours: str, theirs: str) -> dict[str
     one, other = told.cell(ours, name, title), told.cell(theirs, name, title)
     if one is None or other is None:
         return None
-    if one["of"] == other["of"]:
+    paired = one["of"] == other["of"] and "right" in one and "right" in other
+    if paired:
         right, over, group = unpacked(one["right"]), unpacked(other["right"]), told.groups.get(name)
         units = None if group is None else torch.tensor(group[: right.shape[1]])
         gain = of_answers(right, over=over, group=units)
     else:
         gain = apart(_interval(one), _interval(other))
-    return {**gain._asdict(), "judged": judged(gain), "paired": one["of"] == other["of"]}
+    return {**gain._asdict(), "judged": judged(gain), "paired": paired}
 
 
 def _correlations(told: Told, title: str) -> list[dict[str, Any]]:
