@@ -16,7 +16,7 @@ from tests.tiny import FLAGS, array_file
 
 SURFACE = [
     *("demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "distill"),
-    *("label-plan", "helps", "generate", "report", "export", "compare", "views", "methods"),
+    *("label-plan", "helps", "generate", "report", "export", "compare", "transfer", "views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""
 

@@ -81,6 +81,10 @@ def helps(argv: list[str]) -> int:
 
 def transfer(argv: list[str]) -> int:
     """Measure runs on data sets."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    if len(words) > 1 and not any(word.partition("=")[0] in ("--to", "-h", "--help") for word in argv):
+        call = shlex.join(["nearfar", "transfer", *words[:-1], "--to", words[-1], *argv[len(words) :]])
+        raise UserError(f"data sets are named by --to: {call}")
     call = parsed(Transfer, "transfer", argv)
     from nearfar.studies.across_sets import plain
     from nearfar.studies.transfer import Transferred
