@@ -93,7 +93,13 @@ def test_numbers_are_those_of_evaluate(place: Path, tmp_path: Path) -> None:
     assert made.answer()
     run = Run(place / "runs" / "a")
     table = {row["name"]: row["values"] for row in run.evaluate(str(place / "sets" / "bars.npz"))["rows"]}
+    own = transfer.own_result(run)
+    assert own == {
+        "data": "bars.npz",
+        "values": {name: cell["value"] for name, cell in table["trained encoder"].items()},
+    }
     evaluated(run.path).unlink()
+    assert transfer.own_result(run) is None
     for ours, theirs in (("a", "trained encoder"), ("untrained conv4", "untrained encoder"), ("raw pixels",) * 2):
         cells = made.summary["cells"][ours]["bars"]
         for title, name in ((LINEAR, LINEAR), (KNN, KNN), ("5 labels a class (%)", "5 labels (%)")):
@@ -188,6 +194,15 @@ def test_splits_of_a_list_are_kept_and_labels_of_other_names_are_found(place: Pa
     assert made.answer()
     assert made.cells["a"]["bars"][LINEAR]["protocol"]["test"] == 16
     assert made.summary["seen"] == {"bars": {"a": [16, 16, ""]}}
+
+
+def test_nothing_that_can_be_measured_is_an_error(place: Path, tmp_path: Path) -> None:
+    sets = tmp_path / "sets.csv"
+    sets.write_text(f"data\n{place}/sets/one.npz\n")
+    made, said = study(place, tmp_path / "out", "a", to=str(sets))
+    with pytest.raises(ValueError, match="no run could be measured"):
+        made.answer()
+    assert "every label is '0'" in said[-1]
 
 
 EARLY = {

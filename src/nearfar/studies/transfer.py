@@ -46,6 +46,10 @@ from nearfar.studies.datasets import DataSet, data_sets
 from nearfar.training import probe as probing
 from nearfar.training.log import is_told
 
+UNLABELED = (
+    "no labels are known: name them in a list of data sets, or put labels.csv or folders of classes into a folder, and "
+    "NAME.labels.csv beside a file"
+)
 VERSION = 1
 """Of cells: raised whenever a change here moves a number of theirs."""
 
@@ -205,6 +209,10 @@ class Transferred(Study[Asked]):
 
     name = "transfer"
 
+    def __init__(self, ask: Asked, out: str | Path, *, say: Callable[[str], None] = print) -> None:
+        super().__init__(ask, out, say=say)
+        self.said: set[str] = set()
+
     def ways(self) -> dict[str, Way]:
         """The ways to measure that are asked for, by their name.
 
@@ -244,9 +252,7 @@ class Transferred(Study[Asked]):
                 f"of the kind {other}" if modalities.entry(other).recognizes(one.data) else "of no kind that is known"
             )
         try:
-            run.insist_there(
-                one.data, one.labels or None, self._column(run, one), f"no labels are known: {kind.unlabeled}"
-            )
+            run.insist_there(one.data, one.labels or None, self._column(run, one), UNLABELED)
         except NotFound:
             raise
         except UserError as error:
@@ -266,6 +272,8 @@ class Transferred(Study[Asked]):
             self._measure()
         except KeyboardInterrupt:
             return False
+        if not any(row.name in self.cells for row in self.trained):
+            raise UserError(f"no run could be measured on any data set of {self.ask.to!r}, for the reasons above")
         return True
 
     def _measure(self) -> None:
@@ -329,7 +337,7 @@ class Transferred(Study[Asked]):
                     labels=one.labels or None,
                     label_column=self._column(run, one),
                     seed=self.ask.seed,
-                    say=lambda text: self.say(f"{one.name}: {text}"),
+                    say=lambda text: self._once(f"{one.name}: {text}"),
                 )
             except UserError as error:
                 forms[form] = str(error)
@@ -337,6 +345,12 @@ class Transferred(Study[Asked]):
         if not isinstance(data, str):
             self.groups.setdefault(one.name, None if data.group is None else data.group[data.tested].tolist())
         return data
+
+    def _once(self, text: str) -> None:
+        """Say what was not said before: several forms of the same data have much in common."""
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
 
     def _cell(self, row: Row, one: DataSet, data: Opened, name: str, way: Way) -> tuple[Values, bool] | str:
         """The values of a cell, and whether they were measured now; or why they cannot be."""
