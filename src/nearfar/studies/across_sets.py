@@ -258,7 +258,8 @@ def lines(summary: Summary) -> list[Sequence[str]]:
                 rank = summary["ranks"][title].get(name, {}).get(row)
                 gap = summary["behind"].get(title, {}).get(name, {}).get(row)
                 said = "best" if summary["best"][title].get(name) == row else ""
-                said = {"ahead": "behind", "behind": "ahead"}.get(gap["judged"], gap["judged"]) if gap else said
+                if gap:
+                    said = {"ahead": "behind", "behind": "ahead"}.get(gap["judged"]) or str(gap["judged"])
                 numbers = (f"{cell[end]:.2f}" for end in ("mean", "low", "high"))
                 rows.append((row, name, title, *numbers, "" if rank is None else f"{rank:g}", said))
     return rows
