@@ -102,12 +102,12 @@ def one(method: str, source: str, seed: int) -> None:
     data = sets.load(SOURCES[source]).train
     plan = plans.make(method, data, None, FLAGS | {"seed": seed})
     with trained(plan) as (run, took):
-        rows = [(method, Row(method, run, "trained"), wanted)]
+        rows = []  # those that other methods share come first: where all cells of a method are there, so are they
         for other, row in ((UNTRAINED, Row(UNTRAINED, run, "untrained")), (RAW, Row(RAW, run, "raw"))):
             if other == UNTRAINED or not seed:
                 missing = [name for name in SETS if not path(source, other, seed, name).exists()]
                 rows.append((other, row, missing))
-        for other, row, missing in rows:
+        for other, row, missing in [*rows, (method, Row(method, run, "trained"), wanted)]:
             for name in missing:
                 keep(path(source, other, seed, name), measured(row, run, name, plan, took))
             if missing:
@@ -170,7 +170,7 @@ def table(source: str, methods: Sequence[str], title: str = LINEAR) -> str:
     summary = summarized(source, methods)
     counts = {len(list(RESULTS.glob(f"{source}-{method}-seed*-photographs.json"))) for method in summary["runs"]}
     seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-    parts = [f"**Pre-trained on {source}, {title}, {seeds} seeds**", across_sets.markdown(summary, title)]
+    parts = [f"**Pre-trained on {source}, {title}, seeds: {seeds}**", across_sets.markdown(summary, title)]
     if pairs := summary["correlation"].get(title):
         rows = ["| sets | methods | Spearman | Pearson |", "|---|---|---|---|"]
         for pair in pairs:

@@ -52,7 +52,7 @@ def test_a_cell_is_measured_once(two_sets: Path, monkeypatch: pytest.MonkeyPatch
     assert (about["learned"], about["tested"], len(set(about["group"]))) == (32, 16, 8)
     made = table("photographs", ("simclr",))
     assert "| simclr | **" in made
-    assert "Pre-trained on photographs, linear (%), 1 seeds" in made
+    assert "Pre-trained on photographs, linear (%), seeds: 1" in made
 
     def never(plan: Any) -> None:
         raise AssertionError("it was trained again")
