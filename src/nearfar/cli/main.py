@@ -33,6 +33,7 @@ COMMANDS = {
     "look": ("use", "RUN DATA: write a page of what the encoder has learned: filters, maps, attention, pairs."),
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
+    "transfer": ("studies", "RUNS --to DATASETS: measure runs on many data sets: one table, ranks, correlations."),
     "views": ("train", "DATA: draw samples and the views that a method would see."),
     "methods": ("methods", "[NAME] [--kind KIND]: list the methods, or describe one."),
 }

@@ -138,10 +138,10 @@ class ImageKind(kind.Kind):
         lenient: bool = False,
     ) -> Images:
         if isinstance(data, Images):
-            return data
+            return data.of_channels(facts["channels"])
         if isinstance(data, str) and data == DRAWINGS:
             column.find((), f"'{data}'")
-            return drawings("train")
+            return drawings("train").of_channels(facts["channels"])
         images = open_images(
             data,
             labels=labels,
@@ -153,12 +153,7 @@ class ImageKind(kind.Kind):
             max_pixels=settings.max_pixels or None,
             keep=settings.keep_words,
         )
-        if images.channels != facts["channels"]:
-            raise UserError(
-                f"the encoder was trained on images of {facts['channels']} channel(s), and those in {str(data)!r} "
-                f"have {images.channels}: convert them first"
-            )
-        return images
+        return images.of_channels(facts["channels"])
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
         """Paths, relative to the table's folder; or encoded images, arrays or images of PIL."""
