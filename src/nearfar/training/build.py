@@ -30,7 +30,7 @@ from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
 from nearfar.nn.wrapped import sees_steps
 from nearfar.ops.mixing import insist_fit
-from nearfar.training.directory import UNTRAINED, read_config, unchanged
+from nearfar.training.directory import GIVEN, UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
 
@@ -46,6 +46,7 @@ class Built:
 
     digests: of each sample's contents.  facts: what `config.yaml` keeps under "made", beside encoder and classes.
     first_weights: those that a user's own encoder begins with, on the CPU; none for an encoder of ours.
+    given_weights: those that the encoder begins with instead of random ones; none where it begins at random.
     lost: samples that can be read no more, by position, with name and reason.
     """
 
@@ -57,6 +58,7 @@ class Built:
     digests: list[str]
     facts: dict[str, Any]
     first_weights: dict[str, Tensor]
+    given_weights: dict[str, Tensor]
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -211,9 +213,17 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         encoder = own_encoder(plan.network, plan.kind, samples, own)
         if (out / "config.yaml").exists():  # whatever the module holds now
             encoder.load_state_dict(load_file(unchanged(out, UNTRAINED, read_config(out))))
-        first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-    for tower, (run, _) in kind.starts(settings).items():
-        start_from(run, pick_tower(encoder, tower), plan.kind)
+        first_weights = _copied(encoder)
+    given, given_weights = kind.given_weights(settings), {}
+    if plan.network is not None and not kind.starts(settings):
+        given = ""
+    if given and (out / GIVEN).exists() and made is not None:  # whatever the file that was given holds now
+        encoder.load_state_dict(load_file(unchanged(out, GIVEN, read_config(out))))
+    else:
+        for tower, (run, _) in kind.starts(settings).items():
+            start_from(run, pick_tower(encoder, tower), plan.kind)
+    if given:
+        given_weights = _copied(encoder)
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
     method = methods.build(
         methods.load(plan.method),
@@ -248,6 +258,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "micro_batch": 0,
         "processes": distributed.world(),
         "fingerprint": fingerprint(known, samples),
+        "given": given,
     }
     return Built(
         kind=kind,
@@ -258,7 +269,12 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         digests=known,
         facts=facts,
         first_weights=first_weights,
+        given_weights=given_weights,
     )
+
+
+def _copied(encoder: Encoder) -> dict[str, Tensor]:
+    return {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
 
 
 def start_from(run: str, encoder: Encoder, kind: str) -> None:

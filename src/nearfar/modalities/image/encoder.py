@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ class ImageEncoder(Encoder):
         if hasattr(self.net, "forward_intermediates") and not timm_nets.is_resnet(self.net):
             return timm_nets.maps(self.net, self._normalized(view))
         return super().maps(view)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Of conv4 its four blocks; of a network of timm as timm groups them, a block of a ResNet or a transformer each.
+
+        Several side by side and networks without groups raise ValueError.
+        """
+        if hasattr(self.net, "group_matcher"):
+            return timm_nets.layers(self.net)
+        if self.spec["name"] == "conv4":
+            return [list(stage.parameters()) for stage in self.stages()[:-1]]
+        return super().layers()
 
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""
@@ -178,7 +190,7 @@ def image_encoder(
     }
     dim = build.width(net, name, channels=channels, size=size)
     if weights is not None:
-        notes += load_weights(net, weights)
+        notes += load_weights(net, weights, partial(timm_nets.converted, net))
     return ImageEncoder(net, dim, spec, notes)
 
 
