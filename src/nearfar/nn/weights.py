@@ -124,7 +124,9 @@ def fill(net: nn.Module, found: Found) -> list[str]:
     under = f", under {found.under.removesuffix('.')!r}" if found.under else ""
     notes = [f"All {len(wanted)} entries of the network were loaded from {found.path}{under}.", *found.notes]
     if found.left:
-        notes.append(f"{len(found.left)} entries of {found.path} belong to no part of the encoder: {_some(found.left)}.")
+        notes.append(
+            f"{len(found.left)} entries of {found.path} belong to no part of the encoder: {_some(found.left)}."
+        )
     return notes
 
 

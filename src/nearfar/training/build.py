@@ -158,6 +158,11 @@ def insist_possible(plan: Plan) -> None:
     settings, kind = plan.settings, kinds.of(plan.kind)
     if plan.network is None:
         kind.insist_settings(settings)
+    weights = getattr(settings, "weights", "")
+    if plan.network is not None and weights:
+        raise UserError(f"--weights {weights!r}: a module of your own brings its own; load them before you give it")
+    if settings.pull and plan.network is None and not kind.given_weights(settings):
+        raise UserError(f"--pull {settings.pull:g}: the encoder begins with random weights; give others by --weights")
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
     method = methods.load(plan.method)

@@ -77,7 +77,7 @@ class ImageEncoder(Encoder):
         return super().maps(view)
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Of conv4 its four blocks; of a network of timm as timm groups them, a block of a ResNet or a transformer each.
+        """Of conv4 its four blocks; of a network of timm as timm groups them, such as by the blocks of a ResNet.
 
         Several side by side and networks without groups raise ValueError.
         """

@@ -76,7 +76,7 @@ class ImageKind(kind.Kind):
     @torch.no_grad()
     def insist_settings(self, settings: Settings) -> None:
         """Also where the network takes no images of the sizes of the views, if one is set."""
-        if settings.start and Path(settings.start, "encoder.json").is_file() or settings.weights:
+        if (settings.start and Path(settings.start, "encoder.json").is_file()) or settings.weights:
             insist_started(settings)
         if ".py" in settings.views:
             load_function(settings.views, "--views")

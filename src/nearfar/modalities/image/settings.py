@@ -115,8 +115,8 @@ def exported(folder: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("kind") != "image" or {"own", "joint"} & set(spec):
         found = spec.get("name", spec.get("kind")) if isinstance(spec, dict) else None
         raise UserError(
-            f"{folder!r} holds {found!r}, and an image encoder of the library's own is wanted, without layers behind it: "
-            "name another folder"
+            f"{folder!r} holds {found!r}, and wanted is an image encoder of the library's own, without layers behind "
+            "it: name another folder"
         )
     return spec
 

@@ -41,13 +41,17 @@ def started(
         raise UserError(f"{flag} is for images of {takes} channels, and these have {channels}: {remedy}")
     known = None if spec else timm_nets.pretrained(name)
     mean, std = (spec["mean"], spec["std"]) if spec else known[1:] if known and takes == 3 else measured or (None, None)
-    small = spec.get("small_stem", timm_nets.is_resnet(plain) and first == "conv1.weight" and found.entries[first].shape[-1] == 3)
+    small = spec.get(
+        "small_stem", timm_nets.is_resnet(plain) and first == "conv1.weight" and found.entries[first].shape[-1] == 3
+    )
     encoder = image_encoder(name, channels=takes, size=size, mean=mean, std=std, small_stem=small)
     try:
         notes = fill(encoder.net, found)
     except UserError as error:
         raise UserError(f"{flag}, --encoder {name}, --size {size}: {error}") from error
-    whose = "they were trained with" if spec else f"of timm's {name}" if known and takes == 3 else "measured on the data"
+    whose = (
+        "they were trained with" if spec else f"of timm's {name}" if known and takes == 3 else "measured on the data"
+    )
     notes.append(
         f"Views are of {size} px (--size), and pixels are normalized by the mean {_numbers(encoder.spec['mean'])} and "
         f"the deviation {_numbers(encoder.spec['std'])} {whose}."
