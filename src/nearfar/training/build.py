@@ -161,8 +161,13 @@ def insist_possible(plan: Plan) -> None:
     weights = getattr(settings, "weights", "")
     if plan.network is not None and weights:
         raise UserError(f"--weights {weights!r}: a module of your own brings its own; load them before you give it")
-    if settings.pull and plan.network is None and not kind.given_weights(settings):
-        raise UserError(f"--pull {settings.pull:g}: the encoder begins with random weights; give others by --weights")
+    for flag, value in (("pull", settings.pull), ("frozen", settings.frozen)):
+        if value and plan.network is None and not kind.given_weights(settings):
+            by = "; the recipe 'continue' is for given weights" if plan.recipe == "continue" else ""
+            raise UserError(
+                f"--{flag} {value:g} keeps what the encoder begins with, and that are random weights: give others by "
+                f"--weights or --from-run{by}"
+            )
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
     method = methods.load(plan.method)
