@@ -146,13 +146,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read as weights ({error}); it may be cut short") from error
     except Exception as error:  # torch raises pickle's own errors for a file that holds more than tensors
         raise UserError(
-            f"{path} is no file of plain tensors, and code in it is never run: {str(error).partition(chr(10))[0]} "
-            "Where it came from, save the weights alone: torch.save(model.state_dict(), FILE)"
+            f"{path} is no file of plain tensors, and code in it is never run ({_reason(error)}). Where it came from, "
+            "save the weights alone: torch.save(model.state_dict(), FILE)"
         ) from error
     tensors = dict(_tensors(content)) if isinstance(content, Mapping) else {}
     if not tensors:
         raise UserError(f"{path} holds no state dict: wanted names and tensors, plain or under state_dict or model")
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """What torch's reader did not take, without its advice to run the code after all."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it asks for {found[1]}" if found else type(error).__name__
 
 
 def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
