@@ -473,7 +473,7 @@ GIVEN = {"config": {"made": {"given": "weights.pth"}}, "checkpoints": ["best.pt"
     ("knn", "finding", "mood", "said"),
     [
         ((80, 60, 50), "start", "bad", "Do not continue: take the weights as they were given, which `best` is"),
-        ((80, 60, 79), "start", "unsure", "No gain is seen: take the weights as they were given"),
+        ((80, 60, 80), "start", "unsure", "No gain is seen: take the weights as they were given"),
         ((80, 80, 80), "start", "unsure", "No gain is seen"),
         ((60, 80, 80), "take_last", "good", "Take `last`"),
         ((60, 80, 70), "accuracy_fell", "unsure", "Take `best`, the one after epoch 1"),

@@ -58,7 +58,8 @@ def _kept(settings: Settings, given: str) -> Iterator[str]:
     }
     said = [part for part, there in parts.items() if there]
     if given or said:
-        yield f"The encoder begins with {'given' if given else 'its own'} weights{': ' if said else ''}{', '.join(said)}."
+        weights = "given weights" if given else "weights of its own"
+        yield f"The encoder begins with {weights}{': ' if said else ''}{', '.join(said)}."
 
 
 def _drawn(settings: Settings, method: Method) -> Iterator[str]:
