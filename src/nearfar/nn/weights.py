@@ -22,11 +22,22 @@ Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "module", "network", "net", "student", "teacher", "backbone"),
     *("encoder", "encoder_q", "online_encoder", "online", "base_encoder", "trunk", "visual", "_orig_mod"),
-    *("momentum_encoder", "momentum_backbone", "backbone_momentum", "target_encoder", "encoder_k", "ema", "model_ema"),
+    *(
+        "student_backbone",
+        "teacher_backbone",
+        "momentum_encoder",
+        "momentum_backbone",
+        "backbone_momentum",
+        "target_encoder",
+        "encoder_k",
+        "ema",
+        "model_ema",
+    ),
 )
 """What files and modules call the part that holds a network."""
 SLOW = re.compile(r"momentum|target|encoder_k\b|ema\b")
 """Of several networks in a file, those that are slow copies of another; a teacher (DINO) is the one to take."""
+TEACHER = re.compile(r"(?:^|\.)teacher")
 TRAINING = re.compile(r"^(optimizer|optim|lr_scheduler|scheduler|scaler|amp)\w*\.")
 COUNTER = "num_batches_tracked"
 """Which files of older versions of torch lack; nothing that a network gives depends on it."""
@@ -121,6 +132,10 @@ def fill(net: nn.Module, found: Found) -> list[str]:
             "how the network is built (its channels, its size)"
         )
     net.load_state_dict(wanted | entries)
+    if blank := [key for key in wanted if key not in entries]:
+        found.notes.append(
+            f"{len(blank)} of them, counters of batches ({COUNTER}), are not in the file, and stay at 0."
+        )
     under = f", under {found.under.removesuffix('.')!r}" if found.under else ""
     notes = [f"All {len(wanted)} entries of the network were loaded from {found.path}{under}.", *found.notes]
     if found.left:
@@ -179,12 +194,12 @@ def _wrappers(content: Mapping[str, Tensor]) -> list[str]:
             if word not in WRAPPERS:
                 break
             prefixes.add(".".join(words[:n]) + ".")
-    return sorted(prefixes, key=lambda p: (not p.startswith("teacher."), bool(SLOW.search(p)), -len(p)))
+    return sorted(prefixes, key=lambda p: (not TEACHER.search(p), bool(SLOW.search(p)), -len(p)))
 
 
 def _chosen(fitting: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
     """Of several networks the one that their makers evaluate: a teacher, or what is no slow copy; "" before all."""
-    for of in (lambda p: not p, lambda p: p.startswith("teacher."), lambda p: not SLOW.search(p)):
+    for of in (lambda p: not p, TEACHER.search, lambda p: not SLOW.search(p)):
         if len(fitting) > 1 and (some := {p: own for p, own in fitting.items() if of(p)}):
             fitting = some
     return fitting

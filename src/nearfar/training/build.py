@@ -21,7 +21,7 @@ from nearfar.data.source import Views
 from nearfar.errors import NotFound, UserError, counted
 from nearfar.export.encoder import load_encoder, read_description
 from nearfar.machine import free_memory
-from nearfar.method import Encoder, Method
+from nearfar.method import Encoder, Method, derive_seed
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
 from nearfar.modalities.encoder import is_own, own_encoder
@@ -234,6 +234,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
             start_from(run, pick_tower(encoder, tower), plan.kind)
     if given:
         given_weights = _copied(encoder)
+        torch.manual_seed(derive_seed(settings.seed, 6))  # the same heads, wherever the weights were read from
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
     method = methods.build(
         methods.load(plan.method),

@@ -42,8 +42,9 @@ class Settings(settings.Settings):
     ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC
     wants."""
     weights: str = ""
-    """Weights that the encoder begins with: a file (.safetensors, or of torch), whose network --encoder names, or the
-    folder of a run or an export. Their --size and normalization are taken over."""
+    """Weights that the encoder begins with: the folder of a run or an export, or a file (.safetensors, or of torch),
+    whose network --encoder names. Size and normalization are taken over, of a file those that timm has for that name,
+    such as vit_small_patch16_224.dino; --size overrides."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
