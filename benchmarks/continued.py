@@ -4,8 +4,9 @@ The start is SimCLR on 20,000 images of CIFAR-10 without their labels, one for e
 is trained on on other images, without labels, for a number of steps that is the same for all ways, and then measured on
 the test part by kNN and by a linear classifier, beside raw pixels, random weights and the start as it was given.
 
-continue-METHOD: the recipe `continue`.  naive-simclr: the recipe of a training from random weights at ten times its
-rate, which is to ruin the start, and to be told by the alarm.  scratch-simclr: that recipe as it is, from random weights.
+continue-METHOD: the recipe `continue`.  naive-simclr: the recipe of a training from random weights at some ten times
+its rate, which is to ruin the start, and to be told by the alarm.  scratch-simclr: that recipe as it is, from random
+weights.
 
 One file a cell, so that a stopped series goes on where it was. No setting was chosen on these results.
 """

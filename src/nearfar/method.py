@@ -196,7 +196,7 @@ class Encoder(nn.Module):
         """
         raise UserError(f"{self._name} sees no words, and what is to be written are sentences")
 
-    def layers(self) -> list[list[nn.Parameter]]:
+    def depths(self) -> list[list[nn.Parameter]]:
         """Its parameters by depth, from the input on. Raises ValueError where that is not known."""
         raise UserError(
             f"the layers of {self._name} are in no known order, so that none can learn more slowly than another: leave "

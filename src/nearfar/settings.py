@@ -68,7 +68,7 @@ class Settings(Checked):
     stands behind the encoder has the full rate. 1: all learn alike."""
     frozen: ShareBelowOne = 0.0
     """Share of the steps, from the first on, in which the encoder stands still and only what is behind it learns."""
-    pull: NonNegativeFloat = 0.0
+    start_pull: NonNegativeFloat = 0.0
     """How strongly the encoder is pulled to the weights it begins with, instead of to 0 by its decay (L2-SP); 0 does
     not. 0.01 is weak, 1 strong."""
     clip: NonNegativeFloat = 0.0

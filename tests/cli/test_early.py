@@ -79,7 +79,7 @@ EARLY = [
     ("train simclr photos --from-run run --encoder resnet18", "has the encoder 'conv4'"),
     ("train simclr photos --weights nowhere.pth --encoder resnet18", "no such file or folder"),
     ("train simclr photos --weights plain.npz", "name it by --encoder"),
-    ("train simclr photos --weights plain.npz --encoder conv4", "no file of plain tensors"),
+    ("train simclr photos --weights plain.npz --encoder conv4", "cannot be read as weights"),
     ("train simclr photos --weights photos", "holds no encoder.json"),
     ("train simclr photos --weights run --encoder resnet18", "has the encoder 'conv4'"),
     ("train simclr photos --weights run --from-run run", "one of the two"),

@@ -341,4 +341,4 @@ def test_training_that_takes_from_given_weights_is_told(lines: list[dict[str, fl
     found = alarms(lines, given=True)
     assert names(found) == (["below the given weights"] if told else [])
     assert not alarms(lines)
-    assert all(word in found[0].text for word in ("--recipe continue", "--frozen", "--pull") if told)
+    assert all(word in found[0].text for word in ("--recipe continue", "--frozen", "--start-pull") if told)

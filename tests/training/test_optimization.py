@@ -56,6 +56,6 @@ def test_the_pull_is_the_gradient_of_its_penalty() -> None:
 def test_what_is_pulled_to_its_start_does_not_decay() -> None:
     method: Any = torch.nn.Module()
     method.encoder, method.projector = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
-    groups = make_optimizer(method, Settings(weight_decay=0.1, pull=0.5), 256).param_groups
+    groups = make_optimizer(method, Settings(weight_decay=0.1, start_pull=0.5), 256).param_groups
     decay = {p: group["weight_decay"] for group in groups for p in group["params"]}
     assert (decay[method.encoder.weight], decay[method.projector.weight]) == (0.0, 0.1)

@@ -179,7 +179,7 @@ class Judge:
         """Below given weights: by the probe, and where there is none by how many other views are found."""
         remedy = (
             f"The first steps may have been too large: try --recipe continue, {rate} at a third of its value, a longer "
-            "--frozen, or --pull 0.1. The weights as they were given are kept."
+            "--frozen, or --start-pull 0.1. The weights as they were given are kept."
         )
         for lines, said, places in ((self.probed, "knn", 1), (self.found, "accuracy", 0)):
             if not self.given or not lines or lines[0]["step"] != 0:

@@ -161,7 +161,7 @@ def insist_possible(plan: Plan) -> None:
     weights = getattr(settings, "weights", "")
     if plan.network is not None and weights:
         raise UserError(f"--weights {weights!r}: a module of your own brings its own; load them before you give it")
-    for flag, value in (("pull", settings.pull), ("frozen", settings.frozen)):
+    for flag, value in (("start-pull", settings.start_pull), ("frozen", settings.frozen)):
         if value and plan.network is None and not kind.given_weights(settings):
             by = "; the recipe 'continue' is for given weights" if plan.recipe == "continue" else ""
             raise UserError(

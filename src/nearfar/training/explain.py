@@ -57,7 +57,7 @@ def _kept(settings: Settings, given: str, behind: bool) -> Iterator[str]:
         f"each layer learns {settings.layer_decay:g} times as fast as the one behind it (--layer-decay)": (
             settings.layer_decay != 1
         ),
-        f"it is pulled to where it began (--pull {settings.pull:g})": settings.pull > 0,
+        f"it is pulled to where it began (--start-pull {settings.start_pull:g})": settings.start_pull > 0,
     }
     said = [part for part, there in parts.items() if there]
     if given or said:

@@ -161,7 +161,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         precision=settings.precision,
         clip=settings.clip or None,
         frozen=settings.frozen if learns_behind(built.method) else 0.0,
-        pull=pull(encoder, settings.pull) if settings.pull else None,
+        pull=pull(encoder, settings.start_pull) if settings.start_pull else None,
         journal=Journal(out / "metrics.jsonl"),
         checkpoints=Checkpoints(out / "checkpoints", settings.keep),
         save_every=settings.save_every,

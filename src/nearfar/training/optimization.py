@@ -21,8 +21,8 @@ def make_optimizer(method: Method, settings: Settings, batch: int) -> Optimizer:
     lr, momentum = settings.lr * scale, settings.sgd_momentum
     layers: list[list[torch.nn.Parameter]] = []
     if settings.layer_decay != 1:
-        layers = method.encoder.layers()
-    elif settings.pull:
+        layers = method.encoder.depths()
+    elif settings.start_pull:
         layers = [list(method.encoder.parameters())]
     groups = optim.layer_groups(
         method,
@@ -30,7 +30,7 @@ def make_optimizer(method: Method, settings: Settings, batch: int) -> Optimizer:
         settings.weight_decay,
         lr=lr,
         by=settings.layer_decay,
-        layers_decay=0.0 if settings.pull else settings.weight_decay,
+        layers_decay=0.0 if settings.start_pull else settings.weight_decay,
         exclude_1d=not settings.decay_1d,
         lr_1d=settings.lr_1d * scale or None,
     )

@@ -216,7 +216,7 @@ def test_a_random_start_is_never_the_best(first: Path) -> None:
     assert not best.exists() or read(best)["step"] > 0
 
 
-CONTINUED = {"recipe": "continue", "epochs": 3, "batch": 16, "views": "drawing", "probe_every": 1, "pull": 0.1}
+CONTINUED = {"recipe": "continue", "epochs": 3, "batch": 16, "views": "drawing", "probe_every": 1, "start_pull": 0.1}
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
@@ -267,7 +267,7 @@ def test_layers_toward_the_input_learn_more_slowly(first: Path) -> None:
 
 
 def test_random_weights_are_not_kept(data: Path, tmp_path: Path) -> None:
-    for flags in ({"recipe": "continue"}, {"pull": 0.1, **SETTINGS}):
+    for flags in ({"recipe": "continue"}, {"start_pull": 0.1, **SETTINGS}):
         with pytest.raises(ValueError, match="random weights: give others by --weights"):
             nearfar.fit(data, "simclr", out=tmp_path / "out", **flags)
     assert not (tmp_path / "out").exists()

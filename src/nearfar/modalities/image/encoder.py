@@ -76,7 +76,7 @@ class ImageEncoder(Encoder):
             return timm_nets.maps(self.net, self._normalized(view))
         return super().maps(view)
 
-    def layers(self) -> list[list[nn.Parameter]]:
+    def depths(self) -> list[list[nn.Parameter]]:
         """Of conv4 its four blocks; of a network of timm as timm groups them, such as by the blocks of a ResNet.
 
         Several side by side and networks without groups raise ValueError.
@@ -85,7 +85,7 @@ class ImageEncoder(Encoder):
             return timm_nets.layers(self.net)
         if self.spec["name"] == "conv4":
             return [list(stage.parameters()) for stage in self.stages()[:-1]]
-        return super().layers()
+        return super().depths()
 
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""
