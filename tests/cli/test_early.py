@@ -81,6 +81,7 @@ EARLY = [
     ("train simclr photos --weights plain.npz", "name it by --encoder"),
     ("train simclr photos --weights plain.npz --encoder conv4", "cannot be read as weights"),
     ("train simclr photos --weights photos", "holds no encoder.json"),
+    ("train simclr table.csv --weights run", "--weights is for data of the kind image, and these are table"),
     ("train simclr photos --weights run --encoder resnet18", "has the encoder 'conv4'"),
     ("train simclr photos --weights run --from-run run", "one of the two"),
     ("train simclr photos --recipe continue", "random weights: give others by --weights"),
