@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
 DECLARED = {
     *("family", "title", "changes", "needs_pixels", "needs_frames", "needs_streams", "needs_writer"),
-    *("takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
+    *("needs_maps", "needs_places", "takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
 }
 """What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {
@@ -56,6 +56,7 @@ UNLEARNED = {
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
     "diet": "loses a little: in three passes a drawing's own row of the classifier is learned from three times",
+    "pixpro": "loses: maps of drawings have 2 x 2 cells, and the encoder forgets what tells letters apart",
     "dpc": "gains nothing: of small clips what comes next is told by what stays, the video and a cell's place; its own "
     "loss falls far below chance",
 }
