@@ -55,6 +55,7 @@ UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
+    "diet": "loses a little: in three passes a drawing's own row of the classifier is learned from three times",
     "pixpro": "loses: maps of drawings have 2 x 2 cells, and the encoder forgets what tells letters apart",
     "dpc": "gains nothing: of small clips what comes next is told by what stays, the video and a cell's place; its own "
     "loss falls far below chance",

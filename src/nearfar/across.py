@@ -51,7 +51,7 @@ def retrieval(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: No
     samples: Any = run.measured(data, say)
     if len(samples) < 2:
         raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
-    encoders: dict[str, Any] = {"untrained encoder": run.untrained(), "trained encoder": run.encoder}
+    encoders: dict[str, Any] = run.beginnings() | {"trained encoder": run.encoder}
     rows = {
         name: {side: _rows(encoder.tower(side), samples.sides[side]) for side in run.sides}
         for name, encoder in encoders.items()
@@ -93,10 +93,9 @@ def zero_shot(
         raise UserError(f"zero-shot accuracy takes labels, and none are known: {run.kind.unlabeled}")
     label = told_classes(samples, told, str(prompts))
     right = {}
-    for name, one, two in (
-        ("untrained encoder", run.untrained(), other.untrained()),
-        ("trained encoder", run.encoder, other.encoder),
-    ):
+    ours, theirs = (of.beginnings() | {"trained encoder": of.encoder} for of in (run, other))
+    for name, one in ours.items():
+        two = theirs[name]
         weights = class_weights(_rows(two, told), told.label, len(told.classes))
         right[name] = (_rows(one, samples) @ weights.T).argmax(1) == label
     known = run.seen(samples)
@@ -119,7 +118,7 @@ def align(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: None) 
     if not (events := run.kind.events(samples)):
         raise UserError(f"none of the events in {str(data)!r} was recorded twice: there is nothing to align")
     used = sorted({i for rows in events for i in rows})
-    encoders = {"untrained encoder": run.untrained(), "trained encoder": run.encoder}
+    encoders = run.beginnings() | {"trained encoder": run.encoder}
     rows: dict[str, dict[int, Tensor]] = {run.kind.raw_name: {}, **{name: {} for name in encoders}}
     for i in used:
         view = run.kind.moments(samples, i, run.encoder)

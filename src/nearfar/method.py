@@ -220,6 +220,13 @@ class Encoder(nn.Module):
         """
         raise UserError(f"{self._name} sees no words, and what is to be written are sentences")
 
+    def depths(self) -> list[list[nn.Parameter]]:
+        """Its parameters by depth, from the input on. Raises ValueError where that is not known."""
+        raise UserError(
+            f"the layers of {self._name} are in no known order, so that none can learn more slowly than another: leave "
+            "--layer-decay at 1"
+        )
+
     @property
     def _name(self) -> str:
         return str(self.spec.get("name", type(self).__name__))
@@ -569,18 +576,23 @@ def frozen_statistics(module: nn.Module, but: Sequence[nn.Module] = ()) -> Itera
 
 
 @contextmanager
-def in_turn(method: Method) -> Iterator[None]:
-    """Within: all that is not of the method's `moving` stands still, its parameters as if they were not trained."""
+def in_turn(method: Method, still: nn.Module | None = None) -> Iterator[None]:
+    """Within: all that is not of the method's `moving` stands still, its parameters as if they were not trained.
+
+    still: a part that stands still in any case.
+    """
     moving = method.moving()
-    if moving is None:
+    if moving is None and still is None:
         yield
         return
-    own = {p for part in moving for p in part.parameters()}
+    moving = [method] if moving is None else list(moving)
+    kept = set() if still is None else set(still.parameters())
+    own = {p for part in moving for p in part.parameters()} - kept
     held = [p for p in method.parameters() if p.requires_grad and p not in own]
     for p in held:
         p.requires_grad_(False)
     try:
-        with frozen_statistics(method, moving):
+        with frozen_statistics(method, moving), nullcontext() if still is None else frozen_statistics(still):
             yield
     finally:
         for p in held:

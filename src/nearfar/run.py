@@ -46,7 +46,7 @@ from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
 from nearfar.training.claim import is_finished, step_reached
-from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
+from nearfar.training.directory import GIVEN, UNTRAINED, read_config, read_samples, unchanged
 from nearfar.training.journal import Journal
 
 
@@ -179,12 +179,25 @@ class Run:
         return saved.state(self.path, self.config, self.checkpoint)
 
     def untrained(self) -> Encoder:
-        """The encoder as it was before training, with the same random weights."""
+        """The encoder with the random weights that it had before training, or would have had without given ones."""
         torch.manual_seed(self.settings.seed)
+        return self._kept_encoder(UNTRAINED)
+
+    def given(self) -> Encoder | None:
+        """The encoder with the weights that training began with; None where these were random."""
+        return self._kept_encoder(GIVEN) if GIVEN in self.config["files"] else None
+
+    def beginnings(self) -> dict[str, Encoder]:
+        """What the trained encoder is compared with, by the names of rows: untrained, and as it was given."""
+        given = self.given()
+        return {"untrained encoder": self.untrained()} | ({} if given is None else {"given weights": given})
+
+    def _kept_encoder(self, name: str) -> Encoder:
+        """The encoder, with the weights in a file of the run where there is one."""
         encoder = self._blank_encoder()
-        if UNTRAINED in self.config["files"]:
-            with checkpoints.fits(self.path / UNTRAINED):
-                encoder.load_state_dict(load_file(unchanged(self.path, UNTRAINED, self.config)))
+        if name in self.config["files"]:
+            with checkpoints.fits(self.path / name):
+                encoder.load_state_dict(load_file(unchanged(self.path, name, self.config)))
         return pick_tower(encoder, self.tower).eval()
 
     def open(
@@ -324,7 +337,8 @@ class Run:
         seed: Seed = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, Any]:
-        """How well labels can be told from the representation, against raw pixels and the untrained encoder.
+        """How well labels can be told from the representation, against raw pixels, and the untrained encoder and given
+        weights as they were.
 
         test: other data, with labels of their own or from `test_labels`, that are tested while `data` are learned from.
         Without them, a split named test in the labels is tested and the rest learned from; else the folds that the data
@@ -362,9 +376,11 @@ class Run:
         known = torch.cat([self.seen(samples) for samples in parts])
         seen = known[tested]
         plain = self.kind.plain(self.encoder)
-        first = self.untrained()
         trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
-        untrained = torch.cat([probing.passed(first, plain, samples) for samples in parts])
+        before = {
+            name: torch.cat([probing.passed(encoder, plain, samples) for samples in parts])
+            for name, encoder in self.beginnings().items()
+        }
         evaluations = {
             name: evaluate(
                 features,
@@ -381,7 +397,7 @@ class Run:
             )
             for name, features in (
                 *self.kind.baselines(parts, self.encoder).items(),
-                ("untrained encoder", untrained),
+                *before.items(),
                 ("trained encoder", trained),
             )
         }
@@ -443,12 +459,13 @@ class Run:
         pairs = self.kind.scored_pairs(data, asked, self.made, self.settings)
         for note in pairs.notes:
             say(note)
-        sides, plain, first = [pairs.first, pairs.second], self.kind.plain(self.encoder), self.untrained()
+        sides, plain = [pairs.first, pairs.second], self.kind.plain(self.encoder)
         rows = {
             name: rows.split([len(one) for one in sides])
             for name, rows in self.kind.baselines(sides, self.encoder).items()
         }
-        rows["untrained encoder"] = tuple(probing.passed(first, plain, side) for side in sides)
+        for name, encoder in self.beginnings().items():
+            rows[name] = tuple(probing.passed(encoder, plain, side) for side in sides)
         rows["trained encoder"] = tuple(probing.embed(self.encoder, plain, side) for side in sides)
         seen = self.seen(pairs.first) | self.seen(pairs.second)
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)

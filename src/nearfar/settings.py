@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from nearfar.errors import UserError
 from nearfar.ranges import (
@@ -66,6 +66,14 @@ class Settings(Checked):
     """Epochs over which the learning rate rises, at most a tenth of all."""
     floor: UnitInterval = 0.0
     """What is left of the learning rate at the end, 0 to 1, after a cosine."""
+    layer_decay: PositiveFloat = 1.0
+    """By how much each layer of the encoder learns more slowly than the one behind it, for weights that are given; what
+    stands behind the encoder has the full rate. 1: all learn alike."""
+    frozen: ShareBelowOne = 0.0
+    """Share of the steps, from the first on, in which the encoder stands still and only what is behind it learns."""
+    start_pull: NonNegativeFloat = 0.0
+    """How strongly the encoder is pulled to the weights it begins with, instead of to 0 by its decay (L2-SP); 0 does
+    not. 0.01 is weak, 1 strong."""
     clip: NonNegativeFloat = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -116,6 +124,10 @@ class Settings(Checked):
         """The labels that are to be read besides the data; None where those that the data bring are meant, or none."""
         return None if self.labels in ("", "none") else self.labels
 
+    def taken_over(self, given: Collection[str]) -> Self:
+        """The settings with those that follow from weights they name. given: what the user has set, which stays."""
+        return self
+
     def check(self) -> None:
         super().check()
         if self.micro_batch == 1:
@@ -151,7 +163,8 @@ SYNONYMS = {
     **dict.fromkeys(("warmup_epochs", "warm_up"), "warmup"),
     **dict.fromkeys(("gradient_clip", "grad_clip", "clip_grad", "max_grad_norm"), "clip"),
     **dict.fromkeys(("gpu", "cuda"), "device"),
-    **dict.fromkeys(("init", "pretrained", "checkpoint", "resume_from"), "from_run"),
+    **dict.fromkeys(("init", "checkpoint", "resume_from"), "from_run"),
+    **dict.fromkeys(("pretrained", "pretrained_weights", "init_weights"), "weights"),
     **dict.fromkeys(("overwrite", "f"), "force"),
     **dict.fromkeys(("num_samples", "n"), "count"),
     **dict.fromkeys(("shots", "k_shot", "n_shots", "num_shots", "labels_per_class"), "per_class"),

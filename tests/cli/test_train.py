@@ -26,11 +26,11 @@ COMMON = (
     "beta1",
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
-    *("keep", "timeout", "stop-if-worse"),
+    *("keep", "timeout", "stop-if-worse", "layer-decay", "frozen", "start-pull"),
 )
 SIMCLR = {
     "audio": (*COMMON, "rate", "array-rate", "seconds", "cut", "bands", "window", "hop", "max-bad"),
-    "image": (*COMMON, "size", "crops", "max-bad", "white", "frames", "max-pixels"),
+    "image": (*COMMON, "weights", "size", "crops", "max-bad", "white", "frames", "max-pixels"),
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
     "text": (
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),

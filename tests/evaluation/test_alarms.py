@@ -315,3 +315,30 @@ def test_looking_changes_nothing() -> None:
     assert torch.equal(method(batch).loss, unseen)
     assert [tuple(h.shape) for h in method.representations] == [(16, Encoder().dim)]
     assert not method.representations[0].requires_grad
+
+
+def probed(*values: float, knn: bool = True) -> list[dict[str, float]]:
+    """Step 0 and later ones, with a probe of 400 samples, or else the share of other views that are found."""
+    if knn:
+        return [{"step": 100 * i, "knn": value, "knn_samples": 400} for i, value in enumerate(values)]
+    return [{"step": 100 * i, "accuracy": value, "candidates": 255} for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (probed(80, 60), True),
+        (probed(80, 60, 80), False),  # it has come back
+        (probed(80, 79), False),
+        (probed(80, 90), False),
+        (probed(60, 20, knn=False), True),
+        (probed(60, 50, knn=False), False),
+        ([*probed(80, 85), *probed(60, 20, knn=False)], False),  # labels say that neighbors are better
+        (probed(80, 60)[1:], False),  # nothing to compare with
+    ],
+)
+def test_training_that_takes_from_given_weights_is_told(lines: list[dict[str, float]], told: bool) -> None:
+    found = alarms(lines, given=True)
+    assert names(found) == (["below the given weights"] if told else [])
+    assert not alarms(lines)
+    assert all(word in found[0].text for word in ("--recipe continue", "--frozen", "--start-pull") if told)

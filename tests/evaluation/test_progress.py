@@ -58,3 +58,12 @@ def test_few_samples_do_not_say_that_neighbors_are_worse() -> None:
         progress.see(probe)
     assert not progress.worse
     assert "no gain is seen" in progress.news
+
+
+def test_of_given_weights_an_alarm_says_that_they_were_better() -> None:
+    progress = Progress(100, given=True)
+    for step, knn in ((0, 60), (40, 50)):
+        progress.see(line(step, knn))
+    assert (progress.worse, progress.news) == (True, "")
+    progress.see(line(60, 60))
+    assert "the given weights may do as well" in progress.news

@@ -5,7 +5,7 @@ import math
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.losses.classification import cross_entropy, log_prior, per_token
+from nearfar.losses.classification import cross_entropy, log_prior, mixed_cross_entropy, per_token
 
 LOGITS = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 2.0, 2.0]], dtype=torch.float64)
 LABEL = torch.tensor([0, MISSING, 2])
@@ -23,6 +23,16 @@ def test_smoothing_gives_the_other_classes_their_part() -> None:
     logs = LOGITS.log_softmax(1)
     want = -(0.7 * logs[[0, 2], [0, 2]] + 0.3 * logs[[0, 2]].mean(1)).mean()
     torch.testing.assert_close(cross_entropy(LOGITS, LABEL, smoothing=0.3), want)
+
+
+def test_a_mixed_row_has_both_classes_by_their_shares() -> None:
+    label, other, own = torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0]), torch.tensor([1.0, 0.5, 0.25]).double()
+    target = torch.zeros(3, 3, dtype=torch.float64)
+    for i in range(3):
+        target[i, label[i]] += own[i]
+        target[i, other[i]] += 1 - own[i]
+    want = -((0.6 * target + 0.4 / 3) * LOGITS.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(mixed_cross_entropy(LOGITS, label, other, own, smoothing=0.4), want)
 
 
 def test_an_even_prior_changes_nothing_and_an_uneven_one_asks_more_of_the_rare() -> None:

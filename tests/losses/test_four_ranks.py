@@ -26,7 +26,7 @@ from nearfar.contrast import products
 from nearfar.losses.assignment import swapped_assignment
 from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
-from nearfar.losses.classification import cross_entropy, log_prior, per_token
+from nearfar.losses.classification import cross_entropy, log_prior, mixed_cross_entropy, per_token
 from nearfar.losses.conditional import conditional_contrastive, data_to_data, hinge
 from nearfar.losses.dense import info_nce_cells, most_alike, same_cells
 from nearfar.losses.distance import align, byol, uniform
@@ -226,6 +226,9 @@ LOSSES: dict[str, Loss] = {
         [a, b], same_class(LABEL[i], 2), temperature=T, attract=True, group=g
     ),
     "pairs": lambda a, b, i, g: pairs([a, b], LABEL[i], margin=1.2, positive_margin=0.2, active=True, group=g),
+    "mixed_cross_entropy": lambda a, b, i, g: mixed_cross_entropy(
+        a + b, i % D, PARTNER[i] % D, (i + 1) / N, smoothing=0.3
+    ),
     "per_token": lambda a, b, i, g: per_token(-(a + b).sum(1), 1 + i % 5, LABEL[i] >= 0),
     "parametric": lambda a, b, i, g: parametric(
         a, a + b, LABEL[i], b, (QUEUE, OF_QUEUE - 1, GROUP_OF_QUEUE), temperature=T, alpha=0.5, smoothing=0.1, group=g

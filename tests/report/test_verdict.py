@@ -507,3 +507,36 @@ def test_an_answer_without_words_is_an_error() -> None:
 
 def words(answer: Answer) -> str:
     return html.environment().get_template("verdict.html").module.words(answer.finding, answer.facts).strip()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+GIVEN = {"config": {"made": {"given": "weights.pth"}}, "checkpoints": ["best.pt"]}
+
+
+@pytest.mark.parametrize(
+    ("knn", "finding", "mood", "said"),
+    [
+        ((80, 60, 50), "start", "bad", "Do not continue: take the weights as they were given, which `best` is"),
+        ((80, 60, 80), "start", "unsure", "No gain is seen: take the weights as they were given"),
+        ((80, 80, 80), "start", "unsure", "No gain is seen"),
+        ((60, 80, 80), "take_last", "good", "Take `last`"),
+        ((60, 80, 70), "accuracy_fell", "unsure", "Take `best`, the one after epoch 1"),
+    ],
+)
+def test_given_weights_may_be_the_best(knn: tuple[float, ...], finding: str, mood: str, said: str) -> None:
+    found = record(losses(3.0, 2.0), answered(*knn), GIVEN)
+    (answer,) = [one for one in answers(found) if one.topic == "checkpoint"]
+    assert (answer.finding, answer.mood) == (finding, mood)
+    assert said in " ".join(spoken(found))
+    fell = "below the given weights" in {name for name, _ in answers(found)[0].facts["alarms"]}
+    assert fell == (knn[-1] < knn[0] - 5)
+
+
+def test_gains_are_over_given_weights_where_there_are_such() -> None:
+    column = {"kNN (%)": (70.0, 68.0, 72.0)}
+    found = compared(column, {"kNN (%)": (40.0, 38.0, 42.0)})
+    (table,) = found.tables.values()
+    given = {"name": "given weights", "values": {"kNN (%)": {"value": 85.0, "low": 83.0, "high": 87.0}}}
+    table["rows"].insert(2, given)
+    found = record(losses(3.0, 2.0, 1.0), found, GIVEN)
+    assert answers(found)[0].finding == "worse"
+    assert (answers(found)[1].finding, answers(found)[1].facts["behind"][0]["best"]) == ("harms", "given weights")

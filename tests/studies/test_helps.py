@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nearfar.modalities.table.samples import open_table
 from nearfar.run import Run
 from nearfar.studies.asked import Helps
 from nearfar.studies.helps import (
+    FURTHER,
     LINEAR,
     SCRATCH,
     SHELF,
@@ -26,6 +28,7 @@ from nearfar.studies.helps import (
     UNTRAINED,
     Linear,
     PretrainingHelps,
+    further_sentence,
     judgement,
     sentence,
     summarize,
@@ -134,6 +137,31 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str,
     assert again.answer()
     assert again.measured["accuracies"][TUNED] == measured[TUNED]
     assert again.measured["accuracies"][LINEAR]["40"] == [12.5, measured[LINEAR]["40"][1]]
+
+
+def test_training_on_from_given_weights_is_held_against_them(data: str, weights: str, tmp_path: Path) -> None:
+    images = np.repeat(tiny_images(48)[..., None], 3, axis=3) // np.array([1, 2, 3], dtype=np.uint8)
+    np.savez(tmp_path / "color.npz", images=images, labels=np.arange(48) % 4)
+    shelf: dict[str, Any] = {"weights": weights, "shelf": "test_resnet", "further": True}
+    ask = Helps(data=str(tmp_path / "color.npz"), epochs=1, budgets=(1,), seeds=2, tuning=1, batch=16, **shelf)
+    study = PretrainingHelps(ask, tmp_path / "helps", **QUIET)
+    assert study.answer()
+    assert set(study.measured["accuracies"]) == {SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF, FURTHER}
+    run = Run(tmp_path / "helps" / "further")
+    assert (run.config["recipe"], run.config["made"]["given"]) == ("continue", weights)
+    assert study.sentences()[1].startswith("To train on from the given weights ")
+    with pytest.raises(ValueError, match="is for images of 3 channels, and these have 1"):
+        PretrainingHelps(dataclasses.replace(ask, data=data), tmp_path / "gray", **QUIET).answer()
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [((70, 71), "helps: "), ((30, 31), "does not help: take them as they are: "), ((50, 51), "makes no difference")],
+)
+def test_what_training_on_brought_is_said(ours: tuple[float, float], said: str) -> None:
+    given = {name: {"1": [50.0, 51.0]} for name in (SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF)}
+    summary = summarize(given | {FURTHER: {"1": list(ours)}})
+    assert f"weights {said}" in further_sentence(summary["further"])
 
 
 def test_bad_questions(data: str, tmp_path: Path) -> None:

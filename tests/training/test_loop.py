@@ -31,6 +31,7 @@ from nearfar.training.feeder import Feeder
 from nearfar.training.journal import Journal
 from nearfar.training.log import Log, is_told
 from nearfar.training.loop import fit
+from nearfar.training.optimization import pull
 from nearfar.training.options import Loop, Precision, StepResult
 from tests.two_ranks import Pool
 
@@ -696,7 +697,7 @@ def _curve(
     """Train in float64; `stop` is the step at which the last rank gets SIGTERM, `breaks` that of its first nan."""
     torch.manual_seed(0)
     method: Method = (
-        SimCLR(Plain(), dim=4) if name == "simclr" else MoCo(Plain(), dim=4, queue=32, momentum=0.9, splits=2)
+        SimCLR(Plain(), dim=4) if name != "moco" else MoCo(Plain(), dim=4, queue=32, momentum=0.9, splits=2)
     )
     if breaks >= 0:
         method = Breaks(breaks, loss=distributed.rank() == 1)
@@ -709,18 +710,19 @@ def _curve(
     mine = stop if distributed.rank() == distributed.world() - 1 else -1
     losses: list[float] = []
     where = None if folder is None else Path(folder)
-    how = loop(where, watch=lambda step, steps, numbers: losses.extend([numbers["loss"]] if step else []))
+    kept = {"frozen": 0.3, "pull": pull(method.encoder, 0.1)} if name == "kept" else {}
+    how = loop(where, watch=lambda step, steps, numbers: losses.extend([numbers["loss"]] if step else []), **kept)
     done = fit(method, data, Noise(send(signal.SIGTERM, mine)), optimizer("sgd", method), how)
     return done, losses, method.state_dict()
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "kept"])
 def test_two_ranks_learn_what_one_does(two_ranks: Pool, name: str) -> None:
     _, losses, state = _curve(name, None)
     for _, theirs, weights in two_ranks.run(_curve, name, None):
         assert theirs == pytest.approx(losses, rel=1e-6)  # the numbers of the log are float32
         for key, value in state.items():
-            if name == "simclr" or "running" not in key:  # split norms track the groups of their own rank
+            if name != "moco" or "running" not in key:  # split norms track the groups of their own rank
                 torch.testing.assert_close(weights[key], value, rtol=1e-8, atol=1e-10)
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.evaluation.geometry import alignment, effective_rank, found, spread, uniformity
+from nearfar.evaluation.intervals import apart, judged
+from nearfar.evaluation.progress import binomial, gain_between
 
 ROWS = 128
 """Samples of a batch that are looked at: enough to tell, and quick."""
@@ -50,6 +52,9 @@ STARVED = 0.5
 
 ALONE = 0.1
 """Share of the anchors with a positive below which most of a batch teaches nothing."""
+
+SURE = 0.999
+"""Level at which fewer other views than at the start are found: it is asked of many batches."""
 
 USUAL = 1000
 """Lines of the journal by which the usual length of the gradient is judged."""
@@ -109,9 +114,15 @@ def finite(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Judge:
-    """Reads a journal line by line, and keeps what alarms need of it: no more for a long run than for a short one."""
+    """Reads a journal line by line, and keeps what alarms need of it: no more for a long run than for a short one.
 
-    def __init__(self) -> None:
+    given: whether training began with given weights, below which it should not fall.
+    """
+
+    def __init__(self, *, given: bool = False) -> None:
+        self.given = given
+        self.probed: list[Mapping[str, Any]] = []  # the first and the last with a probe, as they were written
+        self.found: list[Line] = []  # the first and the last that tell how many other views are found
         self.ends: list[Line] = []  # the first and the last with readings
         self.last: Line = {}  # the last with a loss
         self.late = (math.inf, -math.inf)  # the lowest and the highest loss once training should have left chance
@@ -121,10 +132,14 @@ class Judge:
         self.shares: deque[float] = deque(maxlen=5)
         self.positives: deque[float] = deque(maxlen=5)
 
-    def see(self, line: Mapping[str, float | None]) -> None:
+    def see(self, line: Mapping[str, Any]) -> None:
+        if line.get("knn") is not None:
+            self.probed = [*self.probed[:1], line]
         line = finite(line)
         if "step" not in line:
             return
+        if "candidates" in line:
+            self.found = [*self.found[:1], line]
         if "spread" in line:
             self.ends = [*self.ends[:1], line]
         if not self.easy and _is_easy(line):
@@ -145,8 +160,41 @@ class Judge:
 
     def alarms(self, *, rate: str = "--lr") -> list[Alarm]:
         """What the lines so far give reason to worry about; nothing, where all is well."""
-        checks = (self._collapse, self._stuck, self._easiness, self._explosion, self._starvation, self._loneliness)
+        checks = (
+            self._fall,
+            self._collapse,
+            self._stuck,
+            self._easiness,
+            self._explosion,
+            self._starvation,
+            self._loneliness,
+        )
         return [alarm for check in checks if (alarm := check(rate)) is not None]
+
+    def _fall(self, rate: str) -> Alarm | None:
+        """Below given weights: by the probe, and where there is none by how many other views are found."""
+        remedy = (
+            f"The first steps may have been too large: try --recipe continue, {rate} at a third of its value, a longer "
+            "--frozen, or --start-pull 0.1. The weights as they were given are kept."
+        )
+        for lines, said, places in ((self.probed, "knn", 1), (self.found, "accuracy", 0)):
+            if not self.given or not lines or lines[0]["step"] != 0:
+                continue
+            first, last = lines[0], lines[-1]
+            if said == "knn":
+                gain = gain_between(first, last)
+            else:
+                rows = int(first["candidates"] + 1) // 2
+                gain = apart(*(binomial(line[said], rows, SURE) for line in (last, first)))
+            if gain is not None and judged(gain) == "behind":
+                what = "kNN is" if said == "knn" else "the other view is found of"
+                return Alarm(
+                    "below the given weights",
+                    f"{what} {last[said]:.{places}f} % after {last['step']:.0f} steps, and with the weights that were "
+                    f"given {first[said]:.{places}f} %: training takes away what they knew. {remedy}",
+                )
+            return None
+        return None
 
     def _collapse(self, rate: str) -> Alarm | None:
         if not self.ends:
@@ -254,12 +302,13 @@ def _is_easy(line: Line) -> bool:
     return early and found >= EASY
 
 
-def alarms(lines: Iterable[Mapping[str, Any]], *, rate: str = "--lr") -> list[Alarm]:
+def alarms(lines: Iterable[Mapping[str, Any]], *, rate: str = "--lr", given: bool = False) -> list[Alarm]:
     """What the journal so far gives reason to worry about; nothing, where all is well.
 
+    given: whether training began with given weights.
     A loss or a weight that is no longer finite is not among them: it ends the run.
     """
-    judge = Judge()
+    judge = Judge(given=given)
     for line in lines:
         judge.see(line)
     return judge.alarms(rate=rate)

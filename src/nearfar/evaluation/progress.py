@@ -54,11 +54,12 @@ def _right(line: Mapping[str, Any]) -> Tensor | None:
 class Progress:
     """Reads the lines of a journal, and says, once each, that training makes neighbors worse, or that no gain is seen.
 
-    steps: of the whole run.  worse: whether the newest probe says so, from `WORSE_FROM` on.
+    steps: of the whole run.  given: whether it began with given weights; that they were better an alarm says.
+    worse: whether the newest probe says so, from `WORSE_FROM` on.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.worse = steps, False
+    def __init__(self, steps: int, *, given: bool = False) -> None:
+        self.steps, self.worse, self.given = steps, False, given
         self.first: Mapping[str, Any] | None = None
         self.found: set[str] = set()
         self.news = ""
@@ -76,11 +77,12 @@ class Progress:
         self.worse = said == "behind" and step >= WORSE_FROM * self.steps
         unmoved = said not in ("ahead", "behind") and points.mean < ALIKE and step >= UNMOVED_FROM * self.steps
         found = "neighbors are worse" if self.worse else "no gain is seen" if unmoved else ""
-        if found and found not in self.found:
+        if found and found not in self.found and not (self.given and self.worse):
             self.found.add(found)
+            instead = "the given weights" if self.given else "raw data or the untrained encoder"
             self.news = (
                 f"At step {step:,} of {self.steps:,} kNN is {line['knn']:.1f} %, and was {self.first['knn']:.1f} % "
                 f"before training ({points:+.1f} points, on {line['knn_samples']:,} samples): {found} so far. "
-                "Ctrl-C stops and saves; raw data or the untrained encoder may do as well (`nearfar evaluate` tells), "
+                f"Ctrl-C stops and saves; {instead} may do as well (`nearfar evaluate` tells), "
                 "or milder --views and a lower --lr better."
             )

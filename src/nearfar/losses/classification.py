@@ -24,6 +24,17 @@ def cross_entropy(logits: Tensor, label: Tensor, *, log_prior: Tensor | None = N
     return share(loss, label >= 0)
 
 
+def mixed_cross_entropy(logits: Tensor, label: Tensor, other: Tensor, own: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """The mean over rows of own_i of the cross-entropy with class label_i, and 1 - own_i of that with class other_i.
+
+    logits: N x C; label, other: N, int64; own: N, shares of mixed rows.  smoothing: of the targets.
+    Zhang et al. 2017, arXiv 1710.09412.
+    """
+    logits = single(logits)
+    first, second = (F.cross_entropy(logits, of, reduction="none", label_smoothing=smoothing) for of in (label, other))
+    return share(own * first + (1 - own) * second)
+
+
 def per_token(lost: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
     """The mean over all tokens of texts, of minus the log-probability of each; 0 where no text is kept.
 

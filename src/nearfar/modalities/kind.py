@@ -273,6 +273,10 @@ class Kind:
         the whole encoder."""
         return {"": (settings.from_run, settings.encoder)} if settings.from_run else {}
 
+    def given_weights(self, settings: Any) -> str:
+        """Where the weights come from that the encoder, or a part of it, begins with; "" where all are random."""
+        return settings.from_run
+
     def begins_trained(self, settings: Any, tower: str = "") -> bool:
         """Whether a network, "" or a tower by its name, begins with weights that are not random.
 
@@ -280,7 +284,7 @@ class Kind:
         """
         if tower:
             raise UserError(f"there is no tower {tower!r}: the encoder is a single network; leave it out")
-        return bool(self.starts(settings))
+        return bool(self.given_weights(settings))
 
     def has_scores(self, data: Any, asked: Asked) -> bool:
         """Whether data are pairs with scores of how alike they are, which this kind can open. Nothing is opened."""

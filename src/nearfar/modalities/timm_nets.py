@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -65,6 +66,35 @@ def parts(net: Any) -> tuple[list[list[nn.Module]], list[int], list[nn.Module]]:
     layers = list(net.children())
     blocks = [layers[:5], *([layer] for layer in layers[5:8])]
     return blocks, [net.feature_info[i]["num_chs"] for i in range(1, 5)], layers[8:]
+
+
+def converted(net: nn.Module, entries: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of another library for a network of timm, by its names and in its shapes.
+
+    A ResNet of torchvision in a Sequential, as lightly keeps it, has numbers for names; all else is left to timm's own
+    filter for the network, which also fits the grid of position embeddings. What cannot be converted stays as it is.
+    """
+    if is_resnet(net) and all(key.partition(".")[0].isdecimal() for key in entries):
+        named = {key: key.partition(".") for key in entries}
+        entries = {f"{RESNET_PARTS[int(n)]}.{rest}": entries[key] for key, (n, _, rest) in named.items()}
+    own = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    return entries if own is None else own(entries, net)
+
+
+def layers(net: Any) -> list[list[nn.Parameter]]:
+    """The parameters of a network by depth, from the input on, as timm groups them."""
+    from timm.models import group_parameters
+
+    by_name, groups = dict(net.named_parameters()), group_parameters(net, net.group_matcher(coarse=False))
+    return [[by_name[name] for name in groups[i]] for i in sorted(groups)]
+
+
+def pretrained(name: str) -> tuple[int, tuple[float, ...], tuple[float, ...]] | None:
+    """The side, mean and deviation with which timm's own weights of a network want images; None where it has none."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return None if config is None else (config.input_size[-1], tuple(config.mean), tuple(config.std))
 
 
 def maps(net: Any, x: Tensor, count: int = 4) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "cosine_ramp",
     "larc",
     "lars",
+    "layer_groups",
     "parameter_groups",
     "scale_rates",
     "sgd",
@@ -40,6 +42,41 @@ def parameter_groups(
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise UserError(f"{type(module).__name__} has no parameter that is trained")
+    return _groups(trained, weight_decay, exclude_1d, lr_1d)
+
+
+def layer_groups(
+    module: nn.Module,
+    layers: Sequence[Sequence[nn.Parameter]],
+    weight_decay: float,
+    *,
+    lr: float,
+    by: float,
+    layers_decay: float,
+    exclude_1d: bool = True,
+    lr_1d: float | None = None,
+) -> list[dict[str, Any]]:
+    """The groups of `parameter_groups`, first of what is in no layer, then of each layer from the last to the first,
+    whose rate is `by` times that behind it (Clark et al. 2020, arXiv 2003.10555).
+
+    layers: parameters of a part of the module, from the input on.  lr: of what is in no layer.
+    layers_decay: the weight decay of what is in a layer.
+    """
+    known = {p for layer in layers for p in layer}
+    rest = parameter_groups(module, weight_decay, exclude_1d=exclude_1d, lr_1d=lr_1d)
+    for group in rest:
+        group["params"] = [p for p in group["params"] if p not in known]
+    groups = [group for group in rest if group["params"]]
+    for depth, layer in enumerate(reversed(layers), 1):
+        for group in _groups([p for p in layer if p.requires_grad], layers_decay, exclude_1d, lr_1d):
+            group["lr"] = group.get("lr", lr) * by**depth
+            groups.append(group)
+    return groups
+
+
+def _groups(
+    trained: list[nn.Parameter], weight_decay: float, exclude_1d: bool, lr_1d: float | None
+) -> list[dict[str, Any]]:
     if not exclude_1d:
         if lr_1d is not None:
             raise UserError(f"lr_1d={lr_1d} needs exclude_1d=True")

@@ -56,10 +56,10 @@ def retrieval_table(
                 if name != main:
                     value, low, high = of_answers(one.rank[main] < k, over=hit, group=one.sample, seed=seed)
                     gains.setdefault(name, {})[title] = {"value": value, "low": low, "high": high}
-    main = list(rows)[-1]
+    first, main = list(rows)[-2:]
     counts = "; ".join(
         f"{one.name}, {len(one.sample):,} queries among {one.gallery:,}, median rank "
-        f"{median_rank(one.rank[main]):,} ({median_rank(list(one.rank.values())[-2]):,} untrained)"
+        f"{median_rank(one.rank[main]):,} ({median_rank(one.rank[first]):,} {first.removesuffix(' encoder')})"
         for one in directions
     )
     note = (

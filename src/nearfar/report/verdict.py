@@ -26,15 +26,22 @@ from nearfar.report.results import ENDS, NOTHING
 
 PROBE = "kNN accuracy on held-out samples"
 ACCURACY, CALIBRATION = "accuracy (%)", "calibration error (%)"
-UNTRAINED = "untrained encoder"
-"""The row of a table that says where training began."""
+STARTS = ("given weights", "untrained encoder")
+"""The rows of a table that say where training began, of which the first that is there counts."""
 FEW_STEPS = 200
 """Steps before which neither neighbors as they were nor a loss at its chance level say anything."""
 NARROWED = 0.5
 """Share of the effective rank before training below which a representation has become narrow."""
 NEAR = 5.0
 """Points below which the upper ends of gains lie on average, where gains that are not seen count as none."""
-FAILURES = {"collapse", "dimensional collapse", "stuck at the margin", "stuck at chance", "exploding gradient"}
+FAILURES = {
+    "below the given weights",
+    "collapse",
+    "dimensional collapse",
+    "stuck at the margin",
+    "stuck at chance",
+    "exploding gradient",
+}
 """Alarms after which nothing good is to be expected."""
 SLOW = {"input starvation"}
 """Alarms that speak of time alone."""
@@ -103,11 +110,12 @@ def working(record: Record) -> Answer:
     The loss alone never makes a yes, and a standing alarm on what is learned prevents one.
     """
     steps = max((line["step"] for line in record.metrics), default=0)
-    raised = alarms(record.metrics)
+    raised = alarms(record.metrics, given=bool(_given(record)))
     common: dict[str, Any] = {
         "steps": int(steps),
         "stopped": record.environment.get("finished") is False,
         "with_labels": _learns_labels(record),
+        "given": _given(record),
         "alarms": [(alarm.name, alarm.text) for alarm in raised],
     }
 
@@ -306,8 +314,12 @@ def checkpoint(record: Record) -> Answer:
         "kept": "best.pt" in record.checkpoints,
         "tries": len(probes),
         "start": None if start is None else start["knn"],
+        "given": _given(record),
     }
     level = 1 - 0.05 / max(1, len(probes) - 1)
+    if start is not None and facts["given"] and best["knn"] <= start["knn"]:
+        gain = _between(record, start, last)
+        return Answer("checkpoint", "start", "bad" if gain.judged == "behind" else "unsure", facts | {"gain": gain})
     if start is not None:
         gain = _between(record, start, best, level)
         if gain.judged == "behind":
@@ -378,6 +390,11 @@ def _early(steps: float, mood: Mood) -> Mood:
     return "unsure" if steps < FEW_STEPS else mood
 
 
+def _given(record: Record) -> str:
+    """Where the weights came from that training began with; "" where they were random."""
+    return str((record.config.get("made") or {}).get("given") or "")
+
+
 def _learns_labels(record: Record) -> bool:
     return bool((record.config.get("made") or {}).get("needs_labels"))
 
@@ -403,20 +420,21 @@ def _probed(record: Record) -> Gain | None:
 
 
 def _evaluated(record: Record) -> Gain | None:
-    """Neighbors of the trained against those of the untrained encoder, as `evaluate` measured both.
+    """Neighbors of the trained encoder against those of the one it began as, as `evaluate` measured both.
 
     Labels that the encoder has learned from flatter it: there only a loss counts.
     """
     for table in record.tables.values():
         main = record.main_row(table)
-        other = next((row for row in table["rows"] if row["name"] == UNTRAINED and row is not main), None)
+        rows = {row["name"]: row for row in table["rows"] if row is not main}
+        other = next((rows[name] for name in STARTS if name in rows), None)
         seen, column = table.get("seen") or {}, table["columns"][0]
         if other is None:
             continue
         flattered = _learns_labels(record) and seen.get("samples", 1)
         ours, theirs = _cell(main, column), _cell(other, column)
         if ours["value"] is not None and theirs["value"] is not None:
-            interval = _gain(table, UNTRAINED, column, ours, theirs)
+            interval = _gain(table, other["name"], column, ours, theirs)
             on = f" {_on(table)}" if len(record.tables) > 1 else ""
             of = f"In `evaluate`{on}, {column}"
             gain = Gain(of, theirs["value"], ours["value"], interval, seen.get("of"))

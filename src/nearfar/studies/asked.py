@@ -104,6 +104,8 @@ class Helps(Ask):
     """Run the files of code that this run names."""
     weights: str = ""
     """A local file of weights off the shelf, to be tried too."""
+    further: bool = False
+    """Train on from these weights too, by the recipe continue, and hold that against the weights as they are."""
     shelf: str = "resnet18"
     """Their network: the name of a timm model."""
     budgets: tuple[PositiveInt, ...] = (1, 2, 5, 10, 25)
@@ -115,6 +117,10 @@ class Helps(Ask):
         super().check()
         if not self.budgets:
             raise UserError("--budgets: one number of labels a class, or more, is needed")
+        if self.further and not self.weights:
+            raise UserError(
+                "--further goes on from given weights: name them by --weights, and their network by --shelf"
+            )
 
 
 Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]

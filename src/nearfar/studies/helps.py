@@ -34,12 +34,13 @@ from nearfar.training import probe as probing
 from nearfar.training.build import insist_ready
 from nearfar.training.log import is_told
 
-SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF = (
+SCRATCH, UNTRAINED, LINEAR, TUNED, SHELF, FURTHER = (
     "from scratch",
     "linear on untrained",
     "linear on pre-trained",
     "pre-trained, fine-tuned",
     "linear on given weights",
+    "linear on given weights, trained on",
 )
 WITH, WITHOUT = (LINEAR, TUNED), (SCRATCH, UNTRAINED)
 
@@ -66,6 +67,11 @@ class PretrainingHelps(Study[Helps]):
         self.kind.insist_there(ask.data, ask.labels, LabelColumn.of(column), wanted=unlabeled)
         if ask.weights:
             self.kind.off_the_shelf(ask.shelf, ask.weights, None)  # or an error, before anything is decoded
+        if ask.further:
+            self.further = plans.make(
+                ask.method, ask.data, "continue", flags | {"weights": ask.weights, "encoder": ask.shelf}
+            )
+            insist_ready(self.further)
         if ask.run:
             samples = Run(ask.run, trust=ask.trust).open(
                 ask.data, labels=ask.labels or None, label_column=column, keep_words=ask.keep_words
@@ -78,6 +84,8 @@ class PretrainingHelps(Study[Helps]):
             self.say(note)
         if ask.weights:
             self.kind.off_the_shelf(ask.shelf, ask.weights, self.samples)  # whether they can be read
+        if ask.further:  # or an error: of images of other channels
+            self.kind.encoder(self.samples, self.further.settings, self.kind.facts(self.samples, self.further.settings))
 
     def _with_test(self, samples: Samples) -> Samples:
         """The samples with a split test: theirs, or a stratified fifth of those that have labels."""
@@ -94,7 +102,9 @@ class PretrainingHelps(Study[Helps]):
         return dataclasses.replace(samples, split=split)
 
     def measure(self) -> bool:
-        if not self.ask.run and not self._pretrain():
+        if not self.ask.run and not self._pretrain(self.plan, "pretrained", "Pre-training"):
+            return False
+        if self.ask.further and not self._pretrain(self.further, "further", "From the given weights,"):
             return False
         ask = self.ask
         run = Run(ask.run, trust=ask.trust) if ask.run else Run(self.out / "pretrained", trust=True)
@@ -106,11 +116,12 @@ class PretrainingHelps(Study[Helps]):
         self._measure(run, self.measured.setdefault("accuracies", {}))
         return True
 
-    def _pretrain(self) -> bool:
+    def _pretrain(self, plan: plans.Plan, name: str, what: str) -> bool:
+        """Train in a folder of the study. Whether that came to its end."""
         part = self.samples.subset(self.samples.of_split(*LEARNED).nonzero()[:, 0])
         part = dataclasses.replace(part, label=torch.full_like(part.label, MISSING), classes=[])
-        self.say(f"Pre-training {self.plan.method} on {len(part):,} samples, without their labels.")
-        plan, path = plans.with_flags(self.plan, {"labels": "none"}), self.out / "pretrained"
+        self.say(f"{what} {plan.method} on {len(part):,} samples, without their labels.")
+        plan, path = plans.with_flags(plan, {"labels": "none"}), self.out / name
         plan = dataclasses.replace(plan, data=part)
         return training.train(plan, path, resume=path.exists(), say=lambda text: None)
 
@@ -127,6 +138,9 @@ class PretrainingHelps(Study[Helps]):
         if self.ask.weights:
             network = self.kind.off_the_shelf(self.ask.shelf, self.ask.weights, samples)
             ways[SHELF] = Linear(*network)
+        if self.ask.further:
+            further = Run(self.out / "further", trust=True)
+            ways[FURTHER] = Linear(further.encoder, further.kind.plain(further.encoder))
         number, total = 0, self.ask.seeds * len(self.ask.budgets)
         for seed in range(self.ask.seeds):
             learned = 0
@@ -168,7 +182,8 @@ class PretrainingHelps(Study[Helps]):
         return [*rows, ["gain", *(f"{_interval(gain):+.1f}" for gain in gains.values())]]
 
     def sentences(self) -> list[str]:
-        return [sentence(self.summary)]
+        further = self.summary.get("further")
+        return [sentence(self.summary), *([further_sentence(further)] if further else [])]
 
     def page(self) -> Page:
         means, (_, *columns) = self.summary["means"], self.lines()[0]
@@ -246,7 +261,22 @@ def summarize(accuracies: Accuracies, answers: Answers | None = None, group: Ten
     for budget in accuracies[LINEAR]:
         ours, theirs = (max(ways, key=lambda way: means[way][budget]["mean"]) for ways in (WITH, WITHOUT))
         gains[budget] = {"of": ours, "over": theirs, **gain(ours, theirs, budget)._asdict()}
-    return {"means": means, "gains": gains}
+    further = {budget: gain(FURTHER, SHELF, budget)._asdict() for budget in accuracies.get(FURTHER, {})}
+    return {"means": means, "gains": gains} | ({"further": further} if further else {})
+
+
+def further_sentence(gains: dict[str, Any]) -> str:
+    """Whether it helps to train on from given weights: by the budget at which that tells most."""
+    found = judgement({"gains": gains})
+    said = next(said for said in ("ahead", "behind", "open", "alike") if found[said])
+    budget = max(found[said], key=lambda b: abs(gains[b]["mean"]))
+    words = {"ahead": "helps", "behind": "does not help: take them as they are", "open": "is not settled"}
+    interval = _interval(gains[budget])
+    return (
+        f"To train on from the given weights {words.get(said, 'makes no difference that is seen')}: "
+        f"{interval.mean:+.1f} points with {_labels(budget)}, 95 % interval "
+        f"{interval.low:+.1f} to {interval.high:+.1f}."
+    )
 
 
 def judgement(summary: dict[str, Any]) -> dict[str, list[str]]:

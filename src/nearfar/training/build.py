@@ -21,7 +21,7 @@ from nearfar.data.source import Views
 from nearfar.errors import NotFound, UserError, counted
 from nearfar.export.encoder import load_encoder, read_description
 from nearfar.machine import free_memory
-from nearfar.method import Encoder, Method
+from nearfar.method import Encoder, Method, derive_seed
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
 from nearfar.modalities.encoder import is_own, own_encoder
@@ -30,7 +30,7 @@ from nearfar.nn.micro_batch import activation_bytes, fitting
 from nearfar.nn.towers import pick_tower, trunk
 from nearfar.nn.wrapped import sees_steps
 from nearfar.ops.mixing import insist_fit
-from nearfar.training.directory import UNTRAINED, read_config, unchanged
+from nearfar.training.directory import GIVEN, UNTRAINED, read_config, unchanged
 from nearfar.training.plan import Plan, settle
 from nearfar.training.probe import insist_alive
 
@@ -46,6 +46,7 @@ class Built:
 
     digests: of each sample's contents.  facts: what `config.yaml` keeps under "made", beside encoder and classes.
     first_weights: those that a user's own encoder begins with, on the CPU; none for an encoder of ours.
+    given_weights: those that the encoder begins with instead of random ones; none where it begins at random.
     lost: samples that can be read no more, by position, with name and reason.
     """
 
@@ -57,6 +58,7 @@ class Built:
     digests: list[str]
     facts: dict[str, Any]
     first_weights: dict[str, Tensor]
+    given_weights: dict[str, Tensor]
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -161,6 +163,16 @@ def insist_possible(plan: Plan) -> None:
     settings, kind = plan.settings, kinds.of(plan.kind)
     if plan.network is None:
         kind.insist_settings(settings)
+    weights = getattr(settings, "weights", "")
+    if plan.network is not None and weights:
+        raise UserError(f"--weights {weights!r}: a module of your own brings its own; load them before you give it")
+    for flag, value in (("start-pull", settings.start_pull), ("frozen", settings.frozen)):
+        if value and plan.network is None and not kind.given_weights(settings):
+            by = "; the recipe 'continue' is for given weights" if plan.recipe == "continue" else ""
+            raise UserError(
+                f"--{flag} {value:g} keeps what the encoder begins with, and that are random weights: give others by "
+                f"--weights or --from-run{by}"
+            )
     for run, network in kind.starts(settings).values():
         _insist_same_network(run, network)
     method = methods.load(plan.method)
@@ -216,9 +228,18 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         encoder = own_encoder(plan.network, plan.kind, samples, own)
         if (out / "config.yaml").exists():  # whatever the module holds now
             encoder.load_state_dict(load_file(unchanged(out, UNTRAINED, read_config(out))))
-        first_weights = {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-    for tower, (run, _) in kind.starts(settings).items():
-        start_from(run, pick_tower(encoder, tower), plan.kind)
+        first_weights = _copied(encoder)
+    given, given_weights = kind.given_weights(settings), {}
+    if plan.network is not None and not kind.starts(settings):
+        given = ""
+    if given and (out / GIVEN).exists() and made is not None:  # whatever the file that was given holds now
+        encoder.load_state_dict(load_file(unchanged(out, GIVEN, read_config(out))))
+    else:
+        for tower, (run, _) in kind.starts(settings).items():
+            start_from(run, pick_tower(encoder, tower), plan.kind)
+    if given:
+        given_weights = _copied(encoder)
+        torch.manual_seed(derive_seed(settings.seed, 6))  # the same heads, wherever the weights were read from
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
     method = methods.build(
         methods.load(plan.method),
@@ -258,6 +279,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "micro_batch": 0,
         "processes": distributed.world(),
         "fingerprint": fingerprint(known, samples),
+        "given": given,
     }
     return Built(
         kind=kind,
@@ -268,7 +290,12 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         digests=known,
         facts=facts,
         first_weights=first_weights,
+        given_weights=given_weights,
     )
+
+
+def _copied(encoder: Encoder) -> dict[str, Tensor]:
+    return {key: value.cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
 
 
 def start_from(run: str, encoder: Encoder, kind: str) -> None:

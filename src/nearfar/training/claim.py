@@ -13,10 +13,10 @@ from nearfar.files import clear_leftovers, code_digests
 from nearfar.owner import contents
 from nearfar.settings import Settings
 from nearfar.training.checkpoints import Checkpoints
-from nearfar.training.directory import UNTRAINED, read_config, read_environment
+from nearfar.training.directory import GIVEN, UNTRAINED, read_config, read_environment
 from nearfar.training.plan import Plan, as_saved
 
-BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED)
+BEFORE_CONFIG = ("environment.json", "samples.parquet", "skipped.csv", "views.png", UNTRAINED, GIVEN)
 """What a run writes before its config.yaml: a directory with nothing else is of a run that was killed early."""
 
 FREE = {
@@ -40,7 +40,7 @@ FREE = {
 }
 """What may change when a run goes on, and what then changes with it. All else would be another run."""
 
-PLACES = ("data", "labels", "method", "recipe", "kind", "views", "from_run")
+PLACES = ("data", "labels", "method", "recipe", "kind", "views", "from_run", "weights")
 """What may be a path: the same file under another spelling is the same."""
 
 Changes = dict[str, tuple[Any, Any]]

@@ -28,11 +28,14 @@ from nearfar.files import (
 
 UNTRAINED = "untrained.safetensors"
 """The weights that a user's own encoder began with, which no seed draws again."""
+GIVEN = "given.safetensors"
+"""The weights that an encoder began with instead of random ones."""
 
 REMEDIES = {
     "samples.parquet": "the command that trained the run writes it again, with the same data and --resume",
     "views.png": "the command that trained the run writes it again, with the same data and --resume",
     UNTRAINED: "nothing else holds these weights, so bring the file back from a copy, or train a new run",
+    GIVEN: "nothing else holds these weights as they were, so bring the file back from a copy, or train a new run",
 }
 """The files without a checksum of their own, and what brings each back."""
 

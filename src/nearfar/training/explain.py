@@ -12,6 +12,7 @@ from nearfar.method import Method
 from nearfar.nn.micro_batch import sees_batch
 from nearfar.settings import Settings
 from nearfar.training.build import Built
+from nearfar.training.optimization import learns_behind
 from nearfar.training.plan import Plan
 
 
@@ -34,6 +35,7 @@ def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
         f"{settings.optimizer} with a learning rate of {facts['lr']:.3g} (--lr {settings.lr:g}, for a batch of "
         f"256) and a weight decay of {settings.weight_decay:g}."
     )
+    yield from _kept(settings, facts["given"], learns_behind(method))
     if facts["groups"] and settings.groups == "exclude":
         yield f"{counted(facts['groups'], 'groups')}: samples of one are not each other's negatives (--groups ignore)."
     yield from _drawn(settings, method)
@@ -44,6 +46,23 @@ def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
             f"whole batch's, but batch norm sees {rows:,} views at a time. An encoder without batch norm (a ViT, a "
             "ConvNeXt) is trained as if all passed at once."
         )
+
+
+def _kept(settings: Settings, given: str, behind: bool) -> Iterator[str]:
+    """How much the encoder keeps of what it begins with, where that is said."""
+    parts = {
+        f"it stands still in the first {settings.frozen:.0%} of the steps (--frozen)": settings.frozen > 0 and behind,
+        "nothing behind it learns, so that it is not held still at first (--frozen)": settings.frozen > 0
+        and not behind,
+        f"each layer learns {settings.layer_decay:g} times as fast as the one behind it (--layer-decay)": (
+            settings.layer_decay != 1
+        ),
+        f"it is pulled to where it began (--start-pull {settings.start_pull:g})": settings.start_pull > 0,
+    }
+    said = [part for part, there in parts.items() if there]
+    if given or said:
+        weights = "given weights" if given else "weights of its own"
+        yield f"The encoder begins with {weights}{': ' if said else ''}{', '.join(said)}."
 
 
 def _drawn(settings: Settings, method: Method) -> Iterator[str]:

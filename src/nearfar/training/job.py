@@ -32,7 +32,7 @@ from nearfar.training.directory import damaged, write_skipped
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
 from nearfar.training.loop import fit
-from nearfar.training.optimization import make_optimizer, make_schedule
+from nearfar.training.optimization import learns_behind, make_optimizer, make_schedule, pull
 from nearfar.training.options import Loop
 from nearfar.training.plan import Plan, as_saved
 from nearfar.training.probe import look, probe
@@ -165,6 +165,8 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         seed=settings.seed,
         precision=settings.precision,
         clip=settings.clip or None,
+        frozen=settings.frozen if learns_behind(built.method) else 0.0,
+        pull=pull(encoder, settings.start_pull) if settings.start_pull else None,
         journal=Journal(out / "metrics.jsonl"),
         checkpoints=Checkpoints(out / "checkpoints", settings.keep),
         save_every=settings.save_every,
@@ -175,6 +177,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
         probe=None if queries is None else lambda: probe(encoder, plain, bank, queries, settings.seed),
         probe_after=probe_epochs(built, settings),
+        given=bool(built.facts["given"]),
         scores=scorer,
         scores_after=after,
         beside=scorer,

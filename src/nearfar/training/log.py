@@ -42,8 +42,8 @@ class Log:
         self.began = self.since = time.perf_counter()
         self.input_seconds = self.reported_seconds = 0.0
         self.newest: deque[dict[str, float]] = deque(maxlen=20)
-        self.judge = Judge()
-        self.progress = Progress(steps)
+        self.judge = Judge(given=loop.given)
+        self.progress = Progress(steps, given=loop.given)
         self.raised: set[str] = set()
         self.levels: list[Tensor | None] = []  # of the steps that are kept, chance where it was asked for
         self.chance: float | None = None  # the last known
@@ -96,9 +96,9 @@ class Log:
 
     def note(self, line: Mapping[str, float | None]) -> None:
         self.progress.see(line)
+        self.judge.see(line)
         line = finite(line)
         self.newest.append(line)
-        self.judge.see(line)
         self.begun = self.begun or line["step"] == 0
 
     def begin(self, inspected: StepResult, probed: dict[str, float]) -> None:

@@ -53,11 +53,14 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
         state.save(0)
     else:
         loop.say(f"Going on from step {start:,} of {steps:,}.")
-    net = _distributed(method)
+    net = method if distributed.world() == 1 else parallel(method, still=loop.frozen > 0)
     method.train()
     # A run that was killed before its first checkpoint begins again at step 0, and may have measured it already.
     begins = start == 0 and not distributed.anywhere(log.begun)
     before = _probe(loop.probe, method) if begins and loop.probe is not None and 0 in loop.probe_after else {}
+    if begins and loop.given and distributed.anywhere("knn" in before):
+        state.best = before.get("knn")
+        state.save(0, best=True)
     if begins and loop.scores is not None and 0 in loop.scores_after:
         before |= _probe(partial(loop.scores, 0), method)
 
@@ -136,7 +139,7 @@ def step(
     _seed(derive_seed(clock.seed, clock.step, 2, distributed.rank()), device)
 
     optimizer.zero_grad(set_to_none=True)
-    with in_turn(method):
+    with in_turn(method, method.encoder if clock.step < options.frozen * clock.steps else None):
         with (  # the method leaves autocast to its networks
             torch.autocast(device.type, dtype=half, enabled=options.precision != "float32"),
             watched() if inspect else nullcontext() as watch,
@@ -149,6 +152,8 @@ def step(
     chance = _chance(method, batch) if inspect or varies else None
     scaler.unscale_(optimizer)
     method.before_step()
+    if options.pull is not None:
+        options.pull()
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if options.clip is not None:
@@ -174,11 +179,6 @@ def _seed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def _distributed(method: Method) -> nn.Module:
-    """The method, in DDP where several processes train together."""
-    return method if distributed.world() == 1 else parallel(method)
 
 
 def _probe(probe: Callable[[], dict[str, float]], method: Method) -> dict[str, float]:

@@ -22,11 +22,15 @@ class StepOptions:
 
     schedule: factor on each group's learning rate, from (step, steps).
     precision: arithmetic of the forward pass.  clip: largest gradient norm, or None.
+    frozen: share of the steps, from the first on, in which the encoder stands still.
+    pull: adds to the gradients what pulls weights to where they began; None where nothing does.
     """
 
     schedule: Callable[[int, int], float] = lambda step, steps: 1.0
     precision: Precision = "float32"
     clip: float | None = None
+    frozen: float = 0.0
+    pull: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class Loop(StepOptions):
     look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder; the highest "knn" after a step marks the best checkpoint.
     probe_after: the epochs after which the probe is taken; after 0 is before the first step.
+    given: whether the encoder begins with given weights, which then may be the best.
     scores: numbers about the encoder that take no labels, of a step.  scores_after: as probe_after.
     stop_if_worse: whether to stop after a probe that is worse than the first one.
     watch: called with (step, steps, numbers) whenever numbers are read.
@@ -85,6 +90,7 @@ class Loop(StepOptions):
     look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
     probe_after: Collection[int] = ()
+    given: bool = False
     scores: Callable[[int], dict[str, float]] | None = None
     scores_after: Collection[int] = ()
     stop_if_worse: bool = False

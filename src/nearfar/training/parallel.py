@@ -20,14 +20,15 @@ class _Uncompiled(DistributedDataParallel):
     _inside_ddp_forward = contextmanager(inspect.unwrap(DistributedDataParallel._inside_ddp_forward))
 
 
-def parallel(method: Method) -> DistributedDataParallel:
+def parallel(method: Method, *, still: bool = False) -> DistributedDataParallel:
     """The method in DDP, without importing torch's compiler: more than a second of each process.
 
     DDP asks the compiler's configuration whether gradients are to be summed in compiled code. Where the compiler is not
     loaded nobody has configured it, so the answer is its default, given in its place. A torch that asks for more gets
     the compiler itself.
+    still: whether a part of it stands still in some of the steps.
     """
-    flags = {"broadcast_buffers": False, "find_unused_parameters": getattr(method, "takes_turns", False)}
+    flags = {"broadcast_buffers": False, "find_unused_parameters": still or getattr(method, "takes_turns", False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames the argument to one that 2.11 lacks
         if "torch._dynamo" not in sys.modules:

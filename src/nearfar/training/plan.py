@@ -112,6 +112,7 @@ def settle(plan: Plan, recipe: Recipe) -> Plan:
         )
     settings, arguments = _laid_over(recipe, plan.given, own)
     if plan.network is None:
+        settings = settings.taken_over(plan.given)
         modalities.entry(plan.kind).insist_encoder(settings.encoder)
     return dataclasses.replace(plan, settings=settings, arguments=arguments, reasons=recipe.reasons)
 

@@ -22,7 +22,7 @@ from nearfar.machine import session
 from nearfar.modalities.encoder import kinds_of
 from nearfar.training.build import Built
 from nearfar.training.claim import Changes
-from nearfar.training.directory import UNTRAINED, read_environment, write_config, write_skipped
+from nearfar.training.directory import GIVEN, UNTRAINED, read_environment, write_config, write_skipped
 from nearfar.training.plan import Plan
 
 SURROUNDINGS = {"threads": "threads", "device": "machine", "torch": "torch", "nearfar": "nearfar"}
@@ -39,8 +39,9 @@ def write_down(plan: Plan, out: Path, built: Built, device: torch.device, say: C
         write_skipped(out, built.samples.skipped)
         say(f"{counted(len(built.samples.skipped), 'files')} could not be read: see {out / 'skipped.csv'}")
     write_samples(out, built.samples, built.digests)
-    if built.first_weights:
-        replace(out / UNTRAINED, lambda temporary: temporary.write_bytes(save(built.first_weights)))
+    for name, weights in ((UNTRAINED, built.first_weights), (GIVEN, built.given_weights)):
+        if weights:
+            replace(out / name, lambda temporary, weights=weights: temporary.write_bytes(save(weights)))
     _write_sheet(plan, out, built)
     config = plan.saved()
     config |= {

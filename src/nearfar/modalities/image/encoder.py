@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ class ImageEncoder(Encoder):
         if self.spec["name"] != "conv4" and not timm_nets.is_resnet(self.net):
             return timm_nets.looked_at(self.net, self._name)
         return self.stages()[-2].layers[-1]
+
+    def depths(self) -> list[list[nn.Parameter]]:
+        """Of conv4 its four blocks; of a network of timm as timm groups them, such as by the blocks of a ResNet.
+
+        Several side by side and networks without groups raise ValueError.
+        """
+        if hasattr(self.net, "group_matcher"):
+            return timm_nets.layers(self.net)
+        if self.spec["name"] == "conv4":
+            return [list(stage.parameters()) for stage in self.stages()[:-1]]
+        return super().depths()
 
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""
@@ -195,7 +207,7 @@ def image_encoder(
     }
     dim = build.width(net, name, channels=channels, size=size)
     if weights is not None:
-        notes += load_weights(net, weights)
+        notes += load_weights(net, weights, partial(timm_nets.converted, net))
     return ImageEncoder(net, dim, spec, notes)
 
 

@@ -42,6 +42,7 @@ from nearfar.modalities.image.sources import (
     listed_names,
     root_of,
 )
+from nearfar.modalities.image.start import insist_started, started
 from nearfar.modalities.image.views import Draws, Views
 from nearfar.modalities.image.whole import Whole
 from nearfar.nn.weights import read_weights
@@ -76,6 +77,8 @@ class ImageKind(kind.Kind):
     @torch.no_grad()
     def insist_settings(self, settings: Settings) -> None:
         """Also where the network takes no images of the sizes of the views, if one is set."""
+        if (settings.start and Path(settings.start, "encoder.json").is_file()) or settings.weights:
+            insist_started(settings)
         if ".py" in settings.views:
             load_function(settings.views, "--views")
         elif settings.size and ":" not in settings.encoder:
@@ -170,6 +173,9 @@ class ImageKind(kind.Kind):
         place = {name: i for i, name in enumerate(listed_names(data))}
         return [place[name if name in place else name.rpartition("#")[0]] for name in samples.names]
 
+    def given_weights(self, settings: Settings) -> str:
+        return settings.start
+
     def several(self, settings: Settings) -> bool:
         return ":" in settings.encoder
 
@@ -200,8 +206,10 @@ class ImageKind(kind.Kind):
         return {"channels": samples.channels, "side": samples.side, "size": size, "whites": dict(samples.whites)}
 
     def encoder(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> ImageEncoder:
-        """The encoder that the settings name, behind a normalization measured on the data."""
+        """The encoder that the settings name, behind a normalization measured on the data, or that of its weights."""
         mean, std = pixel_statistics(samples)
+        if settings.start:
+            return started(settings, facts["size"], samples.channels, (mean, std))
         return image_encoder(settings.encoder, channels=samples.channels, size=facts["size"], mean=mean, std=std)
 
     def encoder_from_spec(self, spec: dict[str, Any]) -> ImageEncoder:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import settings
+from nearfar.errors import NotFound, UserError
+from nearfar.files import read_json
 from nearfar.modalities.recognize import holds_sentences, holds_videos, looks_like_table
 from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
@@ -39,6 +41,10 @@ class Settings(settings.Settings):
     """conv4, or the name of any timm model; biggan32, of that or another width, is the discriminator of BigGAN.
     ycbcr:NAME, or 0,1+2:NAME with numbers of channels, is such a network for each part of an image's channels, as CMC
     wants."""
+    weights: str = ""
+    """Weights that the encoder begins with: the folder of a run or an export, or a file (.safetensors, or of torch),
+    whose network --encoder names. Size and normalization are taken over, of a file those that timm has for that name,
+    such as vit_small_patch16_224.dino; --size overrides."""
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
@@ -60,9 +66,60 @@ class Settings(settings.Settings):
     max_pixels: NonNegativeInt = 0
     """Pixels that an image may have, width x height; 0 takes Pillow's limit, 89,478,485."""
 
+    @property
+    def start(self) -> str:
+        """The folder or file of the weights that the encoder begins with; "" for random ones."""
+        weights = self.weights or self.from_run
+        beside = Path(weights).name == "encoder.safetensors" and Path(weights).with_name("encoder.json").is_file()
+        return str(Path(weights).parent) if beside else weights
+
+    def taken_over(self, given: Collection[str]) -> Settings:
+        """The encoder and the size of the views of given weights, where the user does not set them."""
+        if not self.start or (Path(self.start).is_dir() and not Path(self.start, "encoder.json").is_file()):
+            return self
+        if self.weights and not Path(self.start).exists():
+            raise NotFound(f"--weights {self.weights!r}: there is no such file or folder")
+        if Path(self.start).is_dir():
+            spec = exported(self.start)
+            own = {"encoder": spec["name"], "size": spec["size"]}
+        elif not self.weights:
+            return self
+        elif "encoder" not in given:
+            raise UserError(
+                f"--weights {self.weights!r} does not say of which network: name it by --encoder, such as resnet50"
+            )
+        elif ":" in self.encoder or self.encoder == "conv4" or biggan_width(self.encoder):
+            return self
+        else:
+            from nearfar.modalities.timm_nets import pretrained
+
+            insist_encoder(self.encoder)
+            known = pretrained(self.encoder)
+            own = {} if known is None else {"size": known[0]}
+        return replace(self, **{name: value for name, value in own.items() if name not in given})
+
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
+        if self.weights and self.from_run:
+            raise UserError(
+                f"--weights {self.weights!r} and --from-run {self.from_run!r}: the encoder begins with one of the two"
+            )
+
+
+def exported(folder: str) -> dict[str, Any]:
+    """What builds the image encoder in the folder of a run or an export again, its name and its size among others.
+
+    Raises ValueError where that folder holds another kind of encoder, or is damaged.
+    """
+    spec = read_json(Path(folder) / "encoder.json", "write it again by nearfar export").get("encoder")
+    if not isinstance(spec, dict) or spec.get("kind") != "image" or {"own", "joint"} & set(spec):
+        found = spec.get("name", spec.get("kind")) if isinstance(spec, dict) else None
+        raise UserError(
+            f"{folder!r} holds {found!r}, and wanted is an image encoder of the library's own, without layers behind "
+            "it: name another folder"
+        )
+    return spec
 
 
 def biggan_width(name: str) -> int:

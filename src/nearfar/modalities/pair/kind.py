@@ -104,11 +104,17 @@ class PairKind(kind.Kind):
         own = settings.each().items()
         return super().starts(settings) | {name: (one.from_run, one.encoder) for name, one in own if one.from_run}
 
+    def given_weights(self, settings: Settings) -> str:
+        own = settings.each()
+        kinds = {side.name: kind.of(side.kind) for side in sides(settings.pair)}
+        given = {name: of.given_weights(own[name]) for name, of in kinds.items()}
+        return settings.from_run or ", ".join(f"{name} {weights}" for name, weights in given.items() if weights)
+
     def begins_trained(self, settings: Settings, tower: str = "") -> bool:
         own = {side.name: kind.of(side.kind) for side in sides(settings.pair)}
         if tower not in own:
             raise UserError(f"there is no side {tower!r}: the sides are {', '.join(own)}")
-        return "" in self.starts(settings) or own[tower].begins_trained(settings.each()[tower])
+        return bool(settings.from_run) or own[tower].begins_trained(settings.each()[tower])
 
     def facts(self, samples: PairSamples, settings: Settings) -> dict[str, Any]:
         """What each side keeps, by its name; a method that asks for channels gets 0."""

@@ -144,8 +144,8 @@ class TextKind(kind.Kind):
         there = [name.casefold() for name in self.columns(data) or []]
         return all(name.casefold() in there for name in columns if name)
 
-    def begins_trained(self, settings: Settings, tower: str = "") -> bool:
-        return super().begins_trained(settings, tower) or sizes(settings.encoder) is None
+    def given_weights(self, settings: Settings) -> str:
+        return settings.from_run or ("" if sizes(settings.encoder) else settings.encoder)
 
     def tokenizer(self, samples: TextSamples, settings: Settings) -> Tokenizer:
         """That of the run the samples were opened for, or whose weights the encoder begins with; else that of a folder,

@@ -107,6 +107,10 @@ def instdisc() -> Recipe:
     return _of(small_images.instdisc(), contrast="infonce", temperature=0.2, first="look")
 
 
+def diet() -> Recipe:
+    return _of(small_images.diet())
+
+
 def alignuniform() -> Recipe:
     return _of(small_images.alignuniform())
 

@@ -82,6 +82,11 @@ def supcon(facts: Facts) -> Recipe:
     return _recipe(facts, {"temperature": 0.1, "norm": True})
 
 
+def diet(facts: Facts) -> Recipe:
+    """The default, as simclr, with two views, which a sample's row of the classifier learns from; not compared."""
+    return _recipe(facts, {})
+
+
 def contragan(facts: Facts) -> Recipe:
     """The paper's rates for CIFAR-10, narrow networks, and at least 10,000 steps; views are the image, mirrored where
     mirror images are natural."""

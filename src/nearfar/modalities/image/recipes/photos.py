@@ -47,6 +47,11 @@ def crossentropy() -> Recipe:
     return replace(recipe, settings=replace(recipe.settings, view_count=1))
 
 
+def diet() -> Recipe:
+    recipe = _of(small_images.diet())
+    return replace(recipe, settings=replace(recipe.settings, view_count=1))
+
+
 _BANK = {"contrast": "infonce", "temperature": 0.2, "negatives": 4096, "first": "look"}
 """Hundreds of steps are too few for a bank that begins as noise."""
 

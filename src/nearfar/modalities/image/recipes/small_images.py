@@ -168,6 +168,15 @@ def instdisc() -> Recipe:
     )
 
 
+def diet() -> Recipe:
+    """arXiv 2302.10260, on CIFAR: AdamW 0.001 for a batch of 256, decay 0.05, cosine, one view. Not run."""
+    return Recipe(
+        settings=Settings(
+            views="simclr", view_count=1, optimizer="adamw", lr=1e-3, weight_decay=0.05, batch=256, epochs=1000
+        )
+    )
+
+
 def alignuniform() -> Recipe:
     """The authors' STL-10 recipe, with a cosine for steps and SimCLR's jitter for one of 0.4 that is always applied."""
     return Recipe(
