@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, parsed
+from nearfar.cli.flags import ForceArg, OnDevice, parsed
+from nearfar.cli.embeddings import embed_sharded, is_sharded
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.owner import owned
-from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, Seed
+from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 
 if TYPE_CHECKING:
     from nearfar.run import Run
@@ -83,13 +84,19 @@ class OfRun(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Embed(OfRun):
-    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names."""
+class Embed(OfRun, OnDevice):
+    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names; or a
+    directory of Parquet shards, for `nearfar search`, `duplicates`, `outliers` and `curate`. A killed one goes on where
+    it was; ranks that torchrun starts share the shards."""
 
     run: RunArg
     data: DataArg
     out: str = ""
-    """Where the file goes; RUN/embeddings.npz by default."""
+    """Where they go: a file .npz, or else a directory for shards; RUN/embeddings.npz by default."""
+    precision: Literal["float16", "float32"] = "float32"
+    """Of the vectors in shards: float16 takes half of the room, and a cosine changes by less than 0.001."""
+    shard: PositiveInt = 50_000
+    """Samples in a shard."""
     force: ForceArg = False
     labels: str = ""
     """Labels to put beside the features, as in training."""
@@ -105,7 +112,7 @@ class Embed(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(OfRun):
+class Evaluate(OfRun, OnDevice):
     """How well labels can be told from the representation: kNN, a linear probe and few labels per class, each beside
     raw pixels and the untrained encoder; or, of pairs, how well each side finds the other; or, of calm, how well it
     writes and tells true sentences from shuffled ones. A split named test is tested if the labels name one, else folds
@@ -157,7 +164,7 @@ class Evaluate(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(OfRun):
+class Report(OfRun, OnDevice):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -195,10 +202,12 @@ def embed(argv: list[str]) -> int:
     """Write the embeddings of some data."""
     asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
+    if is_sharded(asked.out):
+        return embed_sharded(asked)
     insist_free(path, force=asked.force)
     from nearfar.run import load
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     with nullcontext() if asked.out else owned(run.path):
         return _embed(run, asked, path)
 
@@ -213,7 +222,7 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
     )
     for note in images.notes:
         print(note)
-    features = run.embed(images).numpy()
+    features = run.rows(images).numpy()
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -239,6 +248,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.writing import learned_to_write, writing
 
     run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run.on(asked.device, asked.batch)
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
@@ -299,7 +309,7 @@ def report(argv: list[str]) -> int:
         return 0
     from nearfar.run import load
 
-    run = load(asked.run, trust=asked.trust).reading(asked.given())
+    run = load(asked.run, trust=asked.trust).reading(asked.given()).on(asked.device, asked.batch)
     if asked.data:
         run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
