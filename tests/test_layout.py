@@ -41,6 +41,7 @@ ROOMS = [
         "across",
         "generation",
         "writing",
+        "embeddings",
         "fewlabels",
         "studies",
     ),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, OnDevice, parsed
 from nearfar.cli.embeddings import embed_sharded, is_sharded
+from nearfar.cli.flags import ForceArg, OnDevice, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
