@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.embeddings import embed_sharded, is_sharded
 from nearfar.cli.flags import ForceArg, OnDevice, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
@@ -202,6 +201,8 @@ def embed(argv: list[str]) -> int:
     """Write the embeddings of some data."""
     asked = parsed(Embed, "embed", argv)
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
+    from nearfar.cli.embeddings import embed_sharded, is_sharded
+
     if is_sharded(asked.out):
         return embed_sharded(asked)
     insist_free(path, force=asked.force)

@@ -36,8 +36,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Queries:
-    """What is looked for. unit: Q x D, of unit length.  names: Q.  own: the row that each is in the gallery, where it is
-    one, which is not found.  tiles: what the queries look like, where they are samples."""
+    """What is looked for. unit: Q x D, of unit length.  names: Q.  own: the row that each is in the gallery, where it
+    is one, which is not found.  tiles: what the queries look like, where they are samples."""
 
     unit: Tensor
     names: list[str]
@@ -148,7 +148,7 @@ def asked(held: Embeddings, query: str, run: str = "", *, trust: bool = False, d
         row = int(query)
         if row >= len(held):
             raise UserError(f"there is no row {row}: rows are 0 to {len(held) - 1:,}")
-        (unit,) = [block for block in _block_of(held, row)]
+        unit = _row(held, row)
         return Queries(unit, [held.names[row]], own=[row])
     path = Path(query)
     if path.suffix.lower() == ".npy" and path.is_file() and (rows := _vectors(path, held.width)) is not None:
@@ -161,13 +161,11 @@ def asked(held: Embeddings, query: str, run: str = "", *, trust: bool = False, d
     return Queries(F.normalize(side.rows(samples), dim=1), samples.names, tiles=side.kind.tiles(samples))
 
 
-def _block_of(held: Embeddings, row: int) -> list[Tensor]:
-    first = 0
-    for block in held.blocks():
-        if row < first + len(block):
-            return [block[row - first : row - first + 1]]
-        first += len(block)
-    return []
+def _row(held: Embeddings, row: int) -> Tensor:
+    """One row of the gallery: 1 x D. It lies in a shard that its number tells."""
+    number, place = divmod(row, held.index["shard"])
+    block = next(held.blocks(number))
+    return block[place : place + 1]
 
 
 def _vectors(path: Path, width: int) -> Tensor | None:

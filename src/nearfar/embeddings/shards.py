@@ -1,8 +1,8 @@
 """A directory of embeddings: Parquet shards, and an index.json that says what they are of.
 
-Each shard holds `index`, `name`, `label`, `split`, `digest` and `vector`, and in its metadata the checksum of the index
-it belongs to, so that shards of two runs or two data sets are never taken for one set. A shard is written aside and
-renamed: what is there is whole. Parquet's own checksums find what was damaged afterward.
+Each shard holds `index`, `name`, `label`, `split`, `group`, `digest` and `vector`, and in its metadata the key of the
+index it belongs to, so that shards of two runs or two data sets are never taken for one set. A shard is written aside
+and renamed: what is there is whole. Parquet's own checksums find what was damaged afterward.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ Say = Callable[[str], None]
 
 INDEX = "index.json"
 FORMAT = "nearfar embeddings 1"
-COLUMNS = ("index", "name", "label", "split", "digest", "vector")
 _KEY = b"nearfar"
 _SHARD = re.compile(r"shard-(\d{5,})\.parquet")
 
@@ -120,6 +119,7 @@ def _index(
         "classes": samples.classes,
         "noun": run.kind.noun,
         "run_path": _beside(run.path, folder),
+        "root_path": "" if (root := run.kind.root(data)) is None else _beside(root, folder),
         "data_path": _beside(data, folder) if isinstance(data, str | Path) and Path(data).exists() else origin(data),
         "opened": opened,
     }
@@ -151,14 +151,13 @@ def _insist_free(folder: Path, index: dict[str, Any], *, force: bool) -> None:
     if (folder / INDEX).exists():
         saved = _read_index(folder)
         if saved["key"] != index["key"]:
-            said = {"run": "another run or checkpoint", "data": "other data"}
-            other = [name for name in saved if name in index and saved[name] != index[name]]
-            words = [said.get(name) or f"{name} {saved[name]!r}" for name in other if name in said] or [
-                f"--{name} {saved[name]}" for name in other if name in ("precision", "shard", "tower", "checkpoint")
-            ]
+            said = {"run": "another encoder", "data": "other data"}
+            asked = ("checkpoint", "tower", "precision", "shard")
+            other = [name for name in (*said, *asked) if saved[name] != index[name]]
+            words = [said.get(name) or f"--{name} {saved[name]}" for name in other]
             raise AlreadyThere(
-                f"{str(folder)!r} holds embeddings of {saved['run_path']!r} on {saved['data_path']!r}, which are not of "
-                f"these: {', '.join(words) or 'other settings'}. To go on give the same; else {remedy}"
+                f"{str(folder)!r} holds embeddings of {saved['run_path']!r} on {saved['data_path']!r}, and these are "
+                f"others; theirs: {', '.join(words)}. To go on give the same; else {remedy}"
             )
     for path, _ in _shards(folder):
         if _key_of(path) != index["key"]:
@@ -182,6 +181,7 @@ def _table(run: Run, samples: Samples, first: int, precision: Precision, key: st
         "name": pa.array(samples.names, pa.string()),
         "label": pa.array(labels, pa.string()),
         "split": pa.array(samples.split, pa.string()),
+        "group": pa.array([None if g == MISSING else g for g in samples.group.tolist()], pa.int64()),
         "digest": pa.array(digests(samples), pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1]),
     }
@@ -228,7 +228,7 @@ class Embeddings:
     """Embeddings as `nearfar embed RUN DATA --out DIR` wrote them.
 
     path: the directory.  index: what index.json holds.
-    Raises NotFound where the directory holds none, or a shard is missing; Damaged where a file is not as it was written.
+    Raises NotFound where the directory holds none, or a shard is missing; Damaged where a file is not as it was.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -279,9 +279,9 @@ class Embeddings:
     def classes(self) -> list[str]:
         return self.index["classes"]
 
-    def blocks(self) -> Iterator[Tensor]:
-        """The vectors, shard by shard, in order: n x D, float32, of unit length."""
-        for file in self.files:
+    def blocks(self, first: int = 0) -> Iterator[Tensor]:
+        """The vectors, shard by shard from the shard `first` on, in order: n x D, float32, of unit length."""
+        for file in self.files[first:]:
             column: Any = self._read(file, ["vector"]).column("vector").combine_chunks()
             rows = torch.from_numpy(column.values.to_numpy().reshape(-1, self.width).astype(np.float32))
             if not bool(rows.isfinite().all()):
@@ -299,8 +299,8 @@ class Embeddings:
 
     @cached_property
     def rows(self) -> dict[str, list[Any]]:
-        """What is known of each: "name", "label" (None where unknown), "split", "digest"."""
-        columns = ["name", "label", "split", "digest"]
+        """What is known of each: "name", "label" and "group" (None where unknown), "split", "digest"."""
+        columns = ["name", "label", "split", "group", "digest"]
         table = pa.concat_tables([self._read(file, columns) for file in self.files])
         return {name: table.column(name).to_pylist() for name in columns}
 
@@ -313,6 +313,11 @@ class Embeddings:
         """N, int64, a position in `classes`, or MISSING."""
         place = {name: i for i, name in enumerate(self.classes)}
         return torch.tensor([MISSING if name is None else place[name] for name in self.rows["label"]])
+
+    @property
+    def group(self) -> Tensor:
+        """N, int64, or MISSING."""
+        return torch.tensor([MISSING if g is None else g for g in self.rows["group"]])
 
     def _read(self, file: Path, columns: list[str]) -> pa.Table:
         try:
@@ -341,6 +346,11 @@ class Embeddings:
                 f"{str(run.path)!r} has another encoder than the one that made {str(self.path)!r}: name that one by "
                 "--run, or write the embeddings anew"
             )
+
+    def root(self) -> Path | None:
+        """The folder that names are relative to; None where the samples are no files, or are there no more."""
+        root = Path(os.path.normpath(self.path / self.index["root_path"])) if self.index["root_path"] else None
+        return root if root is not None and root.is_dir() else None
 
     def data(self, given: str = "") -> str:
         """Whence the samples are.  given: where they are now."""

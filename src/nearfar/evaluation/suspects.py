@@ -1,0 +1,82 @@
+"""Labels that are probably wrong: confident learning, where neighbors and a linear classifier agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearfar.batch import MISSING
+from nearfar.data.splits import folds
+from nearfar.evaluation.calibration import fit_temperature
+from nearfar.evaluation.knn import knn_chosen
+from nearfar.evaluation.linear import RIDGE_STRENGTHS, linear_scores, ridge
+from nearfar.evaluation.protocol import labeled
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Samples whose label is probably wrong, the surest first. index: S, positions.  given, proposed: S, classes.
+    margin: S, 0 to 1, by how much the proposed class is likelier than the given one, on the mean of both.
+    judged: how many labels were looked at."""
+
+    index: Tensor
+    given: Tensor
+    proposed: Tensor
+    margin: Tensor
+    judged: int
+
+
+def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, seed: int = 0) -> Suspects:
+    """The labels that both a linear classifier and nearest neighbors contradict, neither of which learned from them.
+
+    Each label is judged by models of the other folds, five or as many as the labels allow. Of each model, the threshold
+    of a class is its mean probability over the samples labeled so (Northcutt et al. 2019, arXiv 1911.00068); a label is
+    a suspect where the likeliest class above its own threshold is another one, and both models name the same one.
+    features: N x D.  label: N, int64, or MISSING.  group: N, of which no group is learned from and judged at once.
+    Raises ValueError where not even two folds can be made.
+    """
+    x, y, index = labeled(features, label, "labeled")
+    own = None if group is None else group[index]
+    classes = int(y.max()) + 1
+    scores = torch.full((len(x), classes), -torch.inf, dtype=torch.float64)
+    votes = torch.zeros(len(x), classes, dtype=torch.float64)
+    for learned, judged in folds(y, own, seed=seed):
+        apart = None if own is None else own[learned]
+        if len(y[learned].unique()) < 2:
+            continue
+        known = {"group": apart, "seed": seed}
+        made, *_ = linear_scores(x[learned], y[learned], x[judged], solver=ridge, strengths=RIDGE_STRENGTHS, **known)
+        scores[judged, : made.shape[1]] = made.double()
+        made, *_ = knn_chosen(x[learned], y[learned], x[judged], **known)
+        votes[judged, : made.shape[1]] = made.double()
+    possible = scores.gather(1, y[:, None])[:, 0] > -torch.inf
+    if not bool(possible.any()):
+        return _none(len(x))
+    temperature = fit_temperature(scores[possible], y[possible])
+    linear = torch.where(possible[:, None], scores / temperature, 0).softmax(1)
+    first, second = (_named(p, y, possible) for p in (linear, votes))
+    wrong = possible & (first == second) & (first != MISSING) & (first != y)
+    rows = wrong.nonzero()[:, 0]
+    mean = (linear + votes)[rows] / 2
+    margin = (mean.gather(1, first[rows, None]) - mean.gather(1, y[rows, None]))[:, 0]
+    order = margin.argsort(descending=True, stable=True)
+    rows = rows[order]
+    return Suspects(index[rows], y[rows], first[rows], margin[order], int(possible.sum()))
+
+
+def _named(p: Tensor, y: Tensor, judged: Tensor) -> Tensor:
+    """The likeliest class of each row among those whose probability is at least the mean over the rows labeled so:
+    N, int64, or MISSING."""
+    count = torch.bincount(y[judged], minlength=p.shape[1])
+    total = torch.zeros(p.shape[1], dtype=p.dtype).index_add_(0, y[judged], p[judged].gather(1, y[judged, None])[:, 0])
+    threshold = torch.where(count > 0, total / count.clamp(min=1), torch.inf)
+    above = torch.where(p >= threshold, p, -torch.inf)
+    value, best = above.max(1)
+    return torch.where(value > -torch.inf, best, MISSING)
+
+
+def _none(judged: int) -> Suspects:
+    empty = torch.empty(0, dtype=torch.int64)
+    return Suspects(empty, empty, empty, torch.empty(0, dtype=torch.float64), judged)
