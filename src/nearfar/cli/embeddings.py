@@ -244,7 +244,8 @@ def search(argv: list[str]) -> int:
         print(f"Table: {replace_csv(Path(call.save), [HEADER, *rows])}")
     if call.page:
         sections = page.results(held, held.run(call.run, trust=call.trust), queries, found, call.data)
-        _page(call, held, "Search", f"{call.query}, among {{}}.", sections)
+        asked_for = f"Row {call.query}" if queries.own else call.query
+        _page(call, held, "Search", f"{asked_for}, among {{}}.", sections)
     return 0
 
 
@@ -284,7 +285,7 @@ def duplicates(argv: list[str]) -> int:
         print(f"Go on: give it as --labels {from_here(call.save)}, which keeps near-duplicates together.")
     if call.page:
         sections = found.sections(held.run(call.run, trust=call.trust), call.data, page.MOST)
-        _page(call, held, "Near-duplicates", f"{found.summary()} Among {{}}.", sections)
+        _page(call, held, "Near-duplicates", f"{{}}. {found.summary()}", sections)
     return 0
 
 
@@ -324,7 +325,7 @@ def outliers(argv: list[str]) -> int:
         tiles = [page.tile(seen[i], float(near[i])) for i in shown]
         lead = "The farthest first. The number is the mean cosine similarity to the nearest neighbors."
         section = page.Section("Outliers", lead, "outliers", page.gallery(seen[-1], [Group(tiles, len(tiles))]))
-        _page(call, held, "Outliers", f"{said} Among {{}}.", [section])
+        _page(call, held, "Outliers", f"{{}}. {said}", [section])
     return 0
 
 

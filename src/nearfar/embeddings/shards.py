@@ -189,7 +189,7 @@ def _table(run: Run, samples: Samples, first: int, precision: Precision, key: st
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    names = [name for name in table.column_names if name != "vector"]
+    names: Any = [name for name in table.column_names if name != "vector"]
     pq.write_table(table, path, compression="snappy", use_dictionary=names, write_page_checksum=True)
 
 
