@@ -98,6 +98,7 @@ def measured(run: Run, task: Task, seed: int) -> dict[str, Any]:
         "samples": len(label),
         "classes": len(task.labeled.classes),
         "turned": len(wrong),
+        "confirmed": round(100 * found.confirmed, 2),
         "suspects": len(found.index),
         "precision": round(100 * float(hit.double().mean()), 2) if len(hit) else None,
         "recall": round(100 * int(hit.sum()) / len(wrong), 2),

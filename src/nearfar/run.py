@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.labels import LabelColumn, meet, places, present
+from nearfar.data.labels import LabelColumn, meet, present
 from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
-from nearfar.evaluation.parts import learned_and_tested
+from nearfar.evaluation.parts import apart_as_given, learned_and_tested, together
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
 from nearfar.machine import own_device
@@ -344,8 +344,8 @@ class Run:
             parts.append(self.open(test, labels=test_labels, label_column=label_column, keep_words=keep_words))
         for note in [note for samples in parts for note in samples.notes]:
             say(note)
-        label, classes, group = _together(parts)
-        splits, tested = self.splits(parts[0], seed, say) if test is None else _apart(parts, label)
+        label, classes, group = together(parts)
+        splits, tested = self.splits(parts[0], seed, say) if test is None else apart_as_given(parts, label)
         said = meet(
             present(label[torch.cat([learned for learned, _ in splits]).unique()], classes),
             present(label[tested], classes),
@@ -539,31 +539,6 @@ class Run:
 def named(data: Any) -> str:
     """What data are called: the last part of a path, or their type."""
     return name_text(Path(data).resolve().name) if isinstance(data, str | os.PathLike) else type(data).__name__
-
-
-def _together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
-    """Label, classes and group of several data as of one: classes are the same by name, groups never."""
-    classes: list[str] = []
-    label, group, used = [], [], 0
-    for samples in parts:
-        place, others = places(classes, samples.classes)
-        classes += others
-        of = torch.tensor([*place, MISSING])  # the last stands for MISSING, -1
-        label.append(of[samples.label])
-        group.append(torch.where(samples.group == MISSING, MISSING, samples.group + used))
-        used += int(samples.group.max().clamp(min=-1)) + 1
-    return torch.cat(label), classes, torch.cat(group)
-
-
-def _apart(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """The first data to learn from and the second to test, as one split."""
-    known = label != MISSING
-    is_test = torch.arange(len(label)) >= len(parts[0])
-    learn, test = (known & ~is_test).nonzero()[:, 0], (known & is_test).nonzero()[:, 0]
-    if not len(learn) or not len(test):
-        which = "data to learn from" if not len(learn) else "test data"
-        raise UserError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
-    return [(learn, test)], test
 
 
 def load(

@@ -15,7 +15,8 @@ from nearfar.errors import NotFound, UserError
 from tests.tiny import FLAGS, array_file
 
 SURFACE = [
-    *("demo", "doctor", "train", "embed", "evaluate", "finetune", "predict", "distill"),
+    *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "suspects"),
+    *("evaluate", "finetune", "predict", "distill"),
     *("label-plan", "helps", "generate", "report", "export", "compare", "views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""

@@ -31,6 +31,7 @@ def test_turned_labels_are_found_and_no_others(seed: int) -> None:
     assert torch.equal(found.proposed[hit], label[found.index[hit]])
     assert torch.equal(found.given, given[found.index])
     assert found.judged == len(x)
+    assert 0.93 <= found.confirmed <= 0.96
     assert bool((found.margin.diff() <= 0).all())
     assert 0 < float(found.margin[0]) <= 1
 

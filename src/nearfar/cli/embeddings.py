@@ -139,7 +139,7 @@ class Curate(OfDir):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FindSuspects(OfRun, OnDevice):
     """Labels that are probably wrong: those that a linear classifier and the nearest neighbors both contradict, neither
-    of which learned from them, each above the threshold of the class (confident learning, arXiv 1911.00068)."""
+    of which learned from them, by more than the threshold of a class (confident learning, arXiv 1911.00068)."""
 
     run: RunArg
     data: DataArg
@@ -383,7 +383,10 @@ def suspects(argv: list[str]) -> int:
         say=print,
     )
     rows = made.rows()
-    said = f"{counted(len(rows), 'labels')} of {made.found.judged:,} are suspects."
+    said = (
+        f"Suspected: {counted(len(rows), 'labels')} of {made.found.judged:,}; {100 * made.found.confirmed:.1f} % are "
+        "named as they are given by models that did not learn from them."
+    )
     print(said)
     if rows:
         print("")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.labels import places
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.splits import apart, folds, given_folds
 from nearfar.errors import UserError
@@ -64,3 +65,28 @@ def learned_and_tested(
             f"labeled {noun}, or there are no more groups."
         )
     return parts, torch.cat([tested for _, tested in parts])
+
+
+def together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
+    """Label, classes and group of several data as of one: classes are the same by name, groups never."""
+    classes: list[str] = []
+    label, group, used = [], [], 0
+    for samples in parts:
+        place, others = places(classes, samples.classes)
+        classes += others
+        of = torch.tensor([*place, MISSING])  # the last stands for MISSING, -1
+        label.append(of[samples.label])
+        group.append(torch.where(samples.group == MISSING, MISSING, samples.group + used))
+        used += int(samples.group.max().clamp(min=-1)) + 1
+    return torch.cat(label), classes, torch.cat(group)
+
+
+def apart_as_given(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """The first data to learn from and the second to test, as one split."""
+    known = label != MISSING
+    is_test = torch.arange(len(label)) >= len(parts[0])
+    learn, test = (known & ~is_test).nonzero()[:, 0], (known & is_test).nonzero()[:, 0]
+    if not len(learn) or not len(test):
+        which = "data to learn from" if not len(learn) else "test data"
+        raise UserError(f"none of the {which} has a label: give --labels, and for --test data --test-labels")
+    return [(learn, test)], test

@@ -19,21 +19,24 @@ from nearfar.evaluation.protocol import labeled
 class Suspects:
     """Samples whose label is probably wrong, the surest first. index: S, positions.  given, proposed: S, classes.
     margin: S, 0 to 1, by how much the proposed class is likelier than the given one, on the mean of both.
-    judged: how many labels were looked at."""
+    judged: how many labels were looked at.  confirmed: the share of these that are the likeliest class: where it is
+    low, classes overlap, and a suspect may well be right."""
 
     index: Tensor
     given: Tensor
     proposed: Tensor
     margin: Tensor
     judged: int
+    confirmed: float
 
 
 def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, seed: int = 0) -> Suspects:
     """The labels that both a linear classifier and nearest neighbors contradict, neither of which learned from them.
 
-    Each label is judged by models of the other folds, five or as many as the labels allow. Of each model, the threshold
-    of a class is its mean probability over the samples labeled so (Northcutt et al. 2019, arXiv 1911.00068); a label is
-    a suspect where the likeliest class above its own threshold is another one, and both models name the same one.
+    Each label is judged by models of the other folds, five or as many as the labels allow. Their mean gives each class
+    a probability, and its threshold is the mean of that over the samples labeled so (confident learning, Northcutt et
+    al. 2019, arXiv 1911.00068). A label is a suspect where the likeliest class above its own threshold is another one,
+    and is what each of the models names for itself.
     features: N x D.  label: N, int64, or MISSING.  group: N, of which no group is learned from and judged at once.
     Raises ValueError where not even two folds can be made.
     """
@@ -56,14 +59,15 @@ def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, se
         return _none(len(x))
     temperature = fit_temperature(scores[possible], y[possible])
     linear = torch.where(possible[:, None], scores / temperature, 0).softmax(1)
-    first, second = (_named(p, y, possible) for p in (linear, votes))
-    wrong = possible & (first == second) & (first != MISSING) & (first != y)
-    rows = wrong.nonzero()[:, 0]
-    mean = (linear + votes)[rows] / 2
-    margin = (mean.gather(1, first[rows, None]) - mean.gather(1, y[rows, None]))[:, 0]
+    mean = (linear + votes) / 2
+    named = _named(mean, y, possible)
+    agreed = (linear.argmax(1) == named) & (votes.argmax(1) == named)
+    rows = (possible & agreed & (named != y)).nonzero()[:, 0]
+    margin = (mean[rows].gather(1, named[rows, None]) - mean[rows].gather(1, y[rows, None]))[:, 0]
+    confirmed = float((mean.argmax(1) == y)[possible].double().mean())
     order = margin.argsort(descending=True, stable=True)
     rows = rows[order]
-    return Suspects(index[rows], y[rows], first[rows], margin[order], int(possible.sum()))
+    return Suspects(index[rows], y[rows], named[rows], margin[order], int(possible.sum()), confirmed)
 
 
 def _named(p: Tensor, y: Tensor, judged: Tensor) -> Tensor:
@@ -79,4 +83,4 @@ def _named(p: Tensor, y: Tensor, judged: Tensor) -> Tensor:
 
 def _none(judged: int) -> Suspects:
     empty = torch.empty(0, dtype=torch.int64)
-    return Suspects(empty, empty, empty, torch.empty(0, dtype=torch.float64), judged)
+    return Suspects(empty, empty, empty, torch.empty(0, dtype=torch.float64), judged, 0.0)
