@@ -158,7 +158,8 @@ def asked(held: Embeddings, query: str, run: str = "", *, trust: bool = False, d
     side, samples = _read(held, owner, query)
     if not len(samples):
         raise UserError(f"{query!r} holds nothing that can be read")
-    return Queries(F.normalize(side.rows(samples), dim=1), samples.names, tiles=side.kind.tiles(samples))
+    names = samples.names if Path(query).exists() else [query]
+    return Queries(F.normalize(side.rows(samples), dim=1), names, tiles=side.kind.tiles(samples))
 
 
 def _row(held: Embeddings, row: int) -> Tensor:
@@ -185,6 +186,8 @@ def _vectors(path: Path, width: int) -> Tensor | None:
 def _read(held: Embeddings, run: Run, query: str) -> tuple[Run, Samples]:
     """The samples that a query names, and the run opened by the side that they are of."""
     there = Path(query).exists()
+    if not there and run.kind.is_sample(query):  # no words, but a file that is misspelled
+        raise NotFound(f"there is no file {query!r}")
     if not run.tower:
         given = query if there else run.kind.said(query)
         if given is None:
