@@ -182,7 +182,11 @@ def test_search_finds_rows_files_and_vectors(here: Path, capsys: pytest.CaptureF
     assert call("search emb photos/test/class2 --k 1 --save many.csv --page many.html") == 0
     assert [one["path"] for one in table("many.csv")] == [n for n in held.names if n.startswith("test/class2/")]
     capsys.readouterr()
-    for query, said in (("32", "rows are 0 to 31"), ("cat", "cannot be asked for in words"), ("nine.png", "there is no file 'nine.png'")):
+    for query, said in (
+        ("32", "rows are 0 to 31"),
+        ("cat", "cannot be asked for in words"),
+        ("nine.png", "there is no file 'nine.png'"),
+    ):
         assert call(f"search emb {shlex.quote(query)}") == 2
         assert said in capsys.readouterr().err
     assert call("search emb 1 --save rows.csv") == 2

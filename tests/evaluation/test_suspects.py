@@ -27,7 +27,7 @@ def test_turned_labels_are_found_and_no_others(seed: int) -> None:
     found = suspects(x, given)
     hit = torch.isin(found.index, turned)
     assert hit.double().mean() >= 0.95
-    assert len(found.index) >= 11
+    assert len(found.index) >= 9
     assert torch.equal(found.proposed[hit], label[found.index[hit]])
     assert torch.equal(found.given, given[found.index])
     assert found.judged == len(x)

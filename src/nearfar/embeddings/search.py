@@ -191,7 +191,8 @@ def _read(held: Embeddings, run: Run, query: str) -> tuple[Run, Samples]:
     if not run.tower:
         given = query if there else run.kind.said(query)
         if given is None:
-            raise NotFound(f"there is nothing at {query!r}, and {run.kind.noun} cannot be asked for in words")
+            remedy = f": embed one side, by --tower {' or '.join(run.sides)}" if run.sides else ""
+            raise NotFound(f"there is nothing at {query!r}, and {run.kind.noun} cannot be asked for in words{remedy}")
         return run, run.open_new(given) if there else run.open(given, labels="none", lenient=True)
     names = [run.tower, *(name for name in Run(run.path, run.checkpoint, trust=run.trust).sides if name != run.tower)]
     for name in names:

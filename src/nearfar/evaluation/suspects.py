@@ -14,6 +14,9 @@ from nearfar.evaluation.knn import knn_chosen
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, linear_scores, ridge
 from nearfar.evaluation.protocol import labeled
 
+NOISE = 0.1
+"""The share of wrong labels that is reckoned with, at most, evenly spread over the other classes."""
+
 
 @dataclass(frozen=True)
 class Suspects:
@@ -36,7 +39,8 @@ def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, se
     Each label is judged by models of the other folds, five or as many as the labels allow. Their mean gives each class
     a probability, and its threshold is the mean of that over the samples labeled so (confident learning, Northcutt et
     al. 2019, arXiv 1911.00068). A label is a suspect where the likeliest class above its own threshold is another one,
-    and is what each of the models names for itself.
+    and is what each of the models names for itself, while the given one is so unlikely that chance explains it better
+    than the sample: NOISE / (C - 1) is what wrong labels alone would give it.
     features: N x D.  label: N, int64, or MISSING.  group: N, of which no group is learned from and judged at once.
     Raises ValueError where not even two folds can be made.
     """
@@ -62,7 +66,9 @@ def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, se
     mean = (linear + votes) / 2
     named = _named(mean, y, possible)
     agreed = (linear.argmax(1) == named) & (votes.argmax(1) == named)
-    rows = (possible & agreed & (named != y)).nonzero()[:, 0]
+    own = mean.gather(1, y[:, None])[:, 0]
+    floor = 2 * NOISE / max(1, len(y.unique()) - 1)  # the temperature was fitted to labels of which some are wrong
+    rows = (possible & agreed & (named != y) & (own < floor)).nonzero()[:, 0]
     margin = (mean[rows].gather(1, named[rows, None]) - mean[rows].gather(1, y[rows, None]))[:, 0]
     confirmed = float((mean.argmax(1) == y)[possible].double().mean())
     order = margin.argsort(descending=True, stable=True)
