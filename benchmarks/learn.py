@@ -48,13 +48,14 @@ RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
 DECLARED = {
     *("family", "title", "changes", "needs_pixels", "needs_frames", "needs_streams", "needs_writer"),
-    *("takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
+    *("needs_maps", "needs_places", "takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
 }
 """What a class of a method says of itself, by which nothing is computed."""
 UNLEARNED = {
     "cpc": "gains less than 5 points: patches of a third of a drawing hold a stroke or two",
     "jigsaw": "loses: the order of four tiles of a drawing can be told from where strokes are cut, at any letter",
     "relativeposition": "loses, as jigsaw",
+    "pixpro": "loses: maps of drawings have 2 x 2 cells, and the encoder forgets what tells letters apart",
     "dpc": "gains nothing: of small clips what comes next is told by what stays, the video and a cell's place; its own "
     "loss falls far below chance",
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import nearfar
+from nearfar import looks
 from nearfar.cli import main
 from nearfar.export.encoder import export_encoder, load_encoder
 from nearfar.files import replace_json
@@ -100,7 +101,7 @@ def test_all_that_one_does_with_a_run(trained: tuple[nearfar.Run, Net], tmp_path
     report = run.export(tmp_path)
     assert (report.loader, report.difference, report.dim) == ("", None, 6)
     assert equal(load_encoder(tmp_path, network=Net(1)), run.encoder)
-    run.explore(tiny_images(20))
+    looks.explore(run, tiny_images(20))
     assert "Net" in run.report().read_text(encoding="utf-8")
 
 

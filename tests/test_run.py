@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import nearfar
+from nearfar import looks
 from nearfar.cli import main
 from nearfar.export.encoder import load_encoder
 from nearfar.files import replace_json
@@ -180,6 +181,23 @@ def test_embed_is_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> 
     assert trained.embed(array).shape == (10, trained.encoder.dim)
 
 
+def test_maps_are_those_of_the_encoder_on_every_sample_in_order(trained: nearfar.Run) -> None:
+    array, encoder = tiny_images()[:10], trained.encoder
+    (view,) = trained.kind.plain(encoder)(torch.from_numpy(array)[:, None], torch.ones(10))
+    with torch.no_grad():
+        row, last = encoder.with_map(view)
+        every = encoder.maps(view)
+    for depth in (-1, 0, 2):
+        got = trained.maps(array, depth=depth)
+        assert (got.dtype, got.shape) == (torch.float32, (10, *trained.map_shape(depth)))
+        torch.testing.assert_close(got, every[depth], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, every[-1])
+    torch.testing.assert_close(row, trained.embed(array), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(list(trained.each_map(trained.open(array)))), trained.maps(array))
+    with pytest.raises(ValueError, match=r"depth 4 .* 4 maps"):
+        trained.maps("nowhere", depth=4)
+
+
 def test_the_untrained_encoder_is_the_one_that_training_began_with(trained: nearfar.Run) -> None:
     spec = trained.config["made"]["encoder"]
     torch.manual_seed(trained.settings.seed)
@@ -245,7 +263,7 @@ def test_a_look_finds_copies_and_outliers_and_the_report_shows_what_was_confused
     array = np.random.default_rng(0).integers(0, 256, (48, 16, 16), dtype=np.uint8)
     array[40] = array[7]
     run = nearfar.load(copy)
-    run.explore((array, np.arange(48) % 4))
+    looks.explore(run, (array, np.arange(48) % 4))
     found = {name: json.loads((copy / f"results/{name}.json").read_text()) for name in ("copies", "outliers")}
     assert [[s["name"] for s in copies["samples"]] for copies in found["copies"]["sets"]] == [["7", "40"]]
     assert found["copies"]["sets"][0]["labels_differ"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -82,6 +83,39 @@ def curve(title: str, across: str, up: str, points: dict[str, tuple[float, float
         parts.append(f'<path d="M{h} {under}V{over}" stroke="{COLORS[0]}"/><circle cx="{h}" cy="{v}" r="4"/>')
         rises = number + 1 < len(named) and named[number + 1][0][1] > y  # then the line is in the way above
         parts.append(f'<text x="{h + 8}" y="{v + (20 if rises else -8)}">{escape(name)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def intervals(
+    title: str, across: str, rows: Mapping[str, Mapping[str, tuple[float, float, float]]], ends: tuple[float, float]
+) -> str:
+    """An SVG of a mean with its interval for each row and series, each series of one color and height in the row.
+
+    rows: by name, and by series, mean, low and high.  ends: of the axis across, which has a line at 0.
+    """
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    left, step = 180, (HEIGHT - TOP - BOTTOM) / max(1, len(rows))
+
+    def place(x: float) -> float:
+        return round(left + (x - ends[0]) / (ends[1] - ends[0]) * (WIDTH - left - MARGIN - 90), 1)
+
+    parts = _begun(title, across, "", MARGIN)
+    for tick in (ends[0], ends[0] / 2, 0.0, ends[1] / 2, ends[1]):
+        color = "#888" if tick == 0 else "#ddd"
+        parts.append(f'<path d="M{place(tick)} {TOP}V{HEIGHT - BOTTOM}" stroke="{color}"/>')
+        parts.append(f'<text x="{place(tick)}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
+    for number, (row, cells) in enumerate(rows.items()):
+        middle = TOP + (number + 0.5) * step
+        parts.append(f'<text x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(row)}</text>')
+        for name, (mean, low, high) in cells.items():
+            color = COLORS[names.index(name) % len(COLORS)]
+            v = round(middle + (names.index(name) - (len(names) - 1) / 2) * min(7, step / (len(names) + 1)), 1)
+            parts.append(f'<path d="M{place(low)} {v}H{place(high)}" stroke="{color}" stroke-width="1.5"/>')
+            parts.append(f'<circle cx="{place(mean)}" cy="{v}" r="3" fill="{color}"/>')
+    for number, name in enumerate(names):
+        v = TOP + 14 + 18 * number
+        parts.append(f'<circle cx="{WIDTH - 125}" cy="{v - 4}" r="4" fill="{COLORS[number % len(COLORS)]}"/>')
+        parts.append(f'<text x="{WIDTH - 115}" y="{v}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -29,6 +29,8 @@ class Batch:
     label: N, int64, the class of each sample, or MISSING.
     group: N, int64, what must not be pushed apart (clip, patient, duplicates), or MISSING; None where there are none.
     attribute: N, int64, a second label (a bias, a camera, a domain), or MISSING; None where there are none.
+    places: of each view, for methods that ask for it, where in the sample it lies: N x 2 x 3, the affine map from
+        places in the view, -1 to 1 across and down, to those in the sample, where a unit is as long across as down.
     """
 
     views: list[Any]
@@ -36,6 +38,7 @@ class Batch:
     label: Tensor
     group: Tensor | None = None
     attribute: Tensor | None = None
+    places: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.index)

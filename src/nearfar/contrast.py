@@ -83,11 +83,14 @@ def far_both(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 def products(q: Tensor, k: Tensor) -> Tensor:
     """q_i . k_j of each pair, for the few losses that need them one by one, exact as `far` is: N x M.
 
-    q: N x D; k: M x D, or N x M x D where each row has candidates of its own. Half precision is computed in float32,
-    also under autocast, which would lower the product.
+    q: N x D; k: M x D, or N x M x D where each row has candidates of its own; or N x S x D and N x M x D, where S rows
+    share their candidates, for N x S x M. Half precision is computed in float32, also under autocast, which would lower
+    the product.
     """
     q, k = _single(q, k)
     with torch.autocast(q.device.type, enabled=False):
+        if q.dim() == 3:
+            return q @ k.mT
         return q @ k.T if k.dim() == 2 else torch.einsum("nd,nmd->nm", q, k)
 
 

@@ -345,5 +345,5 @@ def columns(rows: Tensor) -> Tensor:
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Rows of unit length, in at least float32: N x D."""
-    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)
+    """Rows of unit length, in at least float32: ... x D."""
+    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)

@@ -27,7 +27,14 @@ def printable(text: str, keep: str = "") -> str:
 
 def counted(n: int, noun: str) -> str:
     """How many, as one says it: 1 image, 2 images, 1 class.  noun: in the plural."""
-    one = {"classes": "class", "categories": "category", "copies": "copy", "batches": "batch", "processes": "process"}
+    one = {
+        "classes": "class",
+        "categories": "category",
+        "copies": "copy",
+        "batches": "batch",
+        "processes": "process",
+        "boxes": "box",
+    }
     return f"{n:,} {one.get(noun, noun.removesuffix('s')) if n == 1 else noun}"
 
 

@@ -125,22 +125,46 @@ class Encoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no example of what it takes")
 
     def maps(self, view: Any) -> list[Tensor]:
-        """What the network makes of a view before it is pooled, at a few depths: each N x C x H x W. The first are the
-        largest, and the last are what the representation is made of.
-
-        Raises ValueError where it has none.
+        """What the network makes of a view before it is pooled, at a few depths, the largest first: each N x C x H x W,
+        of clips N x C x T x H x W. Of the last the representation is made. Raises ValueError where it has none.
         """
         maps = []
-        try:
-            stages = self.stages()
-        except UserError:
-            raise UserError(
-                f"{self._name} has no maps, which tell what is where: conv4 and the networks of timm have them"
-            ) from None
-        for stage in stages[:-1]:
+        for stage in self._mapping()[:-1]:
             view = stage(view)
             maps.append(view)
         return maps
+
+    @property
+    def map_dim(self) -> int:
+        """The width of its last map, C. Raises ValueError where it has none."""
+        return self._mapping()[-2].dim
+
+    def with_map(self, view: Any) -> tuple[Tensor, Tensor]:
+        """The representation, N x dim, and the last map, N x C x H x W, of one pass: what calling it gives, and what
+        `maps` gives last.
+
+        Raises ValueError where it has no maps.
+        """
+        *lower, top = self._mapping()
+        for stage in lower:
+            view = stage(view)
+        return top(view), view
+
+    def _mapping(self) -> list[Stage]:
+        try:
+            return self.stages()
+        except UserError:
+            raise UserError(
+                f"{self._name} has no maps, which tell what is where: conv4, melconv and the networks of timm have them"
+            ) from None
+
+    def looked_at(self) -> nn.Module:
+        """The layer at which one asks which parts of a view counted for the representation: what it gives is of these
+        parts, such as maps, N x C x H x W, or tokens, N x T x C. It is called once in a forward pass.
+
+        Raises ValueError where there is none.
+        """
+        raise UserError(f"{self._name} has no layer that tells which parts of a sample counted")
 
     def stages(self) -> list[Stage]:
         """The encoder in parts, for methods that train them apart: one after the other they are the encoder.
@@ -249,6 +273,21 @@ class Stage(Encoder):
         return self.layers(x)
 
 
+class WithCells(Encoder):
+    """An encoder that gives behind its row the cells of its last map, row by row of the map: N x (dim + M C).
+
+    width: C, the numbers of a cell. Raises ValueError where the encoder has no maps.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.width = encoder, encoder.dim, encoder.map_dim
+
+    def forward(self, view: Any) -> Tensor:
+        row, maps = self.encoder.with_map(view)
+        return torch.cat([row, maps.flatten(2).mT.flatten(1)], 1)
+
+
 class Writer(nn.Module):
     """An encoder with its decoder: called with {"source": view, "target": view} of N texts, it gives minus the
     log-probability of each target, summed over its tokens: N x 1. See `Encoder.writer`."""
@@ -286,6 +325,10 @@ class Method(nn.Module):
     """Whether it takes the views apart as images."""
     needs_frames: ClassVar[bool] = False
     """Whether it takes the views apart as frames of clips, N x T x C x H x W."""
+    needs_maps: ClassVar[bool] = False
+    """Whether it takes the last map of the encoder: see `Encoder.with_map`."""
+    needs_places: ClassVar[bool] = False
+    """Whether it must be told where in the sample each view lies: `Batch.places`."""
     takes_steps: ClassVar[bool] = False
     """Whether instead of pixels it takes the steps of a sequence, where the encoder sees one: see `Encoder.steps`."""
     needs_streams: ClassVar[bool] = False
@@ -360,6 +403,19 @@ class Method(nn.Module):
         if self.representations is not None and encoder is None:
             self.representations.append(out.detach())
         return out
+
+    def embed_cells(self, view: Any, encoder: Encoder | None = None) -> tuple[Tensor, Tensor]:
+        """The representation of a view, N x encoder.dim, and the cells of the map that it is made of, row by row of the
+        map, N x M x encoder.map_dim, of one pass.
+
+        encoder: another than `self.encoder`.
+        """
+        whole = WithCells(self.encoder if encoder is None else encoder)
+        out = self.embed(view, whole)
+        row, cells = out[:, : whole.dim], out[:, whole.dim :].unflatten(1, (-1, whole.width))
+        if self.representations is not None and encoder is None:
+            self.representations.append(row.detach())
+        return row, cells
 
     def _in_parts(self, view: Any, encoder: Encoder) -> Tensor:
         if not 0 < self.micro_batch < size(view):
@@ -457,6 +513,12 @@ class Method(nn.Module):
 
     def after_step(self, step: Step) -> None:
         """Write state (EMA, queue, memory), after the optimizer has moved."""
+
+    def pushes_at(self) -> float | None:
+        """The temperature of the softmax over other samples by which an anchor is pushed away from them; None where
+        none pushes, or not by one temperature. By default that of the method."""
+        temperature = getattr(self, "temperature", None)
+        return float(temperature) if isinstance(temperature, int | float) else None
 
     def chance(self, batch: Batch) -> Tensor | float | None:
         """The loss of an encoder that gives the same for every sample: this rank's share, of the batch as it is, with

@@ -7,11 +7,11 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,7 +26,7 @@ from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
-from nearfar.evaluation.parts import apart_as_given, learned_and_tested, together
+from nearfar.evaluation.parts import learned_and_tested, of_other_data, together
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
 from nearfar.machine import own_device
@@ -35,26 +35,28 @@ from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
 from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
-from nearfar.ranges import PositiveInt, Seed, checked
+from nearfar.ranges import Seed, checked
+from nearfar.report.choice import choice
 from nearfar.report.measured import pairs_table, results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
-from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
-from nearfar.training import checkpoints
+from nearfar.settings import Which
+from nearfar.training import checkpoints, saved
 from nearfar.training import job as training
 from nearfar.training import plan as plans
 from nearfar.training import probe as probing
 from nearfar.training.claim import is_finished, step_reached
 from nearfar.training.directory import UNTRAINED, read_config, read_samples, unchanged
-
-Which = Literal["last", "best"]
+from nearfar.training.journal import Journal
 
 
 class Run:
     """An encoder and the directory it came from.
 
-    path: the directory.  config: how it was trained, from config.yaml.  checkpoint: "last", or "best" by the kNN probe.
+    path: the directory.  config: how it was trained, from config.yaml.
+    checkpoint: "last"; "best" by the kNN probe; an epoch whose checkpoint was kept; or "auto", the one that scores
+    without labels choose, which becomes its epoch, or "last" where they choose none.
     tower: of an encoder with several, the one to use; "" for all of it.
     network: the user's own module that was trained, where the encoder is not one of ours; it is copied.
     trust: whether files of code that the config names may be run, if they are those that it was trained with.
@@ -70,7 +72,6 @@ class Run:
         trust: bool = False,
     ) -> None:
         self.path, self.tower, self.network, self.trust = Path(path), tower, network, trust
-        self.checkpoint: Which = checkpoint
         self.device, self.batch = torch.device("cpu"), 256
         config = self.path / "config.yaml"
         if not config.is_file():
@@ -93,6 +94,16 @@ class Run:
             )
         lists: dict[str, Any] = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
         self.settings: Any = self.kind.Settings(**settings | lists)
+        self.checkpoint: Which = self._meant(checkpoint)
+
+    def _meant(self, which: Which) -> Which:
+        """The checkpoint without "auto". Raises FileNotFoundError for that of an epoch that was not kept."""
+        if which == "auto":
+            found = choice(Journal(self.path / "metrics.jsonl").read(), saved.by_epoch(self.path, self.config))
+            return "last" if found is None else found.epoch
+        if isinstance(which, int):
+            saved.insist_kept(self.path, self.config, which)
+        return which
 
     def __repr__(self) -> str:
         made, done = self.config["made"], step_reached(self.path)
@@ -180,26 +191,7 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """What the checkpoint holds of the method."""
-        folder = self.path / "checkpoints"
-        if self.checkpoint == "best":
-            if not (folder / "best.pt").exists():
-                raise NotFound(
-                    f"{str(self.path)!r} has no best checkpoint: choosing one takes labels during training; use last"
-                )
-            try:
-                return checkpoints.read(folder / "best.pt")["method"]
-            except Damaged as error:
-                raise Damaged(f"{error}. Take --checkpoint last, or train again") from error
-        saved = checkpoints.Checkpoints(folder).all()
-        if not saved:
-            raise NotFound(f"{str(self.path)!r} has no checkpoint: train on with --resume")
-        try:
-            return checkpoints.read(saved[-1])["method"]
-        except Damaged as error:
-            raise Damaged(
-                f"{error}. To make it again from the one before it, remove {str(self.path / 'environment.json')!r} and "
-                "give the command that trained the run again, with --resume"
-            ) from error
+        return saved.state(self.path, self.config, self.checkpoint)
 
     def untrained(self) -> Encoder:
         """The encoder as it was before training, with the same random weights."""
@@ -288,15 +280,42 @@ class Run:
         What cannot be read, and sentences that are empty, have no row, which is warned of: `open(data).names` says what
         the rows are of.
         """
+        return self.rows(self._rows_of(data))
+
+    def maps(self, data: Any, depth: int = -1) -> Tensor:
+        """What the encoder makes of every sample before it is pooled, in order: N x C x H x W, float32.
+
+        depth: which of the maps of `Encoder.maps`, by default the last, of which the representation is made.
+        What has no row in `embed` has no map. `each_map` gives some at a time, where all are more than memory holds.
+        Raises ValueError, before data are opened, where the encoder has no maps, or none at that depth.
+        """
+        shape = self.map_shape(depth)
+        samples, at = self._rows_of(data), 0
+        made = torch.empty(len(samples), *shape)
+        for some in self.each_map(samples, depth):
+            made[at : at + len(some)] = some
+            at += len(some)
+        return made
+
+    def each_map(self, samples: Samples, depth: int = -1) -> Iterator[Tensor]:
+        """The maps of opened samples, some at a time, in order: n x C x H x W, float32."""
+        return probing.each_map(self.encoder, self.kind.plain(self.encoder), samples, depth)
+
+    def map_shape(self, depth: int = -1) -> tuple[int, ...]:
+        """The shape of a sample's map: C x H x W. Raises ValueError where the encoder has none at that depth."""
+        return probing.map_shape(self.encoder, depth)
+
+    def _rows_of(self, data: Any) -> Samples:
+        """The samples of data, with a warning where some have no row."""
         samples = self.open(data)
         if samples.skipped and not isinstance(data, Samples):
             name, why = samples.skipped[0]
             warnings.warn(
                 f"{counted(len(samples.skipped), 'samples')} of {len(samples) + len(samples.skipped):,} have no row: "
                 f"{name!r}, for one ({why}). run.open(data).names says what the rows are of",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self.rows(samples)
+        return samples
 
     def rows(self, samples: Samples) -> Tensor:
         """The representation of samples that are open: N x dim, float32, on the CPU."""
@@ -345,7 +364,7 @@ class Run:
         for note in [note for samples in parts for note in samples.notes]:
             say(note)
         label, classes, group = together(parts)
-        splits, tested = self.splits(parts[0], seed, say) if test is None else apart_as_given(parts, label)
+        splits, tested = self.splits(parts[0], seed, say) if test is None else of_other_data(parts, label)
         said = meet(
             present(label[torch.cat([learned for learned, _ in splits]).unique()], classes),
             present(label[tested], classes),
@@ -400,8 +419,8 @@ class Run:
         table["data"] = named(data) if test is None else f"{named(test)}, learned from {named(data)}"
         self._place(table, known)
         contents = [fingerprint(digests(samples), samples) for samples in parts]
-        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
-        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        which = digest(*map(str.encode, [*contents, str(self.checkpoint), self.tower]))[:8]
+        table["title"] += f": {table['data']}" + self._of_checkpoint()
         table["name"] = (
             f"evaluate-{re.sub(r'[^A-Za-z0-9_.]+', '-', named(data if test is None else test))[:60]}-{which}"
         )
@@ -473,11 +492,17 @@ class Run:
         table["seen"] |= {"with labels": self.config["made"]["needs_labels"]}
         table["protocol"] |= {"checkpoint": self.checkpoint, "data": origin(data)}
         table["data"] = named(data)
-        which = digest(*map(str.encode, [*contents, self.checkpoint, self.tower]))[:8]
-        table["title"] += f": {table['data']}" + (", the best checkpoint" if self.checkpoint == "best" else "")
+        which = digest(*map(str.encode, [*contents, str(self.checkpoint), self.tower]))[:8]
+        table["title"] += f": {table['data']}" + self._of_checkpoint()
         table["name"] = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', table['data'])[:60]}-{which}"
         self.write(table["name"], table)
         return table
+
+    def _of_checkpoint(self) -> str:
+        """What a title says of the checkpoint, where it is not the last."""
+        if isinstance(self.checkpoint, int):
+            return f", the checkpoint of epoch {self.checkpoint}"
+        return ", the best checkpoint" if self.checkpoint == "best" else ""
 
     def splits(
         self, samples: Samples, seed: int, say: Callable[[str], None] = lambda text: None
@@ -485,21 +510,6 @@ class Run:
         """What is learned from and what is tested, as `nearfar.evaluation.parts` has it."""
         kind = self.kind
         return learned_and_tested(samples, kind.given_folds(samples), kind.folds, seed, say, kind.noun, kind.unlabeled)
-
-    @writes
-    @checked
-    def explore(self, data: Any, *, labels: Any = None, label_column: str = "", most: PositiveInt = 5000) -> None:
-        """Prepare the samples of the report: a map of the embeddings, nearest neighbors, copies and outliers."""
-        samples = self.open(data, labels=labels, label_column=label_column)
-        if len(samples) > most:
-            generator = torch.Generator().manual_seed(self.settings.seed)
-            samples = samples.subset(torch.randperm(len(samples), generator=generator)[:most].sort().values)
-        features = self.embed(samples)
-        shown = self.kind.tiles(samples)
-        self.write("neighbors", neighbor_grid(features, shown))
-        self.write("map", embedding_map(features, shown))
-        self.write("copies", copy_sets(features, self.kind.copies(samples).group, shown))
-        self.write("outliers", outliers(features, shown))
 
     @writes
     def write(self, name: str, content: dict[str, Any]) -> Path:

@@ -25,6 +25,9 @@ from nearfar.ranges import (
 )
 
 SamplerName = Literal["method", "shuffled", "balanced", "aware", "pk"]
+Which = Literal["last", "best", "auto"] | PositiveInt
+"""Of the checkpoints of a run: the newest, the best by the kNN probe, the one that scores without labels choose, or
+that of an epoch."""
 OptimizerName = Literal["sgd", "lars", "lars_outside", "larc", "adam", "adamw"]
 
 
@@ -101,7 +104,10 @@ class Settings(Checked):
     save_every: PositiveInt = 1
     """Epochs between two checkpoints."""
     keep: PositiveInt = 2
-    """Checkpoints that stay."""
+    """The newest checkpoints that stay, to resume from."""
+    keep_every: NonNegativeInt = 0
+    """Epochs between checkpoints that stay beside the newest, to choose from later: `nearfar checkpoints RUN` shows
+    them with scores that need no labels. 0 keeps none."""
     timeout: PositiveFloat = 30.0
     """Minutes that one of several processes may keep the others waiting before the job ends."""
 
@@ -114,6 +120,11 @@ class Settings(Checked):
         super().check()
         if self.micro_batch == 1:
             raise UserError("--micro-batch 1: 2 or more samples at a time are needed, or 0 to find what fits")
+        if self.keep_every > self.epochs:
+            raise UserError(
+                f"--keep-every {self.keep_every} would keep no checkpoint of --epochs {self.epochs}: give "
+                f"{self.epochs} or less, or 0"
+            )
 
 
 def check_views(given: str, names: Sequence[str]) -> None:

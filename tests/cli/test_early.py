@@ -103,6 +103,15 @@ EARLY = [
     ("helps list.csv --label-column kind --weights file", "file is no file of plain tensors"),
     ("helps list.csv --label-column kind --run nowhere", "'nowhere' is not a run directory"),
     ("helps list.csv --label-column kind --encoder resnet19", "did you mean resnet1"),
+    # transfer
+    ("transfer run nowhere", "nearfar transfer run --to nowhere"),
+    ("transfer --to photos", "no run"),
+    ("transfer run --to nowhere", NOTHING),
+    ("transfer nowhere --to .", "'nowhere' is not a run directory"),
+    ("transfer run --to photos", "24 files in 'photos' without the ending of a data set: '000.png'"),
+    ("transfer run --to list.csv", "a list of data sets has name, data"),
+    ("transfer run --to runs", "'runs' holds no data set"),
+    ("transfer run --to . --checkpoint best", "has no best checkpoint"),
     # evaluate, embed, report, export
     ("evaluate photos run", "'photos' is not a run directory"),
     ("evaluate run run", "is a run, and DATA to look at are wanted"),

@@ -16,8 +16,8 @@ from tests.tiny import FLAGS, array_file
 
 SURFACE = [
     *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "suspects"),
-    *("evaluate", "finetune", "predict", "distill"),
-    *("label-plan", "helps", "generate", "report", "export", "compare", "views", "methods"),
+    *("evaluate", "checkpoints", "finetune", "predict", "distill"),
+    *("label-plan", "helps", "generate", "report", "look", "export", "compare", "transfer", "views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""
 

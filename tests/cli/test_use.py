@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nearfar.cli import main
+from nearfar.evaluation import attentive
 from nearfar.owner import owned
 from nearfar.run import load
 from tests.tiny import FLAGS, array_file, contents, evaluated, folder, tiny_images
@@ -39,6 +40,37 @@ def test_embed_writes_a_row_a_sample(copy: Path, data: Path, capsys: pytest.Capt
         assert held["names"].tolist() == [str(i) for i in range(48)]
         assert held["label"].tolist() == [i % 4 for i in range(48)]
         assert held["classes"].tolist() == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_patches_writes_the_map_behind_each_row(
+    copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], half: bool
+) -> None:
+    out, run = tmp_path / "maps.npz", load(copy)
+    assert main(["embed", str(copy), str(data), "--patches", "--out", str(out), *(["--half"] if half else [])]) == 0
+    maps = run.maps(data)
+    size = maps.numel() * (2 if half else 4)
+    assert f"float{16 if half else 32}: {size / 2**20:.1f} MiB" in capsys.readouterr().out.splitlines()[0]
+    assert 0 <= out.stat().st_size - size < 48 * run.encoder.dim * 4 + 20_000
+    with np.load(out, allow_pickle=False) as held:
+        assert held.files == ["features", "names", "label", "classes", "maps"]
+        assert held["maps"].dtype == (np.float16 if half else np.float32)
+        np.testing.assert_array_equal(held["maps"], maps.permute(0, 2, 3, 1).numpy().astype(held["maps"].dtype))
+        np.testing.assert_array_equal(held["features"], run.embed(data).numpy())
+
+
+def test_patches_without_maps_are_refused_before_data_are_opened(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--encoder", "0+0:conv4", "--epochs", "1", "--batch", "48", "--probe-every", "0", "--views", "drawing")
+    out = tmp_path / "two"
+    assert main(["train", "simclr", str(data), *few, "--out", str(out)]) == 0
+    for flags, why in ((["--patches"], "0+0:conv4 has no maps"), (["--half"], "--patches")):
+        capsys.readouterr()
+        assert main(["embed", str(out), "nowhere", *flags]) == 2
+        assert why in capsys.readouterr().err
+    assert main(["train", "densecl", "nowhere.npz", "--encoder", "0+0:conv4", "--kind", "image"]) == 2
+    assert "'densecl' learns what is where" in capsys.readouterr().err
 
 
 def test_embed_overwrites_nothing(copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +133,43 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert (copy / "report.html").exists()
     assert main(["report", str(copy), "--data", str(data)]) == 0
     made = {path.stem for path in (copy / "results").iterdir()}
-    assert made == {"map", "neighbors", "copies", "outliers"}
+    assert made == {"map", "neighbors", "copies", "outliers", "look"}
+
+
+def test_look_writes_a_page_and_says_what_it_could_not(
+    copy: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["look", str(copy), str(data), "--kind", "kernels", "attention"]) == 0
+    said = capsys.readouterr().out
+    assert "attention is not possible here: its network has no attention" in said
+    assert f"Page: {copy / 'look.html'}" in said
+    page = (copy / "look.html").read_text(encoding="utf-8")
+    assert 'id="look-kernels"' in page
+    assert "<script" not in page
+    assert (copy / "results" / "look.json").exists()
+    out = tmp_path / "mine.html"
+    out.write_text("precious")
+    assert main(["look", str(copy), str(data), "--out", str(out)]) == 2
+    assert out.read_text() == "precious"
+    assert main(["look", str(copy), str(data), "--kind", "clusters", "--out", str(out), "--force"]) == 0
+    assert 'id="look-clusters"' in out.read_text(encoding="utf-8")
+    kept = json.loads((copy / "results" / "look.json").read_text())["sections"]
+    assert [section["kind"] for section in kept] == ["kernels", "attention"]
+
+
+def test_the_attentive_probe_stands_beside_the_linear_one(
+    copy: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attentive, "FEWEST", 2)
+    monkeypatch.setattr(attentive, "EPOCHS", 1)
+    assert main(["evaluate", str(copy), str(data), "--attentive"]) == 0
+    assert "attentive (%)" in capsys.readouterr().out
+    (path,) = (copy / "results").glob("attentive-*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["kNN (%)", "linear (%)", "attentive (%)"]
+    assert [row["name"] for row in table["rows"]] == ["untrained encoder", "trained encoder"]
+    assert main(["evaluate", str(copy), str(data), "--attentive", "--test", str(data)]) == 2
+    assert "--test" in capsys.readouterr().err
 
 
 def test_export_loads_without_the_library(copy: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

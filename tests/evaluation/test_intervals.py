@@ -13,8 +13,10 @@ from nearfar.evaluation.intervals import (
     USUAL_SPREAD,
     Interval,
     bootstrap,
+    drawn_often,
     judged,
     of_answers,
+    of_drawn,
     over_seeds,
     wilson,
 )
@@ -170,3 +172,27 @@ def test_an_interval_is_written_with_its_mean():
     it = Interval(2.25, -1.0, 5.5)
     assert f"{it:.1f}" == "2.2 [-1.0, 5.5]"
     assert f"{it:+.0f}" == "+2 [-1, +6]"
+
+
+def test_a_number_that_is_no_mean_has_an_interval_of_what_was_drawn() -> None:
+    values = torch.tensor([10.0, 30, 20, 60, 90, 40, 70, 80])
+    often = drawn_often(8, seed=0)
+    assert often.shape == (1001, 8)
+    assert (often[0] == 1).all()
+    assert (often.sum(1) == 8).all()
+    means = often @ values.double() / often.sum(1)
+    made, wanted = of_drawn(means), bootstrap(values, seed=1)
+    assert made.mean == pytest.approx(50)
+    assert abs(made.low - wanted.low) < 3
+    assert abs(made.high - wanted.high) < 3
+    group = torch.tensor([0, 0, 1, 1, MISSING, MISSING, 2, 2])
+    together = drawn_often(8, seed=0, group=group)
+    assert torch.equal(together[:, 0::2][:, [0, 1, 3]], together[:, 1::2][:, [0, 1, 3]])
+    assert not torch.equal(together[:, 4], together[:, 5])
+    several = of_drawn(torch.stack([means - 15, means + 15]))
+    assert several.mean == pytest.approx(50)
+    assert several.high - several.low > made.high - made.low
+    assert of_drawn(torch.tensor([1.0, torch.nan, 0, 2])).mean == 1
+    seeds = torch.tensor([[0.5], [1.5]]).expand(2, 500)
+    assert of_drawn(seeds).low == 0  # no percentage is lower, however seeds differ
+    assert of_drawn(seeds, bounds=POINTS).low < 0

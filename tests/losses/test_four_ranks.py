@@ -28,6 +28,7 @@ from nearfar.losses.bregman import bregman
 from nearfar.losses.centers import centers
 from nearfar.losses.classification import cross_entropy, log_prior, per_token
 from nearfar.losses.conditional import conditional_contrastive, data_to_data, hinge
+from nearfar.losses.dense import info_nce_cells, most_alike, same_cells
 from nearfar.losses.distance import align, byol, uniform
 from nearfar.losses.distillation import distillation
 from nearfar.losses.epsilon import epsilon_supcon, sup_info_nce, sup_info_nce_in
@@ -117,6 +118,16 @@ def _mixture_nce(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
     return mixture_nce(q, v, queue, a[:, :2].log_softmax(1), temperature=T, groups=_of(g))[0]
 
 
+def _cells(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Two cells of each sample."""
+    return [torch.stack([x, x.roll(1, 1)], 1) for x in (a, b)]
+
+
+def _info_nce_cells(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
+    q, k = _cells(a, b)
+    return info_nce_cells(q, k, most_alike(q, k), QUEUE, temperature=T, groups=_of(g))
+
+
 def _margin_nce(a: Tensor, b: Tensor, i: Tensor, g: Tensor | None) -> Tensor:
     same = (i % 3, OF_QUEUE) if g is None else (i % 3, OF_QUEUE, g, GROUP_OF_QUEUE)
     key = b + QUEUE[draw_positive(i % 3, OF_QUEUE, LAM[i])]
@@ -169,6 +180,7 @@ LOSSES: dict[str, Loss] = {
     "info_nce_batch": lambda a, b, i, g: info_nce_batch(a, b, temperature=T, group=g),
     "clip": lambda a, b, i, g: clip(a, b, temperature=T, group=g),
     "siglip": lambda a, b, i, g: siglip(a, b, temperature=T, bias=-2.0, group=g),
+    "info_nce_cells": _info_nce_cells,
     "info_nce_chosen": lambda a, b, i, g: info_nce_chosen(
         a, b, QUEUE, chosen(LABEL[i], OF_QUEUE, 1, DRAWS[i, 0]), (LABEL[i], OF_QUEUE), temperature=T, groups=_of(g)
     ),
@@ -222,6 +234,7 @@ LOSSES: dict[str, Loss] = {
     "proto_nce (repeat)": lambda a, b, i, g: proto_nce(a + b, QUEUE, PHI, i % 4, torch.tensor([5]), repeat=True),
     "relic": lambda a, b, i, g: relic(a, b, beta=0.5) + relic(b, a, first="other"),
     "renyi": lambda a, b, i, g: renyi([a, b], b.detach(), temperature=0.5, group=g),
+    "same_cells": lambda a, b, i, g: same_cells(*_cells(a, b), DRAWS[i, :2, :2] < 0.6),
     "sce": lambda a, b, i, g: (
         sce(a, b, QUEUE, temperature=T, target_temperature=0.1, share=0.3, groups=_of(g))
         + sce(b, a, QUEUE, temperature=T, target_temperature=0.1, share=0.3, own="zero", groups=_of(g))
@@ -414,8 +427,9 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "swapped_assignment (logarithms)": (2 * (2 + 3 * 2 * k), 0),
         "barlow": (5 * d + d**2, 5 * d + d**2),
         "barlow (wide)": (15 * d + 1 + 2 * n * 3 * d, 15 * d + 1 + W * 2 * n * 3 * d),
-        "align, byol, hinge, info_nce, info_nce_chosen, info_nce_found, info_nce_mixed, instance_softmax, "
-        "leave_one_out, margin_nce, mixture_nce, relic, sce, told_apart, weighted_classes": (0, 0),
+        "align, byol, hinge, info_nce, info_nce_cells, info_nce_chosen, info_nce_found, info_nce_mixed, "
+        "instance_softmax, leave_one_out, margin_nce, mixture_nce, relic, same_cells, sce, told_apart, "
+        "weighted_classes": (0, 0),
         "Queue.enqueue": (n * d, 0),
     }
     page = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")

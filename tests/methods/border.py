@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -91,7 +92,7 @@ def loss_and_chance(method: Method, batch: Batch, views: int) -> tuple[float, fl
     """Both, for so many views, those of the batch in turn; 0 for as many as it has. None where that many are no views
     for this method."""
     seen = [batch.views[v % len(batch.views)] for v in range(views or len(batch.views))]
-    changed = Batch(seen, batch.index, batch.label, batch.group, batch.attribute)
+    changed = replace(batch, views=seen)
     try:
         loss = float(method(changed).loss.detach())
     except (ValueError, TypeError, IndexError, RuntimeError):

@@ -54,6 +54,16 @@ class TinyEncoder(nn.Module):
         layers = [self.conv, self.norm, nn.ReLU()]
         return [*(Stage(layer, dim=6) for layer in layers), Stage(self.pool, nn.Flatten(), dim=self.dim)]
 
+    map_dim = 6
+
+    def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What it makes, and the map that this is made of."""
+        maps = self.norm(self.conv(x)).relu()
+        return self.pool(maps).flatten(1), maps
+
+    def example(self, n: int) -> Tensor:
+        return torch.rand(n, 3, SIDE, SIDE)
+
 
 class TinyStreams(nn.Module):
     """Two of them side by side: N x 48."""
@@ -257,12 +267,14 @@ class Form:
             )
 
             views = named_views(recipes.load("small_images", self.name, "image").settings, SIDE)
-        seen = views(*given, draws=views.draw(n, generator))
+        draws = views.draw(n, generator)
+        seen = views(*given, draws=draws)
+        places = views.places(*given, draws) if methods.load(self.name).needs_places else None
         label = torch.arange(n) % 3
         label[n - n // 4 :] = MISSING
         index = torch.arange(n)
         group = torch.where(index % 5 == 0, MISSING, index // 3) if grouped else None
-        return Batch(seen, index, label, group, attribute=index % 2)
+        return Batch(seen, index, label, group, attribute=index % 2, places=places)
 
 
 def forms() -> list[Form]:
@@ -371,4 +383,5 @@ def freeze_norms(method: Method) -> None:
 
 def rows_of_rank(batch: Batch) -> Batch:
     known = [None if known is None else local(known) for known in (batch.group, batch.attribute)]
-    return Batch([each(view, local) for view in batch.views], local(batch.index), local(batch.label), *known)
+    views, places = [each(view, local) for view in batch.views], batch.places and [local(x) for x in batch.places]
+    return Batch(views, local(batch.index), local(batch.label), *known, places)

@@ -326,7 +326,16 @@ def test_any_number_of_rows_and_labels(form: Form) -> None:
 
 
 NO_CHANCE = {
-    *("alignuniform", "byol", "npairs", "opencon", "renyicl", "triplet", "margin"),  # no softmax of similarities
+    *(
+        "alignuniform",
+        "byol",
+        "pixpro",
+        "npairs",
+        "opencon",
+        "renyicl",
+        "triplet",
+        "margin",
+    ),  # no softmax of similarities
     "calm",  # likelihoods of texts
     *("paco", "gpaco", "rescom", "colorization"),  # logits and similarities side by side; weighted classes
     "contragan",  # two players: neither's loss says how far it is from knowing nothing

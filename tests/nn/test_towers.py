@@ -64,6 +64,8 @@ def test_two_names_may_share_a_tower() -> None:
 
 def test_a_layer_into_a_shared_space_goes_with_its_tower() -> None:
     joint = Joint(image_encoder("conv4", channels=1, size=16), 8).eval()
+    view = torch.rand(2, 1, 16, 16)
+    assert all(torch.equal(*both) for both in zip(joint.maps(view), joint.trunk.maps(view), strict=True))
     assert trunk(joint) is joint.trunk
     assert trunk(joint.trunk) is joint.trunk
     again = from_spec(joint.spec).eval()
@@ -71,3 +73,9 @@ def test_a_layer_into_a_shared_space_goes_with_its_tower() -> None:
     view = joint.example(3, torch.Generator().manual_seed(0))
     assert again(view).shape == (3, 8)
     assert torch.equal(again(view), joint(view))
+    row, maps = joint.with_map(view)
+    assert torch.equal(row, joint(view))
+    assert maps.shape[1] == joint.map_dim == joint.trunk.map_dim
+    assert torch.equal(maps, joint.maps(view)[-1])
+    with pytest.raises(ValueError, match=r"take one \(--tower\), scan or record"):
+        towers().maps(towers().example(2))

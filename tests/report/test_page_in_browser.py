@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_run import RUNS
 
+from nearfar.files import replace_json
 from nearfar.report.page import report
 
 pytestmark = pytest.mark.browser
@@ -179,6 +180,24 @@ def test_a_class_can_be_brought_forward(browser, pages):
     first = browser.execute_script("return document.querySelector('.chips button').textContent")
     labels = json.loads((pages["plain"].parent / "results/map.json").read_text())["label"]
     assert faded == [label != first for label in labels]
+
+
+def test_points_can_be_colored_by_something_else(browser, written, run):
+    path = run / "results/map.json"
+    drawn = json.loads(path.read_text())
+    drawn.pop("checksum", None)
+    drawn["colors"] = {"<b>side": ["left" if x < 0 else "right" for x in drawn["x"]]}
+    replace_json(path, drawn)
+    show(browser, report(run))
+    browser.execute_script(
+        "const by = document.querySelector('.chips .by'); by.value = '<b>side'; by.dispatchEvent(new Event('change'))"
+    )
+    chips = "return [...document.querySelectorAll('.chips button span')].map((e) => e.textContent)"
+    assert browser.execute_script(chips) == ["left", "right"]
+    colors = browser.execute_script("return document.querySelector('.map .plot').data[0].marker.color")
+    assert len(set(colors)) == 2
+    assert [color == colors[0] for color in colors] == [(x < 0) == (drawn["x"][0] < 0) for x in drawn["x"]]
+    assert browser.execute_script("return document.querySelectorAll('.chips b').length") == 0
 
 
 @pytest.mark.parametrize("name", ["plain", "hostile", "unlabeled", "cells", "hostile cells", "hostile excerpts"])

@@ -2,10 +2,13 @@ import pytest
 import torch
 from fake_run import CLASSES, features
 from torch import Tensor
+from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.clustering.kmeans import kmeans
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Excerpts, Tiles
-from nearfar.report.samples import copy_sets, embedding_map, neighbor_grid, outliers
+from nearfar.report.samples import colors_of, copy_sets, embedding_map, neighbor_grid, outliers
 
 
 def tiles(label: Tensor) -> Tiles:
@@ -50,6 +53,25 @@ def test_the_map_is_seeded_and_its_neighbors_are_of_the_features():
     assert drawn["excerpts"] == [f"sample {i}" for i in kept]
     assert (drawn["face"], drawn["noun"], drawn["total"]) == ("excerpts", "flower", 60)
     assert (drawn["placed"], drawn["perplexity"]) == ("t-SNE", pytest.approx(49 / 3))
+
+
+def test_points_can_be_colored_by_what_is_known_of_several():
+    vectors = features(classes(30))
+    samples = Samples(
+        names=list(map(str, range(30))),
+        label=classes(30),
+        classes=CLASSES,
+        group=torch.arange(30),  # of each its own: nothing to see
+        attribute=torch.tensor([MISSING, 4, 7] * 10),
+        split=["train"] * 20 + [""] * 10,
+    )
+    colors = colors_of(samples, vectors)
+    assert set(colors) == {"attribute", "cluster"}  # and no split, of which there is one
+    assert colors["attribute"][:3] == [None, "attribute 4", "attribute 7"]
+    assert colors["cluster"] == [f"cluster {c + 1}" for c in kmeans(F.normalize(vectors, dim=1), 8).assigned.tolist()]
+    drawn = embedding_map(vectors, tiles(samples.label), limit=12, colors=colors)
+    assert drawn["colors"]["attribute"] == [colors["attribute"][int(name)] for name in drawn["name"]]
+    assert colors_of(samples, torch.ones(30, 4)).keys() == {"attribute"}  # collapsed: no clusters
 
 
 @pytest.mark.parametrize("n", [1, 4, 9])

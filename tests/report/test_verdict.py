@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nearfar.evaluation.protocol import packed
-from nearfar.report import html
+from nearfar.report import choice, html, verdict
 from nearfar.report.record import Record, in_order
 from nearfar.report.verdict import FEW_STEPS, Answer, answers, spoken, unhelped
 
@@ -317,6 +317,49 @@ def test_will_it_help_me(name: str) -> None:
     assert (found.finding, found.mood) == (finding, mood)
     assert {key: len(found.facts[key]) for key in counts} == counts
     assert words(found)
+
+
+MEASURED = {"measured": True, "runs": 36, "data": ["a", "b"], "accuracy": "linear probe", "regret": 0.6}
+MEASURED |= {"regret_last": 1.9, "gain": {"mean": 1.3, "low": 0.4, "high": 2.2}}
+
+
+def scored(*rankme: float, files: tuple[int, ...] = (1, 2)) -> Record:
+    """Checkpoints of three epochs with a score, of which the last is the newest, and some others stay."""
+    lines = [{"step": 100 * e, "epoch": float(e), "score_rankme": value} for e, value in enumerate(rankme)]
+    return record(
+        FELL, {"metrics": lines}, {"checkpoints": ["step-000000300.pt", *(f"epoch-{e:06d}.pt" for e in files)]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "known", "finding", "said"),
+    [
+        (
+            scored(9, 2, 7, 5),
+            {"scores": ["rankme"]},
+            "by_score",
+            "Take the one after epoch 2 (--checkpoint auto): of 3",
+        ),
+        (scored(9, 2, 5, 7), {"scores": ["rankme"]}, "by_score", "Take last: of 3 checkpoints RankMe finds it best."),
+        (scored(9, 7, 2, 5, files=(2,)), {"scores": ["rankme"]}, "by_score", "Take last: of 2 checkpoints"),
+        (scored(9, 2, 7, 5), {"scores": []}, "no_score", "Take last. In 36 runs on 2 data sets"),
+        (scored(9, 2, 7, 5), {"scores": ["rankme"], "measured": False}, "no_labels", "Take last. Without labels"),
+        (scored(9, 2, files=(1,)), {"scores": ["rankme"]}, "no_labels", "Take last. Without labels"),
+        (record(scored(9, 2, 7, 5), probed(40, 50, 60, 70)), {"scores": ["rankme"]}, "take_last", "Take last"),
+    ],
+)
+def test_without_labels_scores_choose_as_far_as_they_were_seen_to(
+    made: Record, known: dict[str, Any], finding: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (verdict, choice):
+        monkeypatch.setattr(module, "validated", lambda: MEASURED | known)
+    found = answers(made)[2]
+    assert found.finding == finding
+    text = " ".join(spoken(made)[2].split()).replace("`", "")
+    assert said in text
+    numbers = ("+1.3 points", "+0.4 to +2.2")
+    assert all((number in text) == (finding in ("by_score", "no_score")) for number in numbers)
+    assert ("0.6 below the best by labels, where the last was 1.9" in text) == (finding == "by_score")
 
 
 @pytest.mark.parametrize("name", CHECKPOINT)

@@ -11,7 +11,18 @@ from nearfar.method import Encoder
 from nearfar.modalities.image.samples import open_images
 from nearfar.training import job as training
 from nearfar.training import plan as plans
-from nearfar.training.cadence import LEAST, SHARE, cadence, cost, multiplications, parts
+from nearfar.training.cadence import (
+    FEWEST,
+    LEAST,
+    SCORED,
+    SHARE,
+    cadence,
+    cost,
+    multiplications,
+    parts,
+    scored,
+    scoring,
+)
 from nearfar.training.journal import Journal
 from tests.tiny import SETTINGS, tiny_images
 
@@ -101,3 +112,17 @@ def test_a_probe_takes_so_many_samples() -> None:
     assert queries is not None
     assert (len(queries), len(bank)) == (10, 40)
     assert int((seen.label < 0).sum()) == 20  # all of the tenth that is held back
+
+
+@pytest.mark.parametrize("work", [CONV, MLP])
+@pytest.mark.parametrize(("epochs", "every"), [(8, 1), (300, 10)])
+@pytest.mark.parametrize("samples", [1000, 50_000])
+def test_scores_take_half_of_what_probes_may(epochs: int, every: int, samples: int, work: tuple[float, int]) -> None:
+    after, rows = scored(epochs, every, samples=samples, views=2, work=work)
+    training = 3 * 2 * samples * epochs * work[0]
+    assert rows == LEAST or len(after) * scoring(rows, work) <= SHARE / 2 * training
+    assert len(after) == FEWEST or len(after) * scoring(LEAST, work) <= SHARE / 2 * training
+    assert {0, epochs} <= set(after) <= {*range(0, epochs, every), epochs}
+    assert LEAST <= rows <= SCORED
+    if samples == 50_000 and work == CONV:
+        assert after == list(range(0, epochs + 1, every))

@@ -250,9 +250,9 @@ def test_checkpoints_come_when_asked_for(tmp_path: Path) -> None:
     saved: list[int] = []
 
     class Listening(Checkpoints):
-        def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        def save(self, step: int, state: dict[str, Any], *, best: bool = False, epoch: int = 0) -> None:
             saved.append(step)
-            super().save(step, state, best=best)
+            super().save(step, state, best=best, epoch=epoch)
 
     scores = iter([{"knn": 3.0}, {"knn": 5.0}, {"knn": 4.0}])
     how = loop(
@@ -807,7 +807,7 @@ def test_quick_inputs_are_taken_at_once_and_slow_ones_ahead(monkeypatch: pytest.
 def test_the_journal_is_on_the_disk_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[str] = []
     monkeypatch.setattr(Journal, "sync", lambda self: happened.append("journal"))
-    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state, best=False: happened.append("checkpoint"))
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state, **which: happened.append("checkpoint"))
     train(tmp_path)
     assert happened == ["journal", "checkpoint"] * (len(happened) // 2)
     assert len(happened) >= 4

@@ -37,12 +37,13 @@ def demo(argv: list[str]) -> int:
         if not training.train(plan, out, say=console.say, watch=console.watch):
             return 130
         console.say("Measuring on 4,840 drawings of 8 alphabets it never saw.")
+        from nearfar import looks
         from nearfar.run import load
 
         run, test = load(out), drawings("test")
         table = measure(run, test)
         run.write("demo", table)
-        run.explore(test, most=1500)
+        looks.explore(run, test, most=1500)
         page = run.report()
     print_table(table)
     print(f"\n{table['note']}")
@@ -120,7 +121,9 @@ def print_table(table: dict[str, Any]) -> None:
     Console().print(drawn)
 
 
-def _shown(cell: dict[str, float] | None) -> str:
+def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return ""
-    return f"{cell['value']:.1f}" + (f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else "")
+    return f"{cell['value']:.{cell.get('places', 1)}f}" + (
+        f"\n{cell['low']:.1f} to {cell['high']:.1f}" if "low" in cell else ""
+    )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, OnDevice, command, from_here, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, OnDevice, command, from_here, parsed
 from nearfar.cli.printing import print
-from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg
+from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg, opened
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
 from nearfar.ranges import Checked, PositiveInt, Seed, UnitInterval
@@ -149,8 +149,7 @@ class FindSuspects(OfRun, OnDevice):
     """The column that holds them; that of training if none is named."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are labels all the same."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to use, by its name."""
     page: str = ""
@@ -185,17 +184,18 @@ def embed_sharded(asked: Embed) -> int:
     """Write the embeddings of some data as shards."""
     from nearfar.embeddings import shards
     from nearfar.files import insist_text
-    from nearfar.run import load
 
     insist_text(asked.out, "--out")
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
+    if asked.patches:
+        raise UserError(f"--patches: maps go to a file .npz, and --out {asked.out!r} is for shards: name a file")
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     folder = Path(asked.out)
     samples = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
     for note in samples.notes:
         print(note)
-    opened = {name: value for name, value in asked.given().items() if value}
+    changed = {name: value for name, value in asked.given().items() if value}
     done = shards.write(
         run,
         samples,
@@ -203,7 +203,7 @@ def embed_sharded(asked: Embed) -> int:
         data=asked.data,
         precision=asked.precision,
         shard=asked.shard,
-        opened=opened,
+        opened=changed,
         force=asked.force,
         say=print,
     )
@@ -370,9 +370,8 @@ def suspects(argv: list[str]) -> int:
     from nearfar.embeddings import page
     from nearfar.embeddings.suspects import HEADER, find
     from nearfar.files import replace_csv
-    from nearfar.run import load
 
-    run = load(call.run, call.checkpoint, tower=call.tower, trust=call.trust).reading(call.given())
+    run = opened(call.run, call.checkpoint, tower=call.tower, trust=call.trust).reading(call.given())
     made = find(
         run.on(call.device, call.batch),
         call.data,

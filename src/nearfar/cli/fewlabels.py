@@ -8,13 +8,13 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, OnDevice, command, from_here, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, OnDevice, command, from_here, parsed
 from nearfar.cli.printing import print
-from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg
+from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg, opened
 from nearfar.errors import UserError, counted, printable
 from nearfar.fewlabels.settings import DistillSettings, FinetuneSettings, LabelPlanSettings
 from nearfar.files import insist_free, insist_text
@@ -45,8 +45,7 @@ class Finetune(OfRun):
 
     run: RunArg
     data: DataArg
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     out: str = ""
     """Where it goes; runs/finetune-DATA-N by default. One that exists is never overwritten."""
     resume: bool = False
@@ -127,10 +126,9 @@ def finetune(argv: list[str]) -> int:
     call = parsed(Finetune, "finetune", argv)
     from nearfar.cli.console import Console
     from nearfar.fewlabels.finetuning import finetune
-    from nearfar.run import load
 
     insist_text(call.out, "--out")
-    run = load(call.run, call.checkpoint, trust=call.trust).reading(call.given())
+    run = opened(call.run, call.checkpoint, trust=call.trust).reading(call.given())
     out = Path(call.out) if call.out else plans.free_directory("finetune", call.data)
     with _stoppable("finetune", argv, call, out), Console() as console:
         how: dict[str, Any] = {"out": out, "resume": call.resume, "say": console.say, "watch": console.watch}

@@ -14,10 +14,18 @@ import tyro
 
 from nearfar.errors import UserError
 from nearfar.ranges import Checked, PositiveInt, flag, unchecked
-from nearfar.settings import SYNONYMS
+from nearfar.settings import SYNONYMS, Which
 
 C = TypeVar("C", bound=Checked)
 
+CheckpointArg = Annotated[
+    Which,
+    tyro.conf.arg(
+        metavar="last|best|auto|EPOCH",
+        help="Which of the run: last; best by the kNN probe; auto, by scores without labels, which `nearfar "
+        "checkpoints` shows; or an epoch that was kept (--keep-every).",
+    ),
+]
 ForceArg = Annotated[bool, tyro.conf.arg(help="Replace a file that is there already.")]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, parsed
 from nearfar.cli.printing import print
-from nearfar.cli.use import RunArg, TrustArg
+from nearfar.cli.use import RunArg, TrustArg, opened
 from nearfar.errors import UserError, counted
 from nearfar.ranges import Checked, PositiveInt, Seed
 
@@ -42,8 +42,7 @@ class Generate(Checked):
     weights: str = ""
     """A file of weights of such a network, which compares images in place of a run's encoder."""
     force: ForceArg = False
-    checkpoint: Literal["last", "best"] = "last"
-    """Which checkpoint of the run."""
+    checkpoint: CheckpointArg = "last"
     trust: TrustArg = False
 
 
@@ -57,7 +56,7 @@ def generate(argv: list[str]) -> int:
     from nearfar.run import load
 
     generation.insist_room(folder, force=asked.force)
-    run = load(asked.run, asked.checkpoint, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, trust=asked.trust)
     generation.insist_generates(run)
     generation.chosen(run, asked.classes)
     judge = None

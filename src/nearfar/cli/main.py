@@ -27,6 +27,7 @@ COMMANDS = {
     "curate": ("embeddings", "DIR: choose a balanced part of the data to train on."),
     "suspects": ("embeddings", "RUN DATA: find labels that are probably wrong."),
     "evaluate": ("use", "RUN DATA: measure the quality of the encoder on labeled data."),
+    "checkpoints": ("use", "RUN [DATA]: show the checkpoints that were kept, and choose one, without labels too."),
     "finetune": ("fewlabels", "RUN DATA: train a classifier on few labels."),
     "predict": ("fewlabels", "CLASSIFIER FILES: predict label and probability, with the most similar labeled samples."),
     "distill": ("fewlabels", "CLASSIFIER DATA: train another network to imitate the classifier on unlabeled data."),
@@ -34,8 +35,10 @@ COMMANDS = {
     "helps": ("studies", "DATA: test whether pre-training helps, as accuracy against the number of labels."),
     "generate": ("generate", "RUN: write images that a run's generator makes; compare them with real ones."),
     "report": ("use", "RUN: write one HTML page about a run."),
+    "look": ("use", "RUN DATA: write a page of what the encoder has learned: filters, maps, attention, pairs."),
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
+    "transfer": ("studies", "RUNS --to DATASETS: measure runs on many data sets: one table, ranks, correlations."),
     "views": ("train", "DATA: draw samples and the views that a method would see."),
     "methods": ("methods", "[NAME] [--kind KIND]: list the methods, or describe one."),
 }

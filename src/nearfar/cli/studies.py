@@ -1,4 +1,4 @@
-"""`nearfar compare` and `helps`: which method, and whether pre-training is worth it."""
+"""`nearfar compare`, `helps` and `transfer`: which method, whether pre-training is worth it, and on which data."""
 
 from __future__ import annotations
 
@@ -44,6 +44,20 @@ class Helps(Checked):
     """Where everything goes."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transfer(Checked):
+    """How well the encoders of several runs serve other data sets: a linear classifier, neighbors and few labels, on
+    all of them, beside raw input and the untrained encoders; ranks, and how far the data sets agree.
+
+    Each cell of the table is measured once and kept: runs and data sets may be added, and a command that was stopped,
+    even by kill -9, goes on where it was. Data that a run cannot take are left out, which is said before all else.
+    """
+
+    ask: asked.Transfer
+    out: str = "transfer"
+    """Where everything goes."""
+
+
 def compare(argv: list[str]) -> int:
     """Compare methods."""
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
@@ -65,11 +79,27 @@ def helps(argv: list[str]) -> int:
     return _answer(PretrainingHelps(call.ask, call.out), argv)
 
 
+def transfer(argv: list[str]) -> int:
+    """Measure runs on data sets."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    if len(words) > 1 and not any(word.partition("=")[0] in ("--to", "-h", "--help") for word in argv):
+        call = shlex.join(["nearfar", "transfer", *words[:-1], "--to", words[-1], *argv[len(words) :]])
+        raise UserError(f"data sets are named by --to: {call}")
+    call = parsed(Transfer, "transfer", argv)
+    from nearfar.studies.across_sets import plain
+    from nearfar.studies.transfer import Transferred
+
+    study = Transferred(call.ask, call.out)
+    if not study.answer():
+        return _stopped(study, argv)
+    print(f"\n{study.title()}\n\n{plain(study.summary)}\n")
+    return _told(study)
+
+
 def _answer(study: Study[Any], argv: list[str]) -> int:
     """Measure what is missing, and print the table and what can be told."""
     if not study.answer():
-        print(f"Stopped and saved. Go on with: {shlex.join(['nearfar', study.name, *argv])}")
-        return 130
+        return _stopped(study, argv)
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -83,6 +113,15 @@ def _answer(study: Study[Any], argv: list[str]) -> int:
     for row in rows:
         table.add_row(*(row[i].replace(" [", "\n[") for i in shown), end_section=True)
     Console().print(table)
+    return _told(study)
+
+
+def _stopped(study: Study[Any], argv: list[str]) -> int:
+    print(f"Stopped and saved. Go on with: {shlex.join(['nearfar', study.name, *argv])}")
+    return 130
+
+
+def _told(study: Study[Any]) -> int:
     print("\n".join(study.sentences()))
     print(f"\nTable: {study.file('csv')}\nPage:  {study.file('html')}")
     return 0

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearfar.cli.flags import ForceArg, OnDevice, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, OnDevice, parsed
 from nearfar.cli.printing import print
 from nearfar.errors import UserError, counted
 from nearfar.files import insist_free
+from nearfar.looking import Look
 from nearfar.owner import owned
 from nearfar.ranges import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+from nearfar.settings import Which
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from nearfar.data.samples import Samples
     from nearfar.run import Run
 
 RunArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run directory.")]
@@ -84,9 +91,9 @@ class OfRun(Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embed(OfRun, OnDevice):
-    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names; or a
-    directory of Parquet shards, for `nearfar search`, `duplicates`, `outliers` and `curate`. A killed one goes on where
-    it was; ranks that torchrun starts share the shards."""
+    """One vector for every sample: a .npz file of features (N x dim, float32), names, labels and class names, by
+    --patches the map behind each as well; or a directory of Parquet shards, for `nearfar search`, `duplicates`,
+    `outliers` and `curate`. A killed one goes on where it was; ranks that torchrun starts share the shards."""
 
     run: RunArg
     data: DataArg
@@ -97,14 +104,18 @@ class Embed(OfRun, OnDevice):
     shard: PositiveInt = 50_000
     """Samples in a shard."""
     force: ForceArg = False
+    patches: bool = False
+    """The last map of each image as well, which tells what is where: `maps`, N x H x W x C, float32, a vector for each
+    cell, as a detector or a segmenter takes them."""
+    half: bool = False
+    """Maps as float16: half the file."""
     labels: str = ""
     """Labels to put beside the features, as in training."""
     label_column: str = ""
     """The column that holds them; that of training if none is named."""
     keep_words: tuple[str, ...] = ()
     """Words such as NA or None that are labels all the same."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to use, by its name."""
     trust: TrustArg = False
@@ -130,14 +141,13 @@ class Evaluate(OfRun, OnDevice):
     """Other data to test on, while DATA are learned from."""
     test_labels: str = ""
     """Their labels, if they bring none."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     svm: bool = False
     """A support vector machine with a radial kernel as well, the protocol of papers on graphs; it takes minutes where
     there are thousands of labels."""
     retrieval: bool = False
     """Recall@1 and @5 as well, the protocol of papers on videos: how often the training samples nearest to a test
-    sample, by cosine, hold one of its class."""
+    sample, by cosine, hold one of its class. With --boxes: how often objects find those of their class."""
     seed: Seed = 0
     """Of folds and draws."""
     pair_columns: tuple[str, ...] = ()
@@ -150,12 +160,40 @@ class Evaluate(OfRun, OnDevice):
     tower: str = ""
     """Of an encoder with several towers, the one to evaluate, on data of its kind; without it, and without --labels,
     pairs are measured by how well each side finds the other."""
+    attentive: bool = False
+    """For an encoder with maps: a probe that looks for what it needs among their tokens, by attention, beside neighbors
+    and the linear probe on the representation; it takes a minute or two."""
     align: bool = False
     """Of recordings of one event, such as videos of several cameras: how well the nearest moments of one are those of
     another. No label is used."""
     future: bool = False
     """Of a run of dpc: how often what comes next in a clip is found by what was predicted, among all that some clips
     show. No label is used."""
+    masks: str = ""
+    """Of images: a folder of masks, of the paths or stems of the images, or the column of DATA that names the mask of
+    each. How well the class of each pixel is told from the encoder's maps: mIoU and Dice."""
+    instances: bool = False
+    """With --masks: numbers above 0 are those of single objects, which are one class."""
+    ignore: NonNegativeInt | None = None
+    """With --masks: the number of pixels that count for nothing, such as 255."""
+    boxes: str = ""
+    """Of images: a .csv of path, xmin, ymin, xmax, ymax and label, a folder of VOC's .xml files, or a COCO .json file.
+    How well objects are found by a light head on the encoder's maps: AP50 and AP."""
+    box_origin: Literal[0, 1] = 0
+    """With --boxes, of a .csv: 1 where pixels are counted from 1 and xmax and ymax are inside the box, as in VOC."""
+    annotated_only: bool = False
+    """With --boxes: leave out images without boxes, which are background otherwise."""
+    steps: PositiveInt = 300
+    """With --boxes, or with --masks --finetune: steps of training."""
+    seeds: PositiveInt = 3
+    """With --boxes: how often the head is trained anew."""
+    finetune: bool = False
+    """With --masks or --boxes: a copy of the encoder is trained with the head."""
+    correspondences: bool = False
+    """Of images: how often a place is found again in another crop of the same image, by the encoder's maps. No label is
+    used."""
+    size: PositiveInt = 256
+    """With --masks, --boxes or --correspondences: the longer side of an image as the encoder sees it, in pixels."""
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
@@ -163,7 +201,26 @@ class Evaluate(OfRun, OnDevice):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(OfRun, OnDevice):
+class Checkpoints(OfRun):
+    """The checkpoints that were kept (`nearfar train --keep-every EPOCHS`) with scores that take no labels, which were
+    measured during training; and the one that --checkpoint auto takes, and why. With DATA that have labels, the kNN
+    accuracy of each too."""
+
+    run: RunArg
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="Labeled data.")] = ""
+    labels: str = ""
+    """Their labels, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    tower: str = ""
+    """With DATA, of an encoder with several towers, the one to measure, by its name."""
+    seed: Seed = 0
+    """Of folds and draws."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report(OfRun):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -179,6 +236,32 @@ class Report(OfRun, OnDevice):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LookAt(OfRun):
+    """What a run has learned, to be looked at: one self-contained HTML page. What is not possible says why."""
+
+    run: RunArg
+    data: DataArg
+    kind: tuple[Look, ...] = ()
+    """What to look at, one or several; all by default. kernels: filters of the first layer. features: maps as colors.
+    attention: of the heads of a vision transformer. similarity: the parts that make a sample similar to another.
+    neighbors, retrieval: what is found, right and wrong. positives: views of a sample that lie apart. negatives: other
+    samples that lie near, with their share of the gradient. clusters: what a prototype or cluster holds."""
+    out: str = ""
+    """Where the page goes; RUN/look.html by default, and then the report shows it too."""
+    force: ForceArg = False
+    labels: str = ""
+    """Labels of the data, as in training."""
+    label_column: str = ""
+    """The column that holds them; that of training if none is named."""
+    checkpoint: CheckpointArg = "last"
+    tower: str = ""
+    """Of an encoder with several towers, the one to look at, by its name."""
+    seed: Seed = 0
+    """Of the samples that are shown."""
+    trust: TrustArg = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(Checked):
     """Weights that load without nearfar: encoder.safetensors, encoder.json, and encoder.py, which loads them and is
     itself run and compared before success is reported. Where the run's own such files are damaged, they are written
@@ -190,11 +273,21 @@ class Export(Checked):
     force: ForceArg = False
     onnx: bool = False
     """An ONNX file too, for any batch size, compared with onnxruntime (pip install 'nearfar[export]')."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which encoder of the run."""
+    checkpoint: CheckpointArg = "last"
     tower: str = ""
     """Of an encoder with several towers, the one to export, by its name."""
     trust: TrustArg = False
+
+
+def opened(path: str, checkpoint: Which, *, tower: str = "", trust: bool = False) -> Run:
+    """The run with the checkpoint that was asked for; says which one `auto` is."""
+    from nearfar.run import load
+
+    run = load(path, checkpoint, tower=tower, trust=trust)
+    if checkpoint == "auto":
+        which = f"epoch {run.checkpoint}" if isinstance(run.checkpoint, int) else "last"
+        print(f"--checkpoint auto is {which}: `nearfar checkpoints` shows why.")
+    return run
 
 
 def embed(argv: list[str]) -> int:
@@ -206,9 +299,7 @@ def embed(argv: list[str]) -> int:
     if is_sharded(asked.out):
         return embed_sharded(asked)
     insist_free(path, force=asked.force)
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     with nullcontext() if asked.out else owned(run.path):
         return _embed(run, asked, path)
 
@@ -218,43 +309,74 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 
     from nearfar.files import replace
 
+    if asked.half and not asked.patches:
+        raise UserError("--half is of the maps that --patches writes: give both, or neither")
+    width, *sides = run.map_shape() if asked.patches else (0,)
     images = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )
     for note in images.notes:
         print(note)
+    kind = np.dtype(np.float16 if asked.half else np.float32)
+    if asked.patches:
+        size = math.prod((len(images), *sides, width, kind.itemsize)) / 2**20
+        cells = " x ".join(map(str, (*sides, width)))
+        print(f"Maps of {counted(len(images), 'samples')} x {cells} numbers of {kind}: {size:,.1f} MiB.")
     features = run.rows(images).numpy()
+    arrays = {"features": features, "names": images.names, "label": images.label}
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            np.savez(
-                file, features=features, names=images.names, label=images.label, classes=np.array(images.classes, str)
-            )
+            np.savez(file, **arrays, classes=np.array(images.classes, str))
+        if asked.patches:
+            _append_maps(temporary, run, images, (*sides, width), kind)
 
     replace(path, write)
-    numbers = f"{counted(len(features), 'samples')} x {features.shape[1]} numbers"
-    print(f"{numbers} (features, names, label, classes): {path}")
+    held = [*arrays, "classes", *(["maps"] if asked.patches else [])]
+    print(f"{counted(len(features), 'samples')} x {features.shape[1]} numbers ({', '.join(held)}): {path}")
     if images.skipped:
         files = counted(len(images.skipped), "files")
         print(f"{files} could not be read: no row, such as of {images.skipped[0][0]!r}")
     return 0
 
 
+def _append_maps(path: Path, run: Run, samples: Samples, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    """Put `maps` into a .npz file, some at a time, as all may be more than memory holds."""
+    import numpy as np
+
+    header = {"descr": kind.str, "fortran_order": False, "shape": (len(samples), *shape)}
+    with zipfile.ZipFile(path, "a") as archive, archive.open("maps.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for maps in run.each_map(samples):
+            if kind.itemsize == 2 and maps.abs().max() > np.finfo(kind).max:
+                raise UserError("maps hold numbers beyond 65,504, the largest of float16: leave out --half")
+            file.write(maps.movedim(1, -1).contiguous().numpy().astype(kind).tobytes())
+
+
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run and print the table."""
     asked = parsed(Evaluate, "evaluate", argv)
     from nearfar import across
+    from nearfar.attentive import attentive
     from nearfar.data.pairs import Asked
-    from nearfar.run import load
     from nearfar.writing import learned_to_write, writing
 
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    if table := _of_places(run, asked):
+        return _tell(run, table)
     run.on(asked.device, asked.batch)
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
+    if asked.attentive:
+        if asked.test:
+            raise UserError(
+                f"--attentive measures splits of DATA, and not --test {asked.test!r}: name one in the labels"
+            )
+        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        return _tell(run, attentive(run, asked.data, **own, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
     if asked.future:
@@ -283,6 +405,48 @@ def evaluate(argv: list[str]) -> int:
     return _tell(run, table)
 
 
+def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
+    """The table of what is where in images, if that is asked for. Raises ValueError where flags do not go together."""
+    flags = {
+        "masks": ("instances", "ignore", "finetune", "size", "steps"),
+        "boxes": ("box_origin", "annotated_only", "finetune", "size", "steps", "seeds"),
+        "correspondences": ("size",),
+    }
+    named = [name for name in flags if getattr(asked, name)]
+    others = ("prompts", "align", "future", "svm", "retrieval", "labels", "label_column", "test", "keep_words")
+    given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(asked, f.name)}
+    own = {name for several in flags.values() for name in several}
+    if named == ["boxes"] and asked.retrieval:
+        flags = {"boxes": ("box_origin", "size")}
+        others = tuple(name for name in others if name != "retrieval")
+    if len(named) > 1 or (named and given & set(others)):
+        which = [*named, *(name for name in others if name in given)][:2]
+        raise UserError(f"{' and '.join(f'--{name}' for name in which)} are measured apart: give one".replace("_", "-"))
+    strange = sorted(name for name in given & own if not any(name in flags[one] for one in named))
+    if strange:
+        takers = " or ".join(f"--{one}" for one, several in flags.items() if strange[0] in several) or "--boxes alone"
+        raise UserError(f"--{strange[0].replace('_', '-')} goes with {takers}")
+    if not named:
+        return None
+    (one,) = named
+    values = {name: getattr(asked, name) for name in (*flags[one], "seed")}
+    if one == "masks":
+        from nearfar.dense.segmentation import segment
+
+        return segment(run, asked.data, asked.masks, **values, say=print)
+    if one == "boxes" and asked.retrieval:
+        from nearfar.dense.instances import find
+
+        return find(run, asked.data, asked.boxes, **values, say=print)
+    if one == "boxes":
+        from nearfar.dense.detection import detect
+
+        return detect(run, asked.data, asked.boxes, **values, say=print)
+    from nearfar.dense.correspondence import correspond
+
+    return correspond(run, asked.data, **values, say=print)
+
+
 def _tell(run: Run, table: dict[str, Any]) -> int:
     """Print a table and what follows from it."""
     from nearfar.cli.demo import print_table
@@ -293,6 +457,23 @@ def _tell(run: Run, table: dict[str, Any]) -> int:
     print(f"\n{table['note']}\n")
     print("\n".join(spoken(read(run.path))))
     print(f"\nResult:  {run.path / 'results' / table['name']}.json\nReport:  {run.report(print)}")
+    return 0
+
+
+def checkpoints(argv: list[str]) -> int:
+    """Show the checkpoints of a run."""
+    asked = parsed(Checkpoints, "checkpoints", argv)
+    if asked.labels and not asked.data:
+        raise UserError(f"--labels {asked.labels!r} are of DATA, and none are given")
+    from nearfar import choosing
+    from nearfar.cli.demo import print_table
+    from nearfar.run import load
+
+    run = load(asked.run, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    given = {"labels": asked.labels or None, "label_column": asked.label_column, "seed": asked.seed}
+    table = choosing.checkpoints(run, asked.data or None, **given, say=print)
+    print_table(table)
+    print(table["note"])
     return 0
 
 
@@ -308,12 +489,36 @@ def report(argv: list[str]) -> int:
 
         print(f"Report: {beside(asked.run, asked.beside, print)}")
         return 0
+    from nearfar import looks
     from nearfar.run import load
 
-    run = load(asked.run, trust=asked.trust).reading(asked.given()).on(asked.device, asked.batch)
+    run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
-        run.explore(asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        looks.show(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
     print(f"Report: {run.report(print)}")
+    return 0
+
+
+def look(argv: list[str]) -> int:
+    """Write a page of what a run has learned."""
+    asked = parsed(LookAt, "look", argv)
+    if asked.out:
+        insist_free(Path(asked.out), force=asked.force)
+    from nearfar import looks
+
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    with nullcontext() if asked.out else owned(run.path):
+        content = looks.look(
+            run, asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
+        )
+        if not asked.out:
+            run.write("look", content)
+        page = looks.page(run, content, Path(asked.out or run.path / "look.html"))
+    for section in content["sections"]:
+        if section["missing"]:
+            print(f"{section['kind']} is not possible here: {section['missing']}.")
+    made = [section["kind"] for section in content["sections"] if not section["missing"]]
+    print(f"Shown: {', '.join(made) or 'nothing'} ({page.stat().st_size / 2**20:.1f} MiB)\nPage: {page}")
     return 0
 
 
@@ -327,9 +532,7 @@ def export(argv: list[str]) -> int:
         from nearfar.export.onnx import insist_onnx
 
         insist_onnx()
-    from nearfar.run import load
-
-    run = load(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust)
     done = run.export(asked.out or None, print)
     print(f"Exported and checked: {done.entries} tensors, {done.parameters:,} parameters, {done.dim} numbers a sample.")
     if done.difference is not None:

@@ -107,6 +107,13 @@ class Samples:
         each += ["digest"] if self.digest is not None else []
         return replace(self, **{name: taken(getattr(self, name)) for name in each})
 
+    def at_most(self, count: int, seed: int) -> Self:
+        """The same samples, or so many of them, drawn with `seed`, in their order."""
+        if len(self) <= count:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        return self.subset(torch.randperm(len(self), generator=generator)[:count].sort().values)
+
     def without_labels(self) -> Self:
         """The same samples, of which no label is known."""
         return replace(self, label=torch.full_like(self.label, MISSING), classes=[])

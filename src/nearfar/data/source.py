@@ -39,6 +39,8 @@ class Views(Protocol):
     # read: where it is there, (*inputs, draws=Draws) -> inputs, what these views want of inputs that were not read yet,
     # such as a crop of a long recording. Training calls it in the thread that fetches; `__call__` takes either. Raises
     # Lost, as `Source.fetch` does.
+    # places: where it is there, (*inputs, draws=Draws) -> V of N x 2 x 3, where in the sample each view lies: see
+    # `nearfar.batch.Batch`. Methods that need it are not for other views.
     # alike: bool, where it is there and true, views of a sample are so alike by nature that even an untrained network
     # finds them, as of sentences, most of whose words are the same.
 

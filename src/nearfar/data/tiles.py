@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -90,7 +91,7 @@ class Thumbnails:
         across = math.ceil(math.sqrt(len(tiles)))
         tiles = torch.cat([tiles, tiles.new_zeros(across**2 - len(tiles), *tiles.shape[1:])])
         sprite = tiles.unflatten(0, (across, across)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-        return {"sprite": data_uri(sprite), "across": across, "side": side}
+        return {"sprite": data_uri(sprite, quality=75), "across": across, "side": side}
 
     def words(self, i: int) -> str:
         return ""
@@ -284,12 +285,18 @@ def contained(uri: object) -> str | None:
     return uri if isinstance(uri, str) and DATA_URI.fullmatch(uri) else None
 
 
-def data_uri(image: Tensor) -> str:
-    """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI."""
-    array = image.permute(1, 2, 0).numpy()
+def data_uri(image: Tensor, quality: int = 82) -> str:
+    """An image (uint8, 1 or 3 x H x W) as a JPEG in a data URI; with a fourth channel, that of opacity, as a PNG."""
+    array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    shown = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    return picture_uri(shown, "PNG" if array.shape[2] == 4 else "JPEG", quality)
+
+
+def picture_uri(image: Image.Image, form: str, quality: int = 82) -> str:
+    """An image in a data URI.  form: "JPEG" or "PNG".  quality: of a JPEG."""
     file = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file, "JPEG", quality=82, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    image.save(file, form, **({"quality": quality, "subsampling": 0} if form == "JPEG" else {}))
+    return f"data:image/{form.lower()};base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _wav_uri(wave: Tensor, rate: int) -> str:

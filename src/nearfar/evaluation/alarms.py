@@ -15,9 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nearfar.evaluation.geometry import alignment, effective_rank, spread, uniformity
+from nearfar.evaluation.geometry import alignment, effective_rank, found, spread, uniformity
 
 ROWS = 128
 """Samples of a batch that are looked at: enough to tell, and quick."""
@@ -84,11 +83,8 @@ def readings(passes: Sequence[Tensor], samples: int) -> dict[str, float]:
     numbers = {"spread": spread(first), "effective_rank": effective_rank(first)}
     if len(views) > 1 and views[1].shape == views[0].shape:
         second = views[1][:ROWS]
-        both = F.normalize(torch.cat([first, second]), dim=1)
-        cosine = (both @ both.T).fill_diagonal_(-math.inf)
-        partner = torch.arange(len(both), device=both.device).roll(len(first))
-        numbers["accuracy"] = 100 * float((cosine.argmax(1) == partner).float().mean())
-        numbers["candidates"] = len(both) - 1
+        numbers["accuracy"] = 100 * found(first, second)
+        numbers["candidates"] = 2 * len(first) - 1
         numbers |= {"alignment": alignment(first, second), "uniformity": uniformity(first)}
     return numbers
 

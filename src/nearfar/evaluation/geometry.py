@@ -26,6 +26,14 @@ def alignment(a: Tensor, b: Tensor) -> float:
     )
 
 
+def found(a: Tensor, b: Tensor) -> float:
+    """The share of rows whose partner is the nearest, by cosine, of all other rows of both, 0 to 1. a, b: N x D."""
+    both = F.normalize(torch.cat([finite(a, "first"), finite(b, "second")]), dim=1)
+    cosine = (both @ both.T).fill_diagonal_(-math.inf)
+    partner = torch.arange(len(both), device=both.device).roll(len(a))
+    return float((cosine.argmax(1) == partner).float().mean())
+
+
 def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
     """log mean exp(-2 |z_i - z_j|^2) over i != j on the unit sphere, from 0 (collapsed) to -4 (arXiv 2005.10242).
 
@@ -43,7 +51,10 @@ def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
 
 
 def effective_rank(x: Tensor) -> float:
-    """exp of the entropy of the normalized singular values of x, N x D, 1 (collapsed) to D (Roy & Vetterli, 2007)."""
+    """exp of the entropy of the normalized singular values of x, N x D, 1 (collapsed) to D (Roy & Vetterli, 2007).
+
+    Of the embeddings of a data set it is RankMe (arXiv 2210.02885), whose eps of 1e-7 only guards the logarithm.
+    """
     x = finite(x, "given").double()
     gram = x.T @ x if x.shape[0] > x.shape[1] else x @ x.T
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()

@@ -142,6 +142,36 @@ def of_answers(
     return Interval(mean, max(low, min(mean, below)), min(high, max(mean, above)))
 
 
+def drawn_often(n: int, *, seed: int, group: Tensor | None = None, draws: int = 1000) -> Tensor:
+    """How often each of n samples counts, for numbers that are no means over them: 1 + draws x n, float64. In the first
+    row each counts once; in the others as often as a bootstrap drew it (Efron, 1979).
+
+    group: n, samples that are drawn together; MISSING: alone.
+    """
+    alone = -2 - torch.arange(n)
+    unit = torch.where(group.cpu() == MISSING, alone, group.cpu()) if group is not None else alone
+    unit = unit.unique(return_inverse=True)[1]
+    count = int(unit.max()) + 1
+    which = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+    often = torch.zeros(which.shape, dtype=torch.float64).scatter_add_(1, which, torch.ones_like(which).double())
+    return torch.cat([torch.ones(1, n, dtype=torch.float64), often[:, unit]])
+
+
+def of_drawn(values: Tensor, *, bounds: tuple[float, float] = PERCENT, seed: int = 0, level: float = 0.95) -> Interval:
+    """A number in per cent, or a difference between two, with its interval over samples and, where there are several,
+    seeds. values: what it is for each row of `drawn_often`, 1 + B, or S x (1 + B) of S seeds. NaN: not defined there.
+    bounds: between which it lies, PERCENT, or POINTS of a difference.
+    """
+    values = values.double().reshape(-1, values.shape[-1])
+    whole, means = values[:, 0], values[:, 1:].nanmean(0)
+    if len(whole) > 1:
+        error, freedom = _over_seeds(whole)
+        means = means + error * torch.from_numpy(np.random.default_rng(seed).standard_t(freedom, len(means)))
+    low, high = means.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    mean = float(whole.mean())
+    return Interval(mean, max(bounds[0], min(mean, low)), min(bounds[1], max(mean, high)))
+
+
 def apart(ours: Interval, theirs: Interval) -> Interval:
     """What ours gains over theirs, where only the two intervals are known (Newcombe's square-and-add, 1998).
 

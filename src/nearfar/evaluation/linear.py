@@ -305,8 +305,8 @@ def _walk(
     # Of many rows, solutions this near to the optimum name held-out rows as well, after a quarter of the passes.
     rough = partial(logistic, tolerance=4 * TOLERANCE) if solver is logistic and len(y) > MANY else solver
     fits, accuracy = [_held_out(x, y, out, classes, rough, grid, products) for out in held], []
-    # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that. But not while
-    # nothing is told: the strongest name the commonest class, and the next few may err more before they say anything.
+    # Two falls in a row end the walk: the weakest strengths take the longest and have never won after that. But not
+    # while nothing is told: the strongest name the commonest class, and the next few may err more.
     share = float(torch.bincount(y).max()) / len(y)
     nothing = 100 * (share + 2 * math.sqrt(share * (1 - share) / len(y)))
     while len(accuracy) < len(grid) and not (max([0, *accuracy]) > nothing and max(accuracy[-2:]) < max(accuracy)):

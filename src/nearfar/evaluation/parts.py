@@ -81,7 +81,7 @@ def together(parts: list[Samples]) -> tuple[Tensor, list[str], Tensor]:
     return torch.cat(label), classes, torch.cat(group)
 
 
-def apart_as_given(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+def of_other_data(parts: list[Samples], label: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """The first data to learn from and the second to test, as one split."""
     known = label != MISSING
     is_test = torch.arange(len(label)) >= len(parts[0])

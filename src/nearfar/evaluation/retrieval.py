@@ -50,12 +50,12 @@ def retrieval(
     q, g = F.normalize(q, dim=1), F.normalize(g, dim=1)
     parts: list[Tensor] = []
     if group is None or g_group is None:
-        parts.append(_measure(q, q_label, g, g_label, same, recall, chunk))
+        parts.append(per_query(q, q_label, g, g_label, same, recall, chunk))
     else:
         for name in group[group != MISSING].unique():
             a, b = group == name, g_group == name
             if b.any():
-                parts.append(_measure(q[a], q_label[a], g[b], g_label[b], same, recall, chunk))
+                parts.append(per_query(q[a], q_label[a], g[b], g_label[b], same, recall, chunk))
     rows = torch.cat(parts) if parts else q.new_empty(0, 4 + len(recall))
     if not len(rows):
         raise UserError(
@@ -84,7 +84,7 @@ def retrieval(
     return result("retrieval", numbers, config)
 
 
-def _measure(
+def per_query(
     query: Tensor,
     query_label: Tensor,
     gallery: Tensor,
@@ -92,8 +92,14 @@ def _measure(
     same: bool,
     recall: Sequence[int],
     chunk: int | None,
+    *,
+    skip: bool = True,
 ) -> Tensor:
-    """For each query with a relevant item: AP, R-precision, AP@R, prevalence and each recall, 0 to 1: Q' x (4 + K)."""
+    """For each query: AP, R-precision, AP@R, prevalence and each recall, 0 to 1: Q x (4 + K).
+
+    query, gallery: of unit length.  same: whether they are the same, and each query ranks all the others.
+    skip: leave out queries without a relevant item; else their numbers are 0, or NaN.
+    """
     measured = []
     chunk = chunk or max(1, min(1024, (1 << 21 if query.device.type == "cpu" else 1 << 26) // len(gallery)))
     length = len(gallery)
@@ -119,7 +125,7 @@ def _measure(
             1, row, torch.stack([number / rank, inside.double(), number / rank * inside]) / count
         )
         numbers = [*sums, total / (length - same), *(best <= k for k in recall)]
-        measured.append(torch.stack([n.double() for n in numbers], 1)[total > 0].cpu())
+        measured.append(torch.stack([n.double() for n in numbers], 1)[(total > 0) | (not skip)].cpu())
     return torch.cat(measured) if measured else torch.empty(0, 4 + len(recall), dtype=torch.float64)
 
 

@@ -85,5 +85,8 @@ class InstDisc(Method):
         for v in views:  # one view after the other, so that the order is that of one process
             self.bank.write(batch.index, v, keep=self.momentum, group=batch.group)
 
+    def pushes_at(self) -> float | None:
+        return self.contrast.temperature
+
     def chance(self, batch: Batch) -> Tensor | None:
         return self.contrast.chance(batch, len(batch.views), self.bank, self.clock.generator())

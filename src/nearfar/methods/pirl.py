@@ -81,6 +81,9 @@ class PIRL(InstDisc):
         order = orders(len(view), self.grid**2, generator=generator)
         return normalize(self.patches(each_patch(self.embed, shuffle(patches, order))))
 
+    def pushes_at(self) -> float | None:
+        return self.contrast.temperature
+
     def chance(self, batch: Batch) -> Tensor | None:
         first, second = (self.contrast.chance(batch, 1, self.bank, self.clock.generator(n)) for n in (2, 3))
         return None if first is None or second is None else self.weight * first + (1 - self.weight) * second

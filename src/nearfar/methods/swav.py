@@ -93,5 +93,8 @@ class SwAV(Method):
                 if queue is not None:
                     queue.enqueue(keys)
 
+    def pushes_at(self) -> float | None:
+        return None  # rows meet prototypes, and no other samples
+
     def chance(self, batch: Batch) -> float:
         return math.log(len(self.prototypes.weight))

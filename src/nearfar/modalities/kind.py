@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -25,6 +25,9 @@ from nearfar.data.source import Views
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError, counted, printable
 from nearfar.files import run_file
+from nearfar.looking.features import laid_over
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import as_places, similarity_map
 from nearfar.machine import pick_device
 from nearfar.method import Encoder
 from nearfar.modalities import insist_samples
@@ -36,6 +39,7 @@ from nearfar.modalities.examination import (
     equal_samples,
     method_advice,
 )
+from nearfar.ops.explanation import at_rest
 from nearfar.settings import Facts
 
 
@@ -244,6 +248,10 @@ class Kind:
         """Whether the encoder that the settings name is several networks, for methods that contrast what they see."""
         return False
 
+    def mapped(self, settings: Any) -> bool:
+        """Whether the encoder that the settings name has maps: see `Encoder.maps`."""
+        return False
+
     def sequential(self, settings: Any) -> bool:
         """Whether the encoder that the settings name sees a sample as a sequence of steps: see `Encoder.steps`."""
         return False
@@ -351,6 +359,18 @@ class Kind:
         blocks = [(samples, index) for samples in parts for index in torch.arange(len(samples)).split(512)]
         return {self.raw_name: torch.cat([self.raw(samples, index, encoder) for samples, index in blocks])}
 
+    def whole_facts(self, encoder: Encoder, side: int) -> dict[str, Any]:
+        """What `open_as` is to go by instead of what training did, so that samples can be seen whole.
+
+        side: of the views, in pixels, where the network takes it; else its own.
+        Raises ValueError for samples in which nothing has a place, and for encoders without maps.
+        """
+        raise UserError(f"{self.noun} are not measured by what is where in them: images are")
+
+    def whole(self, samples: Any, encoder: Encoder) -> Whole:
+        """Samples that were opened so, seen whole."""
+        raise NotImplementedError
+
     def describe(self, facts: dict[str, Any]) -> str:
         """A word on what the encoder takes, such as "at 32 px"."""
         return ""
@@ -381,6 +401,25 @@ class Kind:
         for row, line in enumerate(lines):
             ImageDraw.Draw(sheet).text((20, 20 + 40 * row), line, fill=(40, 40, 40), font=font)
         return sheet
+
+    def pictures(self, encoder: Encoder, view: Any) -> Tensor:
+        """What a view of an encoder looks like, for pages that show what it makes of it: N x 3 x H x W, in [0, 1].
+
+        Raises ValueError where it is not looked at.
+        """
+        raise UserError(f"views of {self.noun} are not looked at as pictures")
+
+    def similar_parts(self, encoder: Encoder, view: Any, target: Tensor) -> list[Parts]:
+        """Which parts of each sample of a view make it similar to a row of its own: N.  target: N x dim.
+
+        Here maps over pictures: see `nearfar.looking.similarity.similarity_map`.
+        Raises ValueError where that is not known of the encoder or the kind.
+        """
+        shown = self.pictures(encoder, view)
+        with at_rest(encoder), torch.no_grad():
+            channels, *places = encoder.maps(view)[-1].shape[1:]
+        cam = similarity_map(encoder, encoder.looked_at(), view, target, channels=channels)
+        return [Parts(picture=one) for one in laid_over(shown, as_places(cam, *places))]
 
     def picture(self, pixels: Tensor) -> Image.Image:
         """Of a kind of `pixels`: one sample, C x H x W, uint8, as an image that loses nothing."""
@@ -456,6 +495,29 @@ def _only(module: Any) -> Kind:
     if len(kinds) != 1:
         raise UserError(f"{module.__file__!r} must hold one class that extends nearfar.Kind, and holds {len(kinds)}")
     return kinds[0]()
+
+
+class Whole(Protocol):
+    """Samples seen whole, as squares in which everything has a place, from the upper left."""
+
+    @property
+    def side(self) -> int:
+        """Of the squares, in pixels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def extent(self, i: int, /) -> tuple[int, int]:
+        """Rows and columns of its square that sample i takes."""
+        ...
+
+    def size(self, i: int, /) -> tuple[int, int]:
+        """Width and height of sample i as it is stored, in pixels."""
+        ...
+
+    def view(self, index: Tensor, /) -> Tensor:
+        """Some of the squares: n x C x side x side, in [0, 1]."""
+        ...
 
 
 @torch.no_grad()

@@ -74,6 +74,33 @@ def maps(net: Any, x: Tensor, count: int = 4) -> list[Tensor]:
     return [given[i] for i in at.tolist()]
 
 
+def map_dim(net: Any) -> int:
+    """The channels of the last of them."""
+    return net.feature_info[-1]["num_chs"]
+
+
+def with_map(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network makes of images, N x dim, and the last of its maps, of one pass."""
+    features, (last,) = net.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")
+    return net.forward_head(features), last
+
+
+def looked_at(net: Any, name: str) -> nn.Module:
+    """The last layer whose places all count for what a network gives: of a transformer the norm in front of its last
+    attention, as behind that the class token alone may be looked at; else its last stage.
+
+    Raises ValueError where timm does not say which that is.
+    """
+    blocks = getattr(net, "blocks", None)
+    if isinstance(blocks, nn.Sequential) and len(blocks) and isinstance(getattr(blocks[-1], "norm1", None), nn.Module):
+        return blocks[-1].get_submodule("norm1")
+    stages = getattr(net, "feature_info", None)
+    try:
+        return net.get_submodule(stages[-1]["module"])  # pyright: ignore[reportOptionalSubscript]
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{name} does not say which of its layers gives the last maps") from error
+
+
 def source(name: str, net: Any, *, channels: int, size: int, small_stem: bool) -> tuple[list[str], bool]:
     """The lines of Python that build it as `net` from torch and timm alone, and whether it is timm's unchanged."""
     img_size = f", img_size={size}" if fixed_size(name) not in (None, size) else ""

@@ -73,6 +73,8 @@ class Generator(nn.Module):
         widths = [4 * width] * (blocks + 1) if blocks <= 3 else [width * min(2**i, 16) for i in range(blocks, -1, -1)]
         self.latent, self.part, self.first = latent, max(1, latent // (blocks + 1)), widths[0]
         self.classes = nn.Embedding(classes, class_dim) if classes else None
+        if self.classes is not None:
+            nn.init.orthogonal_(self.classes.weight)  # rows of norm 1: longer ones would drown the noise beside them
         self.start = spectral(nn.Linear(self.part, widths[0] * self.base**2))
         code = self.part + (class_dim if classes else 0)
         self.blocks = nn.ModuleList([Up(a, b, code) for a, b in pairwise(widths)])

@@ -25,7 +25,12 @@ class Spectral(_SpectralNorm):
 
 
 def spectral(layer: M) -> M:
-    """The layer, with weights (a matrix, or the kernels of a convolution) of spectral norm 1. In place."""
+    """The layer, with weights (a matrix, or the kernels of a convolution) of spectral norm 1. In place.
+
+    They begin anew as orthogonal ones, as in BigGAN: of other random weights only the largest singular value would be
+    1, and layer by layer little would be left of what goes in.
+    """
+    nn.init.orthogonal_(layer.get_parameter("weight"))
     register_parametrization(layer, "weight", Spectral(layer.get_parameter("weight").detach()))
     return layer
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.distributed import normalize
 from nearfar.errors import UserError
-from nearfar.method import Encoder, Stage, Traced
+from nearfar.method import Encoder, Stage, Traced, WithCells
 from nearfar.nn.apply import Apply
 
 TOWERS = "towers"
@@ -59,6 +59,11 @@ class Towers(Encoder):
         """The towers, each of which takes the whole view and sees its part."""
         return [Stage(Apply(itemgetter(name)), self.tower(name), dim=self.tower(name).dim) for name in self.of]
 
+    def _mapping(self) -> list[Stage]:
+        raise UserError(
+            f"an encoder with several towers has no map of its own: take one (--tower), {' or '.join(self.of)}"
+        )
+
     def preparation(self) -> dict[str, Any]:
         return {name: self.tower(name).preparation() for name in self.of}
 
@@ -77,8 +82,22 @@ class Joint(Encoder):
     def forward(self, view: Any) -> Tensor:
         return self.joint(self.trunk(view))
 
+    def looked_at(self) -> nn.Module:
+        return self.trunk.looked_at()
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Any:
         return self.trunk.example(n, generator)
+
+    def maps(self, view: Any) -> list[Tensor]:
+        return self.trunk.maps(view)
+
+    @property
+    def map_dim(self) -> int:
+        return self.trunk.map_dim
+
+    def with_map(self, view: Any) -> tuple[Tensor, Tensor]:
+        row, maps = self.trunk.with_map(view)
+        return self.joint(row), maps
 
     def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
         return self.trunk.captioner(reads, width=width, layers=layers)
@@ -108,29 +127,10 @@ class Joint(Encoder):
         return self.trunk.preparation()
 
 
-class WithMaps(Encoder):
-    """An encoder that gives behind its row what the last maps of its network show, place by place: N x (dim + M C).
-
-    reads: C, the channels of a map. Raises ValueError where the network has no stages.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder, self.dim, self.reads = encoder, encoder.dim, trunk(encoder).stages()[-2].dim
-
-    def forward(self, view: Any) -> Tensor:
-        *blocks, last = trunk(self.encoder).stages()
-        for block in blocks:
-            view = block(view)
-        row = last(view)
-        row = self.encoder.joint(row) if isinstance(self.encoder, Joint) else row
-        return torch.cat([row, view.flatten(2).transpose(1, 2).flatten(1)], 1)
-
-
 class Reading:
     """The networks of towers of which one is written, word by word, of what the others give.
 
-    write: the name of that one, by default the last.  maps: of the others, see `WithMaps`.  width: of what is read.
+    write: the name of that one, by default the last.  maps: of the others, see `WithCells`.  width: of what is read.
     Raises ValueError for an encoder without towers, a name that none has, and maps of several widths.
     """
 
@@ -140,7 +140,7 @@ class Reading:
         self.names, self.maps, self.write = list(encoder.of), maps, write or list(encoder.of)[-1]
         self.others = [name for name in self.names if name != self.write]
         self.dim = encoder.tower(self.write).dim
-        widths = {WithMaps(encoder.tower(name)).reads for name in self.others} if maps else {self.dim}
+        widths = {encoder.tower(name).map_dim for name in self.others} if maps else {self.dim}
         if len(widths) > 1:
             raise UserError(f"--maps: they have {' and '.join(map(str, widths))} channels, and one decoder reads them")
         self.width = widths.pop()
@@ -156,7 +156,7 @@ class Reading:
         """The towers, for `Method.embed_streams`, those that are read with their maps, if these are wanted."""
         towers = [encoder.tower(name) for name in self.names]
         if self.maps:
-            towers = [t if n == self.write else WithMaps(t) for n, t in zip(self.names, towers, strict=True)]
+            towers = [t if n == self.write else WithCells(t) for n, t in zip(self.names, towers, strict=True)]
         return [Stage(Apply(itemgetter(n)), t, dim=t.dim) for n, t in zip(self.names, towers, strict=True)]
 
     def apart(self, made: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:

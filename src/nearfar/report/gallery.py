@@ -16,7 +16,7 @@ class Tile:
     """A sample in a group.
 
     content: what its face draws.  similarity: to the query, or to its neighbors.  agreement: whether its label is that
-    of the first of the group: "same", "other", or "" where that is not asked or not known.
+    of the first of the group: "same", "other", or "" where that is not asked or not known.  remark: a few words on it.
     """
 
     name: str
@@ -24,15 +24,18 @@ class Tile:
     content: Mapping[str, Any]
     similarity: float | None = None
     agreement: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tiles that belong together, the query or the first copy first. size: how many there are, shown or not."""
+    """Tiles that belong together, the query or the first copy first. size: how many there are, shown or not.
+    heading: what they have in common, or ""."""
 
     tiles: list[Tile]
     size: int
     labels_differ: bool = False
+    heading: str = ""
 
     @property
     def similarities(self) -> list[float]:
@@ -57,17 +60,22 @@ class Gallery:
 
 def neighbors(record: Record) -> Gallery | None:
     """A group for each query: it, and what is nearest to it by cosine."""
-    return None if record.neighbors is None else _grid(record.neighbors)
+    return None if record.neighbors is None else neighbor_gallery(record.neighbors)
 
 
 def found(record: Record) -> list[tuple[str, Gallery]]:
     """For each direction, "image to text", a group for each query: it, and what it finds on the other side."""
-    return [(grid["name"], _grid(grid)) for grid in record.found]
+    return [(grid["name"], neighbor_gallery(grid)) for grid in record.found]
 
 
-def _grid(grid: Mapping[str, Any]) -> Gallery:
+def neighbor_gallery(grid: Mapping[str, Any]) -> Gallery:
+    """A group for each query of a grid, as `nearfar.report.samples.neighbor_grid` gives it."""
     groups = [
-        Group([_tile(query), *(_tile(near, query) for near in query["neighbors"])], 1 + len(query["neighbors"]))
+        Group(
+            [_tile(query), *(_tile(near, query) for near in query["neighbors"])],
+            1 + len(query["neighbors"]),
+            heading=str(query.get("heading", "")),
+        )
         for query in grid["queries"]
     ]
     return _gallery(grid, groups, {})
@@ -102,4 +110,4 @@ def _tile(tile: Mapping[str, Any], first: Mapping[str, Any] | None = None) -> Ti
     agreement = ""
     if first is not None and None not in (tile["label"], first["label"]):
         agreement = "same" if tile["label"] == first["label"] else "other"
-    return Tile(tile["name"], tile["label"], tile, tile["similarity"], agreement)
+    return Tile(tile["name"], tile["label"], tile, tile["similarity"], agreement, str(tile.get("remark", "")))

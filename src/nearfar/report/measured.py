@@ -30,6 +30,7 @@ def results_table(
     titles = {
         "knn": "kNN (%)",
         "linear": "linear (%)",
+        "attentive": "attentive (%)",
         "svm": "SVM (%)",
         "recall_1": "recall@1 (%)",
         "recall_5": "recall@5 (%)",

@@ -69,12 +69,15 @@ const map = {
   chips: document.querySelector(".chips"),
   panel: document.querySelector(".near"),
   hover: document.querySelector(".hover"),
+  by: "label", // what points are colored by
+  tint: [], // of each point, by that
   shown: null, // the class that is brought forward, or null for all
   chosen: null, // the point that was clicked
   named: palette.length, // so many classes have a color
 };
 
 function classesOf(labels) {
+  map.named = palette.length;
   const count = new Map();
   for (const label of labels) if (label !== null) count.set(label, (count.get(label) || 0) + 1);
   const byCount = [...count.keys()].sort((a, b) => count.get(b) - count.get(a));
@@ -136,8 +139,8 @@ function drawMap() {
   Plotly.react(map.plot, [{
     x: map.x, y: map.y, type, mode: "markers", hoverinfo: "none",
     marker: {
-      size: map.x.length > 1500 ? 5 : 7, color: map.label.map(colorOf), line: { width: 0 },
-      opacity: map.label.map(opacity),
+      size: map.x.length > 1500 ? 5 : 7, color: map.tint.map(colorOf), line: { width: 0 },
+      opacity: map.tint.map(opacity),
     },
   }, {
     x: rings.map((i) => map.x[i]), y: rings.map((i) => map.y[i]), type: "scatter", mode: "markers", hoverinfo: "skip",
@@ -148,13 +151,36 @@ function drawMap() {
   }), { responsive: true, displayModeBar: false, scrollZoom: false, doubleClick: "reset" });
 }
 
+// What points can be colored by: labels, and what else is known of the samples.
+function colorBy(name) {
+  map.by = name;
+  map.tint = name === "label" ? map.label : map.colors[name];
+  map.classes = classesOf(map.tint);
+  map.shown = null;
+  drawChips();
+}
+
+function chooser() {
+  const others = Object.keys(map.colors || {});
+  const known = map.label.some((label) => label !== null) ? ["label", ...others] : others;
+  if (!known.length) return null;
+  const select = make("select", "by");
+  select.setAttribute("aria-label", "Color points by");
+  select.append(...known.map((name) => new Option(`color by ${name}`, name, false, name === map.by)));
+  if (!known.includes(map.by)) select.prepend(new Option("one color", "label", true, true));
+  select.onchange = () => { colorBy(select.value); drawMap(); map.chips.querySelector(".by").focus(); };
+  return select;
+}
+
 function drawChips() {
+  const by = chooser();
+  map.chips.replaceChildren(...(by ? [by] : []));
   if (!map.classes.length) return;
   const top = map.classes.slice(0, map.named);
   const press = (label) => {
     map.shown = map.shown === label ? null : label;
     for (const chip of map.chips.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.label === map.shown));
-    const select = map.chips.querySelector("select");
+    const select = map.chips.querySelector(".rest");
     if (select) select.value = String(map.classes.indexOf(map.shown));
     drawMap();
   };
@@ -170,9 +196,9 @@ function drawChips() {
     map.chips.append(chip);
   }
   if (map.classes.length > top.length) {
-    const select = make("select");
-    select.setAttribute("aria-label", "Bring a class forward");
-    select.append(new Option(`all ${map.classes.length} classes`, "-1"), ...map.classes.map((label, i) => new Option(label, String(i))));
+    const select = make("select", "rest");
+    select.setAttribute("aria-label", "Bring some points forward");
+    select.append(new Option(`all ${map.classes.length}`, "-1"), ...map.classes.map((label, i) => new Option(label, String(i))));
     select.onchange = () => press(map.classes[Number(select.value)] ?? map.shown);
     map.chips.append(select);
   }
@@ -183,6 +209,7 @@ function showHover(event) {
   if (point.curveNumber !== 0) return;
   const i = point.pointIndex;
   const lines = map.label[i] === null ? [] : [make("b", "", map.label[i])];
+  if (map.by !== "label" && map.tint[i] !== null) lines.push(make("span", "", map.tint[i] + " · "));
   lines.push(make("span", "", map.name[i]));
   const { worded, alone } = faces[map.face];
   map.hover.classList.toggle("wide", worded);
@@ -226,9 +253,8 @@ function draw() {
 }
 
 if (map.plot) {
-  map.classes = classesOf(map.label);
+  colorBy("label");
   if (map.sprite) document.head.append(make("style", "", `.sprite { background-image: url("${map.sprite}"); }`));
-  drawChips();
 }
 draw();
 if (map.plot) {

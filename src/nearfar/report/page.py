@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from nearfar.owner import owned
 from nearfar.report.confusion import Confusion, confusions
 from nearfar.report.gallery import Gallery, copies, found, neighbors, outliers
 from nearfar.report.html import render, write
+from nearfar.report.look import Section, page_sections
 from nearfar.report.numbers import duration, flat
 from nearfar.report.record import Record, read
 from nearfar.report.results import Card, Results, ResultsTable, cards, class_tables, results
@@ -31,6 +31,7 @@ class RunPage:
     facts: names and values of the header.  folder: of the run, quoted for a shell.  classifier: whether it is one.
     encoder_only: whether the curves are of the encoder, which a classifier took as it was.
     results, cards, classes: of results/*.json; classes has title and table of single classes.
+    look: what was learned, to be looked at.
     written: concepts, what was written for them, and a true sentence, of some.
     map: as stored, for the script.  views: the contact sheet, a data URI.
     damaged: the names of files that could not be read.
@@ -51,6 +52,7 @@ class RunPage:
     neighbors: Gallery | None
     found: list[tuple[str, Gallery]]
     written: list[list[str]]
+    look: list[Section]
     outliers: Gallery | None
     copies: Gallery | None
     views: str | None
@@ -103,9 +105,10 @@ def page_data(record: Record) -> RunPage:
         neighbors=neighbors(record),
         found=found(record),
         written=record.written,
+        look=page_sections(record.look),
         outliers=outliers(record),
         copies=copies(record),
-        views=f"data:image/png;base64,{base64.b64encode(record.views).decode()}" if record.views else None,
+        views=record.views,
         confusions=confusions(record),
         classes=class_tables(record),
         notes=[*record.damage, *record.notes],

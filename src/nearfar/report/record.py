@@ -15,6 +15,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
 - `skipped.csv`: a heading, then rows of name, reason.   - `views.png`.   - `checkpoints/*`.
 - `results/map.json`, `neighbors.json`, `copies.json` and `outliers.json`: see `embedding_map`, `neighbor_grid`,
   `copy_sets` and `outliers`.   - `results/found.json`: `directions`, each a `name` and what `found_grid` gives.
+- `results/look.json`: `run`, `checkpoint`, `data`, and `sections`, as `nearfar.report.look` gives them.
 - `results/written.json`: `rows`, each concepts, what was written for them, and a true sentence.
 - `results/NAME.json`, all others: a table,
 
@@ -48,15 +49,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nearfar.data.tiles import FACES, Face
+from PIL import Image
+
+from nearfar.data.tiles import FACES, Face, contained, picture_uri
 from nearfar.errors import NotFound, UserError
 from nearfar.files import read_json, read_yaml
+from nearfar.looking import LOOKS
 from nearfar.training.directory import read_environment, read_skipped, unchanged
 from nearfar.training.journal import Journal
 
-SPECIAL = ("map", "neighbors", "copies", "outliers", "found", "written")
+SPECIAL = ("map", "neighbors", "copies", "outliers", "found", "written", "look")
 REMEDIES = dict.fromkeys(SPECIAL, "`nearfar report RUN --data DATA` writes it again") | {
     "found": "`nearfar evaluate RUN DATA` writes it again",
+    "look": "`nearfar look RUN DATA` writes it again",
     "written": "`nearfar evaluate RUN DATA` writes it again",
     "finetune": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
     "classifier": "make the classifier again, with `nearfar finetune` or `nearfar distill`",
@@ -84,8 +89,9 @@ class Record:
     outliers: dict[str, Any] | None = None
     found: list[dict[str, Any]] = field(default_factory=list)
     written: list[list[str]] = field(default_factory=list)
+    look: dict[str, Any] | None = None
     classifier: dict[str, Any] | None = None
-    views: bytes | None = None
+    views: str | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -141,6 +147,7 @@ def read(run_dir: str | Path) -> Record:
     record.outliers = attempt("results/outliers.json", _outliers, None)
     record.found = attempt("results/found.json", _found, [])
     record.written = attempt("results/written.json", _written, [])
+    record.look = attempt("results/look.json", lambda path: check_look(_json(path)), None)
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
             record.tables[path.stem] = table
@@ -160,9 +167,11 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path, REMEDIES.get(path.stem, "remove it, and measure again, as by `nearfar evaluate`"))
 
 
-def _views(path: Path, config: dict[str, Any]) -> bytes:
-    """The sheet of views. Without its config nothing says whether it is the one that was written."""
-    return (unchanged(path.parent, path.name, config) if config else path).read_bytes()
+def _views(path: Path, config: dict[str, Any]) -> str:
+    """The sheet of views as a data URI, a quarter of the size that it has as PNG. Without its config nothing says
+    whether it is the one that was written."""
+    with Image.open(unchanged(path.parent, path.name, config) if config else path) as sheet:
+        return picture_uri(sheet.convert("RGB"), "JPEG")
 
 
 def _metrics(path: Path, damage: list[str]) -> list[dict[str, Any]]:
@@ -217,6 +226,8 @@ def _map(path: Path) -> dict[str, Any]:
     drawn = _json(path)
     points = range(len(drawn["x"]))
     counts = {key: len(drawn[key]) for key in ("x", "y", "name", "label", "near", "similarity")}
+    colors = drawn.get("colors", {})
+    counts |= {f"the colors by {name}": len(values) for name, values in colors.items()}
     if len(set(counts.values())) != 1:
         raise UserError(f"its lists differ in length: {counts}")
     if None in map(_finite, [*drawn["x"], *drawn["y"]]):
@@ -227,12 +238,19 @@ def _map(path: Path) -> dict[str, Any]:
         raise UserError(f"`placed` is {drawn['placed']!r}: known are t-SNE, collapsed and few")
     _face(drawn).check_map(drawn, len(points))
     drawn["similarity"] = [[_finite(value) for value in row] for row in drawn["similarity"]]
+    drawn["colors"] = {
+        str(name): [None if value is None else str(value) for value in values] for name, values in colors.items()
+    }
     return drawn | {"total": int(drawn["total"]), "perplexity": _finite(drawn["perplexity"])}
 
 
 def _neighbors(path: Path) -> dict[str, Any]:
     """A neighbor grid whose every tile is whole, with similarities that are finite or None."""
-    grid = _json(path)
+    return check_grid(_json(path))
+
+
+def check_grid(grid: dict[str, Any]) -> dict[str, Any]:
+    """Bring what `nearfar.report.samples.neighbor_grid` gave into the form that templates take."""
     face = _face(grid)
     for query in grid["queries"]:
         _check_tiles([query, *query["neighbors"]], grid, face)
@@ -243,11 +261,28 @@ def _found(path: Path) -> list[dict[str, Any]]:
     """Grids of what one side of pairs finds in another, each with its name."""
     grids = _json(path)["directions"]
     for grid in grids:
-        grid["name"] = str(grid["name"])
-        face = _face(grid)
-        for query in grid["queries"]:
-            _check_tiles([query, *query["neighbors"]], grid, face)
+        check_grid(grid)["name"] = str(grid["name"])
     return grids
+
+
+def check_look(content: dict[str, Any]) -> dict[str, Any]:
+    """Bring what `nearfar.report.look` gave into the form that templates take: known sections alone, whose pictures are
+    inside the page."""
+    for one in content["sections"]:
+        if one["kind"] not in LOOKS:
+            raise UserError(f"there is no section {one['kind']!r}: known are {', '.join(LOOKS)}")
+        one.update({key: str(one[key]) for key in ("missing", "finding")})
+        for row in one["rows"]:
+            row.update(name=str(row["name"]), words=str(row["words"]))
+            row["label"] = None if row["label"] is None else str(row["label"])
+            for scored in row["scored"]:
+                words = [(str(word), max(-1.0, min(1.0, _finite(share) or 0.0))) for word, share in scored["words"]]
+                scored.update(caption=str(scored["caption"]), words=words)
+            for picture in row["pictures"]:
+                picture.update(caption=str(picture["caption"]), alt=str(picture["alt"]), uri=contained(picture["uri"]))
+        if one["grid"] is not None:
+            check_grid(one["grid"])
+    return content | {key: str(content[key]) for key in ("run", "checkpoint", "data")}
 
 
 def _written(path: Path) -> list[list[str]]:

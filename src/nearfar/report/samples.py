@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.batch import MISSING
+from nearfar.clustering.kmeans import kmeans
+from nearfar.data.samples import Samples
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
 from nearfar.evaluation.knn import neighbors
+
+MOST_CLUSTERS = 64
+"""That are looked for in the representation."""
 
 
 def neighbor_grid(
@@ -26,33 +32,65 @@ def neighbor_grid(
     neighbors: int = 7,
     side: int = 72,
     seed: int = 0,
+    chosen: Tensor | None = None,
 ) -> dict[str, Any]:
     """The content of results/neighbors.json: some samples, and the samples nearest to each by cosine.
 
     features: N x D.  queries: how many samples, drawn with `seed` and spread over the classes.  neighbors: how many of
-    each.  side: of a tile, in pixels.
+    each.  side: of a tile, in pixels.  chosen: these samples instead, int64.
     Gives {"queries": [{"name", "label", "neighbors": [{"name", "label", "similarity"}]}], "protocol": {...}}, with what
     the face of the tiles adds to the whole and to each tile (`nearfar.data.tiles`). A label is the name of a class, or
     None.
     """
-    unit = _unit(features)  # N x D
-    label = tiles.label
-    order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
-    count: Counter[int] = Counter()
-    turn = {}
-    for i in order:
-        turn[i] = count[int(label[i])]
-        count[int(label[i])] += 1
-    chosen = torch.tensor(sorted(order, key=lambda i: turn[i])[:queries])  # Q
-    near, similarity = _nearest(unit, chosen, neighbors)  # Q x K, Q x K
+    unit = unit_rows(features)  # N x D
+    chosen = spread(tiles.label, queries, seed) if chosen is None else chosen  # Q
+    near, similarity = nearest(unit, chosen, neighbors)  # Q x K, Q x K
+    protocol = {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed}
+    return groups_of(tiles, chosen, near, similarity, side=side) | {"protocol": protocol}
+
+
+def groups_of(
+    tiles: Tiles,
+    chosen: Tensor,
+    near: Tensor,
+    similarity: Tensor,
+    *,
+    side: int = 72,
+    headings: Sequence[str] = (),
+    remarks: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:
+    """Groups of samples, each behind its first, as `neighbor_grid` gives them.
+
+    chosen: the first of each, Q int64.  near, similarity: the others, Q x K.  headings: over each group.  remarks: on
+    the others, a few words each.
+    """
     tile = tiles.each(torch.cat([chosen, near.flatten()]), side)
+    headings, remarks = headings or [""] * len(chosen), remarks or [[""] * near.shape[1]] * len(chosen)
+    rows = zip(chosen.tolist(), near.tolist(), similarity.tolist(), headings, remarks, strict=True)
     return tiles.head() | {
         "queries": [
-            tile[query] | {"neighbors": [tile[j] | {"similarity": round(s, 4)} for j, s in zip(js, ss, strict=True)]}
-            for query, js, ss in zip(chosen.tolist(), near.tolist(), similarity.tolist(), strict=True)
-        ],
-        "protocol": {"version": 1, "similarity": "cosine", "gallery": len(unit), "seed": seed},
+            tile[query]
+            | {"heading": heading}
+            | {
+                "neighbors": [
+                    tile[j] | {"similarity": round(s, 4), "remark": remark}
+                    for j, s, remark in zip(js, ss, said, strict=True)
+                ]
+            }
+            for query, js, ss, heading, said in rows
+        ]
     }
+
+
+def spread(label: Tensor, count: int, seed: int) -> Tensor:
+    """Some samples, drawn with `seed` and spread over the classes: positions, `count` int64 at most.  label: N."""
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))[:10_000].tolist()
+    met: Counter[int] = Counter()
+    turn = {}
+    for i in order:
+        turn[i] = met[int(label[i])]
+        met[int(label[i])] += 1
+    return torch.tensor(sorted(order, key=lambda i: turn[i])[:count], dtype=torch.int64)
 
 
 def found_grid(
@@ -72,7 +110,7 @@ def found_grid(
     query: Q x D.  gallery: N x D.  samples: of which each of these is, Q and N.  tiles: of the samples.  found: how
     many for each query.
     """
-    unit, others = _unit(query), _unit(gallery)
+    unit, others = unit_rows(query), unit_rows(gallery)
     chosen = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:queries].sort().values
     cosine, near = (unit[chosen] @ others.T).topk(min(found, len(others)), dim=1)
     told = replace(tiles, label=torch.arange(len(tiles.names)), classes=tiles.names)
@@ -95,13 +133,16 @@ def embedding_map(
     neighbors: int = 8,
     side: int = 40,
     seed: int = 0,
+    colors: Mapping[str, Sequence[str | None]] | None = None,
 ) -> dict[str, Any]:
     """The content of results/map.json: t-SNE (van der Maaten and Hinton 2008), started from the PCA.
 
-    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  Others: see `neighbor_grid`.
-    Gives {"x", "y", "name", "label": one of each per point; "near", "similarity": points x K, nearest by cosine among
-    the points; "total": N; "placed": "t-SNE", or why not ("collapsed", "few"); "perplexity"; "protocol"}, with what
-    the face of the tiles adds.
+    features: N x D, finite.  limit: the most points; of more samples, drawn with `seed`.  colors: what points can be
+    colored by besides their labels, such as groups: by its name, a name for each sample, or None.  Others: see
+    `neighbor_grid`.
+    Gives {"x", "y", "name", "label": one of each per point; "colors": likewise, by name; "near", "similarity": points x
+    K, nearest by cosine among the points; "total": N; "placed": "t-SNE", or why not ("collapsed", "few"); "perplexity";
+    "protocol"}, with what the face of the tiles adds.
     Raises ValueError for features that are not finite.
     """
     if not features.isfinite().all():
@@ -111,8 +152,8 @@ def embedding_map(
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
-    unit = _unit(features[chosen])  # n x D
-    near, similarity = _nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
+    unit = unit_rows(features[chosen])  # n x D
+    near, similarity = nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
     place, placed, perplexity = _place(unit, seed)  # n x 2
     return {
         **tiles.head(),
@@ -121,6 +162,7 @@ def embedding_map(
         "y": place[:, 1].tolist(),
         "name": [tiles.names[i] for i in chosen.tolist()],
         "label": [tiles.class_name(i) for i in chosen.tolist()],
+        "colors": {name: [values[i] for i in chosen.tolist()] for name, values in (colors or {}).items()},
         "near": near.tolist(),
         "similarity": [[round(s, 4) for s in row] for row in similarity.tolist()],
         "total": len(features),
@@ -128,6 +170,25 @@ def embedding_map(
         "perplexity": perplexity,
         "protocol": {"version": 1, "method": "t-SNE", "similarity": "cosine", "seed": seed},
     }
+
+
+def colors_of(samples: Samples, features: Tensor, *, seed: int = 0) -> dict[str, list[str | None]]:
+    """What a map can be colored by besides labels: splits, attributes and groups, where there are several that hold
+    two samples or more, and the clusters of the features, by k-means: N each."""
+    known: dict[str, list[str | None]] = {"split": [split or None for split in samples.split]}
+    for name, numbers in (("attribute", samples.attribute), ("group", samples.group)):
+        known[name] = [None if number == MISSING else f"{name} {number}" for number in numbers.tolist()]
+    known = {name: values for name, values in known.items() if _several(values)}
+    unit = unit_rows(features)
+    k = min(max(len(samples.classes), 8), MOST_CLUSTERS, len(unit) // 2)
+    if k > 1 and len(unit.unique(dim=0)) >= k:
+        known["cluster"] = [f"cluster {c + 1}" for c in kmeans(unit, k, seed=seed).assigned.tolist()]
+    return known
+
+
+def _several(values: Sequence[str | None]) -> bool:
+    count = Counter(value for value in values if value is not None)
+    return len(count) > 1 and max(count.values()) > 1
 
 
 def copy_sets(
@@ -156,7 +217,9 @@ def copy_sets(
     chosen = sorted(rows_of, key=lambda g: (not differ[g], -len(rows_of[g]), g))[:sets]
     rows = {g: rows_of[g][:samples] for g in chosen}
     tile = tiles.each(torch.tensor([i for some in rows.values() for i in some], dtype=torch.int64), side)
-    cosine = {g: (_unit(features[some]) @ _unit(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()}
+    cosine = {
+        g: (unit_rows(features[some]) @ unit_rows(features[some[:1]]).T)[:, 0].tolist() for g, some in rows.items()
+    }
     return tiles.head() | {
         "sets": [
             {
@@ -191,7 +254,7 @@ def outliers(
     Gives {"samples": [{"name", "label", "similarity": that mean}], "median": of that mean over all samples, or None for
     a single one, "total": N, "protocol"}, the farthest first, with what the face of the tiles adds.
     """
-    unit = _unit(features)  # N x D
+    unit = unit_rows(features)  # N x D
     k = min(neighbors, len(unit) - 1)
     worst, mean, median = [], [], None
     if k > 0:
@@ -233,11 +296,11 @@ def _place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:
     return (place / place.abs().max()).mul(1e4).round().div(1e4), "t-SNE", perplexity
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit_rows(features: Tensor) -> Tensor:
     return F.normalize(features.detach().float().cpu(), dim=1)
 
 
-def _nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def nearest(unit: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` rows of `unit` nearest to each query row but itself, and their cosines: Q x K, Q x K."""
     count = min(count, len(unit) - 1)
     nearest = []

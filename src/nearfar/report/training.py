@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
+from nearfar.evaluation.scores import PREFIX, SCORES
 from nearfar.report.record import Record
 
 CURVES = {
@@ -31,7 +32,7 @@ CURVES = {
     ),
     "samples_per_second": ("Samples per second", "Training speed. Where it dips, training waited for data."),
     "input_share": ("Share of input", "The share of time spent on reading samples and making views, 0 to 1."),
-}
+} | {f"{PREFIX}{name}": (f"Score: {score.title}", score.gloss) for name, score in SCORES.items()}
 """The metrics that have a title of their own; all other numbers are drawn after them, under their key."""
 
 FROM_ZERO = frozenset(CURVES) - {"loss", "knn", "lr"}
@@ -44,7 +45,8 @@ def curves(record: Record, points: int = 400) -> list[dict[str, Any]]:
     Of more than `points` lines, neighboring ones are drawn as their mean.
     """
     others = {key for line in record.metrics for key, value in line.items() if isinstance(value, int | float)}
-    others = {key for key in others if not key.startswith("knn_")} - {"step", "epoch", "chance", "margin", *CURVES}
+    counts = {"step", "epoch", "chance", "margin", f"{PREFIX}samples"}
+    others = {key for key in others if not key.startswith("knn_")} - counts - {*CURVES}
     drawn = []
     for key in [*CURVES, *sorted(others)]:
         if not (lines := record.curve(key)):

@@ -19,6 +19,7 @@ from nearfar.evaluation.alarms import ROWS, Alarm, alarms
 from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged
 from nearfar.evaluation.progress import binomial, gain_between
 from nearfar.report import html
+from nearfar.report.choice import choice, kept, validated
 from nearfar.report.numbers import decimals
 from nearfar.report.record import Record
 from nearfar.report.results import ENDS, NOTHING
@@ -242,8 +243,9 @@ def _weighed(columns: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Answer
 def _on(table: Mapping[str, Any]) -> str:
     """What a table was measured on, in a few words."""
     own = "the run's own data " if table.get("own") else ""
-    best = (table.get("protocol") or {}).get("checkpoint") == "best"
-    return f"on {own}{str(table.get('data') or table['title'])!r}{', of the best checkpoint' if best else ''}"
+    which = (table.get("protocol") or {}).get("checkpoint")
+    of = f", of the checkpoint of epoch {which}" if isinstance(which, int) else ", of the best checkpoint"
+    return f"on {own}{str(table.get('data') or table['title'])!r}{of if which not in (None, 'last') else ''}"
 
 
 def _learned(table: Mapping[str, Any]) -> bool:
@@ -294,7 +296,7 @@ def checkpoint(record: Record) -> Answer:
     start = probes[0] if probes and probes[0]["step"] == 0 else None
     probes = [line for line in probes if line["step"] > 0] if start else probes
     if not probes:
-        return Answer("checkpoint", "no_labels", "unsure")
+        return _unlabeled(record)
     best, last = max(probes, key=lambda line: line["knn"]), probes[-1]
     facts = {
         "best": best["knn"],
@@ -321,6 +323,18 @@ def checkpoint(record: Record) -> Answer:
     finding, mood = found[gain.judged]
     mood = mood if finding == "accuracy_fell" or best["knn"] - last["knn"] > ALIKE else "good"
     return Answer("checkpoint", finding, mood, facts | {"gain": gain})  # pyright: ignore[reportArgumentType]
+
+
+def _unlabeled(record: Record) -> Answer:
+    """By scores that take no labels, as far as these were seen to choose better than the last checkpoint."""
+    there, known = kept(record.metrics, record.checkpoints), validated()
+    if len(there) < 2 or not known["measured"]:
+        return Answer("checkpoint", "no_labels", "unsure")
+    taken = choice(record.metrics, there)
+    if taken is None:
+        return Answer("checkpoint", "no_score", "unsure", known)
+    facts = {"epoch": taken.epoch, "names": taken.names, "tries": len(there), "is_last": taken.epoch == max(there)}
+    return Answer("checkpoint", "by_score", "unsure", known | facts)
 
 
 def classifying(record: Record) -> Answer:

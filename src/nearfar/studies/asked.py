@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nearfar.errors import UserError
-from nearfar.ranges import AtLeastTwo, Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
+from nearfar.ranges import AtLeastTwo, Checked, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+from nearfar.settings import Which
 
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Methods = Annotated[
@@ -27,8 +28,17 @@ Methods = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask(Checked):
-    """What every study is asked. All of it is saved, and a study goes on only with the same."""
+class Question(Checked):
+    """What a study is asked. All of it is saved."""
+
+    def saved(self) -> dict[str, Any]:
+        """All fields in plain types, as JSON gives them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Question):
+    """What every study that trains is asked. It goes on only with the same."""
 
     labels: str = ""
     """A CSV or Parquet file of path (or index) and label, with optional split (train, val or test) and group; or the
@@ -45,10 +55,6 @@ class Ask(Checked):
     """Samples in a step of training; 0 as in the recipe."""
     size: NonNegativeInt = 0
     """Side of the views; 0 as in the recipe."""
-
-    def saved(self) -> dict[str, Any]:
-        """All fields in plain types, as JSON gives them back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def flags(self) -> dict[str, Any]:
         """The settings of training runs."""
@@ -109,3 +115,44 @@ class Helps(Ask):
         super().check()
         if not self.budgets:
             raise UserError("--budgets: one number of labels a class, or more, is needed")
+
+
+Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Question):
+    """The untrained encoder of each architecture, and what no network has made, are measured beside the runs."""
+
+    runs: Runs
+    """Run directories."""
+    to: Annotated[str, tyro.conf.arg(metavar="DATASETS")]
+    """A folder of data sets, or a list of them. In a folder each sub-folder and each file of data is a data set, by its
+    name. A list is a CSV with the columns name, data, labels, label_column, masks, boxes, of which data must be there,
+    or a YAML file of the same; its paths are relative to its folder. Where no labels are named, those of a folder are
+    in its labels.csv, else its sub-folders are the classes; those of another file NAME.tar are in NAME.labels.csv, else
+    in the file itself."""
+    label_column: str = ""
+    """The column that holds the labels, where a list names no other; by default that of each run's training."""
+    shots: tuple[PositiveInt, ...] = (1, 5)
+    """Labels of each class, for classifiers on few labels."""
+    solver: Literal["ridge", "logistic"] = "ridge"
+    """Of the linear classifier: ridge regression, or the slower logistic regression of papers. Its strength is chosen
+    on held-out training rows."""
+    finetune: bool = False
+    """Train each network on as well, from its weights: the longest part by far."""
+    tuning: NonNegativeInt = 0
+    """Epochs of that; 0 as many as suit."""
+    checkpoint: Annotated[Which, tyro.conf.arg(metavar="last|best|auto|EPOCH")] = "last"
+    """Which encoder of the runs."""
+    tower: str = ""
+    """Of runs whose encoder has several towers, the one to measure, by its name."""
+    seed: Seed = 0
+    """Of folds and draws."""
+    trust: bool = False
+    """Run the files of code that the runs name."""
+
+    def check(self) -> None:
+        super().check()
+        if not self.runs:
+            raise UserError("no run: name one run directory or more, and the data sets by --to")

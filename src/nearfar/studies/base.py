@@ -12,9 +12,9 @@ from nearfar.errors import UserError
 from nearfar.files import clear_leftovers, read_json, replace_csv, replace_json
 from nearfar.owner import owned
 from nearfar.report.compared import compared
-from nearfar.studies.asked import Ask
+from nearfar.studies.asked import Question
 
-A = TypeVar("A", bound=Ask)
+A = TypeVar("A", bound=Question)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,15 @@ class Study(ABC, Generic[A]):
         self.summary = self.summarize()
         self.keep()
         replace_csv(self.file("csv"), self.lines())
+        self.write_page()
+        return True
+
+    def write_page(self) -> None:
+        """NAME.html."""
         page = self.page()
         compared(
             self.file("html"), page.heading, page.facts, self.sentences(), page.cells, by=self.name, main=page.main
         )
-        return True
 
     def keep(self) -> None:
         """Save what was asked and what is measured so far."""
@@ -120,6 +124,6 @@ class Study(ABC, Generic[A]):
     def sentences(self) -> list[str]:
         """What can be told."""
 
-    @abstractmethod
     def page(self) -> Page:
-        """What the page shows."""
+        """What the page shows, of a study that leaves it to `write_page`."""
+        raise NotImplementedError

@@ -71,7 +71,10 @@ class Batches:
             group = torch.where(group == MISSING, self.data.group.max() + 1 + rows, group)
         group = None if group is None else group.to(self.device)
         attribute = self.data.attribute[rows].to(self.device) if self.has_attributes else None
-        return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute)
+        places = None
+        if self.method.needs_places:
+            places = self.views.places(*inputs, draws=self._draws(step))  # pyright: ignore[reportAttributeAccessIssue]
+        return Batch(views, rows.to(self.device), self.data.label[rows].to(self.device), group, attribute, places)
 
     def _draws(self, step: int) -> Any:
         """Those behind the views of a step, of this rank's samples."""

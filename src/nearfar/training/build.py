@@ -128,6 +128,11 @@ def unfit(plan: Plan) -> str:
         return f"{name} takes views apart as pixels, and views of {kind.noun} have none{also}: give images" + (
             ", or recordings and --encoder melgru" if method.takes_steps else ""
         )
+    if method.needs_maps and not own and not kind.mapped(settings):
+        return (
+            f"{name} learns what is where from the maps of the encoder, and {settings.encoder!r} for {kind.noun} has "
+            "none: give images and --encoder conv4, or a network of timm"
+        )
     if method.needs_frames and not kind.frames:
         return (
             f"{name} takes views apart as frames, and views of {kind.noun} have none: give videos; folders of which "
@@ -227,6 +232,11 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     )
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
+    if method.needs_places and not hasattr(views, "places"):
+        raise UserError(
+            f"{plan.method!r} must know where in the sample each view lies, and --views {settings.views} do not tell: "
+            "choose other views of images"
+        )
     kind.insist_fitting(encoder, views)
     if method.changes:
         with contextlib.suppress(NotImplementedError):  # of a user's own module, which knows no example

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked when read, newest first.
+"""Checkpoints: written whole or not at all, checked when read, newest first; and those of some epochs, which stay.
 
 They are written by a thread, from a copy, while training goes on.
 """
@@ -25,7 +25,8 @@ DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them.
+    """The checkpoints of one run, in `folder`, of which the newest `keep` stay. `best.pt` is kept beside them, and
+    those of some epochs, `epoch-NNNNNN.pt`, which hold the method alone: they can be used, and not gone on from.
 
     As a context, it is left when the last of them is written.
     """
@@ -57,8 +58,13 @@ class Checkpoints:
         self.wait()
         return self._there()
 
-    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
-        """Write the state of a step; with `best`, also as the best so far.
+    def kept(self) -> dict[int, Path]:
+        """Those that stay, by their epoch, in order."""
+        self.wait()
+        return self._kept()
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False, epoch: int = 0) -> None:
+        """Write the state of a step; with `best`, also as the best so far; with `epoch`, as that epoch's, which stays.
 
         The state may change as soon as this returns. An error of the write comes from the next call that must know of
         it: `save`, `wait`, `all`, `newest`.
@@ -66,7 +72,7 @@ class Checkpoints:
         self.wait()
         if self.writer is None:
             self.writer = ThreadPoolExecutor(1, thread_name_prefix="nearfar-checkpoints")
-        self.writing = self.writer.submit(self._write, step, copied(state), best)
+        self.writing = self.writer.submit(self._write, step, copied(state), best, epoch)
 
     def wait(self) -> None:
         """Return when the last state is on the disk, or raise what kept it from getting there."""
@@ -77,14 +83,23 @@ class Checkpoints:
     def _there(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
 
-    def _write(self, step: int, state: dict[str, Any], best: bool) -> None:
+    def _kept(self) -> dict[int, Path]:
+        return {int(path.stem.partition("-")[2]): path for path in sorted(self.folder.glob("epoch-*.pt"))}
+
+    def _write(self, step: int, state: dict[str, Any], best: bool, epoch: int) -> None:
         clear_leftovers(self.folder)
-        path = replace(self.path(step), lambda temporary: write(temporary, state))
+        path, top = self.path(step), self.folder / "best.pt"
+        # That from which training goes on comes last: were it there first, a kill would leave the others unwritten.
+        if epoch:
+            alone = {"step": step, "epoch": epoch, "method": state["method"]}
+            replace(self.folder / f"epoch-{epoch:06d}.pt", lambda temporary: write(temporary, alone))
         if best:
-            replace(self.folder / "best.pt", lambda temporary: shutil.copyfile(path, temporary))
+            replace(top, lambda temporary: write(temporary, state))
+        replace(path, lambda temporary: shutil.copyfile(top, temporary) if best else write(temporary, state))
         # One of a later step was damaged, or training would have gone on from it: it must not count as kept.
         older = [other for other in self._there() if other < path]
         later = [other for other in self._there() if other > path]
+        later += [other for own, other in self._kept().items() if own > epoch > 0]
         for other in [*older[: max(0, len(older) + 1 - self.keep)], *later]:
             other.unlink()
 

@@ -34,6 +34,7 @@ FREE = {
     "stop_if_worse": "",
     "save_every": "",
     "keep": "",
+    "keep_every": "probes and scores without labels are taken after other epochs",
     "max_bad": "",
     "timeout": "",
 }

@@ -24,7 +24,7 @@ from nearfar.settings import Settings
 from nearfar.training.again import as_before
 from nearfar.training.alike import insist_alike, insist_same_samples_everywhere
 from nearfar.training.build import Built, batch_size, build, insist_ready, micro_batch, open_samples, settled
-from nearfar.training.cadence import MOST, cadence, multiplications, parts
+from nearfar.training.cadence import MOST, SHARE, cadence, multiplications, parts, scored
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import claim, flat, insist_same, insist_same_samples, is_finished, sentences, step_reached
 from nearfar.training.directory import damaged, write_skipped
@@ -36,6 +36,7 @@ from nearfar.training.options import Loop
 from nearfar.training.plan import Plan, as_saved
 from nearfar.training.probe import look, probe
 from nearfar.training.record import changed_surroundings, keep_up, note_time, write_again, write_down
+from nearfar.training.scoring import Scorer
 
 Say = Callable[[str], None]
 Watch = Callable[[int, int, dict[str, float]], None]
@@ -92,6 +93,7 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     insist_same_samples_everywhere(samples, built.digests, built.facts["fingerprint"], built.method)
     built.method.to(device)
     built.facts["probe_samples"] = spaced(built, plan.settings)[1]
+    built.facts["score_samples"] = scores_spaced(built, plan.settings)[1]
     if saved is None:
         built.facts["micro_batch"] = micro_batch(plan.settings.micro_batch, built, device, say)
         if first:
@@ -104,7 +106,8 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
         _go_on_with_changes(plan, out, built, saved, device, say)
         # What fits depends on the memory of the day, and batch norm on what fits: so a resumed run does as it did.
         built.facts["micro_batch"] = saved["made"]["micro_batch"]
-        built.facts["probe_samples"] = saved["made"].get("probe_samples", built.facts["probe_samples"])
+        for name in ("probe_samples", "score_samples"):
+            built.facts[name] = saved["made"].get(name) or built.facts[name]
     built.method.micro_batch = built.facts["micro_batch"]
     distributed.barrier()
 
@@ -149,6 +152,8 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
     if settings.groups == "ignore":
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
+    after, rows = scores_spaced(built, settings)[0], built.facts["score_samples"]
+    scorer = Scorer(encoder, plain, built.views, data, built.lost, rows, settings.seed) if after else None
     loop = Loop(
         epochs=settings.epochs,
         batch=batch,
@@ -159,12 +164,16 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         journal=Journal(out / "metrics.jsonl"),
         checkpoints=Checkpoints(out / "checkpoints", settings.keep),
         save_every=settings.save_every,
+        keep_every=settings.keep_every,
         lost=built.lost,
         sampler="" if settings.sampler == "method" else settings.sampler,
         per_class=settings.per_class,
         look=Look(lambda encode: look(encode, plain, data, device), data.label, data.attribute),
         probe=None if queries is None else lambda: probe(encoder, plain, bank, queries, settings.seed),
         probe_after=probe_epochs(built, settings),
+        scores=scorer,
+        scores_after=after,
+        beside=scorer,
         stop_if_worse=settings.stop_if_worse,
         watch=watch,
         say=say,
@@ -190,6 +199,20 @@ def spaced(built: Built, settings: Settings) -> tuple[list[int], int]:
         samples=built.facts["samples"],
         labeled=built.facts["labeled"],
         classes=built.facts["classes"],
+        views=built.facts["views"],
+        work=(multiplications(built.encoder), built.encoder.dim),
+        share=SHARE / 2 if settings.keep_every else SHARE,
+    )
+
+
+def scores_spaced(built: Built, settings: Settings) -> tuple[list[int], int]:
+    """The epochs and the samples of scores without labels; none where no checkpoints are kept to choose from."""
+    if not settings.keep_every:
+        return [], 0
+    return scored(
+        settings.epochs,
+        settings.keep_every,
+        samples=built.facts["samples"],
         views=built.facts["views"],
         work=(multiplications(built.encoder), built.encoder.dim),
     )

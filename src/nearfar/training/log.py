@@ -16,6 +16,7 @@ from nearfar import distributed
 from nearfar.errors import UserError
 from nearfar.evaluation.alarms import STARVED, Judge, drift, finite, readings
 from nearfar.evaluation.progress import Progress
+from nearfar.evaluation.scores import PREFIX
 from nearfar.method import Method
 from nearfar.training.options import Loop, StepResult
 
@@ -27,7 +28,7 @@ OWN = {
     *("knn_low", "knn_high", "knn_samples", "knn_bank", "knn_k", "knn_standardized", "knn_right", "checksum"),
     "candidates",
 }
-"""What the loop itself reads and writes down, by name: no method may call a number of its own so."""
+"""What the loop itself reads and writes down, by name, besides scores: no method may call a number of its own so."""
 
 
 class Log:
@@ -68,7 +69,7 @@ class Log:
 
     def add(self, result: StepResult, lr: float) -> None:
         """Keep the numbers of a step."""
-        if taken := OWN & result.out.log.keys():
+        if taken := {name for name in result.out.log if name in OWN or name.startswith(PREFIX)}:
             raise UserError(f"{type(self.method).__name__} logs {min(taken)!r}, a number of the loop's: rename it")
         if result.chance is not None and self.chance is None:
             (self.chance,) = _over_ranks([result.chance])
@@ -185,6 +186,11 @@ class Log:
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.write(line)
         self.loop.watch(step, self.steps, numbers)
+
+    def measured(self, step: int, numbers: dict[str, float]) -> None:
+        """Write down what was measured of the encoder after a step, on the rank that measured it."""
+        if numbers:
+            self.write(step, numbers)
 
     def tell(self, epoch: int) -> None:
         """One line on the quality reached, of some epochs; each alarm the first time that there is reason for it."""

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
     # A run that was killed before its first checkpoint begins again at step 0, and may have measured it already.
     begins = start == 0 and not distributed.anywhere(log.begun)
     before = _probe(loop.probe, method) if begins and loop.probe is not None and 0 in loop.probe_after else {}
+    if begins and loop.scores is not None and 0 in loop.scores_after:
+        before |= _probe(partial(loop.scores, 0), method)
 
     done = start
     with _stop_requested() as stop, memory_kept(), batches, loop.checkpoints or nullcontext():
@@ -87,6 +90,8 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
             if ends and loop.probe is not None and epoch + 1 in loop.probe_after:
                 improved = _improves(_probe(loop.probe, method), log, state, done)
                 worse = loop.stop_if_worse and distributed.anywhere(log.progress.worse)
+            if ends and loop.scores is not None and epoch + 1 in loop.scores_after:
+                log.measured(done, _probe(partial(loop.scores, done), method))
             if ends and not loop.quiet:
                 log.tell(epoch + 1)
             if worse:
@@ -96,9 +101,10 @@ def fit(method: Method, data: Source, views: Views, optimizer: torch.optim.Optim
                 loop.say(news)
             if distributed.world() == 1 or done % 10 == 0:
                 stopping |= distributed.anywhere(stop.is_set() or batches.stand_ins.too_many)
-            if improved or stopping or done == steps or (ends and (epoch + 1) % loop.save_every == 0):
+            stays = epoch + 1 if ends and loop.keep_every and (epoch + 1) % loop.keep_every == 0 else 0
+            if improved or stopping or stays or done == steps or (ends and (epoch + 1) % loop.save_every == 0):
                 log.drain(done)
-                state.save(done, best=improved)
+                state.save(done, best=improved, epoch=stays)
             if stopping:
                 if done < steps and batches.stand_ins.agree():
                     raise batches.stand_ins.error()
@@ -188,8 +194,7 @@ def _probe(probe: Callable[[], dict[str, float]], method: Method) -> dict[str, f
 def _improves(numbers: dict[str, float], log: Log, state: State, step: int) -> bool:
     """Write a probe down. Whether its kNN is the best since training began, on every rank."""
     score, improved = numbers.get("knn"), False
-    if numbers:
-        log.write(step, numbers)
+    log.measured(step, numbers)
     if score is not None and (state.best is None or score > state.best):
         state.best, improved = score, True
     return distributed.anywhere(improved)

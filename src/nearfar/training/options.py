@@ -60,11 +60,12 @@ class Loop(StepOptions):
     """How to train: what `fit` needs besides the method, the data and the views.
 
     epochs, batch: passes over the data; samples in a step on all ranks together.
-    save_every: epochs between checkpoints.
+    save_every: epochs between checkpoints.  keep_every: epochs between those that stay; 0 keeps none.
     sampler, per_class: how samples are drawn, and how many of a class, where it is not as the method says.
     look: a pass over all samples, for methods that want one before each epoch.
     probe: numbers about the encoder; the highest "knn" after a step marks the best checkpoint.
     probe_after: the epochs after which the probe is taken; after 0 is before the first step.
+    scores: numbers about the encoder that take no labels, of a step.  scores_after: as probe_after.
     stop_if_worse: whether to stop after a probe that is worse than the first one.
     watch: called with (step, steps, numbers) whenever numbers are read.
     lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
@@ -78,11 +79,14 @@ class Loop(StepOptions):
     journal: Journal | None = None
     checkpoints: Checkpoints | None = None
     save_every: float = 1.0
+    keep_every: int = 0
     sampler: str = ""
     per_class: int = 0
     look: Look | None = None
     probe: Callable[[], dict[str, float]] | None = None
     probe_after: Collection[int] = ()
+    scores: Callable[[int], dict[str, float]] | None = None
+    scores_after: Collection[int] = ()
     stop_if_worse: bool = False
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
     say: Callable[[str], None] = print

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -90,6 +90,36 @@ def passed(encoder: nn.Module, plain: Views, data: Samples, batch: int = 256) ->
 
 
 @torch.no_grad()
+def each_map(encoder: Encoder, plain: Views, data: Samples, depth: int = -1, batch: int = 64) -> Iterator[Tensor]:
+    """The maps of all samples at their plain view, some at a time: n x C x H x W, float32, on the CPU.
+
+    depth: which of those that `Encoder.maps` gives.
+    """
+    device = next(encoder.parameters()).device
+    for index in torch.arange(len(data)).split(batch):
+        yield encoder.maps(plain_view(plain, data, index, device))[depth].float().cpu()
+
+
+@torch.no_grad()
+def map_shape(encoder: Encoder, depth: int = -1) -> tuple[int, ...]:
+    """The shape of one sample's map: C x H x W. It is tried on noise.
+
+    Raises ValueError where the encoder has no maps, or none at that depth, or nobody knows an example of what it takes.
+    """
+    _ = encoder.map_dim
+    try:
+        example = encoder.example(1)
+    except NotImplementedError as error:
+        raise UserError(f"what maps there are is tried on noise, and {error}") from error
+    maps = encoder.maps(to(example, next(encoder.parameters()).device))
+    if not -len(maps) <= depth < len(maps):
+        raise UserError(
+            f"depth {depth} of an encoder with {len(maps)} maps: wanted 0 to {len(maps) - 1}, or -1, the last"
+        )
+    return tuple(maps[depth].shape[1:])
+
+
+@torch.no_grad()
 def viewed(encoder: nn.Module, view: Any, batch: int = 256) -> Tensor:
     """What the encoder makes of a view, some of it at a time: N x dim, float32."""
     device = next(encoder.parameters()).device
@@ -148,18 +178,26 @@ def probe(encoder: nn.Module, plain: Views, bank: Samples, queries: Samples, see
     }
 
 
-def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor, Tensor]:
-    """Representations, labels and groups of the samples that can be read."""
+def readable(data: Samples, make: Callable[[Samples], Tensor]) -> list[tuple[Tensor, Samples]]:
+    """What is made of samples, 256 at a time, and those that could be read; raises Lost where none of these can."""
     parts = []
     for index in torch.arange(len(data)).split(256):
         some = data.subset(index)
         while True:
             try:
-                parts.append((passed(encoder, plain, some), some.label, some.group))
+                parts.append((make(some), some))
                 break
             except Lost as lost:
                 if len(lost.at) == len(some):
                     raise
                 some = some.subset([k for k in range(len(some)) if k not in lost.at])
-    features, label, group = (torch.cat(column) for column in zip(*parts, strict=True))
+    return parts
+
+
+def _embed_readable(encoder: nn.Module, plain: Views, data: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Representations, labels and groups of the samples that can be read."""
+    read = readable(data, lambda some: passed(encoder, plain, some))
+    features, label, group = (
+        torch.cat(column) for column in zip(*((rows, some.label, some.group) for rows, some in read), strict=True)
+    )
     return features, label, group

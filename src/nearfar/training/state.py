@@ -68,7 +68,7 @@ class State:
                 self.optimizer.load_state_dict(state["optimizer"])
                 self.scaler.load_state_dict(state["scaler"])
                 self.best = state["best"]
-                if self.loop.beside is not None:
+                if self.loop.beside is not None and "beside" in state:  # scores may begin in the middle of a run
                     self.loop.beside.load_state_dict(state["beside"])
         step = -1 if state is None else state["step"]
         # All must have read before the first of them writes, or the others would read what it wrote.
@@ -81,8 +81,8 @@ class State:
                 self.loop.say(note)
         return None if state is None else step
 
-    def save(self, step: int, *, best: bool = False) -> None:
-        """Write a checkpoint on the first rank; with `best`, as the best so far too.
+    def save(self, step: int, *, best: bool = False, epoch: int = 0) -> None:
+        """Write a checkpoint on the first rank; with `best`, as the best so far too; with `epoch`, as one that stays.
 
         Raises Diverged on every rank, so that none waits for one that has given up, if a number is not finite.
         """
@@ -99,7 +99,7 @@ class State:
             }
             if self.loop.beside is not None:
                 state["beside"] = self.loop.beside.state_dict()
-            self.loop.checkpoints.save(step, state, best=best)
+            self.loop.checkpoints.save(step, state, best=best, epoch=epoch)
         distributed.barrier()
 
 

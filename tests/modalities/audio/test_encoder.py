@@ -33,6 +33,21 @@ def test_an_export_carries_the_spectrogram_and_needs_no_library(name: str, tmp_p
     }
 
 
+@pytest.mark.parametrize(("name", "shape"), [("melconv-8", (8, 1, 2)), ("resnet10t", (512, 1, 1))])
+def test_maps_lie_over_bands_and_frames_of_the_spectrogram(name: str, shape: tuple[int, ...]) -> None:
+    encoder = tiny(name=name).eval()
+    wave = encoder.example(3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        row, last = encoder.with_map(wave)
+        maps = encoder.maps(wave)
+        torch.testing.assert_close(row, encoder(wave))
+    assert len(maps) == 4
+    assert torch.equal(maps[-1], last)
+    assert tuple(last.shape[1:]) == (encoder.map_dim, *shape[1:]) == shape
+    with pytest.raises(ValueError, match="wavegru-8 has no maps"):
+        tiny(name="wavegru-8").maps(wave)
+
+
 def test_filters_and_window_are_those_of_the_spec_whatever_the_weights() -> None:
     first, second = (encoder.net[0] for encoder in (tiny(), tiny(rate=8000)))
     assert isinstance(first, networks.LogMel)

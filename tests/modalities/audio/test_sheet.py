@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from nearfar.looking.features import INFERNO
 from nearfar.modalities.audio import views as audio
-from nearfar.modalities.audio.sheet import COLORS, recording_grid, spectrograms, view_sheet
+from nearfar.modalities.audio.sheet import recording_grid, spectrograms, view_sheet
 
 from .small import RATE, samples
 
@@ -17,7 +18,7 @@ def test_high_tones_stand_above_low_ones_and_silence_is_dark() -> None:
     low, high = (made[i].mean(1).argmax() for i in (0, 1))
     assert low > 18
     assert high < 10
-    assert (spectrograms(waves, RATE, width=40)[2].movedim(0, 2) == torch.tensor(COLORS[0])).all()
+    assert (spectrograms(waves, RATE, width=40)[2].movedim(0, 2) == torch.tensor(INFERNO[0])).all()
 
 
 def test_a_sheet_has_a_row_for_each_recording_and_a_column_for_each_view() -> None:

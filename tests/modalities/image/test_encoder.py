@@ -90,6 +90,10 @@ def test_networks_without_stages_have_maps(name: str, shapes: list[tuple[int, ..
     x = images(2, 3, 96)
     maps = encoder.maps(x)
     assert [tuple(m.shape[1:]) for m in maps] == shapes
+    row, last = encoder.with_map(x)
+    assert encoder.map_dim == shapes[-1][0]
+    torch.testing.assert_close(last, maps[-1])
+    torch.testing.assert_close(row, encoder(x))
     net: Any = encoder.net
     tokens = net.forward_features((x - encoder.mean) / encoder.std)
     tokens = tokens[:, -maps[-1][0, 0].numel() :].mT.reshape(maps[-1].shape) if tokens.dim() == 3 else tokens

@@ -128,6 +128,27 @@ def test_channels_are_one_only_where_all_images_are_gray(tmp_path):
     assert torch.equal(mixed.pixels(torch.tensor([0])), gray.pixels(torch.tensor([0])).expand(1, 3, -1, -1))
 
 
+@pytest.mark.parametrize("memory", [None, 0])
+def test_gray_and_color_stand_for_each_other(tmp_path, memory):
+    for i in range(3):
+        noise(20, 20).save(tmp_path / f"{i}.png")
+    color, index = open_images(tmp_path, side=20, memory=memory), torch.tensor([2, 0])
+    gray = color.of_channels(1)
+    wanted = [np.asarray(Image.open(tmp_path / f"{i}.png").convert("L")) for i in (2, 0)]
+    assert np.array_equal(gray.pixels(index)[:, 0].numpy(), np.stack(wanted))
+    assert torch.equal(gray.of_channels(1).pixels(index), gray.pixels(index))
+    assert gray.digest == color.digest
+    assert gray.notes[-1] == "The 3 images are in color; they are read as gray, as the encoder takes them."
+    for i, pixels in enumerate(wanted):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").unlink()
+    back = open_images(tmp_path, side=20, memory=memory).of_channels(3)
+    assert back.channels == 3
+    assert np.array_equal(back.pixels(torch.tensor([0, 1])).numpy(), np.stack(wanted)[:, None].repeat(3, 1))
+    with pytest.raises(ValueError, match=r"2 channel\(s\) are wanted, and these have 3"):
+        color.of_channels(2)
+
+
 def test_a_subset_shares_the_cache_and_keeps_the_classes(tmp_path):
     images = open_images(folder(tmp_path, "a/1.png", "a/2.png", "b/1.png", "c/1.png"), labels="folders")
     part = images.subset([3, 1])

@@ -382,3 +382,36 @@ def test_wrong_input_is_named() -> None:
         views(torch.zeros(2, 3, 32, 30, dtype=torch.uint8), torch.ones(2), draws)
     with pytest.raises(ValueError, match=r"draws\.rows"):
         views(images(3), torch.ones(3), draws)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        View(size=24, area=(0.1, 0.6), flip=0.5),
+        View(size=96, area=(0.3, 1.0), flip=0.5, quarter_turns=True),  # by torch's own resize
+        View(size=32, center=0.8, flip=0.5, quarter_turns=True),
+        View(size=32, area=(0.2, 0.8), flip=0.5, affine=Affine(rotate=30, scale=(0.6, 0.9), shear=10, shift=0.1)),
+    ],
+    ids=["crop", "native", "middle", "affine"],
+)
+def test_places_are_where_views_were_taken(view: View) -> None:
+    """Of images whose colors tell their own place."""
+    n, side, aspect = 12, 128, torch.tensor([0.5, 1.0, 3.0]).repeat(4)
+    level = torch.arange(side, dtype=torch.uint8) * 2
+    pixels = torch.stack((level.expand(side, side), level[:, None].expand(side, side)))[None].repeat(n, 1, 1, 1)
+    views = Views([View(size=8), view])
+    draws = views.draw(n, seeded(3))
+    seen = (views(pixels, aspect, draws)[1] * 255 / 2 + 0.5) * 2 / side - 1  # N x 2 x s x s, in the squashed image
+    seen = seen * torch.stack((aspect.sqrt(), aspect.rsqrt()), 1)[:, :, None, None]
+    at = (torch.arange(view.size) + 0.5) * 2 / view.size - 1
+    down, across = torch.meshgrid(at, at, indexing="ij")
+    place = torch.einsum(
+        "nij,jhw->nihw", views.places(pixels, aspect, draws)[1], torch.stack((across, down, torch.ones_like(at * down)))
+    )
+    inside = slice(view.size // 6, -view.size // 6)  # the borders are resized with fewer pixels
+    within = (place.abs() < 0.9 * torch.stack((aspect.sqrt(), aspect.rsqrt()), 1)[:, :, None, None]).all(
+        1, keepdim=True
+    )
+    error = ((seen - place) * within)[:, :, inside, inside]
+    assert within.float().mean() > 0.5
+    assert float(error.abs().max()) < 0.04

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nearfar import run
+from nearfar import looks, run
 from nearfar.cli import main
 from nearfar.modalities import kind as kinds
 from nearfar.modalities import recipes
@@ -61,7 +61,7 @@ def test_it_trains_and_is_evaluated_against_the_raw_columns(trained: tuple[Path,
 
 def test_the_map_tells_rows_in_words(trained: tuple[Path, run.Run]) -> None:
     data, opened = trained
-    opened.explore(str(data))
+    looks.explore(opened, str(data))
     drawn = json.loads((opened.path / "results" / "map.json").read_text(encoding="utf-8"))
     assert drawn["name"][1] == "row 1"
     assert drawn["columns"] == ["size", "weight", "noise", "color"]

@@ -34,6 +34,8 @@ def test_an_encoder_comes_back_from_its_spec_and_is_its_stages(name: str, how: d
     *lower, top = stages = encoder.stages()
     torch.testing.assert_close(nn.Sequential(*stages)(view), out)
     maps = nn.Sequential(*lower)(view)
+    assert torch.equal(encoder.with_map(view)[1], maps)
+    assert torch.equal(encoder.maps(view)[-1], maps)
     assert (maps.dim(), maps.shape[1]) == (5, lower[-1].dim)
     assert top.dim == dim
     held = {id(p) for stage in stages for p in stage.parameters()}

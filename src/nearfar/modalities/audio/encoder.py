@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from nearfar.modalities import timm_nets
 from nearfar.modalities.audio import networks
 from nearfar.modalities.audio.mel import log_mel
 from nearfar.modalities.audio.settings import insist_encoder, own_network
+from nearfar.nn.apply import Apply
 
 FRAMES = ((4, 2), (1, 1))
 """Kernels over frames of log-mel, and their strides."""
@@ -54,6 +55,44 @@ class AudioEncoder(Encoder):
         front, local, context, _ = self.net
         assert isinstance(context, networks.Context)
         return Stage(front, local, dim=context.gru.input_size), Stage(context, dim=context.gru.hidden_size)
+
+    def stages(self) -> list[Stage]:
+        """Of melconv its four blocks, N x C x bands x frames, and the pooling; other networks raise ValueError."""
+        front, body, *rest = self.net
+        if not isinstance(body, networks.MelConv):
+            return super().stages()
+        norm, *layers = body.layers
+        blocks = [layers[at : at + 4] for at in range(0, len(layers), 4)]
+        widths = [cast(nn.Conv2d, block[0]).out_channels for block in blocks]
+        blocks[0] = [front, Apply(lambda mel: mel[:, None]), norm, *blocks[0]]
+        blocks.append([Apply(lambda x: x.flatten(1, 2).mT), *rest])
+        return [Stage(*block, dim=width) for block, width in zip(blocks, [*widths, self.dim], strict=True)]
+
+    def maps(self, view: Tensor) -> list[Tensor]:
+        """Of melconv and of networks of timm, over bands and frames of the spectrogram: N x C x bands x frames.
+
+        Others raise ValueError.
+        """
+        net = self._image
+        return super().maps(view) if net is None else timm_nets.maps(net, self.net[0](view)[:, None])
+
+    @property
+    def map_dim(self) -> int:
+        return super().map_dim if self._image is None else timm_nets.map_dim(self._image)
+
+    def with_map(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        net = self._image
+        return super().with_map(view) if net is None else timm_nets.with_map(net, self.net[0](view)[:, None])
+
+    @property
+    def _image(self) -> nn.Module | None:
+        """The network of images, where one sees the spectrogram."""
+        body = self.net[1]
+        return body.net if isinstance(body, networks.Image) else None
+
+    def looked_at(self) -> nn.Module:
+        """The spectrogram, N x bands x T; a network of waves has none and raises ValueError."""
+        return self.net[0] if isinstance(self.net[0], networks.LogMel) else super().looked_at()
 
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise: n x length."""

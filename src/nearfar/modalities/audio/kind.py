@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from nearfar.data import tables
 from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.data.tiles import Sounds, Tiles
 from nearfar.files import load_function, name_text
+from nearfar.looking.features import laid_over
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import times_input
 from nearfar.modalities import kind
 from nearfar.modalities.audio import doctor, settings
 from nearfar.modalities.audio import views as audio_views
@@ -28,6 +32,7 @@ from nearfar.modalities.audio.sheet import recording_grid, spectrograms, view_sh
 from nearfar.modalities.audio.sources import insist_path, listed_names
 from nearfar.modalities.audio.views import Draws, Views, plain
 from nearfar.modalities.examination import Copies, Examination
+from nearfar.ops.explanation import to_one
 
 MEASURED = 500
 """Recordings of which mean and deviation are measured."""
@@ -204,6 +209,18 @@ class AudioKind(kind.Kind):
 
     def grid(self, samples: AudioSamples, index: Tensor, captions: list[str]) -> Image:
         return recording_grid(samples, index, captions, round(view_seconds(samples) * samples.rate))
+
+    def pictures(self, encoder: Any, view: Tensor) -> Tensor:
+        """The spectrogram that the encoder sees, in gray, low tones below."""
+        with torch.no_grad():
+            mel = encoder.looked_at()(view)  # N x bands x T
+        return to_one(mel).flip(1)[:, None].expand(-1, 3, -1, -1)
+
+    def similar_parts(self, encoder: Any, view: Tensor, target: Tensor) -> list[Parts]:
+        """What of the spectrogram counts, as colors over it."""
+        score = times_input(encoder, encoder.looked_at(), view, target).clamp(min=0)
+        smooth = F.avg_pool2d(score[:, None], 3, 1, 1)[:, 0]  # single cells are noise
+        return [Parts(picture=one) for one in laid_over(self.pictures(encoder, view), smooth.flip(1))]
 
     def tiles(self, samples: AudioSamples) -> Tiles:
         """A spectrogram of the middle of each, and its sound to be played."""

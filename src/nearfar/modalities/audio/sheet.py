@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from nearfar.errors import printable
+from nearfar.looking.features import inferno
 from nearfar.modalities.audio.mel import log_mel
 from nearfar.modalities.audio.samples import AudioSamples
 from nearfar.modalities.audio.views import Draws, Views, plain
@@ -19,9 +19,6 @@ _INK, _FAINT = (40, 40, 40), (120, 120, 120)
 _HEIGHT, _MARGIN, _GAP, _CAPTION = 96, 20, 8, 18
 BANDS, RANGE = 48, 9.0
 """Bands that are drawn; and how much of the logarithm of power, below the loudest, is told apart: 39 dB."""
-
-COLORS = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39))
-"""From silence to the loudest: of the color map inferno."""
 
 
 def spectrograms(waves: Tensor, rate: int, *, width: int, height: int = _HEIGHT) -> Tensor:
@@ -32,11 +29,7 @@ def spectrograms(waves: Tensor, rate: int, *, width: int, height: int = _HEIGHT)
     level = 1 - (mel.amax((1, 2), keepdim=True) - mel) / RANGE
     level = F.interpolate(level[:, None].clamp(0, 1), (height, width), mode="bilinear", antialias=True)[:, 0].flip(1)
     silent = (waves.abs().amax(1) == 0)[:, None, None]
-    place = level.masked_fill(silent, 0) * (len(COLORS) - 1)  # N x height x width
-    low = place.long().clamp(max=len(COLORS) - 2)
-    colors = torch.tensor(COLORS, dtype=torch.float32)
-    share = (place - low)[..., None]
-    return (colors[low] * (1 - share) + colors[low + 1] * share).round().byte().movedim(3, 1)
+    return inferno(level.masked_fill(silent, 0)).mul(255).round().byte()
 
 
 def view_sheet(samples: AudioSamples, views: Views, index: Tensor, draws: Draws) -> Image.Image:

@@ -91,6 +91,10 @@ class GraphEncoder(Encoder):
             sums.append(view.sums(x.to(torch.promote_types(x.dtype, torch.float32))))
         return torch.cat(sums, 1)
 
+    def looked_at(self) -> nn.Module:
+        """The first layer of messages, behind its norm: nodes x width."""
+        return self.norms[0]
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Graphs:
         """Rings of 3 to 6 nodes of noise."""
         return example(self.spec, n, generator)

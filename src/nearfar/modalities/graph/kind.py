@@ -16,6 +16,8 @@ from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.files import load_function
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import times_input
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Advice, Copies, Examination
 from nearfar.modalities.graph import counts, doctor, settings, sources
@@ -25,7 +27,7 @@ from nearfar.modalities.graph.graphs import Graphs
 from nearfar.modalities.graph.inputs import Inputs
 from nearfar.modalities.graph.samples import GraphSamples, open_graphs
 from nearfar.modalities.graph.settings import Facts, Settings
-from nearfar.modalities.graph.sheet import graph_sheet, pictures
+from nearfar.modalities.graph.sheet import graph_sheet, pictures, scored_pictures
 from nearfar.modalities.graph.views import Draws, Views
 
 THUMBNAIL = 96  # pixels
@@ -137,6 +139,15 @@ class GraphKind(kind.Kind):
     def grid(self, samples: GraphSamples, index: Tensor, captions: list[str]) -> Image:
         """Some graphs, each with its caption."""
         return graph_sheet(samples, None, index, None, captions)
+
+    def pictures(self, encoder: Any, view: Graphs) -> Tensor:
+        """Drawings, all nodes alike."""
+        return scored_pictures(view, torch.zeros(len(view.x)))
+
+    def similar_parts(self, encoder: Any, view: Graphs, target: Tensor) -> list[Parts]:
+        """Drawings, each node in a color that says how much it counts."""
+        score = times_input(encoder, encoder.looked_at(), view, target).sum(1).clamp(min=0)  # nodes
+        return [Parts(picture=one) for one in scored_pictures(view, score)]
 
     def tiles(self, samples: GraphSamples) -> Tiles:
         def pixels(index: Tensor) -> Tensor:

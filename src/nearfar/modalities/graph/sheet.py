@@ -71,6 +71,18 @@ def pictures(samples: GraphSamples, index: Tensor, side: int = _SIDE) -> list[Im
     return made
 
 
+def scored_pictures(graphs: Graphs, score: Tensor, side: int = _SIDE) -> Tensor:
+    """Graphs whose nodes are the redder the higher their score is, of 0 or more, for their graph: N x 3 x side x side,
+    in [0, 1].  score: nodes."""
+    made = []
+    for i in range(graphs.count()):
+        nodes, edges, own = _one(graphs, i)
+        share = score[own] / score[own].max().clamp(min=1e-12)
+        colors = [(255 - round(55 * s), 255 - round(195 * s), 255 - round(235 * s)) for s in share.tolist()]
+        made.append(np.asarray(drawn(layout(nodes, edges), edges, colors, side)))
+    return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float() / 255
+
+
 def graph_sheet(
     samples: GraphSamples, views: Views | None, index: Tensor, draws: Draws | None, captions: Sequence[str] = ()
 ) -> Image.Image:

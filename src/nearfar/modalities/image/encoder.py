@@ -71,9 +71,26 @@ class ImageEncoder(Encoder):
 
         Others raise ValueError.
         """
-        if hasattr(self.net, "forward_intermediates") and not timm_nets.is_resnet(self.net):
-            return timm_nets.maps(self.net, self._normalized(view))
-        return super().maps(view)
+        return timm_nets.maps(self.net, self._normalized(view)) if self._intermediate else super().maps(view)
+
+    @property
+    def map_dim(self) -> int:
+        return timm_nets.map_dim(self.net) if self._intermediate else super().map_dim
+
+    def with_map(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        return timm_nets.with_map(self.net, self._normalized(view)) if self._intermediate else super().with_map(view)
+
+    @property
+    def _intermediate(self) -> bool:
+        """Whether its maps are what timm gives of a network that has no stages here."""
+        return hasattr(self.net, "forward_intermediates") and not timm_nets.is_resnet(self.net)
+
+    def looked_at(self) -> nn.Module:
+        """Of conv4 and ResNets their last stage; of transformers what their last block takes; of any other network of
+        timm its last stage."""
+        if self.spec["name"] != "conv4" and not timm_nets.is_resnet(self.net):
+            return timm_nets.looked_at(self.net, self._name)
+        return self.stages()[-2].layers[-1]
 
     def streams(self) -> list[Stage]:
         """The networks of an encoder such as ycbcr:resnet18, each of which takes the image and sees its part."""

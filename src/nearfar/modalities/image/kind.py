@@ -31,7 +31,7 @@ from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, i
 from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
-from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings
+from nearfar.modalities.image.settings import DRAWINGS, Facts, Settings, biggan_width
 from nearfar.modalities.image.sheet import contact_sheet, image_grid, image_rows, picture
 from nearfar.modalities.image.sources import (
     IMAGES,
@@ -43,6 +43,7 @@ from nearfar.modalities.image.sources import (
     root_of,
 )
 from nearfar.modalities.image.views import Draws, Views
+from nearfar.modalities.image.whole import Whole
 from nearfar.nn.weights import read_weights
 
 
@@ -137,10 +138,10 @@ class ImageKind(kind.Kind):
         lenient: bool = False,
     ) -> Images:
         if isinstance(data, Images):
-            return data
+            return data.of_channels(facts["channels"])
         if isinstance(data, str) and data == DRAWINGS:
             column.find((), f"'{data}'")
-            return drawings("train")
+            return drawings("train").of_channels(facts["channels"])
         images = open_images(
             data,
             labels=labels,
@@ -152,12 +153,7 @@ class ImageKind(kind.Kind):
             max_pixels=settings.max_pixels or None,
             keep=settings.keep_words,
         )
-        if images.channels != facts["channels"]:
-            raise UserError(
-                f"the encoder was trained on images of {facts['channels']} channel(s), and those in {str(data)!r} "
-                f"have {images.channels}: convert them first"
-            )
-        return images
+        return images.of_channels(facts["channels"])
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]], split: Sequence[str], root: Path | None) -> Any:
         """Paths, relative to the table's folder; or encoded images, arrays or images of PIL."""
@@ -176,6 +172,9 @@ class ImageKind(kind.Kind):
 
     def several(self, settings: Settings) -> bool:
         return ":" in settings.encoder
+
+    def mapped(self, settings: Settings) -> bool:
+        return not (self.several(settings) or biggan_width(settings.encoder))
 
     def is_sample(self, path: str | Path) -> bool:
         return Path(path).suffix.lower() in SUFFIXES
@@ -240,6 +239,19 @@ class ImageKind(kind.Kind):
         """The middle of each image."""
         return image_views.plain(encoder.spec["size"])
 
+    @torch.no_grad()
+    def whole_facts(self, encoder: Any, side: int) -> dict[str, Any]:
+        """The side of the stored squares: that of transformers is their own."""
+        encoder.maps(encoder.example(1))  # or an error: it has none
+        try:
+            encoder.maps(torch.zeros(1, encoder.spec["channels"], side, side))
+        except (RuntimeError, AssertionError):
+            return {"side": encoder.spec["size"]}
+        return {"side": side}
+
+    def whole(self, samples: Images, encoder: Any) -> Whole:
+        return Whole(samples, samples.side, tuple(encoder.spec.get("mean") or [0.5] * samples.channels))
+
     def raw(self, samples: Images, index: Tensor, encoder: Any) -> Tensor:
         """Pixels, at 32 px at most."""
         plain = image_views.plain(min(32, encoder.spec["size"]))
@@ -277,6 +289,11 @@ class ImageKind(kind.Kind):
     def grid(self, samples: Images, index: Tensor, captions: list[str]) -> Image:
         """Some images, each over its caption."""
         return image_grid(samples.pixels(index).cpu(), samples.aspect[index], captions)
+
+    def pictures(self, encoder: Any, view: Tensor) -> Tensor:
+        """Images as they are seen; of other than three channels the first three, or the first as gray."""
+        shown = view[:, :3] if view.shape[1] >= 3 else view[:, :1].expand(-1, 3, -1, -1)
+        return shown.detach().cpu().clamp(0, 1)
 
     def picture(self, pixels: Tensor) -> Image:
         """One image, C x H x W, uint8."""

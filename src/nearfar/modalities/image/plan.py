@@ -184,6 +184,15 @@ def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -
     )
 
 
+def in_image(plan: ViewPlan, side: int) -> Tensor:
+    """The affine map from places in the view to places in the squashed image, both from -1 to 1, by crop, flip and
+    affine map, before the view is turned by quarters: N x 2 x 3."""
+    linear = plan.box[:, 2:, None] / side * plan.matrix
+    linear[:, :, 2] += (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1
+    linear[:, :, 0] *= torch.where(plan.flip, -1.0, 1.0)[:, None]
+    return linear
+
+
 def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * u
 

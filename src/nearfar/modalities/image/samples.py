@@ -80,6 +80,22 @@ class Images(Samples):
         """Image i at its full size, upright, on white: mode L or RGB."""
         return self.store.original(int(self.rows[i]))
 
+    def of_channels(self, channels: int) -> Images:
+        """The same images, gray ones as color or color ones as gray, with a note; or these, where they have so many.
+
+        Raises ValueError where they have other numbers of channels.
+        """
+        if self.channels == channels:
+            return self
+        if {self.channels, channels} != {1, 3}:
+            raise UserError(
+                f"images of {channels} channel(s) are wanted, and these have {self.channels}. Only gray (1) and color "
+                "(3) can stand for each other: convert them first"
+            )
+        they = "gray; they are read as color" if channels == 3 else "in color; they are read as gray"
+        note = f"The {len(self):,} images are {they}, as the encoder takes them."
+        return replace(self, store=self.store.of_channels(channels), notes=[*self.notes, note])
+
     def to(self, device: torch.device | str, *, share: float = 0.4) -> Images:
         """The same images with their cache on `device`, or as they are where it takes more than `share` of the free
         memory there, or there is no cache."""

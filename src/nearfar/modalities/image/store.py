@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -61,6 +61,11 @@ class Cache:
         # as long: 512 squares of 32 x 32 in 32 ms for 0.15.
         return torch.from_numpy(self.squares.numpy()[rows.numpy()])
 
+    def of_channels(self, channels: int) -> Cache:
+        """The same, gray as three equal channels, which take no room, or color as gray as Pillow makes it."""
+        squares = self.squares.expand(-1, channels, -1, -1) if channels == 3 else _gray(self.squares)
+        return replace(self, squares=squares)
+
     def original(self, row: int) -> Image.Image:
         return _original(self.source, int(self.source_rows[row]), self.whites)
 
@@ -90,6 +95,10 @@ class OnDemand:
         if lost := {i: (self.known[where[i]].name, why) for i, why in enumerate(failed) if why is not None}:
             raise Lost(lost)
         return squares
+
+    def of_channels(self, channels: int) -> OnDemand:
+        """The same, decoded as gray, 1, or color, 3."""
+        return replace(self, shape=torch.Size((channels, *self.shape[1:])))
 
     def _read(self, row: int) -> Item:
         """An image, if it is the one that it was; only where its file may have changed are its bytes compared."""
@@ -245,6 +254,15 @@ def _notes(opened: Opened, heads: dict[int, decode.Head], channels: int) -> list
             "each is read. --frames all makes each a sample."
         )
     return notes
+
+
+def _gray(squares: Tensor) -> Tensor:
+    """The luma of ITU-R 601, rounded as Pillow rounds it: N x 3 x S x S -> N x 1 x S x S, uint8."""
+    gray = torch.empty(len(squares), 1, *squares.shape[2:], dtype=torch.uint8, device=squares.device)
+    for part, out in zip(squares.split(256), gray.split(256), strict=True):
+        red, green, blue = part.int().unbind(1)
+        out[:, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return gray
 
 
 def _colors_last(n: int, shape: torch.Size) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from nearfar.errors import UserError
 from nearfar.machine import opencv
 from nearfar.modalities.image import color
-from nearfar.modalities.image.plan import STEPS, Affine, Draws, View, ViewPlan, draw, make_plan, no_draws
+from nearfar.modalities.image.plan import STEPS, Affine, Draws, View, ViewPlan, draw, in_image, make_plan, no_draws
 
 
 class Views:
@@ -97,6 +97,22 @@ class Views:
                     if view.quarter_turns:
                         _turn(plan, part)
         return out
+
+    def places(self, pixels: Tensor, aspect: Tensor, draws: Draws) -> list[Tensor]:
+        """Where in its image each view lies, as `nearfar.batch.Batch.places` has it: V of N x 2 x 3.
+
+        Takes what makes the views. The image has the area of a square from -1 to 1.
+        """
+        aspect, side, places = aspect.float().cpu(), pixels.shape[2], []
+        shape = torch.stack((aspect.sqrt(), aspect.rsqrt()), 1)[:, :, None]  # N x 2 x 1
+        for v, view in enumerate(self.views):
+            plan = make_plan(view, draws.fields(v), aspect, side)
+            cos, sin = torch.tensor([1.0, 0, -1, 0])[plan.turn], torch.tensor([0.0, 1, 0, -1])[plan.turn]
+            turned = torch.stack((cos, -sin, sin, cos), 1).view(-1, 2, 2)
+            found = in_image(plan, side)
+            found[:, :, :2] = found[:, :, :2] @ turned
+            places.append((shape * found).to(pixels.device, non_blocking=True))
+        return places
 
 
 def _chunk(views: Sequence[View], channels: int, side: int, device: torch.device) -> int:
@@ -202,17 +218,11 @@ def _soften(view: View, plan: ViewPlan, x: Tensor) -> None:
 
 def _warp(view: View, affine: Affine, plan: ViewPlan, source: Tensor) -> Tensor:
     n, channels, side, _ = source.shape
-    # Crop and affine map are one map from the view to the image, in [-1, 1].
-    middle = (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1  # n x 2
-    extent = plan.box[:, 2:] / side  # n x 2
-    linear = extent[:, :, None] * plan.matrix  # n x 2 x 3
-    linear[:, :, 2] += middle
-    linear[:, :, 0] *= torch.where(plan.flip, -1.0, 1.0)[:, None]
     image = source / 255 - affine.fill
     if side > 1.5 * view.size:  # sampling alone would skip pixels
         reduced = (round(1.25 * view.size),) * 2
         image = F.interpolate(image, reduced, mode="bilinear", antialias=True)
-    grid = F.affine_grid(linear, [n, channels, view.size, view.size], align_corners=False)
+    grid = F.affine_grid(in_image(plan, side), [n, channels, view.size, view.size], align_corners=False)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + affine.fill
 
 

@@ -184,6 +184,9 @@ class PairKind(kind.Kind):
     def method_advice(self, samples: Samples) -> Advice:
         return Advice("method", "clip", "each side is what the other one says of it")
 
+    def pictures(self, encoder: Any, view: Any) -> Tensor:
+        raise UserError("a pair has several sides: name the one to look at by --tower")
+
     def tiles(self, samples: PairSamples) -> Tiles:
         """The face of the first side that is looked at, or else of the first; the others are told in words."""
         tiles = {name: samples.kind(name).tiles(samples.first(name)) for name in samples.sides}

@@ -17,6 +17,8 @@ from nearfar.data.tables import header
 from nearfar.data.tiles import Cells, Tiles
 from nearfar.errors import UserError
 from nearfar.files import load_function
+from nearfar.looking.parts import Parts, worded
+from nearfar.looking.similarity import times_input
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Examination
 from nearfar.modalities.table import doctor, settings
@@ -155,6 +157,18 @@ class TableKind(kind.Kind):
         """Some rows as text; what would stand under an image is in the list beside them."""
         views = Views([], samples.columns)
         return row_sheet(samples, views, index, views.draw(len(index), torch.Generator()))
+
+    def similar_parts(self, encoder: Any, view: Tensor, target: Tensor) -> list[Parts]:
+        """Each column with its part, the largest first."""
+        columns = encoder.columns
+        widths = [column.width for column in (*columns.numbers, *columns.categories)]
+        parts = times_input(encoder, None, view, target).split(widths, 1)
+        scores = torch.stack([part.sum(1) for part in parts], 1)  # N x columns
+        made = []
+        for row in scores:
+            order = row.abs().argsort(descending=True)[:MOST_COLUMNS]
+            made.append(worded([columns.names[c] for c in order.tolist()], row[order]))
+        return made
 
     def tiles(self, samples: TableSamples) -> Tiles:
         """Rows in words: the first columns, both numbers and categories where there are both."""

@@ -144,6 +144,10 @@ class TextEncoder(Encoder):
         row = pool(out.hidden_states if layered else [out.last_hidden_state], mask, self.pooler)
         return row if self.dense is None else self.dense(row).tanh()
 
+    def looked_at(self) -> nn.Module:
+        """The table of embeddings: N x L x H."""
+        return self.reads.get_input_embeddings()
+
     def restorer(self) -> Restorer | SpanRestorer:
         if not self.writes:
             return Restorer(self)

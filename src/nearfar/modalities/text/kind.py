@@ -19,6 +19,8 @@ from nearfar.data.samples import LEARNED
 from nearfar.data.tiles import Excerpts, Tiles
 from nearfar.errors import UserError, counted
 from nearfar.files import load_function, read_json
+from nearfar.looking.parts import Parts, worded
+from nearfar.looking.similarity import times_input
 from nearfar.methods.calm import PROMPTS
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Copies, Examination
@@ -30,7 +32,7 @@ from nearfar.modalities.text.samples import TextSamples, has_lines, open_texts
 from nearfar.modalities.text.settings import Facts, Settings, sizes, transformer_folder, writes
 from nearfar.modalities.text.sheet import sentence_sheet
 from nearfar.modalities.text.tagger import tagger
-from nearfar.modalities.text.tokenizer import Tokenizer
+from nearfar.modalities.text.tokenizer import Tokenizer, Tokens
 from nearfar.modalities.text.views import Draws, Views
 
 SPANS = 16
@@ -243,6 +245,15 @@ class TextKind(kind.Kind):
     def grid(self, samples: TextSamples, index: Tensor, captions: list[str]) -> Image:
         """Some sentences, each with its caption."""
         return sentence_sheet(samples, None, index, None, captions)
+
+    def similar_parts(self, encoder: Any, view: Tokens, target: Tensor) -> list[Parts]:
+        """Each token with its part."""
+        parts = []
+        for k, pieces in enumerate(encoder.tokenizer.pieces(view)):  # one by one, as others of their length would move
+            one = Tokens(view.ids[k : k + 1], view.length[k : k + 1])
+            score = times_input(encoder, encoder.looked_at(), one, target[k : k + 1]).sum(2)[0]
+            parts.append(worded(pieces, score[: len(pieces)]))
+        return parts
 
     def tiles(self, samples: TextSamples) -> Tiles:
         return Tiles(

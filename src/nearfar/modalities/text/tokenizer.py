@@ -219,6 +219,11 @@ class Tokenizer:
         """Sentences as an encoder takes them, as they are."""
         return self.closed(self.words(texts, length, told=False), length)
 
+    def pieces(self, view: Tokens) -> list[list[str]]:
+        """The tokens of sentences, one by one."""
+        rows = zip(view.ids.tolist(), view.length.tolist(), strict=True)
+        return [[self.net.decode([token], skip_special_tokens=False) for token in row[:n]] for row, n in rows]
+
     def decode(self, words: Words) -> list[str]:
         """What sentences say after they were edited."""
         rows = [row[:n] for row, n in zip(words.ids.tolist(), words.length.tolist(), strict=True)]

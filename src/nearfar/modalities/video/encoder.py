@@ -53,6 +53,12 @@ class VideoEncoder(Encoder):
             rest.append(Stage(pool, dim=self.dim))
         return [Stage(Apply(self._prepared), first, dim=first.dim), *rest]
 
+    def looked_at(self) -> nn.Module:
+        """Of a network of images that on each frame, whose maps are NT x C x H x W; else what gives the last maps."""
+        if isinstance(self.net, FrameNet):
+            return self.net.frame.looked_at()
+        return cast(nn.Sequential, self.net)[-2]
+
     def example(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Clips of noise: n x T x 3 x size x size."""
         return example(self.spec, n, generator)

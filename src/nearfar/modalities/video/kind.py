@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.data.labels import LabelColumn
@@ -17,7 +18,11 @@ from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import UserError
 from nearfar.files import load_function
+from nearfar.looking.features import laid_over
+from nearfar.looking.parts import Parts
+from nearfar.looking.similarity import similarity_map
 from nearfar.machine import pick_device
+from nearfar.method import Encoder
 from nearfar.modalities import kind
 from nearfar.modalities.examination import Advice, Examination
 from nearfar.modalities.image.kind import ImageKind
@@ -230,6 +235,19 @@ class VideoKind(kind.Kind):
         """The frame in the middle of each video, over its caption."""
         return image_grid(samples.middle(index), samples.aspect[index], captions)
 
+    def pictures(self, encoder: Any, view: Tensor) -> Tensor:
+        """Four frames of each clip, from first to last, as one square."""
+        return _square(view[:, _four(view.shape[1])].detach().cpu().clamp(0, 1))
+
+    def similar_parts(self, encoder: Encoder, view: Tensor, target: Tensor) -> list[Parts]:
+        """The same frames under their maps."""
+        n, frames = view.shape[:2]
+        cam = similarity_map(encoder, encoder.looked_at(), view, target)
+        cam = cam.unflatten(0, (n, frames)) if len(cam) == n * frames else cam  # N x T x H x W
+        cam = F.interpolate(cam[:, None], (frames, *view.shape[3:]), mode="trilinear")[:, 0, _four(frames)]
+        square = _square(cam[:, :, None].expand(-1, -1, 3, -1, -1))[:, 0]
+        return [Parts(picture=one) for one in laid_over(self.pictures(encoder, view), square)]
+
     def tiles(self, samples: Videos) -> Tiles:
         """The frame in the middle, in its true proportions."""
         return Tiles(
@@ -274,3 +292,12 @@ def largest(settings: Settings) -> int:
 def view_size(settings: Settings, side: int) -> int:
     """The side of the views: as set, or the stored side up to 64 px, else the largest."""
     return settings.size or (side if side <= 64 else largest(settings))
+
+
+def _four(frames: int) -> list[int]:
+    return torch.linspace(0, frames - 1, 4).round().long().tolist()
+
+
+def _square(frames: Tensor) -> Tensor:
+    """Four frames as one picture: N x 4 x C x H x W -> N x C x 2H x 2W."""
+    return frames.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

@@ -177,6 +177,17 @@ def simclrv2() -> Recipe:
     return _of(small_images.simclrv2(), temperature=0.2)
 
 
+def densecl() -> Recipe:
+    return _of(small_images.densecl(), temperature=0.2)
+
+
+def pixpro() -> Recipe:
+    """Crops, as views that show all of a drawing may agree by places alone, and four times the steps in smaller batches
+    (unverified)."""
+    recipe = _of(small_images.pixpro())
+    return replace(recipe, settings=replace(recipe.settings, views="sign", batch=64, lr=4e-3))
+
+
 def loco() -> Recipe:
     return _of(small_images.loco(), temperature=0.2)
 

@@ -145,6 +145,21 @@ def mochi() -> Recipe:
     return replace(moco(), method={"start": 15})
 
 
+def densecl() -> Recipe:
+    """arXiv 2011.09157: as MoCo v2. Not run here."""
+    return moco()
+
+
+def pixpro() -> Recipe:
+    """arXiv 2011.10043: batch 1024, LARS 1.0, 100 epochs, BYOL's views. Not run here."""
+    return Recipe(
+        settings=Settings(
+            encoder="resnet50", size=224, views="byol", batch=1024, epochs=100, optimizer="lars", lr=1.0,
+            weight_decay=1e-5, warmup=5,
+        )
+    )  # fmt: skip
+
+
 def looc() -> Recipe:
     """arXiv 2008.05659 on ImageNet-100: batch 256, SGD 0.03, 500 epochs, with a cosine for steps. Not run here."""
     return Recipe(

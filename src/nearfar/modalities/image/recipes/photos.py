@@ -69,6 +69,14 @@ def mochi() -> Recipe:
     return replace(_of(small_images.mochi()), method=moco().method | {"hardest": 256, "mixed": 128, "mixed_query": 64})
 
 
+def densecl() -> Recipe:
+    return moco()
+
+
+def pixpro() -> Recipe:
+    return _of(small_images.pixpro())
+
+
 def sce() -> Recipe:
     return _of(small_images.sce())
 

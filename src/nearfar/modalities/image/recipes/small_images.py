@@ -231,6 +231,16 @@ def mochi() -> Recipe:
     return replace(moco(), method=moco().method | {"hardest": 256, "mixed": 128, "mixed_query": 64})
 
 
+def densecl() -> Recipe:
+    """The paper has no such data; as MoCo. Maps of a few cells (unverified)."""
+    return moco()
+
+
+def pixpro() -> Recipe:
+    """The paper has no such data; as BYOL, with a smaller head and a faster target (unverified)."""
+    return replace(byol(), method={"hidden": 1024, "momentum": 0.97})
+
+
 def clae() -> Recipe:
     """The authors' CIFAR recipe: Adam with a constant rate and no decay, for 100 epochs, temperature 0.5; the jitter of
     the views is SimCLR's for CIFAR, half as strong as theirs."""
