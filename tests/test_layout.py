@@ -258,6 +258,7 @@ ELSEWHERE = {
     "data/tables.py": "modalities/table/test_samples.py",
     "data/source.py": "training/test_loop.py",
     "nn/critic.py": "methods/test_contragan.py",
+    "nn/writer.py": "modalities/text/test_writer.py",
     "memory/bank_contrast.py": "methods/test_instdisc.py",
     "report/measured.py": "test_run.py",
     "evaluation/parts.py": "test_run.py",

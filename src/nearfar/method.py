@@ -207,9 +207,9 @@ class Encoder(nn.Module):
         """
         raise UserError(f"{self._name} restores nothing that is hidden: masked language modeling is for sentences")
 
-    def writer(self) -> Writer:
-        """What writes texts, for methods from text to text: it shares the encoder's weights, and is looked up anew at
-        each call. Raises ValueError where there is no decoder."""
+    def writer(self) -> Any:
+        """What writes texts, a `nearfar.nn.writer.Writer`, for methods from text to text: it shares the encoder's
+        weights, and is looked up anew at each call. Raises ValueError where there is no decoder."""
         raise UserError(f"{self._name} writes nothing: give an encoder with a decoder, for sentences --encoder t5")
 
     def captioner(self, reads: int, *, width: int = 128, layers: int = 2) -> nn.Module:
@@ -286,32 +286,6 @@ class WithCells(Encoder):
     def forward(self, view: Any) -> Tensor:
         row, maps = self.encoder.with_map(view)
         return torch.cat([row, maps.flatten(2).mT.flatten(1)], 1)
-
-
-class Writer(nn.Module):
-    """An encoder with its decoder: called with {"source": view, "target": view} of N texts, it gives minus the
-    log-probability of each target, summed over its tokens: N x 1. See `Encoder.writer`."""
-
-    def filled(self, prompt: str, *views: Any) -> Any:
-        """A view of the texts that a prompt becomes when the texts of views take the place of each "{}"."""
-        raise NotImplementedError
-
-    def bare(self, view: Any) -> Any:
-        """A view without what stands at the ends of each text: `length`, N, is then 0 for an empty one."""
-        raise NotImplementedError
-
-    def write(self, view: Any, beams: int = 1) -> Any:
-        """A view of the texts that it writes for those of a view, without gradient: the likeliest token at a time, or
-        by beam search; no three tokens are repeated."""
-        raise NotImplementedError
-
-    def texts(self, view: Any) -> list[str]:
-        """What a view says: N."""
-        raise NotImplementedError
-
-    def lemmas(self, view: Any) -> list[list[str]]:
-        """The base forms of the words that it says: N."""
-        raise NotImplementedError
 
 
 class Method(nn.Module):

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nearfar import method
 from nearfar.batch import size, split
 from nearfar.distributed import local, world
 from nearfar.errors import UserError
 from nearfar.losses.classification import per_token, single
 from nearfar.modalities.text.tagger import lemma
 from nearfar.modalities.text.tokenizer import Tokens
+from nearfar.nn import writer
 from nearfar.precision import network
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ HIDDEN, SPAN = 0.15, 3
 """Of the tokens of a sentence, the share that is hidden, and the mean length of a span (T5, arXiv 1910.10683)."""
 
 
-class Writer(method.Writer):
+class Writer(writer.Writer):
     """The decoder of an encoder of sentences, with the encoder, whose weights it shares."""
 
     def __init__(self, encoder: TextEncoder) -> None:
