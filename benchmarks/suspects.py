@@ -3,8 +3,9 @@
 5 % of the labels are turned at random, drawn with the seed, each to another class; SimCLR has learned without labels
 from other samples (of photos, from those of the part train), as in `benchmarks.fewlabels`. Precision: of the suspects,
 how many were turned; recall: of the turned, how many are suspects; and how many labels are suspects where none was
-turned, which are errors of the data, or ours. Nothing is chosen on these numbers. One file a run, so that a stopped
-series goes on where it was.
+turned, which are errors of the data, or ours. That the given class must
+be unlikely (`NOISE`) was added after photos, seed 0, had shown a precision of 18.7 % and 113 suspects where none was
+turned; its bound was chosen on made-up clusters. One file a run, so that a stopped series goes on where it was.
 """
 
 from __future__ import annotations
