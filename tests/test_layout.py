@@ -45,6 +45,7 @@ ROOMS = [
         "dense",
         "generation",
         "writing",
+        "embeddings",
         "choosing",
         "fewlabels",
         "studies",

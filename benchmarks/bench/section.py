@@ -24,6 +24,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "job": ("job", "measure", ("one",)),
     "video": ("video", "measure", ("one",)),
     "graphs": ("graphs", "measure", ("one",)),
+    "embeddings": ("embeddings", "measure", ("one",)),
     "gpu": ("gpu", "measure", ("all",)),
 }
 """The module and the function of each section, and on how many threads it runs unless told."""

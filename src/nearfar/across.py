@@ -143,7 +143,7 @@ def future(
     Raises ValueError for a run of another method.
     Writes results/future-DATA-DIGEST.json and returns what it holds.
     """
-    trained = run.method
+    trained = run.method.to(run.device)
     if not isinstance(trained, DPC):
         raise UserError(f"{str(run.path)!r} is a run of {run.config['method']}, which predicts no blocks: as dpc does")
     samples: Any = run.measured(data, say)
@@ -151,10 +151,10 @@ def future(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = {name: getattr(trained, name) for name in ("blocks", "steps", "cells")}
-        first = DPC(run.untrained(), **sizes, width=trained.cell.out_features).eval()
+        first = DPC(run.untrained(), **sizes, width=trained.cell.out_features).eval().to(run.device)
     rank: dict[str, list[Tensor]] = {"the block before": [], "untrained encoder": [], "trained encoder": []}
     for index in torch.arange(len(samples)).tensor_split(-(-len(samples) // among)):
-        view = kinds.plain_view(plain, samples, index, torch.device("cpu"))
+        view = kinds.plain_view(plain, samples, index, run.device)
         with torch.no_grad():
             for name, method in (("untrained encoder", first), ("trained encoder", trained)):
                 seen, last = method.look(view).split([method.blocks - method.steps, method.steps], 1)
@@ -170,7 +170,7 @@ def future(
 def _ranks_of(p: Tensor, z: Tensor) -> Tensor:
     """How many of all cells are as near to a prediction as its own, or nearer, by their product: from 0."""
     scores = p.flatten(0, 2) @ z.flatten(0, 2).T
-    return (scores >= scores.diagonal()[:, None]).sum(1) - 1
+    return ((scores >= scores.diagonal()[:, None]).sum(1) - 1).cpu()
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,9 @@ def _prompted(run: Run) -> Run:
     if not run.tower or len(others) != 1:
         known = f"name one of {', '.join(sides)} by --tower" if sides else "it has none"
         raise UserError(f"prompts are of one of two sides that share a space, and the samples of the other: {known}")
-    return Run(run.path, run.checkpoint, tower=others[0], trust=run.trust)
+    other = Run(run.path, run.checkpoint, tower=others[0], trust=run.trust)
+    other.device, other.batch = run.device, run.batch
+    return other
 
 
 def _rows(tower: Any, samples: Samples) -> Tensor:

@@ -48,7 +48,7 @@ def attentive(
     Raises ValueError for an encoder without maps, without labels, and where tokens would take more than 2 GiB.
     Writes results/attentive-DATA-DIGEST.json and returns what it holds.
     """
-    run.encoder.maps(run.encoder.example(1))  # or an error, before anything is opened
+    run.map_shape()  # or an error, before anything is opened
     run.insist_there(data, labels, label_column, f"--attentive takes labels, and none are known: {run.kind.unlabeled}")
     samples = run.open(data, labels=labels, label_column=label_column)
     for note in samples.notes:

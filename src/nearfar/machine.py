@@ -47,6 +47,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def own_device(name: str) -> torch.device:
+    """The device called `name` as `pick_device` has it; of a process that torchrun started, on a GPU its own one."""
+    device = pick_device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
 def _trouble(index: int) -> str:
     """Why nothing can be computed on a GPU, such as one that this torch has no programs for; "" where it can."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", index)))  # the one that this process will use

@@ -29,6 +29,7 @@ from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.parts import learned_and_tested, of_other_data, together
 from nearfar.export.encoder import ExportReport, check_export, export_encoder, load_encoder, understood
 from nearfar.files import digest, insist_trusted, name_text, origin, replace_json
+from nearfar.machine import own_device
 from nearfar.method import Encoder, Method
 from nearfar.modalities import kind as kinds
 from nearfar.modalities.encoder import from_spec, is_own, kinds_of
@@ -71,6 +72,7 @@ class Run:
         trust: bool = False,
     ) -> None:
         self.path, self.tower, self.network, self.trust = Path(path), tower, network, trust
+        self.device, self.batch = torch.device("cpu"), 256
         config = self.path / "config.yaml"
         if not config.is_file():
             raise NotFound(f"{str(path)!r} is not a run directory: it has no config.yaml")
@@ -117,9 +119,22 @@ class Run:
         """Raise ValueError where a name in the config stands for code of the user's own that must not be run."""
         insist_trusted(name, self.config["code"], self.path / "config.yaml", trust=self.trust)
 
+    def on(self, device: str = "auto", batch: int = 256) -> Run:
+        """This run, whose encoder from now on computes on a device, so many samples at a time.
+
+        device: as for training: auto is a GPU where there is one.  Raises ValueError where it cannot be used.
+        """
+        self.device, self.batch = own_device(device), batch
+        if "encoder" in self.__dict__:
+            self.encoder.to(self.device)
+        return self
+
     @cached_property
     def encoder(self) -> Encoder:
-        """The trained encoder, ready to embed: on the CPU, in eval mode."""
+        """The trained encoder, ready to embed: in eval mode, on the CPU unless `on` says otherwise."""
+        return self._trained().to(self.device)
+
+    def _trained(self) -> Encoder:
         if self.checkpoint == "last" and (self.path / "encoder.safetensors").exists():
             return load_encoder(self.path, self.tower, copy.deepcopy(self.network), trust=self.trust)
         return pick_tower(self._saved_encoder(), self.tower)
@@ -198,7 +213,7 @@ class Run:
         if name in self.config["files"]:
             with checkpoints.fits(self.path / name):
                 encoder.load_state_dict(load_file(unchanged(self.path, name, self.config)))
-        return pick_tower(encoder, self.tower).eval()
+        return pick_tower(encoder, self.tower).eval().to(self.device)
 
     def open(
         self,
@@ -278,7 +293,7 @@ class Run:
         What cannot be read, and sentences that are empty, have no row, which is warned of: `open(data).names` says what
         the rows are of.
         """
-        return probing.embed(self.encoder, self.kind.plain(self.encoder), self._rows_of(data))
+        return self.rows(self._rows_of(data))
 
     def maps(self, data: Any, depth: int = -1) -> Tensor:
         """What the encoder makes of every sample before it is pooled, in order: N x C x H x W, float32.
@@ -314,6 +329,10 @@ class Run:
                 stacklevel=3,
             )
         return samples
+
+    def rows(self, samples: Samples) -> Tensor:
+        """The representation of samples that are open: N x dim, float32, on the CPU."""
+        return probing.embed(self.encoder, self.kind.plain(self.encoder), samples, self.batch)
 
     def seen(self, samples: Samples) -> Tensor:
         """Which samples were in the training of this encoder, known by their contents: N, bool."""
@@ -376,9 +395,9 @@ class Run:
         known = torch.cat([self.seen(samples) for samples in parts])
         seen = known[tested]
         plain = self.kind.plain(self.encoder)
-        trained = torch.cat([probing.embed(self.encoder, plain, samples) for samples in parts])
+        trained = torch.cat([self.rows(samples) for samples in parts])
         before = {
-            name: torch.cat([probing.passed(encoder, plain, samples) for samples in parts])
+            name: torch.cat([probing.passed(encoder, plain, samples, self.batch) for samples in parts])
             for name, encoder in self.beginnings().items()
         }
         evaluations = {
@@ -465,8 +484,8 @@ class Run:
             for name, rows in self.kind.baselines(sides, self.encoder).items()
         }
         for name, encoder in self.beginnings().items():
-            rows[name] = tuple(probing.passed(encoder, plain, side) for side in sides)
-        rows["trained encoder"] = tuple(probing.embed(self.encoder, plain, side) for side in sides)
+            rows[name] = tuple(probing.passed(encoder, plain, side, self.batch) for side in sides)
+        rows["trained encoder"] = tuple(self.rows(side) for side in sides)
         seen = self.seen(pairs.first) | self.seen(pairs.second)
         table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
         table["protocol"] |= {"scores": asked.score or SCORE}

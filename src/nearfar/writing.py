@@ -63,7 +63,7 @@ def writing(
     ]
     made = {
         name: measured(method.eval(), parts, seed)
-        for name, method in (("untrained encoder", CALM(run.untrained())), ("trained encoder", trained))
+        for name, method in (("untrained encoder", CALM(run.untrained().cpu())), ("trained encoder", trained))
     }
     ours = made["trained encoder"]
     run.write("written", {"rows": [list(row) for row in ours.examples[:SHOWN]]})

@@ -15,7 +15,8 @@ from nearfar.errors import NotFound, UserError
 from tests.tiny import FLAGS, array_file
 
 SURFACE = [
-    *("demo", "doctor", "train", "embed", "evaluate", "checkpoints", "finetune", "predict", "distill"),
+    *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "suspects"),
+    *("evaluate", "checkpoints", "finetune", "predict", "distill"),
     *("label-plan", "helps", "generate", "report", "look", "export", "compare", "transfer", "views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""

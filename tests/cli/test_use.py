@@ -263,13 +263,14 @@ def test_what_writes_into_a_run_is_refused_while_it_is_trained_and_what_reads_is
 def test_the_next_command_removes_what_a_killed_one_left(copy: Path, data: Path, tmp_path: Path, command: str) -> None:
     mine = tmp_path / ".notes.4711.tmp"
     mine.write_text("of somebody else")
-    dead = tmp_path / f".out.csv.{2**30}.tmp"  # no process has such a number
+    name = "out.npz" if command == "embed" else "out.csv"
+    dead = tmp_path / f".{name}.{2**30}.tmp"  # no process has such a number
     left = [copy / ".config.yaml.4711.tmp", copy / "checkpoints" / ".best.pt.4711.tmp", copy / ".lock", dead]
     for path in left:
         path.write_text("half")
     (copy / "export" / ".export.abc.4711.tmp").mkdir(parents=True)
     given = {"report": [], "export": [], "label-plan": [str(data), "--labels", "none"]}.get(command, [str(data)])
-    out = {"report": [], "finetune": ["--out", str(tmp_path / "c")]}.get(command, ["--out", str(tmp_path / "out.csv")])
+    out = {"report": [], "finetune": ["--out", str(tmp_path / "c")]}.get(command, ["--out", str(tmp_path / name)])
     assert main([command, str(copy), *given, *out]) == 0
     assert not list(copy.rglob(".*"))
     assert dead.exists() == (command in ("report", "finetune", "export"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nearfar.cli.flags import CheckpointArg, ForceArg, command, from_here, parsed
+from nearfar.cli.flags import CheckpointArg, ForceArg, OnDevice, command, from_here, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import DataArg, OfRun, RunArg, TrustArg, opened
 from nearfar.errors import UserError, counted, printable
@@ -55,7 +55,7 @@ class Finetune(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(OfRun):
+class Predict(OfRun, OnDevice):
     """Label, probability and the nearest labeled samples of new samples, by a classifier that `nearfar finetune` made;
     or, with --prompts, the nearest class that words describe, by a run on pairs.
 
@@ -102,7 +102,7 @@ class Distill(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanLabels(OfRun):
+class PlanLabels(OfRun, OnDevice):
     """Which samples to label next: a table to fill in, and an image of them.
 
     Of a run, those that stand for many (coverage); of a classifier, those that stand for many it is unsure of. Samples
@@ -195,7 +195,7 @@ def predict(argv: list[str]) -> int:
     from nearfar.fewlabels.classifier import Classifier
 
     classifier = Classifier(call.classifier, trust=call.trust)
-    classifier.run.reading(call.given())
+    classifier.run.reading(call.given()).on(call.device, call.batch)
     samples = classifier.open(call.data if others else first)
     for note in samples.notes:
         print(note)
@@ -221,7 +221,7 @@ def _by_prompts(call: Predict, data: str | list[str], out: Path) -> int:
     from nearfar.run import load
 
     tower = call.tower or across.side_of(load(call.classifier, trust=call.trust), data)
-    run = load(call.classifier, tower=tower, trust=call.trust).reading(call.given())
+    run = load(call.classifier, tower=tower, trust=call.trust).reading(call.given()).on(call.device, call.batch)
     named = across.name(run, data, call.prompts, near=max(1, call.near), say=print)
     if len(named) > SHOWN:
         insist_free(out, force=call.force)
@@ -264,7 +264,7 @@ def label_plan(argv: list[str]) -> int:
     from nearfar.run import load
 
     model = Classifier(call.run, trust=call.trust) if is_classifier(call.run) else load(call.run, trust=call.trust)
-    run = (model.run if isinstance(model, Classifier) else model).reading(call.given())
+    run = (model.run if isinstance(model, Classifier) else model).reading(call.given()).on(call.device, call.batch)
     plan = label_plan(model, call.data, call.settings)
     for note in plan.samples.notes:
         print(note)

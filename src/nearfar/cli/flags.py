@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from nearfar.errors import UserError
-from nearfar.ranges import Checked, flag, unchecked
+from nearfar.ranges import Checked, PositiveInt, flag, unchecked
 from nearfar.settings import SYNONYMS, Which
 
 C = TypeVar("C", bound=Checked)
@@ -27,6 +27,16 @@ CheckpointArg = Annotated[
     ),
 ]
 ForceArg = Annotated[bool, tyro.conf.arg(help="Replace a file that is there already.")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnDevice(Checked):
+    """Where an encoder computes, for commands that embed."""
+
+    device: str = "auto"
+    """auto takes a GPU on which torch can compute, if there is one; else cpu, cuda, cuda:1."""
+    batch: PositiveInt = 256
+    """Samples that pass the encoder at a time."""
 
 
 def parsed(kind: type[C], name: str, argv: Sequence[str], *, description: str | None = None) -> C:

@@ -84,8 +84,8 @@ class Classifier:
 
     @cached_property
     def network(self) -> nn.Sequential:
-        """From views to what the last layer sees: on the CPU, in eval mode."""
-        return nn.Sequential(self.run.encoder, *self.layers[:-1]).eval()
+        """From views to what the last layer sees: in eval mode, on the device of the run."""
+        return nn.Sequential(self.run.encoder, *self.layers[:-1]).eval().to(self.run.device)
 
     def open(self, data: Any) -> Samples:
         """Samples to name: see `nearfar.run.Run.open_new`."""
@@ -138,4 +138,6 @@ class Classifier:
 def embed(network: nn.Module, run: Run, samples: Samples) -> Tensor:
     """What a network makes of the plain view of every sample: N x whatever; N x 0 where there is none."""
     # Some networks cannot be given no sample at all.
-    return probing.embed(network, run.kind.plain(run.encoder), samples) if len(samples) else torch.empty(0, 0)
+    return (
+        probing.embed(network, run.kind.plain(run.encoder), samples, run.batch) if len(samples) else torch.empty(0, 0)
+    )

@@ -48,7 +48,7 @@ def finetune(
     Raises TypeError for a keyword that is no field.
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
-    run = Run(run) if isinstance(run, str | Path) else run
+    run = (Run(run) if isinstance(run, str | Path) else run).on(settings.device)
     if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
     unlabeled = f"no sample to learn from has a label: {run.kind.unlabeled}"
@@ -72,6 +72,7 @@ def finetune(
         encoder = copy.deepcopy(run.encoder) if settings.weights == "trained" else run.untrained()
         if settings.train == "full":
             embed(encoder, run, place.samples.subset(rows.learn[:FEW]))  # or an error, before it is trained
+            encoder.cpu()
         which = f"the {settings.weights} encoder"
         which += f" and the projector up to layer {settings.layer}" if settings.layer else ""
         say(
@@ -95,8 +96,9 @@ def _on_frozen_features(
     place: Workplace, rows: Rows, encoder: Encoder, head: nn.Sequential, settings: FinetuneSettings, watch: Watch
 ) -> Draft:
     """A linear layer, fitted to all labeled rows."""
-    network = nn.Sequential(encoder, *head).eval()
+    network = nn.Sequential(encoder, *head).eval().to(place.run.device)
     learned, kept = (embed(network, place.run, place.samples.subset(part)) for part in (rows.learn, rows.held))
+    network.cpu()
     group = place.samples.group[rows.learn]
     layer, calibration, facts = frozen(
         learned,

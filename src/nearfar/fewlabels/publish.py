@@ -205,12 +205,15 @@ def publish(place: Workplace, draft: Draft) -> Classifier:
     facts: dict[str, Any] = place.facts | draft.facts | draft.calibration.facts()
     export_encoder(draft.encoder, folder)
     known = samples.subset(draft.known)
+    network = nn.Sequential(draft.encoder, *draft.layers[:-1]).eval().to(run.device)
+    features = embed(network, run, known)
+    network.cpu()
     evidence = store.Evidence(
         names=known.names,
         digests=digests(known),
         label=rows.label[draft.known],
         held=torch.isin(draft.known, draft.held),
-        features=embed(nn.Sequential(draft.encoder, *draft.layers[:-1]).eval(), run, known),
+        features=features,
     )
     stored = store.Stored(
         layers=nn.Sequential(*draft.layers),

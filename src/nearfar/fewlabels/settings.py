@@ -80,7 +80,7 @@ class Tuning(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(Tuning, Labeled):
-    """Views, epochs, batch, learning rate and device are for --train full."""
+    """Views, epochs, batch and learning rate are for --train full."""
 
     share: UnitInterval = 0.0
     """The share of the labels to learn from, the same number of each class: 0.01 is 1 %."""

@@ -298,6 +298,10 @@ class Kind:
         """Whether a file holds one sample, or its pages, and not a set of them."""
         return False
 
+    def said(self, words: str) -> Any:
+        """Words as data that `open` takes; None where samples of this kind cannot be given in words."""
+        return None
+
     def open_files(self, files: list[str], run: Any) -> Samples:
         """Several files to name, in the form in which the encoder of a run saw its training data."""
         raise UserError(f"{counted(len(files), 'files')} for a classifier of {self.noun}: give one file or folder")

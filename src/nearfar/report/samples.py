@@ -18,6 +18,7 @@ from nearfar.clustering.kmeans import kmeans
 from nearfar.data.samples import Samples
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
+from nearfar.evaluation.knn import neighbors
 
 MOST_CLUSTERS = 64
 """That are looked for in the representation."""
@@ -257,7 +258,7 @@ def outliers(
     k = min(neighbors, len(unit) - 1)
     worst, mean, median = [], [], None
     if k > 0:
-        nearness = nearest(unit, torch.arange(len(unit)), k)[1].mean(1)  # N
+        nearness = nearness_of(unit, k)
         worst = nearness.argsort(stable=True)[:count].tolist()
         mean, median = nearness[worst].tolist(), round(float(nearness.median()), 4)
     tile = tiles.each(torch.tensor(worst, dtype=torch.int64), side)
@@ -267,6 +268,11 @@ def outliers(
         "total": len(unit),
         "protocol": {"version": 1, "similarity": f"mean cosine with the {k} nearest", "gallery": len(unit)},
     }
+
+
+def nearness_of(features: Tensor, count: int) -> Tensor:
+    """The mean cosine of each row with its nearest other rows, so many of them: N."""
+    return neighbors(features, features, count, exclude_self=True)[0].mean(1)
 
 
 def _place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:

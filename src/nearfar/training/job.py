@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,7 +16,7 @@ from nearfar.batch import MISSING
 from nearfar.data.samples import Samples
 from nearfar.data.splits import holdout
 from nearfar.export.encoder import export_encoder
-from nearfar.machine import pick_device
+from nearfar.machine import own_device
 from nearfar.method import Look, derive_seed
 from nearfar.nn.norms import synchronize_norms
 from nearfar.owner import owned
@@ -57,11 +56,8 @@ def train(
     if another process is at work there.
     """
     try:
-        device = pick_device(plan.settings.device)
+        device = own_device(plan.settings.device)
         with distributed.processes(device, plan.settings.timeout):
-            if device.type == "cuda":
-                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-                torch.cuda.set_device(device)
             first_says = say if distributed.rank() == 0 else lambda text: None
             with owned(out) if distributed.rank() == 0 else contextlib.nullcontext():
                 insist_alike(plan, out, resume=resume)

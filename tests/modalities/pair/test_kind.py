@@ -54,6 +54,18 @@ def test_images_and_captions_train_evaluate_embed_export_and_report(tmp_path: Pa
     held = np.load(tmp_path / "image.npz")
     order = [held["names"].tolist().index(f"{i}.png") for i in range(32)]
     np.testing.assert_allclose(held["features"][order], both[:, :8], atol=1e-5)
+    shards, found = str(tmp_path / "shards"), tmp_path / "found.csv"
+    assert main(["embed", str(out), str(data.parent), "--tower", "image", "--out", shards]) == 0
+    words = "a large red square"
+    page = ["--page", str(tmp_path / "found.html")]
+    assert main(["search", shards, words, "--k", "3", "--save", str(found), *page]) == 0
+    text = nearfar.load(out, tower="text")
+    query = text.rows(text.open([words]))
+    nearest = torch.nn.functional.cosine_similarity(query, torch.from_numpy(held["features"])).topk(3).indices
+    told = [line.split(",") for line in found.read_text().splitlines()[1:]]
+    assert [cells[:2] for cells in told] == [[words, "1"], [words, "2"], [words, "3"]]
+    assert [cells[3] for cells in told] == held["names"][nearest.numpy()].tolist()
+    assert words in (tmp_path / "found.html").read_text(encoding="utf-8")
     assert run.kind.method_advice(run.open(str(data))).value == "clip"
     named = run.kind.baselines([run.open(str(data))], run.encoder)
     assert {name.partition(":")[0]: len(rows) for name, rows in named.items()} == {"image": 32, "text": 32}

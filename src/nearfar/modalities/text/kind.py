@@ -121,6 +121,9 @@ class TextKind(kind.Kind):
         )
         return replace(opened, tokenizer=Tokenizer.from_spec(facts["encoder"]["tokenizer"]))
 
+    def said(self, words: str) -> list[str]:
+        return [words]
+
     def beside(self, path: Path) -> list[str] | None:
         """The lines of a .txt file: each is a sentence on the same."""
         return csv.read_text(path).splitlines() if path.suffix.lower() == ".txt" else None
