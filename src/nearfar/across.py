@@ -1,9 +1,9 @@
-"""What parts of data make of each other: the sides of pairs, by retrieval and by classes that prompts describe; and
-recordings of one event, moment by moment; and of clips what comes next."""
+"""What parts of data make of each other: the sides of pairs, by the scores of people, by retrieval and by classes that
+prompts describe; recordings of one event, moment by moment; and of clips what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING, tensors
 from nearfar.data.digests import digests, fingerprint
+from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
 from nearfar.errors import UserError, counted
 from nearfar.evaluation.cross import class_weights
@@ -31,10 +32,50 @@ from nearfar.report.across import (
     told_classes,
     zero_shot_table,
 )
+from nearfar.report.measured import pairs_table
 from nearfar.run import Run
 from nearfar.training import probe as probing
 
 Say = Callable[[str], None]
+
+
+@writes
+@checked
+def evaluate_pairs(
+    run: Run,
+    data: Any,
+    *,
+    pair_columns: Sequence[str] = (),
+    score_column: str = "",
+    part_column: str = "",
+    seed: Seed = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """How well cosines agree with scores that people gave to pairs, beside what no network has made and the
+    untrained encoder: the correlations of `nearfar.evaluation.similarity`, alignment and uniformity.
+
+    data: a table. pair_columns: the two sides, by default sentence1 and sentence2.  score_column: by default score.
+    part_column: the subset of each pair, over which correlations are averaged as well.
+    Rows of the split test are measured where a column split names one, else all.
+    Writes results/pairs-DATA-DIGEST.json and returns what it holds.
+    """
+    asked = Asked(columns=tuple(pair_columns), score=score_column, part=part_column)
+    _ = run.encoder
+    pairs = run.kind.scored_pairs(data, asked, run.made, run.settings)
+    for note in pairs.notes:
+        say(note)
+    sides, plain = [pairs.first, pairs.second], run.kind.plain(run.encoder)
+    rows = {
+        name: rows.split([len(one) for one in sides]) for name, rows in run.kind.baselines(sides, run.encoder).items()
+    }
+    for name, encoder in run.beginnings().items():
+        rows[name] = tuple(probing.passed(encoder, plain, side, run.batch) for side in sides)
+    rows["trained encoder"] = tuple(run.rows(side) for side in sides)
+    seen = run.seen(pairs.first) | run.seen(pairs.second)
+    table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, run.seen_how)
+    table["protocol"] |= {"scores": asked.score or SCORE}
+    contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
+    return run.kept(table, "pairs", data, contents, seen)
 
 
 @writes

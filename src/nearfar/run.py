@@ -21,7 +21,6 @@ from nearfar import methods
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.labels import LabelColumn, meet, present
-from nearfar.data.pairs import SCORE, Asked
 from nearfar.data.samples import Samples
 from nearfar.errors import Damaged, NotFound, UserError, counted
 from nearfar.evaluation.evaluate import evaluate
@@ -37,7 +36,7 @@ from nearfar.nn.towers import Towers, pick_tower
 from nearfar.owner import owned, tidy, writes
 from nearfar.ranges import Seed, checked
 from nearfar.report.choice import choice
-from nearfar.report.measured import pairs_table, results_table
+from nearfar.report.measured import results_table
 from nearfar.report.page import report
 from nearfar.report.record import read
 from nearfar.report.verdict import Answer, answers, spoken, unhelped
@@ -452,45 +451,6 @@ class Run:
         # Of the labels of few images of many that were trained on, as of many images of which few were.
         table["own"] = bool(2 * known.sum() >= min(len(known), self.config["made"]["samples"]))
         table["written"] = datetime.now(UTC).isoformat()
-
-    @writes
-    @checked
-    def evaluate_pairs(
-        self,
-        data: Any,
-        *,
-        pair_columns: Sequence[str] = (),
-        score_column: str = "",
-        part_column: str = "",
-        seed: Seed = 0,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> dict[str, Any]:
-        """How well cosines agree with scores that people gave to pairs, beside what no network has made and the
-        untrained encoder: the correlations of `nearfar.evaluation.similarity`, alignment and uniformity.
-
-        data: a table. pair_columns: the two sides, by default sentence1 and sentence2.  score_column: by default score.
-        part_column: the subset of each pair, over which correlations are averaged as well.
-        Rows of the split test are measured where a column split names one, else all.
-        Writes results/pairs-DATA-DIGEST.json and returns what it holds.
-        """
-        asked = Asked(columns=tuple(pair_columns), score=score_column, part=part_column)
-        _ = self.encoder
-        pairs = self.kind.scored_pairs(data, asked, self.made, self.settings)
-        for note in pairs.notes:
-            say(note)
-        sides, plain = [pairs.first, pairs.second], self.kind.plain(self.encoder)
-        rows = {
-            name: rows.split([len(one) for one in sides])
-            for name, rows in self.kind.baselines(sides, self.encoder).items()
-        }
-        for name, encoder in self.beginnings().items():
-            rows[name] = tuple(probing.passed(encoder, plain, side, self.batch) for side in sides)
-        rows["trained encoder"] = tuple(self.rows(side) for side in sides)
-        seen = self.seen(pairs.first) | self.seen(pairs.second)
-        table = pairs_table(rows, pairs.score, pairs.part, int(seen.sum()), seed, self.seen_how)
-        table["protocol"] |= {"scores": asked.score or SCORE}
-        contents = [*digests(pairs.first), *digests(pairs.second), str(pairs.score.tolist()), str(pairs.part)]
-        return self.kept(table, "pairs", data, contents, seen)
 
     @property
     def sides(self) -> list[str]:

@@ -383,7 +383,7 @@ def evaluate(argv: list[str]) -> int:
         return _tell(run, across.future(run, asked.data, seed=asked.seed, say=print))
     pairs = {name: getattr(asked, name) for name in ("pair_columns", "score_column", "part_column")}
     if run.kind.has_scores(asked.data, Asked(*pairs.values())):
-        table = run.evaluate_pairs(asked.data, **pairs, seed=asked.seed, say=print)
+        table = across.evaluate_pairs(run, asked.data, **pairs, seed=asked.seed, say=print)
         return _tell(run, table)
     if named := [name for name, value in pairs.items() if value]:
         flag = named[0].replace("_", "-")
