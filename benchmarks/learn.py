@@ -320,8 +320,8 @@ def source(name: str) -> str:
 def fingerprint(text: str) -> str:
     """Of the code of a file that a model learns by, whatever is said about it.
 
-    Comments, docstrings, title, family and numbers of views are left out; so are imports, types, and `chance`, which
-    the loss is only compared with.
+    Comments, docstrings, title, family and numbers of views are left out; so are imports, types, and `chance` and
+    `pushes_at`, which only tell of the loss.
     """
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -339,7 +339,7 @@ def _words(node: ast.stmt) -> bool:
         parts = [part for t in node.targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]
         return {ast.unparse(part).removeprefix("self.") for part in parts} <= DECLARED
     if isinstance(node, ast.FunctionDef):
-        return node.name == "chance"
+        return node.name in ("chance", "pushes_at")
     return isinstance(node, ast.Import | ast.ImportFrom) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     )

@@ -48,6 +48,7 @@ def all_commands(run: Path, data: Path, out: Path) -> list[list[str]]:
         ["evaluate", str(run), str(data)],
         ["report", str(run)],
         ["report", str(run), "--data", str(data)],
+        ["look", str(run), str(data), "--out", str(out / "new.html")],
         ["export", str(run), *place],
         ["finetune", str(run), str(data), *place],
         ["finetune", str(run), str(data), "--train", "full", "--epochs", "1", *place],

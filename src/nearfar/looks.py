@@ -90,6 +90,7 @@ def _looked(
         settings=run.settings,
         made=run.made,
         seed=seed,
+        untrusted=_untrusted(run),
     )
     return {
         "sections": sections(seen, kinds),
@@ -98,6 +99,15 @@ def _looked(
         "data": f"{counted(len(samples), run.kind.noun)} of {called}",
         "written": datetime.now(UTC).isoformat(),
     }
+
+
+def _untrusted(run: Run) -> str:
+    """Why the views that it was trained with are not made again, where they are code that is not trusted."""
+    try:
+        run.insist_trusted(run.settings.views)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _method(run: Run) -> Method | str:

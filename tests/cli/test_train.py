@@ -26,7 +26,7 @@ COMMON = (
     "beta1",
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),
     *("label-column", "keep-words", "sampler", "per-class", "from-run", "groups", "split", "probe-every", "save-every"),
-    *("keep", "timeout", "stop-if-worse", "layer-decay", "frozen", "start-pull"),
+    *("keep", "keep-every", "timeout", "stop-if-worse", "layer-decay", "frozen", "start-pull"),
 )
 SIMCLR = {
     "audio": (*COMMON, "rate", "array-rate", "seconds", "cut", "bands", "window", "hop", "max-bad"),

@@ -203,8 +203,8 @@ def test_a_missing_run_is_a_mistake_in_the_call(name: str, capsys: pytest.Captur
 
 
 def test_images_of_other_channels_are_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez(tmp_path / "color.npz", images=np.repeat(tiny_images(4)[..., None], 3, axis=3))
-    assert main(["embed", str(copy), str(tmp_path / "color.npz")]) == 2
+    np.savez(tmp_path / "five.npz", images=np.repeat(tiny_images(4)[..., None], 5, axis=3))
+    assert main(["embed", str(copy), str(tmp_path / "five.npz")]) == 2
     assert "channel" in capsys.readouterr().err
 
 

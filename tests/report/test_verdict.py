@@ -325,7 +325,7 @@ MEASURED |= {"regret_last": 1.9, "gain": {"mean": 1.3, "low": 0.4, "high": 2.2}}
 
 def scored(*rankme: float, files: tuple[int, ...] = (1, 2)) -> Record:
     """Checkpoints of three epochs with a score, of which the last is the newest, and some others stay."""
-    lines = [{"step": 100 * e, "epoch": float(e), "score_rankme": value} for e, value in enumerate(rankme)]
+    lines = [{"step": 100 * e, "epoch": float(e), "scored_rankme": value} for e, value in enumerate(rankme)]
     return record(
         FELL, {"metrics": lines}, {"checkpoints": ["step-000000300.pt", *(f"epoch-{e:06d}.pt" for e in files)]}
     )

@@ -37,7 +37,7 @@ class Score(NamedTuple):
     best: float = math.inf
 
 
-PREFIX = "score_"
+PREFIX = "scored_"
 """What the names of scores begin with in the journal of a run."""
 
 SCORES = {

@@ -46,7 +46,8 @@ class Seen:
     """A run and some samples, as the sections take them.
 
     encoder, untrained: in eval mode, on the CPU.  features: N x dim, of the samples.  method: that made the encoder;
-    where there is none, why not.  settings, made: of the run.
+    where there is none, why not.  settings, made: of the run.  untrusted: why its views are not made, as they are code
+    that the user has not said to run; "" where they may be.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Seen:
     settings: Any
     made: Mapping[str, Any]
     seed: int
+    untrusted: str = ""
 
     @cached_property
     def tiles(self) -> Tiles:
@@ -227,6 +229,8 @@ def _apart(order: Tensor, label: Tensor, count: int) -> list[int]:
 
 def positives(seen: Seen, most: int = 256) -> dict[str, Any]:
     """The samples whose two views are farthest apart."""
+    if seen.untrusted:
+        raise UserError(seen.untrusted)
     viewer = seen.kind.views(seen.samples, seen.settings, dict(seen.made))
     if len(viewer) < 2:
         raise UserError("one view is made of each sample, and so no two are pulled together")

@@ -152,7 +152,8 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
     if settings.groups == "ignore":
         data = dataclasses.replace(data, group=torch.full_like(data.group, MISSING))
     plain = built.kind.plain(encoder)
-    after, rows = scores_spaced(built, settings)[0], built.facts["score_samples"]
+    after, rows = scores_spaced(built, settings)
+    rows = built.facts.get("score_samples", rows)
     scorer = Scorer(encoder, plain, built.views, data, built.lost, rows, settings.seed) if after else None
     loop = Loop(
         epochs=settings.epochs,
