@@ -17,7 +17,7 @@ from nearfar.evaluation.generated import frechet
 from nearfar.run import load
 from tests.tiny import contents, folder
 
-SMALL = ("--encoder", "biggan2", "--width", "2", "--latent", "8", "--dim", "4", "--batch", "16", "--epochs", "1")
+SMALL = ("--encoder", "biggan4", "--width", "2", "--latent", "8", "--dim", "4", "--batch", "16", "--epochs", "1")
 
 
 @pytest.fixture(scope="module")

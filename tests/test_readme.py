@@ -62,6 +62,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(2000))
     (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "dino.pth").touch()
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").touch()
     (tmp_path / "cameras.csv").write_text("path,sequence,camera\na.mp4,1,a\n")

@@ -167,7 +167,7 @@ def test_a_method_that_is_no_command_names_the_call(capsys: pytest.CaptureFixtur
 
 def test_names_that_others_use_lead_to_ours() -> None:
     ours = {field.name for field in dataclasses.fields(Settings)}
-    ours |= {"size", "temperature", "out", "resume", "force", "count", "length", "text_column", "per_class"}
+    ours |= {"size", "weights", "temperature", "out", "resume", "force", "count", "length", "text_column", "per_class"}
     assert set(SYNONYMS.values()) <= ours
     assert not SYNONYMS.keys() & ours
     assert meant("batch_size", ["batch", "epochs"]) == "; did you mean batch?"

@@ -188,8 +188,9 @@ def embed_sharded(asked: Embed) -> int:
     insist_text(asked.out, "--out")
     if asked.patches:
         raise UserError(f"--patches: maps go to a file .npz, and --out {asked.out!r} is for shards: name a file")
-    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     folder = Path(asked.out)
+    shards.insist_own(folder, force=asked.force)
+    run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     samples = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
     )

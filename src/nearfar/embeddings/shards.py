@@ -140,14 +140,26 @@ def _beside(path: str | Path, folder: Path) -> str:
         return str(Path(path).resolve())
 
 
-def _insist_free(folder: Path, index: dict[str, Any], *, force: bool) -> None:
+REMEDY = "name another --out, or replace what is there by --force"
+
+
+def insist_own(folder: Path, *, force: bool) -> None:
+    """Raise AlreadyThere where a directory of shards cannot be written as there is a file, or other files are in it."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise AlreadyThere(f"--out {str(folder)!r} is a file, and shards need a directory: name another --out")
-    if force:
+    if force or (folder / INDEX).exists():
         return
-    remedy = "name another --out, or replace what is there by --force"
+    own = {path for path, _ in _shards(folder)}
+    if other := [path for path in folder.iterdir() if path not in own and not is_leftover(path)]:
+        raise AlreadyThere(f"--out {str(folder)!r} holds other files, such as {other[0].name!r}: {REMEDY}")
+
+
+def _insist_free(folder: Path, index: dict[str, Any], *, force: bool) -> None:
+    insist_own(folder, force=force)
+    if not folder.exists() or force:
+        return
     if (folder / INDEX).exists():
         saved = _read_index(folder)
         if saved["key"] != index["key"]:
@@ -157,15 +169,11 @@ def _insist_free(folder: Path, index: dict[str, Any], *, force: bool) -> None:
             words = [said.get(name) or f"--{name} {saved[name]}" for name in other]
             raise AlreadyThere(
                 f"{str(folder)!r} holds embeddings of {saved['run_path']!r} on {saved['data_path']!r}, and these are "
-                f"others; theirs: {', '.join(words)}. To go on give the same; else {remedy}"
+                f"others; theirs: {', '.join(words)}. To go on give the same; else {REMEDY}"
             )
     for path, _ in _shards(folder):
         if _key_of(path) != index["key"]:
-            raise AlreadyThere(f"{str(path)!r} is not of this run and these data: {remedy}")
-    if not (folder / INDEX).exists():
-        own = {path for path, _ in _shards(folder)}
-        if other := [path for path in folder.iterdir() if path not in own and not is_leftover(path)]:
-            raise AlreadyThere(f"--out {str(folder)!r} holds other files, such as {other[0].name!r}: {remedy}")
+            raise AlreadyThere(f"{str(path)!r} is not of this run and these data: {REMEDY}")
 
 
 def _table(run: Run, samples: Samples, first: int, precision: Precision, key: str) -> pa.Table:
