@@ -431,8 +431,8 @@ def test_what_travels_is_what_the_design_page_says(four_ranks: Pool) -> None:
         "barlow": (5 * d + d**2, 5 * d + d**2),
         "barlow (wide)": (15 * d + 1 + 2 * n * 3 * d, 15 * d + 1 + W * 2 * n * 3 * d),
         "align, byol, hinge, info_nce, info_nce_cells, info_nce_chosen, info_nce_found, info_nce_mixed, "
-        "instance_softmax, leave_one_out, margin_nce, mixed_cross_entropy, mixture_nce, relic, same_cells, sce, told_apart, "
-        "weighted_classes": (0, 0),
+        "instance_softmax, leave_one_out, margin_nce, mixed_cross_entropy, mixture_nce, relic, same_cells, sce, "
+        "told_apart, weighted_classes": (0, 0),
         "Queue.enqueue": (n * d, 0),
     }
     page = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")
