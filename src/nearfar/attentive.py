@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,11 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.data.digests import digests, fingerprint
-from nearfar.data.samples import Samples
 from nearfar.errors import UserError
 from nearfar.evaluation.attentive import attentive_answers
 from nearfar.evaluation.evaluate import evaluate, summary
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, ridge
 from nearfar.evaluation.protocol import Result
-from nearfar.method import Encoder
-from nearfar.modalities.kind import plain_view
-from nearfar.ops.explanation import at_rest
 from nearfar.owner import writes
 from nearfar.ranges import Seed, checked
 from nearfar.report.measured import results_table
@@ -42,22 +39,27 @@ def attentive(
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """The attentive probe of `nearfar.evaluation.attentive`, on the last maps of the encoder, beside neighbors and the
-    linear probe on its representation, of the trained and of the untrained encoder, on the same splits.
+    linear probe on its representation, of the trained encoder and of what it began with, on the same splits.
 
     Arguments: see `Run.evaluate`.
     Raises ValueError for an encoder without maps, without labels, and where tokens would take more than 2 GiB.
     Writes results/attentive-DATA-DIGEST.json and returns what it holds.
     """
-    run.map_shape()  # or an error, before anything is opened
+    shape = run.map_shape()  # or an error, before anything is opened
     run.insist_there(data, labels, label_column, f"--attentive takes labels, and none are known: {run.kind.unlabeled}")
     samples = run.open(data, labels=labels, label_column=label_column)
     for note in samples.notes:
         say(note)
+    if (size := 4 * math.prod(shape) * len(samples)) > MOST:
+        raise UserError(
+            f"maps of {' x '.join(map(str, shape))} of {len(samples):,} samples would take {size / 2**30:.1f} GiB, "
+            f"more than {MOST / 2**30:g}: leave out --attentive, or give fewer samples"
+        )
     splits, tested = run.splits(samples, seed, say)
     known, plain = run.seen(samples), run.kind.plain(run.encoder)
     group = samples.group if bool((samples.group != MISSING).any()) else None
     evaluations = {}
-    for name, encoder in (("untrained encoder", run.untrained()), ("trained encoder", run.encoder)):
+    for name, encoder in (run.beginnings() | {"trained encoder": run.encoder}).items():
         rows = (probing.embed if encoder is run.encoder else probing.passed)(encoder, plain, samples)
         results = evaluate(
             rows,
@@ -69,7 +71,7 @@ def attentive(
             strengths=RIDGE_STRENGTHS,
             seed=seed,
         )
-        tokens = _tokens(encoder, plain, samples)
+        tokens = torch.cat([maps.flatten(2).mT for maps in probing.each_map(encoder, plain, samples)])  # N x T x C
         evaluations[name] = results | {"attentive": _measured(tokens, samples.label, splits, group, seed)}
     table = results_table(
         evaluations,
@@ -104,19 +106,3 @@ def _measured(
     }
     tested = torch.cat([test for _, test in splits])
     return summary("attentive", torch.cat(answers), label, group, tested, config, notes, seed)
-
-
-def _tokens(encoder: Encoder, plain: Any, samples: Samples) -> Tensor:
-    """The last maps of all samples as tokens: N x T x C, float32."""
-    made: list[Tensor] = []
-    device = next(encoder.parameters()).device
-    with at_rest(encoder), torch.no_grad():
-        for index in torch.arange(len(samples)).split(64):
-            maps = encoder.maps(plain_view(plain, samples, index, device))[-1].float().cpu()
-            if (size := 4 * maps[0].numel() * len(samples)) > MOST:
-                raise UserError(
-                    f"maps of {' x '.join(map(str, maps.shape[1:]))} of {len(samples):,} samples would take "
-                    f"{size / 2**30:.1f} GiB, more than {MOST / 2**30:g}: leave out --attentive, or give fewer samples"
-                )
-            made.append(maps.flatten(2).mT)
-    return torch.cat(made)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.data.boxes import Boxes, place_boxes, read_boxes
+from nearfar.data.boxes import Boxes
 from nearfar.data.digests import digests, fingerprint
-from nearfar.dense.scene import Say, Scene, Split, maps, opened, splits, told
+from nearfar.dense.scene import Say, Scene, Split, maps, splits, told, with_boxes
 from nearfar.errors import NotInstalled
 from nearfar.evaluation.boxes import Guess, Ranking, ranked
 from nearfar.files import origin
@@ -64,12 +64,7 @@ def detect(
     Writes results/boxes-DATA-DIGEST.json and returns what it holds.
     """
     insist_torchvision()
-    written = read_boxes(boxes, box_origin)
-    scene = opened(run, data, size, say)
-    truth = place_boxes(written, scene.samples.names, scene.size, scene.root())
-    for note in truth.notes:
-        say(note)
-    scene = scene.split_by(truth.split)
+    scene, truth = with_boxes(run, data, boxes, box_origin, size, say)
     filled = torch.tensor([len(own) > 0 for own in truth.boxes])
     if not filled.all():
         empty = f"{int((~filled).sum()):,} of {len(filled):,} {run.kind.noun} have no boxes"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.data.boxes import Boxes, place_boxes, read_boxes
+from nearfar.data.boxes import Boxes
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.tiles import Thumbnails, Tiles
-from nearfar.dense.scene import Look, Say, Scene, opened, splits, told
+from nearfar.dense.scene import Look, Say, Scene, splits, told, with_boxes
 from nearfar.evaluation.correspondence import cut
 from nearfar.evaluation.retrieval import per_query
 from nearfar.files import origin
@@ -48,12 +48,7 @@ def find(
     Images of the split test are tested where one is named, by DATA or by the table of boxes, else a quarter by a seed.
     Writes results/instances-DATA-DIGEST.json, and what some objects find to results/found.json; returns the first.
     """
-    written = read_boxes(boxes, box_origin)
-    scene = opened(run, data, size, say)
-    truth = place_boxes(written, scene.samples.names, scene.size, scene.root())
-    for note in truth.notes:
-        say(note)
-    scene = scene.split_by(truth.split)
+    scene, truth = with_boxes(run, data, boxes, box_origin, size, say)
     (part,) = splits(scene, torch.tensor([len(own) > 0 for own in truth.boxes]), seed, say, "boxes", once=True)
     tested, learned = part.tested, torch.cat([part.fit, part.held]).sort().values
     asked, there = (torch.cat([truth.label[i] for i in index.tolist()]) for index in (tested, learned))

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from nearfar.batch import MISSING
+from nearfar.data.boxes import Boxes, place_boxes, read_boxes
 from nearfar.data.samples import Samples
 from nearfar.data.splits import apart, holdout
 from nearfar.errors import UserError
 from nearfar.evaluation.parts import learned_and_tested
 from nearfar.method import Encoder
 from nearfar.modalities.kind import Whole
-from nearfar.run import Run, load
+from nearfar.run import Run
 
 Say = Callable[[str], None]
 Look = Callable[[Tensor], list[Tensor]]
@@ -67,11 +68,7 @@ class Scene:
 
     def encoders(self) -> dict[str, Encoder]:
         """The encoder untrained, with the weights that training began with, where it began with some, and trained."""
-        found = {"untrained encoder": self.run.untrained()}
-        start, _ = self.run.kind.starts(self.run.settings).get("", ("", ""))
-        if start and (Path(start) / "config.yaml").is_file():
-            found["given weights"] = load(start, trust=self.run.trust).encoder
-        return found | {"trained encoder": self.run.encoder}
+        return self.run.beginnings() | {"trained encoder": self.run.encoder}
 
     def looks(self) -> dict[str, Look]:
         """The maps of each of these."""
@@ -121,6 +118,16 @@ def opened(run: Run, data: Any, size: int, say: Say) -> Scene:
     if whole.side != size:
         say(f"The network takes views of {whole.side} px alone, and not of {size} px: images are seen at that size.")
     return Scene(own, data, samples, whole)
+
+
+def with_boxes(run: Run, data: Any, boxes: str | Path, box_origin: int, size: int, say: Say) -> tuple[Scene, Boxes]:
+    """Data seen whole, and their boxes, which are read before anything is opened."""
+    written = read_boxes(boxes, box_origin)
+    scene = opened(run, data, size, say)
+    truth = place_boxes(written, scene.samples.names, scene.size, scene.root())
+    for note in truth.notes:
+        say(note)
+    return scene.split_by(truth.split), truth
 
 
 def splits(scene: Scene, there: Tensor, seed: int, say: Say, what: str, *, once: bool = False) -> list[Split]:

@@ -99,7 +99,7 @@ def pretrained(name: str) -> tuple[int, tuple[float, ...], tuple[float, ...]] | 
 
 def maps(net: Any, x: Tensor, count: int = 4) -> list[Tensor]:
     """What a network gives at so many depths, evenly spaced up to the last: each N x C x H x W."""
-    given = net.forward_intermediates(x, norm=True, output_fmt="NCHW", intermediates_only=True)
+    given = _intermediates(net, x, intermediates_only=True)
     at = torch.linspace(0, len(given), min(count, len(given)) + 1)[1:].ceil().long() - 1
     return [given[i] for i in at.tolist()]
 
@@ -111,8 +111,15 @@ def map_dim(net: Any) -> int:
 
 def with_map(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """What a network makes of images, N x dim, and the last of its maps, of one pass."""
-    features, (last,) = net.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")
+    features, (last,) = _intermediates(net, x, indices=1)
     return net.forward_head(features), last
+
+
+def _intermediates(net: Any, x: Tensor, **how: Any) -> Any:
+    try:
+        return net.forward_intermediates(x, norm=True, output_fmt="NCHW", **how)
+    except AssertionError:  # those of Hiera are behind no norm, as it says before it computes anything
+        return net.forward_intermediates(x, output_fmt="NCHW", **how)
 
 
 def looked_at(net: Any, name: str) -> nn.Module:

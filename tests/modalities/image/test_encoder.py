@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nearfar.modalities import timm_nets
 from nearfar.modalities.image.encoder import ImageEncoder, from_spec, image_encoder
 from nearfar.nn.norms import split_norms
 
@@ -100,6 +101,16 @@ def test_networks_without_stages_have_maps(name: str, shapes: list[tuple[int, ..
     torch.testing.assert_close(maps[-1], tokens)
     with pytest.raises(ValueError, match=f"{name} cannot be had in stages: use conv4"):
         encoder.stages()
+
+
+def test_maps_of_a_network_without_a_norm_behind_them() -> None:
+    class Hiera:  # as timm's refuses it
+        def forward_intermediates(self, x: Tensor, norm: bool = False, **how: Any) -> list[Tensor]:
+            assert not norm, "normalization of features not supported"
+            return [x, 2 * x]
+
+    x = images(1, 3, 8)
+    assert [torch.equal(made, k * x) for k, made in enumerate(timm_nets.maps(Hiera(), x), 1)] == [True, True]
 
 
 def test_networks_side_by_side_have_no_maps() -> None:
