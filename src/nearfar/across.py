@@ -3,6 +3,7 @@ prompts describe; recordings of one event, moment by moment; and of clips what c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def retrieval(run: Run, data: Any, *, seed: Seed = 0, say: Say = lambda text: No
         raise UserError(f"{counted(len(samples), 'pairs')}: finding one among others takes 2 or more")
     encoders: dict[str, Any] = run.beginnings() | {"trained encoder": run.encoder}
     rows = {
-        name: {side: _rows(encoder.tower(side), samples.sides[side]) for side in run.sides}
+        name: {side: _rows(encoder.tower(side), samples.sides[side], run.batch) for side in run.sides}
         for name, encoder in encoders.items()
     }
     made, shown = directions(rows, samples, run.kind.tiles(samples), seed)
@@ -137,8 +138,8 @@ def zero_shot(
     ours, theirs = (of.beginnings() | {"trained encoder": of.encoder} for of in (run, other))
     for name, one in ours.items():
         two = theirs[name]
-        weights = class_weights(_rows(two, told), told.label, len(told.classes))
-        right[name] = (_rows(one, samples) @ weights.T).argmax(1) == label
+        weights = class_weights(_rows(two, told, run.batch), told.label, len(told.classes))
+        right[name] = (_rows(one, samples, run.batch) @ weights.T).argmax(1) == label
     known = run.seen(samples)
     table = zero_shot_table(right, label, told.classes, len(told), int(known.sum()), run.seen_how, seed)
     table["protocol"] |= {"prompts_from": origin(prompts), "labels": origin(labels)}
@@ -184,7 +185,7 @@ def future(
     Raises ValueError for a run of another method.
     Writes results/future-DATA-DIGEST.json and returns what it holds.
     """
-    trained = run.method.to(run.device)
+    trained = copy.deepcopy(run.method).to(run.device)
     if not isinstance(trained, DPC):
         raise UserError(f"{str(run.path)!r} is a run of {run.config['method']}, which predicts no blocks: as dpc does")
     samples: Any = run.measured(data, say)
@@ -258,7 +259,8 @@ def name(run: Run, data: Any, prompts: Any, *, near: PositiveInt = 3, say: Say =
         raise UserError(f"{str(prompts)!r} has a label for some prompts and none for others: give all, or leave it out")
     if not len(samples):
         return Named([], [], [])
-    prompt, rows = (F.normalize(part, dim=1) for part in (_rows(other.encoder, told), _rows(run.encoder, samples)))
+    made = (_rows(other.encoder, told, run.batch), _rows(run.encoder, samples, run.batch))
+    prompt, rows = (F.normalize(part, dim=1) for part in made)
     best = (rows @ class_weights(prompt, label, len(classes)).T).argmax(1)
     cosine, index = (rows @ prompt.T).topk(min(near, len(told)))
     return Named(
@@ -297,6 +299,6 @@ def _prompted(run: Run) -> Run:
     return other
 
 
-def _rows(tower: Any, samples: Samples) -> Tensor:
+def _rows(tower: Any, samples: Samples, batch: int) -> Tensor:
     """What a tower makes of its own samples, which it knows how to see plainly."""
-    return probing.passed(tower, kinds.of(tower.spec["kind"]).plain(tower), samples)
+    return probing.passed(tower, kinds.of(tower.spec["kind"]).plain(tower), samples, batch)

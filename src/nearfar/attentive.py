@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ def attentive(
     *,
     labels: Any = None,
     label_column: str = "",
+    keep_words: Sequence[str] = (),
     seed: Seed = 0,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def attentive(
     """
     shape = run.map_shape()  # or an error, before anything is opened
     run.insist_there(data, labels, label_column, f"--attentive takes labels, and none are known: {run.kind.unlabeled}")
-    samples = run.open(data, labels=labels, label_column=label_column)
+    samples = run.open(data, labels=labels, label_column=label_column, keep_words=keep_words)
     for note in samples.notes:
         say(note)
     if (size := 4 * math.prod(shape) * len(samples)) > MOST:
@@ -60,7 +61,7 @@ def attentive(
     group = samples.group if bool((samples.group != MISSING).any()) else None
     evaluations = {}
     for name, encoder in (run.beginnings() | {"trained encoder": run.encoder}).items():
-        rows = (probing.embed if encoder is run.encoder else probing.passed)(encoder, plain, samples)
+        rows = (probing.embed if encoder is run.encoder else probing.passed)(encoder, plain, samples, run.batch)
         results = evaluate(
             rows,
             samples.label,
@@ -71,7 +72,8 @@ def attentive(
             strengths=RIDGE_STRENGTHS,
             seed=seed,
         )
-        tokens = torch.cat([maps.flatten(2).mT for maps in probing.each_map(encoder, plain, samples)])  # N x T x C
+        some = probing.each_map(encoder, plain, samples, batch=min(64, run.batch))
+        tokens = torch.cat([maps.flatten(2).mT for maps in some])  # N x T x C
         evaluations[name] = results | {"attentive": _measured(tokens, samples.label, splits, group, seed)}
     table = results_table(
         evaluations,

@@ -33,7 +33,7 @@ def checkpoints(
     """
     there = by_epoch(run.path, run.config)
     metrics = Journal(run.path / "metrics.jsonl").read()
-    if not scored(metrics):
+    if not there or not scored(metrics):
         raise NotFound(
             f"{str(run.path)!r} has no checkpoints to choose from: `nearfar train` keeps some, and measures them, with "
             "--keep-every EPOCHS"

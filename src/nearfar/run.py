@@ -311,7 +311,7 @@ class Run:
 
     def each_map(self, samples: Samples, depth: int = -1) -> Iterator[Tensor]:
         """The maps of opened samples, some at a time, in order: n x C x H x W, float32."""
-        return probing.each_map(self.encoder, self.kind.plain(self.encoder), samples, depth)
+        return probing.each_map(self.encoder, self.kind.plain(self.encoder), samples, depth, min(64, self.batch))
 
     def map_shape(self, depth: int = -1) -> tuple[int, ...]:
         """The shape of a sample's map: C x H x W. Raises ValueError where the encoder has none at that depth."""

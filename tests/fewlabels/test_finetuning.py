@@ -23,7 +23,7 @@ from nearfar.run import Run
 from nearfar.training.claim import step_reached
 from tests.fewlabels.conftest import QUIET, VARYING, Stop, samples, with_val
 from tests.modalities.table.test_table import table
-from tests.tiny import contents
+from tests.tiny import SETTINGS, contents, tiny_images
 
 
 def weights(classifier: Classifier) -> torch.Tensor:
@@ -113,6 +113,18 @@ def test_what_moved_the_encoder_counts_as_seen(run: Run, tmp_path: Path) -> None
     assert again.export().dim == run.encoder.dim
     for tested, seen in ((new, False), (data, True)):  # of data's test split, 24 were learned from
         assert again.evaluate(tested)["protocol"]["knn"]["seen_in_training"] is seen
+
+
+def test_a_classifier_keeps_what_its_run_began_with_and_leaves_the_run_as_it_is(run: Run, tmp_path: Path) -> None:
+    given = {"weights": str(run.path / "encoder.safetensors"), "recipe": "paper", "dim": 32}
+    went_on = nearfar.fit(tiny_images(), "simclr", out=tmp_path / "on", **given, **QUIET, **SETTINGS | {"epochs": 1})
+    went_on.on("cpu", 16)
+    classifier = finetune(went_on, samples(), out=tmp_path / "c", **QUIET)
+    assert (went_on.batch, str(went_on.device)) == (16, "cpu")
+    kept = nearfar.load(classifier.path).beginnings()
+    assert list(kept) == ["untrained encoder", "given weights"]
+    start, first = kept["given weights"].state_dict(), run.encoder.state_dict()
+    assert all(torch.equal(start[name], first[name]) for name in first)
 
 
 def test_the_middle_of_the_projector_is_the_methods(run: Run, linear: Classifier) -> None:

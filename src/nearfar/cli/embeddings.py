@@ -318,7 +318,7 @@ def outliers(argv: list[str]) -> int:
     _print_table(["similarity", "row", "label", "path"], rows[: call.count])
     if call.save:
         header = ["path", "row", "label", "similarity", "far"]
-        table = [[name, row, label, s, "yes" if float(s) < edge else "no"] for s, row, label, name in rows]
+        table = [[name, row, label, s, "yes" if float(near[int(row)]) < edge else "no"] for s, row, label, name in rows]
         print(f"Table: {replace_csv(Path(call.save), [header, *table])}")
     if call.page:
         shown = order[: min(call.count, page.MOST)]

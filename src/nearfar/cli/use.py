@@ -296,8 +296,13 @@ def embed(argv: list[str]) -> int:
     path = Path(asked.out) if asked.out else Path(asked.run) / "embeddings.npz"
     from nearfar.cli.embeddings import embed_sharded, is_sharded
 
+    if asked.half and not asked.patches:
+        raise UserError("--half is of the maps that --patches writes: give both, or neither")
     if is_sharded(asked.out):
         return embed_sharded(asked)
+    for name in ("precision", "shard"):
+        if getattr(asked, name) != getattr(Embed, name):
+            raise UserError(f"--{name} is of shards, and a file is written here: name a directory by --out")
     insist_free(path, force=asked.force)
     run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).on(asked.device, asked.batch)
     with nullcontext() if asked.out else owned(run.path):
@@ -309,8 +314,6 @@ def _embed(run: Run, asked: Embed, path: Path) -> int:
 
     from nearfar.files import replace
 
-    if asked.half and not asked.patches:
-        raise UserError("--half is of the maps that --patches writes: give both, or neither")
     width, *sides = run.map_shape() if asked.patches else (0,)
     images = run.reading(asked.given()).open(
         asked.data, labels=asked.labels or None, label_column=asked.label_column, keep_words=asked.keep_words
@@ -362,9 +365,9 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.writing import learned_to_write, writing
 
     run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run.on(asked.device, asked.batch)
     if table := _of_places(run, asked):
         return _tell(run, table)
-    run.on(asked.device, asked.batch)
     if asked.prompts:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
@@ -375,7 +378,9 @@ def evaluate(argv: list[str]) -> int:
             raise UserError(
                 f"--attentive measures splits of DATA, and not --test {asked.test!r}: name one in the labels"
             )
-        own = {"labels": asked.labels or None, "label_column": asked.label_column}
+        if asked.svm or asked.retrieval:
+            raise UserError(f"--attentive and --{'svm' if asked.svm else 'retrieval'} are measured apart: give one")
+        own = {"labels": asked.labels or None, "label_column": asked.label_column, "keep_words": asked.keep_words}
         return _tell(run, attentive(run, asked.data, **own, seed=asked.seed, say=print))
     if asked.align:
         return _tell(run, across.align(run, asked.data, seed=asked.seed, say=print))
@@ -413,7 +418,10 @@ def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
         "correspondences": ("size",),
     }
     named = [name for name in flags if getattr(asked, name)]
-    others = ("prompts", "align", "future", "svm", "retrieval", "labels", "label_column", "test", "keep_words")
+    others = (
+        *("prompts", "align", "future", "attentive", "svm", "retrieval", "labels", "label_column", "test"),
+        *("test_labels", "keep_words", "pair_columns", "score_column", "part_column"),
+    )
     given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(asked, f.name)}
     own = {name for several in flags.values() for name in several}
     if named == ["boxes"] and asked.retrieval:
@@ -463,8 +471,8 @@ def _tell(run: Run, table: dict[str, Any]) -> int:
 def checkpoints(argv: list[str]) -> int:
     """Show the checkpoints of a run."""
     asked = parsed(Checkpoints, "checkpoints", argv)
-    if asked.labels and not asked.data:
-        raise UserError(f"--labels {asked.labels!r} are of DATA, and none are given")
+    if (asked.labels or asked.label_column) and not asked.data:
+        raise UserError("--labels and --label-column are of DATA, and none are given")
     from nearfar import choosing
     from nearfar.cli.demo import print_table
     from nearfar.run import load

@@ -182,7 +182,7 @@ def _found(
     scale = [scene.whole.side / max(scene.size(i)) for i in range(len(truth))]
     made = []
     for seed in seeds:
-        own = copy.deepcopy(encoder) if finetune else encoder
+        own = copy.deepcopy(encoder).cpu() if finetune else encoder  # beside its head
         seen = partial(_trained_look, own, scene) if finetune else look
         detector = _fitted(own if finetune else None, seen, scene, truth, learned, scale, steps, seed)
         guesses: list[Guess] = []

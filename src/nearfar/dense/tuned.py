@@ -42,7 +42,8 @@ def trained(
 ) -> Callable[[Tensor], list[Tensor]]:
     """A copy of the encoder and a head, trained by cross-entropy at the pixels of masks, each image of the same weight.
     Gives a function of positions that tells the scores at the pixels of each: K x H x W."""
-    own, generator = copy.deepcopy(encoder).eval(), torch.Generator().manual_seed(seed)  # norms keep their statistics
+    own = copy.deepcopy(encoder).cpu().eval()  # norms keep their statistics
+    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         head = PixelHead([m.shape[1] for m in own.maps(scene.whole.view(learned[:1]))], len(truth.classes))

@@ -114,6 +114,8 @@ class Index:
 
     def search(self, query: Tensor, k: int) -> Found:
         cosine, index = self._index.search(np.ascontiguousarray(query.numpy()), k)
+        if (index < 0).any():  # the lists that are looked into hold fewer rows than are asked for
+            return nearest(query, self.held.blocks(), k)
         return Found(torch.from_numpy(cosine), torch.from_numpy(index))
 
     def recall(self, k: int) -> tuple[float, int]:
@@ -197,7 +199,7 @@ def _read(held: Embeddings, run: Run, query: str) -> tuple[Run, Samples]:
     names = [run.tower, *(name for name in Run(run.path, run.checkpoint, trust=run.trust).sides if name != run.tower)]
     for name in names:
         side = run if name == run.tower else held.run(str(run.path), trust=run.trust, tower=name)
-        side.device = run.device
+        side.on(str(run.device), run.batch)
         kind = side.kind
         if there and (kind.is_sample(query) or kind.recognizes(query)):
             return side, side.open_new(query)

@@ -48,7 +48,9 @@ def finetune(
     Raises TypeError for a keyword that is no field.
     """
     settings = with_keywords(settings or FinetuneSettings(), keywords)
-    run = (Run(run) if isinstance(run, str | Path) else run).on(settings.device)
+    run = copy.copy(Run(run) if isinstance(run, str | Path) else run)
+    run.__dict__.pop("encoder", None)  # that of the caller stays where it is
+    run.on(settings.device, run.batch)
     if resume and out and (there := finished(Path(out), run, say)) is not None:
         return there
     unlabeled = f"no sample to learn from has a label: {run.kind.unlabeled}"

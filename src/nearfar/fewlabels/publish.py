@@ -37,7 +37,15 @@ from nearfar.run import Run
 from nearfar.training.alike import weights_digest
 from nearfar.training.checkpoints import Checkpoints
 from nearfar.training.claim import insist_same
-from nearfar.training.directory import REMEDIES, UNTRAINED, read_environment, read_samples, unchanged, write_config
+from nearfar.training.directory import (
+    GIVEN,
+    REMEDIES,
+    UNTRAINED,
+    read_environment,
+    read_samples,
+    unchanged,
+    write_config,
+)
 from nearfar.training.journal import Journal
 
 Say = Callable[[str], None]
@@ -223,7 +231,8 @@ def publish(place: Workplace, draft: Draft) -> Classifier:
         facts=facts,
     )
     store.write(folder, stored)
-    for name in ("views.png", UNTRAINED, *(("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ())):
+    journal = ("metrics.jsonl", "skipped.csv") if draft.trained_on is None else ()
+    for name in ("views.png", UNTRAINED, GIVEN, *journal):
         if (run.path / name).is_file():
             source = unchanged(run.path, name, run.config) if name in REMEDIES else run.path / name
             shutil.copyfile(source, folder / name)

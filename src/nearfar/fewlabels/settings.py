@@ -91,7 +91,8 @@ class FinetuneSettings(Tuning, Labeled):
     layer: Annotated[int, Range(ge=-1)] = 0
     """Keep the method's projector up to this layer: 0 is none of it, 1 is SimCLRv2's choice (arXiv 2006.10029)."""
     weights: Literal["trained", "untrained"] = "trained"
-    """untrained begins with the random weights that the run began with: what the labels alone give."""
+    """untrained begins with the random weights that the run began with, or would have without given ones: what
+    the labels alone give."""
 
     def check(self) -> None:
         super().check()

@@ -8,8 +8,9 @@ writes from its results:
      "regret": ..., "regret_last": ...}
 
 scores: of several the mean rank is gone by; none where no score was seen to choose better than the last checkpoint.
-spearman: of the score and the accuracy, over the checkpoints of a run.  gain: points of accuracy over the last
-checkpoint, where the score was chosen on other data.  regret: points below the best checkpoint by labels.
+spearman: of the score and the accuracy, over the checkpoints of a run, where a score is gone by.  gain: points of
+accuracy over the last checkpoint, where the score was chosen on other data.  regret: points below the best checkpoint
+by labels.
 """
 
 from __future__ import annotations

@@ -420,7 +420,8 @@ def _probed(record: Record) -> Gain | None:
 
 
 def _evaluated(record: Record) -> Gain | None:
-    """Neighbors of the trained encoder against those of the one it began as, as `evaluate` measured both.
+    """The first measure of a table, such as kNN, of the trained encoder against the one it began as, as `evaluate`
+    measured both.
 
     Labels that the encoder has learned from flatter it: there only a loss counts.
     """
