@@ -44,7 +44,6 @@ SHARED: dict[str, Any] = {
     "encoder_dropout": 0.0,
     "length": 24,
     "batch": BATCH,
-    "epochs": 1,
     "probe_every": 0,
 }
 ROWS = {
@@ -66,6 +65,8 @@ class Calm:
     """The seed of the first."""
     steps: tuple[int, int, int] = (300, 400, 20)
     """Of each stage, batches of 32 sentences."""
+    passes: int = 1
+    """Times that a stage sees each of its sentences; it has so many times its steps."""
     rates: tuple[float, float, float] = (3e-3, 3e-3, 1e-4)
     """The highest learning rate of each stage."""
     sets: int = 80
@@ -79,15 +80,15 @@ class Calm:
 def main(asked: Calm) -> None:
     """Run what is missing, then print the table."""
     for seed in range(asked.first, asked.first + asked.seeds if not asked.table else 0):
-        if not all(path(row, seed).exists() for row in ROWS) or asked.tune:
+        if not all(path(row, seed, asked).exists() for row in ROWS) or asked.tune:
             ensure(seed, asked)
     if not asked.tune:
-        print(table())
+        print(table(asked))
 
 
-def path(row: str, seed: int) -> Path:
-    """Where the result of a row is kept."""
-    return RESULTS / f"{row.replace(' ', '-')}-seed{seed}.json"
+def path(row: str, seed: int, asked: Calm) -> Path:
+    """Where the result of a row is kept, by the steps of all three stages."""
+    return RESULTS / f"{row.replace(' ', '-')}-{sum(asked.steps) * asked.passes}-seed{seed}.json"
 
 
 def ensure(seed: int, asked: Calm) -> None:
@@ -113,7 +114,7 @@ def ensure(seed: int, asked: Calm) -> None:
             before, spent = "", 0.0
             for k, stage in enumerate(stages):
                 own = folder / "-".join(stages[: k + 1])
-                spent += 0.0 if own.exists() else step(own, stage, files[k], before, asked.rates[k], seed)
+                spent += 0.0 if own.exists() else step(own, stage, files[k], before, asked, seed)
                 before = str(own)
             began = time.process_time()
             measured = writing(load(before), test)["rows"]
@@ -125,27 +126,29 @@ def ensure(seed: int, asked: Calm) -> None:
                 "cpu_seconds": round(spent, 1),
                 "cpu_seconds_measuring": round(time.process_time() - began, 1),
                 "steps": asked.steps[: len(stages)],
+                "passes": asked.passes,
                 "rates": asked.rates,
                 "sets": asked.sets,
                 "sentences": sum(len(one["sentences"]) for one in tested),
                 "source": source("calm"),
-                "flags": SHARED,
+                "flags": SHARED | {"epochs": asked.passes},
                 "command": "python -m benchmarks.calm",
                 "threads": torch.get_num_threads(),
             }
             print(row, seed, result["results"]["trained encoder"], result["written"], spent, flush=True)
             if not asked.tune:
-                keep(path(row, seed), result)
+                keep(path(row, seed, asked), result)
     finally:
         shutil.rmtree(folder)
 
 
-def step(out: Path, stage: str, data: Path, before: str, rate: float, seed: int) -> float:
+def step(out: Path, stage: str, data: Path, before: str, asked: Calm, seed: int) -> float:
     """A stage, from the run before; CPU seconds."""
     began = time.process_time()
     start = {"from_run": before} if before else {}
     tokenizer = start or {"tokenizer": str(data.parent)}  # a run that begins with another takes that one's
-    flags = SHARED | tokenizer | {"stage": stage, "lr": rate * 256 / BATCH, "seed": seed}
+    rate = asked.rates[int(data.stem)]
+    flags = SHARED | tokenizer | {"stage": stage, "lr": rate * 256 / BATCH, "epochs": asked.passes, "seed": seed}
     if not training.train(plans.make("calm", str(data), None, flags), out, say=lambda text: None):
         raise KeyboardInterrupt("stopped before the end: nothing was measured")
     return time.process_time() - began
@@ -161,11 +164,11 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def table() -> str:
+def table(asked: Calm) -> str:
     """What there is, in Markdown: means over seeds with their 95 % intervals."""
     lines = ["| row | seeds | " + " | ".join(MEASURES) + " |", "|---|---|" + "---|" * len(MEASURES)]
     kept = {
-        row: [json.loads(p.read_text()) for p in sorted(RESULTS.glob(path(row, 0).name[:-6] + "*.json"))]
+        row: [json.loads(p.read_text()) for p in sorted(RESULTS.glob(path(row, 0, asked).name[:-6] + "*.json"))]
         for row in ROWS
     }
     untrained = [one["results"]["untrained encoder"] for one in kept["span corruption only"]]
