@@ -29,8 +29,8 @@ RESULTS = Path(__file__).parent / "results" / "generation"
 ALPHABETS = ("Angelic", "Aurek-Besh", "Ge_ez", "Malayalam")
 FORMS = ("2c", "projection", "none", "d2dce", "classifier")
 JUDGE = {"epochs": 30, "batch": 128, "encoder": "conv4", "optimizer": "adamw", "lr": 2e-3, "views": "drawing"}
-GAN = {"encoder": "biggan8", "views": "plain", "batch": 32, "lr": 0.0016}
-METHOD = {"width": 8, "dim": 128, "temperature": 0.5, "discriminator_steps": 1}
+GAN = {"views": "plain", "batch": 32, "lr": 0.0016}
+METHOD = {"dim": 128, "temperature": 0.5, "discriminator_steps": 1}
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,24 @@ class Ask:
     """Conditions of the discriminator."""
     seeds: int = 3
     """So many of each."""
-    epochs: int = 16
-    """Passes over the training drawings."""
+    epochs: int = 50
+    """Passes over the training drawings, of 59 steps each."""
+    size: int = 16
+    """Side of the images, in pixels."""
+    width: int = 16
+    """Of the generator and of the discriminator."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of a run but its condition and seed."""
+        sizes = {"encoder": f"biggan{self.width}", "width": self.width, "size": self.size, "epochs": self.epochs}
+        return GAN | METHOD | sizes
+
+    @property
+    def name(self) -> str:
+        """Of the runs of this length and these sizes."""
+        return f"{self.size}px-{self.width}-{self.epochs}"
+
     runs: str = ""
     """A folder for the runs and their sheets, in which a call that was stopped goes on; none keeps none."""
 
@@ -52,7 +68,7 @@ def main(asked: Ask) -> int:
     data, folder = classes(), Path(asked.runs or tempfile.mkdtemp())
     for seed in range(asked.seeds):
         for form in asked.forms:
-            path = RESULTS / f"{form}-{seed}.json"
+            path = RESULTS / f"{form}-{asked.name}-seed{seed}.json"
             if not path.exists():
                 keep(path, run(data, folder, form, seed, asked))
             known = json.loads(path.read_text())
@@ -77,13 +93,13 @@ def classes() -> Images:
 def run(data: Images, folder: Path, form: str, seed: int, asked: Ask) -> dict[str, Any]:
     """Train one form, and judge what it makes; the judge is trained once."""
     quiet = {"say": lambda text: None, "probe_every": 0, "label_column": "alphabet"}
-    of, out = folder / "classifier of alphabets", folder / f"{form}-{seed}"
-    judge = fit(data, "crossentropy", out=of, resume=of.exists(), seed=0, **quiet, **JUDGE)
-    wanted = GAN | METHOD | {"condition": form, "seed": seed, "epochs": asked.epochs}
+    of, out = folder / f"classifier of alphabets {asked.size}px", folder / f"{form}-{asked.name}-seed{seed}"
+    judge = fit(data, "crossentropy", out=of, resume=of.exists(), seed=0, size=asked.size, **quiet, **JUDGE)
+    wanted = asked.settings | {"condition": form, "seed": seed}
     one = fit(data, "contragan", out=out, resume=out.exists(), **quiet, **wanted)
     table = judged(one, judge, data, out / "sheet.png")
     return {
-        "form": form, "seed": seed, "epochs": asked.epochs, "steps": one.made["steps"], "settings": GAN | METHOD,
+        "form": form, "seed": seed, "epochs": asked.epochs, "steps": one.made["steps"], "settings": asked.settings,
         "judge": JUDGE, "classes": data.classes, "protocol": table["protocol"],
         "values": {name: round(cell["value"], 2) for name, cell in table["rows"][0]["values"].items()},
         "command": "python -m benchmarks.generation", "threads": torch.get_num_threads(),

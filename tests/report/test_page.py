@@ -118,7 +118,7 @@ def test_a_run_of_one_config_file_has_a_page(tmp_path: Path, short_scripts: None
     assert page.map is page.neighbors is page.copies is page.outliers is page.views is None
     assert page.results == page.cards == page.curves == page.confusions == page.classes == page.notes == []
     parts = outline(report(tmp_path)).ids()
-    assert parts == ["results", "training", "map", "neighbors", "views", "details", "next", "data"]
+    assert parts == ["results", "training", "map", "neighbors", "views", "details", "next", "data", "plotly"]
 
 
 def test_a_classifier_is_called_one(run: Path, short_scripts: None) -> None:

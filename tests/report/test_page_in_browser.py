@@ -53,6 +53,12 @@ def show(browser: Any, page: Path, width: int = 1200) -> None:
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(page.as_uri())
+    browser.execute_async_script(
+        """const done = arguments[0];
+        const drawn = () => !document.getElementById("plotly") || document.body.dataset.drawn;
+        const wait = () => drawn() ? done() : setTimeout(wait, 20);
+        wait();"""
+    )
 
 
 def point(browser: Any, i: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ security policy lets no script run but the two that nearfar puts there, and lets
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -67,6 +68,8 @@ def environment() -> Environment:
 
 @dataclass(frozen=True)
 class _Scripts:
+    """plotly: compressed by gzip, as base64; the page unpacks it.  hashes: of both as they are run."""
+
     plotly: Markup
     own: Markup
     hashes: str
@@ -79,7 +82,8 @@ def _scripts() -> _Scripts:
 
     plotly, own = get_plotlyjs(), resources.files("nearfar.report").joinpath("page.js").read_text("utf-8")
     # Safe: both are files of installed packages, and nothing of a user's is put into them.
-    return _Scripts(Markup(plotly), Markup(own), f"{_hash(plotly)} {_hash(own)}")
+    packed = base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode()
+    return _Scripts(Markup(packed), Markup(own), f"{_hash(plotly)} {_hash(own)}")
 
 
 def _hash(script: str) -> str:
