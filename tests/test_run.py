@@ -42,6 +42,14 @@ def copy(trained: nearfar.Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained.path, tmp_path / "run"))
 
 
+def test_what_it_began_with_leaves_the_random_numbers_of_the_caller_alone(trained: nearfar.Run) -> None:
+    torch.manual_seed(7)
+    usual = torch.rand(3)
+    torch.manual_seed(7)
+    trained.beginnings()
+    assert torch.equal(torch.rand(3), usual)
+
+
 def test_fit_gives_a_run_with_all_that_was_asked_for(trained: nearfar.Run) -> None:
     assert trained.config["method"] == "simclr"
     assert trained.config["data"] == "tuple in memory"

@@ -194,8 +194,9 @@ class Run:
 
     def untrained(self) -> Encoder:
         """The encoder with the random weights that it had before training, or would have had without given ones."""
-        torch.manual_seed(self.settings.seed)
-        return self._kept_encoder(UNTRAINED)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return self._kept_encoder(UNTRAINED)
 
     def given(self) -> Encoder | None:
         """The encoder with the weights that training began with; None where these were random."""

@@ -18,7 +18,7 @@ from PIL import Image
 
 from nearfar.cli import main
 from nearfar.embeddings import shards
-from nearfar.embeddings.search import nearest
+from nearfar.embeddings.search import Found, Index, nearest
 from nearfar.embeddings.shards import Embeddings
 from nearfar.run import Run, load
 from tests.tiny import contents, folder, tiny_images
@@ -145,6 +145,8 @@ def test_what_is_damaged_is_named(here: Path, capsys: pytest.CaptureFixture[str]
     index.write_text(index.read_text().replace('"width": ', '"width": 1'))
     assert call("outliers emb") == 2
     assert "'emb/index.json' is damaged" in capsys.readouterr().err
+    assert call(f"{EMBED} --out emb") == 0  # as the error says
+    assert call("outliers emb") == 0
     assert call("duplicates photos") == 2
     assert "'photos' is no directory of embeddings, as it has no index.json" in capsys.readouterr().err
 
@@ -227,7 +229,7 @@ def test_an_inverted_file_is_made_once_and_its_recall_said(here: Path, capsys: p
         assert "pip install 'nearfar[fast]'" in capsys.readouterr().err
         return
     assert call("search emb 1 --k 3 --index ivf") == 0
-    assert "Recall@3 against an exact search, on 32 rows: 100.0 %" in capsys.readouterr().out
+    assert "Recall@3 against an exact search, on 32 rows that look for others: 100.0 %" in capsys.readouterr().out
     stamp = (here / "emb" / "ivf.faiss").stat().st_mtime_ns
     assert call("search emb 1 --k 3 --index ivf") == 0
     assert (here / "emb" / "ivf.faiss").stat().st_mtime_ns == stamp
@@ -247,6 +249,35 @@ def test_leaks_are_told_first_and_groups_are_labels(here: Path, capsys: pytest.C
     assert [samples.names[i] for i in together] == ["test/class1/01.png", "train/class1/90.png"]
     assert torch.equal(samples.label, Embeddings("emb").label)
     assert call("duplicates emb --threshold 1.5") == 2
+
+
+def test_a_copy_in_three_splits_leaks_from_each_into_each_before_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "photos" / "val" / "class1").mkdir(parents=True)
+    shutil.copyfile("photos/test/class1/01.png", "photos/val/class1/92.png")
+    assert call(f"{EMBED} --out three") == 0
+    capsys.readouterr()
+    assert call("duplicates three --threshold 1") == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "Leak: 1 of 6 images of the split test have a near-duplicate in train.",
+        "Leak: 1 of 6 images of the split test have a near-duplicate in val.",
+        "Leak: 1 of 1 images of the split val have a near-duplicate in train.",
+    ]
+
+
+def test_the_recall_of_an_approximate_search_does_not_count_the_row_itself(here: Path) -> None:
+    index = Index.__new__(Index)
+    index.held, index.seed = Embeddings("emb"), 0
+    index.search = lambda query, k: nearest(query, index.held.blocks(), k)
+    assert index.recall(1) == (1, 32)
+
+    def itself(query: torch.Tensor, k: int) -> Found:
+        own = nearest(query, index.held.blocks(), 1)
+        return Found(own.cosine.repeat(1, k), own.index.repeat(1, k))
+
+    index.search = itself
+    assert index.recall(1)[0] < 0.1  # two rows are copies of each other
 
 
 def test_the_farthest_is_the_outlier(here: Path) -> None:
@@ -272,6 +303,14 @@ def test_a_curated_list_is_data_and_a_table_of_arrays_are_labels(here: Path, dat
     assert call("curate emb --keep 9 --clusters 6 2 --dedup 0.9999 --out lists/again.csv") == 0
     assert Path("lists/again.csv").read_text() == Path("lists/some.csv").read_text()
     assert call("curate emb --keep 27 --out lists/more.csv") == 2
+    held = Embeddings("emb")
+    rows = [["path", "label", "group"], *([name, "x", f"day{i % 7}"] for i, name in enumerate(held.names))]
+    Path("days.csv").write_text("\n".join(map(",".join, rows)))
+    assert call("embed run photos --labels days.csv --out days") == 0
+    assert call("curate days --keep 9 --clusters 6 2 --out lists/days.csv") == 0
+    samples = load("run").open("lists/days.csv")
+    day = [held.names.index(Path(name).as_posix().split("photos/")[1]) % 7 for name in samples.names]
+    assert (samples.group[:, None] == samples.group).tolist() == [[a == b for b in day] for a in day]
     assert call(f"embed run {shlex.quote(str(data))} --out arrays") == 0
     assert call("curate arrays --keep 10 --out arrays.csv") == 0
     assert load("run").open(str(data), labels="arrays.csv").split.count("train") == 10

@@ -57,6 +57,18 @@ def test_a_table_says_the_split_of_its_images(tmp_path: Path) -> None:
     assert made.split == ["test", "", ""]
 
 
+def test_boxes_of_another_folder_are_not_those_of_an_image_of_the_same_name(tmp_path: Path) -> None:
+    rows = ["train/1.png,1,1,3,2,x", "train/2.png,1,1,3,2,x", "test/1.png,1,1,9,2,x", "test/2.png,1,1,9,2,x"]
+    written = read_boxes(table(tmp_path / "b.csv", *rows, "1.png,4,4,5,5,x"))
+    made = place_boxes(written, ["1.png"], size, tmp_path / "train")  # DATA is the folder train alone
+    assert made.boxes[0].tolist() == [[1, 1, 3, 2], [4, 4, 5, 5]]
+    assert made.notes[0].startswith("Left out: 3 boxes of images that DATA do not hold")
+    made = place_boxes(written, ["train/1.png", "train/2.png"], size)
+    assert [own[:, 2].tolist() for own in made.boxes] == [[3, 5], [3]]
+    with pytest.raises(UserError, match=r"'test/1.png'.*'train/1.png'.*which of them the image '1.png' is cannot"):
+        place_boxes(read_boxes(table(tmp_path / "b.csv", *rows)), ["1.png"], size, tmp_path / "elsewhere")
+
+
 def test_voc_and_coco_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "voc").mkdir()
     box = "<object><name>cell</name><bndbox><xmin>3</xmin><ymin>2</ymin><xmax>5</xmax><ymax>4</ymax></bndbox></object>"

@@ -38,6 +38,13 @@ def test_masks_are_found_by_path_stem_or_column(tmp_path: Path) -> None:
     assert ignored.classed(0).tolist() == [[0, MISSING]]
 
 
+def test_a_mask_is_never_that_of_two_images_of_one_stem(tmp_path: Path) -> None:
+    own = save(tmp_path / "m/train/1.png", [[0, 7]])
+    assert open_masks(tmp_path / "m", ["test/1.jpg", "train/1.jpg"], NONE, None).paths == [None, own]
+    with pytest.raises(UserError, match=r"'test/1.jpg' or 'dev/1.jpg' cannot be told"):
+        open_masks(tmp_path / "m", ["test/1.jpg", "dev/1.jpg"], NONE, None)
+
+
 def test_a_palette_is_its_indices_and_16_bits_are_whole(tmp_path: Path) -> None:
     palette = Image.fromarray(np.array([[0, 2]], dtype=np.uint8), "P")
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])

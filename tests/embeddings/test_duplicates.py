@@ -16,11 +16,11 @@ def rows(n: int = 60, d: int = 5) -> Tensor:
     return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def slow(unit: Tensor, threshold: float, part: Tensor) -> tuple[list[set[int]], list[int], list[int]]:
-    """Groups, and the nearest near-duplicate of each row, of all and of another part."""
+def slow(unit: Tensor, threshold: float, part: Tensor) -> tuple[list[set[int]], list[int], list[list[int]]]:
+    """Groups, and the nearest near-duplicate of each row, of all and of each other part."""
     cosine = (unit @ unit.T).fill_diagonal_(-1)
     groups: list[set[int]] = [{i} for i in range(len(unit))]
-    nearest, across = [MISSING] * len(unit), [MISSING] * len(unit)
+    nearest, across = [MISSING] * len(unit), [[MISSING] * 3 for _ in unit]
     for i in range(len(unit)):
         there = [j for j in range(len(unit)) if cosine[i, j] >= threshold]
         for j in there:
@@ -29,16 +29,18 @@ def slow(unit: Tensor, threshold: float, part: Tensor) -> tuple[list[set[int]], 
                 groups.remove(other)
                 one |= other
         nearest[i] = max(there, key=lambda j: cosine[i, j], default=MISSING)
-        across[i] = max((j for j in there if part[i] != part[j]), key=lambda j: cosine[i, j], default=MISSING)
+        for p in {0, 1, 2} - {int(part[i])}:
+            across[i][p] = max((j for j in there if part[j] == p), key=lambda j: cosine[i, j], default=MISSING)
     return [g for g in groups if len(g) > 1], nearest, across
 
 
 @pytest.mark.parametrize("block", [7, 2048])
 def test_groups_and_partners_are_those_of_a_slow_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", block)
-    unit, part = rows(), torch.arange(60) % 2
-    found = near_duplicates(unit, 0.9, part)
-    groups, nearest, across = slow(unit, 0.9, part)
+    unit, part = rows(), torch.arange(60) % 3
+    found = near_duplicates(unit, 0.85, part)
+    groups, nearest, across = slow(unit, 0.85, part)
+    assert any(sum(j != MISSING for j in own) == 2 for own in across)
     assert groups
     ours = [set((found.group == g).nonzero()[:, 0].tolist()) for g in range(int(found.group.max()) + 1)]
     assert sorted(map(sorted, ours)) == sorted(map(sorted, groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from nearfar.evaluation.attentive import MultiQuery, attentive_answers
@@ -45,3 +46,10 @@ def test_with_too_few_labels_the_decay_is_the_middle_one() -> None:
     _, chosen, notes = attentive_answers(x, y, x)
     assert chosen["decay"] == 0.3
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_single_class_is_the_answer(rows: int) -> None:
+    x = torch.randn(rows, 4, 8, generator=torch.Generator().manual_seed(0))
+    answer, _, _ = attentive_answers(x, torch.full((rows,), 2), x[:1].repeat(3, 1, 1))
+    assert answer.tolist() == [2, 2, 2]

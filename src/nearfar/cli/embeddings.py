@@ -238,9 +238,9 @@ def search(argv: list[str]) -> int:
                  [[row[i] for i in (0, 1, 5, 2, 4, 3)] for row in rows[: SHOWN * each]])  # fmt: skip
     if len(queries.names) > SHOWN:
         print(f"{SHOWN} of {len(queries.names):,} queries are shown; --save writes all.")
-    if how:
+    if how and len(held) > 1:
         share, tried = how.recall(each)
-        print(f"Recall@{each} against an exact search, on {tried} rows: {100 * share:.1f} %.")
+        print(f"Recall@{each} against an exact search, on {tried} rows that look for others: {100 * share:.1f} %.")
     if call.save:
         print(f"Table: {replace_csv(Path(call.save), [HEADER, *rows])}")
     if call.page:

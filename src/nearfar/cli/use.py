@@ -364,6 +364,7 @@ def evaluate(argv: list[str]) -> int:
     from nearfar.data.pairs import Asked
     from nearfar.writing import learned_to_write, writing
 
+    _insist_apart(asked)
     run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     run.on(asked.device, asked.batch)
     if table := _of_places(run, asked):
@@ -372,14 +373,14 @@ def evaluate(argv: list[str]) -> int:
         own = {"labels": asked.labels or None, "label_column": asked.label_column}
         return _tell(run, across.zero_shot(run, asked.data, asked.prompts, **own, seed=asked.seed, say=print))
     if run.sides and not (asked.labels or asked.label_column):
+        if flag := next((name for name in ("attentive", "align", "future", "svm", "test") if getattr(asked, name)), ""):
+            raise UserError(f"--{flag} is of one side of pairs, by --tower {' or '.join(run.sides)}, or of --labels")
         return _tell(run, across.retrieval(run, asked.data, seed=asked.seed, say=print))
     if asked.attentive:
         if asked.test:
             raise UserError(
                 f"--attentive measures splits of DATA, and not --test {asked.test!r}: name one in the labels"
             )
-        if asked.svm or asked.retrieval:
-            raise UserError(f"--attentive and --{'svm' if asked.svm else 'retrieval'} are measured apart: give one")
         own = {"labels": asked.labels or None, "label_column": asked.label_column, "keep_words": asked.keep_words}
         return _tell(run, attentive(run, asked.data, **own, seed=asked.seed, say=print))
     if asked.align:
@@ -408,6 +409,28 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     return _tell(run, table)
+
+
+MEASURES: dict[str, tuple[str, ...]] = {
+    "prompts": ("labels", "label_column"),
+    "attentive": ("labels", "label_column", "keep_words", "test"),
+    "align": (),
+    "future": (),
+}
+"""What `nearfar evaluate` measures in the place of labels from the representation, by flag, with the flags it takes."""
+
+
+def _insist_apart(asked: Evaluate) -> None:
+    """Raise ValueError where a flag would be dropped, as another measure is asked for that does not take it."""
+    flags = ("labels", "label_column", "keep_words", "test", "test_labels", "svm", "retrieval")
+    flags += ("pair_columns", "score_column", "part_column")
+    one = next((name for name in MEASURES if getattr(asked, name)), "")
+    others = [
+        name for name in (*MEASURES, *flags) if name not in (one, *MEASURES.get(one, ())) and getattr(asked, name)
+    ]
+    if one and others:
+        which = f"--{one} and --{others[0].replace('_', '-')}"
+        raise UserError(f"{which} are measured apart: give one")
 
 
 def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:

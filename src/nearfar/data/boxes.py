@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -76,10 +76,10 @@ def place_boxes(
     """The boxes of images; those that reach beyond their image are cut there.
 
     names: of the N images.  size: of image i, (width, height).  root: the folder that paths may begin with.
-    Raises ValueError where none of the boxes can be used.
+    Raises ValueError where none of the boxes can be used, or which image they are of cannot be told.
     """
     given, entries, notes = written.given, written.entries, list(written.notes)
-    place = _places(names, root)
+    place = _places(names, root, given, {entry.image for entry in entries})
     known, strange, lost = [], Counter[str](), []
     clipped: list[str] = []
     sizes: dict[int, tuple[int, int]] = {}
@@ -224,21 +224,47 @@ def _shown(edges: Sequence[float]) -> str:
     return f"({', '.join(f'{edge:g}' for edge in edges)})"
 
 
-def _places(names: Sequence[str], root: Path | None) -> Callable[[str], int | None]:
-    """Which image is called so: by its path, else by its last part, where only one ends so."""
+def _places(
+    names: Sequence[str], root: Path | None, given: str, called: Collection[str]
+) -> Callable[[str], int | None]:
+    """Which image is called so: by its path, else by its last part, where only one ends so.
+
+    called: all names that are asked for. Where two of them, such as train/1.jpg and test/1.jpg, would be one image,
+    only that which the image's full path ends with is.
+    Raises ValueError where that is none of them, or several images end so.
+    """
     whole = {plain_path(name, root): i for i, name in enumerate(names)}
     count = Counter(PurePosixPath(name).name for name in whole)
     last = {PurePosixPath(name).name: i for name, i in whole.items()}
-
-    def place(name: str) -> int | None:
+    known: dict[int, list[str]] = {}
+    for name in sorted(called):
         own = plain_path(name, root)
-        if own in whole:
-            return whole[own]
-        end = PurePosixPath(own).name
-        if count[end] > 1:
-            raise UserError(
-                f"{count[end]} images are called {end!r}, and which one {name!r} is cannot be told: give its path"
-            )
-        return last.get(end)
+        i = whole.get(own)
+        if i is None:
+            end = PurePosixPath(own).name
+            if count[end] > 1:
+                raise UserError(
+                    f"{count[end]} images are called {end!r}, and which one {name!r} is cannot be told: give its path"
+                )
+            i = last.get(end)
+        if i is not None:
+            known.setdefault(i, []).append(name)
+    made: dict[str, int] = {}
+    for i, several in known.items():
+        longest = max(several, key=lambda name: len(PurePosixPath(name).parts))
+        if not all(_ends_alike(name, longest) for name in several):
+            full = Path(root or "", names[i]).absolute().as_posix()
+            if not (own := [name for name in several if _ends_alike(plain_path(name, root), full)]):
+                raise UserError(
+                    f"{given!r} holds {some(list(map(repr, several)))}, and which of them the image {names[i]!r} is "
+                    "cannot be told: write there the paths of DATA"
+                )
+            several = own
+        made |= dict.fromkeys(several, i)
+    return made.get
 
-    return place
+
+def _ends_alike(one: str, other: str) -> bool:
+    """Whether the shorter of two paths is the end of the longer one."""
+    pairs = zip(reversed(PurePosixPath(one).parts), reversed(PurePosixPath(other).parts), strict=False)
+    return all(a == b for a, b in pairs)

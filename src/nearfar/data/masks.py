@@ -118,6 +118,8 @@ def open_masks(
             f"{counted(len(mistaken), 'masks')} in {str(given)!r} are among the images of DATA, such as "
             f"{mistaken[0]!r}: give the folder of the images alone, or a list of them"
         )
+    if str(given) not in columns:
+        _insist_one_each(given, names, paths)
     found: set[int] = set()
     for path in paths:
         if path is not None:
@@ -157,6 +159,17 @@ def insist_sizes(masks: Masks, names: Sequence[str], size: Any) -> None:
         )
 
 
+def _insist_one_each(given: str | Path, names: Sequence[str], paths: Sequence[Path | None]) -> None:
+    """Raise ValueError where a mask would be that of several images."""
+    taken: dict[Path, str] = {}
+    for name, path in zip(names, paths, strict=True):
+        if path is not None and taken.setdefault(path, name) != name:
+            raise UserError(
+                f"--masks {str(given)!r} holds one file of the stem {path.stem!r}, and whether it is that of "
+                f"{taken[path]!r} or {name!r} cannot be told: give masks the paths of the images"
+            )
+
+
 def _in_folder(folder: Path, names: Sequence[str]) -> list[Path | None]:
     """Of each image the file of the same path, else of the same path but for the suffix, else of the same stem."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
@@ -164,16 +177,17 @@ def _in_folder(folder: Path, names: Sequence[str]) -> list[Path | None]:
     bare = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     count = Counter(path.stem for path in files)
     stems = {path.stem: path for path in files}
-    paths: list[Path | None] = []
-    for name in names:
-        own = PurePosixPath(name)
-        found = whole.get(own.as_posix()) or bare.get(own.with_suffix("").as_posix())
-        if found is None and own.stem in stems:
-            if count[own.stem] > 1:
-                raise UserError(
-                    f"--masks {str(folder)!r} holds {count[own.stem]} files of the stem {own.stem!r}, and which is "
-                    f"that of {name!r} cannot be told: give them the paths of the images"
-                )
-            found = stems[own.stem]
-        paths.append(found)
+    paths = [whole.get(own.as_posix()) or bare.get(own.with_suffix("").as_posix()) for own in map(PurePosixPath, names)]
+    by_path = {path for path in paths if path is not None}
+    for i, name in enumerate(names):
+        stem = PurePosixPath(name).stem
+        if paths[i] is not None or stem not in stems:
+            continue
+        if count[stem] > 1:
+            raise UserError(
+                f"--masks {str(folder)!r} holds {count[stem]} files of the stem {stem!r}, and which is "
+                f"that of {name!r} cannot be told: give them the paths of the images"
+            )
+        if stems[stem] not in by_path:  # else of another image, as test/1.jpg is where there is a mask train/1.png
+            paths[i] = stems[stem]
     return paths

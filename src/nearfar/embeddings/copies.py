@@ -39,14 +39,15 @@ class Copies:
         return "train" if own in LEARNED else own
 
     def leaking(self) -> list[tuple[int, int, float]]:
-        """Rows with the most similar one of another split, each pair once, test before val before train; the most
-        similar first."""
-        other, cosine = self.found.across.tolist(), self.found.across_cosine.tolist()
-        rows = [i for i, j in enumerate(other) if j != MISSING and self._later(i, j)]
-        return sorted(((i, other[i], cosine[i]) for i in rows), key=lambda pair: (-pair[2], pair[0]))
-
-    def _later(self, i: int, j: int) -> bool:
-        return PARTS.index(self.split(i)) > PARTS.index(self.split(j))
+        """Rows with the most similar one of each earlier split, train before val before test; the most similar
+        first."""
+        other, cosine = self.found.across, self.found.across_cosine
+        made = [
+            (i, int(other[i, p]), float(cosine[i, p]))
+            for i, p in (other != MISSING).nonzero().tolist()
+            if PARTS.index(self.split(i)) > p
+        ]
+        return sorted(made, key=lambda pair: (-pair[2], pair[0]))
 
     def leaks(self) -> Iterator[str]:
         """A sentence for each two splits that share near-duplicates; one if none do; none if all is one split."""

@@ -21,8 +21,8 @@ ROUNDING = 1e-6
 @dataclass(frozen=True)
 class Duplicates:
     """Of N rows. group: N, int64, the same for rows that near-duplicates connect, or MISSING.  nearest, cosine: N, the
-    most similar other row among its near-duplicates, or MISSING.  across, across_cosine: N, the same among those of
-    other parts."""
+    most similar other row among its near-duplicates, or MISSING.  across, across_cosine: N x P, the same among those of
+    each of P other parts; of a row's own part MISSING."""
 
     group: Tensor
     nearest: Tensor
@@ -34,13 +34,14 @@ class Duplicates:
 def near_duplicates(unit: Tensor, threshold: float, part: Tensor | None = None) -> Duplicates:
     """The rows whose cosine with another one is `threshold` or more.
 
-    unit: N x D, of unit length.  part: N, int64, such as a number for each split.
+    unit: N x D, of unit length.  part: N, int64, 0 to P - 1, such as a number for each split.
     All pairs are looked at, block by block: N x N / 2 products, and memory for a block and for some millions of pairs.
     """
     n = len(unit)
     parts = np.zeros(n, np.int64) if part is None else part.numpy()
+    count = int(parts.max(initial=0)) + 1
     group = np.arange(n)
-    best = [_Best(n), _Best(n)]
+    best, across = _Best(n), _Best(n * count)
     for left in range(0, n, BLOCK):
         rows = unit[left : left + BLOCK]
         for top in range(left, n, BLOCK):
@@ -54,28 +55,27 @@ def near_duplicates(unit: Tensor, threshold: float, part: Tensor | None = None) 
             value = cosine[i, j].numpy()
             one, other = (i + left).numpy(), (j + top).numpy()
             group = _joined(group, one, other)
-            best[0].see(one, other, value)
             apart = parts[one] != parts[other]
-            best[1].see(one[apart], other[apart], value[apart])
+            for a, b in ((one, other), (other, one)):
+                best.see(a, b, value)
+                across.see((a * count + parts[b])[apart], b[apart], value[apart])
     _, number, size = np.unique(group, return_inverse=True, return_counts=True)
     alone = size[number] == 1
     number[~alone] = np.unique(number[~alone], return_inverse=True)[1]
     number[alone] = MISSING
-    (nearest, cosine), (across, across_cosine) = (one.tensors() for one in best)
-    return Duplicates(torch.from_numpy(number), nearest, cosine, across, across_cosine)
+    return Duplicates(torch.from_numpy(number), *best.tensors(), *(own.view(n, count) for own in across.tensors()))
 
 
 class _Best:
-    """The most similar partner of each row so far."""
+    """The most similar partner so far, of each row or of each row in each part."""
 
     def __init__(self, rows: int) -> None:
         self.value, self.place = np.full(rows, -1, np.float32), np.full(rows, MISSING, np.int64)
 
-    def see(self, one: np.ndarray, other: np.ndarray, value: np.ndarray) -> None:
-        for a, b in ((one, other), (other, one)):
-            np.maximum.at(self.value, a, value)
-            won = value == self.value[a]
-            self.place[a[won]] = b[won]
+    def see(self, at: np.ndarray, other: np.ndarray, value: np.ndarray) -> None:
+        np.maximum.at(self.value, at, value)
+        won = value == self.value[at]
+        self.place[at[won]] = other[won]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.place), torch.from_numpy(self.value)

@@ -28,7 +28,8 @@ def candidates(held: Embeddings) -> Tensor:
 def write_list(held: Embeddings, kept: Tensor, path: Path) -> bool:
     """Write which rows to train on; rows of other splits stay in theirs. Gives whether it is a list of files.
 
-    Samples that are files: a list of path, relative to the list's folder, label and split, that training takes as DATA.
+    Samples that are files: a list of path, relative to the list's folder, split, label and group, the last two where
+    some are known, that training takes as DATA.
     Others: a table for --labels, in which rows that are not kept are of the split val.
     """
     names, known, root = held.names, held.rows, held.root()
@@ -41,9 +42,12 @@ def write_list(held: Embeddings, kept: Tensor, path: Path) -> bool:
     def row(i: int) -> list[str]:
         name = Path(os.path.relpath(root / names[i], beside)).as_posix() if is_list and root else names[i]
         split = "train" if i in chosen else known["split"][i] if not learned[i] else "val"
-        return [name, split, *([known["label"][i] or ""] if held.classes else [])]
+        group = "" if known["group"][i] is None else f"group-{known['group'][i]}"
+        return [name, split, *([known["label"][i] or ""] if held.classes else []), *([group] if grouped else [])]
 
+    grouped = any(group is not None for group in known["group"])
     key = "index" if names == [str(i) for i in range(len(names))] and not is_list else "path"
     rows = stays if is_list else range(len(names))
-    replace_csv(path, [[key, "split", *(["label"] if held.classes else [])], *(row(i) for i in rows)])
+    head = [key, "split", *(["label"] if held.classes else []), *(["group"] if grouped else [])]
+    replace_csv(path, [head, *(row(i) for i in rows)])
     return is_list

@@ -75,10 +75,13 @@ def search(held: Embeddings, queries: Queries, k: int, how: Index | None = None)
     found = how.search(queries.unit, more) if how else nearest(queries.unit, held.blocks(), more)
     if queries.own is None:
         return found
-    keep = found.index != torch.tensor(queries.own)[:, None]
-    order = keep.long().argsort(dim=1, descending=True, stable=True)[
-        :, :k
-    ]  # a query that its copies crowd out stays out
+    return _others(found, torch.tensor(queries.own), k)
+
+
+def _others(found: Found, own: Tensor, k: int) -> Found:
+    """The first k of k + 1 that were found, but for each query's own row, Q.  A query that its copies crowd out stays
+    out."""
+    order = (found.index != own[:, None]).long().argsort(dim=1, descending=True, stable=True)[:, :k]
     return Found(found.cosine.gather(1, order), found.index.gather(1, order))
 
 
@@ -86,7 +89,7 @@ class Index:
     """An inverted file (IVF) of FAISS over embeddings, kept beside them: rows in lists by their nearest centroid, of
     which a query looks into the nearest few.
 
-    recall: the share of the k nearest rows that it finds, on rows of the gallery that are asked for.
+    recall: the share of the k nearest other rows that it finds, on rows of the gallery that are asked for.
     Raises NotInstalled where FAISS is not there.
     """
 
@@ -119,9 +122,13 @@ class Index:
         return Found(torch.from_numpy(cosine), torch.from_numpy(index))
 
     def recall(self, k: int) -> tuple[float, int]:
-        """The share of the k nearest rows, as an exact search finds them, that this finds too; and on how many rows."""
-        rows = self.held.unit[_drawn(len(self.held), TRIED, self.seed)]
-        exact, found = nearest(rows, self.held.blocks(), k).index, self.search(rows, k).index
+        """The share of the k nearest other rows, as an exact search finds them, that this finds too; and on how many
+        rows. A row itself, which is always found, does not count."""
+        rows = _drawn(len(self.held), TRIED, self.seed)
+        unit, k = self.held.unit[rows], min(k, len(self.held) - 1)
+        exact, found = (
+            _others(one, rows, k).index for one in (nearest(unit, self.held.blocks(), k + 1), self.search(unit, k + 1))
+        )
         hit = (exact[:, :, None] == found[:, None, :]).any(2)
         return float(hit.double().mean()), len(rows)
 

@@ -161,7 +161,10 @@ def _insist_free(folder: Path, index: dict[str, Any], *, force: bool) -> None:
     if not folder.exists() or force:
         return
     if (folder / INDEX).exists():
-        saved = _read_index(folder)
+        try:
+            saved = _read_index(folder)
+        except Damaged:  # it is written again where the shards are of these embeddings
+            saved = index
         if saved["key"] != index["key"]:
             said = {"run": "another encoder", "data": "other data"}
             asked = ("checkpoint", "tower", "precision", "shard")

@@ -40,7 +40,7 @@ def suspects(features: Tensor, label: Tensor, *, group: Tensor | None = None, se
     a probability, and its threshold is the mean of that over the samples labeled so (confident learning, Northcutt et
     al. 2019, arXiv 1911.00068). A label is a suspect where the likeliest class above its own threshold is another one,
     and is what each of the models names for itself, while the given one is so unlikely that chance explains it better
-    than the sample: NOISE / (C - 1) is what wrong labels alone would give it.
+    than the sample: less likely than 2 NOISE / (C - 1), twice what wrong labels alone would give it.
     features: N x D.  label: N, int64, or MISSING.  group: N, of which no group is learned from and judged at once.
     Raises ValueError where not even two folds can be made.
     """

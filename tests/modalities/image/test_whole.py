@@ -30,7 +30,9 @@ def test_nothing_is_cut_away_and_no_place_is_moved() -> None:
 
 def test_a_network_is_shown_the_side_that_it_takes() -> None:
     kind = kinds.of("image")
-    assert kind.whole_facts(image_encoder("conv4", size=16).eval(), 48) == {"side": 48}
+    encoder = image_encoder("conv4", size=16).eval()
+    assert kind.whole_facts(encoder, 48) == {"side": 48}
+    assert kind.whole_facts(encoder.to("meta"), 48) == {"side": 48}  # wherever the encoder computes
     vit = image_encoder("vit_tiny_patch16_224", size=32).eval()
     assert kind.whole_facts(vit, 48) == {"side": 32}
     with pytest.raises(UserError, match="recordings are not measured"):

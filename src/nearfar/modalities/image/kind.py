@@ -250,9 +250,10 @@ class ImageKind(kind.Kind):
     @torch.no_grad()
     def whole_facts(self, encoder: Any, side: int) -> dict[str, Any]:
         """The side of the stored squares: that of transformers is their own."""
-        encoder.maps(encoder.example(1))  # or an error: it has none
+        device = next(encoder.parameters()).device
+        encoder.maps(encoder.example(1).to(device))  # or an error: it has none
         try:
-            encoder.maps(torch.zeros(1, encoder.spec["channels"], side, side))
+            encoder.maps(torch.zeros(1, encoder.spec["channels"], side, side, device=device))
         except (RuntimeError, AssertionError):
             return {"side": encoder.spec["size"]}
         return {"side": side}
