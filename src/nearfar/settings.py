@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -127,6 +127,10 @@ class Settings(Checked):
     def taken_over(self, given: Collection[str]) -> Self:
         """The settings with those that follow from weights they name. given: what the user has set, which stays."""
         return self
+
+    def with_views(self, views: str, count: int) -> Self:
+        """The settings with other views, of which none of the changes is left."""
+        return replace(self, views=views, view_count=count)
 
     def check(self) -> None:
         super().check()

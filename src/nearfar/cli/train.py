@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
-from nearfar.cli.flags import ForceArg, command, from_here, parsed
+from nearfar.cli.flags import ForceArg, command, from_here, gathered, parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import Reading
 from nearfar.errors import Elsewhere, UserError, counted
@@ -123,6 +123,7 @@ def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
     """The flags of `train METHOD`, laid over the recipe that suits the data."""
+    argv = gathered(argv)
     for word in argv:
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
             plans.insist_whole(word.partition("=")[0])

@@ -192,12 +192,20 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     if fewest <= count <= (most or count):
         return
     wanted = counted(fewest, "views") if most == fewest else f"{fewest} {f'to {most}' if most else 'or more'} views"
-    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
+    large_and_small = getattr(plan.settings, "crops", ()) if getattr(plan.settings, "cropped", False) else ()
+    crops = " ".join(map(str, large_and_small))
+    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count, "--crops": crops}
     of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
-    raise UserError(
-        f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: give --view-count "
-        f"{most or fewest}, or other --views"
-    )
+    remedy = f"give --view-count {most or fewest}, or other --views"
+    if crops:
+        able = [name for name in methods.names() if takes_any_number(methods.load(name))]
+        remedy = f"leave --crops out, or take a method of any number of views: {', '.join(able)}"
+    raise UserError(f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: {remedy}")
+
+
+def takes_any_number(method: type[Method]) -> bool:
+    """Whether a method that needs nothing but views takes any number of them."""
+    return method.most_views == 0 and method.fewest_views <= 2 and not method.needs_streams
 
 
 def batch_size(asked: int, samples: int, say: Say) -> int:
@@ -253,7 +261,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     )
     views = kind.views(samples, settings, own)
     insist_views(plan, method, len(views))
-    if method.needs_places and not hasattr(views, "places"):
+    if method.needs_places and not (hasattr(views, "places") and getattr(views, "placed", True)):
         raise UserError(
             f"{plan.method!r} must know where in the sample each view lies, and --views {settings.views} do not tell: "
             "choose other views of images"

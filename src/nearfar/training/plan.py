@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
             raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
-    flags = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in flags.items()}
+    flags = {name: _as_flag(value) for name, value in flags.items()}
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
         spec = getattr(network, "spec", None)
@@ -90,6 +91,16 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         network=network,
     )
     return settle(plan, base)
+
+
+def _as_flag(value: Any) -> Any:
+    """A path as text; a mapping as NAME=VALUE words."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        ends = ((k, ",".join(map(str, v)) if isinstance(v, tuple | list) else v) for k, v in value.items())
+        return tuple(f"{name}={one}" for name, one in ends)
+    return value
 
 
 def with_flags(plan: Plan, flags: dict[str, Any]) -> Plan:

@@ -25,6 +25,7 @@ from nearfar.modalities import kind
 from nearfar.modalities.examination import Advice, Copies, Examination
 from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
+from nearfar.modalities.image.changes import changed
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
@@ -377,6 +378,9 @@ def named_views(settings: Settings, size: int) -> Views:
     if make is None:
         raise UserError(f"--views {settings.views!r} is not for images: `nearfar views DATA` shows those that are")
     views = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
+    views = changed(views, settings.set, settings.views)
+    if settings.cropped:
+        return named.multi_crop(views, *settings.crops)
     return views.repeated(settings.view_count) if settings.view_count else views
 
 
