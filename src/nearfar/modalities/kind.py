@@ -395,6 +395,14 @@ class Kind:
         """An image of some samples and their views."""
         return self.grid(samples, index, [""] * len(index))
 
+    def meaning(self, samples: Any, several: dict[str, Any], seed: int) -> Any:
+        """What is left of the meaning of labeled samples under the changes of several views, by the views' names, as
+        `nearfar.modalities.image.kept.Meaning` has it.
+
+        Raises ValueError where that is not known of the kind, or labels are too few.
+        """
+        raise UserError(f"which changes keep the meaning is measured of images, and these are {self.noun}")
+
     def grid(self, samples: Any, index: Tensor, captions: list[str]) -> Image.Image:
         """An image of some samples, with a caption on each: two lines at most."""
         names = [printable(samples.names[i]) for i in index.tolist()]

@@ -29,6 +29,7 @@ from nearfar.modalities.image.changes import changed
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
+from nearfar.modalities.image.kept import Meaning, meaning
 from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
@@ -294,6 +295,10 @@ class ImageKind(kind.Kind):
     def sheet(self, samples: Images, views: Views, index: Tensor, draws: Draws) -> Image:
         """A contact sheet of some images and their views."""
         return contact_sheet(*samples.fetch(index), views, draws, [samples.names[i] for i in index.tolist()])
+
+    def meaning(self, samples: Images, several: dict[str, Any], seed: int) -> Meaning:
+        """By their nearest others, in gradients and colors."""
+        return meaning(samples, several, seed)
 
     def grid(self, samples: Images, index: Tensor, captions: list[str]) -> Image:
         """Some images, each over its caption."""
