@@ -143,9 +143,13 @@ class Settings(Checked):
             )
 
 
+GIVEN = "given:"
+"""What the name of views begins with that were given in Python, as an object."""
+
+
 def check_views(given: str, names: Sequence[str]) -> None:
     """Raise ValueError where views have none of these names, and are no function of the user's own."""
-    if given not in names and ".py:" not in given:
+    if given not in names and ".py:" not in given and not given.startswith(GIVEN):
         raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant(given, names)}")
 
 

@@ -259,7 +259,9 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         channels=own["channels"],
         size=own.get("size", 0),
     )
-    views = kind.views(samples, settings, own)
+    views = made_views(plan, samples, own, made)
+    for note in getattr(views, "notes", []):
+        say(note)
     insist_views(plan, method, len(views))
     if method.needs_places and not (hasattr(views, "places") and getattr(views, "placed", True)):
         raise UserError(
@@ -289,6 +291,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "fingerprint": fingerprint(known, samples),
         "given": given,
     }
+    if found := getattr(views, "found", None):
+        facts["views_found"] = found
     return Built(
         kind=kind,
         samples=samples,
@@ -300,6 +304,23 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         first_weights=first_weights,
         given_weights=given_weights,
     )
+
+
+def made_views(plan: Plan, samples: Samples, facts: dict[str, Any], made: dict[str, Any] | None) -> Views:
+    """The views of a plan.  facts: of the samples.  made: of a run that goes on, what its config keeps.
+
+    Raises ValueError where they are given as an object, and are others than those of the run.
+    """
+    kind = kinds.of(plan.kind)
+    if plan.viewer is None:
+        return kind.views(samples, plan.settings, facts)
+    views = kind.own_views(plan.viewer, samples, plan.settings, facts)
+    now, before = (known.get("text") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {})))
+    if made is not None and now != before:
+        raise UserError(
+            f"a run goes on only with its views, which were {before}, and are {now}: give those, or start a new run"
+        )
+    return views
 
 
 def _copied(encoder: Encoder) -> dict[str, Tensor]:

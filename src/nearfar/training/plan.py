@@ -15,7 +15,7 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text, origin
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings, meant
+from nearfar.settings import GIVEN, Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Plan:
 
     given: what the user set, laid over the recipe.  reasons: why the recipe is as it is, by name of a setting.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
+    viewer: views that were given as an object, of which `settings.views` is the name; None for those that have one.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Plan:
     given: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     network: Any = None
+    viewer: Any = None
 
     def saved(self) -> dict[str, Any]:
         """As `config.yaml` keeps it, in plain types."""
@@ -80,6 +82,11 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
+    viewer = flags.get("views")
+    if viewer is None or isinstance(viewer, str):
+        viewer = None
+    else:
+        flags = flags | {"views": f"{GIVEN}{getattr(viewer, '__name__', type(viewer).__name__)}"}
     plan = Plan(
         method=method,
         data=data,
@@ -89,6 +96,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         arguments=base.method,
         given=flags,
         network=network,
+        viewer=viewer,
     )
     return settle(plan, base)
 

@@ -110,7 +110,7 @@ def meaning(images: Images, several: dict[str, Any], seed: int = 0) -> Meaning:
     pixels, aspect = (part.cpu() for part in some.fetch(torch.arange(len(some))))
     judge = _Judge(some)
 
-    size = max(view.size for views in several.values() for view in views.views)
+    size = max((view.size for views in several.values() for view in getattr(views, "views", ())), default=64)
     (still,) = plain(size)(pixels, aspect)
     mean = still.mean((0, 2, 3), keepdim=True)
     before = _features(still, mean)
