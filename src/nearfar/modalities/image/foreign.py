@@ -226,6 +226,8 @@ class TransformedViews:
                 return form, len(out) if several else 0
             except Refused as error:
                 refused = refused or error
+                if library:  # which says what it does not take; what it gave is what it makes
+                    break
         if refused is not None:
             raise refused
         raise Refused(f"{self._said(v)} takes an image in no form that was tried. Called with {'; '.join(why)}")
@@ -337,7 +339,7 @@ def _called(transform: Any, form: str, image: Tensor) -> Any:
 def _as_tensor(out: Any) -> Tensor | None:
     """What a transform gave as bytes or floats, C x H x W where it is an image; None where it is none."""
     if isinstance(out, Image.Image):
-        out = np.asarray(out)
+        out = np.array(out)
     if isinstance(out, np.ndarray):
         if out.ndim == 2:
             out = out[:, :, None]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nearfar.errors import UserError
@@ -50,9 +51,12 @@ def _ways(magnitude: int, side: int) -> list[Callable[[Tensor, int], Tensor] | N
     except ImportError as error:
         raise UserError(f"RandAugment needs torchvision ({error}): pip install torchvision") from error
 
-    share = magnitude / STRONGEST
-    far = float(int(150 / 331 * side * share))
-    slant = math.degrees(math.atan(0.3 * share))
+    def strength(most: float, least: float = 0.0) -> float:
+        """In single precision, as there: a change may otherwise be rounded to another byte."""
+        return float(torch.linspace(least, most, STRONGEST + 1)[magnitude])
+
+    far = float(int(strength(150.0 / 331.0 * side)))
+    slant = math.degrees(math.atan(strength(0.3)))
 
     def sheared(x: Tensor, direction: int, axis: int) -> Tensor:
         angles = [0.0, 0.0]
@@ -65,7 +69,7 @@ def _ways(magnitude: int, side: int) -> list[Callable[[Tensor, int], Tensor] | N
         return F.affine(x, angle=0.0, translate=way, scale=1.0, shear=[0.0, 0.0])
 
     def stronger(x: Tensor, direction: int, adjust: Callable[[Any, float], Any]) -> Tensor:
-        return adjust(x, 1 + direction * 0.9 * share)
+        return adjust(x, 1.0 + direction * strength(0.9))
 
     ways: list[Callable[[Tensor, int], Tensor] | None] = [
         None,
@@ -73,13 +77,13 @@ def _ways(magnitude: int, side: int) -> list[Callable[[Tensor, int], Tensor] | N
         partial(sheared, axis=1),
         partial(moved, axis=0),
         partial(moved, axis=1),
-        lambda x, direction: F.rotate(x, angle=direction * 30 * share),
+        lambda x, direction: F.rotate(x, angle=direction * strength(30.0)),
         partial(stronger, adjust=F.adjust_brightness),
         partial(stronger, adjust=F.adjust_saturation),
         partial(stronger, adjust=F.adjust_contrast),
         partial(stronger, adjust=F.adjust_sharpness),
-        lambda x, direction: F.posterize(x, bits=round(8 - 4 * share)),
-        lambda x, direction: F.solarize(x, threshold=255 * (1 - share)),
+        lambda x, direction: F.posterize(x, bits=round(8 - strength(4.0))),
+        lambda x, direction: F.solarize(x, threshold=255 * strength(0.0, 1.0)),
         lambda x, direction: F.autocontrast(x),
         lambda x, direction: F.equalize(x),
     ]
