@@ -66,7 +66,7 @@ def gathered(argv: Sequence[str]) -> list[str]:
     again, and does not take DATA for one of its words."""
     words, given, inside = [], [], False
     for word in argv:
-        inside = word == "--set" or (inside and "=" in word and not word.startswith("-"))
+        inside = word == "--set" or word.startswith("--set=") or (inside and "=" in word and not word.startswith("-"))
         if word.startswith("--set="):
             given.append(word.removeprefix("--set="))
         elif inside and word != "--set":

@@ -1,4 +1,4 @@
-"""Transforms of other libraries as views: the same for any number of processes, and refused where they give no views."""
+"""Transforms of other libraries as views: the same on any number of processes, and refused where they give none."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_how_many_views_there_are_is_found_out() -> None:
         (v2.Compose([CROP, v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.1] * 3)]), "Leave norm"),
         (v2.Compose([CROP, v2.Grayscale(1)]), "uint8, 1 x 12 x 12 numbers: a square image of 3 channels is wanted"),
         (v2.RandomCrop((6, 8)), "3 x 6 x 8 numbers: a square image"),
-        (v2.Compose([CROP, v2.ToDtype(torch.float32)]), "from 0 to 2"),
+        (v2.Compose([CROP, v2.ToDtype(torch.float32)]), "numbers from 1"),
         (lambda x: None, "gave None: an image is wanted"),
         (lambda x: CROP(x).long(), "a Tensor of int64, 3 x 12 x 12 numbers: an image is wanted"),
         (lambda x: CROP(x) / 0.0, "NaN or infinite"),

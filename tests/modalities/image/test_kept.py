@@ -70,10 +70,10 @@ def test_neighbors_are_those_of_a_slow_loop() -> None:
     query, *copies = torch.randn(3, 12, 4, generator=generator)
     found = _Judge(images)(query, copies)
     for i in range(12):
-        near = []
-        for j in range(12):
-            if j != i and not (i < 3 and j < 3):
-                near.append((max(float(query[i] @ rows[j]) for rows in copies), int(images.label[j] == images.label[i])))
+        others = [j for j in range(12) if j != i and not (i < 3 and j < 3)]
+        near = [
+            (max(float(query[i] @ rows[j]) for rows in copies), int(images.label[j] == images.label[i])) for j in others
+        ]
         best = sorted(near, reverse=True)[:5]
         assert float(found[i]) == pytest.approx(sum(same for _, same in best) / 5)
 
