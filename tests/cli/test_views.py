@@ -122,6 +122,9 @@ def test_methods_of_any_number_of_views_take_large_and_small_ones(
     assert "takes 2 views of each sample, and --views simclr --crops 2 1 makes 3: leave --crops out, or" in told
     assert "swav" in told
     assert "moco" not in told.rpartition(":")[2]
+    assert "unicon" not in told
+    assert main(["train", "unicon", *words]) == 2
+    assert "'unicon' wants views of one size" in capsys.readouterr().err
     assert main(["train", "supcon", *words, *SHORT[2:], "--out", str(tmp_path / "run")]) == 0
     assert read_config(tmp_path / "run")["made"]["views"] == 3
 

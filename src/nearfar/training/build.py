@@ -198,14 +198,18 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
     remedy = f"give --view-count {most or fewest}, or other --views"
     if crops:
-        able = [name for name in methods.names() if takes_any_number(methods.load(name))]
+        able = [
+            name
+            for name in methods.names()
+            if takes_any_number(methods.load(name)) and not unfit(replace(plan, method=name))
+        ]
         remedy = f"leave --crops out, or take a method of any number of views: {', '.join(able)}"
     raise UserError(f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: {remedy}")
 
 
 def takes_any_number(method: type[Method]) -> bool:
-    """Whether a method that needs nothing but views takes any number of them."""
-    return method.most_views == 0 and method.fewest_views <= 2 and not method.needs_streams
+    """Whether a method that needs nothing but views takes any number of them, large and small."""
+    return method.most_views == 0 and method.fewest_views <= 2 and not (method.needs_streams or method.one_size)
 
 
 def batch_size(asked: int, samples: int, say: Say) -> int:
@@ -267,6 +271,11 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         raise UserError(
             f"{plan.method!r} must know where in the sample each view lies, and --views {settings.views} do not tell: "
             "choose other views of images"
+        )
+    if method.one_size and len({view.size for view in getattr(views, "views", ())}) > 1:
+        raise UserError(
+            f"{plan.method!r} wants views of one size, and --views {plan.settings.views} make large and small ones: "
+            "leave --crops out, or choose other views"
         )
     kind.insist_fitting(encoder, views)
     if method.changes:

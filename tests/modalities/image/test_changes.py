@@ -10,6 +10,7 @@ import torch
 
 from nearfar.modalities.image import named
 from nearfar.modalities.image.changes import CHANGES, changed, parsed
+from nearfar.modalities.image.kind import laid_out
 from nearfar.modalities.image.plan import ALL, FIELDS, Affine, View, make_plan
 from nearfar.modalities.image.settings import Settings
 from nearfar.modalities.image.views import Views, plain
@@ -173,4 +174,6 @@ def test_large_and_small_crops_of_any_views() -> None:
     assert views.views[3:5] == tuple(replace(view, size=48, area=(0.05, 0.14)) for view in (first, second))
     assert len(views) == 7
     with pytest.raises(ValueError, match="--view-count 4 and --crops 2 6"):
-        Settings(view_count=4, crops=(2, 6))
+        laid_out(named.byol(112), Settings(view_count=4, crops=(2, 6)))
+    assert Settings(view_count=1, crops=(2, 6)).taken_over({"crops"}).view_count == 0  # that of a recipe
+    assert Settings(view_count=4, crops=(2, 6)).taken_over({"crops", "view_count"}).view_count == 4

@@ -409,6 +409,11 @@ def named_views(settings: Settings, size: int) -> Views:
 def laid_out(views: Views, settings: Settings) -> Views:
     """The views with the changes that the settings have, and in the number that they have."""
     views = changed(views, settings.set, settings.views)
+    if settings.view_count and settings.cropped:
+        raise UserError(
+            f"--view-count {settings.view_count} and --crops {settings.crops[0]} {settings.crops[1]}: both say how "
+            "many views there are; leave one out"
+        )
     if settings.cropped:
         return named.multi_crop(views, *settings.crops)
     return views.repeated(settings.view_count) if settings.view_count else views

@@ -84,7 +84,10 @@ class Settings(settings.Settings):
         return str(Path(weights).parent) if beside else weights
 
     def taken_over(self, given: Collection[str]) -> Settings:
-        """The encoder and the size of the views of given weights, where the user does not set them."""
+        """The encoder and the size of the views of given weights, where the user does not set them; of large and small
+        views no other number."""
+        if self.cropped and self.view_count and "view_count" not in given:
+            return replace(self, view_count=0).taken_over(given)
         if not self.start or (Path(self.start).is_dir() and not Path(self.start, "encoder.json").is_file()):
             return self
         if self.weights and not Path(self.start).exists():
@@ -115,11 +118,6 @@ class Settings(settings.Settings):
         super().check()
         settings.check_views(self.views, VIEWS)
         changes.parsed(self.set)
-        if self.view_count and self.cropped:
-            raise UserError(
-                f"--view-count {self.view_count} and --crops {self.crops[0]} {self.crops[1]}: both say how many views "
-                "there are; leave one out"
-            )
         if self.weights and self.from_run:
             raise UserError(
                 f"--weights {self.weights!r} and --from-run {self.from_run!r}: the encoder begins with one of the two"
