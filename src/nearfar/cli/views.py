@@ -18,7 +18,7 @@ from nearfar.ranges import NonNegativeInt, PositiveInt, Seed
 from nearfar.training import plan as plans
 
 if TYPE_CHECKING:
-    from nearfar.modalities.image.kept import Meaning
+    from nearfar.modalities.examination import Meaning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

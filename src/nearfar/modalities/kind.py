@@ -35,6 +35,7 @@ from nearfar.modalities.examination import (
     Advice,
     Copies,
     Examination,
+    Meaning,
     common_examination,
     equal_samples,
     method_advice,
@@ -408,9 +409,8 @@ class Kind:
         """An image of some samples and their views."""
         return self.grid(samples, index, [""] * len(index))
 
-    def meaning(self, samples: Any, several: dict[str, Any], seed: int) -> Any:
-        """What is left of the meaning of labeled samples under the changes of several views, by the views' names, as
-        `nearfar.modalities.image.kept.Meaning` has it.
+    def meaning(self, samples: Any, several: dict[str, Any], seed: int) -> Meaning:
+        """What is left of the meaning of labeled samples under the changes of several views, by the views' names.
 
         Raises ValueError where that is not known of the kind, or labels are too few.
         """

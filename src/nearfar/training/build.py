@@ -324,7 +324,7 @@ def made_views(plan: Plan, samples: Samples, facts: dict[str, Any], made: dict[s
     if plan.viewer is None:
         return kind.views(samples, plan.settings, facts)
     views = kind.own_views(plan.viewer, samples, plan.settings, facts)
-    now, before = (known.get("text") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {})))
+    now, before = (known.get("transforms") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {})))
     if made is not None and now != before:
         raise UserError(
             f"a run goes on only with its views, which were {before}, and are {now}: give those, or start a new run"

@@ -180,7 +180,7 @@ class TransformedViews:
             "views": len(self),
             "sides": [view.size for view in self.views],
             "exact": exact,
-            "text": [re.sub(r" at 0x[0-9a-f]+", "", repr(transform)) for transform in self.transforms],
+            "transforms": [re.sub(r" at 0x[0-9a-f]+", "", repr(transform)) for transform in self.transforms],
         }
         self.notes = [
             f"The views {self.name} ({', '.join(libraries)}) are called with {'; '.join(FORMS[f] for f in forms)}, and "

@@ -8,7 +8,7 @@ Where much less of the neighbors share the label, the change makes images of dif
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.errors import UserError
-from nearfar.evaluation.intervals import Interval, bootstrap
+from nearfar.evaluation.intervals import bootstrap
+from nearfar.modalities.examination import Kept, Meaning
 from nearfar.modalities.image.nature import SIDE, gradients
 from nearfar.modalities.image.plan import Affine, View
 from nearfar.modalities.image.samples import Images
@@ -26,32 +27,6 @@ from nearfar.modalities.image.views import Views, plain
 MOST, CLASSES, NEAREST, COPIES = 500, 25, 5, 2
 """Labeled images that are looked at, and the labels that they have, at most; neighbors of each image; and changed
 copies of each other image, besides itself."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """change: its name, one of `nearfar.modalities.image.changes.CHANGES`, or all for the views as they are.
-
-    setting: how strong it is, in plain types.  same: share of neighbors with the label, 0 to 1.  kept: of that without
-    any change.  lost: by how much less it is, with its 95 % interval over images.
-    """
-
-    change: str
-    setting: Any
-    same: float
-    kept: float
-    lost: Interval
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """images: how many were looked at.  chance: the share of others with an image's label.  untouched: the share of
-    neighbors with it, where nothing is changed.  views: of each views by name what its changes keep."""
-
-    images: int
-    chance: float
-    untouched: float
-    views: dict[str, list[Kept]]
 
 
 def alone(view: View, channels: int) -> dict[str, tuple[Any, View]]:

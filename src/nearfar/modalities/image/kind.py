@@ -22,7 +22,7 @@ from nearfar.errors import NotFound, UserError
 from nearfar.files import load_named, name_text
 from nearfar.machine import pick_device
 from nearfar.modalities import kind
-from nearfar.modalities.examination import Advice, Copies, Examination
+from nearfar.modalities.examination import Advice, Copies, Examination, Meaning
 from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
 from nearfar.modalities.image.changes import changed
@@ -30,7 +30,7 @@ from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
 from nearfar.modalities.image.foreign import own_views, tried
-from nearfar.modalities.image.kept import Meaning, meaning
+from nearfar.modalities.image.kept import meaning
 from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
