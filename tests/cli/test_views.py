@@ -158,6 +158,13 @@ def test_transforms_in_a_file_are_taken_as_they_are(tmp_path: Path, capsys: pyte
     assert read_config(tmp_path / "odd")["made"]["views_found"]["exact"] is False
 
 
+def test_objects_are_views_of_images_alone(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a,b\n" + "1,2\n3,4\n" * 8)
+    with pytest.raises(ValueError, match="views of rows are not given as an object, Compose"):
+        nearfar.fit(str(tmp_path / "table.csv"), out=tmp_path / "run", views=v2.Compose([v2.Identity()]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_transforms_given_in_python_resume_exactly(tmp_path: Path) -> None:
     data = array_file(tmp_path / "data.npz")
 

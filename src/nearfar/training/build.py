@@ -161,6 +161,11 @@ def unfit(plan: Plan) -> str:
 def insist_possible(plan: Plan) -> None:
     """Raise ValueError for an encoder or views that cannot be, or are not for the method, whatever the data."""
     settings, kind = plan.settings, kinds.of(plan.kind)
+    if plan.viewer is not None and type(kind).own_views is Kind.own_views:
+        raise UserError(
+            f"views of {kind.noun} are not given as an object, {type(plan.viewer).__name__}: write a function that "
+            "makes them into a file, and name it, FILE.py:FUNCTION"
+        )
     if plan.network is None:
         kind.insist_settings(settings)
     weights = getattr(settings, "weights", "")
@@ -324,7 +329,9 @@ def made_views(plan: Plan, samples: Samples, facts: dict[str, Any], made: dict[s
     if plan.viewer is None:
         return kind.views(samples, plan.settings, facts)
     views = kind.own_views(plan.viewer, samples, plan.settings, facts)
-    now, before = (known.get("transforms") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {})))
+    now, before = (
+        known.get("transforms") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {}))
+    )
     if made is not None and now != before:
         raise UserError(
             f"a run goes on only with its views, which were {before}, and are {now}: give those, or start a new run"

@@ -206,7 +206,9 @@ def test_views_by_the_protocol_are_tried_too() -> None:
             return self.made(len(pixels))
 
     right = Own(lambda n: [torch.rand(n, 3, 8, 8)] * 2)
-    assert tried(own_views(right, 8, 0, "mine"), data(), 8, "mine") is right
+    views = tried(own_views(right, 8, 0, "mine"), data(), 8, "mine")
+    assert [view.size for view in views.views] == [8, 8]
+    assert views.made is right.made
     for made, told in (
         (lambda n: torch.rand(n, 3, 8, 8), "a list of 2 views is wanted"),
         (lambda n: [torch.rand(n, 3, 8, 8)], "a list of 1: a list of 2"),

@@ -284,7 +284,23 @@ def tried(views: Any, samples: Images, size: int, name: str) -> Any:
                 f"--views {name} gave {_described(view)} from {float(view.min()):.3g} to {float(view.max()):.3g}: "
                 "numbers from 0 to 1 are wanted; normalization is a layer of the encoder"
             )
-    return views
+    return views if hasattr(views, "views") else _Sized(views, [Side(view.shape[-1]) for view in made])
+
+
+class _Sized:
+    """Views by the protocol, of each of which the side is known. All else is theirs."""
+
+    def __init__(self, of: Any, views: list[Side]) -> None:
+        self.of, self.views = of, views
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __call__(self, *inputs: Any, draws: Any = None) -> list[Tensor]:
+        return self.of(*inputs, draws=draws)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
 
 
 def _library(transform: Any) -> str:
