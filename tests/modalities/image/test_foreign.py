@@ -217,5 +217,13 @@ def test_views_by_the_protocol_are_tried_too() -> None:
     ):
         with pytest.raises(ValueError, match=told):
             tried(own_views(Own(made), 8, 0, "mine"), data(), 8, "mine")
+
+    def lacking(size: int) -> Any:
+        import no_such_library  # pyright: ignore[reportMissingImports]
+
+        return no_such_library.crop(size)
+
+    with pytest.raises(ValueError, match="needs 'no_such_library', which is not installed"):
+        own_views(lacking, 8, 0, "mine")
     with pytest.raises(ValueError, match="gave a dict: a transform"):
         own_views(lambda size: {}, 8, 0, "mine")

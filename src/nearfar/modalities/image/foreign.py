@@ -242,7 +242,12 @@ def own_views(given: Any, size: int, count: int, name: str) -> Any:
     Raises ValueError for anything else.
     """
     make: Callable[[int], Any] = given
-    made = make(size) if inspect.isroutine(given) or inspect.isclass(given) else given
+    try:
+        made = make(size) if inspect.isroutine(given) or inspect.isclass(given) else given
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"--views {name} needs {error.name!r}, which is not installed: pip install {error.name}"
+        ) from error
     if isinstance(made, Views):
         return made.repeated(count) if count else made
     if hasattr(made, "draw") and hasattr(made, "__len__") and callable(made):
