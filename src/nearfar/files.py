@@ -380,13 +380,25 @@ def load_function(given: str, flag: str) -> Callable[..., Any]:
 
     Raises FileNotFoundError where there is no such file, ValueError where it holds no such function.
     """
+    function = load_named(given, flag)
+    if not callable(function):
+        file, _, name = given.partition(".py:")
+        raise UserError(f"{flag} {given!r}: {file}.py has no function {name!r}")
+    return function
+
+
+def load_named(given: str, flag: str) -> Any:
+    """What a file of the user's own defines under a name, FILE.py:NAME; the file is run.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it defines nothing of that name.
+    """
     file, _, name = given.partition(".py:")
     if not name:
         raise UserError(f"{flag} {given!r}: a function in a file is named FILE.py:FUNCTION")
-    function = getattr(run_file(Path(file + ".py").resolve(), flag), name, None)
-    if not callable(function):
+    found = getattr(run_file(Path(file + ".py").resolve(), flag), name, None)
+    if found is None:
         raise UserError(f"{flag} {given!r}: {file}.py has no function {name!r}")
-    return function
+    return found
 
 
 @contextmanager

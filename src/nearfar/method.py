@@ -327,12 +327,13 @@ class Method(nn.Module):
     needs_color: ClassVar[bool] = False
     """Whether images of another number of channels than 3 give it nothing to learn; it refuses them."""
     changes: Literal["", "mixed", "numbers", "images"] = ""
-    """What it does with views besides encoding them, for which not all are fit: it mixes samples, changes the numbers
-    of views that are one tensor, or cuts images out; "" for nothing."""
+    """What it does with views besides encoding them, if all are fit: mix samples, change numbers, cut images out."""
     fewest_views: int = 1
     """Views of each sample that a step takes, at least."""
     most_views: int = 0
     """The same, at most; 0 for any number."""
+    one_size: ClassVar[bool] = False
+    """Whether all views must have one size, so that large and small crops are refused."""
     title: ClassVar[str] = ""
     """Full name, authors and year, as people search for it: "SimCLR: A Simple Framework ... (Chen et al. 2020)"."""
     family: ClassVar[str] = "others"

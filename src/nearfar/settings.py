@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -128,6 +128,10 @@ class Settings(Checked):
         """The settings with those that follow from weights they name. given: what the user has set, which stays."""
         return self
 
+    def with_views(self, views: str, count: int) -> Self:
+        """The settings with other views, of which none of the changes is left."""
+        return replace(self, views=views, view_count=count)
+
     def check(self) -> None:
         super().check()
         if self.micro_batch == 1:
@@ -139,9 +143,13 @@ class Settings(Checked):
             )
 
 
+GIVEN = "given:"
+"""What the name of views begins with that were given in Python, as an object."""
+
+
 def check_views(given: str, names: Sequence[str]) -> None:
     """Raise ValueError where views have none of these names, and are no function of the user's own."""
-    if given not in names and ".py:" not in given:
+    if given not in names and ".py:" not in given and not given.startswith(GIVEN):
         raise UserError(f"--views {given!r} is none of {', '.join(names)}, nor FILE.py:FUNCTION{meant(given, names)}")
 
 

@@ -30,7 +30,7 @@ COMMON = (
 )
 SIMCLR = {
     "audio": (*COMMON, "rate", "array-rate", "seconds", "cut", "bands", "window", "hop", "max-bad"),
-    "image": (*COMMON, "weights", "size", "crops", "max-bad", "white", "frames", "max-pixels"),
+    "image": (*COMMON, "weights", "set", "size", "crops", "max-bad", "white", "frames", "max-pixels"),
     "table": (*COMMON, "numbers", "corruption", "drop", "categorical"),
     "text": (
         *(*COMMON, "text-column", "positive-column", "negative-column", "tokenizer", "vocabulary", "length"),

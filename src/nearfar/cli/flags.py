@@ -44,7 +44,7 @@ def parsed(kind: type[C], name: str, argv: Sequence[str], *, description: str | 
 
     Raises ValueError for a value that is out of its range, and for a flag that has another name here.
     """
-    known = set(_names(kind))
+    known, argv = set(_names(kind)), gathered(argv)
     for word in argv:
         given = word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else ""
         if given not in known and SYNONYMS.get(given) in known:
@@ -59,6 +59,21 @@ def parsed(kind: type[C], name: str, argv: Sequence[str], *, description: str | 
         )
     call.check()
     return call
+
+
+def gathered(argv: Sequence[str]) -> list[str]:
+    """The words of a call with all that --set is given at the end, behind one --set: so it can be given again and
+    again, and does not take DATA for one of its words."""
+    words, given, inside = [], [], False
+    for word in argv:
+        inside = word == "--set" or word.startswith("--set=") or (inside and "=" in word and not word.startswith("-"))
+        if word.startswith("--set="):
+            given.append(word.removeprefix("--set="))
+        elif inside and word != "--set":
+            given.append(word)
+        elif not inside:
+            words.append(word)
+    return [*words, "--set", *given] if given or "--set" in argv else words
 
 
 def _names(kind: type) -> Iterator[str]:

@@ -39,7 +39,7 @@ COMMANDS = {
     "export": ("use", "RUN: write weights that load without nearfar."),
     "compare": ("studies", "METHODS DATA: compare methods at equal budget, over several seeds."),
     "transfer": ("studies", "RUNS --to DATASETS: measure runs on many data sets: one table, ranks, correlations."),
-    "views": ("train", "DATA: draw samples and the views that a method would see."),
+    "views": ("views", "DATA: draw samples and the views that a method would see."),
     "methods": ("methods", "[NAME] [--kind KIND]: list the methods, or describe one."),
 }
 """The commands: the file in this folder that holds a function of that name, and one line for `--help`."""

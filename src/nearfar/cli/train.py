@@ -13,14 +13,13 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from nearfar import methods, modalities
-from nearfar.cli.flags import ForceArg, command, from_here, parsed
+from nearfar.cli.flags import command, from_here, gathered, parsed
 from nearfar.cli.printing import print
-from nearfar.cli.use import Reading
 from nearfar.errors import Elsewhere, UserError, counted
-from nearfar.files import insist_free, insist_text
+from nearfar.files import insist_text
 from nearfar.modalities import recipes
 from nearfar.modalities.recognize import looks_like_table
-from nearfar.ranges import Checked, NonNegativeInt, PositiveInt, Seed, bounds
+from nearfar.ranges import Checked, bounds
 from nearfar.settings import Recipe, Settings
 from nearfar.training import plan as plans
 
@@ -123,6 +122,7 @@ def next_steps(config: dict[str, Any], out: Path, data: str) -> list[str]:
 
 def parse(method: str, argv: list[str]) -> tuple[Place, Settings, dict[str, Any]]:
     """The flags of `train METHOD`, laid over the recipe that suits the data."""
+    argv = gathered(argv)
     for word in argv:
         if word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in plans.own_flags(method):
             plans.insist_whole(word.partition("=")[0])
@@ -231,65 +231,3 @@ def _parse(method: str, argv: list[str], settings: type[Settings], recipe: Recip
 def _help(text: str, hint: Any) -> str:
     """What is said of a flag, and its range where it has one."""
     return f"{text} Range: {ends}." if (ends := bounds(hint)) else text
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sheet(Reading):
-    """What a method would see: a contact sheet of samples and their views."""
-
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """As in training."""
-    out: str = "views.png"
-    """Where the image goes."""
-    force: ForceArg = False
-    method: str = "simclr"
-    """Whose recipe names the views."""
-    kind: str = ""
-    """As in training."""
-    recipe: str = ""
-    """As in training."""
-    views: str = ""
-    """Other views than the recipe's; `nearfar train METHOD DATA --help` names them."""
-    label_column: str = ""
-    """The column of a table that holds the labels, and is no input; by default label, where there is one."""
-    keep_words: tuple[str, ...] = ()
-    """As in training."""
-    size: NonNegativeInt = 0
-    """Side of the views in pixels, for images; 0 as in training."""
-    samples: PositiveInt = 8
-    """How many samples, spread over the data."""
-    seed: Seed = 0
-    """Of the draws."""
-
-
-def views(argv: list[str]) -> int:
-    """Draw a contact sheet."""
-    asked = parsed(Sheet, "views", argv)
-    insist_free(Path(asked.out), force=asked.force)
-    import torch
-
-    from nearfar.files import replace
-    from nearfar.modalities import kind as kinds
-    from nearfar.training.build import settled
-
-    flags = {name: getattr(asked, name) for name in ("size", "views") if getattr(asked, name)}
-    flags |= {"label_column": asked.label_column, "keep_words": asked.keep_words, **asked.given()}
-    plan = plans.make(asked.method, asked.data, asked.recipe, flags, kind=asked.kind)
-    kind = kinds.of(plan.kind)
-    samples = kind.samples(asked.data, plan.settings)
-    suited, reasons = kind.suited_views(samples)
-    plan = settled(plan, samples)
-    viewer = kind.views(samples, plan.settings, kind.facts(samples, plan.settings))
-    some = torch.linspace(0, len(samples) - 1, min(asked.samples, len(samples))).long().unique()
-    draws = viewer.draw(len(some), torch.Generator().manual_seed(asked.seed))
-    sheet = kind.sheet(samples, viewer, some, draws)
-    path = replace(Path(asked.out), lambda temporary: sheet.save(temporary, format="PNG"))
-    for note in samples.notes:
-        print(note)
-    named = f" ({plan.settings.views})" if plan.settings.views else ""
-    print(f"{len(some)} of {len(samples)} samples and their views{named}: {path}")
-    if suited:
-        print(f"Views that suit these {kind.noun}: --views {suited}")
-    for reason in reasons:
-        print(f"- {reason}")
-    return 0

@@ -104,7 +104,7 @@ def insist_tuning(run: Run, tuning: Tuning) -> None:
 
 def _settings(run: Run, tuning: Tuning) -> Any:
     """Those of the run, with the one view of each sample that tuning takes."""
-    return dataclasses.replace(run.settings, views=tuning.views or run.kind.mild_views(run.settings), view_count=1)
+    return run.settings.with_views(tuning.views or run.kind.mild_views(run.settings), 1)
 
 
 def tune(network: Stage, data: Samples, held: Samples | None, trainer: Trainer) -> tuple[CrossEntropy, dict[str, Any]]:

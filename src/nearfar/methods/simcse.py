@@ -40,6 +40,7 @@ class SimCSE(Method):
     title = "SimCSE: Simple Contrastive Learning of Sentence Embeddings (Gao et al. 2021)"
     family = "in-batch negatives"
     fewest_views = 2
+    one_size = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class UniCon(SupCon):
 
     title = "UniCon: Universum-inspired Supervised Contrastive Learning (Han et al. 2022)"
     changes = "numbers"
+    one_size = True
 
     def __init__(
         self,

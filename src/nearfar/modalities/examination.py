@@ -16,6 +16,7 @@ from nearfar.data.digests import digests
 from nearfar.data.labels import number
 from nearfar.data.samples import LEARNED, Samples
 from nearfar.errors import counted
+from nearfar.evaluation.intervals import Interval
 
 IMBALANCED = 10.0
 """Times the samples of the smallest class that the largest may have without a word."""
@@ -90,6 +91,33 @@ class Examination:
         column = csv.column(given.header, "group")
         names = [cells.get(column, "") for cells in given.of] if column else [""] * len(self.samples)
         return joined_groups(self.samples.group, self.copies.group, names)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one change of views leaves of the meaning of samples: see `Kind.meaning`.
+
+    change: its name, as --set has it, or all for the views as they are.  setting: how strong it is, in plain types.
+    same: share of neighbors with a sample's label, 0 to 1.  kept: of that without any change.  lost: by how much less
+    it is, with its 95 % interval over samples.
+    """
+
+    change: str
+    setting: Any
+    same: float
+    kept: float
+    lost: Interval
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """images: how many were looked at.  chance: the share of others with an image's label.  untouched: the share of
+    neighbors with it, where nothing is changed.  views: of each views by name what their changes keep."""
+
+    images: int
+    chance: float
+    untouched: float
+    views: dict[str, list[Kept]]
 
 
 def _repeated(sets: Tensor) -> int:

@@ -35,6 +35,7 @@ from nearfar.modalities.examination import (
     Advice,
     Copies,
     Examination,
+    Meaning,
     common_examination,
     equal_samples,
     method_advice,
@@ -333,6 +334,13 @@ class Kind:
         """The views that the settings name."""
         raise NotImplementedError
 
+    def own_views(self, given: Any, samples: Any, settings: Any, facts: dict[str, Any]) -> Views:
+        """Views that the user gave as an object, by the name `settings.views`. A kind that takes none has none.
+
+        Raises ValueError where they are no views.
+        """
+        raise NotImplementedError
+
     def suited_views(self, samples: Any) -> tuple[str, list[str]]:
         """The name of the views that suit what the samples are, and why, in sentences; "" where that is not measured.
 
@@ -394,6 +402,13 @@ class Kind:
     def sheet(self, samples: Any, views: Any, index: Tensor, draws: Any) -> Image.Image:
         """An image of some samples and their views."""
         return self.grid(samples, index, [""] * len(index))
+
+    def meaning(self, samples: Any, several: dict[str, Any], seed: int) -> Meaning:
+        """What is left of the meaning of labeled samples under the changes of several views, by the views' names.
+
+        Raises ValueError where that is not known of the kind, or labels are too few.
+        """
+        raise UserError(f"which changes keep the meaning is measured of images, and these are {self.noun}")
 
     def grid(self, samples: Any, index: Tensor, captions: list[str]) -> Image.Image:
         """An image of some samples, with a caption on each: two lines at most."""

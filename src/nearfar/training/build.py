@@ -161,6 +161,11 @@ def unfit(plan: Plan) -> str:
 def insist_possible(plan: Plan) -> None:
     """Raise ValueError for an encoder or views that cannot be, or are not for the method, whatever the data."""
     settings, kind = plan.settings, kinds.of(plan.kind)
+    if plan.viewer is not None and type(kind).own_views is Kind.own_views:
+        raise UserError(
+            f"views of {kind.noun} are not given as an object, {type(plan.viewer).__name__}: write a function that "
+            "makes them into a file, and name it, FILE.py:FUNCTION"
+        )
     if plan.network is None:
         kind.insist_settings(settings)
     weights = getattr(settings, "weights", "")
@@ -192,12 +197,24 @@ def insist_views(plan: Plan, method: Method | type[Method], count: int) -> None:
     if fewest <= count <= (most or count):
         return
     wanted = counted(fewest, "views") if most == fewest else f"{fewest} {f'to {most}' if most else 'or more'} views"
-    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count}
+    large_and_small = getattr(plan.settings, "crops", ()) if getattr(plan.settings, "cropped", False) else ()
+    crops = " ".join(map(str, large_and_small))
+    named = {"--views": plan.settings.views, "--view-count": plan.settings.view_count, "--crops": crops}
     of = " ".join(f"{flag} {value}" for flag, value in named.items() if value)
-    raise UserError(
-        f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: give --view-count "
-        f"{most or fewest}, or other --views"
-    )
+    remedy = f"give --view-count {most or fewest}, or other --views"
+    if crops:
+        able = [
+            name
+            for name in methods.names()
+            if takes_any_number(methods.load(name)) and not unfit(replace(plan, method=name))
+        ]
+        remedy = f"leave --crops out, or take a method of any number of views: {', '.join(able)}"
+    raise UserError(f"{plan.method!r} takes {wanted} of each sample, and {of} makes {count}: {remedy}")
+
+
+def takes_any_number(method: type[Method]) -> bool:
+    """Whether a method that needs nothing but views takes any number of them, large and small."""
+    return method.most_views == 0 and method.fewest_views <= 2 and not (method.needs_streams or method.one_size)
 
 
 def batch_size(asked: int, samples: int, say: Say) -> int:
@@ -251,12 +268,19 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         channels=own["channels"],
         size=own.get("size", 0),
     )
-    views = kind.views(samples, settings, own)
+    views = made_views(plan, samples, own, made)
+    for note in getattr(views, "notes", []):
+        say(note)
     insist_views(plan, method, len(views))
-    if method.needs_places and not hasattr(views, "places"):
+    if method.needs_places and not (hasattr(views, "places") and getattr(views, "placed", True)):
         raise UserError(
             f"{plan.method!r} must know where in the sample each view lies, and --views {settings.views} do not tell: "
             "choose other views of images"
+        )
+    if method.one_size and len({view.size for view in getattr(views, "views", ())}) > 1:
+        raise UserError(
+            f"{plan.method!r} wants views of one size, and --views {plan.settings.views} make large and small ones: "
+            "leave --crops out, or choose other views"
         )
     kind.insist_fitting(encoder, views)
     if method.changes:
@@ -281,6 +305,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         "fingerprint": fingerprint(known, samples),
         "given": given,
     }
+    if found := getattr(views, "found", None):
+        facts["views_found"] = found
     return Built(
         kind=kind,
         samples=samples,
@@ -292,6 +318,25 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         first_weights=first_weights,
         given_weights=given_weights,
     )
+
+
+def made_views(plan: Plan, samples: Samples, facts: dict[str, Any], made: dict[str, Any] | None) -> Views:
+    """The views of a plan.  facts: of the samples.  made: of a run that goes on, what its config keeps.
+
+    Raises ValueError where they are given as an object, and are others than those of the run.
+    """
+    kind = kinds.of(plan.kind)
+    if plan.viewer is None:
+        return kind.views(samples, plan.settings, facts)
+    views = kind.own_views(plan.viewer, samples, plan.settings, facts)
+    now, before = (
+        known.get("transforms") for known in (getattr(views, "found", {}), (made or {}).get("views_found", {}))
+    )
+    if made is not None and now != before:
+        raise UserError(
+            f"a run goes on only with its views, which were {before}, and are {now}: give those, or start a new run"
+        )
+    return views
 
 
 def _copied(encoder: Encoder) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from nearfar.errors import UserError, WrongType, printable
 from nearfar.files import code_digests, name_text, origin
 from nearfar.modalities import recipes
 from nearfar.ranges import check, flag
-from nearfar.settings import Recipe, Settings, meant
+from nearfar.settings import GIVEN, Recipe, Settings, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Plan:
 
     given: what the user set, laid over the recipe.  reasons: why the recipe is as it is, by name of a setting.
     network: a user's own module as the encoder, of which `settings.encoder` is the name; None for one of ours.
+    viewer: views that were given as an object, of which `settings.views` is the name; None for those that have one.
     """
 
     method: str
@@ -34,6 +36,7 @@ class Plan:
     given: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     network: Any = None
+    viewer: Any = None
 
     def saved(self) -> dict[str, Any]:
         """As `config.yaml` keeps it, in plain types."""
@@ -71,7 +74,7 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
             if elsewhere:
                 raise WrongType(f"{name!r} can be set for data of the kind {elsewhere[0]}, and these are {kind}")
             raise WrongType(f"neither a run nor {method!r} has an argument {name!r}{meant(name, [*known, *own])}")
-    flags = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in flags.items()}
+    flags = {name: _as_flag(value) for name, value in flags.items()}
     network = flags.get("encoder")
     if network is not None and not isinstance(network, str):
         spec = getattr(network, "spec", None)
@@ -79,6 +82,11 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         flags = flags | {"encoder": named or type(network).__name__}
     else:
         network = None
+    viewer = flags.get("views")
+    if viewer is None or isinstance(viewer, str):
+        viewer = None
+    else:
+        flags = flags | {"views": f"{GIVEN}{getattr(viewer, '__name__', type(viewer).__name__)}"}
     plan = Plan(
         method=method,
         data=data,
@@ -88,8 +96,19 @@ def make(method: str, data: Any, recipe: str | None, flags: dict[str, Any], *, k
         arguments=base.method,
         given=flags,
         network=network,
+        viewer=viewer,
     )
     return settle(plan, base)
+
+
+def _as_flag(value: Any) -> Any:
+    """A path as text; a mapping as NAME=VALUE words."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        ends = ((k, ",".join(map(str, v)) if isinstance(v, tuple | list) else v) for k, v in value.items())
+        return tuple(f"{name}={one}" for name, one in ends)
+    return value
 
 
 def with_flags(plan: Plan, flags: dict[str, Any]) -> Plan:

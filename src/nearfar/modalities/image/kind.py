@@ -19,15 +19,18 @@ from nearfar.data.labels import LabelColumn
 from nearfar.data.samples import Samples
 from nearfar.data.tiles import Thumbnails, Tiles
 from nearfar.errors import NotFound, UserError
-from nearfar.files import load_function, name_text
+from nearfar.files import load_named, name_text
 from nearfar.machine import pick_device
 from nearfar.modalities import kind
-from nearfar.modalities.examination import Advice, Copies, Examination
+from nearfar.modalities.examination import Advice, Copies, Examination, Meaning
 from nearfar.modalities.image import doctor, named, settings
 from nearfar.modalities.image import views as image_views
+from nearfar.modalities.image.changes import changed
 from nearfar.modalities.image.drawings import drawings
 from nearfar.modalities.image.duplicates import duplicates
 from nearfar.modalities.image.encoder import ImageEncoder, example, from_spec, image_encoder, inputs
+from nearfar.modalities.image.foreign import own_views, tried
+from nearfar.modalities.image.kept import meaning
 from nearfar.modalities.image.nature import nature
 from nearfar.modalities.image.networks import build
 from nearfar.modalities.image.samples import Images, open_images
@@ -46,6 +49,7 @@ from nearfar.modalities.image.start import insist_started, started
 from nearfar.modalities.image.views import Draws, Views
 from nearfar.modalities.image.whole import Whole
 from nearfar.nn.weights import read_weights
+from nearfar.settings import GIVEN
 
 
 class ImageKind(kind.Kind):
@@ -80,7 +84,9 @@ class ImageKind(kind.Kind):
         if (settings.start and Path(settings.start, "encoder.json").is_file()) or settings.weights:
             insist_started(settings)
         if ".py" in settings.views:
-            load_function(settings.views, "--views")
+            load_named(settings.views, "--views")
+        elif settings.views.startswith(GIVEN):
+            pass
         elif settings.size and ":" not in settings.encoder:
             views = named_views(settings, settings.size)
             sides = {settings.size, *(view.size for view in views.views)}
@@ -88,7 +94,9 @@ class ImageKind(kind.Kind):
                 self.insist_fitting(image_encoder(settings.encoder, size=settings.size), views)
 
     def view_count(self, settings: Settings) -> int | None:
-        return None if ".py" in settings.views else len(named_views(settings, settings.size or 128))
+        if ".py" in settings.views or settings.views.startswith(GIVEN):
+            return None
+        return len(named_views(settings, settings.size or 128))
 
     def columns(self, data: Any) -> list[str] | None:
         """Of a list or a table those of its header; of a .npz file its other arrays; of all other paths none."""
@@ -222,7 +230,19 @@ class ImageKind(kind.Kind):
         return example(spec, n, generator)
 
     def views(self, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
+        if ".py" in settings.views:
+            return self.own_views(load_named(settings.views, "--views"), samples, settings, facts)
         return named_views(settings, facts["size"])
+
+    def own_views(self, given: Any, samples: Images, settings: Settings, facts: dict[str, Any]) -> Views:
+        """Also transforms of torchvision, albumentations and kornia, a list of some, or a function that gives them."""
+        views = own_views(given, facts["size"], settings.view_count, settings.views)
+        if isinstance(views, Views):
+            return laid_out(views, settings)
+        if settings.set or settings.cropped:
+            flag = "--set" if settings.set else "--crops"
+            raise UserError(f"{flag} changes views of nearfar, and --views {settings.views} are others: leave it out")
+        return tried(views, samples, facts["size"], settings.views)
 
     def suited_views(self, samples: Images) -> tuple[str, list[str]]:
         found = nature(samples)
@@ -294,6 +314,10 @@ class ImageKind(kind.Kind):
     def sheet(self, samples: Images, views: Views, index: Tensor, draws: Draws) -> Image:
         """A contact sheet of some images and their views."""
         return contact_sheet(*samples.fetch(index), views, draws, [samples.names[i] for i in index.tolist()])
+
+    def meaning(self, samples: Images, several: dict[str, Any], seed: int) -> Meaning:
+        """By their nearest others, in gradients and colors."""
+        return meaning(samples, several, seed)
 
     def grid(self, samples: Images, index: Tensor, captions: list[str]) -> Image:
         """Some images, each over its caption."""
@@ -370,14 +394,29 @@ def view_size(settings: Settings, side: int) -> int:
 
 
 def named_views(settings: Settings, size: int) -> Views:
-    """The views of that side that the settings name. Raises ValueError for those of another kind of data.
-
-    A function of the user's own is called as those of `nearfar.modalities.image.named` are: with the side in pixels.
-    """
-    make = load_function(settings.views, "--views") if ".py" in settings.views else getattr(named, settings.views, None)
+    """The views of that side that the settings name. Raises ValueError for those of another kind of data."""
+    if settings.views.startswith(GIVEN):
+        raise UserError(
+            f"the views {settings.views.removeprefix(GIVEN)!r} were given in Python, as an object that no file "
+            "holds: give them there again, by views=, or write them into a file, --views FILE.py:NAME"
+        )
+    make = getattr(named, settings.views, None)
     if make is None:
         raise UserError(f"--views {settings.views!r} is not for images: `nearfar views DATA` shows those that are")
     views = make(size, crops=settings.crops) if settings.views in ("swav", "relicv2") else make(size)
+    return laid_out(views, settings)
+
+
+def laid_out(views: Views, settings: Settings) -> Views:
+    """The views with the changes that the settings have, and in the number that they have."""
+    views = changed(views, settings.set, settings.views)
+    if settings.view_count and settings.cropped:
+        raise UserError(
+            f"--view-count {settings.view_count} and --crops {settings.crops[0]} {settings.crops[1]}: both say how "
+            "many views there are; leave one out"
+        )
+    if settings.cropped:
+        return named.multi_crop(views, *settings.crops)
     return views.repeated(settings.view_count) if settings.view_count else views
 
 

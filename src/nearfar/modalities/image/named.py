@@ -135,6 +135,17 @@ def swav(
     return Views(views)
 
 
+def multi_crop(views: Views, large: int, small: int) -> Views:
+    """So many large views, by turns those that are given, then small ones, which are the same of 96 px for 224 and show
+    5 to 14 % of the image, as those of SwAV do (Caron et al. 2020, arXiv 2006.09882)."""
+    whole = views.repeated(large)
+    of = [views.views[v % len(views)] for v in range(small)]
+    return Views(
+        [*whole.views, *(replace(view, size=round(view.size * 96 / 224), area=(0.05, 0.14)) for view in of)],
+        whole.shared,
+    )
+
+
 def supcon(size: int) -> Views:
     """The two views of SupCon on CIFAR: crop, flip, mild jitter, grayscale (Khosla et al. 2020, arXiv 2004.11362)."""
     view = View(

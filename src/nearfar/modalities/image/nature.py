@@ -188,11 +188,11 @@ def _features(gray: Tensor, generator: torch.Generator) -> Tensor:
         moved = _shifted(gray, generator)
         coarse = F.adaptive_avg_pool2d(moved[:, None], 4).flatten(1)
         coarse = F.normalize(coarse - coarse.mean(1, keepdim=True), dim=1)
-        total = total + F.normalize(torch.cat([_gradients(moved), coarse / 2], 1), dim=1)
+        total = total + F.normalize(torch.cat([gradients(moved), coarse / 2], 1), dim=1)
     return F.normalize(total, dim=1)
 
 
-def _gradients(gray: Tensor, cells: int = 4, directions: int = 8) -> Tensor:
+def gradients(gray: Tensor, cells: int = 4, directions: int = 8) -> Tensor:
     """Histograms of the directions of gradients in each of 4 x 4 cells, at half the side: n x 128, unit rows."""
     half = F.avg_pool2d(gray[:, None], 2)[:, 0]
     padded = F.pad(half[:, None], (1,) * 4, mode="replicate")[:, 0]

@@ -30,6 +30,21 @@ FIELDS = {
 }
 """The uniform numbers behind one view of one sample, in their order: how many serve what."""
 
+MOST_OPERATIONS = 8
+"""Of RandAugment, on one view."""
+
+OPERATIONS = 14
+"""From which RandAugment draws: see `nearfar.modalities.image.randaugment`."""
+
+FURTHER = {
+    "vflip": 1,
+    "cutout": 3,  # whether, and where its middle lies: across, down
+    "randaugment": 2 * MOST_OPERATIONS,  # which operations, then in which direction each
+}
+"""Those that follow where a view needs them: views without have the numbers that they always had."""
+
+ALL = FIELDS | FURTHER
+
 STEPS = {"color": ("jitter", "factor", "order", "gray"), "turn": ("turn",), "affine": ("affine",)}
 """The fields that decide a step which two views may share."""
 
@@ -39,29 +54,34 @@ class Affine:
     """A random affine map about the middle of the view, in the order and with the signs of torchvision's RandomAffine.
 
     rotate, shear: largest angle either way, in degrees. scale: range of the zoom. shift: largest shift either way, as a
-    share of the side. fill: the value of what lies outside the image, in [0, 1].
+    share of the side. fill: the value of what lies outside the image, in [0, 1]; None shows the image mirrored there.
     """
 
     rotate: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
     shift: float = 0.0
-    fill: float = 0.0
+    fill: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How one view is made: crop, flip, jitter, grayscale, blur, solarize, turn, in that order.
+    """How one view is made: crop, flips, RandAugment, jitter, grayscale, blur, solarize, turn, cutout, in that order.
 
     size: side of the view in pixels.
     area, ratio: ranges of a random crop's share of the image and of its width over its height (log-uniform). Without
         area, the crop is the middle square, `center` times the short side of the image.
-    flip, gray, blur, solarize, jitter: probabilities. Solarize inverts values of 0.5 and above.
+    flip, vflip, gray, blur, solarize, jitter, cutout: probabilities; vflip turns the view upside down. Solarize inverts
+        values of 0.5 and above.
     brightness, contrast, saturation, hue: strengths with torchvision's meaning, applied in random order. Images that
         are not of 3 channels have brightness and contrast only.
     sigma, kernel: range of the blur's standard deviation, and its width (odd), in pixels of the view.
     affine: a random affine map, always applied, whose border shows what lies outside the crop.
     quarter_turns: whether the view is turned by 0, 1, 2 or 3 quarters, each as likely.
+    hole: side of the square that cutout fills with the view's mean color, as a share of the view's side. Its middle is
+        any place of the view, so that a part of it may lie outside (DeVries and Taylor 2017, arXiv 1708.04552).
+    randaugment: operations of RandAugment, each drawn anew; at most `MOST_OPERATIONS`. magnitude: of all of them, 0 to
+        30 (Cubuk et al. 2020, arXiv 1909.13719).
     """
 
     size: int
@@ -81,6 +101,23 @@ class View:
     solarize: float = 0.0
     affine: Affine | None = None
     quarter_turns: bool = False
+    vflip: float = 0.0
+    cutout: float = 0.0
+    hole: float = 0.5
+    randaugment: int = 0
+    magnitude: int = 9
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing of it is random."""
+        return not (self.area or self.flip or self.colored or self.blur or self.solarize or self.affine) and not (
+            self.quarter_turns or self.further
+        )
+
+    @property
+    def further(self) -> bool:
+        """Whether the numbers of `FURTHER` are needed."""
+        return self.vflip > 0 or self.cutout > 0 or self.randaugment > 0
 
     @property
     def colored(self) -> bool:
@@ -95,7 +132,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The chance behind the views of N samples: uniform numbers in [0, 1), N x V x sum of `FIELDS`, on the CPU."""
+    """The chance behind the views of N samples: uniform numbers in [0, 1), N x V x sum of `FIELDS`, or of these and
+    `FURTHER`, on the CPU."""
 
     numbers: Tensor
 
@@ -108,16 +146,20 @@ class Draws:
 
     def fields(self, view: int) -> dict[str, Tensor]:
         """The numbers of one view by their names: N x width of the field each."""
-        parts = self.numbers[:, view].split(list(FIELDS.values()), dim=1)
-        return dict(zip(FIELDS, parts, strict=True))
+        names = FIELDS if self.numbers.shape[2] == sum(FIELDS.values()) else ALL
+        parts = self.numbers[:, view].split(list(names.values()), dim=1)
+        return dict(zip(names, parts, strict=True))
 
 
-def draw(n: int, views: int, generator: torch.Generator, shared: Sequence[tuple[int, str]] = ()) -> Draws:
+def draw(
+    n: int, views: int, generator: torch.Generator, shared: Sequence[tuple[int, str]] = (), *, further: bool = False
+) -> Draws:
     """Draw the numbers of `n` samples and so many views from a CPU generator. The first rows do not depend on `n`.
 
     shared: pairs of a view and a step, one of `STEPS`, whose numbers are those of the first view.
+    further: draw those of `FURTHER` too.
     """
-    draws = Draws(torch.rand(n, views, sum(FIELDS.values()), generator=generator))
+    draws = Draws(torch.rand(n, views, sum((ALL if further else FIELDS).values()), generator=generator))
     for view, step in shared:
         first, other = draws.fields(0), draws.fields(view)
         for field in STEPS[step]:
@@ -142,12 +184,17 @@ class ViewPlan(NamedTuple):
     solarize: Tensor  # N, bool
     turn: Tensor  # N, int64, quarters
     matrix: Tensor  # N x 2 x 3, from view to crop, both in [-1, 1]
+    # None where no sample of the view has any:
+    vflip: Tensor | None = None  # N, bool
+    hole: Tensor | None = None  # N x 4: left, top, right, bottom in pixels of the view, whole numbers; all 0 for none
+    operations: Tensor | None = None  # N x operations of RandAugment, int64: which
+    reverse: Tensor | None = None  # N x operations, bool: whether in the negative direction
 
     def rows(self, rows: slice) -> ViewPlan:
-        return ViewPlan(*(x[rows] for x in self))
+        return ViewPlan._make(x if x is None else x[rows] for x in self)
 
     def to(self, device: torch.device) -> ViewPlan:
-        return ViewPlan(*(x.to(device, non_blocking=True) for x in self))
+        return ViewPlan._make(x if x is None else x.to(device, non_blocking=True) for x in self)
 
 
 def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -> ViewPlan:
@@ -181,6 +228,7 @@ def make_plan(view: View, drawn: dict[str, Tensor], aspect: Tensor, side: int) -
         solarize=quarters.frac() < view.solarize,
         turn=quarters.long(),
         matrix=_affine(view.affine or Affine(), drawn["affine"]),
+        **_further(view, drawn),
     )
 
 
@@ -190,7 +238,28 @@ def in_image(plan: ViewPlan, side: int) -> Tensor:
     linear = plan.box[:, 2:, None] / side * plan.matrix
     linear[:, :, 2] += (2 * plan.box[:, :2] + plan.box[:, 2:]) / side - 1
     linear[:, :, 0] *= torch.where(plan.flip, -1.0, 1.0)[:, None]
+    if plan.vflip is not None:
+        linear[:, :, 1] *= torch.where(plan.vflip, -1.0, 1.0)[:, None]
     return linear
+
+
+def _further(view: View, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `FURTHER` decides of a view, by the names of `ViewPlan`; nothing where no number is drawn for it."""
+    made: dict[str, Tensor] = {}
+    if "vflip" not in drawn:
+        return made
+    if view.vflip > 0:
+        made["vflip"] = drawn["vflip"][:, 0] < view.vflip
+    if view.cutout > 0:
+        side = max(1, round(view.hole * view.size))
+        start = (drawn["cutout"][:, 1:] * view.size).floor() - side // 2  # as the paper's code: the middle is a pixel
+        hole = torch.cat((start, start + side), 1).clamp(0, view.size)
+        made["hole"] = hole.long() * (drawn["cutout"][:, :1] < view.cutout)
+    if view.randaugment:
+        which, direction = drawn["randaugment"].chunk(2, dim=1)
+        made["operations"] = (which[:, : view.randaugment] * OPERATIONS).long()
+        made["reverse"] = direction[:, : view.randaugment] < 0.5
+    return made
 
 
 def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from nearfar import settings
 from nearfar.errors import NotFound, UserError
 from nearfar.files import read_json
+from nearfar.modalities.image import changes
 from nearfar.modalities.recognize import holds_sentences, holds_videos, looks_like_table
 from nearfar.modalities.timm_names import insist_network
 from nearfar.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
@@ -48,11 +49,15 @@ class Settings(settings.Settings):
     views: str = "simclr"
     """What random views are made of each image: simclr, moco_v1, moco_v2, byol, barlow, swav, supcon, sce, cmc,
     drawing, ink_drawing, colorful, sign, turned, spectrogram, looc, looc_drawing, relicv2, excon, excon_drawing, clip,
-    plain, mirrored, or FILE.py:FUNCTION. `nearfar views DATA` shows them."""
+    plain, mirrored, or FILE.py:NAME of your own: a function of the side, or transforms of torchvision,
+    albumentations or kornia. `nearfar views DATA` shows them."""
+    set: tuple[str, ...] = ()
+    """Changes of these views, NAME=VALUE, such as color=0 rotate=90 vflip=0.5; any other name tells all of them."""
     size: NonNegativeInt = 0
     """Side of the views in pixels; 0 takes the images' own up to 64, else 128, on a CPU 64."""
     crops: tuple[PositiveInt, NonNegativeInt] = (2, 0)
-    """Large and small views of each image, for views swav and relicv2 only."""
+    """Large and small views of each image, for methods that take any number (multi-crop); 2 0 leaves all views but
+    swav and relicv2 as they are. Small ones have 96 px for 224, and show 5 to 14 % of the image."""
     max_bad: UnitInterval = 0.05
     """Share of image files that may fail to decode, or be lost while training decodes them anew; --resume may change
     it."""
@@ -67,6 +72,11 @@ class Settings(settings.Settings):
     """Pixels that an image may have, width x height; 0 takes Pillow's limit, 89,478,485."""
 
     @property
+    def cropped(self) -> bool:
+        """Whether large and small views are made of views that are neither `swav` nor `relicv2`."""
+        return self.crops != (2, 0) and self.views not in ("swav", "relicv2")
+
+    @property
     def start(self) -> str:
         """The folder or file of the weights that the encoder begins with; "" for random ones."""
         weights = self.weights or self.from_run
@@ -74,7 +84,10 @@ class Settings(settings.Settings):
         return str(Path(weights).parent) if beside else weights
 
     def taken_over(self, given: Collection[str]) -> Settings:
-        """The encoder and the size of the views of given weights, where the user does not set them."""
+        """The encoder and the size of the views of given weights, where the user does not set them; of large and small
+        views no other number."""
+        if self.cropped and self.view_count and "view_count" not in given:
+            return replace(self, view_count=0).taken_over(given)
         if not self.start or (Path(self.start).is_dir() and not Path(self.start, "encoder.json").is_file()):
             return self
         if self.weights and not Path(self.start).exists():
@@ -98,9 +111,13 @@ class Settings(settings.Settings):
             own = {} if known is None else {"size": known[0]}
         return replace(self, **{name: value for name, value in own.items() if name not in given})
 
+    def with_views(self, views: str, count: int) -> Settings:
+        return replace(self, views=views, view_count=count, set=(), crops=(2, 0))
+
     def check(self) -> None:
         super().check()
         settings.check_views(self.views, VIEWS)
+        changes.parsed(self.set)
         if self.weights and self.from_run:
             raise UserError(
                 f"--weights {self.weights!r} and --from-run {self.from_run!r}: the encoder begins with one of the two"

@@ -20,6 +20,7 @@ from nearfar.errors import UserError
 from nearfar.machine import opencv
 from nearfar.modalities.image import color
 from nearfar.modalities.image.plan import STEPS, Affine, Draws, View, ViewPlan, draw, in_image, make_plan, no_draws
+from nearfar.modalities.image.randaugment import randaugment
 
 
 class Views:
@@ -46,7 +47,17 @@ class Views:
 
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw the parameters of `n` samples from a CPU generator. The first rows do not depend on `n`."""
-        return draw(n, len(self.views), generator, self.shared)
+        return draw(n, len(self.views), generator, self.shared, further=self.further)
+
+    @property
+    def further(self) -> bool:
+        """Whether any view needs the numbers of `nearfar.modalities.image.plan.FURTHER`."""
+        return any(view.further for view in self.views)
+
+    @property
+    def placed(self) -> bool:
+        """Whether `places` can tell where each view lies: not where RandAugment moves it."""
+        return not any(view.randaugment for view in self.views)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, aspect: Tensor, draws: Draws | None = None) -> list[Tensor]:
@@ -71,6 +82,8 @@ class Views:
                 f"{tuple(aspect.shape)} aspects and draws for {tuple(draws.numbers.shape[:2])}: "
                 "draw from these views for the global batch and cut with `draws.rows`"
             )
+        if self.further and "vflip" not in draws.fields(0):
+            raise UserError("these draws were made for other views: draw from these, with `draw`")
         aspect = aspect.float().cpu()
         plans = [make_plan(view, draws.fields(v), aspect, side).to(pixels.device) for v, view in enumerate(self.views)]
         native = [_native(view, pixels.device) for view in self.views]
@@ -89,13 +102,17 @@ class Views:
                         _from_bytes(view, plan, pixels[rows], part)
                     else:
                         x = _warp(view, view.affine, plan, source) if view.affine else _resample(view, plan, source)
+                        if plan.operations is not None and plan.reverse is not None:
+                            x = randaugment(x.clamp_(0, 1), plan.operations, plan.reverse, view.magnitude)
                         torch.clamp(_recolor(plan, x) if view.colored else x, 0, 1, out=part)
-                    if view.blur > 0 and (native[v] or view.affine is not None):
+                    if view.blur > 0 and (native[v] or view.affine is not None or view.randaugment):
                         _soften(view, plan, part)
                     if view.solarize > 0:
                         _solarize(plan, part)
                     if view.quarter_turns:
                         _turn(plan, part)
+                    if plan.hole is not None:
+                        _cut_out(plan.hole, part)
         return out
 
     def places(self, pixels: Tensor, aspect: Tensor, draws: Draws) -> list[Tensor]:
@@ -124,7 +141,7 @@ def _chunk(views: Sequence[View], channels: int, side: int, device: torch.device
 
 def _native(view: View, device: torch.device) -> bool:
     """Whether to resize with torch's own kernel, one sample after the other: what is fastest on a CPU from 96 px on."""
-    return device.type == "cpu" and view.size >= 96 and view.affine is None
+    return device.type == "cpu" and view.size >= 96 and view.affine is None and not view.randaugment
 
 
 def _from_bytes(view: View, plan: ViewPlan, pixels: Tensor, out: Tensor) -> None:
@@ -139,12 +156,14 @@ def _from_bytes(view: View, plan: ViewPlan, pixels: Tensor, out: Tensor) -> None
 def _resize(view: View, plan: ViewPlan, pixels: Tensor) -> Tensor:
     """Crop, resize and flip bytes, with a result that is rounded to bytes: n x s x s x C."""
     resized = torch.empty(len(pixels), view.size, view.size, pixels.shape[1], dtype=torch.uint8)
-    for i, ((left, top, width, height), flip) in enumerate(
-        zip(plan.box.int().tolist(), plan.flip.tolist(), strict=True)
+    upside_down = [False] * len(pixels) if plan.vflip is None else plan.vflip.tolist()
+    for i, ((left, top, width, height), flip, vflip) in enumerate(
+        zip(plan.box.int().tolist(), plan.flip.tolist(), upside_down, strict=True)
     ):
         crop = pixels[i : i + 1, :, top : top + height, left : left + width]
         one = F.interpolate(crop, (view.size, view.size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-        resized[i] = one.flip(1) if flip else one
+        one = one.flip(1) if flip else one
+        resized[i] = one.flip(0) if vflip else one
     return resized
 
 
@@ -152,7 +171,7 @@ def _resample(view: View, plan: ViewPlan, source: Tensor) -> Tensor:
     """Crop, resize, flip and blur floats as two products with small matrices: n x C x S x S -> n x C x s x s."""
     n, channels, side, _ = source.shape
     weights = _weights(plan, side, view.size)  # n x 2 x s x S
-    if view.blur > 0:
+    if view.blur > 0 and not view.randaugment:
         weights = _blur(plan.sigma, view.size, view.radius)[:, None] @ weights
     across, down = weights.unbind(1)
     rows = source.view(n, channels * side, side) @ across.mT  # n x CS x s
@@ -167,7 +186,8 @@ def _weights(plan: ViewPlan, side: int, size: int) -> Tensor:
     pixel = (torch.arange(side, device=start.device) + 0.5).expand(len(start), 2, -1)  # n x 2 x S
     outside = (pixel < start) | (pixel > start + length)
     place = (torch.arange(size, device=start.device) + 0.5) / size  # s
-    mirrored = torch.stack((plan.flip, torch.zeros_like(plan.flip)), 1)[:, :, None]
+    vflip = torch.zeros_like(plan.flip) if plan.vflip is None else plan.vflip
+    mirrored = torch.stack((plan.flip, vflip), 1)[:, :, None]
     place = start + length * torch.where(mirrored, 1 - place, place)  # n x 2 x s
     width = (length / size).clamp(min=1)
     pixel = (pixel / width).masked_fill(outside, math.inf)
@@ -218,12 +238,14 @@ def _soften(view: View, plan: ViewPlan, x: Tensor) -> None:
 
 def _warp(view: View, affine: Affine, plan: ViewPlan, source: Tensor) -> Tensor:
     n, channels, side, _ = source.shape
-    image = source / 255 - affine.fill
+    fill = affine.fill or 0.0
+    image = source / 255 - fill
     if side > 1.5 * view.size:  # sampling alone would skip pixels
         reduced = (round(1.25 * view.size),) * 2
         image = F.interpolate(image, reduced, mode="bilinear", antialias=True)
     grid = F.affine_grid(in_image(plan, side), [n, channels, view.size, view.size], align_corners=False)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + affine.fill
+    border = "reflection" if affine.fill is None else "zeros"
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode=border, align_corners=False) + fill
 
 
 def _recolor(plan: ViewPlan, x: Tensor) -> Tensor:
@@ -276,6 +298,17 @@ def _turn(plan: ViewPlan, x: Tensor) -> None:
     for quarters in (1, 2, 3):
         rows = (plan.turn == quarters).nonzero()[:, 0]
         x[rows] = x[rows].rot90(quarters, (2, 3))
+
+
+def _cut_out(hole: Tensor, x: Tensor) -> None:
+    """Fill a rectangle of each of the views x, n x C x s x s, with the view's mean color, in place.
+
+    hole: n x 4, left, top, right, bottom.
+    """
+    place = torch.arange(x.shape[-1], device=x.device)
+    across, down = ((place >= hole[:, k, None]) & (place < hole[:, k + 2, None]) for k in (0, 1))  # n x s
+    inside = (down[:, :, None] & across[:, None, :])[:, None]  # n x 1 x s x s
+    x.copy_(torch.where(inside, x.mean((2, 3), keepdim=True), x))
 
 
 def plain(size: int) -> Views:

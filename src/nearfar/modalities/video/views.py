@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nearfar.batch import MISSING
 from nearfar.modalities.image import views as images
-from nearfar.modalities.image.plan import FIELDS, STEPS
+from nearfar.modalities.image.plan import ALL, FIELDS, STEPS
 from nearfar.modalities.image.plan import Draws as FrameDraws
 from nearfar.modalities.video.samples import Unread, Videos
 
@@ -67,11 +67,12 @@ class ClipViews:
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw for n videos from a CPU generator. The first rows do not depend on n."""
         views, drawn = len(self), 1 if self.consistent and not self.frame_colors else self.frames
-        width = drawn * sum(FIELDS.values())
+        fields = ALL if self.space.further else FIELDS
+        width = drawn * sum(fields.values())
         numbers = torch.rand(n, views * width + views + 2, generator=generator)
         space = numbers[:, : views * width].unflatten(1, (views, drawn, -1))  # N x V x T x fields
         if self.consistent and drawn > 1:
-            for name, field in zip(FIELDS, space.split(list(FIELDS.values()), 3), strict=True):
+            for name, field in zip(fields, space.split(list(fields.values()), 3), strict=True):
                 if name not in COLORS:
                     field.copy_(field[:, :, :1].clone())
         return Draws(space, numbers[:, views * width :])
