@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from nearfar.cli.flags import CheckpointArg, ForceArg, OnDevice, parsed
 from nearfar.cli.printing import print
@@ -44,6 +45,19 @@ TrustArg = Annotated[
         "it was trained with. Without it nothing that a run holds or names is run."
     ),
 ]
+
+
+SuiteArg = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[PART ...]",
+        instance_from_str=lambda words: tuple(words) or ("all",),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
+"""Names of parts; the flag alone means all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +211,33 @@ class Evaluate(OfRun, OnDevice):
     prompts: str = ""
     """With --tower: a table of prompts for the other tower, and of the label that each stands for; samples are named
     by the nearest, and no label is learned from."""
+    suite: SuiteArg = ()
+    """Everything that can be measured, or the parts that are named: knn, linear, kshot, finetune, clusters, retrieval,
+    cameras, groups, longtail, corruptions, attacks, calibration, ood, geometry, cka. What is measured is kept, so that
+    a killed suite goes on. Parts that do not apply are listed with the reason."""
+    ood: str = ""
+    """With --suite: other data, whose samples are to be told from those of DATA."""
+    beside: tuple[str, ...] = ()
+    """With --suite: other runs, with whose encoders the run's is compared (CKA)."""
+    force: Annotated[bool, tyro.conf.arg(help="With --suite: measure anew what was measured before.")] = False
     trust: TrustArg = False
+
+    def check(self) -> None:
+        super().check()
+        from nearfar.suite.names import chosen
+
+        chosen(self.suite)
+        given = {f.name for f in dataclasses.fields(Evaluate) if f.default != getattr(self, f.name)}
+        if not self.suite:
+            if stray := [name for name in ("ood", "beside", "force") if name in given]:
+                raise UserError(f"--{stray[0]} goes with --suite")
+            return
+        shared = {*(f.name for f in dataclasses.fields(OfRun)), *(f.name for f in dataclasses.fields(OnDevice))}
+        own = ("run", "data", "labels", "label_column", "keep_words", "checkpoint", "seed", "tower", "trust")
+        if other := sorted(given - shared - {*own, "suite", "ood", "beside", "force"}):
+            name = other[0].replace("_", "-")
+            more = ": name what is tested in a column split" if name.startswith("test") else ": give one"
+            raise UserError(f"--suite and --{name} are measured apart{more}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -366,6 +406,8 @@ def evaluate(argv: list[str]) -> int:
 
     run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
     run.on(asked.device, asked.batch)
+    if asked.suite:
+        return _suite(run, asked)
     if table := _of_places(run, asked):
         return _tell(run, table)
     if asked.prompts:
@@ -408,6 +450,32 @@ def evaluate(argv: list[str]) -> int:
         say=print,
     )
     return _tell(run, table)
+
+
+def _suite(run: Run, asked: Evaluate) -> int:
+    from nearfar.cli.suite import print_suite
+    from nearfar.report.record import read
+    from nearfar.report.verdict import spoken
+    from nearfar.suite.suite import suite
+
+    table = suite(
+        run,
+        asked.data,
+        parts=asked.suite,
+        labels=asked.labels or None,
+        label_column=asked.label_column,
+        keep_words=asked.keep_words,
+        ood=asked.ood or None,
+        beside=asked.beside,
+        force=asked.force,
+        seed=asked.seed,
+        say=print,
+    )
+    print_suite(table)
+    print(f"\n{table['note']}\n")
+    print("\n".join(spoken(read(run.path))))
+    print(f"\nResult:  {run.path / 'results' / table['name']}.json\nReport:  {run.report(print)}")
+    return 0
 
 
 def _of_places(run: Run, asked: Evaluate) -> dict[str, Any] | None:
