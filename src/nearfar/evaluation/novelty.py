@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nearfar.errors import UserError
 from nearfar.evaluation.knn import neighbors

@@ -34,7 +34,7 @@ Splits = list[tuple[Tensor, Tensor]]
 
 
 LARGE = 10**9
-"""Rows x width x classes from which a linear classifier is ridge regression: logistic regression takes minutes there."""
+"""Rows x width x classes above which a linear classifier is ridge regression: logistic regression takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Case:
     """What is measured.
 
     rows: the encoders, what the run began with first and the trained one last.
-    splits: pairs (learned, tested) of positions; none where no labels can be learned from, and then `unlabeled` says why.
+    splits: pairs (learned, tested) of positions; none where no labels can be learned from.  unlabeled: why, or "".
     tested: all positions tested, or measured.
     other: samples of another data set, to be told from these.  beside: other runs, by name.
     folder: where features are kept.
@@ -202,11 +202,11 @@ class Case:
             self._probes[row.name] = probe_of(self.features(row)[learned], self.label[learned], own, self.seed)
         return self._probes[row.name]
 
-    def images(self, index: Tensor, batch: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+    def images(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The plain view of some samples of a kind of `pixels`, some at a time: positions n, and n x C x H x W in
         [0, 1], on the CPU."""
         plain = self.run.kind.plain(self.main.encoder)
-        for some in index.split(batch):
+        for some in index.split(min(128, self.run.batch)):
             yield some, plain_view(plain, self.samples, some, torch.device("cpu"))
 
     @torch.no_grad()
@@ -231,7 +231,7 @@ class Case:
     @cached_property
     def pace(self) -> float:
         """Seconds for the plain view of one sample, as measured on some."""
-        index = torch.arange(min(64, len(self.samples)))
+        index = torch.arange(min(64, self.run.batch, len(self.samples)))
         plain, encoder = self.run.kind.plain(self.main.encoder), self.main.encoder
         device = next(encoder.parameters()).device
         with torch.no_grad():

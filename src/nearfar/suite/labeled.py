@@ -32,8 +32,8 @@ CLUSTERED, RESTARTS = 4000, 5
 RANKED = 8000
 LEAST = 20
 """Tested samples without which a group of class and attribute is not looked at."""
-STEPS = 300
-"""Of fine-tuning: as many epochs as make so many steps, twenty at least."""
+STEPS, EPOCHS = 300, 20
+"""Of fine-tuning: as many epochs as make so many steps, and so many epochs at least."""
 FLOPS = 4e9
 """Products a second that a core makes, for estimates."""
 
@@ -119,7 +119,7 @@ def _finetune(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
 
 
 def _epochs(rows: int) -> int:
-    return max(20, -(-STEPS // max(1, rows // min(64, rows))))
+    return max(EPOCHS, -(-STEPS // max(1, rows // min(64, rows))))
 
 
 def drawn_of_each(label: Tensor, rows: Tensor, count: int, seed: int) -> Tensor:
@@ -168,9 +168,7 @@ def _retrieval(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     asked = torch.bincount(y)[y] > 1
     found = per_query(x, y, x, y, True, RECALLS, None)  # leaves out queries without a relevant item
     titles = ("mAP (%)", "R-precision (%)", "mAP@R (%)", None, *(f"recall@{k} (%)" for k in RECALLS))
-    numbers = {
-        title: of_each(100 * found[:, place], case, rows[asked]) for place, title in enumerate(titles) if title
-    }
+    numbers = {title: of_each(100 * found[:, place], case, rows[asked]) for place, title in enumerate(titles) if title}
     protocol = {
         "similarity": "cosine",
         "queries": int(asked.sum()),
@@ -221,7 +219,7 @@ def _one_camera(case: Case) -> str:
 
 
 def _groups(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
-    learned, tested = case.once
+    _, tested = case.once
     answer, label, attribute = _answers(case, row, tested), case.label[tested], case.samples.attribute[tested]
     made = group_accuracy(_one_hot(answer), label, attribute, least=LEAST)
     c, a = made["worst"]
@@ -331,7 +329,9 @@ def _by_folds(case: Case) -> float:
 
 def _ridge_seconds(case: Case) -> float:
     classes, d = len(case.samples.classes), _width(case)
-    each = sum(min(len(learn), 5000) * d * (d + classes) * 8 + 20 * (d**3 + d * d * classes) for learn, _ in case.splits)
+    each = sum(
+        min(len(learn), 5000) * d * (d + classes) * 8 + 20 * (d**3 + d * d * classes) for learn, _ in case.splits
+    )
     return 2 * each / FLOPS
 
 

@@ -16,9 +16,9 @@ from nearfar.suite.case import Case
 from nearfar.suite.labeled import no_labels
 from nearfar.suite.part import Number, Part, Told, of_each, of_hits
 
-CORRUPTED, ATTACKED = 500, 250
+CORRUPTED, ATTACKED = 500, 200
 """Tested samples, at most."""
-STEPS = 20
+STEPS = 10
 """Of PGD, each a quarter of epsilon, from a random start."""
 RADII = {"FGSM": (1, 2, 4, 8), "PGD": (2, 8)}
 """In 255ths of the range of a pixel."""

@@ -238,7 +238,10 @@ class _Suite:
         if part.name in ("geometry", "finetune"):  # whose views are those of training
             more += [how([dataclasses.asdict(case.run.settings)])]
         rests = how([VERSION, PROTOCOL, part.name, part.version, case.seed, row.name, *more])
-        return case.folder / f"told-{part.name}-{digest(*map(str.encode, [rests, row.digest, case.digest, form(case.run)]))}.json"
+        return (
+            case.folder
+            / f"told-{part.name}-{digest(*map(str.encode, [rests, row.digest, case.digest, form(case.run)]))}.json"
+        )
 
     def _kept(self, part: Part, row: Row) -> Told | None:
         """What was told before; None where nothing was, or the file is damaged."""
@@ -270,7 +273,9 @@ class _Suite:
             "version": VERSION,
             "encoders": [row.name for row in case.rows],
             "parts": [_part(PARTS[name], told[name], case) for name in TITLES if name in told],
-            "left_out": [{"name": name, "title": TITLES[name], "why": left_out[name]} for name in TITLES if name in left_out],
+            "left_out": [
+                {"name": name, "title": TITLES[name], "why": left_out[name]} for name in TITLES if name in left_out
+            ],
             "seconds": seconds,
         }
         table["protocol"] |= {"suite": VERSION, "version": PROTOCOL, "seed": case.seed, "splits": len(case.splits)}
@@ -280,13 +285,18 @@ class _Suite:
         return case.run.kept(table, "suite", self.data, contents, known)
 
     def _headline(self, told: Mapping[str, Mapping[str, Told]], known: torch.Tensor) -> dict[str, Any]:
-        """The table of the main accuracies, by which the answers of a report are judged; without columns where neighbors
-        or the linear probe were not measured."""
+        """The table of the main accuracies, by which the answers of a report are judged; without columns where
+        neighbors or the linear probe were not measured."""
         case = self.case
         seen = known[case.tested]
         group = None if case.group is None else case.group[case.tested]
         results = {
-            row.name: {key: made for name in ("knn", "linear", "kshot") if name in told for key, made in told[name][row.name].result.items()}
+            row.name: {
+                key: made
+                for name in ("knn", "linear", "kshot")
+                if name in told
+                for key, made in told[name][row.name].result.items()
+            }
             for row in case.rows
         }
         if "knn" in told and "linear" in told:

@@ -60,13 +60,13 @@ def _geometry(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     rows = drawn(case.tested, SPREAD, case.seed)
     x, label = case.features(row)[rows], case.label[rows]
     numbers = {
-        "uniformity": Number(value=uniformity(x), better="lower", places=3),
-        "RankMe": Number(value=effective_rank(x)),
-        "share of the width (%)": Number(value=100 * effective_rank(x) / x.shape[1]),
+        "uniformity": Number(value=uniformity(x), better="", places=3),
+        "RankMe": Number(value=effective_rank(x), better=""),
+        "share of the width (%)": Number(value=100 * effective_rank(x) / x.shape[1], better=""),
     }
     notes = []
     try:
-        numbers["tolerance"] = Number(value=tolerance(x, label), places=3)
+        numbers["tolerance"] = Number(value=tolerance(x, label), better="", places=3)
     except UserError as error:
         notes.append(f"no tolerance: {error}")
     some = drawn(case.tested, PAIRED, case.seed)
@@ -77,7 +77,7 @@ def _geometry(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         notes.append(f"no alignment: {error}")
     else:
         apart = 2 - 2 * torch.nn.functional.cosine_similarity(first.double(), second.double())
-        numbers["alignment"] = of_each(apart, case, some, better="lower", places=3)
+        numbers["alignment"] = of_each(apart, case, some, better="", places=3)
     views = case.run.settings.views
     protocol = {"samples": len(rows), "pairs of views": len(some), "views": views, "width": x.shape[1]}
     return Told(numbers=numbers, protocol=protocol, notes=notes)
@@ -88,9 +88,7 @@ def _cka(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     x = case.features(row)[rows]
     others = {one.name: case.features(one) for one in case.rows}
     others |= {name: case.features_beside(name) for name in case.beside}
-    numbers = {
-        f"with {name}": Number(value=cka(x, other[rows]), better="", places=3) for name, other in others.items()
-    }
+    numbers = {f"with {name}": Number(value=cka(x, other[rows]), better="", places=3) for name, other in others.items()}
     return Told(numbers=numbers, protocol={"kernel": "linear", "samples": len(rows)})
 
 
