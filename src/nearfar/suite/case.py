@@ -262,8 +262,8 @@ def _save(path: Path, features: np.ndarray) -> None:
 def _read(path: Path, rows: int) -> Tensor | None:
     """Features that were kept; None where there are none, or they are damaged: a .npz file has a checksum."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            features = file["features"]
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
+            features = held["features"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return torch.from_numpy(features) if features.ndim == 2 and len(features) == rows else None

@@ -20,13 +20,17 @@ from nearfar.suite.pictures import PARTS as PICTURES
 SPREAD, PAIRED, LIKENED = 4000, 1000, 5000
 """Samples of the geometry, of pairs of views, and of CKA, at most."""
 BANK = 20_000
+"""Training rows to which samples of other data are held, at most."""
+SHARE = 20
+"""Of few training rows the neighbor is that of a twentieth of them: the last of all would be a class away."""
 
 
 def _ood(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     bank = drawn(case.learned, BANK, case.seed)
     tested = _own(case)
     features, other = case.features(row), case.other_features(row)
-    scores = {f"{min(NEAREST, len(bank))}th neighbor": lambda x: neighbor_distance(x, features[bank])}
+    k = min(NEAREST, max(1, len(bank) // SHARE))
+    scores = {"kNN": lambda x: neighbor_distance(x, features[bank], k)}
     if bool((case.label[bank] != MISSING).any()):
         scores["Mahalanobis"] = lambda x: mahalanobis(x, features[bank], case.label[bank])
     numbers: dict[str, Number] = {}
@@ -39,6 +43,7 @@ def _ood(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         "other samples": len(other),
         "own samples": len(tested),
         "training rows": len(bank),
+        "k": k,
         "shrunk by": SHRUNK,
     }
     notes = ["intervals are over the samples of one's own"]
