@@ -14,6 +14,7 @@ import nearfar
 from nearfar.cli import main
 from nearfar.errors import UserError
 from nearfar.evaluation.intervals import of_answers
+from nearfar.evaluation.novelty import auroc, fpr_at, mahalanobis, neighbor_distance
 from nearfar.evaluation.protocol import packed
 from nearfar.modalities.image.samples import Images
 from nearfar.report.page import page
@@ -192,9 +193,19 @@ def test_attacks_leave_no_more_than_the_clean_answers_and_less_as_they_grow(
     assert left == sorted(left, reverse=True)
 
 
-def test_other_data_are_told_apart_and_cka_with_itself_is_one(measured: tuple[nearfar.Run, dict[str, Any]]) -> None:
-    _, table = measured
-    assert number(table, "ood", "AUROC, kNN (%)") > 80  # noise is nothing like bars
+def test_other_data_and_likeness_are_those_of_the_features(
+    measured: tuple[nearfar.Run, dict[str, Any]], data: Path
+) -> None:
+    run, table = measured
+    own, other = run.embed(data / "bars.npz"), run.embed(data / "noise.npz")
+    bank, label = own[:48], torch.arange(48) % 4
+    for name, score in (
+        ("kNN", lambda x: neighbor_distance(x, bank, 2)),  # a twentieth of 48
+        ("Mahalanobis", lambda x: mahalanobis(x, bank, label)),
+    ):
+        inside, outside = score(own[48:]), score(other)
+        assert number(table, "ood", f"AUROC, {name} (%)") == pytest.approx(100 * auroc(inside, outside), abs=0.3)
+        assert number(table, "ood", f"FPR95, {name} (%)") == pytest.approx(100 * fpr_at(inside, outside), abs=5.1)
     assert number(table, "cka", "with trained encoder") == pytest.approx(1)
     assert number(table, "cka", "with untrained encoder") == pytest.approx(
         number(table, "cka", "with trained encoder", "untrained encoder")
