@@ -66,9 +66,7 @@ def run(trained: Path, tmp_path: Path) -> nearfar.Run:
 
 
 @pytest.fixture(scope="module")
-def measured(
-    trained: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[nearfar.Run, dict[str, Any]]:
+def measured(trained: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[nearfar.Run, dict[str, Any]]:
     folder = shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "run")
     run = nearfar.load(folder).on("cpu", 16)
     return run, suite(run, data / "bars.npz", parts=QUICK, ood=data / "noise.npz")

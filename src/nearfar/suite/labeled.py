@@ -55,7 +55,7 @@ def _width(case: Case) -> int:
 
 def _knn(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     made = evaluate_knn(case.features(row), case.label, case.splits, group=case.group, seed=case.seed)
-    number = of_result(made, group=_grouped(case))
+    number = of_result(made, _grouped(case))
     per_class = Number(value=made["class_accuracy"])
     return Told(
         numbers={"accuracy (%)": number, "mean over classes (%)": per_class},
@@ -74,7 +74,7 @@ def _linear(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         strengths=RIDGE_STRENGTHS,
         seed=case.seed,
     )
-    number, per_class = of_result(made, group=_grouped(case)), Number(value=made["class_accuracy"])
+    number, per_class = of_result(made, _grouped(case)), Number(value=made["class_accuracy"])
     return Told(
         numbers={"accuracy (%)": number, "mean over classes (%)": per_class},
         protocol=_shown(made["protocol"]),
@@ -90,9 +90,7 @@ def _kshot(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     told = Told(numbers={}, protocol={})
     for shots in SHOTS:
         made = few_labels_in_folds(folds, group=group, shots=shots, scaled=(False, True), seed=case.seed)
-        told.numbers[f"{shots} a class (%)" if shots > 1 else "1 label a class (%)"] = of_result(
-            made, group=_grouped(case)
-        )
+        told.numbers[f"{shots} a class (%)" if shots > 1 else "1 label a class (%)"] = of_result(made, _grouped(case))
         told.protocol = _shown(made["protocol"]) | {"shots": list(SHOTS)}
         told.notes += made["protocol"]["notes"]
         told.result[f"few_labels_{shots}"] = made

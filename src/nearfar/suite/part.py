@@ -79,9 +79,9 @@ class Part:
     version: int = 1
 
 
-def of_result(result: Result, **further: Any) -> Number:
-    """The accuracy of a result of `nearfar.evaluation`, with its interval and answers."""
-    return Number(**{"value": result["accuracy"], **{k: result[k] for k in ("low", "high", "right")}, **further})
+def of_result(result: Result, group: list[int] | None) -> Number:
+    """The accuracy of a result of `nearfar.evaluation`, with its interval and answers.  group: of each tested sample."""
+    return Number(value=result["accuracy"], low=result["low"], high=result["high"], right=result["right"], group=group)
 
 
 def of_hits(hit: Tensor, case: Case, tested: Tensor) -> Number:
