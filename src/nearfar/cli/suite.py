@@ -18,7 +18,7 @@ def print_suite(table: dict[str, Any]) -> None:
         for name in encoders:
             drawn.add_column(name, justify="right")
         if len(encoders) > 1:
-            drawn.add_column(f"gain over {encoders[0]}", justify="right")
+            drawn.add_column("gain", justify="right")
         for row in part["rows"]:
             cells = [_cell(row["cells"].get(name), row["places"]) for name in encoders]
             gained = _cell(row["gains"].get(encoders[0]), row["places"], sign="+")
@@ -26,12 +26,14 @@ def print_suite(table: dict[str, Any]) -> None:
         console.print(drawn)
         for note in part["notes"]:
             console.print(f"  {note}", markup=False, highlight=False)
+    if len(encoders) > 1:
+        console.print(f"Gain: what the {encoders[-1]} has over the {encoders[0]}, sample by sample.", highlight=False)
     for one in made["left_out"]:
         console.print(f"Left out: {one['name']} ({one['why']})", markup=False, highlight=False)
 
 
 def _arrow(better: str) -> str:
-    return " (lower is better)" if better == "lower" else ""
+    return ", lower is better" if better == "lower" else ""
 
 
 def _cell(cell: dict[str, Any] | None, places: int, sign: str = "") -> str:

@@ -213,17 +213,19 @@ class Case:
     def two_views(self, row: Row, index: Tensor) -> tuple[Tensor, Tensor]:
         """What an encoder makes of two random views of some samples, those of training: n x dim each."""
         views = self.run.kind.views(self.samples, self.run.settings, self.run.config["made"])
-        device = next(row.encoder.parameters()).device
+        device, batch = next(row.encoder.parameters()).device, self.run.batch
+        turns = range(1 if len(views) > 1 else 2)
+        generators = [torch.Generator().manual_seed(derive_seed(self.seed, turn, 8)) for turn in turns]
+        drawn_for = [views.draw(len(index), generator) for generator in generators]
         made: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for number, some in enumerate(index.split(self.run.batch)):
-            inputs = self.samples.fetch(some)
+        for start in range(0, len(index), batch):
+            inputs = self.samples.fetch(index[start : start + batch])
             seen: list[Tensor] = []
-            for turn in range(1 if len(views) > 1 else 2):
-                generator = torch.Generator().manual_seed(derive_seed(self.seed, number, turn, 8))
-                draws = views.draw(len(some), generator).rows(slice(0, len(some)))
-                own = views.read(*inputs, draws=draws) if hasattr(views, "read") else inputs  # pyright: ignore[reportAttributeAccessIssue]
-                each = views(*(to(part, device) for part in own), draws=draws)
-                seen += [probing.viewed(row.encoder, view, self.run.batch) for view in each[:2]]
+            for draws in drawn_for:
+                mine = draws.rows(slice(start, min(start + batch, len(index))))
+                own = views.read(*inputs, draws=mine) if hasattr(views, "read") else inputs  # pyright: ignore[reportAttributeAccessIssue]
+                each = views(*(to(part, device) for part in own), draws=mine)
+                seen += [probing.viewed(row.encoder, view, batch) for view in each[:2]]
             made[0].append(seen[0])
             made[1].append(seen[1])
         return torch.cat(made[0]), torch.cat(made[1])

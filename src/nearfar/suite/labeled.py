@@ -175,7 +175,8 @@ def _retrieval(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         "mAP of a random ranking (%)": 100 * float(found[:, 3].mean()),
         "seed": case.seed,
     }
-    return Told(numbers=numbers, protocol=protocol)
+    notes = [] if case.group is None else ["samples of one group are looked for like any others"]
+    return Told(numbers=numbers, protocol=protocol, notes=notes)
 
 
 def _unranked(case: Case) -> str:

@@ -80,7 +80,7 @@ class Part:
 
 
 def of_result(result: Result, group: list[int] | None) -> Number:
-    """The accuracy of a result of `nearfar.evaluation`, with its interval and answers.  group: of each tested sample."""
+    """The accuracy of a result of `nearfar.evaluation`, with its interval and answers.  group: of each sample."""
     return Number(value=result["accuracy"], low=result["low"], high=result["high"], right=result["right"], group=group)
 
 

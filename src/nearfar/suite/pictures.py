@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from nearfar.evaluation.corruptions import SEVERITIES, corrupt
 from nearfar.evaluation.intervals import drawn_often
 from nearfar.evaluation.robustness import Attack, corruption_error, fgsm, pgd
+from nearfar.method import derive_seed
 from nearfar.studies.transfer import Row
 from nearfar.suite.case import Case
 from nearfar.suite.labeled import no_labels
@@ -47,10 +49,10 @@ def _not_of_color(case: Case) -> str:
 
 def _model(case: Case, row: Row) -> Callable[[Tensor], Tensor]:
     """From images in [0, 1] to logits, an encoder with its linear classifier."""
-    probe, encoder = case.probe(row), row.encoder.eval().requires_grad_(False)
+    probe, encoder = case.probe(row), copy.deepcopy(row.encoder).eval().requires_grad_(False)
     device = next(encoder.parameters()).device
     # What is divided by changes no answer; it keeps the softmax from being flat or cut off, where no slope is left.
-    return lambda x: probe.logits(encoder(x.to(device)).float()) / probe.plain
+    return lambda x: (probe.logits(encoder(x.to(device)).float()) / probe.plain).cpu()
 
 
 def _corruptions(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
@@ -62,11 +64,11 @@ def _corruptions(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     with torch.no_grad():
         for some, view in case.images(rows):
             own, truth = slice(at, at + len(some)), probe.numbers(case.label[some])
-            clean[own] = model(view).argmax(1).cpu() == truth
+            clean[own] = model(view).argmax(1) == truth
             for c, name in enumerate(SEVERITIES):
                 for severity in range(1, 6):
-                    spoilt = corrupt(view, name, severity, seed=case.seed + at)
-                    errors[own, c, severity - 1] = (model(spoilt).argmax(1).cpu() != truth).float()
+                    spoilt = _spoilt(view, name, severity, case.seed + at)
+                    errors[own, c, severity - 1] = (model(spoilt).argmax(1) != truth).float()
             at += len(some)
     of_each_sample = errors.sum(2)  # N x corruptions, 0 to 5
     base = next((told.kept["errors"] for told in before.values()), None)
@@ -92,6 +94,13 @@ def _corruptions(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     return Told(numbers=numbers, protocol=protocol, kept={"errors": of_each_sample.int().tolist()})
 
 
+def _spoilt(view: Tensor, name: str, severity: int, seed: int) -> Tensor:
+    """Corrupted images, the noise of each from a seed of its own, so that it does not depend on its batch."""
+    if name != "noise":
+        return corrupt(view, name, severity)
+    return torch.cat([corrupt(one[None], name, severity, seed=seed + i) for i, one in enumerate(view)])
+
+
 def _mean_error(errors: Tensor, baseline: Tensor, case: Case, rows: Tensor, *, own: bool) -> Number:
     """mCE, with a bootstrap interval over samples, drawn for both alike.  errors, baseline: N x corruptions."""
     if own:
@@ -114,7 +123,7 @@ def _attacks(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     hits: dict[str, list[Tensor]] = {}
     for some, view in case.images(rows):
         truth = probe.numbers(case.label[some])
-        generator = torch.Generator().manual_seed(case.seed)
+        generator = torch.Generator().manual_seed(derive_seed(case.seed, int(some[0]), 10))
         attacks: dict[str, Attack | None] = {"clean (%)": None}
         for radius in RADII["FGSM"]:
             attacks[f"FGSM {radius}/255 (%)"] = partial(fgsm, epsilon=radius / 255)
@@ -123,9 +132,10 @@ def _attacks(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         for title, attack in attacks.items():
             seen = view if attack is None else attack(model, view, truth)
             with torch.no_grad():
-                hits.setdefault(title, []).append(model(seen).argmax(1).cpu() == truth)
+                hits.setdefault(title, []).append(model(seen).argmax(1) == truth)
     numbers = {title: of_hits(torch.cat(hit), case, rows) for title, hit in hits.items()}
     protocol = {
+        "batch": min(128, case.run.batch),  # of which each has random starts of its own
         "norm": "linf",
         "PGD steps": STEPS,
         "PGD stride": "epsilon / 4",

@@ -68,6 +68,8 @@ def suite(
     every part that was measured and every part that was left out, and why.
     """
     asked = chosen(parts)
+    if towers := run.made["encoder"].get("towers"):
+        raise UserError(f"--suite measures one encoder: name one by --tower; its towers are {', '.join(towers)}")
     run.insist_there(data, labels, label_column)
     if ood is not None:
         run.insist_there(ood, "none", "")
