@@ -13,6 +13,7 @@ import torch
 import nearfar
 from nearfar.cli import main
 from nearfar.errors import UserError
+from nearfar.evaluation.calibration import COLDEST, HOTTEST, calibration_error
 from nearfar.evaluation.intervals import of_answers
 from nearfar.evaluation.novelty import auroc, fpr_at, mahalanobis, neighbor_distance
 from nearfar.evaluation.protocol import packed
@@ -333,3 +334,19 @@ def test_gains_are_paired() -> None:
     assert each == {"value": pytest.approx(1), "low": pytest.approx(1), "high": pytest.approx(1)}
     assert gain(Number(value=0, each=[1.0]), Number(value=0, each=[1.0, 2.0]), 0) is None
     assert gain(Number(value=1), Number(value=0), 0) is None
+
+
+def test_scores_of_ridge_regression_over_many_classes_find_their_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nearfar.suite.case.LARGE", 0)
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(3000) % 300
+    centers = torch.randn(300, 40, generator=generator)
+    x = centers[label] + 0.6 * torch.randn(3000, 40, generator=generator)
+    probe = probe_of(x, label, None, 0)
+    heat = probe.calibration.temperature
+    assert heat is not None
+    assert 2 * COLDEST < min(heat, probe.plain) < max(heat, probe.plain) < HOTTEST / 2
+    fresh = centers[label] + 0.6 * torch.randn(3000, 40, generator=generator)
+    errors = [calibration_error((probe.logits(fresh) / one).softmax(1), label) for one in (heat, probe.plain, 1.0)]
+    assert errors[0] < 0.1
+    assert errors[0] <= min(errors[1:]) + 0.02

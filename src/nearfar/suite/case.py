@@ -43,7 +43,7 @@ class Probe:
 
     weight: D x C, bias: C, from features to logits of `present`.  present: C, the classes that it knows, rising.
     plain: what logits are divided by before any calibration: 1, or of ridge regression, whose scores are no
-    logits, the temperature that is likeliest on the rows that it was fitted to.
+    logits (here they deviate by 1 over classes), the temperature that is likeliest on the rows that it was fitted to.
     calibration: of logits, on held-out training rows.  facts: what was chosen.
     """
 
@@ -82,6 +82,9 @@ def probe_of(x: Tensor, label: Tensor, group: Tensor | None, seed: int) -> Probe
         seed=seed,
     )
     weight, bias = fit.folded()
+    if large:  # scores of many classes are so small that no temperature in reach would suit them
+        scale = (x[~held] @ weight + bias).std(1).mean().clamp(min=1e-12)
+        weight, bias = weight / scale, bias / scale
     facts: dict[str, object] = {
         "classifier": "ridge" if large else "logistic",
         "strength": fit.config["strength"],
