@@ -350,3 +350,25 @@ def test_scores_of_ridge_regression_over_many_classes_find_their_temperature(mon
     errors = [calibration_error((probe.logits(fresh) / one).softmax(1), label) for one in (heat, probe.plain, 1.0)]
     assert errors[0] < 0.1
     assert errors[0] <= min(errors[1:]) + 0.02
+
+
+def test_a_damaged_result_costs_no_more_than_its_section(run: nearfar.Run, data: Path) -> None:
+    table = suite(run, data / "bars.npz", parts=("cka",))
+    run.write(table["name"], table | {"suite": {"encoders": ["a"], "parts": [{"title": "no rows"}], "left_out": []}})
+    record = read(run.path)
+    assert any(table["name"] in sentence for sentence in record.damage)
+    assert TITLES["cka"] not in page(record)
+
+
+def test_a_part_that_finds_out_late_that_it_cannot_is_left_out(
+    run: nearfar.Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(case: Case, row: Any, before: Any) -> Any:
+        raise UserError("nothing to see")
+
+    part = PARTS["knn"]
+    late = Part(name="knn", source="", unfit=part.unfit, seconds=part.seconds, measure=refuse)
+    monkeypatch.setattr(suites, "PARTS", PARTS | {"knn": late})
+    table = suite(run, data / "bars.npz", parts=("knn", "cka"))
+    assert [part["name"] for part in table["suite"]["parts"]] == ["cka"]
+    assert {one["name"]: one["why"] for one in table["suite"]["left_out"]}["knn"] == "nothing to see"

@@ -35,7 +35,7 @@ class Measures:
     title: str
     source: str
     rows: list[Measured]
-    protocol: Sequence[tuple[str, str]]
+    protocol: list[tuple[str, str]]
     notes: list[str]
 
     @property
