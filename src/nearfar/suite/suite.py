@@ -189,11 +189,10 @@ class _Suite:
             if part in wanted or len(found) == len(case.rows):
                 told[part.name] = found
         jobs = [(part, row) for part in wanted for row in case.rows if row.name not in told[part.name]]
-        self._announce(wanted, jobs)
+        guesses = self._guesses(jobs)
+        self._announce(wanted, len(jobs), sum(guesses))
         spent = expected = 0.0
-        guesses = {id(job): job[0].seconds(case) for job in jobs}
-        for number, job in enumerate(jobs, 1):
-            part, row = job
+        for number, (part, row) in enumerate(jobs, 1):
             if part.name in left_out:
                 continue
             since = time.perf_counter()
@@ -207,22 +206,25 @@ class _Suite:
             self._keep(part, row, made)
             told[part.name][row.name] = made
             took = time.perf_counter() - since
-            spent, expected = spent + took, expected + guesses[id(job)]
-            rest = sum(guesses[id(other)] for other in jobs[number:]) * spent / max(expected, 1e-9)
+            spent, expected = spent + took, expected + guesses[number - 1]
+            rest = sum(guesses[number:]) * spent / max(expected, 1e-9)
             left = f"; about {duration(float(f'{rest:.2g}'))} left" if number < len(jobs) else ""
             self.say(f"{number} of {len(jobs)}: {part.name}, {row.name}, {took:.1f} s{left}")
         left_out |= {name: "not asked for" for name in TITLES if name not in told and name not in left_out}
         return self._written(told, left_out, time.perf_counter() - start)
 
-    def _announce(self, wanted: Sequence[Part], jobs: Sequence[tuple[Part, Row]]) -> None:
-        case = self.case
-        missing = [
-            row for row in case.rows if jobs and not case.features_path(row, case.samples).exists()
-        ]  # computed by the first part that takes them
-        seconds = case.pace * len(case.samples) * len(missing) if missing else 0.0
-        seconds += sum(part.seconds(case) for part, _ in jobs)
-        done = len(wanted) * len(case.rows) - len(jobs)
-        known = f" {done} of {len(wanted) * len(case.rows)} were measured before." if done else ""
+    def _guesses(self, jobs: Sequence[tuple[Part, Row]]) -> list[float]:
+        """About how many seconds each job takes; the first of an encoder computes its features."""
+        case, guesses, computed = self.case, list[float](), set[str]()
+        for part, row in jobs:
+            new = row.name not in computed and not case.features_path(row, case.samples).exists()
+            computed.add(row.name)
+            guesses.append(part.seconds(case) + (case.pace * len(case.samples) if new else 0.0))
+        return guesses
+
+    def _announce(self, wanted: Sequence[Part], jobs: int, seconds: float) -> None:
+        every = len(wanted) * len(self.case.rows)
+        known = f" {every - jobs} of {every} were measured before." if jobs < every else ""
         names = ", ".join(part.name for part in wanted)
         if jobs:
             self.say(f"Parts: {names}.{known} This takes about {duration(float(f'{seconds:.2g}'))}.")
