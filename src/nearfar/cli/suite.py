@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nearfar.suite.names import UNASKED
+
 
 def print_suite(table: dict[str, Any]) -> None:
     """Print every part that was measured, and those that were left out."""
@@ -28,7 +30,10 @@ def print_suite(table: dict[str, Any]) -> None:
             console.print(f"  {note}", markup=False, highlight=False)
     if len(encoders) > 1:
         console.print(f"Gain: what the {encoders[-1]} has over the {encoders[0]}, sample by sample.", highlight=False)
-    for one in made["left_out"]:
+    unasked = [one["name"] for one in made["left_out"] if one["why"] == UNASKED]
+    if unasked:
+        console.print(f"Not asked for: {', '.join(unasked)}", markup=False, highlight=False)
+    for one in (one for one in made["left_out"] if one["why"] != UNASKED):
         console.print(f"Left out: {one['name']} ({one['why']})", markup=False, highlight=False)
 
 

@@ -105,7 +105,7 @@ def _finetune(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     for share in SHARES:
         count = max(1, int(share * len(learn) / len(classes)))
         some = drawn_of_each(case.label, learn, count, case.seed)
-        tuning = Tuning(epochs=_epochs(len(some)), seed=case.seed)
+        tuning = Tuning(epochs=_epochs(len(some)), device=str(case.run.device), seed=case.seed)
         if count not in made:
             made[count] = tuned_answers(row, case.samples, some, test, tuning)
         hit, facts = made[count]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from nearfar.errors import UserError
 
 ALL = "all"
+UNASKED = "not asked for"
+"""Why a part was left out that would apply."""
 
 PARTS = {
     "knn": "Nearest neighbors",

@@ -29,7 +29,7 @@ from nearfar.run import Run, named
 from nearfar.studies.transfer import Role, Row, form
 from nearfar.suite.case import Case, Say, Splits, how
 from nearfar.suite.names import PARTS as TITLES
-from nearfar.suite.names import chosen
+from nearfar.suite.names import UNASKED, chosen
 from nearfar.suite.part import Number, Part, Told, gain
 from nearfar.suite.unlabeled import PARTS
 
@@ -210,7 +210,7 @@ class _Suite:
             rest = sum(guesses[number:]) * spent / max(expected, 1e-9)
             left = f"; about {duration(float(f'{rest:.2g}'))} left" if number < len(jobs) else ""
             self.say(f"{number} of {len(jobs)}: {part.name}, {row.name}, {took:.1f} s{left}")
-        left_out |= {name: "not asked for" for name in TITLES if name not in told and name not in left_out}
+        left_out |= {name: UNASKED for name in TITLES if name not in told and name not in left_out}
         return self._written(told, left_out, time.perf_counter() - start)
 
     def _guesses(self, jobs: Sequence[tuple[Part, Row]]) -> list[float]:
