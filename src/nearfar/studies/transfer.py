@@ -61,7 +61,7 @@ class Row:
     """A row of the table: an encoder, whose features are taken of any data set of its kind.
 
     run: whose form data are opened in.  role: "raw" is what no network has made, by several names where the kind of
-    data has several.
+    data has several; "given" the weights that training began with.
     """
 
     def __init__(self, name: str, run: Run, role: Role) -> None:

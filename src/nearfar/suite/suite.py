@@ -62,7 +62,7 @@ def suite(
     labels, label_column, keep_words: as in `Run.evaluate`; without labels the parts that take them are left out.
     ood: other data, in the form of DATA, whose samples are to be told from those of DATA.
     beside: other runs, with whose encoders the run's is compared.
-    force: measure anew what was measured before.
+    force: measure the parts anew that were measured before, with features that are computed anew.
     Raises ValueError, before data are opened, for an unknown part, and for data, labels or runs that are not there.
     Writes results/suite-DATA-DIGEST.json and returns what it holds: a table of the main accuracies, and under "suite"
     every part that was measured and every part that was left out, and why.
@@ -76,10 +76,7 @@ def suite(
     others = _beside(run, beside)
     case = _case(run, data, labels, label_column, keep_words, ood, others, seed, say)
     clear_leftovers(case.folder)
-    if force:
-        for path in [*case.folder.glob("features-*.npz"), *case.folder.glob("told-*.json")]:
-            path.unlink()
-    return _Suite(case, data, say).measured(asked)
+    return _Suite(case, data, say).measured(asked, force=force)
 
 
 def _beside(run: Run, paths: Sequence[str | Path]) -> dict[str, Run]:
@@ -173,8 +170,8 @@ class _Suite:
     data: Any
     say: Say
 
-    def measured(self, asked: Sequence[str]) -> dict[str, Any]:
-        """Measure the parts that were asked for and apply, and write what is known of all."""
+    def measured(self, asked: Sequence[str], *, force: bool) -> dict[str, Any]:
+        """Measure the parts that were asked for and apply, and write what is known of all.  force: as in `suite`."""
         case, start = self.case, time.perf_counter()
         left_out = {name: why for name in TITLES if (why := PARTS[name].unfit(case))}
         wanted = [PARTS[name] for name in asked if name not in left_out]
@@ -183,6 +180,12 @@ class _Suite:
                 self.say(f"Left out: {name} ({left_out[name]}).")
         if not wanted:
             raise UserError(f"no part that was asked for applies: {'; '.join(f'{n}: {left_out[n]}' for n in asked)}")
+        if force:
+            for row in case.rows:
+                stale = [self._path(part, row) for part in wanted]
+                stale += [case.features_path(row, data) for data in (case.samples, case.other) if data is not None]
+                for path in stale:
+                    path.unlink(missing_ok=True)
         told: dict[str, dict[str, Told]] = {}
         for part in (PARTS[name] for name in TITLES if name not in left_out):
             found = {row.name: one for row in case.rows if (one := self._kept(part, row)) is not None}
