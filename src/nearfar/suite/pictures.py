@@ -74,10 +74,15 @@ def _corruptions(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
     base = next((told.kept["errors"] for told in before.values()), None)
     baseline = of_each_sample if base is None else torch.tensor(base, dtype=torch.float32)
     named = next(iter(before), row.name)
+    never = [name for c, name in enumerate(SEVERITIES) if not baseline[:, c].any()]
+    why = f"no mCE: the {named} never errs under {', '.join(never)}, to which errors would be relative"
+    error = (
+        {} if never else {f"mCE, {named} = 100": _mean_error(of_each_sample, baseline, case, rows, own=base is None)}
+    )
     numbers = {
         "clean (%)": of_hits(clean, case, rows),
         "mean over corruptions (%)": of_each(100 * (1 - errors.mean((1, 2)).double()), case, rows),
-        f"mCE, {named} = 100": _mean_error(of_each_sample, baseline, case, rows, own=base is None),
+        **error,
         **{
             f"{name} (%)": of_each(100 * (1 - errors[:, c].mean(1).double()), case, rows)
             for c, name in enumerate(SEVERITIES)
@@ -91,7 +96,8 @@ def _corruptions(case: Case, row: Row, before: Mapping[str, Told]) -> Told:
         "seed": case.seed,
         **probe.facts,
     }
-    return Told(numbers=numbers, protocol=protocol, kept={"errors": of_each_sample.int().tolist()})
+    notes = [why] if never else []
+    return Told(numbers=numbers, protocol=protocol, notes=notes, kept={"errors": of_each_sample.int().tolist()})
 
 
 def _spoilt(view: Tensor, name: str, severity: int, seed: int) -> Tensor:
@@ -107,13 +113,11 @@ def _mean_error(errors: Tensor, baseline: Tensor, case: Case, rows: Tensor, *, o
         return Number(value=100.0, better="lower")
     group = None if case.group is None else case.group[rows]
     often = drawn_often(len(rows), seed=case.seed, group=group, draws=DRAWS)  # 1 + B x N
+    # A draw may hold no error of the baseline, though there are some.
     share = 100 * ((often @ errors.double()) / (often @ baseline.double()).clamp(min=0.5)).mean(1)
     low, high = share[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    if bool((baseline.sum(0) > 0).all()):
-        sums = [dict(zip(SEVERITIES, ([x] for x in e.sum(0).tolist()), strict=True)) for e in (errors, baseline)]
-        value = corruption_error(*sums)
-    else:  # the baseline never errs under one of them: as if it had erred once in twice as many samples
-        value = float(share[0])
+    sums = [dict(zip(SEVERITIES, ([x] for x in e.sum(0).tolist()), strict=True)) for e in (errors, baseline)]
+    value = corruption_error(*sums)
     return Number(value=value, low=min(low, value), high=max(high, value), better="lower")
 
 
