@@ -49,6 +49,7 @@ ROOMS = [
         "choosing",
         "fewlabels",
         "studies",
+        "suite",
     ),
     "cli",
 ]
@@ -62,6 +63,8 @@ LIGHT = [
         "__init__.py",
         "errors.py",
         "studies/__init__.py",
+        "suite/__init__.py",
+        "suite/names.py",
         "ranges.py",
         "settings.py",
         "files.py",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nearfar import methods, modalities
-from nearfar.cli import demo, doctor, embeddings, generate, studies, train, use, views
+from nearfar.cli import demo, doctor, embeddings, evaluate, generate, studies, train, use, views
 from nearfar.cli import fewlabels as cli
 from nearfar.fewlabels import settings as few
 from nearfar.memory.bank import Bank
@@ -95,7 +95,7 @@ def test_every_argument_of_every_method_declares_a_range_and_keeps_it(name: str)
 SETTINGS = [
     *(modalities.entry(kind).Settings for kind in modalities.names()),
     *(few.FinetuneSettings, few.DistillSettings, few.LabelPlanSettings, asked.Compare, asked.Helps, asked.Transfer),
-    *(use.Embed, use.Evaluate, use.Report, use.Export, cli.Predict, train.Place, views.Sheet, doctor.Doctor),
+    *(use.Embed, evaluate.Evaluate, use.Report, use.Export, cli.Predict, train.Place, views.Sheet, doctor.Doctor),
     *(demo.Demo, cli.Finetune, cli.Distill, cli.PlanLabels, studies.Compare, studies.Helps, studies.Transfer),
     *(use.Checkpoints, use.LookAt, generate.Generate, embeddings.Search, embeddings.Duplicates, embeddings.Outliers),
     *(embeddings.Curate, embeddings.FindSuspects),

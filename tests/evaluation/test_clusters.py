@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.clusters import clusters, named, open_world
+from nearfar.evaluation.clusters import clusters, matched, named, open_world
 
 
 def test_accuracy_equals_the_best_of_all_matchings():
@@ -87,3 +87,14 @@ def test_clusters_get_the_names_of_the_classes_that_they_match():
     assert named(found, label, 2).tolist() == [1, 1, 1, 0, 0, 2, 2, 3, MISSING]
     # Of three classes the last has no label: numbers of new clusters begin after it.
     assert named(torch.tensor([0, 1, 2]), torch.tensor([1, MISSING, 0]), 3).tolist() == [1, 3, 0]
+
+
+def test_the_share_of_matched_samples_is_the_accuracy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assigned, label = (
+        torch.randint(0, 6, (60,), generator=generator),
+        2 * torch.randint(0, 4, (60,), generator=generator),
+    )
+    hit = matched(assigned, label)
+    assert 100 * float(hit.double().mean()) == pytest.approx(clusters(assigned, label)["accuracy"])
+    assert matched(torch.tensor([1, 1, 0, 2]), torch.tensor([5, 5, 9, 9])).tolist() == [True, True, True, False]

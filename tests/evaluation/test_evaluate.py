@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.batch import MISSING
-from nearfar.evaluation.evaluate import SEEN, evaluate, evaluate_knn
+from nearfar.evaluation.evaluate import SEEN, evaluate, evaluate_knn, evaluate_linear
 from nearfar.evaluation.knn import knn, knn_scores
 from nearfar.evaluation.kshot import few_labels
 from nearfar.evaluation.linear import linear_scores, ridge
@@ -174,3 +174,14 @@ def test_a_column_that_drowns_the_others_is_scaled_away_in_every_measure():
     assert out["few_labels_5"]["protocol"]["standardized"]
     for name in ("knn", "few_labels_5"):
         assert out[name]["accuracy"] > as_they_are[name]["accuracy"] + 20
+
+
+def test_the_linear_probe_alone_is_that_of_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(60) % 3
+    x = torch.randn(60, 5, generator=generator) + torch.eye(5)[label] * 2
+    splits = [(torch.arange(30, 60), torch.arange(30)), (torch.arange(30), torch.arange(30, 60))]
+    whole = evaluate(x, label, splits, seen_in_training=False, seed=3)["linear"]
+    alone = evaluate_linear(x, label, splits, seed=3)
+    assert alone["right"] == whole["right"]
+    assert alone["protocol"]["choices"] == whole["protocol"]["choices"]

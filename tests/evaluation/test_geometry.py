@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nearfar.evaluation.geometry import alignment, effective_rank, spread, uniformity
+from nearfar.errors import UserError
+from nearfar.evaluation.geometry import alignment, effective_rank, spread, tolerance, uniformity
 
 
 def test_alignment_and_uniformity_equal_loops():
@@ -46,3 +47,15 @@ def test_errors():
         uniformity(torch.ones(1, 2))
     with pytest.raises(ValueError, match="not finite"):
         spread(torch.full((2, 2), torch.inf))
+
+
+def test_tolerance_is_the_mean_cosine_of_pairs_of_one_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, label = torch.randn(30, 5, generator=generator), torch.randint(-1, 4, (30,), generator=generator)
+    z = F.normalize(x, dim=1)
+    pairs = [(i, j) for i in range(30) for j in range(30) if i != j and label[i] == label[j] != -1]
+    slow = sum(float(z[i] @ z[j]) for i, j in pairs) / len(pairs)
+    assert tolerance(x, label) == pytest.approx(slow, abs=1e-6)
+    assert tolerance(torch.ones(3, 2), torch.tensor([0, 0, 1])) == pytest.approx(1)
+    with pytest.raises(UserError, match="pairs of one class"):
+        tolerance(x[:3], torch.tensor([0, 1, -1]))

@@ -26,7 +26,7 @@ COMMANDS = {
     "outliers": ("embeddings", "DIR: find what lies far from everything else."),
     "curate": ("embeddings", "DIR: choose a balanced part of the data to train on."),
     "suspects": ("embeddings", "RUN DATA: find labels that are probably wrong."),
-    "evaluate": ("use", "RUN DATA: measure the quality of the encoder on labeled data."),
+    "evaluate": ("evaluate", "RUN DATA: measure the quality of the encoder on labeled data."),
     "checkpoints": ("use", "RUN [DATA]: show the checkpoints that were kept, and choose one, without labels too."),
     "finetune": ("fewlabels", "RUN DATA: train a classifier on few labels."),
     "predict": ("fewlabels", "CLASSIFIER FILES: predict label and probability, with the most similar labeled samples."),

@@ -72,6 +72,18 @@ def named(assigned: Tensor, label: Tensor, known: int) -> Tensor:
     return torch.tensor([numbers.get(cluster, MISSING) for cluster in assigned.tolist()])
 
 
+def matched(assigned: Tensor, label: Tensor) -> Tensor:
+    """Which samples lie in a cluster that the best matching gives their class: N, bool. Its mean is the accuracy.
+
+    assigned: N, cluster numbers from 0.  label: N, all known.
+    """
+    truth = label.unique(return_inverse=True)[1]
+    _, rows, columns = _matched(*_both_known(assigned, truth))
+    named = torch.full((int(assigned.max()) + 1,), MISSING)
+    named[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return named[assigned.cpu()] == truth.cpu()
+
+
 def _both_known(assigned: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if assigned.shape != label.shape:
         raise UserError(f"{tuple(assigned.shape)} clusters and {tuple(label.shape)} labels; wanted N and N")

@@ -72,23 +72,7 @@ def evaluate(
     tested = torch.cat([test for _, test in parts])
     results = {"knn": _knn(x, y, parts, own, ks, scaled, temperature, common, notes)}
 
-    answers, chosen, caution = [], [], []
-    scales: list[Scale] = ["each" if one else "one" for one in scaled]
-    for train, test in parts:
-        inner = None if own is None else own[train]
-        scores, config, said = linear_scores(
-            x[train], y[train], x[test], group=inner, solver=solver, strengths=strengths, scales=scales, seed=seed
-        )
-        answers.append(scores.argmax(1))
-        chosen.append(config)
-        caution += [note for note in said if note not in caution]
-    linear_config = {
-        "solver": solver.__name__,
-        "chosen": _counts([f"strength {one['strength']:g}, {_WAYS[one['scale'] == 'each']}" for one in chosen]),
-        "choices": chosen,
-        **common,
-    }
-    results["linear"] = summary("linear", torch.cat(answers), y, own, tested, linear_config, notes + caution, seed)
+    results["linear"] = _linear(x, y, parts, own, solver, strengths, scaled, common, notes)
 
     if svm:
         named, chosen, caution = [], [], []
@@ -181,6 +165,55 @@ def _knn(
         low, high = wilson(min(count, round(hits * count / tried)), count)
         made["held_out"] = {"accuracy": 100 * hits / tried, "low": low, "high": high, "samples": count}
     return made
+
+
+def evaluate_linear(
+    feature: Tensor,
+    label: Tensor,
+    splits: Sequence[tuple[Tensor, Tensor]],
+    *,
+    group: Tensor | None = None,
+    solver: Solver = logistic,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int,
+) -> Result:
+    """What `evaluate` gives as "linear", alone."""
+    x, y, index = labeled(feature, label, "given")
+    own = None if group is None else group.to(x.device)[index]
+    parts = _checked(splits, index, own, len(label))
+    common = {"splits": len(parts), "seed": seed}
+    return _linear(x, y, parts, own, solver, strengths, (False, True), common, [])
+
+
+def _linear(
+    x: Tensor,
+    y: Tensor,
+    parts: Sequence[tuple[Tensor, Tensor]],
+    group: Tensor | None,
+    solver: Solver,
+    strengths: Sequence[float],
+    scaled: Sequence[bool],
+    common: dict[str, Any],
+    notes: list[str],
+) -> Result:
+    answers, chosen, caution, seed = [], [], [], common["seed"]
+    scales: list[Scale] = ["each" if one else "one" for one in scaled]
+    for train, test in parts:
+        inner = None if group is None else group[train]
+        scores, config, said = linear_scores(
+            x[train], y[train], x[test], group=inner, solver=solver, strengths=strengths, scales=scales, seed=seed
+        )
+        answers.append(scores.argmax(1))
+        chosen.append(config)
+        caution += [note for note in said if note not in caution]
+    config = {
+        "solver": solver.__name__,
+        "chosen": _counts([f"strength {one['strength']:g}, {_WAYS[one['scale'] == 'each']}" for one in chosen]),
+        "choices": chosen,
+        **common,
+    }
+    tested = torch.cat([test for _, test in parts])
+    return summary("linear", torch.cat(answers), y, group, tested, config, notes + caution, seed)
 
 
 def _counts(texts: list[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nearfar.batch import MISSING
 from nearfar.errors import UserError
 from nearfar.evaluation.protocol import finite
 
@@ -48,6 +49,22 @@ def uniformity(x: Tensor, *, chunk: int = 1024) -> float:
         kernel[torch.arange(len(kernel)), start + torch.arange(len(kernel))] = 0
         total += float(kernel.sum(dtype=torch.float64))
     return math.log(total / (len(z) * (len(z) - 1)))
+
+
+def tolerance(x: Tensor, label: Tensor) -> float:
+    """The mean cosine of two samples of one class, -1 to 1: how near the representation lets a class lie, which
+    uniformity works against (Wang and Liu 2021, arXiv 2012.09740).
+
+    x: N x D.  label: N, or MISSING: such a row takes no part.  Raises ValueError where no class has two rows.
+    """
+    known = label != MISSING
+    z, y = F.normalize(finite(x[known], "given"), dim=1).double(), label[known].unique(return_inverse=True)[1]
+    count = torch.bincount(y).double()
+    pairs = float((count * (count - 1)).sum())
+    if not pairs:
+        raise UserError(f"no class of {len(label)} rows has two; wanted pairs of one class")
+    total = z.new_zeros(len(count), z.shape[1]).index_add_(0, y, z)  # of all pairs of a class, |sum|^2 holds each twice
+    return float((total.square().sum() - z.square().sum()) / pairs)
 
 
 def effective_rank(x: Tensor) -> float:

@@ -41,23 +41,11 @@ def identities(
         raise UserError("gallery, gallery_identity and gallery_camera go together; give all or none")
     q, q_identity, rows = labeled(query, query_identity, "query")
     q, q_camera = F.normalize(q, dim=1), query_camera.to(q.device)[rows]
-    own = torch.arange(len(q), device=q.device)
-    if gallery is None or gallery_identity is None or gallery_camera is None:
-        g, g_identity, g_camera = q, q_identity, q_camera
-    else:
+    g, g_identity, g_camera, same = q, q_identity, q_camera, True
+    if gallery is not None and gallery_identity is not None and gallery_camera is not None:
         g, g_identity, rows = labeled(gallery.to(q.device), gallery_identity, "gallery")
-        g, g_camera = F.normalize(g, dim=1), gallery_camera.to(q.device)[rows]
-        own = own + len(g)  # none of the items
-    measured: list[Tensor] = []
-    item = torch.arange(len(g), device=q.device)
-    for part in torch.arange(len(q), device=q.device).split(chunk or max(1, (1 << 21) // len(g))):
-        same = q_identity[part, None] == g_identity  # c x N
-        camera = q_camera[part, None]
-        junk = (same & (camera == g_camera) & (camera != MISSING)) | (own[part, None] == item)
-        likeness = (q[part] @ g.T).masked_fill(junk, -torch.inf)
-        order = likeness.argsort(dim=1, descending=True, stable=True)  # what is removed comes last
-        measured.append(_measured((same & ~junk).gather(1, order), ranks))
-    every = torch.cat(measured).cpu()
+        g, g_camera, same = F.normalize(g, dim=1), gallery_camera.to(q.device)[rows], False
+    every = per_identity(q, q_identity, q_camera, g, g_identity, g_camera, same, ranks, chunk)
     kept = every[~every[:, 0].isnan()]
     if not len(kept):
         raise UserError(f"none of the {len(q)} queries has an item of its identity from another camera to find")
@@ -73,6 +61,35 @@ def identities(
     }
     config = {"similarity": "cosine", "gallery": len(g), "same_camera": "removed", "seed": seed}
     return result("identities", numbers, config)
+
+
+def per_identity(
+    query: Tensor,
+    query_identity: Tensor,
+    query_camera: Tensor,
+    gallery: Tensor,
+    gallery_identity: Tensor,
+    gallery_camera: Tensor,
+    same: bool,
+    ranks: Sequence[int],
+    chunk: int | None = None,
+) -> Tensor:
+    """For each query average precision, NaN where nothing is left to find, and whether a right item is among the first
+    k: Q x (1 + K), 0 to 1, float64.
+
+    Arguments as of `identities`, all rows labeled and of unit length.  same: whether gallery and queries are the same.
+    """
+    item = torch.arange(len(gallery), device=query.device)
+    own = torch.arange(len(query), device=query.device) + (0 if same else len(gallery))  # else none of the items
+    measured: list[Tensor] = []
+    for part in torch.arange(len(query), device=query.device).split(chunk or max(1, (1 << 21) // len(gallery))):
+        alike = query_identity[part, None] == gallery_identity  # c x N
+        camera = query_camera[part, None]
+        junk = (alike & (camera == gallery_camera) & (camera != MISSING)) | (own[part, None] == item)
+        likeness = (query[part] @ gallery.T).masked_fill(junk, -torch.inf)
+        order = likeness.argsort(dim=1, descending=True, stable=True)  # what is removed comes last
+        measured.append(_measured((alike & ~junk).gather(1, order), ranks))
+    return torch.cat(measured).cpu()
 
 
 def _measured(hit: Tensor, ranks: Sequence[int]) -> Tensor:

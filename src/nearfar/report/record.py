@@ -31,6 +31,7 @@ sentence in `Record.damage`, never an error: a report of a run that crashed is w
   `data` is what they were measured on, in a few words; `own`, whether these are the data of the run; `written`, when it
   was measured (ISO time). What is judged by one table goes by the first: tables are in order, those of the run's own
   data before others, and the newest of either first.
+  `suite` holds the parts of a whole evaluation (`nearfar.suite`), which may be without columns of its own.
   `picture` is an image in a data URI, which is shown with the table.
   `low` and `high` (the 95 % interval), `note`, `gains`, `seen`, `per_class`, `confusion` and `protocol` may be left
   out, and a row may lack a column. A row may say under `chosen`, by column, what its measure chose on training rows: a
@@ -55,6 +56,7 @@ from nearfar.data.tiles import FACES, Face, contained, picture_uri
 from nearfar.errors import NotFound, UserError
 from nearfar.files import read_json, read_yaml
 from nearfar.looking import LOOKS
+from nearfar.report.suite import suite_of
 from nearfar.training.directory import read_environment, read_skipped, unchanged
 from nearfar.training.journal import Journal
 
@@ -76,6 +78,7 @@ class Record:
 
     notes: sentences on the run.  damage: sentences on what could not be read of its directory.
     damaged: the names of files that could not be read at all.
+    bare: whole evaluations whose table has no column, by which nothing can be judged.
     """
 
     folder: Path
@@ -83,6 +86,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bare: dict[str, dict[str, Any]] = field(default_factory=dict)
     map: dict[str, Any] | None = None
     neighbors: dict[str, Any] | None = None
     copies: dict[str, Any] | None = None
@@ -150,7 +154,7 @@ def read(run_dir: str | Path) -> Record:
     record.look = attempt("results/look.json", lambda path: check_look(_json(path)), None)
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
-            record.tables[path.stem] = table
+            (record.tables if table["columns"] else record.bare)[path.stem] = table
     notes = record.environment.get("notes", [])
     record.notes += [str(note) for note in (notes if isinstance(notes, list) else [notes])]
     return in_order(record)
@@ -215,7 +219,9 @@ def _table(path: Path) -> dict[str, Any]:
         known = range(len(confusion["classes"]))
         if not all(truth in known and answer in known and n > 0 for truth, answer, n in confusion["counts"]):
             raise UserError("its confusion counts classes that have no name")
-    if not table["rows"] or not table["columns"] or not (table.get("per_class") or table)["columns"]:
+    if suite_of(table) is None and not table["columns"]:
+        raise UserError("the table is empty")
+    if not table["rows"] or (table["columns"] and not (table.get("per_class") or table)["columns"]):
         raise UserError("the table is empty")
     table["title"] = str(table.get("title") or path.stem)
     return table

@@ -9,6 +9,7 @@ from typing import Any
 from nearfar.data.tiles import contained
 from nearfar.report.numbers import Cell, decimals, protocol
 from nearfar.report.record import Record
+from nearfar.report.suite import Suite, suite_of
 
 ENDS = ("value", "low", "high")
 NOTHING: Cell = {"value": None, "low": None, "high": None}
@@ -66,7 +67,8 @@ class ResultsTable:
 
 @dataclass(frozen=True)
 class Results:
-    """A part of the page. same_protocol: whether its rows were measured alike.  picture: a data URI, or None."""
+    """A part of the page. same_protocol: whether its rows were measured alike.  picture: a data URI, or None.
+    suite: the parts of a whole evaluation."""
 
     title: str
     table: ResultsTable
@@ -74,6 +76,7 @@ class Results:
     protocol: Sequence[tuple[str, str]] = ()
     same_protocol: bool = True
     picture: str | None = None
+    suite: Suite | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,9 @@ def results(record: Record) -> list[Results]:
             str(made.get("note") or ""),
             protocol(made),
             picture=contained(made.get("picture")),
+            suite=suite_of(made),
         )
-        for made in record.tables.values()
+        for made in (*record.tables.values(), *record.bare.values())
     ]
 
 

@@ -54,14 +54,14 @@ VERSION = 1
 """Of cells: raised whenever a change here moves a number of theirs."""
 
 
-Role = Literal["raw", "untrained", "trained"]
+Role = Literal["raw", "untrained", "given", "trained"]
 
 
 class Row:
     """A row of the table: an encoder, whose features are taken of any data set of its kind.
 
     run: whose form data are opened in.  role: "raw" is what no network has made, by several names where the kind of
-    data has several.
+    data has several; "given" the weights that training began with.
     """
 
     def __init__(self, name: str, run: Run, role: Role) -> None:
@@ -69,7 +69,8 @@ class Row:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return self.run.encoder if self.role == "trained" else self.run.untrained()
+        given = self.run.given() if self.role == "given" else None
+        return given or (self.run.encoder if self.role == "trained" else self.run.untrained())
 
     @cached_property
     def digest(self) -> str:
@@ -86,7 +87,7 @@ class Row:
         if self.role == "raw":
             return kind.baselines([samples], self.run.encoder)
         take = probing.embed if self.role == "trained" else probing.passed
-        return {"": take(self.encoder, kind.plain(self.encoder), samples)}
+        return {"": take(self.encoder, kind.plain(self.encoder), samples, self.run.batch)}
 
 
 def _bytes(value: Tensor) -> bytes:
@@ -185,23 +186,31 @@ def on_features(features: Tensor, data: Opened, ask: Asked) -> dict[str, Cell]:
 
 def fine_tuned(row: Row, data: Opened, ask: Asked) -> Values:
     """The whole network trained on the labels, of several folds on the first; a fifth of them chooses the epoch."""
-    samples, (learn, test) = data.samples, data.splits[0]
+    learn, test = data.splits[0]
+    right, facts = tuned_answers(row, data.samples, learn, test, Tuning(epochs=ask.tuning, seed=ask.seed))
+    mean, low, high = of_answers(right, group=None if data.group is None else data.group[test], seed=ask.seed)
+    protocol = facts | {"splits": 1, "test": len(test)}
+    made = {"accuracy": mean, "low": low, "high": high, "right": packed(right), "of": data.tests, "protocol": protocol}
+    return {"": {TUNED: made}}
+
+
+def tuned_answers(
+    row: Row, samples: Samples, learn: Tensor, test: Tensor, tuning: Tuning
+) -> tuple[Tensor, dict[str, Any]]:
+    """Which of the samples `test` a copy of an encoder names right that was trained on the labels of `learn`: M, bool;
+    and what was chosen. A fifth of `learn` chooses the epoch, where labels are many enough."""
     present, numbers = samples.label[learn].unique(), torch.full_like(samples.label, MISSING)
     for place, number in enumerate(present.tolist()):
         numbers[samples.label == number] = place
     classes = [samples.classes[number] for number in present.tolist()]
     rows = Rows(learn=learn, held=learn[:0], test=test, label=numbers, classes=classes)
-    rows = hold_out(rows, samples.group, ask.seed)
+    rows = hold_out(rows, samples.group, tuning.seed)
     network = copy.deepcopy(row.encoder)
-    trainer = Trainer(run=row.run, tuning=Tuning(epochs=ask.tuning, seed=ask.seed))
+    trainer = Trainer(run=row.run, tuning=tuning)
     held = rows.of(samples, rows.held) if len(rows.held) else None
     method, facts = tune(Stage(network, dim=network.dim), rows.of(samples, rows.learn), held, trainer)
     logits = embed(nn.Sequential(network.eval(), method.classifier), row.run, samples.subset(test))
-    right = logits.argmax(1) == numbers[test]
-    mean, low, high = of_answers(right, group=None if data.group is None else data.group[test], seed=ask.seed)
-    protocol = facts | {"splits": 1, "learned": len(rows.learn), "test": len(test)}
-    made = {"accuracy": mean, "low": low, "high": high, "right": packed(right), "of": data.tests, "protocol": protocol}
-    return {"": {TUNED: made}}
+    return logits.argmax(1) == numbers[test], facts | {"learned": len(rows.learn)}
 
 
 class Transferred(Study[Asked]):
@@ -328,10 +337,10 @@ class Transferred(Study[Asked]):
 
         forms: what is open so far.
         """
-        form = run.kind.name, _form(run)
-        if form not in forms:
+        seen = run.kind.name, form(run)
+        if seen not in forms:
             try:
-                forms[form] = self._unfit(run, one) or opened(
+                forms[seen] = self._unfit(run, one) or opened(
                     run,
                     one.data,
                     labels=one.labels or None,
@@ -340,8 +349,8 @@ class Transferred(Study[Asked]):
                     say=lambda text: self._once(f"{one.name}: {text}"),
                 )
             except UserError as error:
-                forms[form] = str(error)
-        data = forms[form]
+                forms[seen] = str(error)
+        data = forms[seen]
         if not isinstance(data, str):
             self.groups.setdefault(one.name, None if data.group is None else data.group[data.tested].tolist())
         return data
@@ -360,7 +369,7 @@ class Transferred(Study[Asked]):
             self.seen.setdefault(one.name, {})[row.name] = int(seen.sum()), len(seen), row.run.seen_how
         how: dict[str, Any] = {"version": VERSION, "protocol": PROTOCOL, "way": name, "seed": ask.seed}
         how |= {"solver": ask.solver, "shots": list(ask.shots)} if name == "frozen" else {"tuning": ask.tuning}
-        parts = [json.dumps(how, sort_keys=True), row.digest, data.digest, _form(row.run)]
+        parts = [json.dumps(how, sort_keys=True), row.digest, data.digest, form(row.run)]
         path = self.out / "cells" / f"{digest(*map(str.encode, parts))}.json"
         if path.exists():
             try:
@@ -450,7 +459,7 @@ def _untrained(runs: Mapping[str, Run]) -> list[Row]:
     ]
 
 
-def _form(run: Run) -> str:
+def form(run: Run) -> str:
     """The form in which a run sees data: what `Run.open` goes by."""
     volatile = ("samples", "labeled", "groups", "classes", "counts", "needs_labels", "batch", "steps", "lr", "views")
     made = {k: v for k, v in run.made.items() if k not in (*volatile, "micro_batch", "processes", "fingerprint")}
