@@ -30,7 +30,7 @@ DirArg = Annotated[
 ]
 
 
-def _insist_files(page: str, save: str, *, force: bool) -> None:
+def insist_files(page: str, save: str, *, force: bool) -> None:
     """Raise ValueError, before anything is read, where a file to write has another ending, or is there."""
     for path, flag, suffix in ((page, "--page", ".html"), (save, "--save", ".csv")):
         if path and Path(path).suffix.lower() != suffix:
@@ -68,7 +68,7 @@ class Looking(OfDir):
 
     def check(self) -> None:
         super().check()
-        _insist_files(self.page, self.save, force=self.force)
+        insist_files(self.page, self.save, force=self.force)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class FindSuspects(OfRun, OnDevice):
 
     def check(self) -> None:
         super().check()
-        _insist_files(self.page, self.save, force=self.force)
+        insist_files(self.page, self.save, force=self.force)
 
 
 SHOWN = 20

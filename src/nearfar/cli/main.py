@@ -34,6 +34,8 @@ COMMANDS = {
     "label-plan": ("fewlabels", "RUN DATA: choose the samples to label next; write a table to fill in and an image."),
     "helps": ("studies", "DATA: test whether pre-training helps, as accuracy against the number of labels."),
     "generate": ("generate", "RUN: write images that a run's generator makes; compare them with real ones."),
+    "runs": ("runs", "[FOLDER]: list the runs below a folder: what differs between them, and what came out."),
+    "card": ("runs", "RUN: write a model card, whose licenses are yours to fill in."),
     "report": ("use", "RUN: write one HTML page about a run."),
     "look": ("use", "RUN DATA: write a page of what the encoder has learned: filters, maps, attention, pairs."),
     "export": ("use", "RUN: write weights that load without nearfar."),
