@@ -17,7 +17,8 @@ from tests.tiny import FLAGS, array_file
 SURFACE = [
     *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "suspects"),
     *("evaluate", "checkpoints", "finetune", "predict", "distill"),
-    *("label-plan", "helps", "generate", "runs", "card", "report", "look", "export", "compare", "transfer", "views", "methods"),
+    *("label-plan", "helps", "generate", "runs", "card", "report", "look", "export", "compare", "transfer"),
+    *("views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""
 

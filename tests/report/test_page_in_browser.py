@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from fake_run import RUNS
+from tests.browser import resize, show
 
 from nearfar.files import replace_json
 from nearfar.report.page import report
-from tests.browser import resize, show
 
 pytestmark = pytest.mark.browser
 

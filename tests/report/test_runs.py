@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import resize, show
 
 from nearfar.cli import main
 from nearfar.files import read_json, read_yaml, replace_json, replace_yaml
 from nearfar.owner import owned
 from nearfar.report.runs import PROBE, Overview, find, listed, overview, page
 from nearfar.training.journal import Journal
-from tests.browser import resize, show
 
 
 def settle(run: Path, *, finished: bool = True, **asked: Any) -> None:

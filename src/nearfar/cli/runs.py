@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,9 @@ import tyro
 from nearfar.cli.embeddings import insist_files
 from nearfar.cli.flags import ForceArg, parsed
 from nearfar.cli.printing import print
+from nearfar.cli.use import RunArg
+from nearfar.files import insist_free
+from nearfar.owner import owned
 from nearfar.ranges import Checked
 
 FEW = 5
@@ -68,3 +72,29 @@ def _print(rows: list[list[str]]) -> None:
     for row in rows[1:]:
         drawn.add_row(*map(printable, row))
     Console(markup=False, width=None if sys.stdout.isatty() else 200).print(drawn)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card(Checked):
+    """A model card of a run, in Markdown, with a head that model hubs read. Nothing is sent anywhere, and nothing is
+    made up: licenses and purposes are lines that say FILL IN."""
+
+    run: RunArg
+    out: str = ""
+    """Where it goes; RUN/README.md by default."""
+    force: ForceArg = False
+
+
+def card(argv: list[str]) -> int:
+    """Write a model card."""
+    asked = parsed(Card, "card", argv)
+    path = Path(asked.out) if asked.out else Path(asked.run) / "README.md"
+    insist_free(path, holds="perhaps with what you filled in", force=asked.force)
+    from nearfar.report.card import write_card
+
+    with nullcontext() if asked.out or not Path(asked.run).is_dir() else owned(Path(asked.run)):
+        lines = write_card(asked.run, path, print)
+    print(f"Card: {path}\nTo fill in, before you give it away (search for FILL IN):")
+    for line in lines:
+        print(f"  {line}")
+    return 0

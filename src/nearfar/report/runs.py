@@ -65,8 +65,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Cell:
-    """text: what is shown.  key: by what its column is sorted; "" is last.  came: the number that came out, if it is one.
-    """
+    """text: what is shown.  key: by what its column is sorted; "" is last.  came: of one that came out."""
 
     text: str
     key: float | str
@@ -107,7 +106,11 @@ class Overview:
         own, seconds, and nothing where nothing is known."""
         before = {i for row in self.rows for i, cell in enumerate(row) if cell.came and cell.came.before is not None}
         made: list[list[str | float]] = [
-            [name for i, head in enumerate(self.head) for name in [head, *([f"{head} before training"] * (i in before))]]
+            [
+                name
+                for i, head in enumerate(self.head)
+                for name in [head, *([f"{head} before training"] * (i in before))]
+            ]
         ]
         for row in self.rows:
             made.append([])
@@ -189,7 +192,9 @@ def _damage(record: Record) -> str:
         return f"{lost[0]} is missing"
     if record.damaged:
         return record.damage[0]
-    if other := damaged(record.folder, record.config if isinstance(record.config.get("files"), dict) else {"files": {}}):
+    if other := damaged(
+        record.folder, record.config if isinstance(record.config.get("files"), dict) else {"files": {}}
+    ):
         return f"{other[0]} is missing, or is not the file that it was"
     return ""
 
@@ -216,7 +221,7 @@ def _came(record: Record) -> tuple[dict[str, Came], str, str]:
 
 
 def overview(runs: Sequence[Listed]) -> Overview:
-    """A table of runs: what differs between them, then what came out. What is the same of all is not a column."""
+    """A table of runs: what came out, then what differs between them. What is the same of all is not a column."""
     names = list(dict.fromkeys(key for run in runs for key in run.asked))
     known = [run for run in runs if run.asked]
     differ = [key for key in names if len({run.asked.get(key) for run in known}) > 1]
@@ -224,11 +229,11 @@ def overview(runs: Sequence[Listed]) -> Overview:
     columns = list(dict.fromkeys(column for run in runs for column in run.came))
     columns = [*(c for c in columns if c != PROBE), *(c for c in columns if c == PROBE)]
     places = {run.measured for run in runs if run.measured}
-    head = ["run", "state", *differ, *columns, *(["measured on"] if len(places) > 1 else []), "time", "started"]
+    head = ["run", "state", *columns, *differ, *(["measured on"] if len(places) > 1 else []), "time", "started"]
     rows = []
     for run in runs:
-        row = [_word(run.name), _word(run.state), *(_setting(run.asked.get(key, "")) for key in differ)]
-        row += [_number(run.came.get(column)) for column in columns]
+        row = [_word(run.name), _word(run.state), *(_number(run.came.get(column)) for column in columns)]
+        row += [_setting(run.asked.get(key, "")) for key in differ]
         row += [_word(run.measured)] if len(places) > 1 else []
         row += [_time(run.seconds), _word(run.started)]
         rows.append(row)
@@ -278,7 +283,7 @@ def _time(seconds: float | None) -> Cell:
 def page(target: Path, folder: str, made: Overview) -> Path:
     """Write the page of an overview.  folder: as it was named."""
     data = RunsPage(
-        title=f"The runs of {name_text(Path(folder).resolve().name)}",
+        title=f"Runs in {name_text(Path(folder).resolve().name)}",
         by="runs",
         facts=[("Runs", len(made.rows)), ("Folder", name_text(folder))],
         overview=made,
