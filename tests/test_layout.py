@@ -49,6 +49,7 @@ ROOMS = [
         "choosing",
         "fewlabels",
         "studies",
+        "sklearn",
     ),
     "cli",
 ]
