@@ -115,7 +115,8 @@ class ContrastiveEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self._run
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_run"}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -140,7 +141,7 @@ class ContrastiveEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not _is_array(X):
             return X
         frame = hasattr(X, "columns")
-        checked = validate_data(
+        checked: Any = validate_data(
             self,
             X,
             reset=reset,
@@ -153,7 +154,7 @@ class ContrastiveEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             return X
         if checked.ndim == 2:
             return {f"x{i}": column for i, column in enumerate(np.asarray(checked, np.float64).T)}
-        if checked.dtype.kind == "f" and np.isnan(checked).any():
+        if np.issubdtype(checked.dtype, np.floating) and np.isnan(checked).any():
             raise UserError("X contains NaN, which stands for a gap in a table, and these are no rows of one")
         return checked
 

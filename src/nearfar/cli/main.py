@@ -25,6 +25,7 @@ COMMANDS = {
     "duplicates": ("embeddings", "DIR: find near-duplicates, and leaks between train and test."),
     "outliers": ("embeddings", "DIR: find what lies far from everything else."),
     "curate": ("embeddings", "DIR: choose a balanced part of the data to train on."),
+    "explore": ("explore", "DIR: write a page to explore embeddings: a map, search, selection, pictures."),
     "suspects": ("embeddings", "RUN DATA: find labels that are probably wrong."),
     "evaluate": ("use", "RUN DATA: measure the quality of the encoder on labeled data."),
     "checkpoints": ("use", "RUN [DATA]: show the checkpoints that were kept, and choose one, without labels too."),
