@@ -11,6 +11,7 @@ from nearfar.cli.flags import parsed
 from nearfar.cli.printing import print
 from nearfar.cli.use import TrustArg
 from nearfar.errors import UserError, counted
+from nearfar.files import name_text
 from nearfar.ranges import NonNegativeInt, PositiveInt, Seed
 
 
@@ -62,7 +63,7 @@ def explore(argv: list[str]) -> int:
             if asked.run or asked.data:
                 raise
             print(f"Without pictures: {error}")
-    title = f"{Path(asked.directory).resolve().name}"
+    title = name_text(Path(asked.directory).resolve().name)
     how = made.save(
         Path(asked.out),
         held,
@@ -73,7 +74,8 @@ def explore(argv: list[str]) -> int:
         seed=asked.seed,
     )
     size = Path(asked.out).stat().st_size / 2**20
-    print(f"{counted(len(rows), held.index['noun'])} of {len(held):,}. {how}.")
+    part = f", drawn of {len(held):,}" if len(rows) < len(held) else ""
+    print(f"{counted(len(rows), held.index['noun'])}{part}. {how}.")
     if shown:
         print(f"{len(shown['rows']):,} of them have a picture (--pictures).")
     print(f"Page: {asked.out} ({size:.1f} MiB)")
