@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from .browser import browser as browser
 from .two_ranks import Pool
 
 MEMORY = Path("/dev/shm")

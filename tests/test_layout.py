@@ -50,6 +50,7 @@ ROOMS = [
         "fewlabels",
         "studies",
         "suite",
+        "sklearn",
     ),
     "cli",
 ]

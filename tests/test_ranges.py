@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nearfar import methods, modalities
-from nearfar.cli import demo, doctor, embeddings, evaluate, generate, studies, train, use, views
+from nearfar.cli import demo, doctor, embeddings, evaluate, explore, generate, runs, studies, train, use, views
 from nearfar.cli import fewlabels as cli
 from nearfar.fewlabels import settings as few
 from nearfar.memory.bank import Bank
@@ -98,7 +98,7 @@ SETTINGS = [
     *(use.Embed, evaluate.Evaluate, use.Report, use.Export, cli.Predict, train.Place, views.Sheet, doctor.Doctor),
     *(demo.Demo, cli.Finetune, cli.Distill, cli.PlanLabels, studies.Compare, studies.Helps, studies.Transfer),
     *(use.Checkpoints, use.LookAt, generate.Generate, embeddings.Search, embeddings.Duplicates, embeddings.Outliers),
-    *(embeddings.Curate, embeddings.FindSuspects),
+    *(embeddings.Curate, embeddings.FindSuspects, explore.Explore, runs.Runs, runs.Card),
 ]
 GIVEN = {"data": "x", "methods": ("simclr", "moco"), "run": "x", "classifier": "x", "directory": "x", "query": "x"} | {
     "keep": 5,
@@ -121,7 +121,8 @@ def test_every_setting_declares_a_range_and_keeps_it(kind: type[Checked]) -> Non
 
 
 def test_every_class_of_flags_is_among_them() -> None:
-    for module in (demo, doctor, embeddings, generate, studies, train, use, views, cli, few, asked):
+    modules = (demo, doctor, embeddings, evaluate, explore, generate, runs, studies, train, use, views, cli, few, asked)
+    for module in modules:
         own = {v for v in vars(module).values() if dataclasses.is_dataclass(v) and v.__module__ == module.__name__}
         above = {base for kind in SETTINGS for base in kind.__mro__}
         assert own - {doctor.Advised} <= above  # which holds no flags

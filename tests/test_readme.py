@@ -86,6 +86,8 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("nearfar.modalities.audio.doctor.examine", stop)
     monkeypatch.setattr("nearfar.report.beside.beside", stop)
     monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
+    monkeypatch.setattr("nearfar.report.runs.find", stop)
+    monkeypatch.setattr("nearfar.report.card.write_card", stop)
     monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
     monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
     with pytest.raises(Parsed):

@@ -86,14 +86,14 @@ def contents(folder: Path) -> list[Path]:
 
 def tidy(folder: Path) -> None:
     """Remove what killed processes left in a directory, unless someone is at work there."""
-    if folder.resolve() in _held.get() or _is_marked(folder):
+    if folder.resolve() in _held.get() or is_at_work(folder):
         return
     if (folder / LOCK).exists() or any(leftovers(folder)):
         with contextlib.suppress(UserError, OSError), owned(folder):
             clear_leftovers(folder)
 
 
-def _is_marked(folder: Path) -> bool:
+def is_at_work(folder: Path) -> bool:
     """Whether the lock names a process that may live: the file says it also where the system has no locks."""
     number, host, *_ = [*mark(folder).split("\n"), "", ""]
     return number.isdecimal() and (host != platform.node() or lives(int(number)))

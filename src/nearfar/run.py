@@ -556,6 +556,8 @@ def fit(
     kind: str = "",
     resume: bool = False,
     say: Callable[[str], None] = print,
+    callback: Callable[[int, dict[str, Any]], object] | None = None,
+    log: str | Sequence[str] = (),
     **flags: Any,
 ) -> Run:
     """Train an encoder on `data` and return its run.
@@ -563,6 +565,9 @@ def fit(
     data: what a kind of data opens: for images see `nearfar.open_images`, for tables a file, a frame or a mapping.
     method: a name (`nearfar.methods.names()`) or the path of a .py file.  out: the run directory, new unless `resume`.
     recipe: where defaults come from.  kind: of the data, recognized by default, or the path of your own.
+    callback: called with (step, numbers) whenever numbers are written to `metrics.jsonl`, by the main process alone;
+    what it raises ends training, and `resume` goes on.
+    log: programs that are told the same numbers: tensorboard, wandb, mlflow, trackio, with commas between several.
     flags: any field of the kind's `Settings`, any argument of the method.
     encoder, among the flags: a name, or a module of your own that takes views, with its width as `.dim`: a copy of it
     is trained, and `Run.encoder` holds that.
@@ -570,7 +575,7 @@ def fit(
     """
     plan = plans.make(method, data, recipe, flags, kind=kind)
     path = Path(out) if out is not None else plans.free_directory(method, data)
-    if training.train(plan, path, resume=resume, say=say):
+    if training.train(plan, path, resume=resume, say=say, callback=callback, log=log):
         record = read(path)
         for sentence in [*spoken(record), *filter(None, [unhelped(record)])]:
             say(sentence)

@@ -15,9 +15,10 @@ from nearfar.errors import NotFound, UserError
 from tests.tiny import FLAGS, array_file
 
 SURFACE = [
-    *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "suspects"),
+    *("demo", "doctor", "train", "embed", "search", "duplicates", "outliers", "curate", "explore", "suspects"),
     *("evaluate", "checkpoints", "finetune", "predict", "distill"),
-    *("label-plan", "helps", "generate", "report", "look", "export", "compare", "transfer", "views", "methods"),
+    *("label-plan", "helps", "generate", "runs", "card", "report", "look", "export", "compare", "transfer"),
+    *("views", "methods"),
 ]
 """Frozen: a new command is a deliberate act."""
 

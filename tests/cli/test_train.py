@@ -21,7 +21,7 @@ from nearfar.modalities import recipes
 from tests.tiny import FLAGS, array_file, folder, tiny_images
 
 COMMON = (
-    *("out", "resume", "recipe", "kind", "dim", "temperature"),
+    *("out", "resume", "recipe", "kind", "log", "dim", "temperature"),
     *("epochs", "batch", "micro-batch", "encoder", "views", "view-count", "optimizer", "lr", "lr-1d", "sgd-momentum"),
     "beta1",
     *("weight-decay", "decay-1d", "warmup", "floor", "clip", "precision", "compile", "device", "seed", "labels"),

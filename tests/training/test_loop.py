@@ -555,17 +555,19 @@ def test_what_a_method_logs_may_come_and_go(tmp_path: Path) -> None:
     assert {line["never_finite"] for line in lines} <= {None}
 
 
-def _logged_by_ranks() -> dict[str, float]:
-    log = Log(loop(None), make("simclr"), PER_EPOCH, STEPS)
+def _logged_by_ranks() -> tuple[dict[str, float], list[int]]:
+    told: list[int] = []
+    log = Log(loop(None, tell=lambda step, numbers: told.append(step)), make("simclr"), PER_EPOCH, STEPS)
     mine = {"each": torch.tensor(float(distributed.rank())), f"only_{distributed.rank()}": 5.0}
     for step in range(2):
         log.add(StepResult(Step(torch.tensor(1.0 + distributed.rank()), mine if step else {}), torch.tensor(2.0)), 0.1)
     log.drain(2)
-    return log.newest[-1]
+    return log.newest[-1], told
 
 
-def test_ranks_may_log_different_numbers(two_ranks: Pool) -> None:
-    one, other = two_ranks.run(_logged_by_ranks)
+def test_ranks_may_log_different_numbers_and_the_first_one_tells(two_ranks: Pool) -> None:
+    (one, told), (other, nothing) = two_ranks.run(_logged_by_ranks)
+    assert (told, nothing) == ([2], [])
     numbers = ("loss", "gradient_norm", "each", "only_0", "only_1")
     assert [one[name] for name in numbers] == [other[name] for name in numbers] == [1.5, 2, 0.5, 5, 5]
 

@@ -30,9 +30,9 @@ DirArg = Annotated[
 ]
 
 
-def _insist_files(page: str, save: str, *, force: bool) -> None:
+def insist_files(page: str, save: str, *, force: bool, page_flag: str = "--page") -> None:
     """Raise ValueError, before anything is read, where a file to write has another ending, or is there."""
-    for path, flag, suffix in ((page, "--page", ".html"), (save, "--save", ".csv")):
+    for path, flag, suffix in ((page, page_flag, ".html"), (save, "--save", ".csv")):
         if path and Path(path).suffix.lower() != suffix:
             raise UserError(f"{flag} {path!r}: a file {suffix} is written: name one")
         if path:
@@ -68,7 +68,7 @@ class Looking(OfDir):
 
     def check(self) -> None:
         super().check()
-        _insist_files(self.page, self.save, force=self.force)
+        insist_files(self.page, self.save, force=self.force)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class FindSuspects(OfRun, OnDevice):
 
     def check(self) -> None:
         super().check()
-        _insist_files(self.page, self.save, force=self.force)
+        insist_files(self.page, self.save, force=self.force)
 
 
 SHOWN = 20

@@ -54,6 +54,9 @@ class Place(Checked):
     kind: str = ""
     """What the samples are: image, table, text, audio, graph, video, pair, or the path of your own; by default as DATA
     look."""
+    log: str = ""
+    """Programs to tell the numbers of metrics.jsonl too: tensorboard, wandb, mlflow, trackio, with commas between
+    several. Each takes its own package, and writes to this machine alone."""
 
 
 def train(argv: list[str]) -> int:
@@ -69,6 +72,9 @@ def train(argv: list[str]) -> int:
 
     from nearfar.cli.console import Console
     from nearfar.training import job as training
+    from nearfar.training.loggers import asked_for
+
+    asked_for(place.log)
 
     plan = plans.make(method, place.data, place.recipe, flags, kind=place.kind)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not place.out:
@@ -77,7 +83,8 @@ def train(argv: list[str]) -> int:
     out = Path(place.out) if place.out else plans.free_directory(method, place.data)
     try:
         with Console() as console:
-            finished = training.train(plan, out, resume=place.resume, say=console.say, watch=console.watch)
+            how = {"say": console.say, "watch": console.watch, "log": place.log}
+            finished = training.train(plan, out, resume=place.resume, **how)
     except Elsewhere:
         if os.environ.get("NEARFAR_TRACEBACK"):
             raise

@@ -53,13 +53,13 @@ def pictures(held: Embeddings, run: Run, rows: Sequence[int], data: str = "") ->
     Raises ValueError where some are there no more.
     """
     rows = sorted(set(rows))
-    tiles, place = _tiles(held, run, rows, held.data(data))
+    tiles, place = tiles_of(held, run, rows, held.data(data))
     made = tiles.each(torch.tensor([place[row] for row in rows], dtype=torch.int64), SIDE)
     known = {row: made[place[row]] | {"name": held.names[row], "label": held.rows["label"][row]} for row in rows}
     return {-1: tiles.head(), **known}
 
 
-def _tiles(held: Embeddings, run: Run, rows: list[int], data: str) -> tuple[Tiles, dict[int, int]]:
+def tiles_of(held: Embeddings, run: Run, rows: list[int], data: str) -> tuple[Tiles, dict[int, int]]:
     """The tiles of samples, and which of them each row is, known by its digest."""
     root = run.kind.root(data)
     files = [] if root is None else [str(root / held.names[row]) for row in rows]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -314,6 +314,13 @@ class Embeddings:
         columns = ["name", "label", "split", "group", "digest"]
         table = pa.concat_tables([self._read(file, columns) for file in self.files])
         return {name: table.column(name).to_pylist() for name in columns}
+
+    def columns(self, without: Collection[str] = ()) -> dict[str, list[Any]]:
+        """What the shards hold of each sample, by column, but for some columns."""
+        schema = pq.read_schema(self.files[0]).names if self.files else []
+        names = [name for name in schema if name not in without]
+        table = pa.concat_tables([self._read(file, names) for file in self.files]) if names else pa.table({})
+        return {name: table.column(name).to_pylist() for name in names}
 
     @property
     def names(self) -> list[str]:

@@ -23,20 +23,24 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-def write(target: Path, template: str, page: object, script_data: object) -> Path:
+def write(target: Path, template: str, page: object, script_data: object, *, script: str = "") -> Path:
     """Make a page and put it at `target` in one move, so that a reader never meets half of it. Arguments: `render`."""
-    text = render(template, page, script_data)
+    text = render(template, page, script_data, script=script)
     # A file name that is not UTF-8 holds surrogates, which no page can: each becomes a question mark.
     return replace(target, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
 
 
-def render(template: str, page: object, script_data: object) -> str:
-    """A page as text. page: what the template shows.  script_data: JSON that page.js reads: {"curves", "map"}."""
-    scripts = _scripts()
+def render(template: str, page: object, script_data: object, *, script: str = "") -> str:
+    """A page as text. page: what the template shows.  script_data: JSON that page.js reads: {"curves", "map"}.
+
+    script: the one script, a file beside page.js, of a page that needs neither that nor Plotly.
+    """
+    scripts = _alone(script) if script else _scripts()
     # Eval is what Plotly's WebGL plots are made with.
+    evaluates = "" if script else " 'unsafe-eval'"
     policy = (
         "default-src 'none'; img-src data: blob:; media-src data:; style-src 'unsafe-inline'; "
-        f"script-src {scripts.hashes} 'unsafe-eval'"
+        f"script-src {scripts.hashes}{evaluates}"
     )
     return environment().get_template(template).render(page=page, policy=policy, scripts=scripts, data=script_data)
 
@@ -84,6 +88,14 @@ def _scripts() -> _Scripts:
     # Safe: both are files of installed packages, and nothing of a user's is put into them.
     packed = base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode()
     return _Scripts(Markup(packed), Markup(own), f"{_hash(plotly)} {_hash(own)}")
+
+
+@cache
+def _alone(script: str) -> _Scripts:
+    from markupsafe import Markup
+
+    own = resources.files("nearfar.report").joinpath(script).read_text("utf-8")
+    return _Scripts(Markup(""), Markup(own), _hash(own))  # as safe as the others: a file of this package
 
 
 def _hash(script: str) -> str:

@@ -47,6 +47,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,30 +119,8 @@ class Record:
 
 def read(run_dir: str | Path) -> Record:
     """All that a run directory holds that can be read; FileNotFoundError where it is none."""
-    folder = Path(run_dir)
-    if not (folder / "config.yaml").is_file() and not (folder / "metrics.jsonl").is_file():
-        raise NotFound(
-            f"{str(folder)!r} is not a run directory: it has neither config.yaml nor metrics.jsonl. "
-            "Give the directory that `nearfar train` wrote."
-        )
-    record = Record(folder)
-
-    def attempt(name: str, load: Callable[[Path], T], otherwise: T) -> T:
-        path = folder / name
-        if not path.is_file():
-            return otherwise
-        try:
-            return load(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = error if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
-            record.damage.append(f"{name} could not be read: {reason}")
-            record.damaged.append(name)
-            return otherwise
-
-    record.config = attempt("config.yaml", lambda path: read_yaml(path, "bring it back from a copy"), {})
-    record.environment = attempt("environment.json", lambda path: read_environment(folder), {})
-    record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.damage), [])
-    record.classifier = attempt("classifier.json", _classifier, None)
+    record = outline(run_dir)
+    folder, attempt = record.folder, partial(_attempt, record)
     record.skipped = attempt("skipped.csv", read_skipped, [])
     record.views = attempt("views.png", lambda path: _views(path, record.config), None)
     record.checkpoints = sorted(p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("."))
@@ -152,12 +131,46 @@ def read(run_dir: str | Path) -> Record:
     record.found = attempt("results/found.json", _found, [])
     record.written = attempt("results/written.json", _written, [])
     record.look = attempt("results/look.json", lambda path: check_look(_json(path)), None)
+    return record
+
+
+def outline(run_dir: str | Path) -> Record:
+    """What a run directory says of the run without its pictures: configuration, environment, numbers and tables.
+
+    Else as `read`.
+    """
+    folder = Path(run_dir)
+    if not (folder / "config.yaml").is_file() and not (folder / "metrics.jsonl").is_file():
+        raise NotFound(
+            f"{str(folder)!r} is not a run directory: it has neither config.yaml nor metrics.jsonl. "
+            "Give the directory that `nearfar train` wrote."
+        )
+    record = Record(folder)
+    attempt = partial(_attempt, record)
+    record.config = attempt("config.yaml", lambda path: read_yaml(path, "bring it back from a copy"), {})
+    record.environment = attempt("environment.json", lambda path: read_environment(folder), {})
+    record.metrics = attempt("metrics.jsonl", lambda path: _metrics(path, record.damage), [])
+    record.classifier = attempt("classifier.json", _classifier, None)
     for path in sorted(folder.glob("results/*.json")):
         if path.stem not in SPECIAL and (table := attempt(f"results/{path.name}", _table, None)):
             (record.tables if table["columns"] else record.bare)[path.stem] = table
     notes = record.environment.get("notes", [])
     record.notes += [str(note) for note in (notes if isinstance(notes, list) else [notes])]
     return in_order(record)
+
+
+def _attempt(record: Record, name: str, load: Callable[[Path], T], otherwise: T) -> T:
+    """What `load` makes of a file of the run; `otherwise`, and a sentence of damage, where it cannot be read."""
+    path = record.folder / name
+    if not path.is_file():
+        return otherwise
+    try:
+        return load(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = error if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
+        record.damage.append(f"{name} could not be read: {reason}")
+        record.damaged.append(name)
+        return otherwise
 
 
 def in_order(record: Record) -> Record:

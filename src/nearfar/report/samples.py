@@ -154,7 +154,7 @@ def embedding_map(
     chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
     unit = unit_rows(features[chosen])  # n x D
     near, similarity = nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
-    place, placed, perplexity = _place(unit, seed)  # n x 2
+    place, placed, perplexity = tsne_place(unit, seed)  # n x 2
     return {
         **tiles.head(),
         **tiles.face.every(chosen, side),
@@ -275,7 +275,7 @@ def nearness_of(features: Tensor, count: int) -> Tensor:
     return neighbors(features, features, count, exclude_self=True)[0].mean(1)
 
 
-def _place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:
+def tsne_place(unit: Tensor, seed: int) -> tuple[Tensor, str, float | None]:
     """Two coordinates for each row, in [-1, 1]; "t-SNE" or why it was not possible; and its perplexity."""
     spread = unit.std(dim=0, correction=0).norm().item()
     if len(unit) < 5 or spread < 1e-5:

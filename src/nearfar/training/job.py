@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from nearfar.training.claim import claim, flat, insist_same, insist_same_samples
 from nearfar.training.directory import damaged, write_skipped
 from nearfar.training.explain import explain
 from nearfar.training.journal import Journal
+from nearfar.training.loggers import Callback, asked_for, telling
 from nearfar.training.loop import fit
 from nearfar.training.optimization import learns_behind, make_optimizer, make_schedule, pull
 from nearfar.training.options import Loop
@@ -49,26 +50,41 @@ def train(
     resume: bool = False,
     say: Say = print,
     watch: Watch = lambda step, steps, numbers: None,
+    callback: Callback | None = None,
+    log: str | Sequence[str] = (),
 ) -> bool:
     """Carry out a plan in the directory `out`. True when it came to its end, False when it was told to stop.
 
-    Raises FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan, or
+    callback: called on the first rank with (step, numbers) of each line of the journal, once it is written.
+    log: programs that are told of the same lines, of `nearfar.training.loggers`.
+    Raises NotInstalled, before all else, where the package of one is missing;
+    FileExistsError if `out` is there and `resume` is not asked for; ValueError if it is, with another plan, or
     if another process is at work there.
     """
+    programs = asked_for(log)
     try:
         device = own_device(plan.settings.device)
         with distributed.processes(device, plan.settings.timeout):
             first_says = say if distributed.rank() == 0 else lambda text: None
             with owned(out) if distributed.rank() == 0 else contextlib.nullcontext():
                 insist_alike(plan, out, resume=resume)
-                return _train(plan, out, device, resume, first_says, watch)
+                return _train(plan, out, device, resume, first_says, watch, callback, programs)
     except BaseException:
         with contextlib.suppress(OSError):  # a directory that came to nothing; rmdir spares one that holds anything
             out.rmdir()
         raise
 
 
-def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, watch: Watch) -> bool:
+def _train(
+    plan: Plan,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    say: Say,
+    watch: Watch,
+    callback: Callback | None,
+    programs: Sequence[str],
+) -> bool:
     began, first = time.perf_counter(), distributed.rank() == 0
     saved = claim(plan, out, resume=resume, say=say)
     plan = plan if saved is None else as_saved(plan, saved)
@@ -112,7 +128,11 @@ def _train(plan: Plan, out: Path, device: torch.device, resume: bool, say: Say, 
     distributed.barrier()
 
     try:
-        finished = fit_built(plan, out, built, device, say, watch)
+        if first:
+            with telling(programs, callback, out, step_reached(out), say) as tell:
+                finished = tell.finished = fit_built(plan, out, built, device, say, watch, tell)
+        else:
+            finished = fit_built(plan, out, built, device, say, watch)
     finally:
         if first and built.lost:
             write_skipped(out, [*samples.skipped, *built.lost.values()])
@@ -143,8 +163,19 @@ def _go_on_with_changes(
         keep_up(plan, out, built, saved, changes, step)
 
 
-def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Say, watch: Watch) -> bool:
-    """Train what was built, with a probe on held-out samples where labels allow one."""
+def fit_built(
+    plan: Plan,
+    out: Path,
+    built: Built,
+    device: torch.device,
+    say: Say,
+    watch: Watch,
+    tell: Callback | None = None,
+) -> bool:
+    """Train what was built, with a probe on held-out samples where labels allow one.
+
+    tell: see `Loop`.
+    """
     settings, encoder, batch = plan.settings, built.encoder, built.facts["batch"]
     if distributed.world() > 1:
         synchronize_norms(built.method, device)
@@ -180,6 +211,7 @@ def fit_built(plan: Plan, out: Path, built: Built, device: torch.device, say: Sa
         beside=scorer,
         stop_if_worse=settings.stop_if_worse,
         watch=watch,
+        tell=tell,
         say=say,
     )
     for sentence in explain(plan, built, device):

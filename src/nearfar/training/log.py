@@ -185,6 +185,8 @@ class Log:
         self.note(line)
         if self.loop.journal is not None and distributed.rank() == 0:
             self.loop.journal.write(line)
+        if self.loop.tell is not None and distributed.rank() == 0:
+            self.loop.tell(step, {name: value for name, value in line.items() if name != "step"})
         self.loop.watch(step, self.steps, numbers)
 
     def measured(self, step: int, numbers: dict[str, float]) -> None:

@@ -73,6 +73,7 @@ class Loop(StepOptions):
     scores: numbers about the encoder that take no labels, of a step.  scores_after: as probe_after.
     stop_if_worse: whether to stop after a probe that is worse than the first one.
     watch: called with (step, steps, numbers) whenever numbers are read.
+    tell: called on the first rank with the step and the numbers of each line of the journal, once it is written.
     lost: samples that cannot be read any more, by position, with name and reason; those that are found are added.
     beside: what checkpoints keep besides the method, the optimizer and the scaler.
     quiet: whether nothing is said of epochs and speed.
@@ -95,6 +96,7 @@ class Loop(StepOptions):
     scores_after: Collection[int] = ()
     stop_if_worse: bool = False
     watch: Callable[[int, int, dict[str, float]], None] = field(default=lambda step, steps, numbers: None)
+    tell: Callable[[int, dict[str, Any]], object] | None = None
     say: Callable[[str], None] = print
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
     beside: Stateful | None = None

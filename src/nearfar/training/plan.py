@@ -182,7 +182,7 @@ def insist_whole(name: str) -> None:
 def own_flags(method: str) -> dict[str, inspect.Parameter]:
     """The arguments of a method, which no other flag may be called like. Raises ValueError where one is."""
     own = methods.read_flags(method)
-    taken = {"data", "out", "resume", "recipe", "kind"}.union(*map(settings_of, modalities.names()))
+    taken = {"data", "out", "resume", "recipe", "kind", "log", "callback"}.union(*map(settings_of, modalities.names()))
     if both := sorted(taken & set(own)):
         raise UserError(f"the method {method!r} has an argument {both[0]!r}, which every run has: rename it")
     return own

@@ -26,6 +26,10 @@ TU_PART = re.compile(
 """The name of a text file of the TU collection: data set and part."""
 
 
+PIPELINE = "graph-ml"
+"""What model hubs call the task of such an encoder."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(settings.Settings):
     """How to train."""

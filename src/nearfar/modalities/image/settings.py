@@ -34,6 +34,10 @@ FAITHFUL = "clip"
 """The views of which what is said of an image stays true, for images that are a side of a pair."""
 
 
+PIPELINE = "image-feature-extraction"
+"""What model hubs call the task of such an encoder."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(settings.Settings):
     """How to train."""
