@@ -108,11 +108,15 @@ def taken_apart(text: str) -> tuple[str, str, dict[str, Entries]]:
     for box in boxes:
         title, *lines = box.splitlines()
         entries: Entries = {}
-        name = ""
+        name = about_box = ""
         for line in lines:
             inside = line.removeprefix("│").removesuffix("│")[1:].rstrip()
-            if not line.startswith("│") or set(inside) == {"─"}:
+            if not line.startswith("│"):
                 continue
+            if set(inside) == {"─"}:  # what stood above is said of the box
+                entries = {"": about_box}
+                continue
+            about_box = f"{about_box} {inside.strip()}".strip()
             if inside and not inside.startswith(" ") and re.match(r"-|[A-Z]+( |$)|\[", inside):
                 parts = re.split(r"\s{2,}", inside, maxsplit=1)
                 name, words = parts[0], parts[1] if len(parts) > 1 else ""
@@ -124,10 +128,13 @@ def taken_apart(text: str) -> tuple[str, str, dict[str, Entries]]:
 
 
 def table(entries: Entries) -> str:
-    """Flags, what they mean and their defaults, as a table."""
+    """Flags, what they mean and their defaults, as a table below what is said of them all."""
     rows = [row("flag", "meaning", "default"), "|---|---|---|"]
     for name, words in entries.items():
         if name.startswith("-h"):
+            continue
+        if not name:
+            rows.insert(0, f"{prose(words)}\n")
             continue
         words, found, default = words.rpartition(" (default: ")
         if not found:
@@ -182,7 +189,7 @@ def train() -> str:
         other = {
             flag: words
             for flag, words in own.items()
-            if flag not in shared or said_of(words) != said_of(shared[flag])
+            if (flag and flag not in shared) or said_of(words) != said_of(shared.get(flag, words))
         }
         text += f"\n### {kind[0].upper()}{kind[1:]}\n\n{table(other)}\n"
     return text

@@ -87,7 +87,7 @@ def glossary() -> str:
 def from_root(name: str) -> str:
     """A page at the root of the repository, as it is linked from docs/."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    return re.sub(r"\]\(docs/", "](", text)
+    return re.sub(r"\]\((?:docs/)?", "](", text)
 
 
 MADE: dict[str, Callable[[], str]] = {
@@ -96,6 +96,10 @@ MADE: dict[str, Callable[[], str]] = {
     "changelog.md": lambda: from_root("CHANGELOG.md"),
 }
 """Pages that are on the site alone, and what makes each."""
+
+
+AT_ROOT = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changelog.md", "../README.md": "index.md"}
+"""Where on the site that is what lies at the root of the repository, seen from docs/."""
 
 
 def navigation(nav: list[Any], docs: Path) -> list[Any]:
@@ -183,6 +187,9 @@ def linked(line: str, path: str) -> str:
         folder = posixpath.dirname(path)
         if shown and (figure := re.sub(r"^(?:\.\./)+", "", target)).startswith("benchmarks/"):
             return f"![{words}]({posixpath.relpath(figure, folder or '.')})"
+        name, mark, anchor = target.partition("#")
+        if (moved := AT_ROOT.get(posixpath.normpath(posixpath.join(folder, name)))) is not None:
+            return f"[{words}]({posixpath.relpath(moved, folder or '.')}{mark}{anchor})"
         return words if REPOSITORY.match(target) else found[0]
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", aim, line)

@@ -1,7 +1,7 @@
 """The blocks of code that the pages show, and what is run of them.
 
 A line before a block says what is not run with the tests, and why: `<!-- long: WHY -->` (`make docs-check` runs it) or
-`<!-- not run: WHY -->`. In the first lines of a page, `<!-- page not run: WHY -->` says it of all its blocks.
+`<!-- not run: WHY -->`. `<!-- file: NAME -->` writes the block into that file instead. In the first lines of a page, `<!-- page not run: WHY -->` says it of all its blocks.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SHOWN = ("text", "yaml", "json")
 """What is shown and is no code."""
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>long|not run): (?P<why>.*?) -->\n)?"
-    r"(?:^```(?P<language>\w*)\n(?P<fenced>.*?)^```$|(?:(?<=\n\n)|(?<=-->\n))(?P<indented>(?:^    (?:nearfar|python|torchrun) .*\n)+))",
+    r"(?:^<!-- (?P<mark>long|not run|file): (?P<why>.*?) -->\n)?"
+    r"(?:^```(?P<language>\w*)\n(?P<fenced>.*?)^```$|(?:(?<=\n\n)|(?<=-->\n))(?P<indented>(?:^    (?:nearfar|python|torchrun) [^\n]*\n)+))",
     re.MULTILINE | re.DOTALL,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Code on a page. mark: "long", "not run", or "" for what is run; why says the reason."""
+    """Code on a page. mark: "long", "not run", "file", or "" for what is run; why: the reason, or the file."""
 
     page: str
     line: int
@@ -68,6 +68,9 @@ def run(some: list[Block], *, long: bool = False) -> None:
     names: dict[str, object] = {"__name__": "snippet"}
     for block in some:
         if block.mark == "not run" or (block.mark == "long" and not long):
+            continue
+        if block.mark == "file":
+            Path(block.why).write_text(block.code, encoding="utf-8")
             continue
         if block.language == "python":
             exec(compile(block.code, str(block), "exec"), names)

@@ -11,13 +11,14 @@ import pytest
 
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
+from tests.snippets import blocks, run
 from tests.tiny import folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+PYTHON = [block for block in blocks(ROOT / "README.md") if block.language == "python"]
 SHELL = [
     *(
         line
@@ -48,7 +49,8 @@ def test_the_readme_shows_python_and_commands() -> None:
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_python_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(PYTHON[number], f"README.md, block {number + 1}", "exec"), {"__name__": "readme"})
+    assert not PYTHON[number].mark
+    run([PYTHON[number]])
 
 
 @pytest.mark.parametrize("words", NEARFAR, ids=" ".join)
