@@ -7,6 +7,8 @@ follow from the package, and the lists of commands and methods from the command 
 from __future__ import annotations
 
 import ast
+import html
+import json
 import posixpath
 import re
 from collections.abc import Callable
@@ -193,3 +195,69 @@ def linked(line: str, path: str) -> str:
         return words if REPOSITORY.match(target) else found[0]
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", aim, line)
+
+
+def on_post_build(config: Any) -> None:
+    """Make the search index small: every page loads it before a word is typed, as it must where there is no server."""
+    path = Path(config.site_dir, "search", "search_index.json")
+    if path.exists():
+        index = json.loads(path.read_text(encoding="utf-8"))
+        index["docs"] = slim(index["docs"])
+        path.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def slim(entries: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The entries of a search index without what nobody searches for: numbers of tables, signatures, words twice.
+
+    A method is one entry: its title, what it does, its idea and the names of its flags. Of the API there are the names,
+    and what each file is. Of all else the beginning of each section, and its further words, each once.
+    """
+    kept: list[dict[str, str]] = []
+    of_page: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        page, _, section = entry["location"].partition("#")
+        text = words_of(entry["text"])
+        title = words_of(entry["title"]).removesuffix(" module-attribute")
+        if page == "changelog.html" or re.search(r"\.[A-Z]\w*\.\w+$", section):
+            continue
+        if page.startswith("api/"):
+            is_file = section.startswith("nearfar.") and title == section
+            text = beginning(text, 110, rest=False) if is_file or not section else ""
+        elif page.startswith("methods/") and page != "methods/index.html":
+            if section in ("training", "source", "our-result", "cost"):
+                continue
+            text = text.removeprefix("All methods \u00b7 ")
+            if section:
+                whole = of_page[page]
+                if section == "flags":
+                    text = " ".join(re.findall(r"--[\w-]+", text))
+                elif whole["title"] == page[8:-5]:  # the heading of the page
+                    whole["title"] = title
+                whole["text"] = f"{whole['text']} {beginning(text, 150, rest=False)}".strip()
+                continue
+        elif section in ("example", "what-is-given"):
+            continue
+        else:
+            text = beginning(text, 200, rest=page not in ("results.html", "design.html"))
+        kept.append({"location": entry["location"], "title": title, "text": text})
+        of_page.setdefault(page, kept[-1])
+    return kept
+
+
+def words_of(shown: str) -> str:
+    """The words of HTML."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", shown)).split())
+
+
+def beginning(text: str, count: int, *, rest: bool = True) -> str:
+    """The first words of a text, up to so many characters; and the rest of its words, each once."""
+    if len(text) <= count:
+        return text
+    cut = text.rfind(" ", 0, count)
+    seen = {word.lower() for word in re.findall(r"[\w-]+", text[:cut])}
+    more: list[str] = []
+    for word in re.findall(r"(?:--)?[A-Za-z][\w-]{2,}", text[cut:]) if rest else []:
+        if word.lower() not in seen:
+            seen.add(word.lower())
+            more.append(word)
+    return " ".join([text[:cut], "\u2026", *more])
