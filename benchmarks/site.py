@@ -33,6 +33,10 @@ ROOMS = {
 """The rooms that the API pages show, file by file; views are those of each kind of data."""
 
 
+FIRST = ("method", "batch")
+"""Files that have a page of their own, though `import nearfar` gives what is in them."""
+
+
 def document(*modules: str) -> str:
     """Lines that have the public names of modules documented."""
     return "\n\n".join(f"::: nearfar.{module}" for module in modules)
@@ -48,10 +52,16 @@ def top() -> str:
     )
     lines = [
         "# nearfar",
-        "What `import nearfar` gives. `fit` trains and returns a `Run`, `load` opens one; the rest are the parts they are of.",
+        "What `import nearfar` gives. `fit` trains and returns a `Run`, `load` opens one; the rest are the parts they are of. "
+        "`nearfar.MISSING`, -1, is the number of a label, a group or an attribute that is not known.",
     ]
-    for name in sorted(home, key=lambda name: (name[0].isupper(), name.lower())):
-        lines.append(f"::: nearfar.{home[name]}.{name}\n    options:\n      heading: nearfar.{name}")
+    shown = home.keys() - {"MISSING"}
+    for name in sorted(shown, key=lambda name: (name[0].isupper(), name.lower())):
+        path = f"nearfar.{home[name]}.{name}"
+        if home[name] in FIRST:
+            lines.append(f"## nearfar.{name}\n\nSee [{name}](method.md#{path}).")
+        else:
+            lines.append(f"::: {path}\n    options:\n      heading: nearfar.{name}")
     return "\n\n".join(lines) + "\n"
 
 

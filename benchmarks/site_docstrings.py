@@ -31,7 +31,7 @@ def shown(text: str) -> str:
             lines.append(line)
         elif not line.strip():
             lines.append("")
-        elif found := ARGUMENT.match(line):
+        elif lines and (found := ARGUMENT.match(line)):
             item = f"- `{found[1]}`: {prose(line[found.end() :].strip())}"
             lines += ([] if lines and lines[-1].startswith(("- ", "  ")) else [""]) + [item]
             formula = False

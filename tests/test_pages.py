@@ -161,7 +161,7 @@ def check_all() -> None:
         folder = Path(name)
         os.chdir(folder)
         for page in [START, *COMMAND_PAGES]:
-            (folder / "runs" / "first" / "embeddings.npz").unlink(missing_ok=page != START)
+            (folder / "runs" / "first" / "embeddings.npz").unlink(missing_ok=True)
             print(f"-- {page.relative_to(ROOT)}", flush=True)
             run(blocks(page), long=True)
             if page == START:
