@@ -34,20 +34,25 @@ GROUPS = {
 
 LONG = "<!-- long: {} -->\n"
 EXAMPLES: dict[str, str] = {
-    "doctor": LONG.format("it times the steps of several methods") + "nearfar doctor shapes --labels folders --minutes 1",
+    "doctor": LONG.format("it times the steps of several methods")
+    + "nearfar doctor shapes --labels folders --minutes 1",
     "views": "nearfar views shapes --views drawing --out views.png",
     "methods": "nearfar methods\nnearfar methods moco",
     "helps": LONG.format("it trains a network for each way, share of labels and seed")
-    + "nearfar helps shapes --labels folders --encoder conv4 --epochs 2 --budgets 1 --seeds 0 1 --out studies/helps",
+    + "nearfar helps shapes --labels folders --encoder conv4 --epochs 2 --budgets 1 --seeds 2 "
+    "--tuning 2 --out studies/helps",
     "demo": LONG.format("a minute or two of training") + "nearfar demo",
-    "train": "nearfar train moco shapes --encoder conv4 --epochs 2 --batch 16 --queue 64 --keep-every 1 --out runs/kept",
+    "train": "nearfar train moco shapes --encoder conv4 --epochs 2 --batch 16 --queue 64 --keep-every 1 "
+    "--out runs/kept",
     "compare": LONG.format("it trains six networks")
-    + "nearfar compare simclr,barlow shapes --labels folders --encoder conv4 --epochs 2 --batch 16 --out studies/compare",
+    + "nearfar compare simclr,barlow shapes --labels folders --encoder conv4 --epochs 2 --batch 16 "
+    "--out studies/compare",
     "evaluate": "nearfar evaluate runs/first shapes --labels folders",
     "report": "nearfar report runs/first",
     "look": "nearfar look runs/first shapes",
     "checkpoints": "nearfar checkpoints runs/kept",
-    "transfer": "nearfar transfer runs/first runs/kept --to sets --out studies/transfer",
+    "transfer": LONG.format("it measures two runs by several protocols")
+    + "nearfar transfer runs/first runs/kept --to sets --out studies/transfer",
     "label-plan": "nearfar label-plan runs/first shapes --count 8 --out plan.csv",
     "finetune": "nearfar finetune runs/first shapes --labels folders --epochs 2 --out runs/named",
     "predict": "nearfar predict runs/named shapes/bar0/000.png shapes/bar1/001.png",
@@ -58,8 +63,9 @@ EXAMPLES: dict[str, str] = {
     "outliers": "nearfar outliers vectors --save far.csv",
     "curate": "nearfar curate vectors --keep 20 --out curated.csv",
     "suspects": "nearfar suspects runs/first shapes --labels folders --save wrong.csv",
-    "generate": LONG.format("a generator wants thousands of steps")
-    + "nearfar train contragan shapes --labels folders --size 32 --encoder biggan32x8 --epochs 2 --out runs/gan\n"
+    "generate": LONG.format("it trains a generator")
+    + "nearfar train contragan shapes --labels folders --size 32 --encoder biggan8 --width 8 --epochs 2 --batch 16 "
+    "--out runs/gan\n"
     "nearfar generate runs/gan --count 8 --out made",
     "export": "nearfar export runs/first",
 }
@@ -101,7 +107,7 @@ Entries = dict[str, str]
 
 
 def taken_apart(text: str) -> tuple[str, str, dict[str, Entries]]:
-    """Of a help text: the line of usage, what stands before the first box, and each box, as flags and what they mean."""
+    """Of a help text: the line of usage, what stands before the first box, and each box as flags and meanings."""
     head, *boxes = re.split(r"^╭─ (?=\w)", text, flags=re.MULTILINE)
     usage, _, about = head.partition("\n\n")
     found: dict[str, Entries] = {}
@@ -174,13 +180,14 @@ def train() -> str:
     boxes = taken_apart(told("train", "simclr", "--help"))[2]
     text = f"```text\n{told('train', '--help').rstrip()}\n```\n\n{example('train')}"
     text += (
-        "\nThe flags of a method stand on [its page](../methods/README.md). Defaults are those of the recipe that suits the "
-        "data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train METHOD DATA --help` "
+        "\nThe flags of a method stand on [its page](../methods/README.md). Defaults are those of the recipe that suits "
+        "the data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train METHOD DATA --help` "
         "shows those for yours.\n"
     )
     text += f"\n## Where to read and where to write\n\n{table(boxes['place options'])}\n"
     shared = boxes["settings options"]
-    text += f"\n## How to train\n\nOf images; those that other kinds have besides, or explain otherwise, follow.\n\n{table(shared)}\n"
+    text += "\n## How to train\n\nOf images; those that other kinds have besides, or explain otherwise, follow."
+    text += f"\n\n{table(shared)}\n"
     for kind in modalities.names():
         if kind == "image":
             continue
@@ -205,8 +212,9 @@ def index() -> str:
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
     lines = [
         f"{MADE}# The commands\n",
-        "Each page has the words of `nearfar COMMAND --help`, and an example that runs. Exit status: 0 done, 2 a mistake in",
-        "the call, the data or the machine, 1 a bug, 130 stopped. A file that is there stays, unless `--force` is given.",
+        "Each page has the words of `nearfar COMMAND --help`, and an example that runs. Exit status: 0 done, 2 a mistake",
+        "in the call, the data or the machine, 1 a bug, 130 stopped. A file that is there stays, unless",
+        "`--force` is given.",
     ]
     for title, names in GROUPS.items():
         lines += [f"\n## {title}\n", row("command", "what it does"), "|---|---|"]

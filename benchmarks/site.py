@@ -1,7 +1,7 @@
 """What the documentation site has beside the pages in docs/: a hook of MkDocs, named in mkdocs.yml.
 
-The glossary is cut out of docs/design.md, contributing and the changelog are the files at the root, the pages of the API
-follow from the package, and the lists of commands and methods from the command line: each is written in one place.
+The glossary is cut out of docs/design.md, contributing and the changelog are the files at the root, the pages of the
+API follow from the package, and the lists of commands and methods from the command line: each is written in one place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPOSITORY = re.compile(r"^(?:src|tests|benchmarks|examples|\.\./(?:src|tests|ex
 """Links to what is in the repository and not on the site."""
 
 ROOMS = {
-    "losses": "Losses are pure functions of tensors. Each returns this rank's share of the loss, and can be used alone.",
+    "losses": "Losses are pure functions of tensors. Each returns this rank's share, and can be used alone.",
     "memory": "Queues, banks and prototypes: what a method keeps from one step to the next, in buffers.",
     "nn": "Modules that methods share: heads, momentum pairs, norms, micro-batches.",
     "evaluation": "Probes and measures on features that were computed once, and what is told of them.",
@@ -52,7 +52,7 @@ def top() -> str:
     )
     lines = [
         "# nearfar",
-        "What `import nearfar` gives. `fit` trains and returns a `Run`, `load` opens one; the rest are the parts they are of. "
+        "What `import nearfar` gives. `fit` trains and returns a `Run`, `load` opens one; the rest are their parts. "
         "`nearfar.MISSING`, -1, is the number of a label, a group or an attribute that is not known.",
     ]
     shown = home.keys() - {"MISSING"}
@@ -92,7 +92,8 @@ def glossary() -> str:
     found = re.search(r"^## Glossary\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
     assert found is not None, "docs/design.md has no section Glossary"
     return (
-        "# Glossary\n\nOne word, one meaning, in the code, on these pages and in what the commands print.\n\n" + found[1]
+        "# Glossary\n\nOne word, one meaning, in the code, on these pages and in what the commands print.\n\n"
+        + found[1]
     )
 
 
@@ -181,9 +182,9 @@ def as_shown(markdown: str, path: str) -> str:
             fence = "" if fence else mark[1]
         elif not fence:
             item, after = (re.match(r"(\s*)(?:[-*+]|\d+\.) ", text) for text in (line, before))
-            if item and not after and before.strip() and not before.startswith((" ", "|", "#")):
-                lines.append("")
-            elif line.startswith("|") and before.strip() and not before.startswith("|"):
+            begins_list = item and not after and not before.startswith((" ", "|", "#"))
+            begins_table = line.startswith("|") and not before.startswith("|")
+            if before.strip() and (begins_list or begins_table):
                 lines.append("")
             line = linked(line, path)
         before = line

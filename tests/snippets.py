@@ -1,7 +1,8 @@
 """The blocks of code that the pages show, and what is run of them.
 
 A line before a block says what is not run with the tests, and why: `<!-- long: WHY -->` (`make docs-check` runs it) or
-`<!-- not run: WHY -->`. `<!-- file: NAME -->` writes the block into that file instead. In the first lines of a page, `<!-- page not run: WHY -->` says it of all its blocks.
+`<!-- not run: WHY -->`. `<!-- file: NAME -->` writes the block into that file instead.
+In the first lines of a page, `<!-- page not run: WHY -->` says it of all its blocks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from nearfar.cli import main
 
@@ -21,7 +25,8 @@ SHOWN = ("text", "yaml", "json")
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>long|not run|file): (?P<why>.*?) -->\n)?"
-    r"(?:^```(?P<language>\w*)\n(?P<fenced>.*?)^```$|(?:(?<=\n\n)|(?<=-->\n))(?P<indented>(?:^    (?:nearfar|python|torchrun) [^\n]*\n)+))",
+    r"(?:^```(?P<language>\w*)\n(?P<fenced>.*?)^```$|"
+    r"(?:(?<=\n\n)|(?<=-->\n))(?P<indented>(?:^    (?:nearfar|python|torchrun) [^\n]*\n)+))",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -79,5 +84,28 @@ def run(some: list[Block], *, long: bool = False) -> None:
         for words in lines(block.code):
             assert words[0] == "nearfar", f"{block}: {shlex.join(words)} is no call of nearfar: mark the block"
             assert main(words[1:]) == 0, f"{block}: {shlex.join(words)}"
-            for flag, path in zip(words, words[1:], strict=False):
+            for flag, path in pairwise(words):
                 assert flag not in ("--out", "--save", "--page") or Path(path).exists(), f"{block}: no {path}"
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    """Have commands end where they would open files, by an exception of this type: flags, values and what is named are
+    known to be right then."""
+
+    class Parsed(Exception):
+        pass
+
+    def stop(*args: object, **options: object) -> None:
+        raise Parsed
+
+    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # so that the command line lets the exception through
+    monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
+    monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
+    monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.modalities.audio.doctor.examine", stop)
+    monkeypatch.setattr("nearfar.report.beside.beside", stop)
+    monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
+    monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
+    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
+    return Parsed

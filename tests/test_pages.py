@@ -9,23 +9,28 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks import commands
+from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
-from tests.snippets import DOCS, ROOT, Block, blocks, run
+from tests.snippets import DOCS, ROOT, Block, blocks, lines, run, stopped
 
 GENERATED = "methods"
 """Of the pages of methods the one block is a call on DATA: tests/benchmarks/test_pages.py holds them to the methods."""
 START, EMBEDDINGS = DOCS / "index.md", DOCS / "embeddings.md"
 COMMAND_PAGES = [
-    DOCS / "commands" / f"{name}.md" for names in commands.GROUPS.values() for name in names if name in commands.EXAMPLES
+    DOCS / "commands" / f"{name}.md"
+    for names in commands.GROUPS.values()
+    for name in names
+    if name in commands.EXAMPLES
 ]
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] != GENERATED]
-OTHERS = [path for path in PAGES if path != START and path not in COMMAND_PAGES and any(not b.mark for b in blocks(path))]
+OTHERS = [
+    path for path in PAGES if path != START and path not in COMMAND_PAGES and any(not b.mark for b in blocks(path))
+]
 LINKED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
@@ -35,7 +40,7 @@ def stand(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the start page was gone through."""
     folder, before = tmp_path_factory.mktemp("started"), Path.cwd()
     os.chdir(folder)
@@ -44,7 +49,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         os.chdir(before)
     stand(folder)
-    yield folder
+    return folder
 
 
 def test_the_examples_of_the_commands_run_one_after_the_other(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,13 +62,26 @@ def test_the_examples_of_the_commands_run_one_after_the_other(started: Path, mon
 
 
 @pytest.mark.parametrize("page", OTHERS, ids=lambda path: path.relative_to(DOCS).as_posix())
-def test_the_code_of_a_page_runs(
-    page: Path, started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_of_a_page_runs(page: Path, started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(started / "shapes", tmp_path / "shapes")
     shutil.copytree(started / "runs" / "first", tmp_path / "runs" / "first")
     monkeypatch.chdir(tmp_path)
     run(blocks(page))
+
+
+LONG = [block for page in PAGES for block in blocks(page) if block.mark == "long"]
+
+
+@pytest.mark.parametrize("block", LONG, ids=str)
+def test_a_call_that_is_long_is_one_all_the_same(block: Block, started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to where it would open its data."""
+    monkeypatch.chdir(started)
+    stop = stopped(monkeypatch)
+    for words in lines(block.code):
+        if words[1] == "generate":  # of a run that the call before it would have trained
+            continue
+        with pytest.raises(stop):
+            main(words[1:])
 
 
 def test_what_is_not_run_says_why() -> None:
@@ -147,7 +165,7 @@ def test_no_word_of_a_help_is_lost_on_its_page(name: str) -> None:
     words = re.compile(r"[\w-]{3,}")
     lost = set(words.findall(commands.told(name, "--help"))) - set(words.findall(commands.page(name)))
     of_boxes = {"usage", "positional", "arguments", "options", "settings", "required"}
-    assert lost <= of_boxes | set("--help show this help message and exit".split())
+    assert lost <= of_boxes | {"--help", "show", "this", "help", "message", "and", "exit"}
 
 
 def test_there_is_a_page_for_every_command_and_no_other() -> None:

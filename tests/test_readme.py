@@ -11,7 +11,7 @@ import pytest
 
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
-from tests.snippets import blocks, run
+from tests.snippets import blocks, run, stopped
 from tests.tiny import folder
 
 ROOT = Path(__file__).parents[1]
@@ -74,23 +74,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
         assert main(words) == 0
         return
 
-    class Parsed(Exception):
-        pass
-
-    def stop(*args: object, **options: object) -> None:
-        raise Parsed
-
-    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # so that the command line lets the exception through
-    monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
-    monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
-    monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.modalities.audio.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.report.beside.beside", stop)
-    monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
-    monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
-    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
-    with pytest.raises(Parsed):
+    with pytest.raises(stopped(monkeypatch)):
         main(words)
 
 

@@ -97,7 +97,11 @@ def test_the_start_page_is_light(browser: Any, site: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("hard negatives", "guides/sentences|faq|methods/"), ("SwAV", "methods/swav"), ("--micro-batch", "guides/large|train")],
+    [
+        ("hard negatives", "guides/sentences|faq|methods/"),
+        ("SwAV", "methods/swav"),
+        ("--micro-batch", "guides/large|train"),
+    ],
 )
 def test_search_finds(browser: Any, site: Path, words: str, found: str) -> None:
     show(browser, site / "index.html")
