@@ -180,9 +180,9 @@ def train() -> str:
     boxes = taken_apart(told("train", "simclr", "--help"))[2]
     text = f"```text\n{told('train', '--help').rstrip()}\n```\n\n{example('train')}"
     text += (
-        "\nThe flags of a method stand on [its page](../methods/README.md). Defaults are those of the recipe that suits "
-        "the data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train METHOD DATA --help` "
-        "shows those for yours.\n"
+        "\nThe flags of a method stand on [its page](../methods/README.md). Defaults are those of the recipe "
+        "that suits the data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train METHOD "
+        "DATA --help` shows those for yours.\n"
     )
     text += f"\n## Where to read and where to write\n\n{table(boxes['place options'])}\n"
     shared = boxes["settings options"]
@@ -212,8 +212,8 @@ def index() -> str:
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
     lines = [
         f"{MADE}# The commands\n",
-        "Each page has the words of `nearfar COMMAND --help`, and an example that runs. Exit status: 0 done, 2 a mistake",
-        "in the call, the data or the machine, 1 a bug, 130 stopped. A file that is there stays, unless",
+        "Each page has the words of `nearfar COMMAND --help`, and an example that runs. Exit status: 0 done, 2 a",
+        "mistake in the call, the data or the machine, 1 a bug, 130 stopped. A file that is there stays, unless",
         "`--force` is given.",
     ]
     for title, names in GROUPS.items():
