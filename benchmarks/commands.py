@@ -181,8 +181,8 @@ def train() -> str:
     text = f"```text\n{told('train', '--help').rstrip()}\n```\n\n{example('train')}"
     text += (
         "\nThe flags of a method stand on [its page](../methods/README.md). Defaults are those of the recipe "
-        "that suits the data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train METHOD "
-        "DATA --help` shows those for yours.\n"
+        "that suits the data; where it goes by the samples, those for 5,000 images are shown, and `nearfar train "
+        "METHOD DATA --help` shows those for yours.\n"
     )
     text += f"\n## Where to read and where to write\n\n{table(boxes['place options'])}\n"
     shared = boxes["settings options"]
