@@ -3,42 +3,62 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test newest check learn compare cost pages bench clean
+.PHONY: help demo test newest check docs docs-serve docs-check learn compare cost pages bench clean
 
-demo: $(READY)
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY)  ## install, train for a minute or two on drawings, and show what was learned
 	$(BIN)/nearfar demo
 
 # Two processes of one thread each: the networks are tiny, and threads would wait for each other.
-test: $(READY)
+test: $(READY)  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The same tests with the newest versions of everything, beside those of constraints.txt.
-newest: $(READY)
+newest: $(READY)  ## run all tests with the newest versions of everything
 	@UV=$$(command -v uv || echo $(BIN)/uv); \
 	  $$UV venv --quiet --clear --python $(BIN)/python .newest-venv && \
 	  $$UV pip install --quiet --upgrade --python .newest-venv/bin/python -e '.[dev]'
 	OMP_NUM_THREADS=1 .newest-venv/bin/python -m pytest -n 2 --dist worksteal
 
-check: $(READY)
+check: $(READY)  ## formatter, linter, types and import rules
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_layout.py
 
-learn: $(READY)
+# Strict: a link, an anchor or a page that is not there is an error. The pages stand in site/, and open from there without a server.
+docs: .venv/.docs  ## build the documentation into site/
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: .venv/.docs  ## serve the documentation, and build it again when a page changes
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-check: docs  ## run every block of code of the pages, the long ones too, and open the site in a browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.test_pages
+	$(BIN)/python -m pytest -q -n 0 tests/test_site.py
+
+.venv/.docs: $(READY)
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+learn: $(READY)  ## train every method on drawings, a minute each
 	$(BIN)/python -m benchmarks.learn
 
-compare: $(READY)
+compare: $(READY)  ## six methods on CIFAR-10 at equal budget
 	$(BIN)/python -m benchmarks.compare
 
-cost: $(READY)
+cost: $(READY)  ## time and memory of a step of each method
 	$(BIN)/python -m benchmarks.cost
 
-pages: $(READY)
+pages: $(READY)  ## write the pages of the methods and the commands
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.commands
 
 # The other libraries live in an environment of their own. make bench ARGS="losses --threads 1 --quick"
-bench: .bench-venv/.ready
+bench: .bench-venv/.ready  ## measure speed and memory beside other libraries
 	.bench-venv/bin/python -m benchmarks.bench $(ARGS)
 
 .bench-venv/.ready: $(READY) benchmarks/bench/peers.txt
@@ -60,5 +80,5 @@ $(READY): pyproject.toml constraints.txt
 	  $$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-clean:
-	rm -rf .venv .newest-venv build dist .ruff_cache .hypothesis
+clean:  ## remove what was installed and built
+	rm -rf site .venv .newest-venv build dist .ruff_cache .hypothesis

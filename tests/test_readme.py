@@ -11,13 +11,14 @@ import pytest
 
 from nearfar.cli import main
 from nearfar.cli.main import COMMANDS
+from tests.snippets import blocks, run, stopped
 from tests.tiny import folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+PYTHON = [block for block in blocks(ROOT / "README.md") if block.language == "python"]
 SHELL = [
     *(
         line
@@ -48,7 +49,8 @@ def test_the_readme_shows_python_and_commands() -> None:
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_python_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(PYTHON[number], f"README.md, block {number + 1}", "exec"), {"__name__": "readme"})
+    assert not PYTHON[number].mark
+    run([PYTHON[number]])
 
 
 @pytest.mark.parametrize("words", NEARFAR, ids=" ".join)
@@ -72,25 +74,7 @@ def test_a_command_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.
         assert main(words) == 0
         return
 
-    class Parsed(Exception):
-        pass
-
-    def stop(*args: object, **options: object) -> None:
-        raise Parsed
-
-    monkeypatch.setenv("NEARFAR_TRACEBACK", "1")  # so that the command line lets the exception through
-    monkeypatch.setattr("nearfar.training.job.train", stop)  # train, demo
-    monkeypatch.setattr("nearfar.modalities.image.kind.ImageKind.views", stop)  # views
-    monkeypatch.setattr("nearfar.modalities.image.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.modalities.table.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.modalities.audio.doctor.examine", stop)
-    monkeypatch.setattr("nearfar.report.beside.beside", stop)
-    monkeypatch.setattr("nearfar.studies.base.Study.answer", stop)  # compare, helps
-    monkeypatch.setattr("nearfar.report.runs.find", stop)
-    monkeypatch.setattr("nearfar.report.card.write_card", stop)
-    monkeypatch.setattr("nearfar.run.load", stop)  # embed, evaluate, finetune, report, export
-    monkeypatch.setattr("nearfar.fewlabels.classifier.Classifier.__init__", stop)  # predict, distill
-    with pytest.raises(Parsed):
+    with pytest.raises(stopped(monkeypatch)):
         main(words)
 
 
