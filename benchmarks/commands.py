@@ -26,9 +26,9 @@ WIDE = "400"
 GROUPS = {
     "Before training": ("doctor", "views", "methods", "helps"),
     "Training": ("demo", "train", "compare"),
-    "What came out": ("evaluate", "report", "look", "checkpoints", "transfer"),
+    "What came out": ("evaluate", "report", "look", "checkpoints", "transfer", "runs", "card"),
     "Few labels": ("label-plan", "finetune", "predict", "distill"),
-    "Using it": ("embed", "search", "duplicates", "outliers", "curate", "suspects", "generate", "export"),
+    "Using it": ("embed", "search", "duplicates", "outliers", "curate", "explore", "suspects", "generate", "export"),
 }
 """The commands in the order in which one comes to them."""
 
@@ -51,6 +51,8 @@ EXAMPLES: dict[str, str] = {
     "report": "nearfar report runs/first",
     "look": "nearfar look runs/first shapes",
     "checkpoints": "nearfar checkpoints runs/kept",
+    "runs": "nearfar runs runs --page runs.html",
+    "card": "nearfar card runs/first",
     "transfer": LONG.format("it measures two runs by several protocols")
     + "nearfar transfer runs/first runs/kept --to sets --out studies/transfer",
     "label-plan": "nearfar label-plan runs/first shapes --count 8 --out plan.csv",
@@ -62,6 +64,7 @@ EXAMPLES: dict[str, str] = {
     "duplicates": "nearfar duplicates vectors --threshold 0.98 --save groups.csv",
     "outliers": "nearfar outliers vectors --save far.csv",
     "curate": "nearfar curate vectors --keep 20 --out curated.csv",
+    "explore": "nearfar explore vectors --out map.html",
     "suspects": "nearfar suspects runs/first shapes --labels folders --save wrong.csv",
     "generate": LONG.format("it trains a generator")
     + "nearfar train contragan shapes --labels folders --size 32 --encoder biggan8 --width 8 --epochs 2 --batch 16 "

@@ -277,7 +277,7 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
             f"{plan.method!r} must know where in the sample each view lies, and --views {settings.views} do not tell: "
             "choose other views of images"
         )
-    if method.one_size and len({view.size for view in getattr(views, "views", ())}) > 1:
+    if method.one_size and len({getattr(view, "size", 0) for view in getattr(views, "views", ())}) > 1:
         raise UserError(
             f"{plan.method!r} wants views of one size, and --views {plan.settings.views} make large and small ones: "
             "leave --crops out, or choose other views"
