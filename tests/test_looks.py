@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from nearfar import looks
 from nearfar.batch import MISSING
 from nearfar.files import replace_json
 from nearfar.looking import LOOKS
 from nearfar.looking.pairs import gradient_shares
 from nearfar.looks import look
-from nearfar.report.look import SECTIONS
+from nearfar.report.look import SECTIONS, Seen
 from nearfar.report.page import page
 from nearfar.report.record import check_look, read
 from nearfar.run import Run, fit, load
@@ -48,6 +50,34 @@ def test_nothing_is_written_and_the_encoder_is_as_it_was(run: Run, looked: dict[
     assert not any(part.training or part._forward_hooks for part in run.encoder.modules())
     kinds = [section["kind"] for section in look(run, (tiny_images(40), np.arange(40) % 4), ["clusters"])["sections"]]
     assert kinds == ["clusters"]
+
+
+def test_samples_are_embedded_where_the_run_computes_and_looked_at_on_the_cpu(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, met = torch.device("cpu", 0), []  # is another device than "cpu" by its name
+    mine = load(run.path).on("cpu:0", 7)
+    mine.encoder.register_forward_hook(lambda _, given, out: met.append((mine.device, len(out))))
+
+    def failing(seen: Seen, kinds: object) -> list:
+        assert mine.device == torch.device("cpu")
+        raise KeyError
+
+    monkeypatch.setattr(looks, "sections", failing)
+    with pytest.raises(KeyError):
+        look(mine, tiny_images(20))
+    assert met == [(other, 7), (other, 7), (other, 6)]
+    assert (mine.device, mine.batch) == (other, 7)
+
+
+def test_what_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("L", (16, 16), 20 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    said: list[str] = []
+    content = look(load(run.path).reading({"max_bad": 0.1}), str(tmp_path), ["kernels"], say=said.append)
+    assert content["data"].startswith("11 images")
+    assert any("1 file could not be read" in text and "5.png" in text for text in said)
 
 
 def test_retrieval_shows_the_best_and_the_worst_queries(run: Run, looked: dict[str, dict]) -> None:
