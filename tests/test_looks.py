@@ -21,6 +21,7 @@ from nearfar.report.look import SECTIONS, Seen
 from nearfar.report.page import page
 from nearfar.report.record import check_look, read
 from nearfar.run import Run, fit, load
+from tests.methods.small import form
 from tests.tiny import SETTINGS, tiny_images
 
 
@@ -104,6 +105,38 @@ def test_the_share_of_a_negative_is_that_at_the_temperature_of_the_method(run: R
         for near in query["neighbors"]:
             assert near["similarity"] == pytest.approx(float(cosine[0, int(near["name"])]), abs=1e-3)
             assert near["remark"] == f"{100 * float(share[0, int(near['name'])]):.2f} %"
+
+
+def test_where_labels_pull_only_other_classes_are_negatives(tmp_path: Path) -> None:
+    data = tiny_images(24), np.arange(24) % 4
+    run = load(fit(data, "supcon", out=tmp_path / "run", say=lambda _: None, **SETTINGS).path)
+    (negatives,) = look(run, data, ["negatives"])["sections"]
+    assert all(near["label"] != q["label"] for q in negatives["grid"]["queries"] for near in q["neighbors"])
+    assert negatives["protocol"]["negatives"] == "18"
+    assert f"{100 / 18:.2f} %" in negatives["finding"]
+
+
+def test_one_sample_has_no_others(run: Run) -> None:
+    missing = {section["kind"]: section["missing"] for section in look(run, tiny_images(1))["sections"]}
+    assert all("takes others" in missing[name] for name in ("similarity", "neighbors", "negatives"))
+    assert missing["kernels"] == missing["features"] == missing["positives"] == ""
+
+
+def test_a_head_of_cells_is_not_given_rows(run: Run) -> None:
+    method = form("pixpro").build()
+    rows = torch.randn(3, method.encoder.dim)
+    seen = Seen(
+        kind=run.kind,
+        encoder=method.encoder,
+        untrained=method.encoder,
+        samples=run.open(tiny_images(3)),
+        features=rows,
+        method=method,
+        settings=run.settings,
+        made=run.made,
+        seed=0,
+    )
+    assert seen.contrasted == (rows, "the representation")
 
 
 def test_clusters_hold_what_is_nearest_to_their_middle(looked: dict[str, dict]) -> None:
