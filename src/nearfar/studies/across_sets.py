@@ -34,7 +34,7 @@ class Told:
 
     cells: by row, data set and title.  sets, trained, raw: names, in order.
     untrained, architecture: of each untrained row, and of each run, what runs of one untrained row have in common.
-    groups: of the tested samples of each data set, None where there are none.
+    groups: of tested samples, by the digest `of` them and their labels; None where there are none.
     refused: by data set and run, why it was not measured.  seen: likewise, how many of how many tested samples were in
     pre-training, and in what way.  own: of runs, the data of their pre-training and accuracies on them, by title.
     """
@@ -144,9 +144,11 @@ def _gain(told: Told, name: str, title: str, ours: str, theirs: str) -> dict[str
     one, other = told.cell(ours, name, title), told.cell(theirs, name, title)
     if one is None or other is None:
         return None
-    paired = one["of"] == other["of"] and "right" in one and "right" in other
+    if paired := one["of"] == other["of"] and "right" in one and "right" in other:
+        right, over, group = unpacked(one["right"]), unpacked(other["right"]), told.groups.get(one["of"])
+        seeds = {len(right), len(over)}
+        paired = len(seeds) == 1 or 1 in seeds  # two of three seeds have no partners among the three
     if paired:
-        right, over, group = unpacked(one["right"]), unpacked(other["right"]), told.groups.get(name)
         units = None if group is None else torch.tensor(group[: right.shape[1]])
         gain = of_answers(right, over=over, group=units)
     else:
