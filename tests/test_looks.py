@@ -159,13 +159,14 @@ def test_the_report_shows_the_sections_and_only_pictures_that_are_inside(run: Ru
     path = run.path / "results" / "look.json"
     path.parent.mkdir(exist_ok=True)
     sections = json.loads(json.dumps([looked["features"], looked["negatives"], looked["attention"]]))
-    content = {"run": "r", "checkpoint": "last", "data": "d", "sections": sections}
+    content = {"run": "r", "checkpoint": 17, "data": "seen of d", "sections": sections}
     sections[0]["rows"][0]["pictures"][0] |= {"uri": "https://elsewhere/x.png", "alt": '"><script>alert(1)</script>'}
     replace_json(path, content)
     text = page(read(run.path))
     for name in ("look-features", "look-negatives", "look-missing"):
         assert f'id="{name}"' in text
     assert "elsewhere" not in text
+    assert text.count("seen of d") == text.count("checkpoint 17") == 2  # under each section that is there
     assert "<script>alert" not in text
     for picture in re.findall(r"<img [^>]*>", text):
         assert 'alt="' in picture

@@ -133,7 +133,7 @@ def _looked(
         made = sections(seen, kinds)
     return {
         "sections": made,
-        "run": run.path.name,
+        "run": run.path.name + (f", tower {run.tower}" if run.tower else ""),
         "checkpoint": run.checkpoint,
         "data": f"{counted(len(samples), run.kind.noun)} of {called}",
         "written": datetime.now(UTC).isoformat(),

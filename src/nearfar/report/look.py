@@ -437,8 +437,11 @@ class LookPage:
     sections: list[Section]
 
 
-def page_sections(content: Mapping[str, Any] | None) -> list[Section]:
-    """The sections of a stored result, as `nearfar.report.record` has read it."""
+def page_sections(content: Mapping[str, Any] | None, facts: Sequence[tuple[str, str]] = ()) -> list[Section]:
+    """The sections of a stored result, as `nearfar.report.record` has read it.
+
+    facts: that stand under each, where the page itself is not of them alone.
+    """
     return [
         Section(
             kind=one["kind"],
@@ -446,14 +449,21 @@ def page_sections(content: Mapping[str, Any] | None) -> list[Section]:
             finding=one["finding"],
             rows=one["rows"],
             gallery=None if one["grid"] is None else neighbor_gallery(one["grid"]),
-            protocol=protocol(one),
+            protocol=[*((name.lower(), value) for name, value in facts), *protocol(one)],
         )
         for one in (content or {"sections": []})["sections"]
     ]
 
 
+def source(content: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What a stored result is of: which run and checkpoint, and which data."""
+    if content is None:
+        return []
+    names = {"Run": "run", "Checkpoint": "checkpoint", "Looked at": "data"}
+    return [(title, str(content[name])) for title, name in names.items()]
+
+
 def write_page(path: Path, content: Mapping[str, Any], title: str) -> Path:
     """The page of a result, as `nearfar.report.record` gives it, in one move."""
-    facts = [("Run", content["run"]), ("Checkpoint", content["checkpoint"]), ("Looked at", content["data"])]
-    page = LookPage(title=title, facts=facts, sections=page_sections(content))
+    page = LookPage(title=title, facts=source(content), sections=page_sections(content))
     return write(path, "look.html", page, {})
