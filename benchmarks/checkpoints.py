@@ -385,7 +385,7 @@ def chosen(found: dict[str, Any]) -> dict[str, Any]:
     if not out:
         raise ValueError("runs on two data sets or more are needed to choose a score on some and try it on others")
     facts = {"measured": True, "scores": [], "runs": found["runs"], "checkpoints": CHECKPOINTS, "data": found["sets"]}
-    facts |= {"accuracy": by, "gain": out["gain"]._asdict(), "regret": out["regret"].mean}
+    facts |= {"accuracy": by, "picks": out["picks"], "gain": out["gain"]._asdict(), "regret": out["regret"].mean}
     facts |= {"regret_last": out["regret_last"].mean, "source": "python -m benchmarks.checkpoints --write"}
     if out["gain"].low > 0 and out["all"] in {*SCORES, "clid"}:
         facts |= {"scores": [out["all"]], "spearman": own["within"][out["all"]]["all"]._asdict()}

@@ -190,7 +190,7 @@ def summarized(source: str, methods: Sequence[str]) -> across_sets.Summary:
         for name in SETS:
             files = sorted(RESULTS.glob(path(source, method, 0, name).name.replace("seed0", "seed*")))
             if found := [json.loads(file.read_text())["values"] for file in files]:
-                cells.setdefault(method, {})[name] = joined(found, groups[name])
+                cells.setdefault(method, {})[name] = joined(found, groups[name], name)
     told = Told(
         cells=cells,
         sets=list(SETS),
@@ -211,16 +211,19 @@ def _group(name: str) -> list[int] | None:
     return json.loads(about.read_text())["group"] if about.exists() else None
 
 
-def joined(values: Sequence[dict[str, Cell]], group: list[int] | None) -> dict[str, Cell]:
+def joined(values: Sequence[dict[str, Cell]], group: list[int] | None, of: str) -> dict[str, Cell]:
     """The cells of several seeds as one: where answers are kept, those of all, with an interval over test images and
-    seeds; else the mean with an interval over seeds."""
+    seeds; else the mean with an interval over seeds.
+
+    of: the set, whose tested images are the same in all cells.
+    """
     made = {}
     for title in values[0]:
         cells = [one[title] for one in values]
         if all("right" in cell for cell in cells):
             right = torch.cat([unpacked(cell["right"]) for cell in cells])
             interval = of_answers(right, group=None if group is None else torch.tensor(group))
-            made[title] = {"right": packed(right), "of": cells[0]["of"]}
+            made[title] = {"right": packed(right), "of": of}
         elif len(cells) > 1:
             interval, made[title] = over_seeds([cell["accuracy"] for cell in cells], bounds=PERCENT), {"of": ""}
         else:

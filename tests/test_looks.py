@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from nearfar import looks
 from nearfar.batch import MISSING
 from nearfar.files import replace_json
 from nearfar.looking import LOOKS
 from nearfar.looking.pairs import gradient_shares
 from nearfar.looks import look
-from nearfar.report.look import SECTIONS
+from nearfar.report.look import SECTIONS, Seen
 from nearfar.report.page import page
 from nearfar.report.record import check_look, read
 from nearfar.run import Run, fit, load
+from tests.methods.small import form
 from tests.tiny import SETTINGS, tiny_images
 
 
@@ -50,6 +53,34 @@ def test_nothing_is_written_and_the_encoder_is_as_it_was(run: Run, looked: dict[
     assert kinds == ["clusters"]
 
 
+def test_samples_are_embedded_where_the_run_computes_and_looked_at_on_the_cpu(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, met = torch.device("cpu", 0), []  # is another device than "cpu" by its name
+    mine = load(run.path).on("cpu:0", 7)
+    mine.encoder.register_forward_hook(lambda _, given, out: met.append((mine.device, len(out))))
+
+    def failing(seen: Seen, kinds: object) -> list:
+        assert mine.device == torch.device("cpu")
+        raise KeyError
+
+    monkeypatch.setattr(looks, "sections", failing)
+    with pytest.raises(KeyError):
+        look(mine, tiny_images(20))
+    assert met == [(other, 7), (other, 7), (other, 6)]
+    assert (mine.device, mine.batch) == (other, 7)
+
+
+def test_what_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("L", (16, 16), 20 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    said: list[str] = []
+    content = look(load(run.path).reading({"max_bad": 0.1}), str(tmp_path), ["kernels"], say=said.append)
+    assert content["data"].startswith("11 images")
+    assert any("1 file could not be read" in text and "5.png" in text for text in said)
+
+
 def test_retrieval_shows_the_best_and_the_worst_queries(run: Run, looked: dict[str, dict]) -> None:
     found = looked["retrieval"]["grid"]["queries"]
     right = [sum(near["label"] == query["label"] for near in query["neighbors"]) for query in found]
@@ -76,6 +107,38 @@ def test_the_share_of_a_negative_is_that_at_the_temperature_of_the_method(run: R
             assert near["remark"] == f"{100 * float(share[0, int(near['name'])]):.2f} %"
 
 
+def test_where_labels_pull_only_other_classes_are_negatives(tmp_path: Path) -> None:
+    data = tiny_images(24), np.arange(24) % 4
+    run = load(fit(data, "supcon", out=tmp_path / "run", say=lambda _: None, **SETTINGS).path)
+    (negatives,) = look(run, data, ["negatives"])["sections"]
+    assert all(near["label"] != q["label"] for q in negatives["grid"]["queries"] for near in q["neighbors"])
+    assert negatives["protocol"]["negatives"] == "18"
+    assert f"{100 / 18:.2f} %" in negatives["finding"]
+
+
+def test_one_sample_has_no_others(run: Run) -> None:
+    missing = {section["kind"]: section["missing"] for section in look(run, tiny_images(1))["sections"]}
+    assert all("takes others" in missing[name] for name in ("similarity", "neighbors", "negatives"))
+    assert missing["kernels"] == missing["features"] == missing["positives"] == ""
+
+
+def test_a_head_of_cells_is_not_given_rows(run: Run) -> None:
+    method = form("pixpro").build()
+    rows = torch.randn(3, method.encoder.dim)
+    seen = Seen(
+        kind=run.kind,
+        encoder=method.encoder,
+        untrained=method.encoder,
+        samples=run.open(tiny_images(3)),
+        features=rows,
+        method=method,
+        settings=run.settings,
+        made=run.made,
+        seed=0,
+    )
+    assert seen.contrasted == (rows, "the representation")
+
+
 def test_clusters_hold_what_is_nearest_to_their_middle(looked: dict[str, dict]) -> None:
     for query in looked["clusters"]["grid"]["queries"]:
         similar = [near["similarity"] for near in query["neighbors"]]
@@ -96,13 +159,14 @@ def test_the_report_shows_the_sections_and_only_pictures_that_are_inside(run: Ru
     path = run.path / "results" / "look.json"
     path.parent.mkdir(exist_ok=True)
     sections = json.loads(json.dumps([looked["features"], looked["negatives"], looked["attention"]]))
-    content = {"run": "r", "checkpoint": "last", "data": "d", "sections": sections}
+    content = {"run": "r", "checkpoint": 17, "data": "seen of d", "sections": sections}
     sections[0]["rows"][0]["pictures"][0] |= {"uri": "https://elsewhere/x.png", "alt": '"><script>alert(1)</script>'}
     replace_json(path, content)
     text = page(read(run.path))
     for name in ("look-features", "look-negatives", "look-missing"):
         assert f'id="{name}"' in text
     assert "elsewhere" not in text
+    assert text.count("seen of d") == text.count("checkpoint 17") == 2  # under each section that is there
     assert "<script>alert" not in text
     for picture in re.findall(r"<img [^>]*>", text):
         assert 'alt="' in picture

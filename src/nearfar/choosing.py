@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nearfar.batch import MISSING
-from nearfar.errors import NotFound
+from nearfar.errors import NotFound, UserError
 from nearfar.evaluation.evaluate import evaluate_knn
 from nearfar.report.choice import checkpoints_table, scored
 from nearfar.run import Run, named
@@ -28,8 +28,9 @@ def checkpoints(
     labels; and the one that `checkpoint="auto"` is, with the reason as "note".
 
     data: labeled, on which the kNN accuracy of each is measured, as `Run.evaluate` does; without data it is that of the
-    probe, where there was one.
-    Raises FileNotFoundError where no checkpoint was kept, ValueError where data have no labels.
+    probe, where there was one. A checkpoint that is damaged or has collapsed is told, and has no accuracy.
+    Raises FileNotFoundError where no checkpoint was kept, ValueError where data have no labels or no checkpoint can be
+    measured.
     """
     there = by_epoch(run.path, run.config)
     metrics = Journal(run.path / "metrics.jsonl").read()
@@ -50,7 +51,13 @@ def checkpoints(
     group = samples.group if bool((samples.group != MISSING).any()) else None
     known, plain = {}, run.kind.plain(run.encoder)
     for epoch in there:
-        encoder = Run(run.path, epoch, run.tower, run.network, run.trust).encoder
-        made = evaluate_knn(probing.embed(encoder, plain, samples), samples.label, splits, group=group, seed=seed)
+        try:
+            features = probing.embed(Run(run.path, epoch, run.tower, run.network, run.trust).encoder, plain, samples)
+        except UserError as error:  # which is no reason not to choose among the others
+            say(f"epoch {epoch} is not measured: {error}")
+            continue
+        made = evaluate_knn(features, samples.label, splits, group=group, seed=seed)
         known[epoch] = {"value": made["accuracy"], "low": made["low"], "high": made["high"]}
+    if not known:
+        raise UserError(f"no checkpoint of {str(run.path)!r} can be measured, for the reasons above")
     return checkpoints_table(metrics, there, known, f" of {str(run.path)!r}, on {named(data)!r}")

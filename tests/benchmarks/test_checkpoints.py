@@ -64,6 +64,7 @@ def test_a_score_that_tells_is_chosen_and_what_it_gains_is_told() -> None:
     other = judged([result("cifar10", 0, nesum=wrong), result("omniglot", 0, nesum=wrong)])
     assert other["linear"]["left out"]["picks"] == {"cifar10": "last", "omniglot": "last"}
     assert (chosen(other)["scores"], chosen(other)["measured"]) == ([], True)
+    assert chosen(other)["picks"] == {"cifar10": "last", "omniglot": "last"}
     with pytest.raises(ValueError, match="two data sets"):
         chosen(judged(results[:3]))
 
@@ -112,3 +113,4 @@ def test_lines_and_data_are_as_many_as_are_told() -> None:
     assert (len(LINES), len(SETS)) == (12, 3)
     assert all(of.flags["epochs"] % checkpoints.CHECKPOINTS == 0 for of in SETS.values())
     assert {*choice.validated()} >= {"measured", "scores"}
+    assert choice.validated()["picks"].keys() == SETS.keys()

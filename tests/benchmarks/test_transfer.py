@@ -77,8 +77,8 @@ def test_seeds_are_joined() -> None:
         few = {"accuracy": float(right), "low": 0.0, "high": 9.0, "of": "x"}
         return {LINEAR: few | {"right": packed(torch.arange(100) < right)}, "1 label a class (%)": few}
 
-    made = joined([cell(40), cell(50)], None)
+    made = joined([cell(40), cell(50)], None, "x")
     assert [made[title]["accuracy"] for title in made] == pytest.approx([45, 45])
     assert made[LINEAR]["right"].startswith("2x100")
     assert "right" not in made["1 label a class (%)"]
-    assert joined([cell(40)], None)["1 label a class (%)"]["high"] == 9
+    assert joined([cell(40)], None, "x")["1 label a class (%)"]["high"] == 9

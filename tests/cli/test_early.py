@@ -149,7 +149,7 @@ EARLY = [
     ("embed run photos --out photos", "--out 'photos' holds other files"),
     ("embed run photos --out file/vectors.npz", "cannot be written"),
     ("report run few --data photos", "--data is drawn for one run"),
-    ("report run --labels labels.csv", "are of --data"),
+    ("report run --labels labels.csv", "is of --data"),
     ("report run --data nowhere", NOTHING),
     ("export run --checkpoint best", "has no best checkpoint"),
     ("export run --out run", "'run/encoder.safetensors' is there already"),

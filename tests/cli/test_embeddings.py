@@ -340,6 +340,8 @@ def test_suspects_are_written_with_pictures(here: Path, capsys: pytest.CaptureFi
         "embed run photos --out a.npz",
         "embed run photos --out a",
         "evaluate run photos --labels folders",
+        "look run photos --kind kernels",
+        "report run --data photos",
         "label-plan run photos --labels none",
         "finetune run photos --labels folders --out c",
         "suspects run photos --labels folders",

@@ -134,6 +134,9 @@ def test_report_with_and_without_data(copy: Path, data: Path, capsys: pytest.Cap
     assert main(["report", str(copy), "--data", str(data)]) == 0
     made = {path.stem for path in (copy / "results").iterdir()}
     assert made == {"map", "neighbors", "copies", "outliers", "look"}
+    for flag in (["--labels", "x.csv"], ["--label-column", "y"], ["--device", "cpu"], ["--batch", "9"]):
+        assert main(["report", str(copy), *flag]) == 2
+        assert f"{flag[0]} {flag[1] if flag[1] == '9' else repr(flag[1])} is of --data" in capsys.readouterr().err
 
 
 def test_look_writes_a_page_and_says_what_it_could_not(

@@ -23,6 +23,17 @@ class Pooled(nn.Module):
         return self.conv(x).mean((2, 3))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_layer_behind_it_may_work_in_place(frozen: bool) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    x, target = torch.randn(3, 1, 3, 3), torch.randn(3, 4)
+    cam = similarity_map(nn.Sequential(*parts), parts[0], x, target)
+    parts[1] = nn.ReLU(inplace=True)
+    net = nn.Sequential(*parts).requires_grad_(not frozen)
+    torch.testing.assert_close(similarity_map(net, parts[0], x, target), cam)
+
+
 def test_the_map_is_that_of_the_formula() -> None:
     net, x, target = Pooled(), torch.rand(3, 1, 3, 3), torch.randn(3, 2)
     a = net.conv(x).detach().requires_grad_()

@@ -100,10 +100,22 @@ def test_answers_are_paired_only_where_they_are_to_the_same_samples() -> None:
 
 def test_groups_are_drawn_together() -> None:
     alone = summarize(told({"a": [200], "b": [180]}))["behind"][LINEAR]["one"]["b"]
-    groups = {"one": [i // 100 for i in range(N)]}
+    groups = {"x": [i // 100 for i in range(N)], "y": None}
     together = summarize(told({"a": [200], "b": [180]}, groups=groups))["behind"][LINEAR]["one"]["b"]
     assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
     assert judged(of_answers(torch.arange(N) < 200, over=torch.arange(N) < 180)) == alone["judged"] == "ahead"
+
+
+def test_seeds_without_partners_are_not_paired() -> None:
+    """As where a run of some seeds is not through yet."""
+
+    def seeds(count: int, right: int) -> Cell:
+        return cell(right) | {"right": packed((torch.arange(N) < right).expand(count, N))}
+
+    cells = {row: {"one": {LINEAR: seeds(count, 200)}} for row, count in (("a", 3), ("b", 2), ("raw", 1))}
+    made = summarize(told({"a": [200], "b": [200], "raw": [200]}, cells=cells))
+    assert not made["behind"][LINEAR]["one"]["b"]["paired"]
+    assert made["over"]["a"]["one"][LINEAR]["raw"]["paired"]
 
 
 def test_mean_ranks_are_over_the_data_sets_on_which_all_were_measured() -> None:

@@ -123,6 +123,9 @@ def test_it_measures_every_way_and_goes_on_where_it_was(data: str, weights: str,
     assert all(len(values) == 2 for cells in measured.values() for values in cells.values())
     assert study.measured["tested"] == 10  # a stratified fifth of 48, as the labels name no split
     assert study.measured["tested_in_pretraining"] == 0
+    told = study.sentences()
+    study.measured["tested_in_pretraining"] = 3  # as by a run that has seen them
+    assert "3 of the 10 tested samples were in the pre-training" in study.sentences()[len(told)]
     run = Run(tmp_path / "helps" / "pretrained")
     assert run.config["samples"] == 38
     assert run.config["made"]["classes"] == []

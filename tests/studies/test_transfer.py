@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nearfar.cli import main
 from nearfar.run import Run, fit
@@ -108,6 +109,26 @@ def test_numbers_are_those_of_evaluate(place: Path, tmp_path: Path) -> None:
             assert [cells[title][end] for end in ("mean", "low", "high")] == [
                 table[theirs][name][end] for end in ("value", "low", "high")
             ]
+
+
+def test_what_is_tested_is_known_by_name(place: Path) -> None:
+    """Two runs that cannot read different files of a class have other samples at the same positions."""
+    run = Run(place / "runs" / "a")
+    whole = run.open((tiny_images(48), np.arange(48) // 12))
+    parts = [whole.subset([i for i in range(48) if i != left]) for left in (0, 4, 0)]
+    first, second, again = (transfer.opened(run, some, labels=None, label_column="", seed=0) for some in parts)
+    assert torch.equal(first.tested, second.tested)
+    assert torch.equal(first.samples.label, second.samples.label)
+    assert first.tests == again.tests != second.tests
+
+
+def test_own_results_are_of_the_checkpoint_that_is_asked_for(place: Path, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(place / "runs" / "a", tmp_path / "a"))
+    table = run.evaluate(str(place / "sets" / "bars.npz"))
+    assert transfer.own_result(run) is not None
+    table["protocol"]["checkpoint"] = 1
+    run.write(table["name"], table)
+    assert transfer.own_result(run) is None
 
 
 def test_a_cell_is_measured_once(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nearfar
+from nearfar import choosing
 from nearfar.cli import main
 from nearfar.evaluation import scores
 from nearfar.evaluation.scores import PREFIX, SCORES
@@ -145,6 +146,25 @@ def test_auto_is_what_the_validated_score_says(
     assert choice.choice(lines, [1, 2, 3]) == choice.Choice(3, ["RankMe"])
     assert choice.choice(lines, [1, 2]) == choice.Choice(2, ["RankMe"])
     assert choice.choice(lines, [1]) is None
+
+
+def test_a_checkpoint_that_is_no_good_does_not_hide_the_others(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    collapsed = read(copy / "checkpoints" / "epoch-000002.pt")
+    for name, value in collapsed["method"].items():
+        if name.startswith("encoder.") and value.is_floating_point():
+            value.zero_()
+    writing.write(copy / "checkpoints" / "epoch-000002.pt", collapsed)
+    (copy / "checkpoints" / "epoch-000004.pt").write_bytes(b"no")
+    table = choosing.checkpoints(load(copy), str(data))
+    known = {row["name"]: "kNN (%)" in row["values"] for row in table["rows"]}
+    assert known == {"epoch 2": False, "epoch 4": False, "epoch 5": True}
+    assert main(["checkpoints", str(copy), str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert "epoch 2 is not measured" in shown
+    assert "epoch-000004.pt' is damaged" in shown
 
 
 def test_a_run_without_kept_checkpoints_says_how_to_have_some(

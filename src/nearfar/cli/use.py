@@ -141,7 +141,7 @@ class Checkpoints(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(OfRun):
+class Report(OfRun, OnDevice):
     """One self-contained HTML page about a run, or about two side by side. With --data, that of one run also gets a map
     of embeddings, nearest neighbors, copies and outliers."""
 
@@ -157,7 +157,7 @@ class Report(OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LookAt(OfRun):
+class LookAt(OfRun, OnDevice):
     """What a run has learned, to be looked at: one self-contained HTML page. What is not possible says why."""
 
     run: RunArg
@@ -299,8 +299,10 @@ def report(argv: list[str]) -> int:
     asked = parsed(Report, "report", argv)
     if asked.beside and asked.data:
         raise UserError("--data is drawn for one run, and two are named: give one run, or leave --data out")
-    if asked.labels and not asked.data:
-        raise UserError(f"--labels {asked.labels!r} are of --data, and none are given")
+    own = {f.name for f in dataclasses.fields(Report) if getattr(asked, f.name) != f.default}
+    if not asked.data and (idle := sorted(own - {"run", "beside", "trust"})):
+        name = idle[0]
+        raise UserError(f"--{name.replace('_', '-')} {getattr(asked, name)!r} is of --data, and none are given")
     if asked.beside:
         from nearfar.report.beside import beside
 
@@ -311,7 +313,8 @@ def report(argv: list[str]) -> int:
 
     run = load(asked.run, trust=asked.trust).reading(asked.given())
     if asked.data:
-        looks.show(run, asked.data, labels=asked.labels or None, label_column=asked.label_column)
+        run.on(asked.device, asked.batch)
+        looks.show(run, asked.data, labels=asked.labels or None, label_column=asked.label_column, say=print)
     print(f"Report: {run.report(print)}")
     return 0
 
@@ -324,10 +327,10 @@ def look(argv: list[str]) -> int:
     from nearfar import looks
 
     run = opened(asked.run, asked.checkpoint, tower=asked.tower, trust=asked.trust).reading(asked.given())
+    run.on(asked.device, asked.batch)
+    own = {"labels": asked.labels or None, "label_column": asked.label_column}
     with nullcontext() if asked.out else owned(run.path):
-        content = looks.look(
-            run, asked.data, asked.kind, labels=asked.labels or None, label_column=asked.label_column, seed=asked.seed
-        )
+        content = looks.look(run, asked.data, asked.kind, **own, seed=asked.seed, say=print)
         if not asked.out:
             run.write("look", content)
         page = looks.page(run, content, Path(asked.out or run.path / "look.html"))

@@ -63,7 +63,7 @@ def _at(encoder: nn.Module, layer: nn.Module | None, view: Any, target: Tensor) 
 
     def keep(_: nn.Module, __: Any, out: Tensor) -> Tensor:
         given.append(out if out.requires_grad else out.detach().requires_grad_())
-        return given[-1]
+        return given[-1].clone()  # which a layer behind it may change in place
 
     hook = None if layer is None else layer.register_forward_hook(keep)
     try:

@@ -4,13 +4,14 @@ Which scores are gone by, and how far they can be trusted, is in `choice.json`, 
 writes from its results:
 
     {"measured": true, "scores": ["lidar"], "runs": 36, "checkpoints": 8, "data": ["cifar10", ...],
-     "accuracy": "linear probe", "spearman": {"mean": ..., "low": ..., "high": ...}, "gain": {"mean": ..., ...},
-     "regret": ..., "regret_last": ...}
+     "accuracy": "linear probe", "spearman": {"mean": ..., "low": ..., "high": ...},
+     "picks": {"cifar10": "lidar", ...}, "gain": {"mean": ..., ...}, "regret": ..., "regret_last": ...}
 
 scores: of several the mean rank is gone by; none where no score was seen to choose better than the last checkpoint.
-spearman: of the score and the accuracy, over the checkpoints of a run, where a score is gone by.  gain: points of
-accuracy over the last checkpoint, where the score was chosen on other data.  regret: points below the best checkpoint
-by labels.
+spearman: of the score and the accuracy, over the checkpoints of a run, where a score is gone by.  picks: for each data
+set, the score that had done best on the others; "last" or "loss" where none had done better than the last checkpoint or
+the training loss.  gain: points of accuracy over the last checkpoint by these.  regret: points below the best
+checkpoint by labels.
 """
 
 from __future__ import annotations
@@ -67,12 +68,6 @@ def choice(metrics: Sequence[Mapping[str, Any]], there: Collection[int]) -> Choi
     order = together(worths, names)
     best = max(zip(order, found, strict=True))[1]
     return Choice(best, [CLID if name == "clid" else SCORES[name].title for name in names])
-
-
-def kept(metrics: Sequence[Mapping[str, Any]], files: Collection[str]) -> set[int]:
-    """The epochs that were scored and whose checkpoint is among some files, by their names."""
-    step_of = {round(line["epoch"]): line["step"] for line in metrics if is_scored(line)}
-    return {e for e, step in step_of.items() if {f"epoch-{e:06d}.pt", f"step-{step:09d}.pt"} & {*files}}
 
 
 def checkpoints_table(

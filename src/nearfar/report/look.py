@@ -92,13 +92,19 @@ class Seen:
 
     def projected(self, features: Tensor) -> tuple[Tensor, str]:
         head = getattr(self.method, "projector", None)
-        if isinstance(self.method, str) or not isinstance(head, torch.nn.Module):
+        if isinstance(self.method, str) or not isinstance(head, torch.nn.Module) or not _takes(head, features.shape[1]):
             return features, "the representation"
         with torch.no_grad():
             return torch.cat([head(rows).float() for rows in features.split(1024)]), "the embedding behind the head"
 
     def name(self, i: int) -> str:
         return self.tiles.names[int(i)]
+
+
+def _takes(head: torch.nn.Module, dim: int) -> bool:
+    """Whether a head takes rows of a width: that of PixPro is of the cells of maps, which may be of another."""
+    widths = [part.in_features for part in head.modules() if isinstance(part, torch.nn.Linear)]
+    return not widths or widths[0] == dim
 
 
 def kernels(seen: Seen) -> dict[str, Any]:
@@ -157,6 +163,7 @@ def attention(seen: Seen) -> dict[str, Any]:
 
 def similarity(seen: Seen) -> dict[str, Any]:
     """What makes some samples similar to their nearest neighbor, and to the sample that is farthest."""
+    _insist_others(seen)
     unit = unit_rows(seen.features)
     cosine = (unit[seen.few] @ unit.T).scatter(1, seen.few[:, None], torch.nan)  # n x N
     ends = [("nearest", cosine.nan_to_num(-2).argmax(1)), ("farthest", cosine.nan_to_num(2).argmin(1))]
@@ -183,8 +190,14 @@ def similarity(seen: Seen) -> dict[str, Any]:
     return {"rows": rows, "protocol": {"target": "cosine of the representations", "of": "the last maps or tokens"}}
 
 
+def _insist_others(seen: Seen) -> None:
+    if len(seen.samples) < 2:
+        raise UserError(f"what is near and far takes others, and one {seen.tiles.noun} is looked at")
+
+
 def neighbors(seen: Seen) -> dict[str, Any]:
     """Some samples and those nearest to them."""
+    _insist_others(seen)
     grid = neighbor_grid(seen.features, seen.tiles, seed=seen.seed)
     return {"grid": grid, "protocol": grid["protocol"]}
 
@@ -266,6 +279,7 @@ def positives(seen: Seen, most: int = 256) -> dict[str, Any]:
 
 def negatives(seen: Seen, anchors: int = 6, count: int = 7) -> dict[str, Any]:
     """The samples that lie nearest to others as if they were views of them, and by how much they are pushed."""
+    _insist_others(seen)
     z, what = seen.contrasted
     labels = bool(seen.made["needs_labels"])  # those of a class are then positives of each other
     group = seen.samples.label if labels else seen.samples.group
@@ -274,20 +288,21 @@ def negatives(seen: Seen, anchors: int = 6, count: int = 7) -> dict[str, Any]:
     for some in torch.arange(len(z)).split(512):
         share, cosine = gradient_shares(z, some, temperature=temperature or 1.0, group=group)
         best, at = cosine.topk(min(count, len(z) - 1), dim=1)
-        parts.append((best, at, share.gather(1, at)))
-    cosine, near, share = (torch.cat(column) for column in zip(*parts, strict=True))
+        parts.append((best, at, share.gather(1, at), cosine.isfinite().sum(1)))
+    cosine, near, share, pushing = (torch.cat(column) for column in zip(*parts, strict=True))
     chosen = suspicious_anchors(cosine[:, 0], near[:, 0], anchors)
     chosen = chosen[cosine[chosen].isfinite().all(1)]
     if not len(chosen):
         raise UserError(f"no {seen.tiles.noun} here has as many as {count} negatives")
-    others = len(z) - 1
+    fewest, most = int(pushing[chosen].min()), int(pushing[chosen].max())
+    many = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    even = _per_cent(float((1 / pushing[chosen]).mean()), 2)
     remarks = [[_per_cent(value, 2) for value in row] for row in share[chosen].tolist()] if temperature else ()
     grid = groups_of(seen.tiles, chosen, near[chosen], cosine[chosen], remarks=remarks)
     if temperature:
         finding = (
-            f"The percentage is the negative's share of the force that pushes the anchor away, among all {others:,} "
-            f"others, by a softmax at the temperature {temperature:g}; on average it is "
-            f"{_per_cent(1 / others, 2)}."
+            f"The percentage is the negative's share of the force that pushes the anchor away, among all its {many} "
+            f"negatives here, by a softmax at the temperature {temperature:g}; on average it is {even}."
         )
     else:
         none = f"{type(seen.method).__name__} pushes samples away by no softmax at one temperature"
@@ -298,7 +313,7 @@ def negatives(seen: Seen, anchors: int = 6, count: int = 7) -> dict[str, Any]:
     if not labels and bool(known.any()):
         false = _per_cent(float(wrong[known].float().mean()))
         finding += f" Of those shown {false} are of the anchor's own class: false negatives."
-    return {"grid": grid, "finding": finding, "protocol": {"cosine of": what, "negatives": others}}
+    return {"grid": grid, "finding": finding, "protocol": {"cosine of": what, "negatives": many}}
 
 
 def clusters(seen: Seen, shown: int = 6, count: int = 8) -> dict[str, Any]:
@@ -422,8 +437,11 @@ class LookPage:
     sections: list[Section]
 
 
-def page_sections(content: Mapping[str, Any] | None) -> list[Section]:
-    """The sections of a stored result, as `nearfar.report.record` has read it."""
+def page_sections(content: Mapping[str, Any] | None, facts: Sequence[tuple[str, str]] = ()) -> list[Section]:
+    """The sections of a stored result, as `nearfar.report.record` has read it.
+
+    facts: that stand under each, where the page itself is not of them alone.
+    """
     return [
         Section(
             kind=one["kind"],
@@ -431,14 +449,21 @@ def page_sections(content: Mapping[str, Any] | None) -> list[Section]:
             finding=one["finding"],
             rows=one["rows"],
             gallery=None if one["grid"] is None else neighbor_gallery(one["grid"]),
-            protocol=protocol(one),
+            protocol=[*((name.lower(), value) for name, value in facts), *protocol(one)],
         )
         for one in (content or {"sections": []})["sections"]
     ]
 
 
+def source(content: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What a stored result is of: which run and checkpoint, and which data."""
+    if content is None:
+        return []
+    names = {"Run": "run", "Checkpoint": "checkpoint", "Looked at": "data"}
+    return [(title, str(content[name])) for title, name in names.items()]
+
+
 def write_page(path: Path, content: Mapping[str, Any], title: str) -> Path:
     """The page of a result, as `nearfar.report.record` gives it, in one move."""
-    facts = [("Run", content["run"]), ("Checkpoint", content["checkpoint"]), ("Looked at", content["data"])]
-    page = LookPage(title=title, facts=facts, sections=page_sections(content))
+    page = LookPage(title=title, facts=source(content), sections=page_sections(content))
     return write(path, "look.html", page, {})

@@ -13,7 +13,7 @@ from nearfar.owner import owned
 from nearfar.report.confusion import Confusion, confusions
 from nearfar.report.gallery import Gallery, copies, found, neighbors, outliers
 from nearfar.report.html import render, write
-from nearfar.report.look import Section, page_sections
+from nearfar.report.look import Section, page_sections, source
 from nearfar.report.numbers import duration, flat
 from nearfar.report.record import Record, read
 from nearfar.report.results import Card, Results, ResultsTable, cards, class_tables, results
@@ -105,7 +105,7 @@ def page_data(record: Record) -> RunPage:
         neighbors=neighbors(record),
         found=found(record),
         written=record.written,
-        look=page_sections(record.look),
+        look=page_sections(record.look, source(record.look)),
         outliers=outliers(record),
         copies=copies(record),
         views=record.views,

@@ -18,11 +18,13 @@ from markupsafe import Markup
 from nearfar.evaluation.alarms import ROWS, Alarm, alarms
 from nearfar.evaluation.intervals import ALIKE, Interval, Judgement, apart, judged
 from nearfar.evaluation.progress import binomial, gain_between
+from nearfar.evaluation.scores import SCORES
 from nearfar.report import html
-from nearfar.report.choice import choice, kept, validated
+from nearfar.report.choice import choice, scored, validated
 from nearfar.report.numbers import decimals
 from nearfar.report.record import Record
 from nearfar.report.results import ENDS, NOTHING
+from nearfar.training.saved import epochs
 
 PROBE = "kNN accuracy on held-out samples"
 ACCURACY, CALIBRATION = "accuracy (%)", "calibration error (%)"
@@ -339,10 +341,13 @@ def checkpoint(record: Record) -> Answer:
 
 def _unlabeled(record: Record) -> Answer:
     """By scores that take no labels, as far as these were seen to choose better than the last checkpoint."""
-    there, known = kept(record.metrics, record.checkpoints), validated()
-    if len(there) < 2 or not known["measured"]:
-        return Answer("checkpoint", "no_labels", "unsure")
+    known = validated()
+    there = scored(record.metrics).keys() & epochs(record.checkpoints, record.config).keys()
     taken = choice(record.metrics, there)
+    # A score that chooses well is of no use to a run that lacks it.
+    if len(there) < 2 or not known["measured"] or (taken is None and known["scores"]):
+        return Answer("checkpoint", "no_labels", "unsure")
+    known = known | {"tried": any(name in {*SCORES, "clid"} for name in known["picks"].values())}
     if taken is None:
         return Answer("checkpoint", "no_score", "unsure", known)
     facts = {"epoch": taken.epoch, "names": taken.names, "tries": len(there), "is_last": taken.epoch == max(there)}

@@ -34,7 +34,7 @@ class Told:
 
     cells: by row, data set and title.  sets, trained, raw: names, in order.
     untrained, architecture: of each untrained row, and of each run, what runs of one untrained row have in common.
-    groups: of the tested samples of each data set, None where there are none.
+    groups: of tested samples, by the digest `of` them and their labels; None where there are none.
     refused: by data set and run, why it was not measured.  seen: likewise, how many of how many tested samples were in
     pre-training, and in what way.  own: of runs, the data of their pre-training and accuracies on them, by title.
     """
@@ -144,11 +144,13 @@ def _gain(told: Told, name: str, title: str, ours: str, theirs: str) -> dict[str
     one, other = told.cell(ours, name, title), told.cell(theirs, name, title)
     if one is None or other is None:
         return None
-    paired = one["of"] == other["of"] and "right" in one and "right" in other
-    if paired:
-        right, over, group = unpacked(one["right"]), unpacked(other["right"]), told.groups.get(name)
-        units = None if group is None else torch.tensor(group[: right.shape[1]])
-        gain = of_answers(right, over=over, group=units)
+    answers = [unpacked(cell["right"]) for cell in (one, other) if "right" in cell and one["of"] == other["of"]]
+    seeds = {len(right) for right in answers}
+    # Two of three seeds have no partners among the three; the one of what takes no seed is that of all.
+    if paired := len(answers) == 2 and (len(seeds) == 1 or 1 in seeds):
+        group = told.groups.get(one["of"])
+        units = None if group is None else torch.tensor(group[: answers[0].shape[1]])
+        gain = of_answers(answers[0], over=answers[1], group=units)
     else:
         gain = apart(_interval(one), _interval(other))
     return {**gain._asdict(), "judged": judged(gain), "paired": paired}

@@ -183,7 +183,13 @@ class PretrainingHelps(Study[Helps]):
 
     def sentences(self) -> list[str]:
         further = self.summary.get("further")
-        return [sentence(self.summary), *([further_sentence(further)] if further else [])]
+        told = [sentence(self.summary), *([further_sentence(further)] if further else [])]
+        if seen := self.measured["tested_in_pretraining"]:
+            told.append(
+                f"{seen:,} of the {self.measured['tested']:,} tested samples were in the pre-training of "
+                f"{self.ask.run!r}: what they say is not of new samples."
+            )
+        return told
 
     def page(self) -> Page:
         means, (_, *columns) = self.summary["means"], self.lines()[0]

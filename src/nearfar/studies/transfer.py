@@ -50,7 +50,7 @@ UNLABELED = (
     "no labels are known: name them in a list of data sets, or put labels.csv or folders of classes into a folder, and "
     "NAME.labels.csv beside a file"
 )
-VERSION = 1
+VERSION = 2
 """Of cells: raised whenever a change here moves a number of theirs."""
 
 
@@ -109,8 +109,12 @@ class Opened:
 
     @property
     def tests(self) -> str:
-        """A digest of what is tested, in order, and its labels: answers of one may be held against each other."""
-        return digest(torch.cat([self.tested, self.samples.label[self.tested]]).numpy().tobytes())
+        """A digest of what is tested, in order, and its labels: answers of one may be held against each other.
+
+        By name, as what a run cannot read has no row, so that in its form others may be at the same positions.
+        """
+        names = [self.samples.names[i] for i in self.tested.tolist()]
+        return digest(json.dumps(names).encode(), self.samples.label[self.tested].numpy().tobytes())
 
     @property
     def group(self) -> Tensor | None:
@@ -352,7 +356,7 @@ class Transferred(Study[Asked]):
                 forms[seen] = str(error)
         data = forms[seen]
         if not isinstance(data, str):
-            self.groups.setdefault(one.name, None if data.group is None else data.group[data.tested].tolist())
+            self.groups[data.tests] = None if data.group is None else data.group[data.tested].tolist()
         return data
 
     def _once(self, text: str) -> None:
@@ -469,11 +473,13 @@ def form(run: Run) -> str:
 
 
 def own_result(run: Run) -> dict[str, Any] | None:
-    """The newest result of `nearfar evaluate` of a run on its own training data: data and accuracies by title."""
+    """The newest result of `nearfar evaluate` of a run on its own training data, by the same checkpoint: data and
+    accuracies by title."""
     found = []
     for path in sorted((run.path / "results").glob("evaluate-*.json")):
         with suppress(UserError):  # one that is damaged says nothing
-            if (table := read_json(path, "")).get("own"):
+            table = read_json(path, "")
+            if table.get("own") and (table.get("protocol") or {}).get("checkpoint", "last") == run.checkpoint:
                 found.append(table)
     if not found:
         return None

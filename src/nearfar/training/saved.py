@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from nearfar.settings import Which
 from nearfar.training.checkpoints import Checkpoints, read
 
 
-def by_epoch(run: Path, config: dict[str, Any]) -> dict[int, Path]:
+def by_epoch(run: Path, config: Mapping[str, Any]) -> dict[int, Path]:
     """The checkpoints that can be asked for by their epoch, in order: those that were kept, and the newest ones."""
     saved = Checkpoints(run / "checkpoints")
-    found = saved.kept()
-    per_epoch = config["made"].get("steps", 0) // config["settings"].get("epochs", 1)
-    for path in saved.all() if per_epoch else ():
-        epoch, rest = divmod(int(path.stem.partition("-")[2]), per_epoch)
+    there = {path.name: path for path in (*saved.all(), *saved.kept().values())}
+    return {epoch: there[name] for epoch, name in epochs(there, config).items()}
+
+
+def epochs(names: Iterable[str], config: Mapping[str, Any]) -> dict[int, str]:
+    """The same of the names of a run's checkpoints: that of each epoch, in order; of one that stays, that one.
+
+    config: of the run. Where it does not say how many steps an epoch has, the newest ones are of no epoch.
+    """
+    made, settings = config.get("made") or {}, config.get("settings") or {}
+    per_epoch = made.get("steps", 0) // (settings.get("epochs") or 1)
+    found: dict[int, str] = {}
+    for name in sorted(names):  # epoch-... before step-...
+        which, _, number = name.removesuffix(".pt").partition("-")
+        if which not in ("epoch", "step") or not number.isdecimal():
+            continue
+        epoch, rest = (int(number), 0) if which == "epoch" else divmod(int(number), per_epoch or int(number) + 1)
         if epoch and not rest:
-            found.setdefault(epoch, path)
+            found.setdefault(epoch, name)
     return dict(sorted(found.items()))
 
 
