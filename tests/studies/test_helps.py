@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm import get_pretrained_cfg
 from scipy.stats import t
 
 from nearfar.evaluation.protocol import packed
@@ -185,6 +186,8 @@ def test_weights_off_the_shelf(weights: str, tmp_path: Path) -> None:
     assert view.shape == (4, 1, 160, 160)  # gray, at the network's own size
     with torch.no_grad():
         assert network(view).shape == (4, 96)
+    assert isinstance(network, torch.nn.Sequential)
+    assert network[1].spec["mean"] == list(get_pretrained_cfg("test_resnet").mean) == [0.5] * 3  # pyright: ignore
     with pytest.raises(ValueError, match="nothing was loaded"):
         kinds.of("image").off_the_shelf("test_vit", weights, images)
     rows = open_table(str(table(tmp_path / "rows.csv")))

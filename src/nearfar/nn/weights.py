@@ -35,7 +35,7 @@ WRAPPERS = (
     ),
 )
 """What files and modules call the part that holds a network."""
-SLOW = re.compile(r"momentum|target|encoder_k\b|ema\b")
+SLOW = re.compile(r"momentum|target|encoder_k\b|ema\b|\bslow\b")
 """Of several networks in a file, those that are slow copies of another; a teacher (DINO) is the one to take."""
 TEACHER = re.compile(r"(?:^|\.)teacher")
 TRAINING = re.compile(r"^(optimizer|optim|lr_scheduler|scheduler|scaler|amp)\w*\.")
@@ -130,6 +130,13 @@ def fill(net: nn.Module, found: Found) -> list[str]:
             f"{len(wrong)} of the {len(wanted)} entries of {found.path} have another shape than this network (such as "
             f"{key}: {tuple(entries[key].shape)}, wanted {tuple(wanted[key].shape)}); nothing was loaded: check "
             "how the network is built (its channels, its size)"
+        )
+    whole = [k for k in entries if wanted[k].is_floating_point() and not entries[k].is_floating_point()]
+    if whole:
+        raise UserError(
+            f"{len(whole)} of the {len(wanted)} entries of {found.path} are whole numbers (such as {whole[0]}: "
+            f"{str(entries[whole[0]].dtype).removeprefix('torch.')}), as of a network that was quantized; nothing was "
+            "loaded: give its weights as floats"
         )
     net.load_state_dict(wanted | entries)
     if blank := [key for key in wanted if key not in entries]:
