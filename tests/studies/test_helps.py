@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from timm import get_pretrained_cfg
 from scipy.stats import t
+from timm import get_pretrained_cfg
 
 from nearfar.evaluation.protocol import packed
 from nearfar.fewlabels.rows import Rows
