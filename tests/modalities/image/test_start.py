@@ -256,6 +256,10 @@ def test_continue_holds_the_encoder_still_at_first_and_resumes_to_the_same_bits(
     assert all(torch.equal(again[key], value) for key, value in whole[steps[-1]].items())
     with pytest.raises(ValueError, match=r"frozen was 0\.34 and is 0\.1"):
         go(cut, resume=True, frozen=0.1)
+    said: list[str] = []
+    longer = tmp_path / "whole"
+    nearfar.fit(data, method, out=longer, say=said.append, keep=9, resume=True, **(flags | {"epochs": 9}))
+    assert "Up to step 10 the encoder stands still, as --frozen is a share of all steps." in said
     (cut / "given.safetensors").unlink()  # what the encoder is pulled to: nothing takes its place
     (cut / "environment.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"given\.safetensors"):

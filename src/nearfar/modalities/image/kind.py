@@ -284,8 +284,8 @@ class ImageKind(kind.Kind):
             )
         cfg = get_pretrained_cfg(network, allow_unregistered=True)
         size = cfg.input_size[-1] if cfg is not None else 224
-        known = {} if cfg is None else {"mean": cfg.mean, "std": cfg.std}
-        encoder = image_encoder(network, size=size, small_stem=False, weights=weights, **known).eval()
+        mean, std = (None, None) if cfg is None else (cfg.mean, cfg.std)
+        encoder = image_encoder(network, size=size, mean=mean, std=std, small_stem=False, weights=weights).eval()
         plain = image_views.plain(size)
         return (encoder if samples is None or samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
 
