@@ -131,6 +131,10 @@ def damaged_files(states: dict[str, State], at: Path) -> Iterator[tuple[str, str
     yield str(path), RESNET, r"w\.pth has \d+ of the \d+ entries .*missing: layer"
     torch.save(resnet, path)
     yield str(path), "resnet18", r"entries"
+    torch.save(resnet | {"layer4.1.conv1.weight": resnet["layer4.0.conv1.weight"]}, path)
+    yield str(path), RESNET, r"has 1 entries more in parts of this network \(layer4\.1\.conv1\.weight\)"
+    torch.save(lightly(resnet) | {"7.1.conv1.weight": resnet["layer4.0.conv1.weight"]}, path)
+    yield str(path), RESNET, r"has 1 entries more in parts"
     gray = {
         key: value[:, :1] if key == "conv1.weight" or key == "conv1.0.weight" else value
         for key, value in resnet.items()
