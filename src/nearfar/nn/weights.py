@@ -229,10 +229,8 @@ def _missing(wanted: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[
 
 def _more(net: nn.Module, there: Mapping[str, Tensor]) -> list[str]:
     """Names of weights that would lie in parts of a network and are none of its own, such as of further blocks."""
-    wanted, parts = (
-        net.state_dict(),
-        {name for name, part in net.named_children() if any(True for _ in part.parameters())},
-    )
+    wanted = net.state_dict()
+    parts = {name.partition(".")[0] for name, _ in net.named_parameters() if "." in name}
     return [
         key
         for key, value in there.items()
