@@ -187,7 +187,7 @@ def test_weights_off_the_shelf(weights: str, tmp_path: Path) -> None:
     with torch.no_grad():
         assert network(view).shape == (4, 96)
     assert isinstance(network, torch.nn.Sequential)
-    assert network[1].spec["mean"] == list(get_pretrained_cfg("test_resnet").mean) == [0.5] * 3  # pyright: ignore
+    assert network[1].spec["mean"] == list(get_pretrained_cfg("test_resnet").mean) == [0.5] * 3
     with pytest.raises(ValueError, match="nothing was loaded"):
         kinds.of("image").off_the_shelf("test_vit", weights, images)
     rows = open_table(str(table(tmp_path / "rows.csv")))

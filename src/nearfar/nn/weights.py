@@ -121,8 +121,8 @@ def find_weights(net: nn.Module, path: str | Path, convert: Convert | None = Non
     ((under, entries),) = fitting.items()
     if more := _more(net, spare[under]):
         raise UserError(
-            f"{path} has {len(more)} entries more in parts of this network ({_some(more)}), as a larger network has, or "
-            "one of another form; nothing was loaded: name the encoder that these weights belong to"
+            f"{path} has {len(more)} entries more in parts of this network ({_some(more)}), as a larger network has, "
+            "or one of another form; nothing was loaded: name the encoder that these weights belong to"
         )
     left = [key for key in content if not key.startswith(under) or key.removeprefix(under) not in entries]
     if made := [key for key in entries if under + key not in content]:  # by conversion: only what is elsewhere is left
