@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from nearfar.batch import Batch
+from nearfar.evaluation.alarms import readings
 
 from .small import clock, form
 
@@ -33,3 +34,17 @@ def test_mixed_views_have_both_indices_by_their_shares() -> None:
     never = DIET.build(mix="mixup", mixed=0.0).mixtures(batch)
     assert never[0] is batch.views
     assert torch.equal(never[1], batch.index.repeat(len(batch.views)))
+
+
+def test_mixed_views_are_not_looked_at_as_two_of_a_sample() -> None:
+    """They are not alike: how often one finds the other would tell of the mixture, not of the encoder."""
+    batch = DIET.batch(8)
+    batch = Batch([*batch.views, batch.views[0].clone()][:2], batch.index, batch.label)
+    seen = {}
+    for mixed in (0.0, 1.0):
+        method = DIET.build(mix="mixup", mixed=mixed)
+        method.representations = []
+        method(batch)
+        seen[mixed] = readings(method.representations, 8)
+    assert "accuracy" in seen[0.0]
+    assert seen[1.0].keys() == {"spread", "effective_rank"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import t
+from timm import get_pretrained_cfg
 
 from nearfar.evaluation.protocol import packed
 from nearfar.fewlabels.rows import Rows
@@ -188,6 +189,8 @@ def test_weights_off_the_shelf(weights: str, tmp_path: Path) -> None:
     assert view.shape == (4, 1, 160, 160)  # gray, at the network's own size
     with torch.no_grad():
         assert network(view).shape == (4, 96)
+    assert isinstance(network, torch.nn.Sequential)
+    assert network[1].spec["mean"] == list(get_pretrained_cfg("test_resnet").mean) == [0.5] * 3
     with pytest.raises(ValueError, match="nothing was loaded"):
         kinds.of("image").off_the_shelf("test_vit", weights, images)
     rows = open_table(str(table(tmp_path / "rows.csv")))

@@ -75,7 +75,10 @@ class DIET(Method):
 
     def forward(self, batch: Batch) -> Step:
         views, other, lam = self.mixtures(batch)
-        logits = self.classifier(torch.cat(self.embed_all(views)))  # VN x samples
+        rows = self.embed_all(views)
+        if views is not batch.views and self.representations is not None:  # mixed with others, two views are not alike
+            self.representations[:] = [rows[0].detach()]
+        logits = self.classifier(torch.cat(rows))  # VN x samples
         own = batch.index.repeat(len(views))
         loss = mixed_cross_entropy(logits, own, other, lam, smoothing=self.smoothing)
         return Step(loss, {"right": solved(logits, own)})

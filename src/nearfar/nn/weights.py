@@ -35,10 +35,14 @@ WRAPPERS = (
     ),
 )
 """What files and modules call the part that holds a network."""
-SLOW = re.compile(r"momentum|target|encoder_k\b|ema\b")
+SLOW = re.compile(r"momentum|target|encoder_k\b|ema\b|\bslow\b")
 """Of several networks in a file, those that are slow copies of another; a teacher (DINO) is the one to take."""
 TEACHER = re.compile(r"(?:^|\.)teacher")
 TRAINING = re.compile(r"^(optimizer|optim|lr_scheduler|scheduler|scaler|amp)\w*\.")
+HEADS = {"head", "head_dist", "fc", "classifier", "last_linear"}
+"""What files call the layers that give classes."""
+FIXED = {"attn_mask", "relative_coords_table"}
+"""Numbers in files of older versions of timm that follow from the size of a network."""
 COUNTER = "num_batches_tracked"
 """Which files of older versions of torch lack; nothing that a network gives depends on it."""
 
@@ -84,12 +88,14 @@ def find_weights(net: nn.Module, path: str | Path, convert: Convert | None = Non
     prefixes = [key.removesuffix(first) for key in content if key == first or key.endswith("." + first)]
     fitting = {p: {k: content[p + k] for k in wanted if p + k in content} for p in prefixes}
     fitting = {p: own for p, own in fitting.items() if not _missing(wanted, own)}
+    spare = {p: {k.removeprefix(p): v for k, v in content.items() if k.startswith(p)} for p in fitting}
     notes: list[str] = []
     if convert is not None and not any(_same_shapes(wanted, own) for own in fitting.values()):
         for p in _wrappers(content):
             own = {key.removeprefix(p): value for key, value in content.items() if key.startswith(p)}
             try:
-                made = {key: value for key, value in convert(dict(own)).items() if key in wanted}
+                whole = convert(dict(own))
+                made = {key: value for key, value in whole.items() if key in wanted}
             except Exception:  # whatever a stranger's function makes of strange names: so it does not fit
                 continue
             if not _missing(wanted, made) and (p in fitting or not fitting):
@@ -97,7 +103,7 @@ def find_weights(net: nn.Module, path: str | Path, convert: Convert | None = Non
                 notes += [
                     f"{key} was resized from {tuple(own[key].shape)} to {tuple(made[key].shape)}." for key in changed
                 ]
-                fitting[p] = made
+                fitting[p], spare[p] = made, whole
                 break
     fitting = _chosen(fitting)
     if len(fitting) > 1:
@@ -113,6 +119,11 @@ def find_weights(net: nn.Module, path: str | Path, convert: Convert | None = Non
             f"{', '.join(list(content)[:3])}); nothing was loaded: name the encoder that these weights belong to"
         )
     ((under, entries),) = fitting.items()
+    if more := _more(net, spare[under]):
+        raise UserError(
+            f"{path} has {len(more)} entries more in parts of this network ({_some(more)}), as a larger network has, "
+            "or one of another form; nothing was loaded: name the encoder that these weights belong to"
+        )
     left = [key for key in content if not key.startswith(under) or key.removeprefix(under) not in entries]
     if made := [key for key in entries if under + key not in content]:  # by conversion: only what is elsewhere is left
         left = [key for key in left if not key.startswith(under)]
@@ -130,6 +141,13 @@ def fill(net: nn.Module, found: Found) -> list[str]:
             f"{len(wrong)} of the {len(wanted)} entries of {found.path} have another shape than this network (such as "
             f"{key}: {tuple(entries[key].shape)}, wanted {tuple(wanted[key].shape)}); nothing was loaded: check "
             "how the network is built (its channels, its size)"
+        )
+    whole = [k for k in entries if wanted[k].is_floating_point() and not entries[k].is_floating_point()]
+    if whole:
+        raise UserError(
+            f"{len(whole)} of the {len(wanted)} entries of {found.path} are whole numbers (such as {whole[0]}: "
+            f"{str(entries[whole[0]].dtype).removeprefix('torch.')}), as of a network that was quantized; nothing was "
+            "loaded: give its weights as floats"
         )
     net.load_state_dict(wanted | entries)
     if blank := [key for key in wanted if key not in entries]:
@@ -207,6 +225,20 @@ def _chosen(fitting: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor
 
 def _missing(wanted: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[str]:
     return [key for key in wanted if key not in there and not key.endswith(COUNTER)]
+
+
+def _more(net: nn.Module, there: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that would lie in parts of a network and are none of its own, such as of further blocks."""
+    wanted = net.state_dict()
+    parts = {name.partition(".")[0] for name, _ in net.named_parameters() if "." in name}
+    return [
+        key
+        for key, value in there.items()
+        if key not in wanted
+        and value.is_floating_point()
+        and (words := key.split("."))[0] in parts
+        and not (HEADS | FIXED) & set(words)
+    ]
 
 
 def _same_shapes(wanted: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> bool:

@@ -249,12 +249,13 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
     given, given_weights = kind.given_weights(settings), {}
     if plan.network is not None and not kind.starts(settings):
         given = ""
-    if given and (out / GIVEN).exists() and made is not None:  # whatever the file that was given holds now
-        encoder.load_state_dict(load_file(unchanged(out, GIVEN, read_config(out))))
+    if given and made is not None and GIVEN in (saved := read_config(out))["files"]:
+        encoder.load_state_dict(load_file(unchanged(out, GIVEN, saved)))  # whatever the file that was given holds now
     else:
         for tower, (run, _) in kind.starts(settings).items():
             start_from(run, pick_tower(encoder, tower), plan.kind)
     if given:
+        insist_alive(encoder, given)
         given_weights = _copied(encoder)
         torch.manual_seed(derive_seed(settings.seed, 6))  # the same heads, wherever the weights were read from
     counts = torch.bincount(samples.label[samples.label != MISSING], minlength=len(samples.classes)).tolist()
@@ -268,6 +269,8 @@ def build(plan: Plan, samples: Samples, batch: int, out: Path, say: Say, made: d
         channels=own["channels"],
         size=own.get("size", 0),
     )
+    if settings.layer_decay != 1:
+        method.encoder.depths()  # or an error: they are in no known order
     views = made_views(plan, samples, own, made)
     for note in getattr(views, "notes", []):
         say(note)

@@ -35,7 +35,8 @@ def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
         f"{settings.optimizer} with a learning rate of {facts['lr']:.3g} (--lr {settings.lr:g}, for a batch of "
         f"256) and a weight decay of {settings.weight_decay:g}."
     )
-    yield from _kept(settings, facts["given"], learns_behind(method))
+    own = "random weights" if plan.network is None else "weights of its own"
+    yield from _kept(settings, "given weights" if facts["given"] else own, learns_behind(method))
     if facts["groups"] and settings.groups == "exclude":
         yield f"{counted(facts['groups'], 'groups')}: samples of one are not each other's negatives (--groups ignore)."
     yield from _drawn(settings, method)
@@ -48,8 +49,8 @@ def explain(plan: Plan, built: Built, device: torch.device) -> Iterator[str]:
         )
 
 
-def _kept(settings: Settings, given: str, behind: bool) -> Iterator[str]:
-    """How much the encoder keeps of what it begins with, where that is said."""
+def _kept(settings: Settings, weights: str, behind: bool) -> Iterator[str]:
+    """How much the encoder keeps of what it begins with, where that is said.  weights: what these are, in words."""
     parts = {
         f"it stands still in the first {settings.frozen:.0%} of the steps (--frozen)": settings.frozen > 0 and behind,
         "nothing behind it learns, so that it is not held still at first (--frozen)": settings.frozen > 0
@@ -60,8 +61,7 @@ def _kept(settings: Settings, given: str, behind: bool) -> Iterator[str]:
         f"it is pulled to where it began (--start-pull {settings.start_pull:g})": settings.start_pull > 0,
     }
     said = [part for part, there in parts.items() if there]
-    if given or said:
-        weights = "given weights" if given else "weights of its own"
+    if weights == "given weights" or said:
         yield f"The encoder begins with {weights}{': ' if said else ''}{', '.join(said)}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -159,6 +160,9 @@ def _go_on_with_changes(
             per_epoch = built.facts["steps"] // plan.settings.epochs
             rates.append(make_schedule(settings, per_epoch)(step, epochs * per_epoch))
         say(f"At step {step:,} the learning rate is {rates[1]:.1%} of its peak; it would have been {rates[0]:.1%}.")
+        still = math.ceil(plan.settings.frozen * built.facts["steps"])
+        if step < still and learns_behind(built.method):
+            say(f"Up to step {still:,} the encoder stands still, as --frozen is a share of all steps.")
     if changes and distributed.rank() == 0:
         keep_up(plan, out, built, saved, changes, step)
 

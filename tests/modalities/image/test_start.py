@@ -85,6 +85,10 @@ FILES: dict[str, tuple[str, Callable[[State], Any]]] = {
             "teacher": under("backbone.", body(s)), "args": argparse.Namespace(arch="vit"), "epoch": 1,
         },
     ),
+    "a checkpoint of a run, with a slow copy": (
+        RESNET,
+        lambda s: {"step": 3, "method": under("encoder.net.", body(s)) | under("slow.encoder.net.", zeros(body(s)))},
+    ),
     "DINOv2, plain": (VIT, lambda s: body(s) | {"mask_token": torch.zeros(1, s["cls_token"].shape[-1])}),
 }  # fmt: skip
 
@@ -127,6 +131,10 @@ def damaged_files(states: dict[str, State], at: Path) -> Iterator[tuple[str, str
     yield str(path), RESNET, r"w\.pth has \d+ of the \d+ entries .*missing: layer"
     torch.save(resnet, path)
     yield str(path), "resnet18", r"entries"
+    torch.save(resnet | {"layer4.1.conv1.weight": resnet["layer4.0.conv1.weight"]}, path)
+    yield str(path), RESNET, r"has 1 entries more in parts of this network \(layer4\.1\.conv1\.weight\)"
+    torch.save(lightly(resnet) | {"7.1.conv1.weight": resnet["layer4.0.conv1.weight"]}, path)
+    yield str(path), RESNET, r"has 1 entries more in parts"
     gray = {
         key: value[:, :1] if key == "conv1.weight" or key == "conv1.0.weight" else value
         for key, value in resnet.items()
@@ -135,6 +143,12 @@ def damaged_files(states: dict[str, State], at: Path) -> Iterator[tuple[str, str
     yield str(at / "gray.pth"), RESNET, r"is for images of 1 channels, and these have 3"
     torch.save({"state_dict": Trap()}, path)
     yield str(path), RESNET, r"code in it is never run"
+    torch.save({key: value.to(torch.int8) for key, value in resnet.items()}, path)
+    yield str(path), RESNET, r"are whole numbers .*: int8\)"
+    torch.save(resnet | {"layer1.0.conv1.weight": resnet["layer1.0.conv1.weight"] * torch.nan}, path)
+    yield str(path), RESNET, r"w\.pth' makes numbers that are not finite"
+    torch.save(zeros(resnet), path)
+    yield str(path), RESNET, r"w\.pth' makes one and the same row"
     save_file(resnet, at / "cut.safetensors")
     (at / "cut.safetensors").write_bytes((at / "cut.safetensors").read_bytes()[:5000])
     yield str(at / "cut.safetensors"), RESNET, r"may be cut short"
@@ -143,7 +157,7 @@ def damaged_files(states: dict[str, State], at: Path) -> Iterator[tuple[str, str
 
 
 def test_what_cannot_be_a_start_is_said_before_data_are_opened(states: dict[str, State], tmp_path: Path) -> None:
-    """But for channels, which only the data tell; nothing is left of such a run."""
+    """But for channels, which only the data tell, and what weights make; nothing is left of such a run."""
     color = tmp_path / "color.npz"
     np.savez(color, images=np.repeat(tiny_images(24)[..., None], 3, axis=3) // np.array([1, 2, 3], dtype=np.uint8))
     files = tmp_path / "files"
@@ -246,6 +260,14 @@ def test_continue_holds_the_encoder_still_at_first_and_resumes_to_the_same_bits(
     assert all(torch.equal(again[key], value) for key, value in whole[steps[-1]].items())
     with pytest.raises(ValueError, match=r"frozen was 0\.34 and is 0\.1"):
         go(cut, resume=True, frozen=0.1)
+    said: list[str] = []
+    longer = tmp_path / "whole"
+    nearfar.fit(data, method, out=longer, say=said.append, keep=9, resume=True, **(flags | {"epochs": 9}))
+    assert "Up to step 10 the encoder stands still, as --frozen is a share of all steps." in said
+    (cut / "given.safetensors").unlink()  # what the encoder is pulled to: nothing takes its place
+    (cut / "environment.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"given\.safetensors"):
+        go(cut, resume=True)
 
 
 def test_layers_toward_the_input_learn_more_slowly(first: Path) -> None:
@@ -264,6 +286,19 @@ def test_layers_toward_the_input_learn_more_slowly(first: Path) -> None:
         assert ordered == sorted(ordered)
         assert len(set(ordered)) >= 4
         assert max(ordered) == 0.25
+
+
+class Unordered(torch.nn.Module):
+    dim = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))[:, :1] * torch.ones(1, requires_grad=True)
+
+
+def test_layers_without_order_are_said_before_a_run_is_written_down(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave --layer-decay at 1"):
+        run(data, tmp_path / "out", encoder=Unordered(), layer_decay=0.75)
+    assert not (tmp_path / "out").exists()
 
 
 def test_random_weights_are_not_kept(data: Path, tmp_path: Path) -> None:

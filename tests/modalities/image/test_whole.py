@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -28,12 +30,20 @@ def test_nothing_is_cut_away_and_no_place_is_moved() -> None:
     assert view[1, :, :11, :8].max() < 0.1
 
 
-def test_a_network_is_shown_the_side_that_it_takes() -> None:
+def test_a_network_is_shown_the_side_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = kinds.of("image")
     encoder = image_encoder("conv4", size=16).eval()
     assert kind.whole_facts(encoder, 48) == {"side": 48}
-    assert kind.whole_facts(encoder.to("meta"), 48) == {"side": 48}  # wherever the encoder computes
+    assert kind.whole_facts(copy.deepcopy(encoder).to("meta"), 48) == {"side": 48}  # wherever the encoder computes
     vit = image_encoder("vit_tiny_patch16_224", size=32).eval()
     assert kind.whole_facts(vit, 48) == {"side": 32}
+    own = encoder.maps
+
+    def strange(view: torch.Tensor) -> list[torch.Tensor]:
+        """As MViTv2, whose table of positions ends before a larger image does."""
+        return own(view) if view.shape[2] == 16 else [view[:, :, :, view.shape[2]]]
+
+    monkeypatch.setattr(encoder, "maps", strange)
+    assert kind.whole_facts(encoder, 48) == {"side": 16}
     with pytest.raises(UserError, match="recordings are not measured"):
         kinds.of("audio").whole_facts(vit, 48)

@@ -203,6 +203,19 @@ def test_a_side_begins_with_the_weights_of_another_run(tmp_path: Path) -> None:
     assert text.spec["tokenizer"] == nearfar.load(first).encoder.spec["tokenizer"]
 
 
+def test_a_side_begins_with_a_tower_and_the_layer_behind_it(tmp_path: Path) -> None:
+    data = table(tmp_path / "pairs.jsonl", rows(16))
+    first, tower, out = tmp_path / "first", tmp_path / "tower", tmp_path / "run"
+    assert main(["train", "clip", str(data), "--out", str(first), *PICTURES]) == 0
+    assert main(["export", str(first), "--tower", "image", "--out", str(tower)]) == 0
+    assert main(["train", "clip", str(data), "--out", str(out), *PICTURES, "--sides", f"image.from_run={tower}"]) == 0
+    given, image = nearfar.load(out).given(), nearfar.load(first, tower="image").encoder
+    assert isinstance(given, Towers)
+    own = given.tower("image").state_dict()
+    assert own.keys() == image.state_dict().keys()
+    assert all(torch.equal(value, own[name]) for name, value in image.state_dict().items())
+
+
 WRONG = [
     ("clip pairs.jsonl", "contrasts what several networks see"),
     ("clip pairs.jsonl --pair image=path", "two sides are wanted"),

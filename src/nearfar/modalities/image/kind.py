@@ -274,7 +274,7 @@ class ImageKind(kind.Kind):
         encoder.maps(encoder.example(1).to(device))  # or an error: it has none
         try:
             encoder.maps(torch.zeros(1, encoder.spec["channels"], side, side, device=device))
-        except (RuntimeError, AssertionError):
+        except Exception:  # whatever a stranger's network makes of a side that is not its own
             return {"side": encoder.spec["size"]}
         return {"side": side}
 
@@ -304,7 +304,8 @@ class ImageKind(kind.Kind):
             )
         cfg = get_pretrained_cfg(network, allow_unregistered=True)
         size = cfg.input_size[-1] if cfg is not None else 224
-        encoder = image_encoder(network, size=size, small_stem=False, weights=weights).eval()
+        mean, std = (None, None) if cfg is None else (cfg.mean, cfg.std)
+        encoder = image_encoder(network, size=size, mean=mean, std=std, small_stem=False, weights=weights).eval()
         plain = image_views.plain(size)
         return (encoder if samples is None or samples.channels == 3 else nn.Sequential(_Thrice(), encoder)), plain
 

@@ -128,13 +128,14 @@ class Settings(settings.Settings):
             )
 
 
-def exported(folder: str) -> dict[str, Any]:
+def exported(folder: str, *, joint: bool = False) -> dict[str, Any]:
     """What builds the image encoder in the folder of a run or an export again, its name and its size among others.
 
+    joint: whether a layer may be behind it, into a space that it shares with others.
     Raises ValueError where that folder holds another kind of encoder, or is damaged.
     """
     spec = read_json(Path(folder) / "encoder.json", "write it again by nearfar export").get("encoder")
-    if not isinstance(spec, dict) or spec.get("kind") != "image" or {"own", "joint"} & set(spec):
+    if not isinstance(spec, dict) or spec.get("kind") != "image" or "own" in spec or ("joint" in spec and not joint):
         found = spec.get("name", spec.get("kind")) if isinstance(spec, dict) else None
         raise UserError(
             f"{folder!r} holds {found!r}, and wanted is an image encoder of the library's own, without layers behind "

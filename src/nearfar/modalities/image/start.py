@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def started(
         found = find_weights(plain, path, partial(timm_nets.converted, plain))
     except UserError as error:
         raise UserError(f"{flag}: {error}") from error
+    if "joint" in spec:
+        found = replace(found, left=[])
     first = next(key for key, value in found.entries.items() if value.dim() == 4)
     takes = spec.get("channels", found.entries[first].shape[1])
     if channels and takes != channels:
@@ -72,7 +75,7 @@ def _exported(flag: str, settings: Settings) -> dict[str, Any]:
             f"{flag} holds no encoder.json beside an encoder.safetensors: name the folder of a finished run or of an "
             "export, or a file of weights"
         )
-    spec = exported(settings.start)
+    spec = exported(settings.start, joint=not settings.weights)  # of a side of pairs: its layer is filled behind it
     remedy = "write it again by nearfar export"
     insist_digest(folder / "encoder.safetensors", read_json(folder / "encoder.json", remedy).get("sha256"), remedy)
     if spec["name"] != settings.encoder:
