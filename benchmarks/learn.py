@@ -47,7 +47,7 @@ from nearfar.training import probe as probing
 RESULTS = Path(__file__).parent / "results" / "learn"
 LEAST = 5.0
 DECLARED = {
-    *("family", "title", "changes", "needs_pixels", "needs_frames", "needs_streams", "needs_writer"),
+    *("family", "title", "changes", "needs_pixels", "needs_frames", "needs_streams", "needs_writer", "one_size"),
     *("needs_maps", "needs_places", "takes_steps", "takes_turns", "generates", "locks", "fewest_views", "most_views"),
 }
 """What a class of a method says of itself, by which nothing is computed."""
