@@ -35,7 +35,7 @@ def parses(monkeypatch: pytest.MonkeyPatch, call: list[str]) -> Any:
 
     with monkeypatch.context() as patched:
         patched.setenv("NEARFAR_TRACEBACK", "1")
-        for name in ("use", "fewlabels", "train"):
+        for name in ("use", "evaluate", "fewlabels", "train"):
             patched.setattr(f"nearfar.cli.{name}.parsed", stop)
         with pytest.raises(Parsed) as end:
             main(call[1:])
