@@ -208,6 +208,10 @@ def linked(line: str, path: str) -> str:
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", aim, line)
 
 
+LISTED = ("results.html", "design.html", "benchmarks.html", "reliability.html")
+"""Long pages of which the beginnings of sections are searched, and no more."""
+
+
 def on_post_build(config: Any) -> None:
     """Make the search index small: every page loads it before a word is typed, as it must where there is no server."""
     path = Path(config.site_dir, "search", "search_index.json")
@@ -249,7 +253,7 @@ def slim(entries: list[dict[str, str]]) -> list[dict[str, str]]:
         elif section in ("example", "what-is-given"):
             continue
         else:
-            text = beginning(text, 200, rest=page not in ("results.html", "design.html"))
+            text = beginning(text, 180, rest=page not in LISTED)
         kept.append({"location": entry["location"], "title": title, "text": text})
         of_page.setdefault(page, kept[-1])
     return kept
