@@ -109,6 +109,7 @@ def test_a_card_of_a_real_run_loads_as_it_says(
     assert main(["card", "run", "--force", "--out", "card.md"]) == 0
     assert (tmp_path / "card.md").read_text() == text
     assert "it makes a vector of 512 numbers of a sample" in text
+    assert not re.findall(r"\w`\w", text.partition("## Licenses")[0]), "code without a space before it"
     with_us, alone = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {"data": "photos"}
     exec(with_us, names)

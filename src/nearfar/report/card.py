@@ -292,7 +292,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _text(text: str) -> str:
     """A text in which nothing is markup, on one line."""
-    plain = printable(" ".join(text.split()))
+    plain = printable(re.sub(r"\s+", " ", text))  # at its ends too, where code may stand beside it
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", plain)
 
 
