@@ -63,9 +63,9 @@ class Calm:
     """Models of each row."""
     first: int = 0
     """The seed of the first."""
-    steps: tuple[int, int, int] = (300, 400, 20)
+    steps: tuple[int, int, int] = (600, 900, 60)
     """Of each stage, batches of 32 sentences."""
-    passes: int = 1
+    passes: int = 4
     """Times that a stage sees each of its sentences; it has so many times its steps."""
     rates: tuple[float, float, float] = (3e-3, 3e-3, 1e-4)
     """The highest learning rate of each stage."""
