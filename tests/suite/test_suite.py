@@ -273,6 +273,16 @@ def test_what_is_damaged_is_measured_anew(run: nearfar.Run, data: Path, monkeypa
     assert second["suite"]["parts"] == first["suite"]["parts"]
 
 
+def test_the_encoder_before_training_is_the_baseline_also_where_it_alone_is_damaged(
+    run: nearfar.Run, data: Path
+) -> None:
+    first = suite(run, data / "bars.npz", parts=("corruptions",))
+    for path in (run.path / "suite").glob("told-corruptions-*"):
+        if json.loads(path.read_text())["encoder"] == "untrained encoder":
+            path.write_bytes(path.read_bytes()[:-40])
+    assert suite(run, data / "bars.npz", parts=("corruptions",))["suite"]["parts"] == first["suite"]["parts"]
+
+
 def test_features_are_computed_once(run: nearfar.Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite(run, data / "bars.npz", parts=("knn",))
     monkeypatch.setattr("nearfar.training.probe.passed", None)  # whoever calls it now fails

@@ -17,6 +17,7 @@ from torch import Tensor
 from nearfar.batch import MISSING, to
 from nearfar.data.digests import digests, fingerprint
 from nearfar.data.samples import LEARNED, Samples
+from nearfar.data.samples import drawn as positions
 from nearfar.evaluation.calibration import fit_temperature
 from nearfar.evaluation.held import holdouts
 from nearfar.evaluation.linear import RIDGE_STRENGTHS, STRENGTHS, linear_fit, logistic, ridge
@@ -250,10 +251,7 @@ class Case:
 
 def drawn(index: Tensor, most: int, seed: int) -> Tensor:
     """The positions, or so many of them, in their order."""
-    if len(index) <= most:
-        return index
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(derive_seed(seed, 9)))
-    return index[order[:most].sort().values]
+    return index[positions(len(index), most, derive_seed(seed, 9))]
 
 
 def how(parts: Sequence[object]) -> str:

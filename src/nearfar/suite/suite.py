@@ -188,7 +188,7 @@ class _Suite:
                     path.unlink(missing_ok=True)
         told: dict[str, dict[str, Told]] = {}
         for part in (PARTS[name] for name in TITLES if name not in left_out):
-            found = {row.name: one for row in case.rows if (one := self._kept(part, row)) is not None}
+            found = self._kept_of_all(part)
             if part in wanted or len(found) == len(case.rows):
                 told[part.name] = found
         jobs = [(part, row) for part in wanted for row in case.rows if row.name not in told[part.name]]
@@ -249,6 +249,16 @@ class _Suite:
             case.folder
             / f"told-{part.name}-{digest(*map(str.encode, [rests, row.digest, case.digest, form(case.run)]))}.json"
         )
+
+    def _kept_of_all(self, part: Part) -> dict[str, Told]:
+        """What was told of the encoders before, up to the first that is missing: of later ones a part may have told
+        how they compare with that."""
+        found: dict[str, Told] = {}
+        for row in self.case.rows:
+            if (one := self._kept(part, row)) is None:
+                break
+            found[row.name] = one
+        return found
 
     def _kept(self, part: Part, row: Row) -> Told | None:
         """What was told before; None where nothing was, or the file is damaged."""
