@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,11 +47,15 @@ class Block:
         return f"{self.page}, line {self.line}"
 
 
-def blocks(page: Path) -> list[Block]:
-    """The blocks of code of a page, in order."""
+def blocks(page: Path, *, all_of_it: bool = False) -> list[Block]:
+    """The blocks of code of a page, in order.
+
+    all_of_it: for a test of the page's own: what the first lines say of all its blocks does not count.
+    """
     text = page.read_text(encoding="utf-8") + "\n"
     name = page.relative_to(ROOT).as_posix()
-    whole = re.search(r"^<!-- page not run: (.*?) -->$", "\n".join(text.splitlines()[:5]), re.MULTILINE)
+    top = "" if all_of_it else "\n".join(text.splitlines()[:5])
+    whole = re.search(r"^<!-- page not run: (.*?) -->$", top, re.MULTILINE)
     found: list[Block] = []
     for match in _BLOCK.finditer(text):
         language = match["language"] if match["fenced"] is not None else "sh"
@@ -68,8 +73,11 @@ def lines(code: str) -> list[list[str]]:
     return [words for line in joined.splitlines() if (words := shlex.split(line.removeprefix("$ "), comments=True))]
 
 
-def run(some: list[Block], *, long: bool = False) -> None:
-    """Run blocks of a page one after the other, here: Python with names in common, calls by the command line."""
+def run(some: list[Block], *, long: bool = False, train: Sequence[str] = ()) -> None:
+    """Run blocks of a page one after the other, here: Python with names in common, calls by the command line.
+
+    train: flags that each call of train gets besides, so that it is short.
+    """
     names: dict[str, object] = {"__name__": "snippet"}
     for block in some:
         if block.mark == "not run" or (block.mark == "long" and not long):
@@ -83,7 +91,8 @@ def run(some: list[Block], *, long: bool = False) -> None:
         assert block.language in SHELL, f"{block}: a block of {block.language!r}, which nothing runs"
         for words in lines(block.code):
             assert words[0] == "nearfar", f"{block}: {shlex.join(words)} is no call of nearfar: mark the block"
-            assert main(words[1:]) == 0, f"{block}: {shlex.join(words)}"
+            more = train if words[1] == "train" else ()
+            assert main([*words[1:], *more]) == 0, f"{block}: {shlex.join(words)}"
             for flag, path in pairwise(words):
                 assert flag not in ("--out", "--save", "--page") or Path(path).exists(), f"{block}: no {path}"
 

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from nearfar.cli import main
 from nearfar.modalities.image.changes import CHANGES
+from tests.snippets import DOCS, blocks, run
 from tests.tiny import folder
 
-PAGE = (Path(__file__).parents[1] / "docs" / "views.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = (DOCS / "views.md").read_text(encoding="utf-8")
 QUICK = ["--encoder", "conv4", "--batch", "16", "--probe-every", "0"]
 
 
 def test_the_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "photos", 32, nested=True)
-    assert [language for language, _ in BLOCKS] == ["", "", "python", "", "python"]
-    for language, block in BLOCKS:
-        if language == "python":
-            exec(compile(block, "docs/views.md", "exec"), {"__name__": "page"})
-            continue
-        for line in block.splitlines():
-            words = shlex.split(line)[1:]
-            assert main(words + (QUICK if words[0] == "train" else [])) == 0, line
+    page = blocks(DOCS / "views.md", all_of_it=True)
+    assert [block.language for block in page] == ["sh", "sh", "python", "sh", "python"]
+    run(page, train=QUICK)
     assert {"both.png", "both.json", "mine.png", "mine", "set"} <= {path.name for path in tmp_path.iterdir()}
 
 

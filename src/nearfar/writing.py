@@ -52,8 +52,7 @@ def writing(
     samples: Any = run.measured(data, say)
     if len(samples) > most:
         say(f"{most:,} of {len(samples):,} sentences are looked at, drawn with seed {seed}.")
-        chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        samples = samples.subset(chosen)
+        samples = samples.at_most(most, seed)
     settings = dataclasses.replace(run.settings, views="concepts", view_count=0)
     views = run.kind.views(samples, settings, run.made)
     draws = views.draw(len(samples), torch.Generator().manual_seed(seed))

@@ -48,15 +48,16 @@ class Explore(OfDir):
 def explore(argv: list[str]) -> int:
     """Write the page."""
     asked = parsed(Explore, "explore", argv)
+    from nearfar.data.samples import drawn
     from nearfar.embeddings import explore as made
 
     held = asked.held()
-    rows = made.drawn(held, asked.points, asked.seed)
+    rows = drawn(len(held), asked.points, asked.seed)
     if asked.projection == "tsne" and len(rows) > made.TSNE_MOST:
         made.by_tsne(held, rows, asked.seed)  # which says so, before pictures are read
     shown = None
     if asked.pictures:
-        some = rows if len(rows) <= asked.pictures else rows[made.drawn_of(len(rows), asked.pictures, asked.seed)]
+        some = rows[drawn(len(rows), asked.pictures, asked.seed)]
         try:
             shown = made.pictures(held, held.run(asked.run, trust=asked.trust), some.tolist(), asked.data)
         except UserError as error:

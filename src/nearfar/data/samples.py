@@ -17,6 +17,11 @@ LEARNED = ("", "train")
 """The splits that are trained on: named so, or not at all."""
 
 
+def drawn(count: int, most: int, seed: int) -> Tensor:
+    """Positions below `count` in their order: all, or `most` of them, drawn with the seed."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Samples:
     """N samples, known by position. A kind extends it by what its samples are, and says which fields have a value each.
@@ -111,8 +116,7 @@ class Samples:
         """The same samples, or so many of them, drawn with `seed`, in their order."""
         if len(self) <= count:
             return self
-        generator = torch.Generator().manual_seed(seed)
-        return self.subset(torch.randperm(len(self), generator=generator)[:count].sort().values)
+        return self.subset(drawn(len(self), count, seed))
 
     def without_labels(self) -> Self:
         """The same samples, of which no label is known."""

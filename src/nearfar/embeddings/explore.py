@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearfar.data.samples import drawn
 from nearfar.embeddings.page import tiles_of
 from nearfar.embeddings.shards import Embeddings
 from nearfar.errors import UserError, counted
@@ -52,18 +53,6 @@ class ExplorePage:
     count: int
     noun: str
     pictures: int
-
-
-def drawn(held: Embeddings, points: int, seed: int) -> Tensor:
-    """The rows that are shown: all, or as many as `points`, drawn with the seed, in order."""
-    return drawn_of(len(held), points, seed)
-
-
-def drawn_of(count: int, most: int, seed: int) -> Tensor:
-    """Positions from 0 to `count`: all, or `most` of them, drawn with the seed, in order."""
-    if count <= most:
-        return torch.arange(count)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 def by_components(held: Embeddings, rows: Tensor) -> Places:
@@ -156,7 +145,7 @@ def save(
     seed: int = 0,
 ) -> str:
     """Write the page, and give a sentence on how points are placed.  shown: what `pictures` gave, if anything."""
-    rows = drawn(held, points, seed)
+    rows = drawn(len(held), points, seed)
     places = by_components(held, rows) if projection == "pca" else by_tsne(held, rows, seed)
     known = [held.names[i] for i in rows.tolist()]
     there = {row: i for i, row in enumerate(rows.tolist())}

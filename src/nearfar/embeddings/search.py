@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nearfar.data.samples import Samples
+from nearfar.data.samples import Samples, drawn
 from nearfar.data.tiles import Tiles
 from nearfar.embeddings.shards import Embeddings
 from nearfar.errors import NotFound, NotInstalled, UserError
@@ -106,7 +106,7 @@ class Index:
             quantizer = faiss.IndexFlatIP(held.width)
             index = faiss.IndexIVFFlat(quantizer, held.width, lists, faiss.METRIC_INNER_PRODUCT)
             index.cp.seed = seed
-            index.train(held.unit[_drawn(len(held), 256 * lists, seed)].numpy())
+            index.train(held.unit[drawn(len(held), 256 * lists, seed)].numpy())
             for block in held.blocks():
                 index.add(block.numpy())
             replace(file, lambda temporary: faiss.write_index(index, str(temporary)))
@@ -124,7 +124,7 @@ class Index:
     def recall(self, k: int) -> tuple[float, int]:
         """The share of the k nearest other rows, as an exact search finds them, that this finds too; and on how many
         rows. A row itself, which is always found, does not count."""
-        rows = _drawn(len(self.held), TRIED, self.seed)
+        rows = drawn(len(self.held), TRIED, self.seed)
         unit, k = self.held.unit[rows], min(k, len(self.held) - 1)
         exact, found = (
             _others(one, rows, k).index for one in (nearest(unit, self.held.blocks(), k + 1), self.search(unit, k + 1))
@@ -140,10 +140,6 @@ def _is_kept(file: Path, note: Path, key: str) -> bool:
         return said["key"] == key and said["sha256"] == file_digest(file)
     except (UserError, OSError, KeyError):
         return False
-
-
-def _drawn(rows: int, count: int, seed: int) -> Tensor:
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
 def asked(held: Embeddings, query: str, run: str = "", *, trust: bool = False, device: str = "auto") -> Queries:

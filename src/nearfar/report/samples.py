@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from nearfar.batch import MISSING
 from nearfar.clustering.kmeans import kmeans
-from nearfar.data.samples import Samples
+from nearfar.data.samples import Samples, drawn
 from nearfar.data.tiles import Tiles
 from nearfar.errors import UserError
 from nearfar.evaluation.knn import neighbors
@@ -111,7 +111,7 @@ def found_grid(
     many for each query.
     """
     unit, others = unit_rows(query), unit_rows(gallery)
-    chosen = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))[:queries].sort().values
+    chosen = drawn(len(unit), queries, seed)
     cosine, near = (unit[chosen] @ others.T).topk(min(found, len(others)), dim=1)
     told = replace(tiles, label=torch.arange(len(tiles.names)), classes=tiles.names)
     asked, held = samples[0][chosen].tolist(), samples[1][near].tolist()
@@ -150,8 +150,7 @@ def embedding_map(
         raise UserError(
             f"{broken} of {len(features)} features hold NaN or infinity, and a map needs finite ones: leave them out"
         )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(features), generator=generator)[:limit].sort().values  # n
+    chosen = drawn(len(features), limit, seed)  # n
     unit = unit_rows(features[chosen])  # n x D
     near, similarity = nearest(unit, torch.arange(len(unit)), neighbors)  # n x K, n x K
     place, placed, perplexity = tsne_place(unit, seed)  # n x 2

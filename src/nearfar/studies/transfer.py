@@ -69,8 +69,12 @@ class Row:
 
     @cached_property
     def encoder(self) -> Encoder:
-        given = self.run.given() if self.role == "given" else None
-        return given or (self.run.encoder if self.role == "trained" else self.run.untrained())
+        if self.role == "trained":
+            return self.run.encoder
+        began = self.run.given() if self.role == "given" else self.run.untrained()
+        if began is None:
+            raise UserError(f"{str(self.run.path)!r} began with random weights, and none were given")
+        return began
 
     @cached_property
     def digest(self) -> str:
